@@ -1,0 +1,1 @@
+"""The embedded default: models small enough for a CPU, in the very formats of production."""

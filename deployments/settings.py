@@ -1,0 +1,100 @@
+"""Settings of the three model deployments: where the weights are and how to run them. Part of ``serve.config.AppConfig``."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EngineSettings(Settings):
+    """What every engine has."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs. `auto`: CUDA if the replica was given a GPU, else the CPU. `cuda` refuses to start without one."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of the engine; 0: as many as the machine has cores. (Ray would give a replica with less than one CPU a single one.)"""
+    stall_timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds without a sign of life from a busy engine after which the replica reports itself unhealthy and is replaced."""
+
+
+class VideoSettings(EngineSettings):
+    """What both video engines have."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of transformer and text encoder. `auto`: bfloat16 on CUDA, float32 on the CPU."""
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the VAE."""
+    flow_shift: float | None = Field(default=None, gt=0)
+    """Shift of the flow schedule; absent: what the checkpoint's scheduler config says."""
+    concurrency: int = Field(default=1, ge=1)
+    """Requests that one replica runs at the same time. Set Serve's `max_ongoing_requests` to the same number or one more."""
+    allow_hub: bool = False
+    """Whether a path that is no folder may be fetched as a hub id. Off: only local files are ever read."""
+
+
+class Wan26Models(Settings):
+    """Checkpoints of Wan26, each a folder in diffusers' layout (or a hub id, with `allow_hub`)."""
+
+    text: str
+    """Text to video. A VACE checkpoint serves too."""
+    image: str | None = None
+    """Image to video: a VACE checkpoint or one with 36 input channels. Absent: the text checkpoint, if it can, else images are refused."""
+
+
+class Wan22Models(Settings):
+    """Checkpoint of Wan22GGUF."""
+
+    folder: str
+    """Folder in diffusers' layout: configs, VAE, text encoder, tokenizer, scheduler. Its transformer weights are not read."""
+    high_noise: Path
+    """GGUF file of the expert for the noisy steps."""
+    low_noise: Path
+    """GGUF file of the expert for the others."""
+
+
+class FaceModels(Settings):
+    """Model files of FaceSwapper (production engines, ONNX)."""
+
+    analysis: Path
+    """Folder of an insightface model pack (`buffalo_l`): detection and recognition."""
+    swapper: Path
+    """`inswapper_128.onnx`."""
+    gfpgan: Path | None = None
+    """`GFPGANv1.4.onnx`. At most one restorer is configured."""
+    codeformer: Path | None = None
+    """`codeformer.onnx`."""
+
+
+class Wan26Settings(VideoSettings):
+    """Engine of Wan26. `models` absent: the demo checkpoints."""
+
+    models: Wan26Models | None = None
+    """Checkpoints; absent: the demo ones, made on first use."""
+
+
+class Wan22Settings(VideoSettings):
+    """Engine of Wan22GGUF. `models` absent: the demo checkpoints."""
+
+    models: Wan22Models | None = None
+    """Checkpoints; absent: the demo ones, made on first use."""
+    boundary: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
+
+
+class FaceSettings(EngineSettings):
+    """Engine of FaceSwapper. `models` absent: the demo engines (YuNet, SFace, swap by alignment)."""
+
+    models: FaceModels | None = None
+    """Model files; absent: the demo engines."""
+    detection_size: int = Field(default=640, ge=64, multiple_of=32)
+    """Side in pixels of the square that insightface's detector sees."""
+    detection_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Detections with a lower score are no faces."""
+    gpu_mem_limit_bytes: int | None = Field(default=None, gt=0)
+    """Cap of onnxruntime's CUDA arena, in bytes; absent: no cap."""

@@ -1,0 +1,44 @@
+"""Decodes Wan latents frame group by frame group, as the causal VAE releases them: 1 frame, then 4 at a time.
+
+The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is our own: the VAE's would be reset
+by another request's encode.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from deployments.errors import CheckpointRefused
+from deployments.wire import Frames
+
+
+def denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents ``[1, c, t, h, w]`` as the transformer sees them -> as the VAE's decoder wants them, in its type and on its device."""
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean).view(shape).to(vae.device, vae.dtype)
+    std = torch.tensor(vae.config.latents_std).view(shape).to(vae.device, vae.dtype)
+    # Dividing by the reciprocal, not multiplying: diffusers' order of rounding, so that the result is the same to the bit.
+    return latents.to(vae.device, vae.dtype) / (1.0 / std) + mean
+
+
+@torch.no_grad()
+def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yields ``[1, 3, n, height, width]`` in -1..1, n = 1 and then 4, for denormalised latents ``[1, c, t, h, w]``.
+
+    Each group is computed when it is asked for. Raises CheckpointRefused for a tiling or patching VAE.
+    """
+    if vae.use_tiling or vae.config.patch_size is not None:
+        raise CheckpointRefused("a VAE with tiling or `patch_size` cannot be decoded as a stream")
+    cache: list[torch.Tensor | None] = [None] * vae._cached_conv_counts["decoder"]
+    x = vae.post_quant_conv(latents)
+    for i in range(x.shape[2]):
+        group = vae.decoder(x[:, :, i : i + 1], feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+        yield torch.clamp(group, min=-1.0, max=1.0)
+
+
+def to_frames(group: torch.Tensor) -> Frames:
+    """``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]`` on the host."""
+    pixels = ((group[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 3, 0).cpu().numpy())

@@ -1,0 +1,94 @@
+"""Builds the two engines from their settings: which checkpoint gives which path."""
+
+from pathlib import Path as FilePath
+from typing import Any
+
+from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
+
+from deployments.errors import CheckpointRefused
+from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.checkpoints import (
+    find_folder,
+    load_conditioning,
+    load_image_encoder,
+    load_scheduler,
+    load_transformer,
+    read_config,
+)
+from deployments.video.device import pick_device, pick_dtype, use_threads
+from deployments.video.gguf import load_expert
+from deployments.video.generate import Path, WanEngine
+
+NO_IMAGE = (
+    "this service runs a text-to-video checkpoint, which has no input for a picture; configure an image-to-video checkpoint "
+    "(Wan2.1-VACE-1.3B or one with 36 input channels) as `models.wan26.image`, or call /wan2.6 without a picture"
+)
+
+
+def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
+    """Wan 1.3B: the text path, and the image path if a checkpoint can; text encoder and VAE are loaded once."""
+    use_threads(settings.threads)
+    device = pick_device(settings)
+    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
+    text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
+    shared = load_conditioning(text_folder, dtype, vae_dtype, device)
+
+    def load_path(folder: FilePath) -> Path:
+        transformer = load_transformer(folder / "transformer", dtype, device)
+        kind = _pipeline_kind(transformer)
+        parts: dict[str, Any] = {"transformer": transformer}
+        if getattr(transformer.config, "image_dim", None) is not None:
+            parts["image_encoder"], parts["image_processor"] = load_image_encoder(folder, dtype, device)
+        return Path(kind, load_scheduler(folder, settings.flow_shift), parts, kind is not WanPipeline)
+
+    first = load_path(text_folder)
+    second = None
+    if models.image is not None and models.image != models.text:
+        image_folder = find_folder(models.image, allow_hub=settings.allow_hub)
+        _require_same_vae(text_folder, image_folder)
+        second = load_path(image_folder)
+    if first.kind is WanImageToVideoPipeline:
+        raise CheckpointRefused(f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`")
+    image = next((path for path in (second, first) if path is not None and path.image), None)
+    return WanEngine(shared, first, image, NO_IMAGE)
+
+
+def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
+    """Wan 2.2 I2V-A14B: both experts from GGUF, switched at the boundary; everything else from the folder."""
+    use_threads(settings.threads)
+    device = pick_device(settings)
+    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
+    folder = find_folder(models.folder, allow_hub=settings.allow_hub)
+    if models.high_noise.resolve() == models.low_noise.resolve():
+        raise CheckpointRefused(f"{models.high_noise}: named as both experts; `high_noise` and `low_noise` are two files")
+    shared = load_conditioning(folder, dtype, vae_dtype, device)
+    index = read_config(folder, "model_index.json")
+    experts = {
+        part: load_expert(path, folder, part, dtype, device)
+        for part, path in (("transformer", models.high_noise), ("transformer_2", models.low_noise))
+    }
+    for part, expert in experts.items():
+        if expert.config.in_channels != 36:
+            raise CheckpointRefused(f"{folder / part}: {expert.config.in_channels} input channels; image-to-video has 36")
+    boundary = settings.boundary or index.get("boundary_ratio") or 0.9
+    scheduler = load_scheduler(folder, settings.flow_shift)
+    path = Path(WanImageToVideoPipeline, scheduler, {**experts, "boundary_ratio": boundary}, True)
+    return WanEngine(shared, None, path, "send a picture: this model makes videos from pictures only")
+
+
+def _pipeline_kind(transformer: Any) -> type[Any]:
+    if transformer.config.get("vace_layers") is not None:
+        return WanVACEPipeline
+    return WanImageToVideoPipeline if transformer.config.in_channels == 36 else WanPipeline
+
+
+def _require_same_vae(one: FilePath, other: FilePath) -> None:
+    """Both paths share one VAE: latents of another would decode to garbage."""
+    configs = [read_config(folder / "vae") for folder in (one, other)]
+    differing = [
+        key for key in ("z_dim", "latents_mean", "latents_std", "base_dim", "dim_mult") if configs[0].get(key) != configs[1].get(key)
+    ]
+    if differing:
+        raise CheckpointRefused(f"{other / 'vae'}: differs from {one / 'vae'} in {', '.join(differing)}; both must be of one VAE")
+
+

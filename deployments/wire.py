@@ -1,0 +1,115 @@
+"""All that crosses between replicas. Plain frozen dataclasses over NumPy: no torch, no JSON, no base64.
+
+Arrays arrive read-only at the other side of a handle; copy before writing in place.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint8]
+"""uint8 RGB, ``[n, height, width, 3]``."""
+Image = npt.NDArray[np.uint8]
+"""uint8 RGB, ``[height, width, 3]``."""
+
+Stage = Literal["start", "encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRequest:
+    """One video to generate. ``image``, where given, has exactly ``height`` x ``width`` pixels.
+
+    ``num_frames`` is 4k+1; ``width`` and ``height`` are multiples of 16; ``cfg`` is the guidance scale (1 turns guidance off).
+    """
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_frames: int
+    steps: int
+    cfg: float
+    seed: int
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A stage has begun (``step`` 0) or a step of it has ended (``step`` of ``steps``)."""
+
+    stage: Stage
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChunk:
+    """Consecutive frames of a video; ``index`` is the number of the first one, counted from 0."""
+
+    index: int
+    frames: Frames
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a video: seconds that the replica spent in each stage, waiting for the consumer not included."""
+
+    seconds: dict[str, float]
+
+
+VideoEvent = Progress | FrameChunk | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A detected face, in pixels of the picture that it was found in.
+
+    ``box`` is float32 ``[4]`` (left, top, right, bottom); ``landmarks`` float32 ``[5, 2]`` (the eye at the picture's left, the other
+    eye, nose, mouth corner at the left, the other corner); ``embedding`` float32 ``[d]``, of length 1.
+    """
+
+    box: npt.NDArray[np.float32]
+    landmarks: npt.NDArray[np.float32]
+    score: float
+    embedding: npt.NDArray[np.float32]
+
+    @property
+    def area(self) -> float:
+        """Pixels that the box covers."""
+        left, top, right, bottom = (float(v) for v in self.box)
+        return max(0.0, right - left) * max(0.0, bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The identity to put into other pictures: the face, and the pixels around it (``face`` is in their coordinates)."""
+
+    pixels: Image
+    face: Face
+
+
+@dataclass(frozen=True, slots=True)
+class SwapOptions:
+    """``restore``: run the restorer, if one is configured; ``visibility`` (0..1): its share in the result;
+
+    ``codeformer_weight`` (0..1): CodeFormer's fidelity, 1 keeps the identity, 0 gives the cleanest face.
+    """
+
+    restore: bool = True
+    visibility: float = 1.0
+    codeformer_weight: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SwappedChunk:
+    """A chunk after the swap: per frame how many faces were found and whether one was swapped; ``seconds`` that it took."""
+
+    index: int
+    frames: Frames
+    faces: tuple[int, ...]
+    swapped: tuple[bool, ...]
+    seconds: float
+    engine: str
+    restorer: str = field(default="none")
