@@ -3,9 +3,6 @@
 They show noise: what they prove is that the loaders, the engines and the graph are real.
 """
 
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,10 @@ from diffusers import (
     WanVACEPipeline,
     WanVACETransformer3DModel,
 )
-from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from demo.folder import ensure_folder
 from demo.gguf_file import write_wan_gguf
 
 RECIPE = 1
@@ -73,25 +70,9 @@ class DemoCheckpoints:
         return self.folder / "Wan2.2-I2V-LowNoise-Q8_0.gguf"
 
 
-def default_root() -> Path:
-    """Folder for what is made on first use: ``$RYLA_DEMO_DIR``, else a cache folder of the user."""
-    return Path(os.environ.get("RYLA_DEMO_DIR") or Path.home() / ".cache" / "ryla")
-
-
 def ensure_checkpoints(root: Path | None = None) -> DemoCheckpoints:
-    """Makes the checkpoints under ``root`` unless they are there; safe to call from several processes at once."""
-    root = root or default_root()
-    root.mkdir(parents=True, exist_ok=True)
-    made = DemoCheckpoints(root / f"demo-wan-{RECIPE}")
-    with FileLock(root / f"demo-wan-{RECIPE}.lock"):
-        if not made.folder.is_dir():
-            draft = Path(tempfile.mkdtemp(prefix="demo-wan-", dir=root))
-            try:
-                write_checkpoints(DemoCheckpoints(draft))
-                draft.rename(made.folder)  # whole or not at all: a killed process leaves no half a model
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-    return made
+    """Makes the checkpoints under ``root`` unless they are there."""
+    return DemoCheckpoints(ensure_folder(f"demo-wan-{RECIPE}", lambda folder: write_checkpoints(DemoCheckpoints(folder)), root))
 
 
 def write_checkpoints(made: DemoCheckpoints) -> None:

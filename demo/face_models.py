@@ -5,18 +5,15 @@ DequantizeLinear over constants by its float result. Both models come from OpenC
 """
 
 import importlib.util
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from filelock import FileLock
 from onnx import numpy_helper
 
-from demo.checkpoints import default_root
+from demo.folder import ensure_folder
 
 RECIPE = 1
 
@@ -39,21 +36,15 @@ class DemoFaceModels:
 
 
 def ensure_face_models(root: Path | None = None) -> DemoFaceModels:
-    """Folds the models into a folder under ``root`` unless they are there; safe to call from several processes at once."""
-    root = root or default_root()
-    root.mkdir(parents=True, exist_ok=True)
-    made = DemoFaceModels(root / f"demo-faces-{RECIPE}")
-    with FileLock(root / f"demo-faces-{RECIPE}.lock"):
-        if not made.folder.is_dir():
-            draft = DemoFaceModels(Path(tempfile.mkdtemp(prefix="demo-faces-", dir=root)))
-            try:
-                shipped = _shipped_models()
-                onnx.save(fold(onnx.load(shipped / "face_detection_yunet_2023mar_int8bq.onnx")), draft.detector)
-                onnx.save(fold(onnx.load(shipped / "face_recognition_sface_2021dec_int8bq.onnx")), draft.recogniser)
-                draft.folder.rename(made.folder)
-            finally:
-                shutil.rmtree(draft.folder, ignore_errors=True)
-    return made
+    """Folds the models into a folder under ``root`` unless they are there."""
+    return DemoFaceModels(ensure_folder(f"demo-faces-{RECIPE}", write_face_models, root))
+
+
+def write_face_models(folder: Path) -> None:
+    """Writes both models, folded, into ``folder``."""
+    made, shipped = DemoFaceModels(folder), _shipped_models()
+    onnx.save(fold(onnx.load(shipped / "face_detection_yunet_2023mar_int8bq.onnx")), made.detector)
+    onnx.save(fold(onnx.load(shipped / "face_recognition_sface_2021dec_int8bq.onnx")), made.recogniser)
 
 
 def _shipped_models() -> Path:
@@ -83,7 +74,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.node.extend(kept)
     del graph.initializer[:]
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in known.items() if name in used)
-    inputs_left = [value for value in graph.input if value.name not in known]
+    inputs_left = [value for value in graph.input if value.name in used and value.name not in known]
     del graph.input[:]
     graph.input.extend(inputs_left)
     return model

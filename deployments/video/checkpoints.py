@@ -117,9 +117,7 @@ def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> 
     return _load(type(empty), folder, dtype, device)
 
 
-def load_conditioning(
-    folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device
-) -> Conditioning:
+def load_conditioning(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device) -> Conditioning:
     """Tokenizer, UMT5 encoder and VAE of a checkpoint folder."""
     text = folder / "text_encoder"
     with init_empty_weights():

@@ -14,7 +14,9 @@ def pick_device(settings: EngineSettings) -> torch.device:
     """The device of ``settings``; raises CheckpointRefused where CUDA is asked for and absent: never a silent CPU."""
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
-        raise CheckpointRefused("device is `cuda`, but torch sees no CUDA device in this replica; give it a GPU or set `device: cpu`")
+        raise CheckpointRefused(
+            "device is `cuda`, but torch sees no CUDA device in this replica; give it a GPU or set `device: cpu`"
+        )
     use_cuda = settings.device == "cuda" or (settings.device == "auto" and available)
     return torch.device("cuda" if use_cuda else "cpu")
 

@@ -8,7 +8,7 @@ import copy
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
@@ -18,33 +18,11 @@ from PIL import Image
 from deployments.errors import ImageNotSupported, PromptTooLong
 from deployments.video.checkpoints import Conditioning
 from deployments.video.decode_stream import decode_stream, denormalise, to_frames
+from deployments.video.engine import Sink
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 
 MAX_TOKENS = 512
 """What Wan's transformers were trained on, and the length that every prompt is padded to."""
-
-
-class Sink(Protocol):
-    """Where an engine's events go. Every method raises ``Cancelled`` once the work is no longer wanted."""
-
-    def progress(self, progress: Progress) -> None:
-        """Takes a sign of progress."""
-
-    def ready(self) -> None:
-        """Blocks until the consumer has room for one more chunk."""
-
-    def chunk(self, chunk: FrameChunk) -> None:
-        """Takes frames."""
-
-
-class VideoEngine(Protocol):
-    """What a video deployment drives, from a worker thread."""
-
-    def generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        """Makes the video of ``request``; every event but the last goes to ``sink``.
-
-        Raises RequestRefused for what the caller must mend and Cancelled when ``sink`` does.
-        """
 
 
 @dataclass(frozen=True)

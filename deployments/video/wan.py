@@ -16,8 +16,8 @@ from deployments.video.checkpoints import (
     read_config,
 )
 from deployments.video.device import pick_device, pick_dtype, use_threads
-from deployments.video.gguf import load_expert
 from deployments.video.generate import Path, WanEngine
+from deployments.video.gguf import load_expert
 
 NO_IMAGE = (
     "this service runs a text-to-video checkpoint, which has no input for a picture; configure an image-to-video checkpoint "
@@ -48,7 +48,9 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         _require_same_vae(text_folder, image_folder)
         second = load_path(image_folder)
     if first.kind is WanImageToVideoPipeline:
-        raise CheckpointRefused(f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`")
+        raise CheckpointRefused(
+            f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
+        )
     image = next((path for path in (second, first) if path is not None and path.image), None)
     return WanEngine(shared, first, image, NO_IMAGE)
 
@@ -86,9 +88,11 @@ def _require_same_vae(one: FilePath, other: FilePath) -> None:
     """Both paths share one VAE: latents of another would decode to garbage."""
     configs = [read_config(folder / "vae") for folder in (one, other)]
     differing = [
-        key for key in ("z_dim", "latents_mean", "latents_std", "base_dim", "dim_mult") if configs[0].get(key) != configs[1].get(key)
+        key
+        for key in ("z_dim", "latents_mean", "latents_std", "base_dim", "dim_mult")
+        if configs[0].get(key) != configs[1].get(key)
     ]
     if differing:
-        raise CheckpointRefused(f"{other / 'vae'}: differs from {one / 'vae'} in {', '.join(differing)}; both must be of one VAE")
-
-
+        raise CheckpointRefused(
+            f"{other / 'vae'}: differs from {one / 'vae'} in {', '.join(differing)}; both must be of one VAE"
+        )

@@ -1,0 +1,1 @@
+"""Face engines: detect and identify, swap, restore, paste. Nothing here knows Ray."""

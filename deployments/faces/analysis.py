@@ -1,0 +1,86 @@
+"""Finds faces in a picture and gives each an embedding. Two engines behind one Protocol."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from deployments.errors import CheckpointRefused
+from deployments.faces.onnx import providers, require_device, session_options
+from deployments.settings import FaceSettings
+from deployments.wire import Face, Image
+
+
+class FaceAnalyser(Protocol):
+    """Detects and identifies."""
+
+    def faces(self, image: Image) -> list[Face]:
+        """The faces in a uint8 RGB picture, the largest first."""
+
+
+class InsightFaceAnalyser:
+    """insightface's ``FaceAnalysis`` over a model pack such as buffalo_l (SCRFD detection, ArcFace recognition)."""
+
+    def __init__(self, folder: Path, settings: FaceSettings, use_cuda: bool) -> None:
+        if not folder.is_dir():  # insightface would try to download it
+            raise CheckpointRefused(f"{folder}: no such folder; it must hold the ONNX files of an insightface model pack")
+        from insightface.app import FaceAnalysis
+
+        self._analysis = FaceAnalysis(
+            name=str(folder.resolve()),
+            allowed_modules=["detection", "recognition"],
+            providers=providers(settings, use_cuda),
+            sess_options=session_options(settings),
+            static_shape_sessions=False,
+        )
+        for task in ("detection", "recognition"):
+            if task not in self._analysis.models:
+                raise CheckpointRefused(f"{folder}: no {task} model among its ONNX files")
+            require_device(self._analysis.models[task].session, folder, use_cuda)
+        size = (settings.detection_size, settings.detection_size)
+        self._analysis.prepare(ctx_id=0 if use_cuda else -1, det_thresh=settings.detection_threshold, det_size=size)
+
+    def faces(self, image: Image) -> list[Face]:
+        """See FaceAnalyser."""
+        found = self._analysis.get(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return _largest_first([Face(_f32(f.bbox), _f32(f.kps), float(f.det_score), _f32(f.normed_embedding)) for f in found])
+
+
+class OpenCVAnalyser:
+    """OpenCV's YuNet detector and SFace recogniser: small enough for a CPU."""
+
+    def __init__(self, detector: Path, recogniser: Path, settings: FaceSettings) -> None:
+        for path in (detector, recogniser):
+            if not path.is_file():
+                raise CheckpointRefused(f"{path}: no such file")
+        threshold = settings.detection_threshold
+        self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
+        self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
+        self._longest = settings.detection_size
+
+    def faces(self, image: Image) -> list[Face]:
+        """See FaceAnalyser."""
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        height, width = bgr.shape[:2]
+        scale = min(1.0, self._longest / max(height, width))
+        seen = bgr if scale == 1.0 else cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        self._detector.setInputSize((seen.shape[1], seen.shape[0]))
+        _, rows = self._detector.detect(seen)
+        return _largest_first([self._identify(bgr, row, scale) for row in ([] if rows is None else rows)])
+
+    def _identify(self, bgr: Any, row: Any, scale: float) -> Face:
+        full = row.copy()
+        full[:14] /= scale
+        x, y, w, h = full[:4]
+        feature = self._recogniser.feature(self._recogniser.alignCrop(bgr, full)).ravel()
+        landmarks = full[4:14].reshape(5, 2)
+        return Face(_f32([x, y, x + w, y + h]), _f32(landmarks), float(full[14]), _f32(feature / np.linalg.norm(feature)))
+
+
+def _largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: -face.area)
+
+
+def _f32(values: Any) -> Any:
+    return np.asarray(values, dtype=np.float32)

@@ -1,0 +1,52 @@
+"""Opens ONNX models, on the GPU if the replica has one: for real, or not at all.
+
+onnxruntime falls back to the CPU silently, for instance where the CPU package shadows onnxruntime-gpu in the same folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from deployments.errors import CheckpointRefused
+from deployments.settings import EngineSettings, FaceSettings
+
+
+def providers(settings: FaceSettings, use_cuda: bool) -> list[Any]:
+    """The execution providers to ask for, the wanted one first."""
+    if not use_cuda:
+        return ["CPUExecutionProvider"]
+    options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
+    if settings.gpu_mem_limit_bytes is not None:
+        options["gpu_mem_limit"] = settings.gpu_mem_limit_bytes
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+
+def session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
+    """Threads as configured (0: onnxruntime's own choice, one a core)."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    return options
+
+
+def open_session(path: Path, settings: FaceSettings, use_cuda: bool) -> onnxruntime.InferenceSession:
+    """A session on the wanted device; raises CheckpointRefused if the file is absent or unreadable, or if it would run elsewhere."""
+    if not path.is_file():
+        raise CheckpointRefused(f"{path}: no such file")
+    try:
+        session = onnxruntime.InferenceSession(str(path), session_options(settings), providers=providers(settings, use_cuda))
+    except Exception as e:  # onnxruntime raises types of its own, one a status code
+        raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__})") from e
+    require_device(session, path, use_cuda)
+    return session
+
+
+def require_device(session: Any, path: Path, use_cuda: bool) -> None:
+    """Raises CheckpointRefused unless ``session`` really runs on CUDA where that is wanted; forbids a later fall-back."""
+    first = session.get_providers()[0]
+    if use_cuda and first != "CUDAExecutionProvider":
+        raise CheckpointRefused(
+            f"{path.name}: runs on {first} though a GPU is configured. The usual cause: the package onnxruntime shadows "
+            "onnxruntime-gpu; uninstall both, then install onnxruntime-gpu alone"
+        )
+    session.disable_fallback()

@@ -1,0 +1,23 @@
+"""Wan26: Wan 1.3B in full precision, text- and image-to-video."""
+
+from ray import serve
+
+from deployments.settings import Wan26Models, Wan26Settings
+from deployments.video_deployment import OPTIONS, VideoDeployment
+
+
+@serve.deployment(name="Wan26", **OPTIONS)
+class Wan26(VideoDeployment):
+    """A Ray Serve deployment; the checkpoints are loaded when a replica starts."""
+
+    def __init__(self, settings: Wan26Settings) -> None:
+        from deployments.video.wan import build_wan26  # torch: not where the graph is built
+
+        VideoDeployment.__init__(self, build_wan26(settings, settings.models or _demo_models()), settings)
+
+
+def _demo_models() -> Wan26Models:
+    from demo.checkpoints import ensure_checkpoints
+
+    made = ensure_checkpoints()
+    return Wan26Models(text=str(made.text), image=str(made.vace))

@@ -1,0 +1,124 @@
+"""Problems (RFC 9457): the one form in which a request fails, and what each error of the graph becomes."""
+
+import json
+import math
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import ray.exceptions
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from starlette.responses import Response
+
+from deployments.errors import Cancelled, CheckpointRefused, RequestRefused
+
+TITLES = {
+    400: "Not valid JSON",
+    404: "Not found",
+    405: "Method not allowed",
+    406: "Not acceptable",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    499: "Client closed the request",
+    500: "Internal error",
+    501: "Not implemented",
+    502: "A model replica was lost",
+    503: "Not available now",
+    504: "Time limit reached",
+}
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field: its name in the request, and what to send instead."""
+
+    field: str
+    detail: str
+
+
+class Problem(Exception):
+    """A failed request. ``slug`` is the last part of the problem's type, listed in docs/http.md."""
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        detail: str,
+        *,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str) -> Response:
+        """The problem as application/problem+json."""
+        body: dict[str, object] = {
+            "type": f"urn:ryla:problem:{self.slug}",
+            "title": TITLES[self.status],
+            "status": self.status,
+            "detail": self.detail,
+            "instance": f"urn:uuid:{uuid.uuid4()}",
+            "request_id": request_id,
+        }
+        if self.errors:
+            body["errors"] = [{"pointer": f"#/{_pointer(e.field)}", "detail": e.detail} for e in self.errors]
+        return Response(json.dumps(body), self.status, {**self.headers, "X-Request-Id": request_id}, "application/problem+json")
+
+
+def invalid(field: str, detail: str) -> Problem:
+    """422 for one field."""
+    return Problem(422, "invalid-field", f"`{field}`: {detail}", errors=[FieldError(field, detail)])
+
+
+def invalid_fields(errors: list[FieldError], required: Iterable[str] = ()) -> Problem:
+    """422 for several fields; those in ``required`` are missing."""
+    missing = set(required)
+    parts = [f"`{e.field}` is required" if e.field in missing else f"`{e.field}`: {e.detail}" for e in errors]
+    return Problem(422, "invalid-field", "; ".join(parts), errors=errors)
+
+
+def busy(detail: str, retry_after_s: float) -> Problem:
+    """503 with an honest Retry-After."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """The problem that an error of the graph means to the caller, or None if it is a fault of ours."""
+    for cause in _causes(error):
+        if isinstance(cause, Problem):
+            return cause
+        if isinstance(cause, RequestRefused):
+            return invalid(cause.field, cause.detail)
+        if isinstance(cause, BackPressureError):
+            return busy("the model's queue is full", 10)
+        if isinstance(cause, DeploymentUnavailableError | CheckpointRefused):
+            return busy("the model could not be started; /readyz says why", 60)
+        if is_lost_replica(cause):
+            return Problem(502, "replica-lost", "the replica that worked on this request died, and so did its replacement")
+        if isinstance(cause, TimeoutError):
+            return Problem(504, "timeout", "the request outlived its time limit")
+    return None
+
+
+def is_lost_replica(error: BaseException) -> bool:
+    """Whether a replica, not the request, is what failed: another attempt may well succeed."""
+    lost = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError, Cancelled)
+    return any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    """``error`` and what Ray wrapped into it."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = getattr(current, "cause", None) or (current.__cause__ if isinstance(current.__cause__, Problem) else None)
+
+
+def _pointer(field: str) -> str:
+    return field.replace("~", "~0").replace("/", "~1")

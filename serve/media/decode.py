@@ -1,0 +1,237 @@
+"""Videos in: MP4 and WebM by PyAV, GIF and animated WebP by Pillow; a still picture is a video of one frame."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+import numpy as np
+import PIL.Image
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
+
+from deployments.wire import Frames, Image
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.images import open_image, to_pixels
+
+STILL_FPS = Fraction(16)
+CHUNK = 4
+
+
+@dataclass(frozen=True)
+class SourceLimits:
+    """Over these a video is refused before it is decoded."""
+
+    frames: int
+    seconds: float
+    pixels: int
+
+
+@dataclass(frozen=True)
+class TimedFrames:
+    """Consecutive frames and when each is shown, in seconds."""
+
+    frames: Frames
+    times: tuple[Fraction, ...]
+
+
+class Source(ABC):
+    """A video that was sent. ``data`` is kept where it has audio to be copied."""
+
+    def __init__(self, count: int, duration: Fraction, audio: bytes | None = None) -> None:
+        self.count = count
+        self.duration = duration
+        self.audio = audio
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames a second, on average where they vary."""
+        return self.count / self.duration
+
+    @abstractmethod
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        """Each frame and its time in seconds; decoded as it is asked for."""
+
+    def at(self, fps: Fraction) -> "Source":
+        """The same video at a constant rate: resampled, its duration kept."""
+        return _Resampled(self, fps)
+
+    def chunks(self) -> Iterator[TimedFrames]:
+        """The frames, four at a time."""
+        pictures: list[Image] = []
+        times: list[Fraction] = []
+        for picture, time in self.frames():
+            pictures.append(picture)
+            times.append(time)
+            if len(pictures) == CHUNK:
+                yield TimedFrames(np.stack(pictures), tuple(times))
+                pictures, times = [], []
+        if pictures:
+            yield TimedFrames(np.stack(pictures), tuple(times))
+
+
+class _Resampled(Source):
+    """Repeats and drops frames so that they come at a constant rate."""
+
+    def __init__(self, source: Source, fps: Fraction) -> None:
+        count = max(1, round(source.duration * fps))
+        super().__init__(count, count / fps, source.audio)
+        self._source = source
+
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        rate = self.count / self.duration
+        start: Fraction | None = None
+        shown: Image | None = None
+        made = 0
+        for picture, time in self._source.frames():
+            start = time if start is None else start
+            while shown is not None and made < self.count and start + made / rate < time:
+                yield shown, start + made / rate
+                made += 1
+            shown = picture
+        while shown is not None and start is not None and made < self.count:
+            yield shown, start + made / rate
+            made += 1
+
+
+class _Pictures(Source):
+    """A still or an animated picture, by Pillow."""
+
+    def __init__(self, picture: PIL.Image.Image, durations: list[Fraction]) -> None:
+        super().__init__(len(durations), sum(durations, Fraction(0)))
+        self._picture = picture
+        self._durations = durations
+
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        time = Fraction(0)
+        for i, duration in enumerate(self._durations):
+            self._picture.seek(i)
+            yield to_pixels(self._picture), time
+            time += duration
+
+    def at(self, fps: Fraction) -> Source:
+        return _Pictures(self._picture, [1 / fps] * self.count)  # keeps its frames and is retimed
+
+
+class _Video(Source):
+    """A video file, by PyAV."""
+
+    def __init__(self, data: bytes, count: int, duration: Fraction, has_audio: bool) -> None:
+        super().__init__(count, duration, data if has_audio else None)
+        self._data = data
+
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        made = 0
+        try:
+            with _open(self._data) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for frame in container.decode(stream):
+                    if frame.pts is None or frame.time_base is None:
+                        raise MediaError("a video whose frames have no time stamps")
+                    yield _to_rgb(frame), frame.pts * frame.time_base
+                    made += 1
+        except av.error.FFmpegError as e:
+            raise MediaError(f"a damaged video ({e.strerror})") from None
+        if made < self.count:
+            raise MediaError(f"a damaged or truncated video: only {made} of its {self.count} frames can be decoded")
+
+
+def open_source(data: bytes, limits: SourceLimits) -> Source:
+    """The video in ``data``: the bytes decide what it is. Raises MediaError or MediaTooLarge, before any frame is decoded."""
+    if data[:3] == b"GIF" or data[:4] in (b"RIFF", b"\x89PNG") or data[:2] == b"\xff\xd8":
+        return _open_pictures(data, limits)
+    return _scan(data, limits)
+
+
+def _open_pictures(data: bytes, limits: SourceLimits) -> Source:
+    picture = open_image(data, limits.pixels)
+    count = getattr(picture, "n_frames", 1)
+    if count == 1:
+        return _Pictures(picture, [1 / STILL_FPS])
+    _check_frames(count, limits)
+    durations = []
+    try:
+        for i in range(count):
+            picture.seek(i)
+            # As browsers do: a frame that claims to last no time at all lasts a tenth of a second.
+            durations.append(Fraction(int(picture.info.get("duration") or 100), 1000))
+    except (OSError, EOFError, ValueError, SyntaxError) as e:
+        raise MediaError(f"a damaged or truncated picture ({e})") from None
+    source = _Pictures(picture, durations)
+    _check_seconds(float(source.duration), limits)
+    return source
+
+
+def _open(data: bytes) -> InputContainer:
+    return av.open(io.BytesIO(data), mode="r")
+
+
+def _scan(data: bytes, limits: SourceLimits) -> Source:
+    """Reads the container, not the frames: how many, how large, how long, and whether all of it is there."""
+    try:
+        with _open(data) as container:
+            if not container.streams.video:
+                raise MediaError("no video in this file; send MP4, WebM, GIF or WebP")
+            stream = container.streams.video[0]
+            width, height = stream.codec_context.width, stream.codec_context.height
+            if width * height > limits.pixels:
+                raise MediaTooLarge(f"{width} x {height} pixels; at most {limits.pixels} pixels are accepted")
+            if stream.frames:
+                _check_frames(stream.frames, limits)
+            ends, count, last = [Fraction(0)], 0, Fraction(0)
+            starts: list[Fraction] = []
+            for packet in container.demux():
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                if packet.is_corrupt:
+                    raise MediaError("a truncated video: its last part is missing")
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                ends.append(end)
+                if packet.stream_index == stream.index:
+                    count += 1
+                    last = max(last, end)
+                    starts.append(packet.pts * packet.time_base)
+                    if count > limits.frames:
+                        _check_frames(count, limits)
+            if count == 0:
+                raise MediaError("no video frames in this file")
+            if count < stream.frames:
+                raise MediaError(f"a truncated video: {count} of its {stream.frames} frames are there")
+            claimed = Fraction(container.duration or 0, av.time_base)
+            if claimed - max(ends) > max(Fraction(1), claimed / 20):
+                raise MediaError(f"a truncated video: it ends after {float(max(ends)):.1f} of {float(claimed):.1f} seconds")
+            duration = last - min(starts)
+            if duration <= 0 or max(starts) == last:  # no durations in this container: the last frame lasts as long as the mean
+                rate = stream.average_rate or STILL_FPS
+                duration = max(starts) - min(starts) + 1 / Fraction(rate)
+            _check_seconds(float(duration), limits)
+            return _Video(data, count, duration, bool(container.streams.audio))
+    except av.error.FFmpegError as e:
+        raise MediaError(
+            f"not a video that can be read, perhaps truncated ({e.strerror}); send MP4, WebM, GIF or WebP"
+        ) from None
+
+
+def _check_frames(count: int, limits: SourceLimits) -> None:
+    if count > limits.frames:
+        raise MediaTooLarge(f"{count} frames or more; at most {limits.frames} are accepted: cut the video")
+
+
+def _check_seconds(seconds: float, limits: SourceLimits) -> None:
+    if seconds > limits.seconds:
+        raise MediaTooLarge(f"{seconds:.1f} seconds; at most {limits.seconds:g} are accepted: cut the video")
+
+
+def _to_rgb(frame: VideoFrame) -> Image:
+    """uint8 RGB, upright."""
+    # Untagged video: BT.709 from 720 lines on, as players assume.
+    tagged = frame.colorspace not in (Colorspace.DEFAULT, 2)
+    source = frame.colorspace if tagged else (Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601)
+    pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
