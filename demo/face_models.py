@@ -7,6 +7,7 @@ DequantizeLinear over constants by its float result. Both models come from OpenC
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _dequantize(inputs: list[npt.NDArray[np.generic]], axis: int, block: int) -> npt.NDArray[np.float32]:
+def _dequantize(inputs: list[npt.NDArray[Any]], axis: int, block: int) -> npt.NDArray[np.float32]:
     quantised = inputs[0].astype(np.float32)
     sides = []
     for side in inputs[1:]:

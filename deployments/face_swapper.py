@@ -7,7 +7,7 @@ import numpy as np
 from ray import serve
 
 from deployments.errors import CheckpointRefused, NoFaceFound
-from deployments.settings import FaceSettings
+from deployments.settings import FaceModels, FaceSettings
 from deployments.turns import Stop, Turns
 from deployments.wire import FrameChunk, Image, Reference, SwapOptions, SwappedChunk
 
@@ -21,18 +21,21 @@ from deployments.wire import FrameChunk, Image, Reference, SwapOptions, SwappedC
     health_check_timeout_s=30,
 )
 class FaceSwapper:
-    """A Ray Serve deployment; the models are loaded when a replica starts. One picture at a time goes through the engine."""
+    """A Ray Serve deployment; the models are loaded when a replica starts. One picture at a time goes through the engine.
 
-    def __init__(self, settings: FaceSettings) -> None:
+    ``models`` None: the demo's engines (YuNet, SFace, swap by alignment).
+    """
+
+    def __init__(self, settings: FaceSettings, models: FaceModels | None) -> None:
         import cv2
 
         from deployments.faces.engine import build_demo_engine, build_face_engine
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
-        if settings.models is None:
+        if models is None:
             self._engine = build_demo_engine(settings)
         else:
-            self._engine = build_face_engine(settings, settings.models, _use_cuda(settings))
+            self._engine = build_face_engine(settings, models, _use_cuda(settings))
         self._turns = Turns(1, settings.stall_timeout_s)
 
     async def identify(self, image: Image, field: str) -> Reference:

@@ -72,26 +72,19 @@ class FaceModels(Settings):
 
 
 class Wan26Settings(VideoSettings):
-    """Engine of Wan26. `models` absent: the demo checkpoints."""
-
-    models: Wan26Models | None = None
-    """Checkpoints; absent: the demo ones, made on first use."""
+    """Engine of Wan26."""
 
 
 class Wan22Settings(VideoSettings):
-    """Engine of Wan22GGUF. `models` absent: the demo checkpoints."""
+    """Engine of Wan22GGUF."""
 
-    models: Wan22Models | None = None
-    """Checkpoints; absent: the demo ones, made on first use."""
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
 
 
 class FaceSettings(EngineSettings):
-    """Engine of FaceSwapper. `models` absent: the demo engines (YuNet, SFace, swap by alignment)."""
+    """Engine of FaceSwapper."""
 
-    models: FaceModels | None = None
-    """Model files; absent: the demo engines."""
     detection_size: int = Field(default=640, ge=64, multiple_of=32)
     """Side in pixels of the square that insightface's detector sees."""
     detection_threshold: float = Field(default=0.5, gt=0, lt=1)

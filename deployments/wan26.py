@@ -8,12 +8,12 @@ from deployments.video_deployment import OPTIONS, VideoDeployment
 
 @serve.deployment(name="Wan26", **OPTIONS)
 class Wan26(VideoDeployment):
-    """A Ray Serve deployment; the checkpoints are loaded when a replica starts."""
+    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's, made on first use."""
 
-    def __init__(self, settings: Wan26Settings) -> None:
+    def __init__(self, settings: Wan26Settings, models: Wan26Models | None) -> None:
         from deployments.video.wan import build_wan26  # torch: not where the graph is built
 
-        VideoDeployment.__init__(self, build_wan26(settings, settings.models or _demo_models()), settings)
+        VideoDeployment.__init__(self, build_wan26(settings, models or _demo_models()), settings)
 
 
 def _demo_models() -> Wan26Models:

@@ -79,8 +79,8 @@ class WindowOwner:
 
     def _start(self) -> Any:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        remote = ray.remote(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
-        return remote(Window).remote()
+        actor: Any = ray.remote(Window)
+        return actor.options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here).remote()
 
     async def open(self, size: int) -> Stream:
         """A new stream with room for ``size`` chunks."""

@@ -29,6 +29,9 @@ TITLES = {
 }
 
 
+REQUIRED = "is required"
+
+
 @dataclass(frozen=True)
 class FieldError:
     """What is wrong with one field: its name in the request, and what to send instead."""
@@ -56,6 +59,13 @@ class Problem(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
 
+    def renamed(self, names: Mapping[str, str]) -> "Problem":
+        """The same, with the names that the caller used for the fields."""
+        if not self.errors:
+            return self
+        errors = [FieldError(names.get(e.field, e.field), e.detail) for e in self.errors]
+        return Problem(self.status, self.slug, _sentence(errors), errors=errors, headers=self.headers)
+
     def response(self, request_id: str) -> Response:
         """The problem as application/problem+json."""
         body: dict[str, object] = {
@@ -73,14 +83,16 @@ class Problem(Exception):
 
 def invalid(field: str, detail: str) -> Problem:
     """422 for one field."""
-    return Problem(422, "invalid-field", f"`{field}`: {detail}", errors=[FieldError(field, detail)])
+    return invalid_fields([FieldError(field, detail)])
 
 
-def invalid_fields(errors: list[FieldError], required: Iterable[str] = ()) -> Problem:
-    """422 for several fields; those in ``required`` are missing."""
-    missing = set(required)
-    parts = [f"`{e.field}` is required" if e.field in missing else f"`{e.field}`: {e.detail}" for e in errors]
-    return Problem(422, "invalid-field", "; ".join(parts), errors=errors)
+def invalid_fields(errors: list[FieldError]) -> Problem:
+    """422 for several fields."""
+    return Problem(422, "invalid-field", _sentence(errors), errors=errors)
+
+
+def _sentence(errors: Iterable[FieldError]) -> str:
+    return "; ".join(f"`{e.field}` {e.detail}" if e.detail == REQUIRED else f"`{e.field}`: {e.detail}" for e in errors)
 
 
 def busy(detail: str, retry_after_s: float) -> Problem:

@@ -71,4 +71,4 @@ def _shrink(patch: Image, mask: npt.NDArray[np.float32], back: Matrix) -> tuple[
     back[:, 2] += back[:, :2] @ np.full(2, (scale - 1) / 2)  # pixel centres, not corners, keep their place
     back[:, :2] *= scale
     shrunk = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (patch, mask))
-    return (*shrunk, back)  # type: ignore[return-value]
+    return (*shrunk, back)

@@ -68,7 +68,7 @@ class WanEngine:
     def _path(self, request: VideoRequest) -> Path:
         path = self._text if request.image is None else self._image
         if path is None:
-            raise ImageNotSupported("reference_image", self._no_image)
+            raise ImageNotSupported("image", self._no_image)
         return path
 
     def _pipeline(self, path: Path) -> Any:

@@ -78,7 +78,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     return WanEngine(shared, None, path, "send a picture: this model makes videos from pictures only")
 
 
-def _pipeline_kind(transformer: Any) -> type[Any]:
+def _pipeline_kind(transformer: Any) -> Any:
     if transformer.config.get("vace_layers") is not None:
         return WanVACEPipeline
     return WanImageToVideoPipeline if transformer.config.in_channels == 36 else WanPipeline

@@ -232,6 +232,6 @@ def _to_rgb(frame: VideoFrame) -> Image:
     # Untagged video: BT.709 from 720 lines on, as players assume.
     tagged = frame.colorspace not in (Colorspace.DEFAULT, 2)
     source = frame.colorspace if tagged else (Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601)
-    pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()
+    pixels = np.asarray(frame.reformat(format="rgb24", src_colorspace=source).to_ndarray(), np.uint8)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

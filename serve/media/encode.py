@@ -19,6 +19,8 @@ from av.video.stream import VideoStream
 from deployments.wire import Frames
 from serve.media.errors import MediaError
 
+AudioPacket = Packet[AudioStream]
+
 TICKS = 90_000  # a second; divides every usual frame rate
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
 _BT709 = 1
@@ -53,8 +55,8 @@ class Mp4Encoder(Encoder):
         self._container: OutputContainer = av.open(self._buffer, "w", format="mp4", options={"movflags": "faststart"})
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
-        self._audio: Iterator[Packet] = iter(())
-        self._pending: Packet | None = None
+        self._audio: Iterator[AudioPacket] = iter(())
+        self._pending: AudioPacket | None = None
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         """See Encoder."""
@@ -97,7 +99,7 @@ class Mp4Encoder(Encoder):
             self._pending = next(self._audio, None)
         return self._video
 
-    def _read_audio(self, file: bytes) -> Iterator[Packet]:
+    def _read_audio(self, file: bytes) -> Iterator[AudioPacket]:
         source = av.open(io.BytesIO(file), mode="r")
         stream = source.streams.audio[0]
         if stream.codec_context.name in _MP4_AUDIO:
@@ -114,7 +116,7 @@ class Mp4Encoder(Encoder):
             self._pending = next(self._audio, None)
 
 
-def _copy(source: av.container.InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[Packet]:
+def _copy(source: av.container.InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[AudioPacket]:
     with source:
         for packet in source.demux(stream):
             if packet.dts is not None:  # the one without is the demuxer's end mark
@@ -122,7 +124,7 @@ def _copy(source: av.container.InputContainer, stream: AudioStream, target: Audi
                 yield packet
 
 
-def _transcode(source: av.container.InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[Packet]:
+def _transcode(source: av.container.InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[AudioPacket]:
     resampler = AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
     with source:
         for frame in source.decode(stream):

@@ -33,12 +33,19 @@ def decode_base64(text: str) -> bytes:
             raise MediaError("a data URI without `;base64`; encode the file as base64")
         text = text[len(text[:220]) - len(head) + match.end() :]
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode(_regular(text), validate=True)
     except (binascii.Error, ValueError):
         raise MediaError("neither a data URI nor base64; encode the file as base64") from None
     if not data:
         raise MediaError("empty; send the file as a data URI or base64")
     return data
+
+
+def _regular(text: str) -> str:
+    """Without line breaks, with the padding that some encoders leave out."""
+    if re.search(r"\s", text):
+        text = "".join(text.split())
+    return text + "=" * (-len(text) % 4)
 
 
 def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:

@@ -1,0 +1,101 @@
+"""The deployments as a request sees them: calls and streams through their handles, cancelled when the request is."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.window import Stream, WindowOwner
+from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
+from serve.errors import busy
+from serve.meter import Meter
+from serve.readiness import Readiness
+
+T = TypeVar("T")
+LOOK_S = 2.0
+"""How often a request that waits for a model looks whether its start has failed."""
+
+
+class Graph:
+    """Handles by the API's model names. ``window``: chunks that a video model may be ahead of its consumer."""
+
+    def __init__(self, handles: dict[str, DeploymentHandle[Any]], readiness: Readiness, window: int) -> None:
+        self._handles = handles
+        self._readiness = readiness
+        self._windows = WindowOwner()
+        self._window = window
+
+    async def call(self, model: str, method: str, *args: object) -> Any:
+        """The result of a method. A cancelled caller cancels the call; raises Problem 503 if the model cannot start."""
+        response = getattr(self._handles[model], method).remote(*args)
+        task = asyncio.ensure_future(_result(response))
+        try:
+            return await self._unless_failed(model, task)
+        finally:
+            if not task.done():
+                response.cancel()
+                task.cancel()
+
+    @asynccontextmanager
+    async def video(
+        self, model: str, request: VideoRequest, meter: Meter, on_progress: Callable[[Progress], None]
+    ) -> AsyncIterator["VideoChunks"]:
+        """The chunks of a video as they are made. Leaving the block stops the model."""
+        was = await self._readiness.of(model)
+        asked = time.perf_counter()
+        stream = await self._windows.open(self._window)
+        events: Any = self._handles[model].options(stream=True).generate.remote(request, stream)
+        first: asyncio.Future[VideoEvent] = asyncio.ensure_future(_first(events))
+        try:
+            await self._unless_failed(model, first)
+            meter.phase("queue" if was.state == "ready" else "start", time.perf_counter() - asked)
+
+            async def chunks() -> AsyncIterator[FrameChunk]:
+                async for event in events:
+                    if isinstance(event, FrameChunk):
+                        yield event
+                    elif isinstance(event, Finished):
+                        meter.work(model, sum(event.seconds.values()))
+                        for name in ("denoise", "decode"):
+                            meter.phase(name, event.seconds.get(name, 0.0))
+                    else:
+                        on_progress(event)
+
+            yield VideoChunks(chunks(), lambda: self._windows.give(stream))
+        finally:
+            self._end(stream, events, first)
+
+    def _end(self, stream: Stream, events: Any, first: "asyncio.Future[VideoEvent]") -> None:
+        first.cancel()
+        events.cancel()
+        self._windows.close(stream)
+
+    async def _unless_failed(self, model: str, task: "asyncio.Future[T]") -> T:
+        """The task's result; gives up as soon as the model's start has failed."""
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=LOOK_S)
+            if done:
+                return task.result()
+            state = await self._readiness.of(model)
+            if state.state == "failed":
+                raise busy(f"the model {model} could not be started; /readyz says why", 60)
+
+
+@dataclass(frozen=True)
+class VideoChunks:
+    """The chunks of one video, and how to say that one is done with."""
+
+    chunks: AsyncIterator[FrameChunk]
+    done_with_one: Callable[[], None]
+
+
+async def _first(events: AsyncIterator[VideoEvent]) -> VideoEvent:
+    return await anext(events)
+
+
+async def _result(response: Awaitable[T]) -> T:
+    return await response

@@ -1,0 +1,137 @@
+"""What surrounds every request of the ingress: its id, the body limit, problems for all that fails, CORS."""
+
+import asyncio
+import logging
+import re
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.errors import Problem, problem_of
+
+logger = logging.getLogger("ray.serve")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+EXPOSED = (
+    *("Content-Disposition", "X-Model", "X-Frames", "X-FPS", "X-Seed", "X-Frame-Count", "X-Frames-Swapped", "X-Faces-Found"),
+    *("X-Face-Engine", "X-Face-Restorer", "X-GPU-Type", "X-Execution-Time-Sec", "X-Cost-USD", "X-Request-Id"),
+    *("X-Ignored-Fields", "X-Acceleration", "X-Attempts", "Server-Timing", "Retry-After"),
+)
+
+
+class RequestBoundary:
+    """The outermost layer: gives each request an id and turns whatever is raised into a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = Headers(scope=scope).get("x-request-id", "")
+        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["app"] = self  # makes Starlette's router raise its refusals instead of answering in plain text
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            logger.info("499 %s %s: the client left (request id %s)", scope["method"], scope["path"], request_id)
+            raise
+        except Exception as error:
+            problem = self._problem(error, scope, request_id)
+            if started:
+                raise
+            await problem.response(request_id)(scope, receive, send)
+
+    @staticmethod
+    def _problem(error: Exception, scope: Scope, request_id: str) -> Problem:
+        if isinstance(error, HTTPException):
+            return problem_of_status(error, scope)
+        problem = Problem(499, "client-left", "the client left") if isinstance(error, ClientDisconnect) else problem_of(error)
+        if problem is None:
+            logger.error("500 %s %s (request id %s)", scope["method"], scope["path"], request_id, exc_info=error)
+            return Problem(500, "internal", "an error on our side; quote the request id when you report it")
+        level = logging.WARNING if problem.status >= 500 else logging.INFO
+        logger.log(
+            level, "%d %s %s: %s (request id %s)", problem.status, scope["method"], scope["path"], problem.detail, request_id
+        )
+        return problem
+
+
+def problem_of_status(error: HTTPException, scope: Scope) -> Problem:
+    """Starlette's own refusals: no such path, no such method."""
+    if error.status_code == 404:
+        return Problem(404, "not-found", f"no such path: {scope['path'][:200]}; see /docs")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{scope['method']} is not allowed here; allowed: {allowed}"
+        return Problem(405, "method-not-allowed", detail, headers={"Allow": allowed})
+    return Problem(error.status_code if error.status_code in (400, 413, 422) else 400, "bad-request", str(error.detail))
+
+
+class BodyLimit:
+    """Refuses a body over ``most`` bytes: by Content-Length before a byte is read, else as soon as it is over."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdigit() and int(length) > self._most:
+            raise self._too_large()
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._most:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _too_large(self) -> Problem:
+        detail = (
+            f"the body is over {self._most} bytes (see /limits): send smaller files, or files in a multipart form, not base64"
+        )
+        return Problem(413, "body-too-large", detail, headers={"Connection": "close"})
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, with its plain-text refusals made problems."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE", "HEAD"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """See CORSMiddleware."""
+        response = super().preflight_response(request_headers)
+        if response.status_code >= 400:
+            raise Problem(400, "cors", bytes(response.body).decode())
+        return response

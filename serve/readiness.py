@@ -1,0 +1,67 @@
+"""What state each model is in, as Serve sees it."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from ray import serve
+from ray.serve.schema import DeploymentStatusOverview
+
+MODELS = {"wan26": "Wan26", "wan22-gguf": "Wan22GGUF", "face-swapper": "FaceSwapper"}
+"""The API's name of each model -> its deployment."""
+
+State = Literal["ready", "starting", "asleep", "failed"]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """``reason`` says why a model failed."""
+
+    state: State
+    replicas: int
+    reason: str | None = None
+
+
+class Readiness:
+    """Asks Serve's controller, at most once a second."""
+
+    def __init__(self, app_name: str, max_age_s: float = 1.0) -> None:
+        self._app_name = app_name
+        self._max_age_s = max_age_s
+        self._asked_at = float("-inf")
+        self._states: dict[str, ModelState] = {}
+        self._asking = asyncio.Lock()
+
+    async def of(self, model: str) -> ModelState:
+        """The state of one model, by the API's name."""
+        return (await self.all())[model]
+
+    async def all(self) -> dict[str, ModelState]:
+        """The state of each model, by the API's name."""
+        async with self._asking:
+            if time.monotonic() - self._asked_at > self._max_age_s:
+                status = await asyncio.to_thread(serve.status)
+                deployments = status.applications[self._app_name].deployments
+                self._states = {name: _state(deployments[deployment]) for name, deployment in MODELS.items()}
+                self._asked_at = time.monotonic()
+        return self._states
+
+
+def _state(overview: DeploymentStatusOverview) -> ModelState:
+    replicas = {str(getattr(state, "value", state)): count for state, count in overview.replica_states.items()}
+    running = replicas.get("RUNNING", 0)
+    if running:
+        return ModelState("ready", running)
+    if str(overview.status.value) in ("UNHEALTHY", "DEPLOY_FAILED"):
+        return ModelState("failed", 0, _reason(overview.message))
+    if replicas.get("STARTING", 0) or replicas.get("PENDING_ALLOCATION", 0) or replicas.get("PENDING_INITIALIZATION", 0):
+        return ModelState("starting", 0)
+    return ModelState("asleep", 0)
+
+
+def _reason(message: str) -> str:
+    """The exception that ended a replica's start, without its trace."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or "Refused" in line.split(":")[0]]
+    return (errors or lines or ["the replica did not start"])[-1][:500]

@@ -1,0 +1,256 @@
+"""The request bodies: one pydantic model an endpoint, made from the settings, so that defaults and limits are the ones in force."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+
+from serve.config import Limits, VideoDefaults
+from serve.errors import REQUIRED, FieldError, invalid_fields
+from serve.media.errors import MediaError
+from serve.media.images import decode_base64
+
+MAX_SEED = 2**63 - 1
+
+
+def _file(value: object) -> object:
+    """Bytes of a file: as they came in a form, or decoded from a data URI or base64."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return decode_base64(value)
+        except MediaError as e:
+            raise ValueError(str(e)) from None
+    raise ValueError("not a string; send the file as a data URI or base64")
+
+
+def _multiple_of_16(value: int) -> int:
+    if value % 16:
+        raise ValueError(f"{value} is not a multiple of 16; the nearest valid value is {max(16, round(value / 16) * 16)}")
+    return value
+
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a boolean, where a number is due")
+    return value
+
+
+File = Annotated[bytes, BeforeValidator(_file)]
+Side = Annotated[int, BeforeValidator(_no_bool), AfterValidator(_multiple_of_16)]
+Count = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """Base of all bodies. Names are ours; ``Schema`` knows what each is called at its endpoint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SwapFields(Body):
+    """What every face swap takes."""
+
+    restore_face: bool = Field(default=True, description="Sharpen swapped faces, if a restorer is configured.")
+    face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
+    codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
+
+
+class VideoBody(SwapFields):
+    """A video to generate. ``image`` and ``face`` where the endpoint has them."""
+
+    prompt: str
+    negative_prompt: str
+    width: Side
+    height: Side
+    num_frames: Count
+    steps: Count
+    cfg: Number
+    fps: Number
+    seed: int | None
+    image: File | None = None
+    face: File | None = None
+    require_face: bool = False
+
+    @property
+    def frames(self) -> int:
+        """Frames that will be made: Wan makes 4k+1, so the number is rounded down to one."""
+        return (self.num_frames - 1) // 4 * 4 + 1
+
+
+class ImageSwapBody(SwapFields):
+    """A picture whose face is replaced."""
+
+    source: File
+    face: File
+
+
+class VideoSwapBody(SwapFields):
+    """A video whose faces are replaced."""
+
+    source: File
+    face: File
+    fps: Number | None = None
+    require_face: bool = False
+
+    @property
+    def rate(self) -> Fraction | None:
+        """The wanted rate, exactly as a fraction."""
+        return None if self.fps is None else Fraction(self.fps).limit_denominator(1001)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A valid body, what the caller called its fields, and which fields are none."""
+
+    body: Body
+    sent_as: Mapping[str, str]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A body and what its fields are called at one endpoint: our name -> names there, the documented one first."""
+
+    body: type[Body]
+    names: Mapping[str, tuple[str, ...]]
+    limits: Limits
+    second_reference: bool = field(default=False)
+    """Where both pictures are given, `reference_image` is the face, else the picture."""
+
+    def parse(self, given: Mapping[str, Any], *, strict: bool) -> "Parsed":
+        """The validated body; raises Problem 422 naming each wrong field."""
+        values = {name: value for name, value in given.items() if value is not None}
+        if self.second_reference and "source_image" in values and "face_image" not in values and "reference_image" in values:
+            values["face_image"] = values.pop("reference_image")
+        ours: dict[str, Any] = {}
+        sent_as = {name: public[0] for name, public in self.names.items()}
+        errors: list[FieldError] = []
+        for name, public in self.names.items():
+            present = [alias for alias in public if alias in values]
+            if present:
+                ours[name], sent_as[name] = values[present[0]], present[0]
+                errors += [
+                    FieldError(alias, f"means the same as `{present[0]}` and differs from it; send one of them")
+                    for alias in present[1:]
+                    if values[alias] != values[present[0]]
+                ]
+        known = {alias for public in self.names.values() for alias in public}
+        ignored = tuple(name for name in given if name not in known)
+        if strict:
+            errors += [FieldError(name, "unknown field, and `Prefer: handling=strict` was sent") for name in ignored]
+        try:
+            body = self.body.model_validate(ours)
+        except ValidationError as e:
+            for error in e.errors(include_url=False, include_input=False):
+                errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
+            raise invalid_fields(errors) from None
+        errors += self._over_limits(body, sent_as)
+        if errors:
+            raise invalid_fields(errors)
+        return Parsed(body, sent_as, ignored)
+
+    def _over_limits(self, body: Body, sent_as: Mapping[str, str]) -> list[FieldError]:
+        if not isinstance(body, VideoBody):
+            return []
+        errors = []
+        if body.width * body.height > self.limits.max_pixels:
+            most = f"at most {self.limits.max_pixels} pixels are accepted (see /limits): make the video smaller"
+            errors.append(
+                FieldError(sent_as["width"], f"{body.width} x {body.height} is {body.width * body.height} pixels; {most}")
+            )
+        if body.frames > self.limits.max_frames:
+            errors.append(
+                FieldError(sent_as["num_frames"], f"at most {self.limits.max_frames} frames are accepted (see /limits)")
+            )
+        return errors
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema under the endpoint's own names, for OpenAPI."""
+        schema = self.body.model_json_schema()
+        properties = {}
+        for name, public in self.names.items():
+            entry = dict(schema["properties"][name])
+            entry.pop("title", None)
+            if entry.get("format") == "binary":
+                entry = {"type": "string", "description": entry.get("description", "")}
+            if public[1:]:
+                entry["description"] = (
+                    f"{entry.get('description', '')} Also called {', '.join(f'`{n}`' for n in public[1:])}.".strip()
+                )
+            properties[public[0]] = entry
+        required = [self.names[name][0] for name in schema.get("required", [])]
+        return {"type": "object", "properties": properties, "required": required}
+
+
+def _describe(error: Any) -> str:
+    if error["type"] == "missing":
+        return REQUIRED
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return str(error["msg"][0].lower() + error["msg"][1:])
+
+
+def video_schema(
+    name: str,
+    defaults: VideoDefaults,
+    limits: Limits,
+    *,
+    prompt_required: bool,
+    frames: tuple[str, ...],
+    image: tuple[str, ...] = (),
+    face: tuple[str, ...] = (),
+) -> Schema:
+    """The schema of an endpoint that generates a video, with the defaults and limits in force."""
+    text = Field(max_length=limits.max_prompt_chars, description="What the video shows, at most 512 tokens.")
+    if prompt_required:
+        text = Field(min_length=1, max_length=limits.max_prompt_chars, description="What the video shows, at most 512 tokens.")
+
+    def number(value: float | int, low: float | int, high: float | int, description: str) -> Any:
+        return Field(default=value, ge=low, le=high, description=description)
+
+    fields: dict[str, Any] = {
+        "prompt": (str, text if prompt_required else Field(default="", max_length=limits.max_prompt_chars)),
+        "negative_prompt": (str, Field(default="", max_length=limits.max_prompt_chars, description="What it must not show.")),
+        "width": (Side, number(defaults.width, 16, limits.max_width, "Pixels, a multiple of 16.")),
+        "height": (Side, number(defaults.height, 16, limits.max_height, "Pixels, a multiple of 16.")),
+        # Up to three frames more than the limit are rounded down to it.
+        "num_frames": (Count, number(defaults.num_frames, 1, limits.max_frames + 3, "Frames, rounded down to 4k+1.")),
+        "steps": (Count, number(defaults.steps, 1, limits.max_steps, "Denoise steps.")),
+        "cfg": (Number, number(defaults.cfg, 1, limits.max_cfg, "Guidance scale; 1 turns guidance off, and halves the time.")),
+        "fps": (Number, number(defaults.fps, 1, limits.max_fps, "Frames a second.")),
+        "seed": (int | None, Field(default=None, ge=0, le=MAX_SEED, description="Absent: drawn, and said in X-Seed.")),
+    }
+    names = {key: (key,) for key in fields} | {"num_frames": frames}
+    if image:
+        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
+        names["image"] = image
+    if face:
+        fields["face"] = (File, Field(description="A picture of the face to put in, as a data URI or base64."))
+        names["face"] = face
+        names["restore_face"] = ("restore_face",)
+        names["face_restore_visibility"] = ("face_restore_visibility",)
+        names["codeformer_weight"] = ("codeformer_weight",)
+        names["require_face"] = ("require_face",)
+    body = create_model(name, __base__=VideoBody, **fields)
+    return Schema(body, names, limits, bool(face) and "reference_image" in image[1:])
+
+
+def image_swap_schema(limits: Limits) -> Schema:
+    """The schema of /image-faceswap."""
+    return Schema(ImageSwapBody, _swap_names(ImageSwapBody, "source_image"), limits)
+
+
+def video_swap_schema(limits: Limits) -> Schema:
+    """The schema of /batch-video-faceswap."""
+    fps = Field(default=None, ge=1, le=limits.max_fps, description="Frames a second; absent: the source's own.")
+    body = create_model("VideoSwap", __base__=VideoSwapBody, fps=(Number | None, fps))
+    return Schema(body, _swap_names(body, "source_video"), limits)
+
+
+def _swap_names(body: type[Body], source: str) -> Mapping[str, tuple[str, ...]]:
+    return {name: (name,) for name in body.model_fields} | {"source": (source,), "face": ("reference_image",)}
