@@ -158,6 +158,8 @@ def _open_pictures(data: bytes, limits: SourceLimits) -> Source:
     try:
         for i in range(count):
             picture.seek(i)
+            if picture.format == "WEBP":
+                picture.load()  # only then does Pillow know how long the frame lasts
             # As browsers do: a frame that claims to last no time at all lasts a tenth of a second.
             durations.append(Fraction(int(picture.info.get("duration") or 100), 1000))
     except (OSError, EOFError, ValueError, SyntaxError) as e:

@@ -4,6 +4,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import TypeAlias
 
 import av
 import numpy as np
@@ -19,7 +20,7 @@ from av.video.stream import VideoStream
 from deployments.wire import Frames
 from serve.media.errors import MediaError
 
-AudioPacket = Packet[AudioStream]
+AudioPacket: TypeAlias = "Packet[AudioStream]"
 
 TICKS = 90_000  # a second; divides every usual frame rate
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
@@ -41,6 +42,34 @@ class Encoder(ABC):
         """Ends the video and returns the file."""
 
 
+class _ReadBack(io.RawIOBase):
+    """A second position in a buffer that is being written: faststart moves the data by reading behind its own writing."""
+
+    def __init__(self, buffer: io.BytesIO) -> None:
+        self._buffer = buffer
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._buffer.getbuffer())}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        end = None if size < 0 else self._position + size
+        data = bytes(self._buffer.getbuffer()[self._position : end])
+        self._position += len(data)
+        return data
+
+
 class Mp4Encoder(Encoder):
     """H.264 yuv420p, BT.709, faststart. ``audio``: a file whose first audio stream is copied, with its timing."""
 
@@ -52,7 +81,13 @@ class Mp4Encoder(Encoder):
         self._options = {"preset": preset, "crf": str(crf)}
         self._audio_file = audio
         self._buffer = io.BytesIO()
-        self._container: OutputContainer = av.open(self._buffer, "w", format="mp4", options={"movflags": "faststart"})
+        self._container: OutputContainer = av.open(
+            self._buffer,
+            "w",
+            format="mp4",
+            options={"movflags": "faststart"},
+            io_open=lambda *_: _ReadBack(self._buffer),
+        )
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
         self._audio: Iterator[AudioPacket] = iter(())
