@@ -1,0 +1,189 @@
+"""`ryla`: run the service, call it, smoke-test a deployed one."""
+
+import base64
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+console = Console()
+
+PRESETS = Path(__file__).parent / "presets"
+URL = "http://127.0.0.1:8000"
+PROXY = "serve.proxy:middlewares"
+START_TIMEOUT_S = 300
+
+
+@app.command()
+def serve(preset: Annotated[str, typer.Argument(help="demo, single-gpu, production, or a Serve config file")] = "demo") -> None:
+    """Runs the service on this machine until Ctrl-C; the Ray dashboard is at port 8265."""
+    path = find_preset(preset)
+    console.print(f"Starting {path.name}: http://{_address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
+    console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
+    os.execvpe("serve", ["serve", "run", str(path)], serve_environment())
+
+
+@app.command()
+def call(
+    endpoint: Annotated[str, typer.Argument(help="for instance wan2.6")],
+    fields: Annotated[list[str] | None, typer.Argument(help="field=value, or field=@file for a picture or video")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write; default: the endpoint's name")] = None,
+    url: str = URL,
+) -> None:
+    """Calls an endpoint and writes what it answers to a file."""
+    try:
+        answer = Client(url).call(endpoint.strip("/"), dict(_field(text) for text in fields or []))
+    except CallFailed as e:
+        console.print(f"[red]{e}[/red]")
+        raise typer.Exit(1) from None
+    path = output or Path(f"{endpoint.strip('/')}.{answer.extension}")
+    path.write_bytes(answer.data)
+    for name, value in answer.headers.items():
+        if name.startswith("x-") or name == "server-timing":
+            console.print(f"{name}: {value}", highlight=False)
+    console.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument()] = URL,
+    save: Annotated[Path | None, typer.Option(help="folder for the results")] = None,
+) -> None:
+    """Calls all seven endpoints, decodes what comes, prints a table; fails if anything is wrong."""
+    if not run_smoke(Client(url), save):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(save: Annotated[Path, typer.Option(help="folder for the results")] = Path("test-output")) -> None:
+    """Starts the demo, calls all seven endpoints, saves the results and stops it again."""
+    with running(find_preset("demo")) as client:
+        ok = run_smoke(client, save)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def find_preset(name: str) -> Path:
+    """A preset by name, or a file."""
+    path = PRESETS / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if Path(name).is_file():
+        return Path(name)
+    known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    console.print(f"[red]no preset and no file: {name}; presets: {known}[/red]")
+    raise typer.Exit(2)
+
+
+def serve_environment() -> dict[str, str]:
+    """The environment that Ray is started in: Serve's proxy reads its middleware from there."""
+    here = str(Path(sys.executable).parent)
+    path = os.pathsep.join([here, os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY}
+
+
+@contextlib.contextmanager
+def running(config: Path, log: Path | None = None) -> Iterator[Client]:
+    """A service from a Serve config file, stopped at the end; every model is ready when the block begins."""
+    log = log or Path("test-output/serve.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["serve", "run", str(config)], env=serve_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+        try:
+            client = Client(f"http://{_address(config)}")
+            with _spinner() as progress:
+                progress.add_task("starting the models")
+                deadline = time.monotonic() + START_TIMEOUT_S
+                while not client.is_ready():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise CallFailed(f"the service did not start; see {log}")
+                    time.sleep(0.5)
+            yield client
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run_smoke(client: Client, save: Path | None) -> bool:
+    """Calls all endpoints one after another; whether all answers were right."""
+    table = Table("endpoint", "seconds", "media type", "size", "frames", "bytes", "model", "GPU", "cost (USD)")
+    ok = True
+    with _spinner() as progress:
+        task = progress.add_task("", total=len(ENDPOINTS))
+        for name in ENDPOINTS:
+            progress.update(task, description=f"/{name}")
+            try:
+                answer, decoded = client.smoke(name)
+            except CallFailed as e:
+                ok = False
+                table.add_row(f"/{name}", f"[red]{e}[/red]")
+                continue
+            finally:
+                progress.advance(task)
+            table.add_row(*_row(name, answer, decoded))
+            if save is not None:
+                save.mkdir(parents=True, exist_ok=True)
+                (save / f"{name}.{answer.extension}").write_bytes(answer.data)
+    console.print(table)
+    return ok
+
+
+def _row(name: str, answer: Answer, decoded: Decoded) -> list[str]:
+    headers = answer.headers
+    return [
+        f"/{name}",
+        f"{answer.seconds:.1f}",
+        decoded.media_type,
+        f"{decoded.width}x{decoded.height}",
+        str(decoded.frames),
+        str(len(answer.data)),
+        headers["x-model"],
+        headers["x-gpu-type"],
+        headers["x-cost-usd"],
+    ]
+
+
+def _spinner() -> Progress:
+    return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True)
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"`{text}` is not field=value")
+    if value.startswith("@"):
+        try:
+            return name, base64.b64encode(Path(value[1:]).read_bytes()).decode()
+        except OSError as e:
+            raise typer.BadParameter(f"{name}: {e}") from None
+    return name, value
+
+
+def _address(config: Path) -> str:
+    options = yaml.safe_load(config.read_text()).get("http_options", {})
+    host = options.get("host", "127.0.0.1")
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+
+
+if __name__ == "__main__":
+    app()
