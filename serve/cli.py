@@ -46,7 +46,8 @@ def call(
 ) -> None:
     """Calls an endpoint and writes what it answers to a file."""
     try:
-        answer = Client(url).call(endpoint.strip("/"), dict(_field(text) for text in fields or []))
+        with Client(url) as client:
+            answer = client.call(endpoint.strip("/"), dict(_field(text) for text in fields or []))
     except CallFailed as e:
         console.print(f"[red]{e}[/red]")
         raise typer.Exit(1) from None
@@ -64,7 +65,9 @@ def smoke(
     save: Annotated[Path | None, typer.Option(help="folder for the results")] = None,
 ) -> None:
     """Calls all seven endpoints, decodes what comes, prints a table; fails if anything is wrong."""
-    if not run_smoke(Client(url), save):
+    with Client(url) as client:
+        ok = run_smoke(client, save)
+    if not ok:
         raise typer.Exit(1)
 
 
@@ -106,15 +109,9 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
             ["serve", "run", str(config)], env=serve_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
         try:
-            client = Client(f"http://{_address(config)}")
-            with _spinner() as progress:
-                progress.add_task("starting the models")
-                deadline = time.monotonic() + START_TIMEOUT_S
-                while not client.is_ready():
-                    if process.poll() is not None or time.monotonic() > deadline:
-                        raise CallFailed(f"the service did not start; see {log}")
-                    time.sleep(0.5)
-            yield client
+            with Client(f"http://{_address(config)}") as client:
+                _wait(client, process, log)
+                yield client
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -122,6 +119,16 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    with _spinner() as progress:
+        progress.add_task("starting the models")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not client.is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise CallFailed(f"the service did not start; see {log}")
+            time.sleep(0.5)
 
 
 def run_smoke(client: Client, save: Path | None) -> bool:

@@ -60,7 +60,14 @@ class Client:
     """One service. ``timeout_s`` is for a whole request: a sleeping model may need minutes to start."""
 
     def __init__(self, url: str, timeout_s: float = 1800) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def call(self, endpoint: str, body: dict[str, Any]) -> Answer:
         """POSTs ``body``; raises CallFailed with the problem's detail unless the answer is 200."""
@@ -68,7 +75,7 @@ class Client:
         try:
             response = self._http.post(f"/{endpoint}", json=body)
         except httpx.TransportError as e:
-            raise CallFailed(f"{endpoint}: no answer from {self._http.base_url} ({e})") from e
+            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
         if response.status_code != 200:
             raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
         return Answer(response.content, response.headers, time.perf_counter() - start)
@@ -107,7 +114,7 @@ def check(endpoint: str, answer: Answer) -> Decoded:
 def decode(data: bytes) -> Decoded:
     """What is in a picture, an animation or a video, by decoding all of it."""
     if data[4:8] == b"ftyp":
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), mode="r") as container:
             frames = list(container.decode(video=0))
         return Decoded("video/mp4", frames[0].width, frames[0].height, len(frames))
     picture = PIL.Image.open(io.BytesIO(data))

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import re
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -13,10 +11,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import Problem, problem_of
+from serve.proxy import choose_request_id
 
 logger = logging.getLogger("ray.serve")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 EXPOSED = (
     *("Content-Disposition", "X-Model", "X-Frames", "X-FPS", "X-Seed", "X-Frame-Count", "X-Frames-Swapped", "X-Faces-Found"),
     *("X-Face-Engine", "X-Face-Restorer", "X-GPU-Type", "X-Execution-Time-Sec", "X-Cost-USD", "X-Request-Id"),
@@ -34,8 +32,7 @@ class RequestBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
-        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         scope["app"] = self  # makes Starlette's router raise its refusals instead of answering in plain text
         started = False

@@ -53,11 +53,10 @@ def _state(overview: DeploymentStatusOverview) -> ModelState:
     running = replicas.get("RUNNING", 0)
     if running:
         return ModelState("ready", running)
-    if str(overview.status.value) in ("UNHEALTHY", "DEPLOY_FAILED"):
+    # A replica that died is replaced and no reason to give up; one that could not start is.
+    if overview.status_trigger.value == "REPLICA_STARTUP_FAILED":
         return ModelState("failed", 0, _reason(overview.message))
-    if replicas.get("STARTING", 0) or replicas.get("PENDING_ALLOCATION", 0) or replicas.get("PENDING_INITIALIZATION", 0):
-        return ModelState("starting", 0)
-    return ModelState("asleep", 0)
+    return ModelState("starting" if sum(replicas.values()) - replicas.get("STOPPING", 0) else "asleep", 0)
 
 
 def _reason(message: str) -> str:

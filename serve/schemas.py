@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 
 from serve.config import Limits, VideoDefaults
 from serve.errors import REQUIRED, FieldError, invalid_fields
@@ -27,23 +36,33 @@ def _file(value: object) -> object:
     raise ValueError("not a string; send the file as a data URI or base64")
 
 
-def _multiple_of_16(value: int) -> int:
-    if value % 16:
-        raise ValueError(f"{value} is not a multiple of 16; the nearest valid value is {max(16, round(value / 16) * 16)}")
-    return value
+def _side(most: int) -> Any:
+    """A width or height: a multiple of 16 up to ``most``."""
+
+    def check(value: int) -> int:
+        nearest = min(max(16, round(value / 16) * 16), most)
+        if value % 16 or not 16 <= value <= most:
+            raise ValueError(f"{value} is not a multiple of 16 between 16 and {most}; the nearest valid value is {nearest}")
+        return value
+
+    shown = WithJsonSchema({"type": "integer", "minimum": 16, "maximum": most, "multipleOf": 16})
+    return Annotated[int, BeforeValidator(_number), AfterValidator(check), shown]
 
 
-def _no_bool(value: object) -> object:
+def _number(value: object) -> object:
+    """Refuses what Python takes for a number and JSON does not."""
     if isinstance(value, bool):
         raise ValueError("a boolean, where a number is due")
+    text = str(value).strip().lower() if isinstance(value, float | str) else ""
+    if text.lstrip("+-") in ("nan", "inf", "infinity"):
+        raise ValueError("not a finite number")
     return value
 
 
 File = Annotated[bytes, BeforeValidator(_file)]
-Side = Annotated[int, BeforeValidator(_no_bool), AfterValidator(_multiple_of_16)]
-Count = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
@@ -65,8 +84,8 @@ class VideoBody(SwapFields):
 
     prompt: str
     negative_prompt: str
-    width: Side
-    height: Side
+    width: int
+    height: int
     num_frames: Count
     steps: Count
     cfg: Number
@@ -188,7 +207,7 @@ class Schema:
 
 
 def _describe(error: Any) -> str:
-    if error["type"] == "missing":
+    if error["type"] == "missing" or (error["type"] == "string_too_short" and error["loc"] == ("prompt",)):
         return REQUIRED
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
@@ -216,14 +235,16 @@ def video_schema(
     fields: dict[str, Any] = {
         "prompt": (str, text if prompt_required else Field(default="", max_length=limits.max_prompt_chars)),
         "negative_prompt": (str, Field(default="", max_length=limits.max_prompt_chars, description="What it must not show.")),
-        "width": (Side, number(defaults.width, 16, limits.max_width, "Pixels, a multiple of 16.")),
-        "height": (Side, number(defaults.height, 16, limits.max_height, "Pixels, a multiple of 16.")),
-        # Up to three frames more than the limit are rounded down to it.
-        "num_frames": (Count, number(defaults.num_frames, 1, limits.max_frames + 3, "Frames, rounded down to 4k+1.")),
+        "width": (_side(limits.max_width), Field(default=defaults.width, description="Pixels.")),
+        "height": (_side(limits.max_height), Field(default=defaults.height, description="Pixels.")),
+        "num_frames": (
+            Annotated[Count, Field(json_schema_extra={"maximum": limits.max_frames})],
+            Field(default=defaults.num_frames, ge=1, description="Frames, rounded down to 4k+1."),
+        ),
         "steps": (Count, number(defaults.steps, 1, limits.max_steps, "Denoise steps.")),
         "cfg": (Number, number(defaults.cfg, 1, limits.max_cfg, "Guidance scale; 1 turns guidance off, and halves the time.")),
         "fps": (Number, number(defaults.fps, 1, limits.max_fps, "Frames a second.")),
-        "seed": (int | None, Field(default=None, ge=0, le=MAX_SEED, description="Absent: drawn, and said in X-Seed.")),
+        "seed": (Count | None, Field(default=None, ge=0, le=MAX_SEED, description="Absent: drawn, and said in X-Seed.")),
     }
     names = {key: (key,) for key in fields} | {"num_frames": frames}
     if image:

@@ -1,0 +1,130 @@
+"""One local Ray for all tests of this folder: the demo at /, and the application of photo.py at /photo."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import ray
+import yaml
+
+from serve.cli import PRESETS, running
+
+ROOT = Path(__file__).parents[2]
+PORT = 8123
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    """What ``condition`` returns once it is true."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
+        time.sleep(0.1)
+
+
+@dataclass
+class Journal:
+    """What the photo engine did."""
+
+    path: Path
+
+    def entries(self, name: str | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return [e for e in lines if name in (None, e["name"]) and kind in (None, e["kind"])]
+
+
+@dataclass
+class Service:
+    """The running applications."""
+
+    url: str
+    config: dict[str, Any]
+    config_path: Path
+    journal: Journal
+
+    @property
+    def photo(self) -> str:
+        return f"{self.url}/photo"
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """What `serve deploy` does."""
+        self.config_path.write_text(yaml.safe_dump(config))
+        subprocess.run(["serve", "deploy", str(self.config_path)], check=True, env=_environment(), capture_output=True)
+
+    def replicas(self, app: str, deployment: str) -> dict[str, int]:
+        """Actor id -> process id of the living replicas."""
+        from ray.util.state import list_actors
+
+        name = f"ServeReplica:{app}:{deployment}"
+        actors = list_actors(filters=[("class_name", "=", name), ("state", "=", "ALIVE")], detail=True)
+        return {actor.actor_id: actor.pid for actor in actors}
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "RAY_ADDRESS": "auto", "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
+
+
+def demo_config(port: int) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+    config["http_options"]["port"] = port
+    return config
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    config = demo_config(PORT)
+    (demo,) = config["applications"]
+    demo["args"]["wan26"]["hardware"]["price_usd_per_hour"] = 3.6
+    demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
+    photo_args = {
+        **{model: {"hardware": {"num_cpus": 0.05}} for model in ("wan26", "wan22_gguf", "face_swapper")},
+        "ingress": {"num_cpus": 0.05, "window": 3},
+        "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
+        "limits": {"max_frames": 201, "request_timeout_s": 60},
+    }
+    scale = {"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1, "upscale_delay_s": 0, "downscale_delay_s": 600}
+    config["applications"].append(
+        {
+            "name": "photo",
+            "route_prefix": "/photo",
+            "import_path": "tests.graph.photo:build",
+            "args": photo_args,
+            "deployments": [
+                {"name": "Wan26", "max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": scale},
+                {"name": "Wan22GGUF", "autoscaling_config": scale},
+            ],
+        }
+    )
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    journal = Journal(folder / "journal.jsonl")
+    os.environ["RYLA_TEST_JOURNAL"] = str(journal.path)
+    os.environ["PYTHONPATH"] = str(ROOT)
+    with running(path, folder / "serve.log") as client:
+        url = client.url
+        wait_until(lambda: is_healthy(f"{url}/photo"), 120)
+        ray.init(address="auto", namespace="serve", log_to_driver=False)
+        yield Service(url, config, path, journal)
+        ray.shutdown()
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def http(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=120) as client:
+        yield client

@@ -1,0 +1,71 @@
+"""A second application for tests: the real graph, with an engine at the video Protocol that shows a moving photograph.
+
+It goes through the real deployment class, handles, window, FaceSwapper and encoder; only the pixels do not come from a model, so
+that there are faces in them. What it does is written to a journal, which the tests read.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from ray import serve
+from ray.serve import Application
+
+from deployments.face_swapper import FaceSwapper
+from deployments.settings import VideoSettings
+from deployments.video.engine import Sink
+from deployments.video_deployment import OPTIONS, VideoDeployment
+from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
+from serve.app import bind
+from serve.config import AppConfig
+from serve.samples import pan, stranger
+
+
+class PhotoEngine:
+    """``prompt`` is JSON: ``name``, and ``step_s``, the seconds of a denoise step."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+
+    def generate(self, request: VideoRequest, sink: Sink) -> Finished:
+        order = json.loads(request.prompt)
+        for step in range(request.steps):
+            begun = time.time()
+            time.sleep(order.get("step_s", 0.05))
+            self._write(name=order["name"], kind="step", index=step, begun=begun)
+            sink.progress(Progress("denoise", step + 1, request.steps))
+        frames = pan(stranger(), request.num_frames, request.width, request.height)
+        index = 0
+        while index < len(frames):
+            sink.ready()
+            begun = time.time()
+            time.sleep(order.get("chunk_s", 0.0))
+            chunk = FrameChunk(index, frames[index : index + (4 if index else 1)].copy())
+            self._write(name=order["name"], kind="chunk", index=index, begun=begun)
+            sink.chunk(chunk)
+            index += len(chunk.frames)
+        return Finished({"denoise": 0.0, "decode": 0.0})
+
+    def _write(self, **entry: object) -> None:
+        line = json.dumps({**entry, "ended": time.time(), "pid": os.getpid()})
+        with self._journal.open("a") as file:
+            file.write(line + "\n")
+
+
+@serve.deployment(name="Wan26", **OPTIONS)
+class PhotoWan26(VideoDeployment):
+    def __init__(self, settings: VideoSettings, models: object) -> None:
+        VideoDeployment.__init__(self, PhotoEngine(Path(os.environ["RYLA_TEST_JOURNAL"])), settings)
+
+
+@serve.deployment(name="Wan22GGUF", **OPTIONS)
+class PhotoWan22(VideoDeployment):
+    """A model whose start fails."""
+
+    def __init__(self, settings: VideoSettings, models: object) -> None:
+        raise FileNotFoundError("the weights of this test model are missing")
+
+
+def build(args: AppConfig) -> Application:
+    return bind(args, wan26=PhotoWan26, wan22_gguf=PhotoWan22, face_swapper=FaceSwapper)

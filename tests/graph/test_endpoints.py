@@ -1,0 +1,175 @@
+"""The seven endpoints over HTTP, through the real graph, on real pictures; every answer is decoded and looked at."""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import httpx
+import numpy as np
+import PIL.Image
+import pytest
+
+from demo.face_models import ensure_face_models
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings
+from deployments.wire import Face, Image
+from serve.client import ENDPOINTS, Answer, check, decode
+from serve.media.images import encode_image
+from serve.samples import PORTRAIT, clip, data_uri, group, jpeg, payload, portrait, stranger
+from tests.graph.conftest import Service
+
+pytestmark = pytest.mark.graph
+
+
+@pytest.fixture(scope="module")
+def analyser() -> OpenCVAnalyser:
+    models = ensure_face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+
+
+def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
+    faces = analyser.faces(image)
+    assert faces, "no face in the picture"
+    return faces[0]
+
+
+def frames_of(data: bytes) -> list[Image]:
+    with av.open(io.BytesIO(data), mode="r") as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def audio_of(data: bytes) -> list[tuple[int | None, bytes]]:
+    with av.open(io.BytesIO(data), mode="r") as container:
+        return [(packet.pts, bytes(packet)) for packet in container.demux(container.streams.audio[0]) if packet.size]
+
+
+@pytest.fixture(scope="module")
+def answers(service: Service) -> Iterator[dict[str, Answer]]:
+    with httpx.Client(timeout=120) as http:
+        made = {}
+        for name in ENDPOINTS:
+            response = http.post(f"{service.url}/{name}", json=payload(name))
+            assert response.status_code == 200, response.text
+            made[name] = Answer(response.content, response.headers, 0.0)
+        yield made
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_answer_is_what_its_headers_say(answers: dict[str, Answer], name: str) -> None:
+    answer = answers[name]
+    decoded = check(name, answer)
+    headers = answer.headers
+    video = name.startswith("wan")
+    swap = "faceswap" in name
+    assert decoded.frames == (1 if name == "image-faceswap" else 17)
+    assert (decoded.width, decoded.height) == ((128, 128) if video else (192, 224) if "batch" in name else (260, 300))
+    assert headers["x-gpu-type"] == "CPU"
+    assert headers["content-disposition"].startswith(f'inline; filename="{name}-')
+    assert ("x-seed" in headers) == video
+    assert headers.get("x-seed", "7") == "7"
+    assert ("x-fps" in headers) == (name != "image-faceswap")
+    assert ("x-face-engine" in headers) == swap
+    if swap:
+        assert headers["x-face-engine"] == "alignment"
+        assert headers["x-face-restorer"] == "none"
+        assert headers["x-frame-count"] == headers["x-frames"]
+    phases = {part.split(";")[0].strip() for part in headers["server-timing"].split(",")}
+    assert phases >= ({"denoise", "decode", "encode", "queue"} if video else {"swap", "encode"})
+    # Wan26 costs 0.001 USD a second in this configuration, the others nothing.
+    cost, seconds = float(headers["x-cost-usd"]), float(headers["x-execution-time-sec"])
+    assert seconds > 0
+    assert (cost > 0) == name.startswith("wan2.6")
+    if name in ("wan2.6", "wan2.6-i2v"):
+        assert cost == pytest.approx(seconds * 0.001, abs=2e-6)
+
+
+def test_image_faceswap_puts_the_reference_there_and_touches_nothing_else(
+    service: Service, http: httpx.Client, analyser: OpenCVAnalyser
+) -> None:
+    source = group()
+    body = {
+        "source_image": data_uri(encode_image(source, "image/png"), "image/png"),
+        "reference_image": payload("wan2.6-i2v")["reference_image"],
+    }
+    response = http.post(f"{service.url}/image-faceswap", json=body, headers={"accept": "image/png"})
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["x-faces-found"] == "6"
+    result = np.asarray(PIL.Image.open(io.BytesIO(response.content)))
+    before, after, wanted = (face_of(analyser, image) for image in (source, result, portrait()))
+    assert after.embedding @ wanted.embedding > after.embedding @ before.embedding + 0.1
+    size = max(before.box[2] - before.box[0], before.box[3] - before.box[1])
+    centre = np.array([before.box[[0, 2]].mean(), before.box[[1, 3]].mean()])
+    rows, columns = np.mgrid[: source.shape[0], : source.shape[1]]
+    far = np.hypot(columns - centre[0], rows - centre[1]) > 1.5 * size
+    assert far.mean() > 0.5
+    np.testing.assert_array_equal(result[far], source[far])
+    assert np.abs(result.astype(int) - source)[~far].mean() > 1
+
+
+def test_video_faceswap_swaps_every_frame_and_keeps_the_sound(
+    service: Service, answers: dict[str, Answer], analyser: OpenCVAnalyser
+) -> None:
+    source = clip(stranger())
+    answer = answers["batch-video-faceswap"]
+    assert answer.headers["x-frames-swapped"] == "17"
+    assert answer.headers["x-fps"] == "16"
+    wanted = face_of(analyser, portrait()).embedding
+    originals, results = frames_of(source), frames_of(answer.data)
+    assert len(originals) == len(results) == 17
+    for original, result in zip(originals, results, strict=True):
+        swapped = face_of(analyser, result).embedding
+        assert swapped @ wanted > swapped @ face_of(analyser, original).embedding
+    assert audio_of(answer.data) == audio_of(source)
+    starts = []
+    for data in (source, answer.data):
+        with av.open(io.BytesIO(data), mode="r") as container:
+            first = {
+                stream.type: min(p.pts * p.time_base for p in container.demux(stream) if p.pts is not None)
+                for stream in (container.streams.video[0],)
+            }
+        starts.append(first["video"])
+    assert abs(starts[0] - starts[1]) < Fraction(1, 16)
+
+
+def test_multipart_gives_the_same_as_json(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
+    files = {
+        "source_image": ("a.png", jpeg(stranger()), "image/png"),  # a wrong label, as today's callers send it
+        "reference_image": ("b.jpg", PORTRAIT.read_bytes(), "image/jpeg"),
+    }
+    response = http.post(f"{service.url}/image-faceswap", files=files, data={"restore_face": "false"})
+    assert response.status_code == 200, response.text
+    assert decode(response.content) == decode(answers["image-faceswap"].data)
+    same = np.asarray(PIL.Image.open(io.BytesIO(response.content))).astype(int)
+    assert np.array_equal(same, np.asarray(PIL.Image.open(io.BytesIO(answers["image-faceswap"].data))))
+
+
+def test_same_seed_same_frames_and_another_seed_others(
+    service: Service, http: httpx.Client, answers: dict[str, Answer]
+) -> None:
+    again = http.post(f"{service.url}/wan2.6", json=payload("wan2.6"))
+    assert again.content == answers["wan2.6"].data
+    other = http.post(f"{service.url}/wan2.6", json={**payload("wan2.6"), "seed": 8, "steps": 2, "length": 5})
+    assert other.content != answers["wan2.6"].data
+
+
+def test_concurrent_requests_do_not_mix(service: Service, answers: dict[str, Answer]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    bodies = [{**payload("wan2.6"), "steps": 2, "length": 5, "seed": seed} for seed in (1, 2)]
+
+    def post(body: dict[str, object]) -> bytes:
+        return httpx.post(f"{service.url}/wan2.6", json=body, timeout=120).content
+
+    alone = [post(body) for body in bodies]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(post, bodies))
+    assert together == alone
+    assert alone[0] != alone[1]
+
+
+def test_accept_chooses(service: Service, http: httpx.Client) -> None:
+    body = {"prompt": "x", "steps": 1, "length": 5, "seed": 1}
+    mp4 = http.post(f"{service.url}/wan2.6", json=body, headers={"accept": "video/mp4, image/webp;q=0.5"})
+    assert decode(mp4.content).media_type == "video/mp4" == mp4.headers["content-type"]
+    assert decode(mp4.content).frames == 5

@@ -1,0 +1,205 @@
+"""What only a real graph shows: streaming, flow control, cancellation, faults. The photo engine's journal is the witness."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve as ray_serve
+
+from deployments.wire import Progress, VideoRequest
+from serve.config import AppConfig, Hardware, Ingress
+from serve.endpoints import make_endpoints
+from serve.graph import Graph
+from serve.meter import Meter
+from serve.pipelines import ChunkStep, Pipelines
+from serve.readiness import Readiness
+from serve.samples import payload, portrait, stranger
+from tests.graph.conftest import Service, is_healthy, wait_until
+from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.graph
+FACE = payload("wan2.6-i2v")["reference_image"]
+
+
+def order(name: str, **rest: Any) -> dict[str, Any]:
+    """A request body that the photo engine understands."""
+    return {"prompt": json.dumps({"name": name, **rest}), "reference_image": FACE, "face_image": FACE}
+
+
+def connect() -> Graph:
+    """A consumer in this process, as the ingress is one in its own."""
+    names = {"wan26": "Wan26", "face-swapper": "FaceSwapper"}
+    handles = {model: ray_serve.get_deployment_handle(name, "photo") for model, name in names.items()}
+    return Graph(handles, Readiness("photo"), window=3)
+
+
+def test_every_frame_of_a_generated_video_comes_out_swapped(service: Service, http: httpx.Client, analyser: Any) -> None:  # noqa: F811
+    response = http.post(f"{service.photo}/wan2.6-i2v-faceswap", json=order("chain"))
+    assert response.status_code == 200, response.text
+    assert response.headers["x-frames"] == response.headers["x-frames-swapped"] == "17"
+    wanted, before = (face_of(analyser, image).embedding for image in (portrait(), stranger()))
+    frames = frames_of(response.content)
+    assert len(frames) == 17
+    for frame in frames:
+        swapped = face_of(analyser, frame).embedding
+        assert swapped @ wanted > swapped @ before, (swapped @ wanted, swapped @ before)
+
+
+async def test_swap_and_encode_run_while_the_model_still_decodes(service: Service) -> None:
+    pipelines = Pipelines(connect(), Ingress(), AppConfig().limits)
+    endpoint = next(e for e in make_endpoints(AppConfig()) if e.name == "wan2.6-i2v-faceswap")
+    body = {**order("trace", chunk_s=0.15), "width": 192, "height": 224, "length": 33, "steps": 1}
+    parsed = endpoint.schema.parse(body, strict=True)
+    seen: list[ChunkStep | Progress] = []
+    meter = Meter({"wan26": Hardware(), "face-swapper": Hardware()})
+    outcome = await endpoint.run(pipelines, parsed.body, 1, "video/mp4", meter, seen.append)
+    steps = [(event.kind, event.index) for event in seen if isinstance(event, ChunkStep)]
+    decoded, started, encoded = ([i for k, i in steps if k == kind] for kind in ("decoded", "swap-started", "encoded"))
+    starts = [0, *range(1, 33, 4)]
+    assert decoded == started == encoded == starts  # nothing lost, order kept
+    assert steps.index(("swap-started", 0)) < steps.index(("decoded", starts[-1]))
+    assert steps.index(("encoded", 0)) < steps.index(("decoded", starts[-1]))
+    assert outcome.frames == 33
+    assert outcome.swap is not None
+    assert outcome.swap.swapped == 33
+
+
+async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Service) -> None:
+    import ray._private.internal_api as internal
+
+    request = VideoRequest(json.dumps({"name": "stall", "step_s": 0.01}), "", 832, 480, 201, 1, 5.0, 0)
+    meter = Meter({"wan26": Hardware()})
+    async with connect().video("wan26", request, meter, lambda _: None) as video:
+        await anext(video.chunks)
+        await asyncio.sleep(30)
+        assert len(service.journal.entries("stall", "chunk")) == 3  # the window, though 51 chunks are to come
+        assert "Spilled" not in internal.memory_summary(stats_only=True)
+        video.done_with_one()
+        await asyncio.sleep(1)
+        assert len(service.journal.entries("stall", "chunk")) == 4
+    wait_until(lambda: _idle(service), 10)
+
+
+def _idle(service: Service) -> bool:
+    """Whether the photo model takes a new request at once."""
+    name = f"idle-{time.monotonic()}"
+    response = httpx.post(f"{service.photo}/wan2.6", json={**order(name, step_s=0), "length": 1, "steps": 1}, timeout=30)
+    return response.status_code == 200
+
+
+def _hang_up(service: Service, name: str, headers: dict[str, str] | None = None) -> int:
+    """Leaves in the middle of the third of many steps; how many steps had been begun then."""
+    body = {**order(name, step_s=0.4), "steps": 50}
+    with ThreadPoolExecutor(1) as pool:
+        with httpx.Client(timeout=httpx.Timeout(5, read=1.6)) as client:
+            future = pool.submit(client.post, f"{service.photo}/wan2.6", json=body, headers=headers)
+            assert isinstance(future.exception(), httpx.ReadTimeout)
+        return len(service.journal.entries(name, "step"))
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-request-disconnect-disabled": "?1", "x-request-timeout-seconds": "0"}])
+def test_a_caller_that_leaves_stops_the_denoising_within_one_step(service: Service, headers: dict[str, str]) -> None:
+    assert _idle(service)
+    name = f"leave-{len(headers)}"
+    done = _hang_up(service, name, headers)
+    time.sleep(1.5)
+    after = len(service.journal.entries(name, "step"))
+    assert 0 < done <= after <= done + 1
+    assert _idle(service)
+
+
+def test_a_client_cannot_shorten_its_request_by_the_proxys_header(service: Service, http: httpx.Client) -> None:
+    body = {**order("short", step_s=0.4), "steps": 3}
+    response = http.post(f"{service.photo}/wan2.6", json=body, headers={"x-request-timeout-seconds": "0.3"})
+    assert response.status_code == 200, response.text
+
+
+def test_request_timeout_is_a_504_of_ours(service: Service, http: httpx.Client) -> None:
+    body = {**order("slow", step_s=0.4), "steps": 50}
+    response = http.post(f"{service.photo}/wan2.6", json=body, headers={"request-timeout": "1"})
+    assert response.status_code == 504
+    assert response.json()["type"] == "urn:ryla:problem:timeout"
+    done = len(service.journal.entries("slow", "step"))
+    time.sleep(1)
+    assert len(service.journal.entries("slow", "step")) <= done + 1
+    assert _idle(service)
+
+
+def test_a_cancel_and_a_new_request_never_step_at_once(service: Service) -> None:
+    _hang_up(service, "old")
+    assert _idle(service)
+    intervals = sorted((e["begun"], e["ended"]) for e in service.journal.entries(kind="step"))
+    assert all(first[1] <= second[0] for first, second in zip(intervals, intervals[1:], strict=False))
+
+
+def test_an_ingress_killed_stops_the_denoising_within_one_step(service: Service) -> None:
+    body = {**order("orphan", step_s=0.5), "steps": 60}
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(httpx.post, f"{service.photo}/wan2.6", json=body, timeout=60)
+        wait_until(lambda: len(service.journal.entries("orphan", "step")) >= 2)
+        (pid,) = service.replicas("photo", "Ingress").values()
+        os.kill(pid, signal.SIGKILL)
+        done = len(service.journal.entries("orphan", "step"))
+        time.sleep(2.5)
+        assert len(service.journal.entries("orphan", "step")) <= done + 1
+        answer = future.result()
+    assert answer.status_code >= 500
+    wait_until(lambda: is_healthy(service.photo))
+    assert _idle(service)
+
+
+def test_a_model_replica_killed_costs_one_attempt(service: Service) -> None:
+    body = {**order("killed", step_s=0.3), "steps": 6, "length": 5, "seed": 3}
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(httpx.post, f"{service.photo}/wan2.6", json=body, timeout=90)
+        wait_until(lambda: service.journal.entries("killed", "step"))
+        (pid,) = service.replicas("photo", "Wan26").values()
+        os.kill(pid, signal.SIGKILL)
+        answer = future.result()
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-attempts"] == "2"
+    assert answer.headers["x-seed"] == "3"
+    assert len({e["pid"] for e in service.journal.entries("killed")}) == 2
+
+
+def test_a_full_queue_is_a_503_of_ours_with_retry_after(service: Service) -> None:
+    body = {**order("queue", step_s=0.3), "steps": 6, "length": 1}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: httpx.post(f"{service.photo}/wan2.6", json=body, timeout=60), range(4)))
+    refused = [a for a in answers if a.status_code == 503]
+    assert {a.status_code for a in answers} == {200, 503}
+    for answer in refused:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_a_model_that_cannot_start_is_a_503_and_said_in_readyz(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.photo}/wan22-i2v", json={"source_image": FACE})
+    assert response.status_code == 503, response.text
+    assert "retry-after" in response.headers
+    assert "wan22-gguf" in response.json()["detail"]
+    state = http.get(f"{service.photo}/readyz").json()["models"]["wan22-gguf"]
+    assert state["state"] == "failed"
+    assert "the weights of this test model are missing" in state["reason"]
+    alone = http.get(f"{service.photo}/readyz", params={"model": "wan22-gguf"})
+    assert alone.status_code == 503
+    assert http.get(f"{service.photo}/readyz", params={"model": "wan26"}).status_code == 200
+
+
+def test_a_changed_setting_leaves_a_warm_model_where_it_is(service: Service) -> None:
+    assert _idle(service)
+    before = service.replicas("photo", "Wan26")
+    changed = json.loads(json.dumps(service.config))
+    (wan26, _) = changed["applications"][1]["deployments"]
+    wan26["autoscaling_config"]["max_replicas"] = 2
+    wan26["logging_config"] = {"log_level": "WARNING"}
+    service.deploy(changed)
+    time.sleep(8)
+    assert service.replicas("photo", "Wan26") == before
+    assert _idle(service)
