@@ -18,6 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
+from serve.config import Limits
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console()
@@ -34,7 +35,7 @@ def serve(preset: Annotated[str, typer.Argument(help="demo, single-gpu, producti
     path = find_preset(preset)
     console.print(f"Starting {path.name}: http://{_address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
     console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
-    os.execvpe("serve", ["serve", "run", str(path)], serve_environment())
+    os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
 
 
 @app.command()
@@ -92,11 +93,13 @@ def find_preset(name: str) -> Path:
     raise typer.Exit(2)
 
 
-def serve_environment() -> dict[str, str]:
-    """The environment that Ray is started in: Serve's proxy reads its middleware from there."""
+def serve_environment(config: Path) -> dict[str, str]:
+    """The environment that Ray is started in: Serve's proxy reads its middleware and the body limit from there."""
+    limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
+    most = max(Limits(**given).max_body_bytes for given in limits)
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY}
+    return {**os.environ, "PATH": path, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY, "RYLA_MAX_BODY_BYTES": str(most)}
 
 
 @contextlib.contextmanager
@@ -106,7 +109,7 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["serve", "run", str(config)], env=serve_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            ["serve", "run", str(config)], env=serve_environment(config), stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
         try:
             with Client(f"http://{_address(config)}") as client:

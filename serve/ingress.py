@@ -18,12 +18,13 @@ from starlette.types import ASGIApp
 from swagger_ui_bundle import swagger_ui_path
 
 from serve.bodies import read_body
+from serve.body_limit import BodyLimit
 from serve.config import AppConfig, Hardware
 from serve.endpoints import Endpoint, make_endpoints
 from serve.errors import Problem, busy, invalid, is_lost_replica, problem_of
 from serve.graph import Graph
 from serve.meter import Meter
-from serve.middleware import BodyLimit, Cors, RequestBoundary
+from serve.middleware import Cors, RequestBoundary
 from serve.openapi import VERSION, openapi_document
 from serve.pipelines import Outcome, Pipelines
 from serve.preferences import choose_media_type, preferences, request_timeout

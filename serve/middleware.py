@@ -81,39 +81,6 @@ def problem_of_status(error: HTTPException, scope: Scope) -> Problem:
     return Problem(error.status_code if error.status_code in (400, 413, 422) else 400, "bad-request", str(error.detail))
 
 
-class BodyLimit:
-    """Refuses a body over ``most`` bytes: by Content-Length before a byte is read, else as soon as it is over."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._most = most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdigit() and int(length) > self._most:
-            raise self._too_large()
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._most:
-                raise self._too_large()
-            return message
-
-        await self._app(scope, limited, send)
-
-    def _too_large(self) -> Problem:
-        detail = (
-            f"the body is over {self._most} bytes (see /limits): send smaller files, or files in a multipart form, not base64"
-        )
-        return Problem(413, "body-too-large", detail, headers={"Connection": "close"})
-
-
 class Cors(CORSMiddleware):
     """Starlette's, with its plain-text refusals made problems."""
 

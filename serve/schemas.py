@@ -144,12 +144,13 @@ class Schema:
     def parse(self, given: Mapping[str, Any], *, strict: bool) -> "Parsed":
         """The validated body; raises Problem 422 naming each wrong field."""
         values = {name: value for name, value in given.items() if value is not None}
-        if self.second_reference and "source_image" in values and "face_image" not in values and "reference_image" in values:
-            values["face_image"] = values.pop("reference_image")
+        names = dict(self.names)
+        if self.second_reference and "source_image" in values and "face_image" not in values:
+            names |= {"image": ("source_image",), "face": ("face_image", "reference_image")}
         ours: dict[str, Any] = {}
-        sent_as = {name: public[0] for name, public in self.names.items()}
+        sent_as = {name: public[0] for name, public in names.items()}
         errors: list[FieldError] = []
-        for name, public in self.names.items():
+        for name, public in names.items():
             present = [alias for alias in public if alias in values]
             if present:
                 ours[name], sent_as[name] = values[present[0]], present[0]
@@ -158,7 +159,7 @@ class Schema:
                     for alias in present[1:]
                     if values[alias] != values[present[0]]
                 ]
-        known = {alias for public in self.names.values() for alias in public}
+        known = {alias for public in names.values() for alias in public}
         ignored = tuple(name for name in given if name not in known)
         if strict:
             errors += [FieldError(name, "unknown field, and `Prefer: handling=strict` was sent") for name in ignored]

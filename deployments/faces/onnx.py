@@ -11,11 +11,16 @@ import onnxruntime
 from deployments.errors import CheckpointRefused
 from deployments.settings import EngineSettings, FaceSettings
 
+_SHADOWED = (
+    "The usual cause: the package onnxruntime shadows onnxruntime-gpu; uninstall both, then install onnxruntime-gpu alone"
+)
+
 
 def providers(settings: FaceSettings, use_cuda: bool) -> list[Any]:
     """The execution providers to ask for, the wanted one first."""
     if not use_cuda:
         return ["CPUExecutionProvider"]
+    require_cuda()
     options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
     if settings.gpu_mem_limit_bytes is not None:
         options["gpu_mem_limit"] = settings.gpu_mem_limit_bytes
@@ -33,20 +38,24 @@ def open_session(path: Path, settings: FaceSettings, use_cuda: bool) -> onnxrunt
     """A session on the wanted device; raises CheckpointRefused if the file is absent or unreadable, or if it would run elsewhere."""
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
+    wanted = providers(settings, use_cuda)
     try:
-        session = onnxruntime.InferenceSession(str(path), session_options(settings), providers=providers(settings, use_cuda))
+        session = onnxruntime.InferenceSession(str(path), session_options(settings), providers=wanted)
     except Exception as e:  # onnxruntime raises types of its own, one a status code
         raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__})") from e
     require_device(session, path, use_cuda)
     return session
 
 
+def require_cuda() -> None:
+    """Raises CheckpointRefused if the onnxruntime that is installed has no CUDA at all."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise CheckpointRefused(f"a GPU is configured, but the installed onnxruntime has no CUDA provider. {_SHADOWED}")
+
+
 def require_device(session: Any, path: Path, use_cuda: bool) -> None:
     """Raises CheckpointRefused unless ``session`` really runs on CUDA where that is wanted; forbids a later fall-back."""
     first = session.get_providers()[0]
     if use_cuda and first != "CUDAExecutionProvider":
-        raise CheckpointRefused(
-            f"{path.name}: runs on {first} though a GPU is configured. The usual cause: the package onnxruntime shadows "
-            "onnxruntime-gpu; uninstall both, then install onnxruntime-gpu alone"
-        )
+        raise CheckpointRefused(f"{path.name}: runs on {first} though a GPU is configured. {_SHADOWED}")
     session.disable_fallback()

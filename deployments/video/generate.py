@@ -4,7 +4,6 @@ Every request gets a pipeline, a scheduler and a view of the VAE of its own over
 and the VAE's caches hold state, the weights do not.
 """
 
-import copy
 import threading
 import time
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from deployments.errors import ImageNotSupported, PromptTooLong
 from deployments.video.checkpoints import Conditioning
 from deployments.video.decode_stream import decode_stream, denormalise, to_frames
 from deployments.video.engine import Sink
+from deployments.video.vae_view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 
 MAX_TOKENS = 512
@@ -51,7 +51,7 @@ class WanEngine:
         clock = _Clock()
         with clock.measure("encode"):
             sink.progress(Progress("encode", 0, 1))
-            pipeline = self._pipeline(path)
+            pipeline = self._pipeline(path, sink)
             embeddings = self._embed(pipeline, request, sink)
             sink.progress(Progress("encode", 1, 1))
         with clock.measure("denoise"):
@@ -62,7 +62,7 @@ class WanEngine:
     def latents(self, request: VideoRequest, sink: Sink) -> torch.Tensor:
         """The denoised, normalised latents of ``request``, float32 ``[1, c, t, h, w]``: all but the decoding."""
         path = self._path(request)
-        pipeline = self._pipeline(path)
+        pipeline = self._pipeline(path, sink)
         return self._denoise(pipeline, path, request, self._embed(pipeline, request, sink), sink)
 
     def _path(self, request: VideoRequest) -> Path:
@@ -71,11 +71,11 @@ class WanEngine:
             raise ImageNotSupported("image", self._no_image)
         return path
 
-    def _pipeline(self, path: Path) -> Any:
+    def _pipeline(self, path: Path, sink: Sink) -> Any:
         pipeline = path.kind(
             tokenizer=self._shared.tokenizer,
             text_encoder=self._shared.text_encoder,
-            vae=copy.copy(self._shared.vae),  # shallow: the weights are shared, the encode cache is this request's
+            vae=private_view(self._shared.vae, lambda: sink.progress(Progress("encode", 0, 1))),
             scheduler=type(path.scheduler).from_config(path.scheduler.config),
             **path.transformers,
         )

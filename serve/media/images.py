@@ -15,7 +15,7 @@ from serve.media.errors import MediaError, MediaTooLarge
 PIL.Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, with an answer of ours; Pillow's would warn
 
 _DATA_URI = re.compile(r"data:[^,]{0,200}?,", re.IGNORECASE | re.DOTALL)
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 _SAVE = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "image/png": ("PNG", {}),

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from demo.checkpoints import DemoCheckpoints, ensure_checkpoints
+from deployments.errors import Cancelled
+from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.generate import WanEngine
+from deployments.video.wan import build_wan22, build_wan26
+from deployments.wire import FrameChunk, Image, Progress, VideoRequest
+
+
+class Recorder:
+    """A sink that keeps what it gets; ``stop_at`` raises Cancelled at that event."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.events: list[Progress | FrameChunk] = []
+        self._stop_at = stop_at
+
+    def _take(self, event: Progress | FrameChunk) -> None:
+        if self._stop_at is not None and len(self.events) >= self._stop_at:
+            raise Cancelled("the test has seen enough")
+        self.events.append(event)
+
+    progress = chunk = _take
+
+    def ready(self) -> None:
+        pass
+
+    @property
+    def chunks(self) -> list[FrameChunk]:
+        return [event for event in self.events if isinstance(event, FrameChunk)]
+
+
+@pytest.fixture(scope="session")
+def demo() -> DemoCheckpoints:
+    return ensure_checkpoints()
+
+
+@pytest.fixture(scope="session")
+def wan26(demo: DemoCheckpoints) -> WanEngine:
+    return build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(demo.vace)))
+
+
+@pytest.fixture(scope="session")
+def wan22(demo: DemoCheckpoints) -> WanEngine:
+    return build_wan22(
+        Wan22Settings(), Wan22Models(folder=str(demo.a14b), high_noise=demo.high_noise, low_noise=demo.low_noise)
+    )
+
+
+@pytest.fixture
+def picture() -> Image:
+    return np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def small() -> VideoRequest:
+    return VideoRequest("a cat", "", 64, 64, 5, 2, 4.0, 1)

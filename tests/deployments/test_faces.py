@@ -1,0 +1,249 @@
+"""Face engines: the demo's on real photographs, production's on graphs with the published signatures."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from demo.face_models import ensure_face_models
+from deployments.errors import CheckpointRefused, NoFaceFound
+from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
+from deployments.faces.engine import FaceEngine, build_demo_engine, build_face_engine
+from deployments.faces.onnx import require_device
+from deployments.faces.paste import ARCFACE, FFHQ, align, box_mask, crop, paste
+from deployments.faces.restore import OnnxRestorer
+from deployments.faces.swap import InSwapper
+from deployments.settings import FaceModels, FaceSettings
+from deployments.wire import Face, Image, Reference, SwapOptions
+from serve.samples import group, portrait, stranger
+from tests.deployments import onnx_graphs
+
+BOX = (50.0, 40.0, 110.0, 120.0)
+LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
+
+
+@pytest.fixture(scope="module")
+def demo_engine() -> FaceEngine:
+    return build_demo_engine(FaceSettings())
+
+
+@pytest.fixture(scope="module")
+def analyser() -> OpenCVAnalyser:
+    models = ensure_face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> FaceModels:
+    folder = tmp_path_factory.mktemp("models")
+    pack = folder / "buffalo_l"
+    pack.mkdir()
+    onnx_graphs.scrfd(pack / "det_10g.onnx", LANDMARKS, BOX)
+    onnx_graphs.arcface(pack / "w600k_r50.onnx")
+    return FaceModels(analysis=pack, swapper=onnx_graphs.inswapper(folder / "inswapper_128.onnx"))
+
+
+SETTINGS = FaceSettings(detection_size=onnx_graphs.SCRFD_SIZE)
+
+
+def picture() -> Image:
+    return np.random.default_rng(2).integers(60, 200, (160, 160, 3), dtype=np.uint8)
+
+
+def test_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(analyser: OpenCVAnalyser) -> None:
+    faces = analyser.faces(group())
+    assert len(faces) == 6
+    assert [f.area for f in faces] == sorted((f.area for f in faces), reverse=True)
+    for face in faces:
+        left, top, right, bottom = face.box
+        assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
+        eyes, mouth = face.landmarks[:2], face.landmarks[3:]
+        assert eyes[0][0] < eyes[1][0]
+        assert eyes[:, 1].max() < mouth[:, 1].min()
+        assert (face.landmarks > [left - 5, top - 5]).all()
+        assert (face.landmarks < [right + 5, bottom + 5]).all()
+
+
+def test_folded_recogniser_knows_a_face_again_and_tells_others_apart(analyser: OpenCVAnalyser) -> None:
+    everyone = [f.embedding for f in analyser.faces(group())]
+    others = [a @ b for i, a in enumerate(everyone) for b in everyone[:i]]
+    assert max(others) < 0.4
+    person = analyser.faces(stranger())[0].embedding
+    mirrored = analyser.faces(np.ascontiguousarray(stranger()[:, ::-1]))[0].embedding
+    assert person @ mirrored > 0.6
+
+
+def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
+    demo_engine: FaceEngine, analyser: OpenCVAnalyser
+) -> None:
+    people = group()
+    boxes = [face.box.astype(int) for face in analyser.faces(people) if face.box[1] > 60]
+    crops = [
+        portrait(),
+        *(people[top - 60 : bottom + 60, max(0, left - 60) : right + 60] for left, top, right, bottom in boxes),
+    ]
+    tried = 0
+    for i, target in enumerate(crops):
+        for j, source in enumerate(crops):
+            if i == j:
+                continue
+            reference = demo_engine.identify(source, "face")
+            before = analyser.faces(target)[0]
+            result, found = demo_engine.swap(target, reference, SwapOptions())
+            after = analyser.faces(result)[0].embedding
+            assert found >= 1
+            assert after @ reference.face.embedding > after @ before.embedding
+            tried += 1
+    assert tried >= 12
+
+
+def test_identify_names_the_field_that_shows_no_face(demo_engine: FaceEngine) -> None:
+    with pytest.raises(NoFaceFound) as none:
+        demo_engine.identify(np.full((200, 200, 3), 128, np.uint8), "face")
+    assert none.value.field == "face"
+
+
+def test_a_frame_without_a_face_comes_back_as_it_is(demo_engine: FaceEngine) -> None:
+    reference = demo_engine.identify(portrait(), "face")
+    empty = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    result, found = demo_engine.swap(empty, reference, SwapOptions())
+    assert found == 0
+    np.testing.assert_array_equal(result, empty)
+
+
+def test_arrays_that_arrived_read_only_are_not_written(demo_engine: FaceEngine) -> None:
+    frame = stranger().copy()
+    frame.flags.writeable = False
+    before = frame.copy()
+    result, _ = demo_engine.swap(frame, demo_engine.identify(portrait(), "face"), SwapOptions())
+    np.testing.assert_array_equal(frame, before)
+    assert not np.array_equal(result, before)
+
+
+def test_paste_equals_a_paste_over_the_whole_frame(analyser: OpenCVAnalyser) -> None:
+    """Held against the plain way: warp patch and mask to the full frame, then blend everything."""
+    frame = group()
+    face = analyser.faces(frame)[0]
+    matrix = align(face.landmarks, ARCFACE / 112 * 128)
+    patch, mask = crop(frame[::-1].copy(), matrix, 128), box_mask(128)
+    back = cv2.invertAffineTransform(matrix)
+    size = (frame.shape[1], frame.shape[0])
+    alpha = cv2.warpAffine(mask, back, size)[:, :, None]
+    whole = cv2.warpAffine(patch, back, size, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    expected = np.rint(frame + alpha * (whole - frame)).astype(np.uint8)
+    result = frame.copy()
+    paste(result, patch, matrix, mask)
+    np.testing.assert_allclose(result.astype(int), expected.astype(int), atol=1)
+    np.testing.assert_array_equal(result[alpha[..., 0] == 0], frame[alpha[..., 0] == 0])
+
+
+def test_paste_outside_the_frame_changes_nothing() -> None:
+    frame = picture()
+    result = frame.copy()
+    paste(result, picture()[:128, :128], np.array([[1.0, 0, 900], [0, 1.0, 900]]), box_mask(128))
+    np.testing.assert_array_equal(result, frame)
+
+
+def test_production_analysis_reads_the_published_outputs(models: FaceModels) -> None:
+    analyser = InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)
+    (face,) = analyser.faces(picture())
+    np.testing.assert_allclose(face.box, BOX, atol=0.01)
+    np.testing.assert_allclose(face.landmarks, LANDMARKS, atol=0.01)
+    assert face.score == pytest.approx(0.9)
+    assert face.embedding.shape == (512,)
+    assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
+    other = analyser.faces(255 - picture())[0]
+    assert face.embedding @ other.embedding < 0.9
+
+
+def test_production_swap_is_insightfaces_own_with_the_map_by_name(
+    models: FaceModels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapper = InSwapper(models.swapper, SETTINGS, use_cuda=False)
+    assert capsys.readouterr().out == ""
+    frame = picture()
+    embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
+    embedding /= np.linalg.norm(embedding)
+    face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
+    patch, matrix, _ = swapper.swap(frame, face, Reference(frame, face))
+    assert patch.shape == (128, 128, 3)
+    # The graph inverts the aligned crop and adds the mean of the mapped identity.
+    rng = np.random.default_rng(1)
+    latent = embedding @ rng.normal(size=(512, 512)).astype(np.float32)
+    grey = (latent / np.linalg.norm(latent)).mean()
+    aligned = cv2.warpAffine(frame, matrix, (128, 128))
+    expected = np.clip(255 - aligned.astype(float) + 255 * grey, 0, 255)
+    np.testing.assert_allclose(patch, expected, atol=1.5)
+
+
+def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path) -> None:
+    white = onnx_graphs.restorer(tmp_path / "GFPGANv1.4.onnx", codeformer=False)
+    frame = picture()
+    plain = build_face_engine(SETTINGS, models, use_cuda=False)
+    restoring = build_face_engine(SETTINGS, models.model_copy(update={"gfpgan": white}), use_cuda=False)
+    reference = plain.identify(255 - frame, "face")
+    assert (plain.name, plain.restorer(SwapOptions())) == ("inswapper", "none")
+    assert restoring.restorer(SwapOptions()) == "gfpgan"
+    assert restoring.restorer(SwapOptions(restore=False)) == "none"
+    swapped, found = plain.swap(frame, reference, SwapOptions())
+    assert found == 1
+    assert np.abs(swapped.astype(int) - frame)[70:90, 70:90].mean() > 20
+    centre = (slice(75, 85), slice(75, 85))
+    full, _ = restoring.swap(frame, reference, SwapOptions())
+    assert (full[centre] > 250).all()
+    half, _ = restoring.swap(frame, reference, SwapOptions(visibility=0.5))
+    np.testing.assert_allclose(half[centre], (swapped[centre].astype(int) + 255) / 2, atol=3)
+    off, _ = restoring.swap(frame, reference, SwapOptions(restore=False))
+    np.testing.assert_array_equal(off, swapped)
+
+
+def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
+    path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True)
+    restorer = OnnxRestorer("codeformer", path, SETTINGS, use_cuda=False)
+    face = np.zeros((512, 512, 3), np.uint8)
+    assert {w: int(restorer.restore(face, w)[0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {0.0: 0, 0.5: 128, 1.0: 255}
+    with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
+        OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+
+
+def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> None:
+    def refused(**changed: Path) -> str:
+        with pytest.raises(CheckpointRefused) as refusal:
+            build_face_engine(SETTINGS, models.model_copy(update=changed), use_cuda=False)
+        return str(refusal.value)
+
+    assert "no such folder" in refused(analysis=tmp_path / "buffalo_xl")
+    assert "no such file" in refused(swapper=tmp_path / "inswapper.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"nonsense")
+    assert "broken.onnx" in refused(swapper=broken)
+    gan = onnx_graphs.restorer(tmp_path / "gan.onnx", codeformer=False)
+    assert "inswapper takes" in refused(swapper=gan)
+    assert "a face restorer takes" in refused(gfpgan=models.swapper)
+    assert "choose one" in refused(gfpgan=gan, codeformer=gan)
+
+
+def test_a_gpu_that_is_configured_and_not_used_is_an_error(models: FaceModels) -> None:
+    """On this machine there is none: exactly what happens where the CPU package shadows the GPU one."""
+    with pytest.raises(CheckpointRefused, match="shadows"):
+        InSwapper(models.swapper, SETTINGS, use_cuda=True)
+
+    class Cuda:
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def disable_fallback(self) -> None:
+            os.environ["RYLA_FALLBACK"] = "off"
+
+    require_device(Cuda(), models.swapper, use_cuda=True)
+    assert os.environ.pop("RYLA_FALLBACK") == "off"
+
+
+def test_alignment_brings_landmarks_to_the_template() -> None:
+    angle = np.deg2rad(20)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * 1.7
+    landmarks = (FFHQ @ turn.T + [30, -12]).astype(np.float32)
+    matrix = align(landmarks, FFHQ)
+    np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], FFHQ, atol=1e-2)
