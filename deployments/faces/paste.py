@@ -25,6 +25,13 @@ def align(landmarks: npt.NDArray[np.float32], template: npt.NDArray[np.float64])
     return np.asarray(SimilarityTransform.from_estimate(landmarks.astype(np.float64), template).params[:2])
 
 
+def align_affine(landmarks: npt.NDArray[np.float32], goal: npt.NDArray[np.floating[Any]]) -> Matrix:
+    """The affine transform (least squares) that brings ``landmarks`` ``[5, 2]`` to ``goal``, shearing where poses differ."""
+    homogeneous = np.column_stack([landmarks.astype(np.float64), np.ones(len(landmarks))])
+    solution: Matrix = np.linalg.lstsq(homogeneous, goal.astype(np.float64), rcond=None)[0]
+    return np.ascontiguousarray(solution.T)
+
+
 def crop(image: Image, matrix: Matrix, size: int) -> Image:
     """The square of ``size`` pixels that ``matrix`` aligns."""
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.onnx import open_session
-from deployments.faces.paste import ARCFACE, Matrix, align, box_mask, crop
+from deployments.faces.paste import ARCFACE, Matrix, align, align_affine, box_mask, crop
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
 
@@ -72,10 +72,10 @@ class AlignmentSwapper:
     def __init__(self) -> None:
         mask = np.zeros((self.size, self.size), np.float32)
         eyes, mouth = self.template[:2].mean(axis=0), self.template[3:].mean(axis=0)
-        centre = eyes * 0.4 + mouth * 0.6
+        centre = eyes * 0.6 + mouth * 0.4
         span = float(np.linalg.norm(self.template[1] - self.template[0]))
         reach = float(np.linalg.norm(mouth - eyes))
-        cv2.ellipse(mask, (int(centre[0]), int(centre[1])), (int(span * 0.95), int(reach * 0.98)), 0, 0, 360, 1.0, -1)
+        cv2.ellipse(mask, (int(centre[0]), int(centre[1])), (int(span * 1.05), int(reach * 1.15)), 0, 0, 360, 1.0, -1)
         self._inside = mask > 0
         self._mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 28))
 
@@ -83,7 +83,9 @@ class AlignmentSwapper:
         """See Swapper."""
         matrix = align(face.landmarks, self.template)
         target = crop(frame, matrix, self.size)
-        source = crop(reference.pixels, align(reference.face.landmarks, self.template), self.size)
+        # Half way between the template and where the target's own features are: nearer to its pose, still the reference's face.
+        seen = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
+        source = crop(reference.pixels, align_affine(reference.face.landmarks, (seen + self.template) / 2), self.size)
         return self._match_colours(source, target), matrix, self._mask
 
     def _match_colours(self, source: Image, target: Image) -> Image:
