@@ -1,0 +1,1 @@
+"""Load tests: Locust, with the payloads that the tests use."""

@@ -1,0 +1,24 @@
+"""`make load`: a minute of load against a fresh demo, headless, with an HTML report."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from serve.cli import find_preset, running
+
+OUTPUT = Path("test-output")
+
+
+def main() -> int:
+    """Starts the demo, runs Locust against it, stops it; Locust's exit code."""
+    locustfile = Path(__file__).with_name("locustfile.py")
+    with running(find_preset("demo")) as client:
+        options = ["--headless", "--users", "4", "--spawn-rate", "1", "--run-time", "60s", "--stop-timeout", "60"]
+        report = ["--html", str(OUTPUT / "load.html"), "--csv", str(OUTPUT / "load"), "--only-summary"]
+        return subprocess.run(
+            [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", client.url, *options, *report], check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
