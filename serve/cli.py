@@ -21,7 +21,7 @@ from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
 from serve.config import Limits
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)  # a log is no reason to cut the table
 
 PRESETS = Path(__file__).parent / "presets"
 URL = "http://127.0.0.1:8000"

@@ -9,6 +9,7 @@ import av
 import httpx
 import PIL.Image
 
+from serve.media import EXTENSIONS
 from serve.samples import payload
 
 ENDPOINTS = (
@@ -20,7 +21,6 @@ ENDPOINTS = (
     "image-faceswap",
     "batch-video-faceswap",
 )
-EXTENSIONS = {"image/webp": "webp", "image/jpeg": "jpg", "image/png": "png", "video/mp4": "mp4"}
 
 
 class CallFailed(Exception):

@@ -34,7 +34,7 @@ class Graph:
         response = getattr(self._handles[model], method).remote(*args)
         task = asyncio.ensure_future(_result(response))
         try:
-            return await self._unless_failed(model, task)
+            return (await self._unless_failed(model, task))[0]
         finally:
             if not task.done():
                 response.cancel()
@@ -45,14 +45,13 @@ class Graph:
         self, model: str, request: VideoRequest, meter: Meter, on_progress: Callable[[Progress], None]
     ) -> AsyncIterator["VideoChunks"]:
         """The chunks of a video as they are made. Leaving the block stops the model."""
-        was = await self._readiness.of(model)
         asked = time.perf_counter()
         stream = await self._windows.open(self._window)
         events: Any = self._handles[model].options(stream=True).generate.remote(request, stream)
         first: asyncio.Future[VideoEvent] = asyncio.ensure_future(_first(events))
         try:
-            await self._unless_failed(model, first)
-            meter.phase("queue" if was.state == "ready" else "start", time.perf_counter() - asked)
+            _, was_ready = await self._unless_failed(model, first)
+            meter.phase("queue" if was_ready else "start", time.perf_counter() - asked)
 
             async def chunks() -> AsyncIterator[FrameChunk]:
                 async for event in events:
@@ -74,13 +73,18 @@ class Graph:
         events.cancel()
         self._windows.close(stream)
 
-    async def _unless_failed(self, model: str, task: "asyncio.Future[T]") -> T:
-        """The task's result; gives up as soon as the model's start has failed."""
+    async def _unless_failed(self, model: str, task: "asyncio.Future[T]") -> tuple[T, bool]:
+        """The task's result, and whether the model was ready all the time; gives up as soon as the model's start has failed."""
+        was_ready = True
         while True:
             done, _ = await asyncio.wait({task}, timeout=LOOK_S)
             if done:
-                return task.result()
-            state = await self._readiness.of(model)
+                return task.result(), was_ready
+            try:
+                state = await self._readiness.of(model)
+            except TimeoutError:
+                continue  # the controller is away; the models do not need it
+            was_ready = was_ready and state.state == "ready"
             if state.state == "failed":
                 raise busy(f"the model {model} could not be started; /readyz says why", 60)
 

@@ -28,7 +28,7 @@ from serve.middleware import Cors, RequestBoundary
 from serve.openapi import VERSION, openapi_document
 from serve.pipelines import Outcome, Pipelines
 from serve.preferences import choose_media_type, preferences, request_timeout
-from serve.readiness import MODELS, Readiness
+from serve.readiness import MODELS, ModelState, Readiness
 from serve.results import result_response
 from serve.schemas import Parsed, VideoBody
 
@@ -167,7 +167,7 @@ class Routes:
         return JSONResponse({"status": "alive"})
 
     async def _readyz(self, request: Request) -> Response:
-        states = await self._readiness.all()
+        states = await self._states()
         wanted = request.query_params.get("model")
         if wanted is None:
             return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
@@ -190,8 +190,14 @@ class Routes:
             task = asyncio.get_running_loop().create_task(self._bring_up(name), context=contextvars.Context())
             self._background.add(task)
             task.add_done_callback(self._background.discard)
-        states = await self._readiness.all()
+        states = await self._states()
         return JSONResponse({"models": {name: asdict(states[name]) for name in wanted}}, 202)
+
+    async def _states(self) -> dict[str, ModelState]:
+        try:
+            return await self._readiness.all()
+        except TimeoutError:
+            raise busy("Serve's controller does not answer; the state of the models is not known", 5) from None
 
     async def _bring_up(self, model: str) -> None:
         try:

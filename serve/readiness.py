@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,28 +25,32 @@ class ModelState:
 
 
 class Readiness:
-    """Asks Serve's controller, at most once a second."""
+    """Asks Serve's controller, at most once a second, and waits for it at most ``timeout_s``: it may be away, with the head node."""
 
-    def __init__(self, app_name: str, max_age_s: float = 1.0) -> None:
+    def __init__(self, app_name: str, max_age_s: float = 1.0, timeout_s: float = 5.0) -> None:
         self._app_name = app_name
         self._max_age_s = max_age_s
+        self._timeout_s = timeout_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
+        self._asking: asyncio.Future[dict[str, ModelState]] | None = None
         self._asked_at = float("-inf")
-        self._states: dict[str, ModelState] = {}
-        self._asking = asyncio.Lock()
 
     async def of(self, model: str) -> ModelState:
-        """The state of one model, by the API's name."""
+        """The state of one model, by the API's name; raises TimeoutError if the controller does not answer."""
         return (await self.all())[model]
 
     async def all(self) -> dict[str, ModelState]:
-        """The state of each model, by the API's name."""
-        async with self._asking:
-            if time.monotonic() - self._asked_at > self._max_age_s:
-                status = await asyncio.to_thread(serve.status)
-                deployments = status.applications[self._app_name].deployments
-                self._states = {name: _state(deployments[deployment]) for name, deployment in MODELS.items()}
-                self._asked_at = time.monotonic()
-        return self._states
+        """The state of each model, by the API's name; raises TimeoutError if the controller does not answer."""
+        if self._asking is None or (self._asking.done() and time.monotonic() - self._asked_at > self._max_age_s):
+            self._asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+        return await asyncio.wait_for(asyncio.shield(self._asking), self._timeout_s)
+
+    def _ask(self) -> dict[str, ModelState]:
+        try:
+            deployments = serve.status().applications[self._app_name].deployments
+            return {name: _state(deployments[deployment]) for name, deployment in MODELS.items()}
+        finally:
+            self._asked_at = time.monotonic()
 
 
 def _state(overview: DeploymentStatusOverview) -> ModelState:

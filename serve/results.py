@@ -2,10 +2,9 @@
 
 from starlette.responses import Response
 
+from serve.media import EXTENSIONS
 from serve.meter import Meter
 from serve.pipelines import Outcome
-
-EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "video/mp4": "mp4"}
 
 
 def result_response(outcome: Outcome, name: str, meter: Meter, ignored: tuple[str, ...], request_id: str) -> Response:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ray import serve
 from ray.serve import Application
 
+from deployments.errors import ImageNotSupported
 from deployments.face_swapper import FaceSwapper
 from deployments.settings import VideoSettings
 from deployments.video.engine import Sink
@@ -20,6 +21,8 @@ from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 from serve.app import bind
 from serve.config import AppConfig
 from serve.samples import pan, stranger
+
+NO_IMAGE = "configure an image-to-video checkpoint"  # the engine's own sentence is in deployments/video/wan.py, behind torch
 
 
 class PhotoEngine:
@@ -30,6 +33,8 @@ class PhotoEngine:
 
     def generate(self, request: VideoRequest, sink: Sink) -> Finished:
         order = json.loads(request.prompt)
+        if request.image is not None and order.get("text_only"):
+            raise ImageNotSupported("image", NO_IMAGE)
         for step in range(request.steps):
             begun = time.time()
             time.sleep(order.get("step_s", 0.05))

@@ -52,6 +52,13 @@ def test_every_frame_of_a_generated_video_comes_out_swapped(service: Service, ht
         assert swapped @ wanted > swapped @ before, (swapped @ wanted, swapped @ before)
 
 
+def test_a_text_checkpoints_refusal_of_an_image_names_the_callers_field(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.photo}/wan2.6-i2v", json=order("refuse", text_only=True))
+    assert response.status_code == 422
+    (error,) = response.json()["errors"]
+    assert error == {"pointer": "#/reference_image", "detail": "configure an image-to-video checkpoint"}
+
+
 async def test_swap_and_encode_run_while_the_model_still_decodes(service: Service) -> None:
     pipelines = Pipelines(connect(), Ingress(), AppConfig().limits)
     endpoint = next(e for e in make_endpoints(AppConfig()) if e.name == "wan2.6-i2v-faceswap")
