@@ -56,7 +56,8 @@ class Consumer:
 
     async def consume(self, size: int) -> float:
         """Seconds a frame."""
-        stream = await self._windows.open(4)
+        stream = self._windows.stream()
+        await self._windows.open(stream, 4)
         start = time.perf_counter()
         total = 0
         async for chunk in self._producer.generate.remote(size, stream):

@@ -21,9 +21,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from demo.folder import ensure_folder
-from demo.gguf_file import write_wan_gguf
+from demo.gguf_file import Quantization, write_wan_gguf
 
-RECIPE = 1
+RECIPE = 2
 """Number of the recipe below: part of the folder's name, so that a changed recipe never meets old weights."""
 
 TEXT_WIDTH = 256
@@ -67,7 +67,7 @@ class DemoCheckpoints:
     @property
     def low_noise(self) -> Path:
         """GGUF of the low-noise expert."""
-        return self.folder / "Wan2.2-I2V-LowNoise-Q8_0.gguf"
+        return self.folder / "Wan2.2-I2V-LowNoise-Q5_K.gguf"
 
 
 def ensure_checkpoints(root: Path | None = None) -> DemoCheckpoints:
@@ -92,10 +92,14 @@ def write_checkpoints(made: DemoCheckpoints) -> None:
             transformer=high, transformer_2=low, scheduler=make_scheduler(5.0), boundary_ratio=0.9, **shared
         )
         a14b.save_pretrained(made.a14b)
-        for part, expert, path in (("transformer", high, made.high_noise), ("transformer_2", low, made.low_noise)):
+        experts: tuple[tuple[str, Any, Path, Quantization], ...] = (
+            ("transformer", high, made.high_noise, "Q8_0"),
+            ("transformer_2", low, made.low_noise, "Q5_K"),
+        )
+        for part, expert, path, quantization in experts:
             for weights in (made.a14b / part).glob("*.safetensors*"):
                 weights.unlink()  # the experts' weights are in the GGUF files alone
-            write_wan_gguf(path, expert.state_dict(), "Q8_0", path.stem)
+            write_wan_gguf(path, expert.state_dict(), quantization, path.stem)
 
 
 def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:

@@ -2,6 +2,8 @@
 
 import os
 import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ray import serve
@@ -10,6 +12,9 @@ from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.settings import FaceModels, FaceSettings
 from deployments.turns import Stop, Turns
 from deployments.wire import FrameChunk, Image, Reference, SwapOptions, SwappedChunk
+
+if TYPE_CHECKING:
+    from deployments.faces.engine import FaceEngine
 
 
 @serve.deployment(
@@ -29,7 +34,7 @@ class FaceSwapper:
     def __init__(self, settings: FaceSettings, models: FaceModels | None) -> None:
         import cv2
 
-        from deployments.faces.engine import build_demo_engine, build_face_engine
+        from deployments.faces.engine import build_face_engine
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
         if models is None:
@@ -40,7 +45,13 @@ class FaceSwapper:
 
     async def identify(self, image: Image, field: str) -> Reference:
         """The largest face in ``image``; raises NoFaceFound, naming the request's ``field``."""
-        return await self._turns.run(lambda _: self._engine.identify(image, field))
+
+        def work(_: Stop) -> Reference:
+            start = time.perf_counter()
+            reference = self._engine.identify(image, field)
+            return replace(reference, seconds=time.perf_counter() - start)
+
+        return await self._turns.run(work)
 
     async def swap_image(self, image: Image, reference: Reference, options: SwapOptions, field: str) -> SwappedChunk:
         """One picture, as a chunk of one frame; raises NoFaceFound, naming ``field``, if it shows no face."""
@@ -67,7 +78,7 @@ class FaceSwapper:
                 swapped=tuple(found > 0 for found in faces),
                 seconds=time.perf_counter() - start,
                 engine=self._engine.name,
-                restorer=self._engine.restorer(options),
+                restorer=self._engine.restorer(options) if any(faces) else "none",
             )
 
         return await self._turns.run(work)
@@ -78,6 +89,17 @@ class FaceSwapper:
     def check_health(self) -> None:
         """Raises if the engine has stalled; Serve then replaces the replica."""
         self._turns.check_health()
+
+
+def build_demo_engine(settings: FaceSettings) -> "FaceEngine":
+    """The demo's engine: YuNet, SFace and the swap by alignment."""
+    from demo.face_models import ensure_face_models
+    from deployments.faces.analysis import OpenCVAnalyser
+    from deployments.faces.engine import FaceEngine
+    from deployments.faces.swap import AlignmentSwapper
+
+    models = ensure_face_models()
+    return FaceEngine(OpenCVAnalyser(models.detector, models.recogniser, settings), AlignmentSwapper(), None)
 
 
 def _use_cuda(settings: FaceSettings) -> bool:

@@ -82,16 +82,17 @@ class WindowOwner:
         actor: Any = ray.remote(Window)
         return actor.options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here).remote()
 
-    async def open(self, size: int) -> Stream:
-        """A new stream with room for ``size`` chunks."""
-        stream = Stream(self._actor, uuid.uuid4().hex)
+    def stream(self) -> Stream:
+        """A stream that is yet to be opened."""
+        return Stream(self._actor, uuid.uuid4().hex)
+
+    async def open(self, stream: Stream, size: int) -> None:
+        """Gives ``stream`` room for ``size`` chunks. An actor that was lost is replaced for the streams to come."""
         try:
-            await self._actor.open.remote(stream.name, size)
-        except ray.exceptions.RayActorError:  # the actor was lost, not its owner: start another
+            await stream.window.open.remote(stream.name, size)
+        except ray.exceptions.RayActorError:
             self._actor = self._start()
-            stream = Stream(self._actor, stream.name)
-            await self._actor.open.remote(stream.name, size)
-        return stream
+            raise
 
     def give(self, stream: Stream) -> None:
         """One chunk is done with."""

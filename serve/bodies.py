@@ -1,20 +1,23 @@
 """Reads a request's body: JSON or, where an endpoint takes it, a multipart form. Numbers, names and files are the schema's business."""
 
+import sys
 from typing import Any
 
 import pydantic_core
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from serve.errors import Problem
 
 
-async def read_body(request: Request, *, form: bool) -> dict[str, Any]:
-    """Field names -> values; files of a form are bytes. Raises Problem 400, 415 or 422."""
+async def read_body(request: Request, *, form: bool, optional: bool = False) -> dict[str, Any]:
+    """Field names -> values; files of a form are bytes; no body at all is {} if it is ``optional``. Raises Problem 400, 415 or 422."""
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        return _json_object(await request.body())
+        # Not request.body(): it would keep the bytes for as long as the request lasts.
+        body = b"".join([piece async for piece in request.stream()])
+        return {} if optional and not body else _json_object(body)
     if form and kind == "multipart/form-data":
         return await _form(request)
     taken = "application/json or multipart/form-data" if form else "application/json"
@@ -34,9 +37,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 async def _form(request: Request) -> dict[str, Any]:
     try:
-        async with request.form(max_files=4, max_fields=100) as form:
+        # A part may be as large as the body may: base64 in a text part too.
+        async with request.form(max_files=4, max_fields=100, max_part_size=sys.maxsize) as form:
             return {name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.multi_items()}
-    except (MultiPartException, Problem) as e:
-        if isinstance(e, Problem):
-            raise
-        raise Problem(400, "invalid-form", f"the body is not a valid form: {e.message}") from None
+    except HTTPException as e:
+        raise Problem(400, "invalid-form", f"the body is not a valid form: {e.detail}") from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
+import av.error
 import httpx
 import PIL.Image
 
@@ -38,12 +39,12 @@ class Answer:
     @property
     def media_type(self) -> str:
         """As declared."""
-        return self.headers["content-type"].split(";")[0]
+        return str(self.headers.get("content-type", "")).split(";")[0]
 
     @property
     def extension(self) -> str:
         """For a file name."""
-        return EXTENSIONS[self.media_type]
+        return EXTENSIONS.get(self.media_type, "bin")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,10 @@ class Client:
 
 def check(endpoint: str, answer: Answer) -> Decoded:
     """Decodes every frame; raises CallFailed if media type, model or number of frames differ from the headers."""
-    decoded = decode(answer.data)
+    try:
+        decoded = decode(answer.data)
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, av.error.FFmpegError) as e:
+        raise CallFailed(f"{endpoint}: the answer cannot be decoded ({type(e).__name__}: {e})") from e
     wrong = []
     if decoded.media_type != answer.media_type:
         wrong.append(f"declared as {answer.media_type}, is {decoded.media_type}")

@@ -13,20 +13,25 @@ from starlette.responses import Response
 from deployments.errors import Cancelled, CheckpointRefused, RequestRefused
 
 TITLES = {
-    400: "Not valid JSON",
-    404: "Not found",
-    405: "Method not allowed",
-    406: "Not acceptable",
-    413: "Too large",
-    415: "Unsupported media type",
-    422: "Invalid request",
-    499: "Client closed the request",
-    500: "Internal error",
-    501: "Not implemented",
-    502: "A model replica was lost",
-    503: "Not available now",
-    504: "Time limit reached",
+    "bad-request": "Bad request",
+    "body-too-large": "Body too large",
+    "client-left": "Client closed the request",
+    "cors": "Origin not allowed",
+    "internal": "Internal error",
+    "invalid-field": "Invalid request",
+    "invalid-form": "Not a valid form",
+    "invalid-json": "Not valid JSON",
+    "media-too-large": "Media too large",
+    "method-not-allowed": "Method not allowed",
+    "not-acceptable": "Not acceptable",
+    "not-found": "Not found",
+    "not-implemented": "Not implemented",
+    "replica-lost": "A model replica was lost",
+    "timeout": "Time limit reached",
+    "unavailable": "Not available now",
+    "unsupported-media-type": "Unsupported media type",
 }
+"""Every kind of problem, by the last part of its type."""
 
 
 REQUIRED = "is required"
@@ -70,7 +75,7 @@ class Problem(Exception):
         """The problem as application/problem+json."""
         body: dict[str, object] = {
             "type": f"urn:ryla:problem:{self.slug}",
-            "title": TITLES[self.status],
+            "title": TITLES[self.slug],
             "status": self.status,
             "detail": self.detail,
             "instance": f"urn:uuid:{uuid.uuid4()}",
@@ -100,15 +105,18 @@ def busy(detail: str, retry_after_s: float) -> Problem:
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
 
 
-def problem_of(error: BaseException) -> Problem | None:
-    """The problem that an error of the graph means to the caller, or None if it is a fault of ours."""
+def problem_of(error: BaseException, retry_after_s: float = 10) -> Problem | None:
+    """The problem that an error of the graph means to the caller, or None if it is a fault of ours.
+
+    ``retry_after_s``: when a full queue may have room again.
+    """
     for cause in _causes(error):
         if isinstance(cause, Problem):
             return cause
         if isinstance(cause, RequestRefused):
             return invalid(cause.field, cause.detail)
         if isinstance(cause, BackPressureError):
-            return busy("the model's queue is full", 10)
+            return busy("the model's queue is full", retry_after_s)
         if isinstance(cause, DeploymentUnavailableError | CheckpointRefused):
             return busy("the model could not be started; /readyz says why", 60)
         if is_lost_replica(cause):

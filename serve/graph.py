@@ -2,18 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.window import Stream, WindowOwner
+from deployments.window import WindowOwner
 from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
 from serve.errors import busy
 from serve.meter import Meter
-from serve.readiness import Readiness
+from serve.readiness import Readiness, StateUnknown
 
 T = TypeVar("T")
 LOOK_S = 2.0
@@ -29,12 +29,27 @@ class Graph:
         self._windows = WindowOwner()
         self._window = window
 
-    async def call(self, model: str, method: str, *args: object) -> Any:
-        """The result of a method. A cancelled caller cancels the call; raises Problem 503 if the model cannot start."""
+    async def call(self, model: str, method: str, *args: object, meter: Meter, waits: bool = True) -> Any:
+        """The result of a method, whose ``seconds`` go to ``meter``; so does the time before them, if the request ``waits`` for it.
+
+        A cancelled caller cancels the call; raises Problem 503 if the model cannot start.
+        """
+        asked = time.perf_counter()
+        result, was_ready = await self._ask(model, method, *args)
+        meter.work(model, result.seconds)
+        if waits:
+            meter.phase("queue" if was_ready else "start", max(0.0, time.perf_counter() - asked - result.seconds))
+        return result
+
+    async def wake(self, model: str) -> None:
+        """Returns when a replica of ``model`` is up; raises Problem 503 if it cannot start."""
+        await self._ask(model, "warm")
+
+    async def _ask(self, model: str, method: str, *args: object) -> tuple[Any, bool]:
         response = getattr(self._handles[model], method).remote(*args)
         task = asyncio.ensure_future(_result(response))
         try:
-            return (await self._unless_failed(model, task))[0]
+            return await self._unless_failed(model, task)
         finally:
             if not task.done():
                 response.cancel()
@@ -46,14 +61,17 @@ class Graph:
     ) -> AsyncIterator["VideoChunks"]:
         """The chunks of a video as they are made. Leaving the block stops the model."""
         asked = time.perf_counter()
-        stream = await self._windows.open(self._window)
-        events: Any = self._handles[model].options(stream=True).generate.remote(request, stream)
-        first: asyncio.Future[VideoEvent] = asyncio.ensure_future(_first(events))
+        stream = self._windows.stream()
+        events: Any = None
+        first: asyncio.Future[VideoEvent] | None = None
         try:
+            await self._windows.open(stream, self._window)
+            events = self._handles[model].options(stream=True).generate.remote(request, stream)
+            first = asyncio.ensure_future(_first(events))
             _, was_ready = await self._unless_failed(model, first)
             meter.phase("queue" if was_ready else "start", time.perf_counter() - asked)
 
-            async def chunks() -> AsyncIterator[FrameChunk]:
+            async def chunks() -> AsyncGenerator[FrameChunk, None]:
                 async for event in events:
                     if isinstance(event, FrameChunk):
                         yield event
@@ -66,12 +84,10 @@ class Graph:
 
             yield VideoChunks(chunks(), lambda: self._windows.give(stream))
         finally:
-            self._end(stream, events, first)
-
-    def _end(self, stream: Stream, events: Any, first: "asyncio.Future[VideoEvent]") -> None:
-        first.cancel()
-        events.cancel()
-        self._windows.close(stream)
+            if first is not None:
+                first.cancel()
+                events.cancel()
+            self._windows.close(stream)
 
     async def _unless_failed(self, model: str, task: "asyncio.Future[T]") -> tuple[T, bool]:
         """The task's result, and whether the model was ready all the time; gives up as soon as the model's start has failed."""
@@ -82,7 +98,7 @@ class Graph:
                 return task.result(), was_ready
             try:
                 state = await self._readiness.of(model)
-            except TimeoutError:
+            except StateUnknown:
                 continue  # the controller is away; the models do not need it
             was_ready = was_ready and state.state == "ready"
             if state.state == "failed":
@@ -93,7 +109,7 @@ class Graph:
 class VideoChunks:
     """The chunks of one video, and how to say that one is done with."""
 
-    chunks: AsyncIterator[FrameChunk]
+    chunks: AsyncGenerator[FrameChunk, None]
     done_with_one: Callable[[], None]
 
 

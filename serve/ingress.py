@@ -4,8 +4,10 @@ import asyncio
 import contextvars
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -23,12 +25,13 @@ from serve.config import AppConfig, Hardware
 from serve.endpoints import Endpoint, make_endpoints
 from serve.errors import Problem, busy, invalid, is_lost_replica, problem_of
 from serve.graph import Graph
+from serve.media import PICTURES, VIDEOS
 from serve.meter import Meter
 from serve.middleware import Cors, RequestBoundary
 from serve.openapi import VERSION, openapi_document
 from serve.pipelines import Outcome, Pipelines
 from serve.preferences import choose_media_type, preferences, request_timeout
-from serve.readiness import MODELS, ModelState, Readiness
+from serve.readiness import MODELS, ModelState, Readiness, StateUnknown
 from serve.results import result_response
 from serve.schemas import Parsed, VideoBody
 
@@ -70,10 +73,10 @@ class Ingress:
 def make_app(config: AppConfig, graph: Graph, readiness: Readiness) -> ASGIApp:
     """The ASGI application over a graph."""
     app: ASGIApp = Routes(config, graph, readiness).router()
-    app = BodyLimit(app, config.limits.max_body_bytes)
+    app = RequestBoundary(BodyLimit(app, config.limits.max_body_bytes))
     if config.ingress.cors_origins:
-        app = Cors(app, config.ingress.cors_origins)
-    return RequestBoundary(app)
+        app = Cors(app, config.ingress.cors_origins)  # around all: a page must be able to read problems too
+    return app
 
 
 class Routes:
@@ -92,7 +95,8 @@ class Routes:
             "face-swapper": config.face_swapper.hardware,
         }
         self._under_way = 0
-        self._background: set[asyncio.Task[None]] = set()
+        self._recent_s: dict[str, float] = {}  # seconds that the last request of a model took: when to come back
+        self._waking: dict[str, asyncio.Task[None]] = {}
 
     def router(self) -> Router:
         """All routes."""
@@ -131,12 +135,15 @@ class Routes:
         _refuse_jobs(wishes, request)
         timeout_s = request_timeout(request.headers.get("request-timeout"), self._config.limits.request_timeout_s)
         media_type = choose_media_type(request.headers.get("accept"), endpoint.media_types)
-        given = await read_body(request, form=endpoint.form)
+        begun = time.monotonic()
+        async with asyncio.timeout(timeout_s):  # a slow upload is part of the request
+            given = await read_body(request, form=endpoint.form)
         parsed = await asyncio.to_thread(endpoint.schema.parse, given, strict=wishes.get("handling") == "strict")
-        given.clear()  # base64 and pixels need not be held both
+        given.clear()  # the base64 need not be held beside the bytes
         meter = Meter({model: self._hardware[model] for model in endpoint.models})
         work = self._run(endpoint, parsed, media_type, meter)
-        outcome = await _while_connected(request, work, timeout_s)
+        outcome = await _while_connected(request, work, timeout_s - (time.monotonic() - begun))
+        self._recent_s[endpoint.models[0]] = time.monotonic() - begun
         return result_response(outcome, endpoint.name, meter, parsed.ignored, request.state.request_id)
 
     async def _run(self, endpoint: Endpoint, parsed: Parsed, media_type: str, meter: Meter) -> Outcome:
@@ -146,6 +153,7 @@ class Routes:
         if isinstance(body, VideoBody) and body.seed is not None:
             seed = body.seed
         for attempt in range(1, ATTEMPTS + 1):
+            meter.clear()
             try:
                 outcome = await endpoint.run(self._pipelines, body, seed, media_type, meter, _ignore)
                 outcome.attempts = attempt
@@ -154,7 +162,7 @@ class Routes:
                 if attempt < ATTEMPTS and is_lost_replica(error):
                     logger.warning("%s: a replica was lost (%s); trying again", endpoint.name, type(error).__name__)
                     continue
-                problem = problem_of(error)
+                problem = problem_of(error, retry_after_s=self._recent_s.get(endpoint.models[0], 10))
                 if problem is None:
                     raise
                 raise problem.renamed(parsed.sent_as) from error
@@ -169,6 +177,8 @@ class Routes:
     async def _readyz(self, request: Request) -> Response:
         states = await self._states()
         wanted = request.query_params.get("model")
+        if self._under_way >= self._config.ingress.max_concurrent_requests:
+            raise busy("too many requests are under way", 10)
         if wanted is None:
             return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
         if wanted not in states:
@@ -180,35 +190,39 @@ class Routes:
         raise busy(f"{wanted} is {state.state}{why}", 5)
 
     async def _warm(self, request: Request) -> Response:
-        body = await read_body(request, form=False) if await request.body() else {}
-        names = body.get("models")
-        wanted = list(MODELS) if names is None else names
-        if not isinstance(wanted, list) or any(name not in MODELS for name in wanted):
+        names = (await read_body(request, form=False, optional=True)).get("models")
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) and n in MODELS for n in names)):
             raise invalid("models", f"must be a list of names out of {', '.join(MODELS)}")
-        for name in wanted:
-            # In a context of its own: what is started here outlives this request.
-            task = asyncio.get_running_loop().create_task(self._bring_up(name), context=contextvars.Context())
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
         states = await self._states()
+        wanted = [name for name in MODELS if names is None or name in names]
+        for name in wanted:
+            if states[name].state != "ready" and name not in self._waking:
+                # In a context of its own: what is started here outlives this request.
+                task = asyncio.get_running_loop().create_task(self._bring_up(name), context=contextvars.Context())
+                self._waking[name] = task
+                task.add_done_callback(partial(self._awake, name))
         return JSONResponse({"models": {name: asdict(states[name]) for name in wanted}}, 202)
+
+    def _awake(self, name: str, _: "asyncio.Task[None]") -> None:
+        del self._waking[name]
 
     async def _states(self) -> dict[str, ModelState]:
         try:
             return await self._readiness.all()
-        except TimeoutError:
+        except StateUnknown:
             raise busy("Serve's controller does not answer; the state of the models is not known", 5) from None
 
     async def _bring_up(self, model: str) -> None:
         try:
-            await self._graph.call(model, "warm")
-        except Problem as problem:
-            logger.warning("warming %s failed: %s", model, problem.detail)
+            await self._graph.wake(model)
+        except Exception as error:  # nobody waits for this: the log is where it is said
+            logger.warning("warming %s failed: %s", model, error)
 
     async def _limits(self, _: Request) -> Response:
         return JSONResponse(
             {
                 "limits": self._config.limits.model_dump(),
+                "media": {"pictures": PICTURES, "videos": VIDEOS},
                 "prices": {model: _price(hardware) for model, hardware in self._hardware.items()},
                 "endpoints": {
                     path: {

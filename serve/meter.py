@@ -16,6 +16,11 @@ class Meter:
     seconds: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
 
+    def clear(self) -> None:
+        """Forgets what an attempt that failed has cost: it is not the caller's."""
+        self.seconds.clear()
+        self.phases.clear()
+
     def work(self, model: str, seconds: float) -> None:
         """A deployment has worked."""
         self.seconds[model] = self.seconds.get(model, 0.0) + seconds

@@ -59,7 +59,10 @@ class RequestBoundary:
     def _problem(error: Exception, scope: Scope, request_id: str) -> Problem:
         if isinstance(error, HTTPException):
             return problem_of_status(error, scope)
-        problem = Problem(499, "client-left", "the client left") if isinstance(error, ClientDisconnect) else problem_of(error)
+        if isinstance(error, ClientDisconnect):
+            problem: Problem | None = Problem(499, "client-left", "the client left")
+        else:
+            problem = problem_of(error)
         if problem is None:
             logger.error("500 %s %s (request id %s)", scope["method"], scope["path"], request_id, exc_info=error)
             return Problem(500, "internal", "an error on our side; quote the request id when you report it")
@@ -97,5 +100,6 @@ class Cors(CORSMiddleware):
         """See CORSMiddleware."""
         response = super().preflight_response(request_headers)
         if response.status_code >= 400:
-            raise Problem(400, "cors", bytes(response.body).decode())
+            request_id = choose_request_id(request_headers.get("x-request-id"))
+            return Problem(400, "cors", bytes(response.body).decode()).response(request_id)
         return response

@@ -41,7 +41,7 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     schema = endpoint.schema.json_schema()
     content = {"application/json": {"schema": schema, "example": example(endpoint.name)}}
     if endpoint.form:
-        content["multipart/form-data"] = {"schema": schema}
+        content["multipart/form-data"] = {"schema": endpoint.schema.json_schema(form=True)}
     binary = {"type": "string", "contentMediaType": endpoint.media_types[0]}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {

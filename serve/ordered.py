@@ -1,15 +1,14 @@
 """Maps an asynchronous function over a stream, several items at a time, keeping their order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-async def map_ordered(source: AsyncIterator[T], function: Callable[[T], Awaitable[U]], ahead: int) -> AsyncIterator[U]:
+async def map_ordered(source: AsyncIterator[T], function: Callable[[T], Awaitable[U]], ahead: int) -> AsyncGenerator[U, None]:
     """Yields ``function`` of each item of ``source`` in order, at most ``ahead`` of them under way or done and not yet taken.
 
     The source is read while results are awaited. Whatever ends this generator also ends all that it started.
@@ -40,9 +39,7 @@ async def map_ordered(source: AsyncIterator[T], function: Callable[[T], Awaitabl
     finally:
         for pending in (feeder, *started):
             pending.cancel()
-        for pending in (feeder, *started):
-            with suppress(asyncio.CancelledError, Exception):  # they end because we do; why was raised above
-                await pending
+        await asyncio.gather(feeder, *started, return_exceptions=True)  # they end because we do; why was raised above
 
 
 async def _call(function: Callable[[T], Awaitable[U]], item: T) -> U:

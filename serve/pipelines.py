@@ -4,15 +4,15 @@ Fields are called by our names here (``image``, ``face``, ``source``); the ingre
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, TypeVar
+from functools import partial
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-
-from deployments.wire import FrameChunk, Image, Progress, Reference, SwapOptions, SwappedChunk, VideoRequest
+from deployments.wire import FrameChunk, Frames, Image, Progress, Reference, SwapOptions, SwappedChunk, VideoRequest
 from serve.config import Ingress, Limits
 from serve.errors import FieldError, Problem, invalid
 from serve.graph import Graph
@@ -53,7 +53,9 @@ class SwapTally:
         self.frames += len(chunk.faces)
         self.swapped += sum(chunk.swapped)
         self.most_faces = max(self.most_faces, *chunk.faces)
-        self.engine, self.restorer = chunk.engine, chunk.restorer
+        self.engine = chunk.engine
+        if chunk.restorer != "none":
+            self.restorer = chunk.restorer
 
 
 @dataclass
@@ -91,23 +93,21 @@ class Pipelines:
             body.prompt, body.negative_prompt, body.width, body.height, body.frames, body.steps, body.cfg, seed, image
         )
         fps = Fraction(body.fps).limit_denominator(1001)
-        encoder = self._encoder(media_type, fps)
         tally = SwapTally()
-        async with self._graph.video(model, request, meter, observe) as video:
-            made = self._decoded(video.chunks, observe)
-            if reference is None:
-                finished: AsyncIterator[FrameChunk | SwappedChunk] = made
-            else:
-                finished = self._swapped(made, reference, _options(body), tally, meter, observe)
-            count = 0
-            async for chunk in finished:
-                times = tuple((chunk.index + i) / fps for i in range(len(chunk.frames)))
-                await self._encode(encoder, chunk.frames, times, meter)
-                observe(ChunkStep("encoded", chunk.index))
-                video.done_with_one()
-                count += len(chunk.frames)
-        self._require_face(tally, body.require_face and reference is not None, "image")
-        data = await self._close(encoder, meter)
+        async with self._encoder("image", media_type, fps, meter) as encoder:
+            async with self._graph.video(model, request, meter, observe) as video, aclosing(video.chunks) as chunks:
+                made = self._decoded(chunks, observe)
+                if reference is None:
+                    finished: AsyncGenerator[FrameChunk | SwappedChunk, None] = made
+                else:
+                    finished = self._swapped(made, reference, _options(body), tally, meter, observe)
+                async with aclosing(finished):
+                    async for chunk in finished:
+                        await encoder.add(chunk.frames, tuple((chunk.index + i) / fps for i in range(len(chunk.frames))))
+                        observe(ChunkStep("encoded", chunk.index))
+                        video.done_with_one()
+            self._require_face(tally, body.require_face and reference is not None, "image")
+            data, count = await encoder.close()
         return Outcome(data, media_type, count, fps, seed, tally if reference is not None else None)
 
     async def swap_image(self, body: ImageSwapBody, media_type: str, meter: Meter, observe: Observer) -> Outcome:
@@ -115,13 +115,14 @@ class Pipelines:
         image = await self._picture(body.source, "source")
         reference = await self._reference(body.face, meter)
         options = _options(body)
-        chunk: SwappedChunk = await self._graph.call("face-swapper", "swap_image", image, reference, options, "source")
+        chunk: SwappedChunk = await self._graph.call(
+            "face-swapper", "swap_image", image, reference, options, "source", meter=meter
+        )
         tally = SwapTally()
         tally.add(chunk)
-        meter.work("face-swapper", chunk.seconds)
         meter.phase("swap", chunk.seconds)
         with Stopwatch() as watch:
-            data = await self._in_thread(encode_image, chunk.frames[0], media_type)
+            data = await self._checked("source", encode_image, chunk.frames[0], media_type)
         meter.phase("encode", watch.seconds)
         return Outcome(data, media_type, 1, None, None, tally)
 
@@ -134,20 +135,21 @@ class Pipelines:
             if source.count > limits.frames:
                 raise invalid("fps", f"makes {source.count} frames; at most {limits.frames} are accepted: lower it")
         reference = await self._reference(body.face, meter)
-        encoder = self._encoder(media_type, source.fps, source.audio)
         tally = SwapTally()
         times: dict[int, tuple[Fraction, ...]] = {}
-        frames = self._frames(source, times, observe)
-        async for chunk in self._swapped(frames, reference, _options(body), tally, meter, observe):
-            await self._encode(encoder, chunk.frames, times.pop(chunk.index), meter)
-            observe(ChunkStep("encoded", chunk.index))
-        self._require_face(tally, body.require_face, "source")
-        data = await self._close(encoder, meter)
-        return Outcome(data, media_type, tally.frames, source.fps, None, tally)
+        async with self._encoder("source", media_type, source.fps, meter, source.audio) as encoder:
+            frames = self._frames(source, times, observe)
+            async with aclosing(self._swapped(frames, reference, _options(body), tally, meter, observe)) as swapped:
+                async for chunk in swapped:
+                    await encoder.add(chunk.frames, times.pop(chunk.index))
+                    observe(ChunkStep("encoded", chunk.index))
+            self._require_face(tally, body.require_face, "source")
+            data, count = await encoder.close()
+        return Outcome(data, media_type, count, source.fps, None, tally)
 
     async def _frames(
         self, source: Source, times: dict[int, tuple[Fraction, ...]], observe: Observer
-    ) -> AsyncIterator[FrameChunk]:
+    ) -> AsyncGenerator[FrameChunk, None]:
         """The source's chunks, decoded in a thread as they are asked for; their time stamps go to ``times``."""
         chunks = source.chunks()
         index = 0
@@ -157,7 +159,7 @@ class Pipelines:
             yield FrameChunk(index, timed.frames)
             index += len(timed.frames)
 
-    async def _decoded(self, chunks: AsyncIterator[FrameChunk], observe: Observer) -> AsyncIterator[FrameChunk]:
+    async def _decoded(self, chunks: AsyncIterator[FrameChunk], observe: Observer) -> AsyncGenerator[FrameChunk, None]:
         async for chunk in chunks:
             observe(ChunkStep("decoded", chunk.index))
             yield chunk
@@ -170,50 +172,43 @@ class Pipelines:
         tally: SwapTally,
         meter: Meter,
         observe: Observer,
-    ) -> AsyncIterator[SwappedChunk]:
+    ) -> AsyncGenerator[SwappedChunk, None]:
         async def swap(chunk: FrameChunk) -> SwappedChunk:
             observe(ChunkStep("swap-started", chunk.index))
-            swapped: SwappedChunk = await self._graph.call("face-swapper", "swap", chunk, reference, options)
+            swapped: SwappedChunk = await self._graph.call(
+                "face-swapper", "swap", chunk, reference, options, meter=meter, waits=False
+            )
             observe(ChunkStep("swapped", chunk.index))
             return swapped
 
-        async for chunk in map_ordered(chunks, swap, self._settings.swap_ahead):
-            tally.add(chunk)
-            meter.work("face-swapper", chunk.seconds)
-            meter.phase("swap", chunk.seconds)
-            yield chunk
+        async with aclosing(map_ordered(chunks, swap, self._settings.swap_ahead)) as ordered:
+            async for chunk in ordered:
+                tally.add(chunk)
+                meter.phase("swap", chunk.seconds)
+                yield chunk
 
     async def _picture(self, data: bytes, name: str) -> Image:
         return await self._checked(name, decode_image, data, self._limits.max_image_pixels)
 
     async def _reference(self, data: bytes, meter: Meter) -> Reference:
         image = await self._picture(data, "face")
-        with Stopwatch() as watch:
-            reference: Reference = await self._graph.call("face-swapper", "identify", image, "face")
-        meter.phase("queue", watch.seconds)
+        reference: Reference = await self._graph.call("face-swapper", "identify", image, "face", meter=meter)
         return reference
 
-    def _encoder(self, media_type: str, fps: Fraction, audio: bytes | None = None) -> Encoder:
+    @asynccontextmanager
+    async def _encoder(
+        self, name: str, media_type: str, fps: Fraction, meter: Meter, audio: bytes | None = None
+    ) -> AsyncIterator["_ThreadEncoder"]:
+        """An encoder whose work is done in a thread; leaving the block frees it, once that thread is done with it."""
         if media_type == "video/mp4":
-            return Mp4Encoder(fps, self._settings.h264_preset, self._settings.h264_crf, audio)
-        return WebpEncoder(fps, self._settings.webp_method)
-
-    async def _encode(
-        self,
-        encoder: Encoder,
-        frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-        times: tuple[Fraction, ...],
-        meter: Meter,
-    ) -> None:
-        with Stopwatch() as watch:
-            await self._in_thread(encoder.add, frames, times)
-        meter.phase("encode", watch.seconds)
-
-    async def _close(self, encoder: Encoder, meter: Meter) -> bytes:
-        with Stopwatch() as watch:
-            data = await self._in_thread(encoder.close)
-        meter.phase("encode", watch.seconds)
-        return data
+            encoder: Encoder = Mp4Encoder(fps, self._settings.h264_preset, self._settings.h264_crf, audio)
+        else:
+            encoder = WebpEncoder(fps, self._settings.webp_method)
+        threaded = _ThreadEncoder(encoder, partial(self._checked, name), meter)
+        try:
+            yield threaded
+        finally:
+            await threaded.discard()
 
     def _require_face(self, tally: SwapTally, required: bool, name: str) -> None:
         if required and tally.swapped == 0:
@@ -230,6 +225,38 @@ class Pipelines:
             raise Problem(413, "media-too-large", f"`{name}`: {e}", errors=[FieldError(name, str(e))]) from None
         except MediaError as e:
             raise invalid(name, str(e)) from None
+
+
+class _ThreadEncoder:
+    """An encoder for the event loop: one call at a time, each in a thread."""
+
+    def __init__(self, encoder: Encoder, in_thread: Callable[..., Awaitable[Any]], meter: Meter) -> None:
+        self._encoder = encoder
+        self._in_thread = in_thread
+        self._meter = meter
+        self._call: asyncio.Future[Any] | None = None
+
+    async def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
+        """See Encoder."""
+        await self._run(self._encoder.add, frames, times)
+
+    async def close(self) -> tuple[bytes, int]:
+        """The file, and how many frames it has."""
+        data: bytes = await self._run(self._encoder.close)
+        return data, self._encoder.frames
+
+    async def discard(self) -> None:
+        """See Encoder. A call that was cancelled is still running in its thread: it is waited for."""
+        if self._call is not None:
+            await asyncio.wait({self._call})
+        self._encoder.discard()
+
+    async def _run(self, function: Callable[..., Any], *args: object) -> Any:
+        with Stopwatch() as watch:
+            self._call = asyncio.ensure_future(self._in_thread(function, *args))
+            result = await asyncio.shield(self._call)
+        self._meter.phase("encode", watch.seconds)
+        return result
 
 
 def _options(body: SwapFields) -> SwapOptions:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.schema import DeploymentStatusOverview
 
 MODELS = {"wan26": "Wan26", "wan22-gguf": "Wan22GGUF", "face-swapper": "FaceSwapper"}
@@ -24,6 +26,10 @@ class ModelState:
     reason: str | None = None
 
 
+class StateUnknown(Exception):
+    """Serve's controller cannot be asked: it is away, or knows nothing of this application yet."""
+
+
 class Readiness:
     """Asks Serve's controller, at most once a second, and waits for it at most ``timeout_s``: it may be away, with the head node."""
 
@@ -36,14 +42,17 @@ class Readiness:
         self._asked_at = float("-inf")
 
     async def of(self, model: str) -> ModelState:
-        """The state of one model, by the API's name; raises TimeoutError if the controller does not answer."""
+        """The state of one model, by the API's name; raises StateUnknown."""
         return (await self.all())[model]
 
     async def all(self) -> dict[str, ModelState]:
-        """The state of each model, by the API's name; raises TimeoutError if the controller does not answer."""
+        """The state of each model, by the API's name; raises StateUnknown."""
         if self._asking is None or (self._asking.done() and time.monotonic() - self._asked_at > self._max_age_s):
             self._asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
-        return await asyncio.wait_for(asyncio.shield(self._asking), self._timeout_s)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._asking), self._timeout_s)
+        except (TimeoutError, KeyError, RayError, RayServeException) as e:
+            raise StateUnknown from e
 
     def _ask(self) -> dict[str, ModelState]:
         try:

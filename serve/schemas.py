@@ -40,7 +40,7 @@ def _side(most: int) -> Any:
     """A width or height: a multiple of 16 up to ``most``."""
 
     def check(value: int) -> int:
-        nearest = min(max(16, round(value / 16) * 16), most)
+        nearest = min(max(16, (value + 8) // 16 * 16), most)
         if value % 16 or not 16 <= value <= most:
             raise ValueError(f"{value} is not a multiple of 16 between 16 and {most}; the nearest valid value is {nearest}")
         return value
@@ -145,7 +145,7 @@ class Schema:
         """The validated body; raises Problem 422 naming each wrong field."""
         values = {name: value for name, value in given.items() if value is not None}
         names = dict(self.names)
-        if self.second_reference and "source_image" in values and "face_image" not in values:
+        if self.second_reference and "source_image" in values:
             names |= {"image": ("source_image",), "face": ("face_image", "reference_image")}
         ours: dict[str, Any] = {}
         sent_as = {name: public[0] for name, public in names.items()}
@@ -157,7 +157,7 @@ class Schema:
                 errors += [
                     FieldError(alias, f"means the same as `{present[0]}` and differs from it; send one of them")
                     for alias in present[1:]
-                    if values[alias] != values[present[0]]
+                    if not _same(values[alias], values[present[0]])
                 ]
         known = {alias for public in names.values() for alias in public}
         ignored = tuple(name for name in given if name not in known)
@@ -189,15 +189,16 @@ class Schema:
             )
         return errors
 
-    def json_schema(self) -> dict[str, Any]:
-        """JSON Schema under the endpoint's own names, for OpenAPI."""
+    def json_schema(self, *, form: bool = False) -> dict[str, Any]:
+        """JSON Schema under the endpoint's own names, for OpenAPI; in a ``form`` files are files."""
         schema = self.body.model_json_schema()
         properties = {}
         for name, public in self.names.items():
             entry = dict(schema["properties"][name])
             entry.pop("title", None)
             if entry.get("format") == "binary":
-                entry = {"type": "string", "description": entry.get("description", "")}
+                file = {"format": "binary"} if form else {}
+                entry = {"type": "string", "description": entry.get("description", ""), **file}
             if public[1:]:
                 entry["description"] = (
                     f"{entry.get('description', '')} Also called {', '.join(f'`{n}`' for n in public[1:])}.".strip()
@@ -205,6 +206,11 @@ class Schema:
             properties[public[0]] = entry
         required = [self.names[name][0] for name in schema.get("required", [])]
         return {"type": "object", "properties": properties, "required": required}
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values mean the same: 33 and "33" do."""
+    return one == other or str(one).strip() == str(other).strip()
 
 
 def _describe(error: Any) -> str:

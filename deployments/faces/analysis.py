@@ -43,6 +43,8 @@ class InsightFaceAnalyser:
 
     def faces(self, image: Image) -> list[Face]:
         """See FaceAnalyser."""
+        if not _may_show_a_face(image):
+            return []
         found = self._analysis.get(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return _largest_first([Face(_f32(f.bbox), _f32(f.kps), float(f.det_score), _f32(f.normed_embedding)) for f in found])
 
@@ -61,6 +63,8 @@ class OpenCVAnalyser:
 
     def faces(self, image: Image) -> list[Face]:
         """See FaceAnalyser."""
+        if not _may_show_a_face(image):
+            return []
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         height, width = bgr.shape[:2]
         scale = min(1.0, self._longest / max(height, width))
@@ -76,6 +80,12 @@ class OpenCVAnalyser:
         feature = self._recogniser.feature(self._recogniser.alignCrop(bgr, full)).ravel()
         landmarks = full[4:14].reshape(5, 2)
         return Face(_f32([x, y, x + w, y + h]), _f32(landmarks), float(full[14]), _f32(feature / np.linalg.norm(feature)))
+
+
+def _may_show_a_face(image: Image) -> bool:
+    """Whether the detectors can scale the picture at all: not if it is a few pixels high, or a stripe."""
+    height, width = image.shape[:2]
+    return bool(min(height, width) >= 16 and max(height, width) <= 64 * min(height, width))
 
 
 def _largest_first(faces: list[Face]) -> list[Face]:

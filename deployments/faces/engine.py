@@ -3,10 +3,10 @@
 import numpy as np
 
 from deployments.errors import CheckpointRefused, NoFaceFound
-from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
+from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser
 from deployments.faces.paste import FFHQ, align, box_mask, crop, paste
 from deployments.faces.restore import SIZE, OnnxRestorer, Restorer
-from deployments.faces.swap import AlignmentSwapper, InSwapper, Swapper
+from deployments.faces.swap import InSwapper, Swapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
 
@@ -29,7 +29,8 @@ class FaceEngine:
 
     def restorer(self, options: SwapOptions) -> str:
         """The name of the restorer that ``options`` lead to, or ``none``."""
-        return self._restorer.name if self._restorer is not None and options.restore else "none"
+        runs = self._restorer is not None and options.restore and options.visibility > 0
+        return self._restorer.name if self._restorer is not None and runs else "none"
 
     def identify(self, image: Image, field: str) -> Reference:
         """The largest face in ``image``, cut out; raises NoFaceFound, naming ``field``, if there is none."""
@@ -70,11 +71,3 @@ def build_face_engine(settings: FaceSettings, models: FaceModels, use_cuda: bool
             restorer = OnnxRestorer(name, path, settings, use_cuda)
     analyser = InsightFaceAnalyser(models.analysis, settings, use_cuda)
     return FaceEngine(analyser, InSwapper(models.swapper, settings, use_cuda), restorer)
-
-
-def build_demo_engine(settings: FaceSettings) -> FaceEngine:
-    """The demo's engine: YuNet, SFace and the swap by alignment."""
-    from demo.face_models import ensure_face_models
-
-    models = ensure_face_models()
-    return FaceEngine(OpenCVAnalyser(models.detector, models.recogniser, settings), AlignmentSwapper(), None)

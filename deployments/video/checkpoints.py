@@ -14,7 +14,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel, WanVACETransformer3DModel
 from safetensors import safe_open
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from deployments.errors import CheckpointRefused
 
@@ -145,7 +145,12 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
 
 def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """CLIP vision model and its preprocessor, for checkpoints in the manner of Wan 2.1 I2V."""
-    encoder = _load(CLIPVisionModel, folder / "image_encoder", dtype, device)
+    part = folder / "image_encoder"
+    with init_empty_weights():
+        empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
+    # Position ids are a counter that older files carry.
+    compare_shapes(part, expected_shapes(empty), stored_shapes(part), {"vision_model.embeddings.position_ids"})
+    encoder = _load(CLIPVisionModel, part, dtype, device)
     return encoder, CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
 
 

@@ -17,6 +17,8 @@ def pick_device(settings: EngineSettings) -> torch.device:
         raise CheckpointRefused(
             "device is `cuda`, but torch sees no CUDA device in this replica; give it a GPU or set `device: cpu`"
         )
+    if settings.device == "auto" and not available and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        raise CheckpointRefused("Ray gave this replica a GPU, but torch sees none; install a CUDA build, or set `device: cpu`")
     use_cuda = settings.device == "cuda" or (settings.device == "auto" and available)
     return torch.device("cuda" if use_cuda else "cpu")
 

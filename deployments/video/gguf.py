@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints import compare_shapes, empty_transformer, expected_shapes
@@ -28,6 +28,10 @@ def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise CheckpointRefused(f"{path}: truncated at tensor `{tensor.name}`")
+        if tensor.tensor_type == GGMLQuantizationType.BF16 and len(tensor.shape) != 2:
+            raise CheckpointRefused(
+                f"{path}: tensor `{tensor.name}` is BF16; only matrices may be, convert the others to F32 or F16"
+            )
     # The names go through diffusers' own table; the tensors themselves stay where they are.
     named_shapes = {t.name: torch.empty([int(n) for n in reversed(t.shape)], device="meta") for t in reader.tensors}
     return {name: tuple(t.shape) for name, t in convert_wan_transformer_to_diffusers(named_shapes).items()}

@@ -19,8 +19,9 @@ from deployments.video.device import pick_device, pick_dtype, use_threads
 from deployments.video.generate import Path, WanEngine
 from deployments.video.gguf import load_expert
 
+NO_INPUT = "a text-to-video checkpoint has no input for a picture"
 NO_IMAGE = (
-    "this service runs a text-to-video checkpoint, which has no input for a picture; configure an image-to-video checkpoint "
+    f"this service runs no image-to-video checkpoint, and {NO_INPUT}; configure an image-to-video checkpoint "
     "(Wan2.1-VACE-1.3B or one with 36 input channels) as `models.wan26.image`, or call /wan2.6 without a picture"
 )
 
@@ -47,6 +48,10 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         image_folder = find_folder(models.image, allow_hub=settings.allow_hub)
         _require_same_vae(text_folder, image_folder)
         second = load_path(image_folder)
+        if not second.image:
+            raise CheckpointRefused(
+                f"{image_folder}: configured for images, but {NO_INPUT}; name a VACE or 36-channel checkpoint"
+            )
     if first.kind is WanImageToVideoPipeline:
         raise CheckpointRefused(
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"

@@ -16,10 +16,11 @@ from av.video.reformatter import Colorspace
 
 from deployments.wire import Frames, Image
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import open_image, to_pixels
+from serve.media.images import check_size, open_image, to_pixels
 
 STILL_FPS = Fraction(16)
 CHUNK = 4
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def open_source(data: bytes, limits: SourceLimits) -> Source:
 
 def _open_pictures(data: bytes, limits: SourceLimits) -> Source:
     picture = open_image(data, limits.pixels)
-    count = getattr(picture, "n_frames", 1)
+    # A phone's MPO holds two pictures that are no film: the first is what a viewer shows.
+    count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
     if count == 1:
         return _Pictures(picture, [1 / STILL_FPS])
     _check_frames(count, limits)
@@ -158,6 +160,7 @@ def _open_pictures(data: bytes, limits: SourceLimits) -> Source:
     try:
         for i in range(count):
             picture.seek(i)
+            check_size(picture, limits.pixels)  # a later frame may be larger than the first
             if picture.format == "WEBP":
                 picture.load()  # only then does Pillow know how long the frame lasts
             # As browsers do: a frame that claims to last no time at all lasts a tenth of a second.
@@ -185,10 +188,14 @@ def _scan(data: bytes, limits: SourceLimits) -> Source:
                 raise MediaTooLarge(f"{width} x {height} pixels; at most {limits.pixels} pixels are accepted")
             if stream.frames:
                 _check_frames(stream.frames, limits)
-            ends, count, last = [Fraction(0)], 0, Fraction(0)
+            ends, stored, count, last = [Fraction(0)], 0, 0, Fraction(0)
             starts: list[Fraction] = []
             for packet in container.demux():
                 if packet.pts is None or packet.time_base is None:
+                    continue
+                if packet.stream_index == stream.index:
+                    stored += 1
+                if packet.is_discard:  # cut away by an edit list: the decoder will not show it
                     continue
                 if packet.is_corrupt:
                     raise MediaError("a truncated video: its last part is missing")
@@ -202,8 +209,8 @@ def _scan(data: bytes, limits: SourceLimits) -> Source:
                         _check_frames(count, limits)
             if count == 0:
                 raise MediaError("no video frames in this file")
-            if count < stream.frames:
-                raise MediaError(f"a truncated video: {count} of its {stream.frames} frames are there")
+            if stored < stream.frames:
+                raise MediaError(f"a truncated video: {stored} of its {stream.frames} frames are there")
             claimed = Fraction(container.duration or 0, av.time_base)
             if claimed - max(ends) > max(Fraction(1), claimed / 20):
                 raise MediaError(f"a truncated video: it ends after {float(max(ends)):.1f} of {float(claimed):.1f} seconds")
@@ -232,7 +239,7 @@ def _check_seconds(seconds: float, limits: SourceLimits) -> None:
 def _to_rgb(frame: VideoFrame) -> Image:
     """uint8 RGB, upright."""
     # Untagged video: BT.709 from 720 lines on, as players assume.
-    tagged = frame.colorspace not in (Colorspace.DEFAULT, 2)
+    tagged = frame.colorspace != UNSPECIFIED
     source = frame.colorspace if tagged else (Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601)
     pixels = np.asarray(frame.reformat(format="rgb24", src_colorspace=source).to_ndarray(), np.uint8)
     turns = round(frame.rotation / 90) % 4

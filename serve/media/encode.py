@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import av
+import av.error
 import numpy as np
 import PIL.Image
 from av.audio.resampler import AudioResampler
@@ -18,20 +19,27 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from deployments.wire import Frames
-from serve.media.errors import MediaError
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.images import check_webp
 
 AudioPacket: TypeAlias = "Packet[AudioStream]"
 
+MAX_SIDE = 16_384
+"""Pixels: what H.264's highest level holds."""
+AAC_RATE = 48_000
 TICKS = 90_000  # a second; divides every usual frame rate
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
 _BT709 = 1
 
 
 class Encoder(ABC):
-    """Takes frames in order, gives the file at the end. Used from one thread at a time."""
+    """Takes frames in order, gives the file at the end. Used from one thread at a time.
 
-    media_type: str
-    extension: str
+    Both methods raise MediaError for what cannot be encoded: a size that the format has not, sound that is damaged.
+    """
+
+    frames = 0
+    """Frames that the file has, once it is closed."""
 
     @abstractmethod
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
@@ -40,6 +48,10 @@ class Encoder(ABC):
     @abstractmethod
     def close(self) -> bytes:
         """Ends the video and returns the file."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Frees threads and buffers of a video that is not wanted any more; does nothing after ``close``."""
 
 
 class _ReadBack(io.RawIOBase):
@@ -73,29 +85,28 @@ class _ReadBack(io.RawIOBase):
 class Mp4Encoder(Encoder):
     """H.264 yuv420p, BT.709, faststart. ``audio``: a file whose first audio stream is copied, with its timing."""
 
-    media_type = "video/mp4"
-    extension = "mp4"
-
     def __init__(self, fps: Fraction, preset: str, crf: int, audio: bytes | None = None) -> None:
         self._fps = fps
         self._options = {"preset": preset, "crf": str(crf)}
         self._audio_file = audio
-        self._buffer = io.BytesIO()
-        self._container: OutputContainer = av.open(
-            self._buffer,
+        self._buffer = buffer = io.BytesIO()
+        self._container: OutputContainer | None = av.open(
+            buffer,
             "w",
             format="mp4",
             options={"movflags": "faststart"},
-            io_open=lambda *_: _ReadBack(self._buffer),
+            io_open=lambda *_: _ReadBack(buffer),  # of the buffer alone: with `self` it would keep the encoder's threads alive
         )
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
         self._audio: Iterator[AudioPacket] = iter(())
         self._pending: AudioPacket | None = None
+        self._audio_source: av.container.InputContainer | None = None
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         """See Encoder."""
         video = self._video or self._begin(frames.shape[2], frames.shape[1])
+        container = self._open()
         for pixels, time in zip(frames, times, strict=True):
             frame = VideoFrame.from_ndarray(_even(pixels), format="rgb24")
             frame = self._reformatter.reformat(
@@ -110,19 +121,38 @@ class Mp4Encoder(Encoder):
             frame.time_base = Fraction(1, TICKS)
             frame.duration = round(TICKS / self._fps)
             self._mux_audio_until(time)
-            self._container.mux(video.encode(frame))
+            container.mux(video.encode(frame))
+            self.frames += 1
 
     def close(self) -> bytes:
         """See Encoder."""
         if self._video is None:
             raise MediaError("a video without frames")
-        self._container.mux(self._video.encode())
+        container = self._open()
+        container.mux(self._video.encode())
         self._mux_audio_until(None)
-        self._container.close()
-        return self._buffer.getvalue()
+        container.close()
+        data = self._buffer.getvalue()
+        self.discard()
+        return data
+
+    def discard(self) -> None:
+        """See Encoder."""
+        if self._audio_source is not None:
+            self._audio_source.close()
+        self._video, self._container, self._audio_source = None, None, None
+        self._audio, self._pending = iter(()), None
+        self._buffer = io.BytesIO()
+
+    def _open(self) -> OutputContainer:
+        if self._container is None:
+            raise MediaError("the video has been ended already")
+        return self._container
 
     def _begin(self, width: int, height: int) -> VideoStream:
-        self._video = self._container.add_stream("libx264", rate=self._fps, options=self._options)
+        if max(width, height) > MAX_SIDE:
+            raise MediaTooLarge(f"{width} x {height} pixels; MP4 holds at most {MAX_SIDE} a side: scale the video down")
+        self._video = self._open().add_stream("libx264", rate=self._fps, options=self._options)
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
@@ -135,37 +165,36 @@ class Mp4Encoder(Encoder):
         return self._video
 
     def _read_audio(self, file: bytes) -> Iterator[AudioPacket]:
-        source = av.open(io.BytesIO(file), mode="r")
+        self._audio_source = source = av.open(io.BytesIO(file), mode="r")
         stream = source.streams.audio[0]
         if stream.codec_context.name in _MP4_AUDIO:
-            target = self._container.add_stream_from_template(stream)
-            return _copy(source, stream, target)
-        encoder = self._container.add_stream("aac", rate=stream.rate)
-        return _transcode(source, stream, encoder)
+            return _copy(source, stream, self._open().add_stream_from_template(stream))
+        return _transcode(source, stream, self._open().add_stream("aac", rate=min(stream.rate, AAC_RATE)))
 
     def _mux_audio_until(self, time: Fraction | None) -> None:
-        while (packet := self._pending) is not None:
-            if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
-                return
-            self._container.mux(packet)
-            self._pending = next(self._audio, None)
+        try:
+            while (packet := self._pending) is not None:
+                if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
+                    return
+                self._open().mux(packet)
+                self._pending = next(self._audio, None)
+        except av.error.FFmpegError as e:
+            raise MediaError(f"its sound is damaged or of an unusual kind ({e.strerror})") from None
 
 
 def _copy(source: av.container.InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[AudioPacket]:
-    with source:
-        for packet in source.demux(stream):
-            if packet.dts is not None:  # the one without is the demuxer's end mark
-                packet.stream = target
-                yield packet
+    for packet in source.demux(stream):
+        if packet.dts is not None:  # the one without is the demuxer's end mark
+            packet.stream = target
+            yield packet
 
 
 def _transcode(source: av.container.InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[AudioPacket]:
-    resampler = AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
-    with source:
-        for frame in source.decode(stream):
-            for piece in resampler.resample(frame):
-                yield from encoder.encode(piece)
-        yield from encoder.encode(None)
+    resampler = AudioResampler(format="fltp", layout=stream.layout, rate=encoder.rate)
+    for frame in source.decode(stream):
+        for piece in resampler.resample(frame):
+            yield from encoder.encode(piece)
+    yield from encoder.encode(None)
 
 
 def _even(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -178,9 +207,6 @@ def _even(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray
 
 class WebpEncoder(Encoder):
     """Animated WebP, quality 90, endless loop. Pillow encodes the whole at the end."""
-
-    media_type = "image/webp"
-    extension = "webp"
 
     def __init__(self, fps: Fraction, method: int) -> None:
         self._fps = fps
@@ -197,6 +223,7 @@ class WebpEncoder(Encoder):
         """See Encoder."""
         if not self._pictures:
             raise MediaError("a video without frames")
+        check_webp(*self._pictures[0].size)
         ends = [*self._times[1:], self._times[-1] + 1 / self._fps]
         # Whole milliseconds: rounding the times, not the durations, keeps the error from adding up.
         durations = [round(end * 1000) - round(time * 1000) for time, end in zip(self._times, ends, strict=True)]
@@ -211,4 +238,11 @@ class WebpEncoder(Encoder):
             quality=90,
             method=self._method,
         )
+        self.discard()
+        # libwebp makes one frame of consecutive equal ones, shown for as long: what was delivered is what is in the file.
+        self.frames = getattr(PIL.Image.open(buffer), "n_frames", 1)
         return buffer.getvalue()
+
+    def discard(self) -> None:
+        """See Encoder."""
+        self._pictures, self._times = [], []

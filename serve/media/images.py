@@ -16,6 +16,8 @@ PIL.Image.MAX_IMAGE_PIXELS = None  # our own limit is checked first, with an ans
 
 _DATA_URI = re.compile(r"data:[^,]{0,200}?,", re.IGNORECASE | re.DOTALL)
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+MAX_WEBP_SIDE = 16_383
+MAX_JPEG_SIDE = 65_500
 _SAVE = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "image/png": ("PNG", {}),
@@ -56,16 +58,23 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
         raise MediaError("not a picture that can be read; send JPEG, PNG or WebP") from None
     except (OSError, ValueError, SyntaxError) as e:
         raise MediaError(f"a damaged picture ({e}); send JPEG, PNG or WebP") from None
+    check_size(picture, max_pixels)
+    return picture
+
+
+def check_size(picture: PIL.Image.Image, max_pixels: int) -> None:
+    """Raises MediaTooLarge if the current frame would decode to more than ``max_pixels``."""
     width, height = picture.size
     if width * height > max_pixels:
         raise MediaTooLarge(f"{width} x {height} pixels; at most {max_pixels} pixels are accepted: scale the picture down")
-    return picture
 
 
 def to_pixels(picture: PIL.Image.Image) -> Image:
     """uint8 RGB ``[height, width, 3]`` of the current frame: turned as EXIF says, alpha flattened on white."""
     try:
         picture.load()
+        if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would clip, not scale
+            picture = PIL.Image.fromarray((np.asarray(picture, np.int64) >> 8).clip(0, 255).astype(np.uint8))
         picture = ImageOps.exif_transpose(picture)
         if picture.has_transparency_data:
             rgba = picture.convert("RGBA")
@@ -87,9 +96,21 @@ def cover(image: Image, width: int, height: int) -> Image:
     return np.asarray(fitted)
 
 
+def check_webp(width: int, height: int) -> None:
+    """Raises MediaTooLarge for a size that WebP has not."""
+    if max(width, height) > MAX_WEBP_SIDE:
+        raise MediaTooLarge(
+            f"{width} x {height}: WebP holds at most {MAX_WEBP_SIDE} pixels a side; ask for another type by Accept"
+        )
+
+
 def encode_image(image: Image, media_type: str) -> bytes:
     """Pixels -> JPEG (quality 95), PNG or WebP (quality 90)."""
     kind, options = _SAVE[media_type]
+    if media_type == "image/webp":
+        check_webp(image.shape[1], image.shape[0])
+    elif media_type == "image/jpeg" and max(image.shape) > MAX_JPEG_SIDE:
+        raise MediaTooLarge(f"JPEG holds at most {MAX_JPEG_SIDE} pixels a side; ask for image/png by Accept")
     buffer = io.BytesIO()
     PIL.Image.fromarray(image).save(buffer, kind, **options)
     return buffer.getvalue()

@@ -213,3 +213,70 @@ def test_a_scheduler_that_is_not_for_flow_is_refused(demo: DemoCheckpoints, tmp_
     with pytest.raises(CheckpointRefused, match="use_flow_sigmas"):
         load(folder)
     assert make_scheduler(5.0).config.prediction_type == "flow_prediction"
+
+
+def image_folder(demo: DemoCheckpoints, to: Path, *, clip: bool) -> Path:
+    """A Wan 2.1 image-to-video folder, 36 channels, with or without an image encoder."""
+    from diffusers import WanTransformer3DModel
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+    folder = copy_of(demo.text, to)
+    shutil.rmtree(folder / "transformer")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        extra = {"image_dim": 64, "added_kv_proj_dim": 256} if clip else {}
+        WanTransformer3DModel(**TRANSFORMER, in_channels=36, **extra).save_pretrained(folder / "transformer")
+        if clip:
+            config = CLIPVisionConfig(
+                hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=224, patch_size=14
+            )
+            CLIPVisionModel(config).save_pretrained(folder / "image_encoder")
+            CLIPImageProcessor().save_pretrained(folder / "image_processor")
+    return folder
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_36_channel_checkpoint_is_wan26s_image_path(
+    demo: DemoCheckpoints, tmp_path: Path, small: VideoRequest, picture: Any, clip: bool
+) -> None:
+    from dataclasses import replace
+
+    folder = image_folder(demo, tmp_path, clip=clip)
+    engine = build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+    one, other = (engine.latents(replace(small, image=p), Recorder()) for p in (picture, 255 - picture))
+    assert one.shape == (1, 16, 2, 8, 8)
+    assert not torch.equal(one, other)
+    assert engine.latents(small, Recorder()).shape == (1, 16, 2, 8, 8)  # the text path is still there
+    if clip:
+        (weights,) = (folder / "image_encoder").glob("*.safetensors")
+        name = next(n for n in load_file(weights) if n.endswith("mlp.fc1.weight"))
+        change_weights(weights, lambda tensors: tensors.pop(name))
+        with pytest.raises(CheckpointRefused, match="missing tensor"):
+            build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+
+
+def test_a_text_checkpoint_configured_for_images_is_refused(demo: DemoCheckpoints, tmp_path: Path) -> None:
+    folder = copy_of(demo.text, tmp_path)
+    with pytest.raises(CheckpointRefused, match="no input for a picture"):
+        build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+
+
+def test_a_gpu_that_torch_does_not_see_is_not_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deployments.video.device import pick_device
+
+    assert pick_device(Wan26Settings()).type == "cpu"
+    with pytest.raises(CheckpointRefused, match="no CUDA device"):
+        pick_device(Wan26Settings(device="cuda"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(CheckpointRefused, match="torch sees none"):
+        pick_device(Wan26Settings())
+
+
+def test_a_bf16_norm_in_a_gguf_is_named(demo: DemoCheckpoints, tmp_path: Path) -> None:
+    path = tmp_path / "bf16.gguf"
+    writer = gguf.GGUFWriter(path, arch="wan")
+    writer.add_tensor("blocks.0.norm3.bias", np.zeros(8, np.uint16), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
+    with pytest.raises(CheckpointRefused, match=r"norm3\.bias.*BF16"):
+        build_wan22(Wan22Settings(), _experts(demo, path, demo.low_noise))

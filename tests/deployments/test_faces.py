@@ -9,8 +9,9 @@ import pytest
 
 from demo.face_models import ensure_face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
+from deployments.face_swapper import build_demo_engine
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
-from deployments.faces.engine import FaceEngine, build_demo_engine, build_face_engine
+from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.onnx import require_device
 from deployments.faces.paste import ARCFACE, FFHQ, align, box_mask, crop, paste
 from deployments.faces.restore import OnnxRestorer
@@ -247,3 +248,20 @@ def test_alignment_brings_landmarks_to_the_template() -> None:
     landmarks = (FFHQ @ turn.T + [30, -12]).astype(np.float32)
     matrix = align(landmarks, FFHQ)
     np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], FFHQ, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(1, 2000, 3), (2000, 1, 3), (8, 8, 3), (17, 1500, 3)])
+def test_pictures_too_thin_for_a_detector_show_no_face(
+    analyser: OpenCVAnalyser, models: FaceModels, shape: tuple[int, int, int]
+) -> None:
+    for engine in (analyser, InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)):
+        assert engine.faces(np.full(shape, 128, np.uint8)) == []
+
+
+def test_loading_face_models_opens_no_socket(models: FaceModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up a host"))
+    build_face_engine(SETTINGS, models, use_cuda=False)
+    build_demo_engine(FaceSettings())

@@ -35,6 +35,16 @@ class PhotoEngine:
         order = json.loads(request.prompt)
         if request.image is not None and order.get("text_only"):
             raise ImageNotSupported("image", NO_IMAGE)
+        image = None if request.image is None else [round(float(v), 1) for v in request.image.mean(axis=(0, 1))]
+        fields = {
+            name: getattr(request, name)
+            for name in ("negative_prompt", "width", "height", "num_frames", "steps", "cfg", "seed")
+        }
+        self._write(name=order["name"], kind="request", **fields, image=image)
+        if order.get("fault"):
+            raise RuntimeError("a secret of the model at /srv/secret/weights")
+        if order.get("die"):
+            os._exit(1)
         for step in range(request.steps):
             begun = time.time()
             time.sleep(order.get("step_s", 0.05))

@@ -7,9 +7,12 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import psutil
 import pytest
 from ray import serve as ray_serve
 
@@ -17,10 +20,11 @@ from deployments.wire import Progress, VideoRequest
 from serve.config import AppConfig, Hardware, Ingress
 from serve.endpoints import make_endpoints
 from serve.graph import Graph
+from serve.media.images import encode_image
 from serve.meter import Meter
 from serve.pipelines import ChunkStep, Pipelines
 from serve.readiness import Readiness
-from serve.samples import payload, portrait, stranger
+from serve.samples import data_uri, payload, portrait, stranger
 from tests.graph.conftest import Service, is_healthy, wait_until
 from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
 
@@ -198,6 +202,65 @@ def test_a_model_that_cannot_start_is_a_503_and_said_in_readyz(service: Service,
     alone = http.get(f"{service.photo}/readyz", params={"model": "wan22-gguf"})
     assert alone.status_code == 503
     assert http.get(f"{service.photo}/readyz", params={"model": "wan26"}).status_code == 200
+
+
+def test_every_field_of_a_request_reaches_the_engine(service: Service, http: httpx.Client) -> None:
+    fields = {"negative_prompt": "rain", "width": 64, "height": 48, "steps": 3, "cfg": 2.5, "seed": 11}
+    wide = np.zeros((40, 200, 3), np.uint8)
+    wide[:, 60:140] = (250, 120, 10)  # what is left when the picture is cropped to 4:3 in its centre
+    body = {
+        **order("fields", step_s=0),
+        **fields,
+        "length": 12,
+        "reference_image": data_uri(encode_image(wide, "image/png"), "x/y"),
+    }
+    response = http.post(f"{service.photo}/wan2.6-i2v", json=body)
+    assert response.status_code == 200, response.text
+    (seen,) = service.journal.entries("fields", "request")
+    assert {name: seen[name] for name in fields} == fields
+    assert seen["num_frames"] == 9
+    assert np.abs(np.array(seen["image"]) - (250, 120, 10)).max() < 3
+    http.post(f"{service.photo}/wan2.6", json={**order("plain", step_s=0), "length": 1})
+    (seen,) = service.journal.entries("plain", "request")
+    assert seen["image"] is None
+    assert (seen["negative_prompt"], seen["width"], seen["height"], seen["steps"], seen["cfg"]) == ("", 192, 224, 4, 6.0)
+
+
+def test_a_fault_of_ours_is_a_500_that_gives_nothing_away(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.photo}/wan2.6", json=order("fault", fault=True))
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:ryla:problem:internal"
+    assert "secret" not in response.text
+    assert "Traceback" not in response.text
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert _idle(service)
+
+
+def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.photo}/wan2.6", json=order("poison", die=True), timeout=90)
+    assert response.status_code == 502, response.text
+    assert response.json()["type"] == "urn:ryla:problem:replica-lost"
+    assert len(service.journal.entries("poison", "request")) == 2
+    wait_until(lambda: _idle(service), 60)
+
+
+def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http: httpx.Client) -> None:
+    """Left while chunks are decoded, swapped and encoded: afterwards the processes are as they were."""
+    body = {**order("swap", step_s=0.01, chunk_s=0.2), "length": 81, "steps": 1}
+    assert http.post(f"{service.photo}/wan2.6-i2v-faceswap", json={**body, "length": 5}).status_code == 200
+    pids = [pid for name in ("Ingress", "Wan26", "FaceSwapper") for pid in service.replicas("photo", name).values()]
+    files = set(Path("/tmp").glob("[!rp]*"))
+    before = [psutil.Process(pid).num_threads() for pid in pids]
+    for _ in range(3):
+        with httpx.Client(timeout=httpx.Timeout(5, read=1.5)) as client, pytest.raises(httpx.ReadTimeout):
+            client.post(f"{service.photo}/wan2.6-i2v-faceswap", json=body)
+    made = len(service.journal.entries("swap", "chunk"))
+    time.sleep(1)
+    assert len(service.journal.entries("swap", "chunk")) <= made + 1
+    # A thread or two may come with the first use of a pool; three abandoned encoders would be a dozen or more.
+    wait_until(lambda: all(psutil.Process(pid).num_threads() <= n + 3 for pid, n in zip(pids, before, strict=True)), 20)
+    assert set(Path("/tmp").glob("[!rp]*")) <= files
+    assert _idle(service)
 
 
 def test_a_changed_setting_leaves_a_warm_model_where_it_is(service: Service) -> None:

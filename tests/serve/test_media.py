@@ -1,16 +1,18 @@
 """Media in and out: pixels, times, sound, and what is wrong with a file."""
 
+import gc
 import io
 from fractions import Fraction
 
 import av
 import numpy as np
 import PIL.Image
+import psutil
 import pytest
 
 from deployments.wire import Image
 from serve.media.decode import Source, SourceLimits, open_source
-from serve.media.encode import Encoder, Mp4Encoder, WebpEncoder
+from serve.media.encode import TICKS, Encoder, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_base64, decode_image, encode_image
 from serve.samples import clip, data_uri, pan, stranger, tone
@@ -239,3 +241,101 @@ def test_sound_alone_is_no_video() -> None:
 def test_pictures_out(media_type: str, error: float) -> None:
     back = decode_image(encode_image(stranger(), media_type), 10**6)
     assert np.abs(back.astype(int) - stranger()).mean() <= error
+
+
+def threads() -> int:
+    return psutil.Process().num_threads()
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_an_encoder_leaves_no_thread_behind(close: bool) -> None:
+    """Without waiting for the garbage collector: x264 has a handful of threads a video."""
+    frames = pan(stranger(), 4, 96, 96)
+
+    def use() -> None:
+        encoder = Mp4Encoder(Fraction(16), "veryfast", 18, tone(0.5))
+        encoder.add(frames, tuple(Fraction(i, 16) for i in range(4)))
+        if close:
+            encoder.close()
+        encoder.discard()
+
+    use()
+    gc.collect()
+    gc.disable()
+    try:
+        before = threads()
+        for _ in range(5):
+            use()
+        assert threads() <= before
+    finally:
+        gc.enable()
+
+
+def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded() -> None:
+    first, later = (PIL.Image.new("P", size) for size in ((1, 1), (9000, 9000)))
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=[first])
+    small = buffer.getvalue()
+    buffer = io.BytesIO()
+    later.save(buffer, "GIF")
+    huge = buffer.getvalue()
+    frame = huge[huge.index(b"\x2c") :]  # its image block, put behind the first one's
+    bomb = small[:-1] + frame
+    assert len(bomb) < 200_000
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(MediaTooLarge, match="9000 x 9000"):
+        open_source(bomb, LIMITS)
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+
+
+def test_frames_that_an_edit_list_cuts_away_are_not_missed() -> None:
+    """Phones trim a clip by an edit list: all packets are there, only the later frames are shown."""
+    whole = clip(stranger(), count=32)
+    at = whole.index(b"elst") + 4
+    assert whole[at] == 0  # version 0: entries of duration, media time, rate, 4 bytes each
+    count = int.from_bytes(whole[at + 4 : at + 8], "big")
+    entry = at + 8 + (count - 1) * 12
+    duration, start = (int.from_bytes(whole[entry + o : entry + o + 4], "big") for o in (0, 4))
+    cut = bytearray(whole)
+    cut[entry : entry + 4] = (duration // 2).to_bytes(4, "big")
+    cut[entry + 4 : entry + 8] = (start + TICKS).to_bytes(4, "big")
+    source = open_source(bytes(cut), LIMITS)
+    frames, _ = all_of(source)
+    assert len(frames) == source.count < 32
+
+
+def test_equal_frames_become_one_and_are_counted_as_one() -> None:
+    encoder = WebpEncoder(Fraction(16), 0)
+    encoder.add(np.repeat(stranger()[None], 6, axis=0), tuple(Fraction(i, 16) for i in range(6)))
+    data = encoder.close()
+    assert encoder.frames == getattr(PIL.Image.open(io.BytesIO(data)), "n_frames", 1)
+
+
+def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(ramp).save(buffer, "PNG")
+    back = decode_image(buffer.getvalue(), 10**6)[..., 0].ravel().astype(int)
+    assert np.abs(back - np.arange(256)).max() <= 1
+
+
+def test_two_pictures_in_one_jpeg_are_a_still() -> None:
+    pictures = [PIL.Image.fromarray(stranger()), PIL.Image.fromarray(stranger()[:80, :60])]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "MPO", save_all=True, append_images=pictures[1:])
+    source = open_source(buffer.getvalue(), LIMITS)
+    assert source.count == 1
+    assert all_of(source)[0][0].shape == stranger().shape
+
+
+def test_what_a_format_cannot_hold_is_said() -> None:
+    wide = np.zeros((1, 4, 17_000, 3), np.uint8)
+    with pytest.raises(MediaTooLarge, match="MP4"):
+        Mp4Encoder(Fraction(16), "veryfast", 18).add(wide, (Fraction(0),))
+    encoder = WebpEncoder(Fraction(16), 0)
+    encoder.add(wide, (Fraction(0),))
+    with pytest.raises(MediaTooLarge, match="WebP"):
+        encoder.close()
+    for media_type, side in (("image/webp", 17_000), ("image/jpeg", 66_000)):
+        with pytest.raises(MediaTooLarge):
+            encode_image(np.zeros((4, side, 3), np.uint8), media_type)

@@ -1,6 +1,7 @@
 """Settings, presets, negotiation, ordering: all that needs no Ray cluster."""
 
 import asyncio
+import base64
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,11 +14,14 @@ from ray.serve.schema import ServeDeploySchema
 
 from serve.app import build
 from serve.cli import PRESETS, find_preset, serve_environment
-from serve.config import AppConfig, Limits
-from serve.errors import Problem
+from serve.config import AppConfig, Hardware, Limits
+from serve.endpoints import make_endpoints
+from serve.errors import TITLES, Problem
+from serve.meter import Meter
 from serve.ordered import map_ordered
 from serve.preferences import choose_media_type, preferences, request_timeout
 from serve.readiness import MODELS
+from serve.schemas import VideoBody
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,3 +183,61 @@ async def test_map_ordered_passes_errors_on_and_leaves_nothing_running() -> None
 
     with pytest.raises(KeyError, match="source"):
         await collect(map_ordered(broken(), same, 2), seen)
+
+
+def test_aliases_and_extremes_of_the_schema() -> None:
+    endpoints = {endpoint.name: endpoint.schema for endpoint in make_endpoints(AppConfig())}
+    text, swap = endpoints["wan2.6"], endpoints["wan22-i2v-faceswap"]
+    same = text.parse({"prompt": "x", "length": "33", "num_frames": 33}, strict=True).body
+    assert isinstance(same, VideoBody)
+    assert same.frames == 33
+    for width in (10**400, str(10**400), -(10**30), 1e300):
+        with pytest.raises(Problem) as refused:
+            text.parse({"prompt": "x", "width": width}, strict=True)
+        assert [e.field for e in refused.value.errors] == ["width"]
+    one, two, three = (base64.b64encode(data).decode() for data in (b"one", b"two", b"three"))
+    cases = (
+        ({"source_image": one, "face_image": two}, (b"one", b"two")),
+        ({"source_image": one, "reference_image": two}, (b"one", b"two")),
+        ({"reference_image": one, "face_image": two}, (b"one", b"two")),
+        ({"source_image": one, "face_image": two, "reference_image": two}, (b"one", b"two")),
+    )
+    for given, expected in cases:
+        body = swap.parse(given, strict=True).body
+        assert isinstance(body, VideoBody)
+        assert (body.image, body.face) == expected
+    with pytest.raises(Problem) as refused:
+        swap.parse({"source_image": one, "face_image": two, "reference_image": three}, strict=True)
+    assert [e.field for e in refused.value.errors] == ["reference_image"]
+
+
+def test_no_module_is_over_400_lines() -> None:
+    folders = ("serve", "deployments", "demo", "loadtest", "benchmarks", "tests")
+    sizes = {path: len(path.read_text().splitlines()) for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path): lines for path, lines in sizes.items() if lines > 400} == {}
+
+
+def test_every_problem_and_setting_variable_is_in_the_docs() -> None:
+    http = (ROOT / "docs" / "http.md").read_text()
+    assert [slug for slug in TITLES if f"`{slug}`" not in http] == []
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in operations
+    assert "RYLA_MAX_BODY_BYTES" in operations
+    for endpoint in make_endpoints(AppConfig()):
+        assert all(f"`{path}`" in http for path in endpoint.paths)
+        assert all(any(alias in http for alias in names) for names in endpoint.schema.names.values())
+
+
+async def test_the_seconds_and_the_price_of_all_models_are_summed() -> None:
+    meter = Meter(
+        {"wan26": Hardware(price_usd_per_hour=3600, accelerator_type="L40S"), "face-swapper": Hardware(price_usd_per_hour=36)}
+    )
+    meter.work("wan26", 2)
+    meter.work("face-swapper", 1)
+    meter.work("face-swapper", 0.5)
+    meter.phase("swap", 0.0123)
+    assert (meter.execution_s, meter.gpu_type) == (3.5, "L40S")
+    assert meter.cost_usd == pytest.approx(2 + 1.5 * 0.01)
+    assert meter.server_timing() == "swap;dur=12.3"
+    meter.clear()
+    assert (meter.execution_s, meter.server_timing()) == (0, "")
