@@ -12,7 +12,7 @@ VERSION = importlib.metadata.version("ryla-serve")
 
 
 def openapi_document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """OpenAPI 3.1. The examples work when pasted."""
+    """OpenAPI 3.0, the newest that the packaged Swagger UI draws. The examples work when pasted."""
     paths: dict[str, Any] = {path: {"post": _operation(endpoint, path)} for endpoint in endpoints for path in endpoint.paths}
     paths["/health"] = {"get": _get("This service is there; wakes no model")}
     paths["/healthz"] = {"get": _get("This ingress process is alive")}
@@ -30,7 +30,7 @@ def openapi_document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         }
     }
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {"title": "ryla-serve", "version": VERSION},
         "paths": paths,
         "components": {"schemas": {"Problem": _PROBLEM}},
@@ -42,7 +42,7 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     content = {"application/json": {"schema": schema, "example": example(endpoint.name)}}
     if endpoint.form:
         content["multipart/form-data"] = {"schema": endpoint.schema.json_schema(form=True)}
-    binary = {"type": "string", "contentMediaType": endpoint.media_types[0]}
+    binary = {"type": "string", "format": "binary"}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": endpoint.summary,

@@ -196,6 +196,9 @@ class Schema:
         for name, public in self.names.items():
             entry = dict(schema["properties"][name])
             entry.pop("title", None)
+            if "anyOf" in entry:  # null is the same as absent, on every field: OpenAPI 3.0 has no type for it
+                entry |= next(kind for kind in entry.pop("anyOf") if kind["type"] != "null")
+                entry.pop("default", None)
             if entry.get("format") == "binary":
                 file = {"format": "binary"} if form else {}
                 entry = {"type": "string", "description": entry.get("description", ""), **file}
@@ -251,7 +254,10 @@ def video_schema(
         "steps": (Count, number(defaults.steps, 1, limits.max_steps, "Denoise steps.")),
         "cfg": (Number, number(defaults.cfg, 1, limits.max_cfg, "Guidance scale; 1 turns guidance off, and halves the time.")),
         "fps": (Number, number(defaults.fps, 1, limits.max_fps, "Frames a second.")),
-        "seed": (Count | None, Field(default=None, ge=0, le=MAX_SEED, description="Absent: drawn, and said in X-Seed.")),
+        "seed": (
+            Annotated[Count, Field(ge=0, le=MAX_SEED)] | None,
+            Field(default=None, description="Absent: drawn, and said in X-Seed."),
+        ),
     }
     names = {key: (key,) for key in fields} | {"num_frames": frames}
     if image:
@@ -275,8 +281,9 @@ def image_swap_schema(limits: Limits) -> Schema:
 
 def video_swap_schema(limits: Limits) -> Schema:
     """The schema of /batch-video-faceswap."""
-    fps = Field(default=None, ge=1, le=limits.max_fps, description="Frames a second; absent: the source's own.")
-    body = create_model("VideoSwap", __base__=VideoSwapBody, fps=(Number | None, fps))
+    fps = Field(default=None, description="Frames a second; absent: the source's own.")
+    rate = Annotated[Number, Field(ge=1, le=limits.max_fps)] | None
+    body = create_model("VideoSwap", __base__=VideoSwapBody, fps=(rate, fps))
     return Schema(body, _swap_names(body, "source_video"), limits)
 
 
