@@ -199,6 +199,9 @@ class Schema:
             if "anyOf" in entry:  # null is the same as absent, on every field: OpenAPI 3.0 has no type for it
                 entry |= next(kind for kind in entry.pop("anyOf") if kind["type"] != "null")
                 entry.pop("default", None)
+            for ours, theirs in (("ge", "minimum"), ("le", "maximum")):  # pydantic's own words, behind a validator
+                if ours in entry:
+                    entry[theirs] = entry.pop(ours)
             if entry.get("format") == "binary":
                 file = {"format": "binary"} if form else {}
                 entry = {"type": "string", "description": entry.get("description", ""), **file}
