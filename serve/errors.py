@@ -137,7 +137,7 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
     current: BaseException | None = error
     while current is not None:
         yield current
-        current = getattr(current, "cause", None) or (current.__cause__ if isinstance(current.__cause__, Problem) else None)
+        current = getattr(current, "cause", None)
 
 
 def _pointer(field: str) -> str:

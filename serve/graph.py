@@ -47,7 +47,7 @@ class Graph:
 
     async def _ask(self, model: str, method: str, *args: object) -> tuple[Any, bool]:
         response = getattr(self._handles[model], method).remote(*args)
-        task = asyncio.ensure_future(_result(response))
+        task = asyncio.ensure_future(_awaited(response))
         try:
             return await self._unless_failed(model, task)
         finally:
@@ -67,7 +67,7 @@ class Graph:
         try:
             await self._windows.open(stream, self._window)
             events = self._handles[model].options(stream=True).generate.remote(request, stream)
-            first = asyncio.ensure_future(_first(events))
+            first = asyncio.ensure_future(_awaited(anext(events)))
             _, was_ready = await self._unless_failed(model, first)
             meter.phase("queue" if was_ready else "start", time.perf_counter() - asked)
 
@@ -113,9 +113,6 @@ class VideoChunks:
     done_with_one: Callable[[], None]
 
 
-async def _first(events: AsyncIterator[VideoEvent]) -> VideoEvent:
-    return await anext(events)
-
-
-async def _result(response: Awaitable[T]) -> T:
-    return await response
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    """A coroutine of what is merely awaitable: tasks are made of coroutines."""
+    return await awaitable

@@ -120,8 +120,7 @@ class Routes:
 
     def _handler(self, endpoint: Endpoint) -> Handler:
         async def handle(request: Request) -> Response:
-            if self._under_way >= self._config.ingress.max_concurrent_requests:
-                raise busy("too many requests are under way", 10)
+            self._require_room()
             self._under_way += 1
             try:
                 return await self._post(endpoint, request)
@@ -129,6 +128,10 @@ class Routes:
                 self._under_way -= 1
 
         return handle
+
+    def _require_room(self) -> None:
+        if self._under_way >= self._config.ingress.max_concurrent_requests:
+            raise busy("too many requests are under way", 10)
 
     async def _post(self, endpoint: Endpoint, request: Request) -> Response:
         wishes = preferences(request.headers.getlist("prefer"))
@@ -177,8 +180,7 @@ class Routes:
     async def _readyz(self, request: Request) -> Response:
         states = await self._states()
         wanted = request.query_params.get("model")
-        if self._under_way >= self._config.ingress.max_concurrent_requests:
-            raise busy("too many requests are under way", 10)
+        self._require_room()
         if wanted is None:
             return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
         if wanted not in states:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.errors import Problem, problem_of
-from serve.proxy import choose_request_id
+from serve.request_id import choose_request_id, send_with_request_id
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,16 +36,15 @@ class RequestBoundary:
         scope.setdefault("state", {})["request_id"] = request_id
         scope["app"] = self  # makes Starlette's router raise its refusals instead of answering in plain text
         started = False
+        named = send_with_request_id(send, request_id)
 
-        async def send_with_id(message: Message) -> None:
+        async def watched(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
+            started = True
+            await named(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, watched)
         except asyncio.CancelledError:
             logger.info("499 %s %s: the client left (request id %s)", scope["method"], scope["path"], request_id)
             raise

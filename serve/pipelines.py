@@ -92,7 +92,7 @@ class Pipelines:
         request = VideoRequest(
             body.prompt, body.negative_prompt, body.width, body.height, body.frames, body.steps, body.cfg, seed, image
         )
-        fps = Fraction(body.fps).limit_denominator(1001)
+        fps = body.rate
         tally = SwapTally()
         async with self._encoder("image", media_type, fps, meter) as encoder:
             async with self._graph.video(model, request, meter, observe) as video, aclosing(video.chunks) as chunks:

@@ -9,8 +9,6 @@ set where Ray is started, as ``RYLA_MAX_BODY_BYTES`` (the settings' limits.max_b
 """
 
 import os
-import re
-import uuid
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -19,14 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.body_limit import BodyLimit
 from serve.config import Limits
 from serve.errors import Problem
+from serve.request_id import choose_request_id, send_with_request_id
 
 CONTROL_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-def choose_request_id(sent: str | None) -> str:
-    """The id that a request came with, if it is a decent one, else a new one."""
-    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
 
 
 class ProxyBoundary:
@@ -44,15 +37,9 @@ class ProxyBoundary:
             del headers[name]
         headers["x-request-id"] = request_id = choose_request_id(headers.get("x-request-id"))
 
-        async def send_with_one_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                sent = MutableHeaders(scope=message)
-                del sent["x-request-id"]  # the ingress and the proxy have both set it
-                sent["x-request-id"] = request_id
-            await send(message)
-
         try:
-            await self._app(scope, receive, send_with_one_id)
+            # The ingress and the proxy both name the request: one of the two is enough.
+            await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
             await problem.response(request_id)(scope, receive, send)
 

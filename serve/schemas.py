@@ -65,6 +65,11 @@ Number = Annotated[float, BeforeValidator(_number)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
 
 
+def _rate(fps: float) -> Fraction:
+    """The fraction that was meant: the denominators in use go up to 1001."""
+    return Fraction(fps).limit_denominator(1001)
+
+
 class Body(BaseModel):
     """Base of all bodies. Names are ours; ``Schema`` knows what each is called at its endpoint."""
 
@@ -96,6 +101,11 @@ class VideoBody(SwapFields):
     require_face: bool = False
 
     @property
+    def rate(self) -> Fraction:
+        """The wanted rate, exactly as a fraction."""
+        return _rate(self.fps)
+
+    @property
     def frames(self) -> int:
         """Frames that will be made: Wan makes 4k+1, so the number is rounded down to one."""
         return (self.num_frames - 1) // 4 * 4 + 1
@@ -119,7 +129,7 @@ class VideoSwapBody(SwapFields):
     @property
     def rate(self) -> Fraction | None:
         """The wanted rate, exactly as a fraction."""
-        return None if self.fps is None else Fraction(self.fps).limit_denominator(1001)
+        return None if self.fps is None else _rate(self.fps)
 
 
 @dataclass(frozen=True)
