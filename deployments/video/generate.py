@@ -65,6 +65,22 @@ class WanEngine:
         pipeline = self._pipeline(path, sink)
         return self._denoise(pipeline, path, request, self._embed(pipeline, request, sink), sink)
 
+    @property
+    def vae(self) -> Any:
+        """The VAE of all requests."""
+        return self._shared.vae
+
+    @property
+    def image_path(self) -> Path:
+        """The path for requests with a picture; raises ImageNotSupported where there is none."""
+        if self._image is None:
+            raise ImageNotSupported("image", self._no_image)
+        return self._image
+
+    def with_image_path(self, path: Path) -> "WanEngine":
+        """An engine that shares everything but the path for requests with a picture."""
+        return WanEngine(self._shared, self._text, path, self._no_image)
+
     def _path(self, request: VideoRequest) -> Path:
         path = self._text if request.image is None else self._image
         if path is None:
@@ -143,8 +159,7 @@ def _conditions(path: Path, request: VideoRequest) -> dict[str, Any]:
     """What a path's pipeline wants beside the common arguments."""
     picture = None if request.image is None else Image.fromarray(request.image)
     if path.kind is WanVACEPipeline:
-        if picture is None:
-            return {"conditioning_scale": 0.0}  # the control blocks add nothing: exactly the text model
+        assert picture is not None
         # The first frame is given (black in the mask), the others are grey and to be made (white).
         size = (request.width, request.height)
         rest = request.num_frames - 1

@@ -18,6 +18,7 @@ from deployments.video.checkpoints import (
 from deployments.video.device import pick_device, pick_dtype, use_threads
 from deployments.video.generate import Path, WanEngine
 from deployments.video.gguf import load_expert
+from deployments.video.vace import text_model
 
 NO_INPUT = "a text-to-video checkpoint has no input for a picture"
 NO_IMAGE = (
@@ -57,7 +58,7 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
         )
     image = next((path for path in (second, first) if path is not None and path.image), None)
-    return WanEngine(shared, first, image, NO_IMAGE)
+    return WanEngine(shared, _text_path(first), image, NO_IMAGE)
 
 
 def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
@@ -81,6 +82,13 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     scheduler = load_scheduler(folder, settings.flow_shift)
     path = Path(WanImageToVideoPipeline, scheduler, {**experts, "boundary_ratio": boundary}, True)
     return WanEngine(shared, None, path, "send a picture: this model makes videos from pictures only")
+
+
+def _text_path(path: Path) -> Path:
+    """``path`` for requests without a picture: a VACE checkpoint then runs as the text model inside it."""
+    if path.kind is not WanVACEPipeline:
+        return path
+    return Path(WanPipeline, path.scheduler, {"transformer": text_model(path.transformers["transformer"])}, image=False)
 
 
 def _pipeline_kind(transformer: Any) -> Any:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 
-from demo.checkpoints import DemoCheckpoints
 from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.decode_stream import decode_stream, denormalise
@@ -18,6 +17,7 @@ from deployments.video.vae_view import private_view
 from deployments.video.wan import build_wan26
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
 from tests.deployments.conftest import Recorder
+from tests.random_models import RandomCheckpoints
 
 
 def test_the_global_random_state_is_left_alone(wan26: WanEngine, small: VideoRequest, picture: Image) -> None:
@@ -77,7 +77,7 @@ def test_size_and_length_reach_the_latents(wan26: WanEngine, small: VideoRequest
 
 @pytest.mark.parametrize("model", ["text", "a14b"])
 def test_latents_equal_those_of_diffusers_own_pipeline(
-    wan26: WanEngine, wan22: WanEngine, demo: DemoCheckpoints, small: VideoRequest, picture: Image, model: str
+    wan26: WanEngine, wan22: WanEngine, random_models: RandomCheckpoints, small: VideoRequest, picture: Image, model: str
 ) -> None:
     common = {
         "prompt": small.prompt,
@@ -86,7 +86,7 @@ def test_latents_equal_those_of_diffusers_own_pipeline(
         **{"output_type": "latent", "generator": torch.Generator().manual_seed(1)},
     }
     if model == "text":
-        theirs = WanPipeline.from_pretrained(demo.text, local_files_only=True)(**common).frames
+        theirs = WanPipeline.from_pretrained(random_models.text, local_files_only=True)(**common).frames
         ours = wan26.latents(small, Recorder())
     else:
         from PIL import Image as Pillow
@@ -94,7 +94,7 @@ def test_latents_equal_those_of_diffusers_own_pipeline(
         path = wan22._image
         assert path is not None
         pipeline = WanImageToVideoPipeline.from_pretrained(
-            demo.a14b, transformer=path.transformers["transformer"], transformer_2=path.transformers["transformer_2"]
+            random_models.a14b, transformer=path.transformers["transformer"], transformer_2=path.transformers["transformer_2"]
         )
         theirs = pipeline(image=Pillow.fromarray(picture), **common).frames
         ours = wan22.latents(replace(small, image=picture), Recorder())
@@ -163,16 +163,20 @@ def test_cancelled_at_any_event_it_ends_there(wan26: WanEngine, small: VideoRequ
         assert len(sink.events) == stop_at
 
 
-def test_text_checkpoint_refuses_an_image_with_the_remedy(demo: DemoCheckpoints, small: VideoRequest, picture: Image) -> None:
-    engine = build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text)))
+def test_text_checkpoint_refuses_an_image_with_the_remedy(
+    random_models: RandomCheckpoints, small: VideoRequest, picture: Image
+) -> None:
+    engine = build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text)))
     with pytest.raises(ImageNotSupported) as refused:
         engine.generate(replace(small, image=picture), Recorder())
     assert refused.value.field == "image"
     assert "VACE" in refused.value.detail
 
 
-def test_vace_alone_makes_the_text_checkpoints_videos(wan26: WanEngine, demo: DemoCheckpoints, small: VideoRequest) -> None:
-    alone = build_wan26(Wan26Settings(), Wan26Models(text=str(demo.vace)))
+def test_vace_alone_makes_the_text_checkpoints_videos(
+    wan26: WanEngine, random_models: RandomCheckpoints, small: VideoRequest
+) -> None:
+    alone = build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.vace)))
     torch.testing.assert_close(alone.latents(small, Recorder()), wan26.latents(small, Recorder()), rtol=0, atol=1e-6)
 
 
@@ -184,9 +188,9 @@ def test_prompt_over_the_encoders_length_is_refused(wan26: WanEngine, small: Vid
 
 
 def test_flow_shift_comes_from_the_folder_and_can_be_overridden(
-    wan26: WanEngine, demo: DemoCheckpoints, small: VideoRequest
+    wan26: WanEngine, random_models: RandomCheckpoints, small: VideoRequest
 ) -> None:
     assert wan26._text is not None
     assert wan26._text.scheduler.config.flow_shift == 8.0
-    other = build_wan26(Wan26Settings(flow_shift=3.0), Wan26Models(text=str(demo.text)))
+    other = build_wan26(Wan26Settings(flow_shift=3.0), Wan26Models(text=str(random_models.text)))
     assert not torch.equal(other.latents(small, Recorder()), wan26.latents(small, Recorder()))
