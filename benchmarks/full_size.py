@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from demo.checkpoints import make_scheduler, make_tokenizer
+from demo.checkpoints import demo_checkpoints
+from demo.training.pack import make_scheduler
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.wan import build_wan26
 from deployments.wire import FrameChunk, Progress, VideoRequest
@@ -52,7 +53,8 @@ def write(folder: Path) -> None:
         parts = {"transformer": WanTransformer3DModel(**TRANSFORMER), "text_encoder": UMT5EncoderModel(config)}
         torch.set_default_dtype(torch.float32)
         parts["vae"] = AutoencoderKLWan()
-    WanPipeline(tokenizer=make_tokenizer(), scheduler=make_scheduler(8.0), **parts).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(demo_checkpoints().vace / "tokenizer")
+    WanPipeline(tokenizer=tokenizer, scheduler=make_scheduler(8.0), **parts).save_pretrained(folder)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Writes a Wan transformer as a GGUF file in the original Wan key layout, quantised to Q8_0 or Q5_K.
+"""Writes a Wan transformer as a GGUF file in the original Wan key layout, quantised to Q8_0 or Q5_K, or not (F32).
 
 The `gguf` package cannot quantise K types, so Q5_K is ours: affine, one scale and one minimum per 32 weights, in the block
 layout of ggml's ``block_q5_K``; `gguf.quants.dequantize` reads it back.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Quantization = Literal["Q8_0", "Q5_K"]
+Quantization = Literal["F32", "Q8_0", "Q5_K"]
 
 # From diffusers' names to those of the original release; the longer patterns first.
 _ORIGINAL_NAMES = (

@@ -8,7 +8,7 @@ from deployments.video_deployment import OPTIONS, VideoDeployment
 
 @serve.deployment(name="Wan22GGUF", **OPTIONS)
 class Wan22GGUF(VideoDeployment):
-    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's, made on first use."""
+    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's."""
 
     def __init__(self, settings: Wan22Settings, models: Wan22Models | None) -> None:
         from deployments.video.wan import build_wan22  # torch: not where the graph is built
@@ -17,7 +17,7 @@ class Wan22GGUF(VideoDeployment):
 
 
 def _demo_models() -> Wan22Models:
-    from demo.checkpoints import ensure_checkpoints
+    from demo.checkpoints import demo_checkpoints
 
-    made = ensure_checkpoints()
+    made = demo_checkpoints()
     return Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)

@@ -8,7 +8,7 @@ from deployments.video_deployment import OPTIONS, VideoDeployment
 
 @serve.deployment(name="Wan26", **OPTIONS)
 class Wan26(VideoDeployment):
-    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's, made on first use."""
+    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's."""
 
     def __init__(self, settings: Wan26Settings, models: Wan26Models | None) -> None:
         from deployments.video.wan import build_wan26  # torch: not where the graph is built
@@ -17,7 +17,6 @@ class Wan26(VideoDeployment):
 
 
 def _demo_models() -> Wan26Models:
-    from demo.checkpoints import ensure_checkpoints
+    from demo.checkpoints import demo_checkpoints
 
-    made = ensure_checkpoints()
-    return Wan26Models(text=str(made.text), image=str(made.vace))
+    return Wan26Models(text=str(demo_checkpoints().vace))  # one VACE model for both paths

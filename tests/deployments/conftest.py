@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from demo.checkpoints import DemoCheckpoints, ensure_checkpoints
 from deployments.errors import Cancelled
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.generate import WanEngine
 from deployments.video.wan import build_wan22, build_wan26
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
+from tests.random_models import RandomCheckpoints, write_checkpoints
 
 
 class Recorder:
@@ -32,19 +32,22 @@ class Recorder:
 
 
 @pytest.fixture(scope="session")
-def demo() -> DemoCheckpoints:
-    return ensure_checkpoints()
+def random_models(tmp_path_factory: pytest.TempPathFactory) -> RandomCheckpoints:
+    made = RandomCheckpoints(tmp_path_factory.mktemp("random-models"))
+    write_checkpoints(made)
+    return made
 
 
 @pytest.fixture(scope="session")
-def wan26(demo: DemoCheckpoints) -> WanEngine:
-    return build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(demo.vace)))
+def wan26(random_models: RandomCheckpoints) -> WanEngine:
+    return build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(random_models.vace)))
 
 
 @pytest.fixture(scope="session")
-def wan22(demo: DemoCheckpoints) -> WanEngine:
+def wan22(random_models: RandomCheckpoints) -> WanEngine:
     return build_wan22(
-        Wan22Settings(), Wan22Models(folder=str(demo.a14b), high_noise=demo.high_noise, low_noise=demo.low_noise)
+        Wan22Settings(),
+        Wan22Models(folder=str(random_models.a14b), high_noise=random_models.high_noise, low_noise=random_models.low_noise),
     )
 
 

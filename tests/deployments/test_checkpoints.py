@@ -13,13 +13,14 @@ import torch
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from safetensors.torch import load_file, save_file
 
-from demo.checkpoints import TRANSFORMER, DemoCheckpoints, make_scheduler
 from demo.gguf_file import original_name, quantize_q5_k, write_wan_gguf
+from demo.training.pack import make_scheduler
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.wan import build_wan22, build_wan26
 from deployments.wire import VideoRequest
 from tests.deployments.conftest import Recorder
+from tests.random_models import TRANSFORMER, RandomCheckpoints
 
 
 def copy_of(folder: Path, to: Path) -> Path:
@@ -57,9 +58,9 @@ FAULTS: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_tensor_that_does_not_fit_is_named(demo: DemoCheckpoints, tmp_path: Path, fault: str) -> None:
+def test_a_tensor_that_does_not_fit_is_named(random_models: RandomCheckpoints, tmp_path: Path, fault: str) -> None:
     part, change, says = FAULTS[fault]
-    folder = copy_of(demo.text, tmp_path)
+    folder = copy_of(random_models.text, tmp_path)
     (weights,) = (folder / part).glob("*.safetensors")
     change_weights(weights, change)
     with pytest.raises(CheckpointRefused) as refused:
@@ -68,8 +69,8 @@ def test_a_tensor_that_does_not_fit_is_named(demo: DemoCheckpoints, tmp_path: Pa
     assert part in str(refused.value)
 
 
-def test_a_truncated_file_and_a_missing_shard_are_named(demo: DemoCheckpoints, tmp_path: Path) -> None:
-    folder = copy_of(demo.text, tmp_path)
+def test_a_truncated_file_and_a_missing_shard_are_named(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    folder = copy_of(random_models.text, tmp_path)
     (weights,) = (folder / "transformer").glob("*.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
@@ -82,40 +83,40 @@ def test_a_truncated_file_and_a_missing_shard_are_named(demo: DemoCheckpoints, t
         load(folder)
 
 
-def test_a_path_that_is_not_there_is_not_fetched(demo: DemoCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_not_there_is_not_fetched(random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up a host"))
     with pytest.raises(CheckpointRefused, match="allow_hub"):
         build_wan26(Wan26Settings(), Wan26Models(text="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"))
 
 
-def test_wrong_architectures_are_refused(demo: DemoCheckpoints, tmp_path: Path) -> None:
+def test_wrong_architectures_are_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
     with pytest.raises(CheckpointRefused, match=r"no \*\.safetensors file"):
-        load(demo.a14b)
-    folder = copy_of(demo.text, tmp_path)
+        load(random_models.a14b)
+    folder = copy_of(random_models.text, tmp_path)
     config = json.loads((folder / "transformer" / "config.json").read_text())
     (folder / "transformer" / "config.json").write_text(json.dumps({**config, "_class_name": "FluxTransformer2DModel"}))
     with pytest.raises(CheckpointRefused, match="FluxTransformer2DModel"):
         load(folder)
-    other = copy_of(demo.vace, tmp_path)
+    other = copy_of(random_models.vace, tmp_path)
     vae = json.loads((other / "vae" / "config.json").read_text())
     (other / "vae" / "config.json").write_text(json.dumps({**vae, "latents_mean": [0.0] * 16}))
     with pytest.raises(CheckpointRefused, match="latents_mean"):
-        build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(other)))
+        build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(other)))
 
 
-def test_loading_opens_no_socket(demo: DemoCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_opens_no_socket(random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("a socket was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(demo.vace)))
-    build_wan22(Wan22Settings(), _experts(demo, demo.high_noise, demo.low_noise))
+    build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(random_models.vace)))
+    build_wan22(Wan22Settings(), _experts(random_models, random_models.high_noise, random_models.low_noise))
 
 
-def _experts(demo: DemoCheckpoints, high: Path, low: Path) -> Wan22Models:
-    return Wan22Models(folder=str(demo.a14b), high_noise=high, low_noise=low)
+def _experts(random_models: RandomCheckpoints, high: Path, low: Path) -> Wan22Models:
+    return Wan22Models(folder=str(random_models.a14b), high_noise=high, low_noise=low)
 
 
 def test_original_names_are_those_that_diffusers_reads() -> None:
@@ -131,7 +132,7 @@ def test_original_names_are_those_that_diffusers_reads() -> None:
 
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q5_K"])
 def test_gguf_quantisation_keeps_the_latents(
-    demo: DemoCheckpoints, tmp_path: Path, quantization: str, small: VideoRequest, picture: Any
+    random_models: RandomCheckpoints, tmp_path: Path, quantization: str, small: VideoRequest, picture: Any
 ) -> None:
     """Against float32 GGUF-free weights: the signal is well over the noise, and Q8_0 is better than Q5_K."""
     from dataclasses import replace
@@ -151,7 +152,7 @@ def test_gguf_quantisation_keeps_the_latents(
         kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
         assert kinds["blocks.0.self_attn.q.weight"] == quantization
         assert kinds["patch_embedding.weight"] == "F32"
-    engine = build_wan22(Wan22Settings(), _experts(demo, *paths))
+    engine = build_wan22(Wan22Settings(), _experts(random_models, *paths))
     request = replace(small, image=picture)
     quantised = engine.latents(request, Recorder())
     assert engine._image is not None
@@ -174,12 +175,12 @@ def test_q5_k_blocks_are_read_back_by_the_gguf_package() -> None:
         quantize_q5_k(weights[:, :100])
 
 
-def test_gguf_that_does_not_fit_is_refused(demo: DemoCheckpoints, tmp_path: Path) -> None:
-    good = demo.high_noise
+def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    good = random_models.high_noise
 
     def refused(high: Path, low: Path) -> str:
         with pytest.raises(CheckpointRefused) as refusal:
-            build_wan22(Wan22Settings(), _experts(demo, high, low))
+            build_wan22(Wan22Settings(), _experts(random_models, high, low))
         return str(refusal.value)
 
     assert "named as both experts" in refused(good, good)
@@ -206,8 +207,8 @@ def test_gguf_that_does_not_fit_is_refused(demo: DemoCheckpoints, tmp_path: Path
     assert "missing tensor `blocks.2.ffn.net.2.bias`" in refused(missing, good)
 
 
-def test_a_scheduler_that_is_not_for_flow_is_refused(demo: DemoCheckpoints, tmp_path: Path) -> None:
-    folder = copy_of(demo.text, tmp_path)
+def test_a_scheduler_that_is_not_for_flow_is_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    folder = copy_of(random_models.text, tmp_path)
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_flow_sigmas": False}))
     with pytest.raises(CheckpointRefused, match="use_flow_sigmas"):
@@ -215,12 +216,12 @@ def test_a_scheduler_that_is_not_for_flow_is_refused(demo: DemoCheckpoints, tmp_
     assert make_scheduler(5.0).config.prediction_type == "flow_prediction"
 
 
-def image_folder(demo: DemoCheckpoints, to: Path, *, clip: bool) -> Path:
+def image_folder(random_models: RandomCheckpoints, to: Path, *, clip: bool) -> Path:
     """A Wan 2.1 image-to-video folder, 36 channels, with or without an image encoder."""
     from diffusers import WanTransformer3DModel
     from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-    folder = copy_of(demo.text, to)
+    folder = copy_of(random_models.text, to)
     shutil.rmtree(folder / "transformer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -237,12 +238,12 @@ def image_folder(demo: DemoCheckpoints, to: Path, *, clip: bool) -> Path:
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_a_36_channel_checkpoint_is_wan26s_image_path(
-    demo: DemoCheckpoints, tmp_path: Path, small: VideoRequest, picture: Any, clip: bool
+    random_models: RandomCheckpoints, tmp_path: Path, small: VideoRequest, picture: Any, clip: bool
 ) -> None:
     from dataclasses import replace
 
-    folder = image_folder(demo, tmp_path, clip=clip)
-    engine = build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+    folder = image_folder(random_models, tmp_path, clip=clip)
+    engine = build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(folder)))
     one, other = (engine.latents(replace(small, image=p), Recorder()) for p in (picture, 255 - picture))
     assert one.shape == (1, 16, 2, 8, 8)
     assert not torch.equal(one, other)
@@ -252,13 +253,13 @@ def test_a_36_channel_checkpoint_is_wan26s_image_path(
         name = next(n for n in load_file(weights) if n.endswith("mlp.fc1.weight"))
         change_weights(weights, lambda tensors: tensors.pop(name))
         with pytest.raises(CheckpointRefused, match="missing tensor"):
-            build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+            build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(folder)))
 
 
-def test_a_text_checkpoint_configured_for_images_is_refused(demo: DemoCheckpoints, tmp_path: Path) -> None:
-    folder = copy_of(demo.text, tmp_path)
+def test_a_text_checkpoint_configured_for_images_is_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    folder = copy_of(random_models.text, tmp_path)
     with pytest.raises(CheckpointRefused, match="no input for a picture"):
-        build_wan26(Wan26Settings(), Wan26Models(text=str(demo.text), image=str(folder)))
+        build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(folder)))
 
 
 def test_a_gpu_that_torch_does_not_see_is_not_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,11 +273,11 @@ def test_a_gpu_that_torch_does_not_see_is_not_replaced_by_the_cpu(monkeypatch: p
         pick_device(Wan26Settings())
 
 
-def test_a_bf16_norm_in_a_gguf_is_named(demo: DemoCheckpoints, tmp_path: Path) -> None:
+def test_a_bf16_norm_in_a_gguf_is_named(random_models: RandomCheckpoints, tmp_path: Path) -> None:
     path = tmp_path / "bf16.gguf"
     writer = gguf.GGUFWriter(path, arch="wan")
     writer.add_tensor("blocks.0.norm3.bias", np.zeros(8, np.uint16), raw_dtype=gguf.GGMLQuantizationType.BF16)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
     with pytest.raises(CheckpointRefused, match=r"norm3\.bias.*BF16"):
-        build_wan22(Wan22Settings(), _experts(demo, path, demo.low_noise))
+        build_wan22(Wan22Settings(), _experts(random_models, path, random_models.low_noise))

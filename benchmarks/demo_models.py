@@ -1,0 +1,368 @@
+"""`python -m benchmarks.demo_models`: what the demo's models can, on things that training never saw, beside random weights.
+
+Every figure is judged from pixels (benchmarks/judge.py) or against the picture that the prompt asks for, drawn by the code that
+drew the training data. `--share 0.1` asks a tenth of the questions; `--states FOLDER` (of `demo.train`) adds GGUF against float32.
+"""
+
+import argparse
+import dataclasses
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.judge import Frames, Seen, judge
+from demo.checkpoints import DemoCheckpoints, demo_checkpoints
+from demo.face_models import ensure_face_models
+from demo.training.pictures import draw
+from demo.training.scenes import (
+    COLORS,
+    HELD_OUT_VARIANT,
+    PORTRAITS,
+    USUAL_SIZE,
+    Scene,
+    caption,
+    draw_camera,
+    draw_shape,
+    grounds_for,
+    held_out_combinations,
+)
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.generate import WanEngine
+from deployments.video.wan import build_wan22, build_wan26
+from deployments.wire import FrameChunk, Image, Progress, VideoRequest
+
+FRAMES, SIDE, STEPS, CFG = 17, 128, 12, 3.0
+
+
+class Collected:
+    """A sink that keeps the frames."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Frames] = []
+
+    def progress(self, progress: Progress) -> None:
+        """See Sink."""
+
+    def ready(self) -> None:
+        """See Sink."""
+
+    def chunk(self, chunk: FrameChunk) -> None:
+        """See Sink."""
+        self.chunks.append(chunk.frames)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Both engines over one folder of models."""
+
+    wan26: WanEngine
+    wan22: WanEngine
+    checkpoints: DemoCheckpoints
+
+
+def load(made: DemoCheckpoints) -> Demo:
+    """As the replicas load them."""
+    experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
+    return Demo(build_wan26(Wan26Settings(), Wan26Models(text=str(made.vace))), build_wan22(Wan22Settings(), experts), made)
+
+
+def make(
+    engine: WanEngine, prompt: str, *, seed: int, cfg: float = CFG, image: Image | None = None, negative: str = ""
+) -> Frames:
+    """One video, uint8 ``[17, 128, 128, 3]``."""
+    sink = Collected()
+    engine.generate(VideoRequest(prompt, negative, SIDE, SIDE, FRAMES, STEPS, cfg, seed, image=image), sink)
+    return np.concatenate(sink.chunks)
+
+
+def picture_of(scene: Scene) -> Frames:
+    """The true clip of a scene, uint8 ``[17, 128, 128, 3]``."""
+    clip = draw([scene], FRAMES, SIDE, SIDE)[0].permute(1, 2, 3, 0)
+    return ((clip.numpy() + 1) * 127.5).round().astype(np.uint8)
+
+
+def psnr(one: Frames, other: Frames) -> float:
+    """dB."""
+    return float(10 * np.log10(255**2 / max(1e-9, np.square(one.astype(np.float64) - other).mean())))
+
+
+# What is asked.
+
+
+def shape_scenes(count: int) -> list[Scene]:
+    """Combinations of colour, shape and motion that training never sees, each once before any comes twice."""
+    lot = random.Random(2)
+    combinations = held_out_combinations()
+    lot.shuffle(combinations)
+    return [
+        Scene(shape, motion, color=color, ground=lot.choice(grounds_for(color)))
+        for color, shape, motion in (combinations * (1 + count // len(combinations)))[:count]
+    ]
+
+
+def image_scenes(count: int) -> list[Scene]:
+    """Pictures held out of training, half of them shapes, all of which move at the usual speed."""
+    lot = random.Random(3)
+    scenes: list[Scene] = []
+    for number in range(count):
+        while True:
+            subject = (*PORTRAITS, "cat", "rocket", "collage")[number // 2 % 5]
+            drawn = draw_shape(lot, held_out=True) if number % 2 == 0 else draw_camera(lot, subject, HELD_OUT_VARIANT)
+            if drawn.motion != "still":
+                break
+        scenes.append(dataclasses.replace(drawn, speed=1.0, size=USUAL_SIZE))
+    return scenes
+
+
+# How it is answered: each yields (figure, bar, how it is judged, value).
+
+Row = tuple[str, str, str, str]
+
+
+def obedience(demo: Demo, share: float) -> Iterator[Row]:
+    """Colour, shape and motion of held-out prompts."""
+    lot = random.Random(4)
+    scenes = shape_scenes(_some(60, share))
+    prompts = [caption(scene, lot) for scene in scenes]
+    prompts = [_full(scene) if scene.color not in prompt else prompt for scene, prompt in zip(scenes, prompts, strict=True)]
+    asked = [(s, p, seed) for s, p in zip(scenes, prompts, strict=True) for seed in (1, 2)]
+    seen = [judge(make(demo.wan26, prompt, seed=seed)) for _, prompt, seed in asked]
+    rights = _rights([scene for scene, _, _ in asked], seen)
+    for name, word, bar in (("color", "colour", ">= 95 %"), ("shape", "shape", ">= 85 %"), ("motion", "motion", ">= 85 %")):
+        yield f"{len(scenes)} held-out prompts, 2 seeds, cfg {CFG:g}: {word} right", bar, "judge", _percent(rights[name])
+    few = list(zip(scenes, prompts, strict=True))[: _some(30, share)]
+    for cfg in (1.0, 3.0, 5.0, 6.0):
+        rights = _rights([s for s, _ in few], [judge(make(demo.wan26, p, seed=3, cfg=cfg)) for _, p in few])
+        text = " / ".join(_percent(rights[name]) for name in ("color", "shape", "motion"))
+        yield f"{len(few)} of them at cfg {cfg:g}: colour / shape / motion", ">= 80 % of the best", "judge", text
+
+
+def guidance(demo: Demo, share: float) -> Iterator[Row]:
+    """Seeds and negative prompts."""
+    prompt = "a star moves to the left on a black background"
+    one, other = make(demo.wan26, prompt, seed=1), make(demo.wan26, prompt, seed=2)
+    yield "two seeds differ by", "shown", "PSNR of one to the other", f"{psnr(one, other):.1f} dB"
+    color = judge(one).color or "white"
+    avoided = make(demo.wan26, prompt, seed=1, negative=f"a {color} star")
+    now = judge(avoided).color
+    yield f"negative prompt `a {color} star` where it was {color}", "another", "judge", str(now)
+
+
+def images(demo: Demo, share: float) -> Iterator[Row]:
+    """Image-to-video: the first frame, and the motion."""
+    scenes = image_scenes(_some(40, share))
+    lot = random.Random(5)
+    for name, engine in (("Wan26", demo.wan26), ("Wan22GGUF", demo.wan22)):
+        firsts, moved = [], 0
+        for scene in scenes:
+            truth = picture_of(scene)
+            made = make(engine, caption(scene, lot), seed=1, image=truth[0])
+            firsts.append(psnr(made[0], truth[0]))
+            still = np.broadcast_to(truth[:1], truth[1:8].shape)
+            moved += psnr(made[1:8], truth[1:8]) > psnr(made[1:8], np.asarray(still))
+        first = f"{np.mean(firsts):.1f} dB (least {min(firsts):.1f})"
+        yield f"{name}, {len(scenes)} held-out pictures: first frame", ">= 25 dB", "PSNR to the picture", first
+        share_moved = _percent(moved / len(scenes))
+        yield (
+            f"{name}: frames 2 to 8 move as asked",
+            ">= 85 %",
+            "PSNR to the moved picture over that to the still one",
+            share_moved,
+        )
+
+
+def experts(demo: Demo, share: float) -> Iterator[Row]:
+    """Both experts against one alone, and against the two swapped."""
+    path = demo.wan22.image_path
+    high, low = path.transformers["transformer"], path.transformers["transformer_2"]
+    scenes = image_scenes(_some(16, share))
+    lot = random.Random(6)
+    prompts = [caption(scene, lot) for scene in scenes]
+    for name, first, second in (
+        ("both", high, low),
+        ("the high-noise one alone", high, high),
+        ("the low-noise one alone", low, low),
+        ("swapped", low, high),
+    ):
+        parts = {**path.transformers, "transformer": first, "transformer_2": second}
+        engine = demo.wan22.with_image_path(dataclasses.replace(path, transformers=parts))
+        scores = []
+        for scene, prompt in zip(scenes, prompts, strict=True):
+            truth = picture_of(scene)
+            scores.append(psnr(make(engine, prompt, seed=1, image=truth[0]), truth))
+        yield (
+            f"experts, {name}: {len(scenes)} videos",
+            "both is best",
+            "mean PSNR to the true clip",
+            f"{np.mean(scores):.2f} dB",
+        )
+
+
+def portraits(demo: Demo, share: float) -> Iterator[Row]:
+    """Whether a face is there."""
+    models = ensure_face_models()
+    analyser = OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+    lot = random.Random(7)
+    scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_some(12, share))]
+    ways: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
+        ("prompts", lambda scene, prompt, seed: make(demo.wan26, prompt, seed=seed)),
+        ("pictures, Wan26", lambda scene, prompt, seed: make(demo.wan26, prompt, seed=seed, image=picture_of(scene)[0])),
+        ("pictures, Wan22GGUF", lambda scene, prompt, seed: make(demo.wan22, prompt, seed=seed, image=picture_of(scene)[0])),
+    )
+    for name, way in ways:
+        found = []
+        for seed, scene in enumerate(scenes):
+            prompt = f"a portrait of an {scene.subject}, the camera zooms in"
+            found += [bool(analyser.faces(np.ascontiguousarray(frame))) for frame in way(scene, prompt, seed)]
+        yield f"portrait {name}: frames with a face", ">= 90 %", "YuNet", _percent(float(np.mean(found)))
+
+
+def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
+    """The VAE alone."""
+    models = ensure_face_models()
+    analyser = OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+    lot = random.Random(8)
+    count = _some(20, share)
+    sets = {
+        "held-out shapes": [draw_shape(lot, held_out=True) for _ in range(count)],
+        "moving portraits": [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(count)],
+        "another photograph, panned": [Scene("coffee", motion, variant=HELD_OUT_VARIANT + 1) for motion in ("left", "down")],
+    }
+    bars = {"held-out shapes": ">= 32 dB", "moving portraits": ">= 27 dB", "another photograph, panned": "printed"}
+    alike: list[bool] = []
+    for name, scenes in sets.items():
+        scores = []
+        for scene in scenes:
+            truth = picture_of(scene)
+            made = reconstruct(demo, truth)
+            scores.append(psnr(made, truth))
+            if name == "moving portraits":
+                alike += list(_alike(analyser, truth, made))
+        value = f"{np.mean(scores):.1f} dB (least {min(scores):.1f})"
+        yield f"VAE, {len(scenes)} {name}", bars[name], "mean PSNR", value
+    yield "identity through the VAE: frames alike", ">= 90 %", "SFace cosine >= 0.5", _percent(float(np.mean(alike)))
+
+
+def reconstruct(demo: Demo, clip: Frames) -> Frames:
+    """``clip`` through the VAE and back."""
+    vae = demo.wan26.vae
+    pixels = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        made = vae.decode(vae.encode(pixels).latent_dist.mode(), return_dict=False)[0]
+    return np.asarray(((made[0].permute(1, 2, 3, 0).numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
+
+
+def _alike(analyser: OpenCVAnalyser, truth: Frames, made: Frames) -> Iterator[bool]:
+    for one, other in zip(truth, made, strict=True):
+        before, after = analyser.faces(np.ascontiguousarray(one)), analyser.faces(np.ascontiguousarray(other))
+        if before:
+            yield bool(after) and float(before[0].embedding @ after[0].embedding) >= 0.5
+
+
+def quantisation(demo: Demo, states: Path | None) -> Iterator[Row]:
+    """GGUF files of other precisions against one another."""
+    from benchmarks.requantise import engines
+
+    scenes = image_scenes(4)
+    with tempfile.TemporaryDirectory() as folder:
+        made = engines(demo.checkpoints, Path(folder), states)
+        exact = made.pop("float32", None)
+        name, reference = ("Q8_0", made.pop("Q8_0")) if exact is None else ("float32", exact)
+        for kind, engine in made.items():
+            scores = []
+            for scene in scenes:
+                picture = picture_of(scene)[0]
+                prompt = _full(scene) if scene.is_shape else "zoom in"
+                one, other = (make(e, prompt, seed=1, image=picture) for e in (reference, engine))
+                scores.append(psnr(one, other))
+            bar = ">= 35 dB" if kind == "Q8_0" else "printed"
+            yield f"{kind} against {name}, {len(scenes)} videos", bar, "PSNR, same seeds", f"{np.mean(scores):.1f} dB"
+
+
+def speed() -> Iterator[Row]:
+    """Through the service: HTTP, Ray, encoding."""
+    from serve.cli import find_preset, running
+    from serve.samples import payload
+
+    with running(find_preset("demo")) as client:
+        for name, bar in (("wan2.6", "<= 10 s"), ("wan2.6-i2v", "<= 10 s"), ("wan22-i2v", "<= 10 s")):
+            yield f"/{name}, 128x128x17, 12 steps", bar, "median of 3 calls", _median(client, name, payload(name))
+        for name in ("wan2.6-i2v-faceswap", "wan22-i2v-faceswap"):
+            yield f"/{name}, the same size", "<= 15 s", "median of 3 calls", _median(client, name, payload(name))
+
+
+def _median(client: Any, name: str, body: dict[str, Any]) -> str:
+    client.call(name, body)
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        client.call(name, body)
+        seconds.append(time.perf_counter() - begun)
+    return f"{sorted(seconds)[1]:.1f} s"
+
+
+def _some(count: int, share: float) -> int:
+    return max(2, round(count * share))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _full(scene: Scene) -> str:
+    moves = {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}
+    article = "an" if scene.color[0] in "aeiou" else "a"
+    return f"{article} {scene.color} {scene.subject} {moves.get(scene.motion, f'moves {scene.motion}')}"
+
+
+def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
+    assert all(scene.color in COLORS for scene in scenes)
+    pairs = list(zip(scenes, seen, strict=True))
+    return {
+        "color": float(np.mean([s.color == j.color for s, j in pairs])),
+        "shape": float(np.mean([s.subject == j.shape for s, j in pairs])),
+        "motion": float(np.mean([s.motion == j.motion for s, j in pairs])),
+    }
+
+
+def main() -> None:
+    """Prints the table."""
+    from tests.random_models import RandomCheckpoints, write_checkpoints
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", type=float, default=1.0, help="of the questions that are asked")
+    parser.add_argument("--states", type=Path, help="folder of demo.train")
+    parser.add_argument("--no-service", action="store_true", help="leave out the times through the service")
+    options = parser.parse_args()
+    console = Console(width=180)
+    table = Table("figure", "bar", "judged by", "demo's models", "random weights")
+    trained = load(demo_checkpoints())
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoints(RandomCheckpoints(Path(folder)))
+        noise = load(RandomCheckpoints(Path(folder)))
+    for ask in (obedience, guidance, images, experts, portraits, reconstruction):
+        begun = time.perf_counter()
+        by_chance = {row[2] + str(i): row[3] for i, row in enumerate(ask(noise, min(options.share, 0.1)))}
+        for i, row in enumerate(ask(trained, options.share)):
+            table.add_row(*row, by_chance.get(row[2] + str(i), ""))
+        console.print(f"{ask.__name__}: {time.perf_counter() - begun:.0f} s")
+    for row in quantisation(trained, options.states):
+        table.add_row(*row, "")
+    if not options.no_service:
+        for row in speed():
+            table.add_row(*row, "")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

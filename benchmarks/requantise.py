@@ -1,0 +1,60 @@
+"""Wan22GGUF's engine over the demo's experts in other precisions."""
+
+from pathlib import Path
+
+import gguf
+import torch
+from diffusers import WanTransformer3DModel
+
+from demo.checkpoints import DemoCheckpoints
+from demo.gguf_file import Quantization, original_name, write_wan_gguf
+from demo.training.run import load_average
+from demo.training.text import make_text_encoder
+from demo.training.transformers import CONFIG
+from deployments.settings import Wan22Models, Wan22Settings
+from deployments.video.generate import WanEngine
+from deployments.video.wan import build_wan22
+
+State = dict[str, torch.Tensor]
+
+
+def engines(made: DemoCheckpoints, folder: Path, states: Path | None) -> dict[str, WanEngine]:
+    """Engines by precision: `Q8_0` as shipped and `Q5_K` from it; with the training's states `float32`, and `Q5_K` from that."""
+    shipped = {"high": made.high_noise, "low": made.low_noise}
+    masters = {
+        name: stored_state(path) if states is None else trained_state(states / f"{name}.pt") for name, path in shipped.items()
+    }
+    kinds: dict[str, Quantization] = {"Q5_K": "Q5_K"}
+    if states is not None:
+        kinds["float32"] = "F32"
+    found = {"Q8_0": build_wan22(Wan22Settings(), _models(made, shipped))}
+    for kind, quantization in kinds.items():
+        files = {name: folder / f"{name}-{kind}.gguf" for name in shipped}
+        for name, file in files.items():
+            write_wan_gguf(file, masters[name], quantization, file.stem)
+        found[kind] = build_wan22(Wan22Settings(), _models(made, files))
+    return found
+
+
+def stored_state(path: Path) -> State:
+    """The tensors of a GGUF file, float32, under diffusers' names."""
+    with torch.device("meta"):
+        names = list(WanTransformer3DModel(**CONFIG, in_channels=36).state_dict())
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    state: State = {}
+    for name in names:
+        tensor = tensors[original_name(name)]
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        state[name] = torch.from_numpy(values.copy()).reshape([int(n) for n in reversed(tensor.shape)])
+    return state
+
+
+def trained_state(path: Path) -> State:
+    """The averaged weights of a training stage."""
+    model = WanTransformer3DModel(**CONFIG, in_channels=36)
+    load_average(path, {"transformer": model, "text_encoder": make_text_encoder()})
+    return dict(model.state_dict())
+
+
+def _models(made: DemoCheckpoints, files: dict[str, Path]) -> Wan22Models:
+    return Wan22Models(folder=str(made.a14b), high_noise=files["high"], low_noise=files["low"])

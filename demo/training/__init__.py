@@ -1,0 +1,1 @@
+"""How the demo's models are trained: scenes, their pictures, and the stages of `python -m demo.train`."""

@@ -1,0 +1,55 @@
+"""One GPU or several: how the processes of `torchrun` share a training step. Alone, nothing of this does anything."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Ranks:
+    """The processes that train together; each works on its own slice of a batch."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        if cuda:
+            torch.cuda.set_device(self.device)
+        if self.count > 1:
+            dist.init_process_group("nccl" if cuda else "gloo")
+
+    def average(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Gradients become their mean over all processes."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients]) / self.count
+        dist.all_reduce(flat)
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(value)
+        return bool(value.item() > 0)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """``tensor`` of all processes, joined along the first dimension."""
+        if self.count == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def close(self) -> None:
+        """Ends the group."""
+        if self.count > 1:
+            dist.destroy_process_group()

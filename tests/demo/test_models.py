@@ -1,0 +1,99 @@
+"""The shipped models: a sample of what `python -m benchmarks.demo_models` asks them, and the files that they are."""
+
+import random
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from benchmarks.demo_models import Demo, image_scenes, load, make, picture_of, portraits, psnr, reconstruction, shape_scenes
+from benchmarks.judge import judge
+from demo.checkpoints import demo_checkpoints
+from demo.training.scenes import Scene, caption
+from tests.random_models import RandomCheckpoints, write_checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained() -> Demo:
+    return load(demo_checkpoints())
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    made = RandomCheckpoints(tmp_path_factory.mktemp("untrained"))
+    write_checkpoints(made)
+    return load(made)
+
+
+def ask(scene: Scene) -> str:
+    return f"a {scene.color} {scene.subject} " + {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}.get(
+        scene.motion, f"moves {scene.motion}"
+    )
+
+
+@pytest.mark.parametrize("cfg", [3.0, 6.0])
+def test_prompts_that_training_never_saw_are_obeyed(trained: Demo, cfg: float) -> None:
+    scenes = shape_scenes(8)
+    seen = [judge(make(trained.wan26, ask(scene), seed=seed, cfg=cfg)) for seed, scene in enumerate(scenes)]
+    right = {
+        "color": sum(s.color == j.color for s, j in zip(scenes, seen, strict=True)),
+        "shape": sum(s.subject == j.shape for s, j in zip(scenes, seen, strict=True)),
+        "motion": sum(s.motion == j.motion for s, j in zip(scenes, seen, strict=True)),
+    }
+    assert right["color"] >= 7, (right, seen)
+    assert right["motion"] >= 6, (right, seen)
+    assert right["shape"] >= 5, (right, seen)
+
+
+def test_random_weights_obey_nothing(untrained: Demo) -> None:
+    scenes = shape_scenes(4)
+    seen = [judge(make(untrained.wan26, ask(scene), seed=1)) for scene in scenes]
+    whole = [(s.color, s.subject, s.motion) == (j.color, j.shape, j.motion) for s, j in zip(scenes, seen, strict=True)]
+    assert not any(whole)
+    truth = picture_of(image_scenes(1)[0])
+    assert psnr(make(untrained.wan26, "zoom in", seed=1, image=truth[0])[0], truth[0]) < 20
+
+
+@pytest.mark.parametrize("model", ["wan26", "wan22"])
+def test_a_picture_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str) -> None:
+    lot = random.Random(9)
+    scenes = image_scenes(6)
+    engine = getattr(trained, model)
+    moved = 0
+    for scene in scenes:
+        truth = picture_of(scene)
+        made = make(engine, caption(scene, lot), seed=1, image=truth[0])
+        assert psnr(made[0], truth[0]) >= 25, scene
+        still = np.repeat(truth[:1], 7, axis=0)
+        moved += psnr(made[1:8], truth[1:8]) > psnr(made[1:8], still)
+    assert moved >= 5
+
+
+def test_a_negative_prompt_and_a_seed_change_the_picture(trained: Demo) -> None:
+    prompt = "a star moves to the left on a black background"
+    one, other = make(trained.wan26, prompt, seed=1), make(trained.wan26, prompt, seed=2)
+    assert psnr(one, other) < 25
+    color = judge(one).color
+    assert judge(make(trained.wan26, prompt, seed=1, negative=f"a {color} star")).color != color
+
+
+def test_portraits_have_faces_and_keep_their_identity_in_the_vae(trained: Demo) -> None:
+    for figure, bar, _, value in (*portraits(trained, 0.2), *reconstruction(trained, 0.2)):
+        if bar != "printed":
+            assert float(value.split()[0]) >= float(bar.split()[1]), (figure, value)
+
+
+def test_the_files_are_what_people_publish_and_small() -> None:
+    made = demo_checkpoints()
+    files = [file for file in made.folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 40_000_000
+    for path in (made.high_noise, made.low_noise):
+        kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+        assert kinds["blocks.0.self_attn.q.weight"] == "Q8_0"
+        assert kinds["head.modulation"] == "F32"
+    for folder in (made.vace, made.a14b):
+        card = (folder / "README.md").read_text()
+        for part in ("license:", "## Data", "## Training", "## What it can", "## What it cannot"):
+            assert part in card, (folder, part)
+    assert not list(Path(made.folder).rglob("*.pt"))
