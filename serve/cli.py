@@ -19,6 +19,8 @@ from rich.table import Table
 
 from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
 from serve.config import Limits
+from serve.overview import overview
+from serve.samples import payload
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log is no reason to cut the table
@@ -136,8 +138,8 @@ def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def run_smoke(client: Client, save: Path | None) -> bool:
     """Calls all endpoints one after another; whether all answers were right."""
-    table = Table("endpoint", "seconds", "media type", "size", "frames", "bytes", "model", "GPU", "cost (USD)")
-    ok = True
+    table = Table("endpoint", "seconds", "media type", "size", "frames", "swapped", "bytes", "GPU", "cost (USD)")
+    answers: list[tuple[str, dict[str, Any], bytes]] = []
     with _spinner() as progress:
         task = progress.add_task("", total=len(ENDPOINTS))
         for name in ENDPOINTS:
@@ -145,17 +147,20 @@ def run_smoke(client: Client, save: Path | None) -> bool:
             try:
                 answer, decoded = client.smoke(name)
             except CallFailed as e:
-                ok = False
                 table.add_row(f"/{name}", f"[red]{e}[/red]")
                 continue
             finally:
                 progress.advance(task)
             table.add_row(*_row(name, answer, decoded))
+            answers.append((name, payload(name), answer.data))
             if save is not None:
                 save.mkdir(parents=True, exist_ok=True)
                 (save / f"{name}.{answer.extension}").write_bytes(answer.data)
     console.print(table)
-    return ok
+    if save is not None and answers:
+        overview(answers).save(save / "overview.png")
+        console.print(f"Everything at a glance: {save / 'overview.png'}")
+    return len(answers) == len(ENDPOINTS)
 
 
 def _row(name: str, answer: Answer, decoded: Decoded) -> list[str]:
@@ -166,8 +171,8 @@ def _row(name: str, answer: Answer, decoded: Decoded) -> list[str]:
         decoded.media_type,
         f"{decoded.width}x{decoded.height}",
         str(decoded.frames),
+        headers.get("x-frames-swapped", ""),
         str(len(answer.data)),
-        headers["x-model"],
         headers["x-gpu-type"],
         headers["x-cost-usd"],
     ]

@@ -108,6 +108,8 @@ def check(endpoint: str, answer: Answer) -> Decoded:
         wrong.append(f"declared as {answer.media_type}, is {decoded.media_type}")
     if str(decoded.frames) != answer.headers.get("x-frames"):
         wrong.append(f"X-Frames says {answer.headers.get('x-frames')}, the file has {decoded.frames}")
+    if answer.headers.get("x-frames-swapped") == "0":
+        wrong.append("no face was swapped")
     if answer.headers.get("x-model") != endpoint:
         wrong.append(f"X-Model says {answer.headers.get('x-model')}")
     if wrong:

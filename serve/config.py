@@ -155,7 +155,7 @@ class AppConfig(Settings):
     """All settings. `ryla serve PRESET` runs the ones in serve/presets/."""
 
     models: Literal["demo"] | Models = "demo"
-    """`demo`: small models made on first use, for a CPU. Else where the model files are."""
+    """`demo`: the small trained models of this package, for a CPU. Else where the model files are."""
     wan26: Wan26Deployment = Wan26Deployment()
     """The deployment Wan26."""
     wan22_gguf: Wan22Deployment = Wan22Deployment()

@@ -1,7 +1,7 @@
 """Sample requests, one an endpoint: OpenAPI's examples, the payloads of `ryla smoke`, of the load test and of the tests.
 
-The portrait is NASA's picture of Eileen Collins (public domain). The tests and the smoke test also use the group picture that
-the package insightface carries, where it is installed; it is not ours to ship.
+The portraits are NASA's picture of Eileen Collins and the U.S. Navy's of Grace Hopper (both public domain). The tests and the
+smoke test also use the group picture that the package insightface carries, where it is installed; it is not ours to ship.
 """
 
 import base64
@@ -21,6 +21,7 @@ from deployments.wire import Image
 from serve.media.encode import Mp4Encoder
 
 PORTRAIT = Path(__file__).parent / "samples" / "portrait.jpg"
+OFFICER = Path(__file__).parent / "samples" / "officer.jpg"
 CLIP_RATE = 48_000
 
 
@@ -91,26 +92,29 @@ def jpeg(image: Image) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def example(name: str) -> dict[str, Any]:
-    """The payload, short enough for a document: a still picture takes the place of the clip."""
-    body = dict(payload(name))
-    if "source_video" in body:
-        body["source_video"] = data_uri(jpeg(stranger()), "image/jpeg")
-    return body
+    """A body for the endpoint ``name``, short enough for a document; all that is not in it is a default."""
+    face = data_uri(PORTRAIT.read_bytes(), "image/jpeg")
+    other = data_uri(jpeg(stranger()), "image/jpeg")
+    officer = data_uri(OFFICER.read_bytes(), "image/jpeg")
+    prompt = {"prompt": "a red circle moves to the right", "seed": 7}
+    closer = {"prompt": "a portrait of an officer, the camera zooms in", "seed": 7}
+    aside = {"prompt": "a smiling astronaut, the camera pans left", "seed": 7}
+    bodies: dict[str, dict[str, Any]] = {
+        "wan2.6": prompt,
+        "wan2.6-i2v": {**aside, "reference_image": face},
+        "wan2.6-i2v-faceswap": {**closer, "reference_image": officer, "face_image": face},
+        "wan22-i2v": {**closer, "source_image": officer},
+        "wan22-i2v-faceswap": {**aside, "source_image": face, "face_image": officer},
+        "image-faceswap": {"source_image": other, "reference_image": face},
+        "batch-video-faceswap": {"source_video": other, "reference_image": face},
+    }
+    return bodies[name]
 
 
 @cache
 def payload(name: str) -> dict[str, Any]:
-    """A body for the endpoint ``name``; all that is not in it is a default."""
-    face = data_uri(PORTRAIT.read_bytes(), "image/jpeg")
-    prompt = {"prompt": "a red circle moves to the right", "seed": 7}
-    payloads: dict[str, dict[str, Any]] = {
-        "wan2.6": prompt,
-        "wan2.6-i2v": {**prompt, "reference_image": face},
-        "wan2.6-i2v-faceswap": {**prompt, "reference_image": face, "face_image": face},
-        "wan22-i2v": {**prompt, "source_image": face},
-        "wan22-i2v-faceswap": {**prompt, "source_image": face, "face_image": face},
-        "image-faceswap": {"source_image": data_uri(jpeg(stranger()), "image/jpeg"), "reference_image": face},
-        "batch-video-faceswap": {"source_video": data_uri(clip(stranger()), "video/mp4"), "reference_image": face},
-    }
-    return payloads[name]
+    """The example, with a real clip where a video is due."""
+    body = example(name)
+    return {**body, "source_video": data_uri(clip(stranger()), "video/mp4")} if "source_video" in body else body

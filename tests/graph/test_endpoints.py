@@ -15,7 +15,7 @@ from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image
 from serve.client import ENDPOINTS, Answer, check, decode
-from serve.media.images import encode_image
+from serve.media.images import decode_base64, decode_image, encode_image
 from serve.samples import PORTRAIT, clip, data_uri, group, jpeg, payload, portrait, stranger
 from tests.graph.conftest import Service
 
@@ -130,6 +130,29 @@ def test_video_faceswap_swaps_every_frame_and_keeps_the_sound(
             }
         starts.append(first["video"])
     assert abs(starts[0] - starts[1]) < Fraction(1, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("wan2.6-i2v-faceswap", "reference_image"), ("wan22-i2v-faceswap", "source_image")]
+)
+def test_a_made_video_shows_the_person_and_then_the_other_face(
+    service: Service, http: httpx.Client, answers: dict[str, Answer], analyser: OpenCVAnalyser, name: str, field: str
+) -> None:
+    answer = answers[name]
+    assert answer.headers["x-frames-swapped"] == answer.headers["x-frames"] == "17"
+    body = payload(name)
+    shown, wanted = (
+        face_of(analyser, decode_image(decode_base64(body[part]), 10**8)).embedding for part in (field, "face_image")
+    )
+    plain = http.post(
+        f"{service.url}/{name.removesuffix('-faceswap')}",
+        json={k: v for k, v in body.items() if k != "face_image"},
+        headers={"accept": "video/mp4"},
+    )
+    for before, after in zip(frames_of(plain.content), frames_of(answer.data), strict=True):
+        made, swapped = face_of(analyser, before).embedding, face_of(analyser, after).embedding
+        assert made @ shown > made @ wanted  # the model keeps the person in the picture
+        assert swapped @ wanted > made @ wanted + 0.1  # and the swap brings the other's face
 
 
 def test_multipart_gives_the_same_as_json(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
