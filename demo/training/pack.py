@@ -1,6 +1,5 @@
 """Writes the trained models as people publish them: diffusers folders, and the experts as GGUF files."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,9 @@ def pack(states: Path, target: Path) -> None:
         **shared,
     )
     pipeline.save_pretrained(made.a14b)
-    shutil.rmtree(made.a14b / "vae")
-    (made.a14b / "vae").symlink_to(Path("..") / made.vace.name / "vae")  # one file, not two
+    for file in (made.a14b / "vae").iterdir():  # one VAE, not two
+        file.unlink()
+        file.symlink_to(Path("..", "..", made.vace.name, "vae", file.name))
     for part, expert, path in (("transformer", high, made.high_noise), ("transformer_2", low, made.low_noise)):
         for weights in (made.a14b / part).glob("*.safetensors*"):
             weights.unlink()  # the experts' weights are in the GGUF files alone

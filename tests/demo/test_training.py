@@ -107,7 +107,7 @@ def test_all_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "states"), "--target", str(target)])
     demo.train.main()
     made = DemoCheckpoints(target)
-    assert (made.a14b / "vae").is_symlink()
+    assert all(file.is_symlink() for file in (made.a14b / "vae").iterdir())
     experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
     picture = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     for engine in (build_wan26(Wan26Settings(), Wan26Models(text=str(made.vace))), build_wan22(Wan22Settings(), experts)):
