@@ -96,6 +96,11 @@ def psnr(one: Frames, other: Frames) -> float:
     return float(10 * np.log10(255**2 / max(1e-9, np.square(one.astype(np.float64) - other).mean())))
 
 
+def moves_as(made: Frames, truth: Frames) -> bool:
+    """Whether frames 2 to 8 are nearer to those of the true clip than to its first frame standing still."""
+    return psnr(made[1:8], truth[1:8]) > psnr(made[1:8], np.repeat(truth[:1], 7, axis=0))
+
+
 # What is asked.
 
 
@@ -108,6 +113,13 @@ def shape_scenes(count: int) -> list[Scene]:
         Scene(shape, motion, color=color, ground=lot.choice(grounds_for(color)))
         for color, shape, motion in (combinations * (1 + count // len(combinations)))[:count]
     ]
+
+
+def ask(scene: Scene) -> str:
+    """A shape's plainest prompt."""
+    moves = {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}
+    article = "an" if scene.color[0] in "aeiou" else "a"
+    return f"{article} {scene.color} {scene.subject} {moves.get(scene.motion, f'moves {scene.motion}')}"
 
 
 def image_scenes(count: int) -> list[Scene]:
@@ -134,7 +146,7 @@ def obedience(demo: Demo, share: float) -> Iterator[Row]:
     lot = random.Random(4)
     scenes = shape_scenes(_some(60, share))
     prompts = [caption(scene, lot) for scene in scenes]
-    prompts = [_full(scene) if scene.color not in prompt else prompt for scene, prompt in zip(scenes, prompts, strict=True)]
+    prompts = [ask(scene) if scene.color not in prompt else prompt for scene, prompt in zip(scenes, prompts, strict=True)]
     asked = [(s, p, seed) for s, p in zip(scenes, prompts, strict=True) for seed in (1, 2)]
     seen = [judge(make(demo.wan26, prompt, seed=seed)) for _, prompt, seed in asked]
     rights = _rights([scene for scene, _, _ in asked], seen)
@@ -168,8 +180,7 @@ def images(demo: Demo, share: float) -> Iterator[Row]:
             truth = picture_of(scene)
             made = make(engine, caption(scene, lot), seed=1, image=truth[0])
             firsts.append(psnr(made[0], truth[0]))
-            still = np.broadcast_to(truth[:1], truth[1:8].shape)
-            moved += psnr(made[1:8], truth[1:8]) > psnr(made[1:8], np.asarray(still))
+            moved += moves_as(made, truth)
         first = f"{np.mean(firsts):.1f} dB (least {min(firsts):.1f})"
         yield f"{name}, {len(scenes)} held-out pictures: first frame", ">= 25 dB", "PSNR to the picture", first
         share_moved = _percent(moved / len(scenes))
@@ -210,8 +221,7 @@ def experts(demo: Demo, share: float) -> Iterator[Row]:
 
 def portraits(demo: Demo, share: float) -> Iterator[Row]:
     """Whether a face is there."""
-    models = ensure_face_models()
-    analyser = OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+    analyser = _analyser()
     lot = random.Random(7)
     scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_some(12, share))]
     ways: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
@@ -229,8 +239,7 @@ def portraits(demo: Demo, share: float) -> Iterator[Row]:
 
 def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
     """The VAE alone."""
-    models = ensure_face_models()
-    analyser = OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+    analyser = _analyser()
     lot = random.Random(8)
     count = _some(20, share)
     sets = {
@@ -262,6 +271,11 @@ def reconstruct(demo: Demo, clip: Frames) -> Frames:
     return np.asarray(((made[0].permute(1, 2, 3, 0).numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
 
 
+def _analyser() -> OpenCVAnalyser:
+    models = ensure_face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+
+
 def _alike(analyser: OpenCVAnalyser, truth: Frames, made: Frames) -> Iterator[bool]:
     for one, other in zip(truth, made, strict=True):
         before, after = analyser.faces(np.ascontiguousarray(one)), analyser.faces(np.ascontiguousarray(other))
@@ -282,7 +296,7 @@ def quantisation(demo: Demo, states: Path | None) -> Iterator[Row]:
             scores = []
             for scene in scenes:
                 picture = picture_of(scene)[0]
-                prompt = _full(scene) if scene.is_shape else "zoom in"
+                prompt = ask(scene) if scene.is_shape else "zoom in"
                 one, other = (make(e, prompt, seed=1, image=picture) for e in (reference, engine))
                 scores.append(psnr(one, other))
             bar = ">= 35 dB" if kind == "Q8_0" else "printed"
@@ -319,12 +333,6 @@ def _percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def _full(scene: Scene) -> str:
-    moves = {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}
-    article = "an" if scene.color[0] in "aeiou" else "a"
-    return f"{article} {scene.color} {scene.subject} {moves.get(scene.motion, f'moves {scene.motion}')}"
-
-
 def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
     assert all(scene.color in COLORS for scene in scenes)
     pairs = list(zip(scenes, seen, strict=True))
@@ -350,12 +358,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(RandomCheckpoints(Path(folder)))
         noise = load(RandomCheckpoints(Path(folder)))
-    for ask in (obedience, guidance, images, experts, portraits, reconstruction):
+    for question in (obedience, guidance, images, experts, portraits, reconstruction):
         begun = time.perf_counter()
-        by_chance = {row[2] + str(i): row[3] for i, row in enumerate(ask(noise, min(options.share, 0.1)))}
-        for i, row in enumerate(ask(trained, options.share)):
+        by_chance = {row[2] + str(i): row[3] for i, row in enumerate(question(noise, min(options.share, 0.1)))}
+        for i, row in enumerate(question(trained, options.share)):
             table.add_row(*row, by_chance.get(row[2] + str(i), ""))
-        console.print(f"{ask.__name__}: {time.perf_counter() - begun:.0f} s")
+        console.print(f"{question.__name__}: {time.perf_counter() - begun:.0f} s")
     for row in quantisation(trained, options.states):
         table.add_row(*row, "")
     if not options.no_service:

@@ -83,6 +83,15 @@ def _column(values: list[float], device: torch.device | str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
+def _motion(scenes: list[Scene], frames: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Frame numbers, those from the middle on, and of each scene its speed, direction (x, y) and zoom (1 in, -1 out)."""
+    time = torch.arange(frames, device=device, dtype=torch.float32)
+    speed = _column([s.speed for s in scenes], device)[:, None]
+    way = _column([c for s in scenes for c in _DIRECTIONS.get(s.motion, (0.0, 0.0))], device).view(-1, 2)
+    zoom = _column([{"zoom in": 1.0, "zoom out": -1.0}.get(s.motion, 0.0) for s in scenes], device)[:, None]
+    return time, time - (frames - 1) / 2, speed, way, zoom
+
+
 def _draw_shapes(
     scenes: list[Scene],
     frames: int,
@@ -94,11 +103,7 @@ def _draw_shapes(
 ) -> Tensor:
     side = min(height, width)
     x, y = _grid(height, width, corners.to(device), crop)
-    time = torch.arange(frames, device=device, dtype=torch.float32)
-    middle = time - (frames - 1) / 2
-    speed = _column([s.speed for s in scenes], device)[:, None]
-    way = _column([c for s in scenes for c in _DIRECTIONS.get(s.motion, (0.0, 0.0))], device).view(-1, 2)
-    growth = _column([{"zoom in": 1.0, "zoom out": -1.0}.get(s.motion, 0.0) for s in scenes], device)[:, None]
+    time, middle, speed, way, growth = _motion(scenes, frames, device)
     turn = _column([float(s.motion == "turn") for s in scenes], device)[:, None]
     center_x = _column([s.x * width / side for s in scenes], device)[:, None] + way[:, :1] * SHIFT * speed * middle
     center_y = _column([s.y * height / side for s in scenes], device)[:, None] + way[:, 1:] * SHIFT * speed * middle
@@ -235,12 +240,8 @@ def _draw_camera(
     view = torch.tensor([_view(subject, scene) for scene in scenes], dtype=torch.float32, device=device)
     window, at_x, at_y, tilt, flip = view[:, :5].unbind(1)
 
-    time = torch.arange(frames, device=device, dtype=torch.float32)
-    middle = time - (frames - 1) / 2
-    speed = _column([s.speed for s in scenes], device)[:, None]
-    way = _column([c for s in scenes for c in _DIRECTIONS.get(s.motion, (0.0, 0.0))], device).view(-1, 2)
-    zoom = _column([{"zoom in": -1.0, "zoom out": 1.0}.get(s.motion, 0.0) for s in scenes], device)[:, None]
-    extent = window[:, None] * torch.exp(zoom * ZOOM * speed * middle)
+    _, middle, speed, way, zoom = _motion(scenes, frames, device)
+    extent = window[:, None] * torch.exp(-zoom * ZOOM * speed * middle)
 
     scale = 2  # drawn twice as fine, then averaged: photographs are shown smaller than they are
     x, y = _grid(height, width, corners.to(device), crop, scale)

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 
 class Ranks:
@@ -32,22 +31,6 @@ class Ranks:
         for gradient in gradients:
             gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
             start += gradient.numel()
-
-    def any(self, flag: bool) -> bool:
-        """Whether it is true in any process."""
-        if self.count == 1:
-            return flag
-        value = torch.tensor([float(flag)], device=self.device)
-        dist.all_reduce(value)
-        return bool(value.item() > 0)
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """``tensor`` of all processes, joined along the first dimension."""
-        if self.count == 1:
-            return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
 
     def close(self) -> None:
         """Ends the group."""

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 from transformers import AutoTokenizer
 
-from benchmarks.judge import Frames, judge
+from benchmarks.demo_models import picture_of
+from benchmarks.judge import judge
 from demo.checkpoints import demo_checkpoints
 from demo.training.latents import SHARES
-from demo.training.pictures import draw
 from demo.training.scenes import (
     COLORS,
     HELD_OUT_VARIANT,
@@ -24,11 +24,6 @@ from demo.training.scenes import (
     held_out_combinations,
 )
 from demo.training.text import LENGTH
-
-
-def clip_of(scene: Scene) -> Frames:
-    clip = draw([scene], 17, 128, 128)[0].permute(1, 2, 3, 0)
-    return ((clip.numpy() + 1) * 127.5).round().astype(np.uint8)
 
 
 def test_training_never_draws_what_is_held_out_but_every_pair_of_it() -> None:
@@ -49,7 +44,7 @@ def test_the_judge_is_right_about_true_clips() -> None:
     wrong: Counter[str] = Counter()
     for _ in range(60):
         scene = dataclasses.replace(draw_shape(lot), texture="plain", speed=1.0)
-        seen = judge(clip_of(scene))
+        seen = judge(picture_of(scene))
         wrong.update(
             name
             for name, one, other in (
@@ -72,7 +67,7 @@ def test_the_judge_learns_nothing_from_noise() -> None:
 
 def test_a_shape_moves_as_its_name_says() -> None:
     for motion in SHAPE_MOTIONS:
-        clip = clip_of(Scene("star", motion, color="red", ground="black"))
+        clip = picture_of(Scene("star", motion, color="red", ground="black"))
         assert judge(clip).motion == motion
         assert judge(np.ascontiguousarray(clip[::-1])).motion != motion or motion == "turn"
 

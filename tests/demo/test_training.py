@@ -14,15 +14,13 @@ import demo.train
 import demo.training.latents
 import demo.training.transformers
 import demo.training.vae
-from benchmarks.demo_models import Collected
+from benchmarks.demo_models import Collected, load
 from demo.checkpoints import DemoCheckpoints
 from demo.training.causal import decode_clip, encode_clip, unroll
 from demo.training.latents import Bucket
 from demo.training.run import Run, load_average
 from demo.training.text import LENGTH, PADDED_LENGTH, PaddedText
 from demo.training.transformers import Times
-from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.wan import build_wan22, build_wan26
 from deployments.wire import VideoRequest
 
 
@@ -108,9 +106,9 @@ def test_all_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     demo.train.main()
     made = DemoCheckpoints(target)
     assert all(file.is_symlink() for file in (made.a14b / "vae").iterdir())
-    experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
+    models = load(made)
     picture = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    for engine in (build_wan26(Wan26Settings(), Wan26Models(text=str(made.vace))), build_wan22(Wan22Settings(), experts)):
+    for engine in (models.wan26, models.wan22):
         sink = Collected()
         engine.generate(VideoRequest("a cat", "", 32, 32, 5, 2, 3.0, 1, image=picture), sink)
         assert np.concatenate(sink.chunks).shape == (5, 32, 32, 3)

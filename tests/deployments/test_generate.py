@@ -91,8 +91,7 @@ def test_latents_equal_those_of_diffusers_own_pipeline(
     else:
         from PIL import Image as Pillow
 
-        path = wan22._image
-        assert path is not None
+        path = wan22.image_path
         pipeline = WanImageToVideoPipeline.from_pretrained(
             random_models.a14b, transformer=path.transformers["transformer"], transformer_2=path.transformers["transformer_2"]
         )
