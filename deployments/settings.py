@@ -23,17 +23,40 @@ class EngineSettings(Settings):
     """Seconds without a sign of life from a busy engine after which the replica reports itself unhealthy and is replaced."""
 
 
+class Size(Settings):
+    """Size of a video."""
+
+    width: int = Field(default=832, gt=0, multiple_of=16)
+    """Pixels."""
+    height: int = Field(default=480, gt=0, multiple_of=16)
+    """Pixels."""
+    num_frames: int = Field(default=33, ge=1)
+    """Frames; 4k+1."""
+
+
 class VideoSettings(EngineSettings):
     """What both video engines have."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of transformer and text encoder. `auto`: bfloat16 on CUDA, float32 on the CPU."""
-    vae_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the VAE."""
+    vae_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the VAE; its norms are computed in float32 in any case. `auto`: bfloat16 on CUDA, float32 on the CPU."""
     flow_shift: float | None = Field(default=None, gt=0)
     """Shift of the flow schedule; absent: what the checkpoint's scheduler config says."""
     concurrency: int = Field(default=1, ge=1)
     """Requests that one replica runs at the same time. Set Serve's `max_ongoing_requests` to the same number or one more."""
+    attention: Literal["auto", "cudnn", "native"] = "auto"
+    """Exact attention on a GPU. `auto`: cuDNN's from Hopper on, PyTorch's own choice before it. A CPU always runs PyTorch's."""
+    compile: bool = True
+    """Whether a GPU's replica compiles its models. Its first request then waits for that, unless `warm_up` has sizes."""
+    compile_cache: Path | None = None
+    """Folder of what was compiled; on a volume that outlives the replica, a restart need not compile. Absent: torch's, a temporary one."""
+    warm_up: tuple[Size, ...] = ()
+    """Sizes that a replica makes a video of, one step long, before it takes requests."""
+    batch_guidance: bool = False
+    """Whether the forwards with and without the prompt run as one of batch 2. Never chosen at run time: the two round differently."""
+    prompt_cache_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Bytes of prompt embeddings kept for prompts that come again (4 MiB each at full size); 0: none."""
     allow_hub: bool = False
     """Whether a path that is no folder may be fetched as a hub id. Off: only local files are ever read."""
 
@@ -78,6 +101,8 @@ class Wan26Settings(VideoSettings):
 class Wan22Settings(VideoSettings):
     """Engine of Wan22GGUF."""
 
+    experts: Literal["auto", "dequantised", "quantised"] = "auto"
+    """How a GPU keeps the experts. `auto`: dequantised if both fit beside 10 GiB for the work, else as stored, which is slower."""
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
 

@@ -25,7 +25,7 @@ TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransfor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What all paths of a deployment share: text encoder, tokenizer and VAE."""
+    """What all paths of a deployment share: tokenizer, text encoder and VAE."""
 
     tokenizer: Any
     text_encoder: Any
@@ -143,15 +143,16 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     return _load(AutoencoderKLWan, folder, dtype, device)
 
 
-def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """CLIP vision model and its preprocessor, for checkpoints in the manner of Wan 2.1 I2V."""
+def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """CLIP vision model and its preprocessor by their names in a pipeline, for checkpoints in the manner of Wan 2.1 I2V."""
     part = folder / "image_encoder"
     with init_empty_weights():
         empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
     # Position ids are a counter that older files carry.
     compare_shapes(part, expected_shapes(empty), stored_shapes(part), {"vision_model.embeddings.position_ids"})
     encoder = _load(CLIPVisionModel, part, dtype, device)
-    return encoder, CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+    processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+    return {"image_encoder": encoder, "image_processor": processor}
 
 
 def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepScheduler:

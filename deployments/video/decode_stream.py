@@ -7,7 +7,6 @@ by another request's encode.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from deployments.errors import CheckpointRefused
@@ -38,7 +37,38 @@ def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         yield torch.clamp(group, min=-1.0, max=1.0)
 
 
-def to_frames(group: torch.Tensor) -> Frames:
-    """``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]`` on the host."""
+def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
+    """Groups ``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]`` on the host.
+
+    From a GPU, a group is copied while the next one is being decoded; but the first is given at once.
+    """
+    last: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    for number, group in enumerate(groups):
+        pixels = to_pixels(group)
+        if not pixels.is_cuda:
+            yield pixels.numpy()
+            continue
+        host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+        host.copy_(pixels, non_blocking=True)
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        copied.record()
+        if number == 0:
+            yield _wait(host, copied)
+            continue
+        if last is not None:
+            yield _wait(*last)
+        last = host, copied
+    if last is not None:
+        yield _wait(*last)
+
+
+def to_pixels(group: torch.Tensor) -> torch.Tensor:
+    """``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]``, contiguous."""
     pixels = ((group[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 3, 0).cpu().numpy())
+    return pixels.permute(1, 2, 3, 0).contiguous()
+
+
+def _wait(host: torch.Tensor, copied: Any) -> Frames:
+    copied.synchronize()
+    frames: Frames = host.numpy()
+    return frames

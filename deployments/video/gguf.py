@@ -1,15 +1,23 @@
 """Loads a Wan transformer from a GGUF file in the original key layout; configuration from a local folder."""
 
+import logging
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from diffusers.quantizers.gguf.utils import GGUFParameter
 from gguf import GGMLQuantizationType, GGUFReader
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints import compare_shapes, empty_transformer, expected_shapes
+
+log = logging.getLogger(__name__)
+
+WORKING_BYTES = 10 * 2**30
+"""Room for activations, latents and the VAE's decoding of large videos."""
 
 
 def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -49,3 +57,25 @@ def load_expert(path: Path, folder: Path, part: str, dtype: torch.dtype, device:
         local_files_only=True,
     )
     return model.eval().requires_grad_(False).to(device)
+
+
+def dequantise_where_it_fits(
+    experts: list[Any], how: Literal["auto", "dequantised", "quantised"], device: torch.device
+) -> list[Any]:
+    """``experts``, their linear layers made plain ones on the card where ``how`` says so, or for ``auto`` where both fit."""
+    if device.type != "cuda" or how == "quantised":
+        return experts
+    free, _ = torch.cuda.mem_get_info(device)
+    wanted = sum(2 * math.prod(weight.quant_shape) for expert in experts for weight in _quantised(expert)) + WORKING_BYTES
+    free += sum(weight.nbytes for expert in experts for weight in _quantised(expert))
+    if how == "auto" and free < wanted:
+        log.info("experts stay quantised: dequantised they want %.0f GiB, %.0f GiB are free", wanted / 2**30, free / 2**30)
+        return experts
+    for expert in experts:
+        expert.dequantize()
+    log.info("experts dequantised on %s", torch.cuda.get_device_name(device))
+    return experts
+
+
+def _quantised(expert: Any) -> list[Any]:
+    return [weight for weight in expert.parameters() if isinstance(weight, GGUFParameter) and hasattr(weight, "quant_shape")]

@@ -3,11 +3,14 @@
 from pathlib import Path as FilePath
 from typing import Any
 
+import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 
 from deployments.errors import CheckpointRefused
-from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.settings import VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.acceleration import accelerate
 from deployments.video.checkpoints import (
+    Conditioning,
     find_folder,
     load_conditioning,
     load_image_encoder,
@@ -16,8 +19,10 @@ from deployments.video.checkpoints import (
     read_config,
 )
 from deployments.video.device import pick_device, pick_dtype, use_threads
+from deployments.video.fast_vae import quicken
 from deployments.video.generate import Path, WanEngine
-from deployments.video.gguf import load_expert
+from deployments.video.gguf import dequantise_where_it_fits, load_expert
+from deployments.video.prompts import Prompts
 from deployments.video.vace import text_model
 
 NO_INPUT = "a text-to-video checkpoint has no input for a picture"
@@ -31,17 +36,19 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     """Wan 1.3B: the text path, and the image path if a checkpoint can; text encoder and VAE are loaded once."""
     use_threads(settings.threads)
     device = pick_device(settings)
-    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
+    dtype = pick_dtype(settings.dtype, device)
     text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
-    shared = load_conditioning(text_folder, dtype, vae_dtype, device)
+    shared = _load_shared(text_folder, settings, device)
 
     def load_path(folder: FilePath) -> Path:
         transformer = load_transformer(folder / "transformer", dtype, device)
+        accelerate(transformer, settings, device)
         kind = _pipeline_kind(transformer)
-        parts: dict[str, Any] = {"transformer": transformer}
+        extras = None
         if getattr(transformer.config, "image_dim", None) is not None:
-            parts["image_encoder"], parts["image_processor"] = load_image_encoder(folder, dtype, device)
-        return Path(kind, load_scheduler(folder, settings.flow_shift), parts, kind is not WanPipeline)
+            extras = load_image_encoder(folder, dtype, device)
+        scheduler = load_scheduler(folder, settings.flow_shift)
+        return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras)
 
     first = load_path(text_folder)
     second = None
@@ -58,18 +65,18 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
         )
     image = next((path for path in (second, first) if path is not None and path.image), None)
-    return WanEngine(shared, _text_path(first), image, NO_IMAGE)
+    return _engine(settings, shared, _text_path(first), image, NO_IMAGE)
 
 
 def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     """Wan 2.2 I2V-A14B: both experts from GGUF, switched at the boundary; everything else from the folder."""
     use_threads(settings.threads)
     device = pick_device(settings)
-    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
+    dtype = pick_dtype(settings.dtype, device)
     folder = find_folder(models.folder, allow_hub=settings.allow_hub)
     if models.high_noise.resolve() == models.low_noise.resolve():
         raise CheckpointRefused(f"{models.high_noise}: named as both experts; `high_noise` and `low_noise` are two files")
-    shared = load_conditioning(folder, dtype, vae_dtype, device)
+    shared = _load_shared(folder, settings, device)
     index = read_config(folder, "model_index.json")
     experts = {
         part: load_expert(path, folder, part, dtype, device)
@@ -78,10 +85,28 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     for part, expert in experts.items():
         if expert.config.in_channels != 36:
             raise CheckpointRefused(f"{folder / part}: {expert.config.in_channels} input channels; image-to-video has 36")
+    for expert in dequantise_where_it_fits([*experts.values()], settings.experts, device):
+        accelerate(expert, settings, device)
     boundary = settings.boundary or index.get("boundary_ratio") or 0.9
     scheduler = load_scheduler(folder, settings.flow_shift)
-    path = Path(WanImageToVideoPipeline, scheduler, {**experts, "boundary_ratio": boundary}, True)
-    return WanEngine(shared, None, path, "send a picture: this model makes videos from pictures only")
+    path = Path(WanImageToVideoPipeline, scheduler, experts, True, boundary)
+    return _engine(settings, shared, None, path, "send a picture: this model makes videos from pictures only")
+
+
+def _load_shared(folder: FilePath, settings: VideoSettings, device: torch.device) -> Conditioning:
+    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
+    shared = load_conditioning(folder, dtype, vae_dtype, device)
+    if device.type == "cuda":
+        quicken(shared.vae, compiled=settings.compile)
+    return shared
+
+
+def _engine(settings: VideoSettings, shared: Conditioning, text: Path | None, image: Path | None, no_image: str) -> WanEngine:
+    prompts = Prompts(shared.tokenizer, shared.text_encoder, settings.prompt_cache_bytes)
+    engine = WanEngine(prompts, shared.vae, text, image, no_image, batch_guidance=settings.batch_guidance)
+    for size in settings.warm_up:
+        engine.warm(size.width, size.height, size.num_frames)
+    return engine
 
 
 def _text_path(path: Path) -> Path:

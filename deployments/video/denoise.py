@@ -1,0 +1,115 @@
+"""The denoise loop: transformer, guidance, solver. Diffusers' loop with the same result, but nothing in a step waits for the GPU.
+
+A pipeline's own loop stops the CPU several times a step (the scheduler solves on the CPU, the boundary is compared on the GPU), so
+kernels are launched late. Here the CPU runs one step ahead, and progress and cancelling follow the steps that the GPU has done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from deployments.video.conditions import Conditions
+from deployments.video.solver import Solver
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho and Salimans 2022). ``negative`` None: none, one forward a step.
+
+    ``batched``: both forwards in one of batch 2. Results differ in rounding, so a deployment does always the one or the other.
+    """
+
+    positive: torch.Tensor
+    negative: torch.Tensor | None
+    scale: float
+    batched: bool = False
+
+    def velocity(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """The guided prediction; ``predict`` takes embeddings ``[n, ...]`` and gives ``[n, ...]``."""
+        if self.negative is None:
+            return predict(self.positive)
+        if self.batched:
+            with_prompt, without = predict(torch.cat([self.positive, self.negative])).chunk(2)
+        else:
+            with_prompt, without = predict(self.positive), predict(self.negative)
+        return without + self.scale * (with_prompt - without)
+
+
+@torch.no_grad()
+def denoise(
+    transformer_at: Callable[[float], Any],
+    solver: Solver,
+    conditions: Conditions,
+    guidance: Guidance,
+    report: Callable[[int], None],
+) -> torch.Tensor:
+    """Denoised latents, float32 ``[1, 16, t, h, w]``.
+
+    ``transformer_at`` chooses the transformer for a timestep, 1000 to 0; ``report`` is told how many steps are done and may raise.
+    """
+    latents = solver.start(conditions.noise)
+    timesteps = torch.tensor(solver.timesteps).to(latents.device)
+    done = _Done(latents.device, report)
+    for step, told in enumerate(solver.timesteps):
+        transformer = transformer_at(told)
+        latents = solver.step(guidance.velocity(_Predictor(transformer, conditions, latents, timesteps[step])))
+        done.after(step)
+    done.last(len(solver.timesteps))
+    return latents
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    """One step's forward pass."""
+
+    transformer: Any
+    conditions: Conditions
+    latents: torch.Tensor
+    timestep: torch.Tensor
+
+    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+        count, dtype = len(embeddings), self.transformer.dtype
+        channels = self.conditions.channels
+        seen = self.latents if channels is None else torch.cat([self.latents, channels], dim=1)
+        predicted = self.transformer(
+            hidden_states=_repeat(seen.to(dtype), count),
+            timestep=self.timestep.expand(count),
+            encoder_hidden_states=embeddings.to(dtype),
+            return_dict=False,
+            **{name: _repeat(value, count) for name, value in self.conditions.arguments.items()},
+        )[0]
+        assert isinstance(predicted, torch.Tensor)
+        return predicted
+
+
+def _repeat(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
+
+
+class _Done:
+    """Reports each step once it is done: on a GPU when the next one has been launched, so that it never waits for the CPU."""
+
+    def __init__(self, device: torch.device, report: Callable[[int], None]) -> None:
+        self._cuda = device.type == "cuda"
+        self._report = report
+        self._event: Any = None
+
+    def after(self, step: int) -> None:
+        """After step ``step``, counted from 0, is launched (CUDA) or done."""
+        if not self._cuda:
+            self._report(step + 1)
+            return
+        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        event.record()
+        if self._event is not None:
+            self._event.synchronize()
+            self._report(step)
+        self._event = event
+
+    def last(self, steps: int) -> None:
+        """After all ``steps``."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._report(steps)
