@@ -1,6 +1,7 @@
 """A training step as a CUDA graph: models as small as these keep a GPU busy only if no kernel is launched by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class Replay:
         self._step = step
         self._calls: dict[object, int] = {}
         self._graphs: dict[object, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
+        self._stream: torch.cuda.Stream | None = None
+        self._pool: Any = None  # torch has no public name for its type
 
     def __call__(self, kind: str, *inputs: Tensor) -> Tensor:
         """The loss of one step."""
@@ -30,12 +33,21 @@ class Replay:
             graph.replay()
             return loss.clone()
         calls = self._calls[key] = self._calls.get(key, 0) + 1
-        if not inputs[0].is_cuda or calls <= EAGER_STEPS:
+        if not inputs[0].is_cuda:
             return self._step(kind, *inputs)
+        if self._stream is None:
+            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
+        if calls <= EAGER_STEPS:
+            # On the capture's stream: autograd remembers it, and the usual stream cannot be captured.
+            with torch.cuda.stream(self._stream):
+                loss = self._step(kind, *inputs)
+            torch.cuda.synchronize()
+            return loss
         places = tuple(tensor.clone() for tensor in inputs)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # One pool for all graphs: they run one after the other, and nothing of one is read after the next but its loss.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = self._step(kind, *places)
         self._graphs[key] = (graph, places, loss)
         graph.replay()  # a capture computes nothing
