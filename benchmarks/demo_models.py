@@ -10,7 +10,6 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,121 +19,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.judge import Frames, Seen, judge
-from demo.checkpoints import DemoCheckpoints, demo_checkpoints
+from benchmarks.questions import CFG, FRAMES, Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
+from demo.checkpoints import demo_checkpoints
 from demo.face_models import ensure_face_models
-from demo.training.pictures import draw
 from demo.training.scenes import (
     COLORS,
     HELD_OUT_VARIANT,
     PORTRAITS,
-    USUAL_SIZE,
     Scene,
     caption,
     draw_camera,
     draw_shape,
-    grounds_for,
-    held_out_combinations,
 )
+from demo.training.transformers import picture_condition
 from deployments.faces.analysis import OpenCVAnalyser
-from deployments.settings import FaceSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.generate import WanEngine
-from deployments.video.wan import build_wan22, build_wan26
-from deployments.wire import FrameChunk, Image, Progress, VideoRequest
-
-FRAMES, SIDE, STEPS, CFG = 17, 128, 12, 3.0
-
-
-class Collected:
-    """A sink that keeps the frames."""
-
-    def __init__(self) -> None:
-        self.chunks: list[Frames] = []
-
-    def progress(self, progress: Progress) -> None:
-        """See Sink."""
-
-    def ready(self) -> None:
-        """See Sink."""
-
-    def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
-        self.chunks.append(chunk.frames)
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Both engines over one folder of models."""
-
-    wan26: WanEngine
-    wan22: WanEngine
-    checkpoints: DemoCheckpoints
-
-
-def load(made: DemoCheckpoints) -> Demo:
-    """As the replicas load them."""
-    experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
-    return Demo(build_wan26(Wan26Settings(), Wan26Models(text=str(made.vace))), build_wan22(Wan22Settings(), experts), made)
-
-
-def make(
-    engine: WanEngine, prompt: str, *, seed: int, cfg: float = CFG, image: Image | None = None, negative: str = ""
-) -> Frames:
-    """One video, uint8 ``[17, 128, 128, 3]``."""
-    sink = Collected()
-    engine.generate(VideoRequest(prompt, negative, SIDE, SIDE, FRAMES, STEPS, cfg, seed, image=image), sink)
-    return np.concatenate(sink.chunks)
-
-
-def picture_of(scene: Scene) -> Frames:
-    """The true clip of a scene, uint8 ``[17, 128, 128, 3]``."""
-    clip = draw([scene], FRAMES, SIDE, SIDE)[0].permute(1, 2, 3, 0)
-    return ((clip.numpy() + 1) * 127.5).round().astype(np.uint8)
-
-
-def psnr(one: Frames, other: Frames) -> float:
-    """dB."""
-    return float(10 * np.log10(255**2 / max(1e-9, np.square(one.astype(np.float64) - other).mean())))
-
-
-def moves_as(made: Frames, truth: Frames) -> bool:
-    """Whether frames 2 to 8 are nearer to those of the true clip than to its first frame standing still."""
-    return psnr(made[1:8], truth[1:8]) > psnr(made[1:8], np.repeat(truth[:1], 7, axis=0))
-
-
-# What is asked.
-
-
-def shape_scenes(count: int) -> list[Scene]:
-    """Combinations of colour, shape and motion that training never sees, each once before any comes twice."""
-    lot = random.Random(2)
-    combinations = held_out_combinations()
-    lot.shuffle(combinations)
-    return [
-        Scene(shape, motion, color=color, ground=lot.choice(grounds_for(color)))
-        for color, shape, motion in (combinations * (1 + count // len(combinations)))[:count]
-    ]
-
-
-def ask(scene: Scene) -> str:
-    """A shape's plainest prompt."""
-    moves = {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}
-    article = "an" if scene.color[0] in "aeiou" else "a"
-    return f"{article} {scene.color} {scene.subject} {moves.get(scene.motion, f'moves {scene.motion}')}"
-
-
-def image_scenes(count: int) -> list[Scene]:
-    """Pictures held out of training, half of them shapes, all of which move at the usual speed."""
-    lot = random.Random(3)
-    scenes: list[Scene] = []
-    for number in range(count):
-        while True:
-            subject = (*PORTRAITS, "cat", "rocket", "collage")[number // 2 % 5]
-            drawn = draw_shape(lot, held_out=True) if number % 2 == 0 else draw_camera(lot, subject, HELD_OUT_VARIANT)
-            if drawn.motion != "still":
-                break
-        scenes.append(dataclasses.replace(drawn, speed=1.0, size=USUAL_SIZE))
-    return scenes
-
+from deployments.settings import FaceSettings
 
 # How it is answered: each yields (figure, bar, how it is judged, value).
 
@@ -199,6 +98,7 @@ def experts(demo: Demo, share: float) -> Iterator[Row]:
     scenes = image_scenes(_some(16, share))
     lot = random.Random(6)
     prompts = [caption(scene, lot) for scene in scenes]
+    both: list[float] = []
     for name, first, second in (
         ("both", high, low),
         ("the high-noise one alone", high, high),
@@ -211,12 +111,55 @@ def experts(demo: Demo, share: float) -> Iterator[Row]:
         for scene, prompt in zip(scenes, prompts, strict=True):
             truth = picture_of(scene)
             scores.append(psnr(make(engine, prompt, seed=1, image=truth[0]), truth))
+        value = f"{np.mean(scores):.2f} dB"
+        if both:
+            value += f"; both is better in {sum(b > s for b, s in zip(both, scores, strict=True))}"
+        both = both or scores
+        yield f"experts, {name}: {len(scenes)} videos", "both is best", "mean PSNR to the true clip", value
+
+
+def specialists(demo: Demo, share: float) -> Iterator[Row]:
+    """Each expert's error at the noise levels of its own side and of the other's."""
+    path = demo.wan22.image_path
+    assert path.boundary is not None
+    scenes = image_scenes(_some(40, share))
+    lot = random.Random(10)
+    for side, low, high in (("noise", path.boundary, 1.0), ("detail", 0.0, path.boundary)):
+        errors: dict[str, list[float]] = {"transformer": [], "transformer_2": []}
+        generator = torch.Generator().manual_seed(10)
+        for number, scene in enumerate(scenes):
+            clip = _encode(demo, picture_of(scene))
+            picture = _encode(demo, picture_of(scene)[:1], frames=FRAMES)
+            [text] = demo.wan22.prompts.embed({"prompt": caption(scene, lot)}, lambda: None)
+            time = low + (high - low) * (number + 0.5) / len(scenes)
+            noise = torch.randn(clip.shape, generator=generator)
+            seen = torch.cat([(1 - time) * clip + time * noise, picture_condition(picture)], dim=1)
+            for part, values in errors.items():
+                with torch.no_grad():
+                    made = path.transformers[part](seen, torch.tensor([1000 * time]), text, return_dict=False)[0]
+                values.append(float((made - (noise - clip)).square().mean()))
+        own, other = ("transformer", "transformer_2") if side == "noise" else ("transformer_2", "transformer")
+        better = sum(a < b for a, b in zip(errors[own], errors[other], strict=True))
         yield (
-            f"experts, {name}: {len(scenes)} videos",
-            "both is best",
-            "mean PSNR to the true clip",
-            f"{np.mean(scores):.2f} dB",
+            f"velocity error at {low:g} to {high:g} of noise: its expert / the other",
+            "its expert is better",
+            f"mean over {len(scenes)} held-out pictures, one level each",
+            f"{np.mean(errors[own]):.4f} / {np.mean(errors[other]):.4f}; better in {better}",
         )
+
+
+def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
+    """Normalised latents of ``clip``; with ``frames``, followed by nothing up to that length."""
+    pixels = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    if frames:
+        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, frames - len(clip)))
+    vae = demo.wan22.vae
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean, std = (torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std))
+    with torch.no_grad():
+        latents = (vae.encode(pixels).latent_dist.mode() - mean) / std
+    assert isinstance(latents, torch.Tensor)
+    return latents
 
 
 def portraits(demo: Demo, share: float) -> Iterator[Row]:
@@ -354,21 +297,26 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=180)
     table = Table("figure", "bar", "judged by", "demo's models", "random weights")
+
+    def add(row: Row, by_chance: str = "") -> None:
+        table.add_row(*row, by_chance)
+        console.print(f"{row[0]}: {row[3]}", highlight=False)
+
     trained = load(demo_checkpoints())
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(RandomCheckpoints(Path(folder)))
         noise = load(RandomCheckpoints(Path(folder)))
-    for question in (obedience, guidance, images, experts, portraits, reconstruction):
+    for question in (obedience, guidance, images, experts, specialists, portraits, reconstruction):
         begun = time.perf_counter()
         by_chance = {row[2] + str(i): row[3] for i, row in enumerate(question(noise, min(options.share, 0.1)))}
         for i, row in enumerate(question(trained, options.share)):
-            table.add_row(*row, by_chance.get(row[2] + str(i), ""))
+            add(row, by_chance.get(row[2] + str(i), ""))
         console.print(f"{question.__name__}: {time.perf_counter() - begun:.0f} s")
     for row in quantisation(trained, options.states):
-        table.add_row(*row, "")
+        add(row)
     if not options.no_service:
         for row in speed():
-            table.add_row(*row, "")
+            add(row)
     console.print(table)
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 from transformers import AutoTokenizer
 
-from benchmarks.demo_models import picture_of
 from benchmarks.judge import judge
+from benchmarks.questions import picture_of
 from demo.checkpoints import demo_checkpoints
 from demo.training.latents import SHARES
 from demo.training.scenes import (

@@ -14,7 +14,7 @@ import demo.train
 import demo.training.latents
 import demo.training.transformers
 import demo.training.vae
-from benchmarks.demo_models import Collected, load
+from benchmarks.questions import Collected, load
 from demo.checkpoints import DemoCheckpoints
 from demo.training.causal import decode_clip, encode_clip, unroll
 from demo.training.latents import Bucket
