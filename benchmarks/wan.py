@@ -34,10 +34,10 @@ from deployments.settings import Size, Wan22Models, Wan22Settings, Wan26Models, 
 from deployments.video.acceleration import accelerate
 from deployments.video.checkpoints import load_conditioning, load_scheduler, load_vae
 from deployments.video.decode_stream import decode_stream, denormalise
+from deployments.video.experts import dequantise_where_it_fits, load_experts
 from deployments.video.fast_vae import quicken
 from deployments.video.generate import Path as EnginePath
 from deployments.video.generate import WanEngine
-from deployments.video.gguf import dequantise_where_it_fits, load_expert
 from deployments.video.prompts import Prompts
 from deployments.video.wan import build_wan26
 from deployments.wire import FrameChunk, Progress, VideoRequest
@@ -164,10 +164,7 @@ def run_wan22(folder: Path, peak: float) -> Iterator[Row]:
     settings, cuda = Wan22Settings(device="cuda"), torch.device("cuda")
     begun = time.perf_counter()
     shared = load_conditioning(folder, torch.bfloat16, torch.bfloat16, cuda)
-    experts = {
-        part: load_expert(path, folder, part, torch.bfloat16, cuda)
-        for part, path in (("transformer", models.high_noise), ("transformer_2", models.low_noise))
-    }
+    experts = load_experts(models, folder, torch.bfloat16, cuda)
     yield "A14B: load, quantised (page cache warm)", "", f"{time.perf_counter() - begun:.1f} s"
     scheduler, picture = load_scheduler(folder, None), Image.fromarray(PICTURE)
     parts = {"tokenizer": shared.tokenizer, "text_encoder": shared.text_encoder, "vae": shared.vae, "scheduler": scheduler}

@@ -68,6 +68,10 @@ class Wan26Models(Settings):
     """Text to video. A VACE checkpoint serves too."""
     image: str | None = None
     """Image to video: a VACE checkpoint or one with 36 input channels. Absent: the text checkpoint, if it can, else images are refused."""
+    text_weights: Path | None = None
+    """A single safetensors file in the original Wan or ComfyUI layout, read instead of the transformer's weights in `text`."""
+    image_weights: Path | None = None
+    """The same for `image`."""
 
 
 class Wan22Models(Settings):
@@ -76,9 +80,9 @@ class Wan22Models(Settings):
     folder: str
     """Folder in diffusers' layout: configs, VAE, text encoder, tokenizer, scheduler. Its transformer weights are not read."""
     high_noise: Path
-    """GGUF file of the expert for the noisy steps."""
+    """File of the expert for the noisy steps: GGUF, or safetensors in the original Wan or ComfyUI layout."""
     low_noise: Path
-    """GGUF file of the expert for the others."""
+    """File of the expert for the others."""
 
 
 class FaceModels(Settings):

@@ -19,10 +19,11 @@ from deployments.video.checkpoints import (
     read_config,
 )
 from deployments.video.device import pick_device, pick_dtype, use_threads
+from deployments.video.experts import dequantise_where_it_fits, load_experts
 from deployments.video.fast_vae import quicken
 from deployments.video.generate import Path, WanEngine
-from deployments.video.gguf import dequantise_where_it_fits, load_expert
 from deployments.video.prompts import Prompts
+from deployments.video.single_file import load_single_file
 from deployments.video.vace import text_model
 
 NO_INPUT = "a text-to-video checkpoint has no input for a picture"
@@ -40,8 +41,11 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
     shared = _load_shared(text_folder, settings, device)
 
-    def load_path(folder: FilePath) -> Path:
-        transformer = load_transformer(folder / "transformer", dtype, device)
+    def load_path(folder: FilePath, weights: FilePath | None) -> Path:
+        if weights is None:
+            transformer = load_transformer(folder / "transformer", dtype, device)
+        else:
+            transformer = load_single_file(weights, folder / "transformer", dtype, device)
         accelerate(transformer, settings, device)
         kind = _pipeline_kind(transformer)
         extras = None
@@ -50,12 +54,12 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         scheduler = load_scheduler(folder, settings.flow_shift)
         return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras)
 
-    first = load_path(text_folder)
+    first = load_path(text_folder, models.text_weights)
     second = None
     if models.image is not None and models.image != models.text:
         image_folder = find_folder(models.image, allow_hub=settings.allow_hub)
         _require_same_vae(text_folder, image_folder)
-        second = load_path(image_folder)
+        second = load_path(image_folder, models.image_weights)
         if not second.image:
             raise CheckpointRefused(
                 f"{image_folder}: configured for images, but {NO_INPUT}; name a VACE or 36-channel checkpoint"
@@ -74,17 +78,9 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     folder = find_folder(models.folder, allow_hub=settings.allow_hub)
-    if models.high_noise.resolve() == models.low_noise.resolve():
-        raise CheckpointRefused(f"{models.high_noise}: named as both experts; `high_noise` and `low_noise` are two files")
     shared = _load_shared(folder, settings, device)
     index = read_config(folder, "model_index.json")
-    experts = {
-        part: load_expert(path, folder, part, dtype, device)
-        for part, path in (("transformer", models.high_noise), ("transformer_2", models.low_noise))
-    }
-    for part, expert in experts.items():
-        if expert.config.in_channels != 36:
-            raise CheckpointRefused(f"{folder / part}: {expert.config.in_channels} input channels; image-to-video has 36")
+    experts = load_experts(models, folder, dtype, device)
     for expert in dequantise_where_it_fits([*experts.values()], settings.experts, device):
         accelerate(expert, settings, device)
     boundary = settings.boundary or index.get("boundary_ratio") or 0.9
