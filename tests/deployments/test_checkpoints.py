@@ -204,7 +204,7 @@ def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp
     state.pop("blocks.2.ffn.net.2.bias")
     missing = tmp_path / "missing.gguf"
     write_wan_gguf(missing, state, "Q8_0", "missing")
-    assert "missing tensor `blocks.2.ffn.net.2.bias`" in refused(missing, good)
+    assert "missing tensor `blocks.2.ffn.net.2.bias`" in refused(missing, random_models.low_noise)
 
 
 def test_a_scheduler_that_is_not_for_flow_is_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
@@ -273,11 +273,11 @@ def test_a_gpu_that_torch_does_not_see_is_not_replaced_by_the_cpu(monkeypatch: p
         pick_device(Wan26Settings())
 
 
-def test_a_bf16_norm_in_a_gguf_is_named(random_models: RandomCheckpoints, tmp_path: Path) -> None:
-    path = tmp_path / "bf16.gguf"
+def test_a_gguf_type_that_is_not_known_is_named(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    path = tmp_path / "integers.gguf"
     writer = gguf.GGUFWriter(path, arch="wan")
-    writer.add_tensor("blocks.0.norm3.bias", np.zeros(8, np.uint16), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.add_tensor("blocks.0.norm3.bias", np.zeros(8, np.int8))
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
-    with pytest.raises(CheckpointRefused, match=r"norm3\.bias.*BF16"):
+    with pytest.raises(CheckpointRefused, match=r"norm3\.bias` is I8; known are .*Q5_K"):
         build_wan22(Wan22Settings(), _experts(random_models, path, random_models.low_noise))
