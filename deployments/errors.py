@@ -26,6 +26,10 @@ class PromptTooLong(RequestRefused):
     """The prompt has more tokens than the text encoder reads: it would be cut silently."""
 
 
+class VideoTooLarge(RequestRefused):
+    """The GPU's memory does not hold the work on a video of this size."""
+
+
 class CheckpointRefused(DeploymentError):
     """Model files that are absent, incomplete or of another architecture. The message names file and tensor."""
 

@@ -4,6 +4,7 @@ Every request gets a pipeline, a solver and a view of the VAE of its own over sh
 caches hold state, the weights do not.
 """
 
+import gc
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deployments.errors import ImageNotSupported
+from deployments.errors import ImageNotSupported, VideoTooLarge
 from deployments.video.conditions import prepare
 from deployments.video.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.denoise import Guidance, denoise
@@ -59,7 +60,19 @@ class WanEngine:
         self._batch_guidance = batch_guidance
 
     def generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        """See VideoEngine."""
+        """See VideoEngine. Where the GPU's memory ends, all that the request held is freed and VideoTooLarge raised."""
+        try:
+            return self._generate(request, sink)
+        except torch.OutOfMemoryError:
+            pass  # here the traceback ends, and with it every tensor of the request
+        gc.collect()
+        torch.cuda.empty_cache()
+        size = f"{request.width}x{request.height}, {request.num_frames} frames"
+        raise VideoTooLarge(
+            "num_frames", f"the GPU's memory does not hold a video of {size}: ask for fewer frames or smaller ones"
+        )
+
+    def _generate(self, request: VideoRequest, sink: Sink) -> Finished:
         clock = _Clock()
         latents = self._make_latents(request, sink, clock)
         self._decode(latents, sink, clock)

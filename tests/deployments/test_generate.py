@@ -1,5 +1,6 @@
 """The video engine: every field counts, the experts share the work as the schedule says, requests do not meet."""
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 
-from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong
+from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong, VideoTooLarge
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.decode_stream import decode_stream, denormalise
 from deployments.video.generate import WanEngine
@@ -194,6 +195,29 @@ def test_vace_alone_makes_the_text_checkpoints_videos(
 ) -> None:
     alone = build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.vace)))
     torch.testing.assert_close(alone.latents(small, Recorder()), wan26.latents(small, Recorder()), rtol=0, atol=1e-6)
+
+
+def test_out_of_memory_is_the_requests_fault_and_leaves_nothing_behind(wan26: WanEngine, small: VideoRequest) -> None:
+    assert wan26._text is not None
+    before = wan26.latents(small, Recorder())
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        held.append(weakref.ref(inputs[0]))
+        if len(held) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = wan26._text.transformers["transformer"].patch_embedding.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(VideoTooLarge) as refused:
+            wan26.generate(small, Recorder())
+    finally:
+        hook.remove()
+    assert refused.value.field == "num_frames"
+    assert "64x64, 5 frames" in refused.value.detail
+    assert len(held) == 3
+    assert [reference() for reference in held] == [None] * 3
+    assert torch.equal(wan26.latents(small, Recorder()), before)
 
 
 def test_prompt_over_the_encoders_length_is_refused(wan26: WanEngine, small: VideoRequest) -> None:
