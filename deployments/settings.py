@@ -1,9 +1,9 @@
 """Settings of the three model deployments: where the weights are and how to run them. Part of ``serve.config.AppConfig``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -72,6 +72,12 @@ class Wan26Models(Settings):
     """A single safetensors file in the original Wan or ComfyUI layout, read instead of the transformer's weights in `text`."""
     image_weights: Path | None = None
     """The same for `image`."""
+
+    @model_validator(mode="after")
+    def _weights_have_a_folder(self) -> Self:
+        if self.image_weights is not None and self.image is None:
+            raise ValueError("`image_weights` needs `image`: the folder of its configuration")
+        return self
 
 
 class Wan22Models(Settings):

@@ -61,19 +61,16 @@ def dequantise_where_it_fits(
     experts: list[Any], how: Literal["auto", "dequantised", "quantised"], device: torch.device
 ) -> list[Any]:
     """``experts``, their linear layers made plain ones on the card where ``how`` says so, or for ``auto`` where both fit."""
-    if device.type != "cuda" or how == "quantised":
+    stored = [expert for expert in experts if getattr(expert, "is_quantized", False)]  # files may hold plain ones
+    if device.type != "cuda" or how == "quantised" or not stored:
         return experts
-    free, _ = torch.cuda.mem_get_info(device)
-    wanted = sum(2 * math.prod(weight.quant_shape) for expert in experts for weight in _quantised(expert)) + WORKING_BYTES
-    free += sum(weight.nbytes for expert in experts for weight in _quantised(expert))
+    weights = [weight for expert in stored for weight in expert.parameters() if isinstance(weight, GGUFParameter)]
+    free = torch.cuda.mem_get_info(device)[0] + sum(weight.nbytes for weight in weights)
+    wanted = sum(2 * math.prod(weight.quant_shape) for weight in weights) + WORKING_BYTES
     if how == "auto" and free < wanted:
         log.info("experts stay quantised: dequantised they want %.0f GiB, %.0f GiB are free", wanted / 2**30, free / 2**30)
         return experts
-    for expert in experts:
+    for expert in stored:
         expert.dequantize()
-    log.info("experts dequantised on %s", torch.cuda.get_device_name(device))
+    log.info("experts dequantised on %s", device)
     return experts
-
-
-def _quantised(expert: Any) -> list[Any]:
-    return [weight for weight in expert.parameters() if isinstance(weight, GGUFParameter) and hasattr(weight, "quant_shape")]

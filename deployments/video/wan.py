@@ -56,7 +56,7 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
 
     first = load_path(text_folder, models.text_weights)
     second = None
-    if models.image is not None and models.image != models.text:
+    if models.image is not None and (models.image != models.text or models.image_weights is not None):
         image_folder = find_folder(models.image, allow_hub=settings.allow_hub)
         _require_same_vae(text_folder, image_folder)
         second = load_path(image_folder, models.image_weights)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from demo.gguf_file import original_name
@@ -181,6 +182,11 @@ def test_wan26_takes_single_files_for_both_paths(
     for request in (small, replace(small, image=picture)):
         ours, theirs = (e.latents(request, Recorder()) for e in (engine, wan26))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # a mapped file's weights are aligned otherwise
+
+
+def test_image_weights_without_their_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="`image_weights` needs `image`"):
+        Wan26Models(text="somewhere", image_weights=tmp_path / "m.safetensors")
 
 
 def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:

@@ -1,0 +1,97 @@
+"""The two experts on a card: dequantised where they fit. There is no card here; what is asked of it is answered by the test."""
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from diffusers.quantizers.gguf.utils import GGUFParameter
+
+from deployments.settings import VideoSettings
+from deployments.video.acceleration import LinearGelu, accelerate
+from deployments.video.experts import WORKING_BYTES, dequantise_where_it_fits
+from deployments.video.gguf import load_gguf
+from tests.random_models import RandomCheckpoints
+
+CARD = torch.device("cuda")
+LAYER = "blocks.0.attn1.to_q.weight"
+
+
+@pytest.fixture
+def stored(random_models: RandomCheckpoints) -> torch.nn.Module:
+    model = load_gguf(random_models.high_noise, random_models.a14b, "transformer", torch.float32, torch.device("cpu"))
+    assert isinstance(model, torch.nn.Module)
+    return model
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (size, 2 * size))
+
+
+def is_stored(model: torch.nn.Module) -> bool:
+    return isinstance(model.get_parameter(LAYER), GGUFParameter)
+
+
+def expected(path: Path) -> torch.Tensor:
+    [tensor] = [t for t in gguf.GGUFReader(path).tensors if t.name == "blocks.0.self_attn.q.weight"]
+    return torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+
+
+def test_auto_dequantises_only_where_it_fits(
+    stored: torch.nn.Module, random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = (
+        torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([500.0]),
+        torch.zeros(1, 512, 256),
+    )
+    with torch.no_grad():
+        before = stored(*inputs, return_dict=False)[0]
+    free(monkeypatch, WORKING_BYTES)
+    assert dequantise_where_it_fits([stored], "auto", CARD) == [stored]
+    assert is_stored(stored)
+    free(monkeypatch, 2 * WORKING_BYTES)
+    dequantise_where_it_fits([stored], "auto", CARD)
+    assert not is_stored(stored)
+    weight = stored.get_parameter(LAYER)
+    torch.testing.assert_close(weight.float(), expected(random_models.high_noise), rtol=1e-3, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
+
+
+def test_settings_decide_over_memory_and_plain_experts_stay(stored: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    free(monkeypatch, 100 * WORKING_BYTES)
+    dequantise_where_it_fits([stored], "quantised", CARD)
+    dequantise_where_it_fits([stored], "auto", torch.device("cpu"))
+    assert is_stored(stored)
+    free(monkeypatch, 0)
+    plain = torch.nn.Linear(2, 2)
+    assert dequantise_where_it_fits([plain, stored], "dequantised", CARD) == [plain, stored]
+    assert not is_stored(stored)
+    assert dequantise_where_it_fits([plain], "auto", CARD) == [plain]
+
+
+def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
+    stored: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    settings = VideoSettings(compile=False)
+    inputs = (
+        torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([500.0]),
+        torch.zeros(1, 512, 256),
+    )
+    with torch.no_grad():
+        before = stored(*inputs, return_dict=False)[0]
+        accelerate(stored, settings, CARD)
+        assert not any(isinstance(module, LinearGelu) for module in stored.modules())
+        dequantise_where_it_fits([stored], "dequantised", _with_memory(monkeypatch))
+        accelerate(stored, settings, CARD)
+        assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
+        # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.
+        torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-2, atol=1e-2)
+
+
+def _with_memory(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    free(monkeypatch, 2 * WORKING_BYTES)
+    return CARD
