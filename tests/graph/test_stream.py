@@ -105,11 +105,14 @@ def _idle(service: Service) -> bool:
     return response.status_code == 200
 
 
+STEP_S = 1.5  # a step so long that a busy machine's delays between processes stay well inside one
+
+
 def _hang_up(service: Service, name: str, headers: dict[str, str] | None = None) -> int:
-    """Leaves in the middle of the third of many steps; how many steps had been begun then."""
-    body = {**order(name, step_s=0.4), "steps": 50}
+    """Leaves in the middle of the second of many steps; how many steps had ended then."""
+    body = {**order(name, step_s=STEP_S), "steps": 20}
     with ThreadPoolExecutor(1) as pool:
-        with httpx.Client(timeout=httpx.Timeout(5, read=1.6)) as client:
+        with httpx.Client(timeout=httpx.Timeout(5, read=1.5 * STEP_S)) as client:
             future = pool.submit(client.post, f"{service.photo}/wan2.6", json=body, headers=headers)
             assert isinstance(future.exception(), httpx.ReadTimeout)
         return len(service.journal.entries(name, "step"))
@@ -120,7 +123,7 @@ def test_a_caller_that_leaves_stops_the_denoising_within_one_step(service: Servi
     assert _idle(service)
     name = f"leave-{len(headers)}"
     done = _hang_up(service, name, headers)
-    time.sleep(1.5)
+    time.sleep(3 * STEP_S)
     after = len(service.journal.entries(name, "step"))
     assert 0 < done <= after <= done + 1
     assert _idle(service)
@@ -133,12 +136,12 @@ def test_a_client_cannot_shorten_its_request_by_the_proxys_header(service: Servi
 
 
 def test_request_timeout_is_a_504_of_ours(service: Service, http: httpx.Client) -> None:
-    body = {**order("slow", step_s=0.4), "steps": 50}
+    body = {**order("slow", step_s=STEP_S), "steps": 20}
     response = http.post(f"{service.photo}/wan2.6", json=body, headers={"request-timeout": "1"})
     assert response.status_code == 504
     assert response.json()["type"] == "urn:ryla:problem:timeout"
     done = len(service.journal.entries("slow", "step"))
-    time.sleep(1)
+    time.sleep(3 * STEP_S)
     assert len(service.journal.entries("slow", "step")) <= done + 1
     assert _idle(service)
 
@@ -151,14 +154,14 @@ def test_a_cancel_and_a_new_request_never_step_at_once(service: Service) -> None
 
 
 def test_an_ingress_killed_stops_the_denoising_within_one_step(service: Service) -> None:
-    body = {**order("orphan", step_s=0.5), "steps": 60}
+    body = {**order("orphan", step_s=STEP_S), "steps": 20}
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(httpx.post, f"{service.photo}/wan2.6", json=body, timeout=60)
-        wait_until(lambda: len(service.journal.entries("orphan", "step")) >= 2)
+        wait_until(lambda: len(service.journal.entries("orphan", "step")) >= 1)
         (pid,) = service.replicas("photo", "Ingress").values()
         os.kill(pid, signal.SIGKILL)
         done = len(service.journal.entries("orphan", "step"))
-        time.sleep(2.5)
+        time.sleep(3 * STEP_S)
         assert len(service.journal.entries("orphan", "step")) <= done + 1
         answer = future.result()
     assert answer.status_code >= 500
@@ -246,15 +249,15 @@ def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: http
 
 def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http: httpx.Client) -> None:
     """Left while chunks are decoded, swapped and encoded: afterwards the processes are as they were."""
-    body = {**order("swap", step_s=0.01, chunk_s=0.2), "length": 81, "steps": 1}
+    body = {**order("swap", step_s=0.01, chunk_s=0.4), "length": 81, "steps": 1}
 
     def leave(times: int) -> None:
         for _ in range(times):
             with httpx.Client(timeout=httpx.Timeout(5, read=1.5)) as client, pytest.raises(httpx.ReadTimeout):
                 client.post(f"{service.photo}/wan2.6-i2v-faceswap", json=body)
         made = len(service.journal.entries("swap", "chunk"))
-        time.sleep(1)
-        assert len(service.journal.entries("swap", "chunk")) <= made + 1
+        time.sleep(2)
+        assert len(service.journal.entries("swap", "chunk")) <= made + 2  # of 21 a request
 
     def threads() -> dict[int, int]:
         pids = [pid for name in ("Ingress", "Wan26", "FaceSwapper") for pid in service.replicas("photo", name).values()]
