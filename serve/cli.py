@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from serve.check import PROXY, documents, faults
 from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
 from serve.config import Limits
 from serve.overview import overview
+from serve.rollout import RolloutFailed, await_rollout, in_cluster
 from serve.samples import payload
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -27,14 +30,20 @@ console = Console(width=None if sys.stdout.isatty() else 120)  # a log is no rea
 
 PRESETS = Path(__file__).parent / "presets"
 URL = "http://127.0.0.1:8000"
-PROXY = "serve.proxy:middlewares"
+Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="the service")]
+Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="your key, where the service asks for one")]
 START_TIMEOUT_S = 300
 
 
 @app.command()
-def serve(preset: Annotated[str, typer.Argument(help="demo, single-gpu, production, or a Serve config file")] = "demo") -> None:
+def serve(
+    preset: Annotated[str, typer.Argument(help="demo, single-gpu, production, or a Serve config file")] = "demo",
+    host: Annotated[str | None, typer.Option(help="address to listen on, instead of the config's; 0.0.0.0: all")] = None,
+) -> None:
     """Runs the service on this machine until Ctrl-C; the Ray dashboard is at port 8265."""
     path = find_preset(preset)
+    if host is not None:
+        path = _listening(path, host)
     console.print(f"Starting {path.name}: http://{_address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
     console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
     os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
@@ -45,11 +54,12 @@ def call(
     endpoint: Annotated[str, typer.Argument(help="for instance wan2.6")],
     fields: Annotated[list[str] | None, typer.Argument(help="field=value, or field=@file for a picture or video")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write; default: the endpoint's name")] = None,
-    url: str = URL,
+    url: Url = URL,
+    key: Key = None,
 ) -> None:
     """Calls an endpoint and writes what it answers to a file."""
     try:
-        with Client(url) as client:
+        with Client(url, key=key) as client:
             answer = client.call(endpoint.strip("/"), dict(_field(text) for text in fields or []))
     except CallFailed as e:
         console.print(f"[red]{e}[/red]")
@@ -64,11 +74,19 @@ def call(
 
 @app.command()
 def smoke(
-    url: Annotated[str, typer.Argument()] = URL,
+    url: Annotated[str, typer.Argument(envvar="RYLA_URL")] = URL,
     save: Annotated[Path | None, typer.Option(help="folder for the results")] = None,
+    key: Key = None,
+    wait: Annotated[float, typer.Option(help="seconds to wait for the service to accept requests")] = 0,
 ) -> None:
-    """Calls all seven endpoints, decodes what comes, prints a table; fails if anything is wrong."""
-    with Client(url) as client:
+    """Calls all seven endpoints, decodes what comes, prints a table; fails if anything is wrong. Models that sleep are woken."""
+    with Client(url, key=key) as client:
+        try:
+            if wait:
+                client.wait(wait)
+        except CallFailed as e:
+            console.print(f"[red]{e}[/red]")
+            raise typer.Exit(1) from None
         ok = run_smoke(client, save)
     if not ok:
         raise typer.Exit(1)
@@ -81,6 +99,46 @@ def demo(save: Annotated[Path, typer.Option(help="folder for the results")] = Pa
         ok = run_smoke(client, save)
     if not ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    config: Annotated[
+        str, typer.Argument(help="a Serve config file, Kubernetes manifests with a RayService, a preset, or - for stdin")
+    ],
+    files: Annotated[bool, typer.Option("--files", help="also: are the model files that it names on this machine")] = False,
+) -> None:
+    """Checks settings before a cluster sees them: `helm template ... | ryla check -`."""
+    text = sys.stdin.read() if config == "-" else find_preset(config).read_text()
+    checked = 0
+    wrong: list[str] = []
+    for name, found, service in documents(text):
+        checked += 1
+        wrong += [f"{name}: {fault}" for fault in faults(found, service, files=files)]
+    if not checked:
+        wrong.append(f"{config} has neither a Serve config nor a RayService")
+    for line in wrong:
+        console.print(line, style="red", highlight=False, markup=False)
+    if wrong:
+        raise typer.Exit(1)
+    console.print(f"{checked} checked, nothing wrong")
+
+
+@app.command()
+def rollout(
+    name: Annotated[str, typer.Argument(help="the RayService")],
+    namespace: Annotated[str, typer.Option(envvar="RYLA_NAMESPACE")] = "default",
+    timeout: Annotated[float, typer.Option(help="seconds")] = 1800,
+) -> None:
+    """In a pod: waits until KubeRay has brought a RayService to what its spec says; fails if it cannot."""
+    try:
+        with in_cluster() as api:
+            await_rollout(
+                api, namespace, name, timeout_s=timeout, say=lambda line: console.print(line, highlight=False, markup=False)
+            )
+    except RolloutFailed as e:
+        console.print(str(e), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
 
 
 def find_preset(name: str) -> Path:
@@ -192,6 +250,15 @@ def _field(text: str) -> tuple[str, Any]:
         except OSError as e:
             raise typer.BadParameter(f"{name}: {e}") from None
     return name, value
+
+
+def _listening(config: Path, host: str) -> Path:
+    """A copy of a config file that listens on another address."""
+    text = yaml.safe_load(config.read_text())
+    text.setdefault("http_options", {})["host"] = host
+    copy = Path(tempfile.mkdtemp(prefix="ryla-")) / config.name
+    copy.write_text(yaml.safe_dump(text))
+    return copy
 
 
 def _address(config: Path) -> str:

@@ -58,11 +58,13 @@ class Decoded:
 
 
 class Client:
-    """One service. ``timeout_s`` is for a whole request: a sleeping model may need minutes to start."""
+    """One service. ``timeout_s`` is for a whole request: a sleeping model may need minutes to start. ``key``: the caller's, or None."""
 
-    def __init__(self, url: str, timeout_s: float = 1800) -> None:
+    def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
+        self._http = httpx.Client(
+            base_url=self.url, timeout=timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {}
+        )
 
     def __enter__(self) -> "Client":
         return self
@@ -80,6 +82,22 @@ class Client:
         if response.status_code != 200:
             raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
         return Answer(response.content, response.headers, time.perf_counter() - start)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until the service accepts requests; raises CallFailed after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                response = self._http.get("/readyz", timeout=5)
+                text = f"{response.status_code} {_detail(response)}"
+            except httpx.TransportError as e:
+                text = str(e)
+            else:
+                if response.status_code == 200:
+                    return
+            if time.monotonic() > deadline:
+                raise CallFailed(f"{self.url} does not accept requests after {timeout_s:g} s: {text}")
+            time.sleep(1)
 
     def is_ready(self) -> bool:
         """Whether every model is up."""

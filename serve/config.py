@@ -5,6 +5,7 @@ belongs under ``deployments:`` of the same file, where a change is applied in pl
 """
 
 import math
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -133,6 +134,8 @@ class Ingress(Settings):
 
     num_cpus: float = Field(default=1.0, ge=0)
     """Logical CPUs of a replica."""
+    api_keys: Path | None = None
+    """File of the keys that may call, a line each: a name, and the key's SHA-256 in hex; read again when it changes. None: open to all."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call; `*` for all. None by default."""
     window: int = Field(default=4, ge=2)

@@ -28,6 +28,7 @@ TITLES = {
     "not-implemented": "Not implemented",
     "replica-lost": "A model replica was lost",
     "timeout": "Time limit reached",
+    "unauthorized": "No valid key",
     "unavailable": "Not available now",
     "unsupported-media-type": "Unsupported media type",
 }

@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 from swagger_ui_bundle import swagger_ui_path
 
+from serve.auth import ApiKeys, RequireKey
 from serve.bodies import read_body
 from serve.body_limit import BodyLimit
 from serve.config import AppConfig, Hardware
@@ -73,7 +74,12 @@ class Ingress:
 def make_app(config: AppConfig, graph: Graph, readiness: Readiness) -> ASGIApp:
     """The ASGI application over a graph."""
     app: ASGIApp = Routes(config, graph, readiness).router()
-    app = RequestBoundary(BodyLimit(app, config.limits.max_body_bytes))
+    app = BodyLimit(app, config.limits.max_body_bytes)
+    if config.ingress.api_keys is not None:
+        app = RequireKey(app, ApiKeys(config.ingress.api_keys))
+    else:
+        logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
+    app = RequestBoundary(app)
     if config.ingress.cors_origins:
         app = Cors(app, config.ingress.cors_origins)  # around all: a page must be able to read problems too
     return app
@@ -88,7 +94,7 @@ class Routes:
         self._readiness = readiness
         self._pipelines = Pipelines(graph, config.ingress, config.limits)
         self._endpoints = make_endpoints(config)
-        self._openapi = openapi_document(self._endpoints)
+        self._openapi = openapi_document(self._endpoints, keys=config.ingress.api_keys is not None)
         self._hardware = {
             "wan26": config.wan26.hardware,
             "wan22-gguf": config.wan22_gguf.hardware,

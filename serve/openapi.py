@@ -11,8 +11,8 @@ from serve.samples import example
 VERSION = importlib.metadata.version("ryla-serve")
 
 
-def openapi_document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """OpenAPI 3.0, the newest that the packaged Swagger UI draws. The examples work when pasted."""
+def openapi_document(endpoints: Iterable[Endpoint], *, keys: bool) -> dict[str, Any]:
+    """OpenAPI 3.0, the newest that the packaged Swagger UI draws. The examples work when pasted. ``keys``: whether callers need one."""
     paths: dict[str, Any] = {path: {"post": _operation(endpoint, path)} for endpoint in endpoints for path in endpoint.paths}
     paths["/health"] = {"get": _get("This service is there; wakes no model")}
     paths["/healthz"] = {"get": _get("This ingress process is alive")}
@@ -29,12 +29,16 @@ def openapi_document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             "responses": {"202": {"description": "Models are being brought up"}},
         }
     }
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.0.3",
         "info": {"title": "ryla-serve", "version": VERSION},
         "paths": paths,
         "components": {"schemas": {"Problem": _PROBLEM}},
     }
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+    return document
 
 
 def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+# ryla-serve's image: `cpu` (runs the demo with no network) and `gpu`. The base is Debian 12, whose Python is 3.11.
+#
+#   podman build --target cpu -t ryla-serve:cpu .        (docker build takes the same)
+#   podman run --rm -p 8000:8000 ryla-serve:cpu          the demo on port 8000
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+FROM ${BASE} AS base
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends python3 \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+FROM base AS builder
+RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_HTTP_TIMEOUT=300
+# Where a proxy has certificates of its own: mount them into the build, and name the bundle here.
+ARG SSL_CERT_FILE
+COPY constraints /src/constraints
+RUN python3 -m venv --without-pip /opt/venv \
+ && python3 -m venv /opt/uv && PIP_CERT=${SSL_CERT_FILE:-} /opt/uv/bin/pip install --quiet --no-cache-dir --constraint /src/constraints/constraints.txt uv
+COPY pyproject.toml /src/
+WORKDIR /src
+
+# What PyPI has for Linux is PyTorch's CUDA build. `--build-arg TORCH_BACKEND=cpu` takes PyTorch's own smaller CPU build instead,
+# where its index can be reached.
+FROM builder AS cpu-packages
+ARG SSL_CERT_FILE
+ARG TORCH_BACKEND=
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
+      --constraint constraints/constraints.txt --overrides constraints/overrides-cpu-image.txt \
+ # libcudnn.so.9 must be there for the CUDA build to load; the engines behind it only a GPU opens. Headers nobody opens.
+ && rm -rf /opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn_* \
+      /opt/venv/lib/python3.11/site-packages/nvidia/*/include
+
+FROM builder AS gpu-packages
+ARG SSL_CERT_FILE
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml --extra gpu \
+      --constraint constraints/constraints.txt --overrides constraints/overrides-gpu.txt
+
+FROM builder AS application
+ARG SSL_CERT_FILE
+COPY README.md ./
+COPY serve serve
+COPY deployments deployments
+COPY demo demo
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python --no-deps --target /opt/app .
+
+FROM base AS runtime
+# Ray writes ~/.ray and /tmp/ray; with a read-only root, /tmp is a tmpfs or an emptyDir.
+ENV HOME=/tmp
+WORKDIR /tmp
+EXPOSE 8000 8265
+USER 10001:10001
+CMD ["ryla", "serve", "demo", "--host", "0.0.0.0"]
+
+FROM runtime AS gpu
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+COPY --from=gpu-packages /opt/venv /opt/venv
+COPY --from=application /opt/app /opt/app
+
+FROM runtime AS cpu
+COPY --from=cpu-packages /opt/venv /opt/venv
+COPY --from=application /opt/app /opt/app

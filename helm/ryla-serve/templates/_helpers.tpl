@@ -1,0 +1,217 @@
+{{- define "ryla-serve.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* KubeRay takes names of 47 characters at most, and makes longer ones of them. */}}
+{{- define "ryla-serve.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if or (contains (include "ryla-serve.name" .) .Release.Name) (hasPrefix "ryla" .Release.Name) -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "ryla-serve.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "ryla-serve.selectorLabels" -}}
+app.kubernetes.io/part-of: ryla-serve
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* Labels of objects. Not of Ray's pod templates: there a new chart version would make a new cluster. */}}
+{{- define "ryla-serve.labels" -}}
+{{ include "ryla-serve.selectorLabels" . }}
+app.kubernetes.io/name: {{ include "ryla-serve.name" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "ryla-serve.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Lays `from` over `into`, maps into maps, null removing: `mergeOverwrite` would keep what is to become 0 or false. */}}
+{{- define "ryla-serve.overlay" -}}
+{{- $into := .into -}}
+{{- range $key, $value := .from -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $into $key -}}
+{{- else if and (kindIs "map" $value) (kindIs "map" (get $into $key)) -}}
+{{- include "ryla-serve.overlay" (dict "into" (get $into $key) "from" $value) -}}
+{{- else -}}
+{{- $_ := set $into $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Serve config: the preset's, with `config` over its args and `deployments` over its deployments. */}}
+{{- define "ryla-serve.serveConfig" -}}
+{{- $config := .Files.Get (printf "files/presets/%s.yaml" .Values.preset) | fromYaml -}}
+{{- $application := first $config.applications -}}
+{{- include "ryla-serve.overlay" (dict "into" $application.args "from" .Values.config) -}}
+{{- if .Values.auth.apiKeysSecret -}}
+{{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "ingress" (dict "api_keys" "/etc/ryla/keys/keys"))) -}}
+{{- end -}}
+{{- $given := deepCopy .Values.deployments -}}
+{{- $deployments := list -}}
+{{- range $application.deployments -}}
+{{- include "ryla-serve.overlay" (dict "into" . "from" (get $given .name | default dict)) -}}
+{{- $_ := unset $given .name -}}
+{{- $deployments = append $deployments . -}}
+{{- end -}}
+{{- range $name, $settings := $given -}}
+{{- $deployments = append $deployments (set $settings "name" $name) -}}
+{{- end -}}
+{{- with $deployments -}}
+{{- $_ := set $application "deployments" . -}}
+{{- end -}}
+{{- $_ := set $config "proxy_location" (ternary "EveryNode" "HeadOnly" (eq .Values.mode "rayservice")) -}}
+{{- $_ := set $config "http_options" (dict "host" "0.0.0.0" "port" 8000 "request_timeout_s" .Values.requestTimeoutSeconds) -}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{- define "ryla-serve.maxBodyBytes" -}}
+{{- $args := (first (include "ryla-serve.serveConfig" . | fromYaml).applications).args -}}
+{{- dig "limits" "max_body_bytes" 67108864 $args | int64 -}}
+{{- end -}}
+
+{{/* What Kubernetes' restricted level asks for. */}}
+{{- define "ryla-serve.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "ryla-serve.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* Resources with GPUs: dict of resources, gpus, gpuResource. */}}
+{{- define "ryla-serve.resources" -}}
+{{- $limits := deepCopy .resources.limits -}}
+{{- if .gpus -}}
+{{- $_ := set $limits .gpuResource (toString .gpus) -}}
+{{- end -}}
+{{- with .resources.requests }}
+requests:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $limits }}
+limits:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Environment of every container that runs Ray. `drain` in seconds. */}}
+{{- define "ryla-serve.env" -}}
+- {name: HOME, value: /tmp}
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.proxy:middlewares"}
+- {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
+- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
+# Ray's own buckets end at 10 minutes of a request and 4 of a start.
+- {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
+- {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- with .root.Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "ryla-serve.volumeMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: shm, mountPath: /dev/shm}
+{{- if include "ryla-serve.modelVolume" . }}
+- {name: models, mountPath: {{ .Values.models.path }}, readOnly: true}
+{{- end }}
+{{- if .Values.auth.apiKeysSecret }}
+- {name: api-keys, mountPath: /etc/ryla/keys, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* dict of root, tmpSize, shmSize */}}
+{{- define "ryla-serve.volumes" -}}
+- {name: tmp, emptyDir: {sizeLimit: {{ .tmpSize | quote }}}}
+- {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .shmSize | quote }}}}
+{{- with include "ryla-serve.modelVolume" .root }}
+- name: models
+  {{- . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.auth.apiKeysSecret }}
+- {name: api-keys, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- end -}}
+
+{{/* The volume source of the model files; empty if there is none. */}}
+{{- define "ryla-serve.modelVolume" -}}
+{{- with .Values.models -}}
+{{- if .volume -}}
+{{- toYaml .volume -}}
+{{- else if .claim.create -}}
+persistentVolumeClaim: {claimName: {{ include "ryla-serve.fullname" $ }}-models}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Node selector, tolerations and affinity of a worker group: what the platform says, then what the group says. */}}
+{{- define "ryla-serve.placement" -}}
+{{- $selector := dict -}}
+{{- $tolerations := list -}}
+{{- $affinity := dict -}}
+{{- if .group.gpus -}}
+{{- $known := get (.root.Files.Get "files/platforms.yaml" | fromYaml) .root.Values.platform -}}
+{{- $tolerations = $known.tolerations -}}
+{{- with .group.accelerator -}}
+{{- $labels := get $known.accelerators . | default dict -}}
+{{- if and (not $labels) (not $.group.nodeSelector) (not $.group.affinity) $known.accelerators -}}
+{{- fail (printf "worker group %s: platform %s has no known node labels for accelerator %s (only %s): set its nodeSelector" $.name $.root.Values.platform . (keys $known.accelerators | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- range $key, $value := $labels -}}
+{{- if kindIs "slice" $value -}}
+{{- $terms := list (dict "matchExpressions" (list (dict "key" $key "operator" "In" "values" $value))) -}}
+{{- $affinity = dict "nodeAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" $terms)) -}}
+{{- else -}}
+{{- $_ := set $selector $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $selector = mergeOverwrite $selector .group.nodeSelector -}}
+{{- $tolerations = concat $tolerations .group.tolerations -}}
+{{- $affinity = .group.affinity | default $affinity -}}
+{{- with $selector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .group.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* A job's pod that runs `ryla`: dict of root, name, args, resources. */}}
+{{- define "ryla-serve.apiKeyEnv" -}}
+{{- with .Values.auth.smokeKeySecret }}
+- {name: RYLA_API_KEY, valueFrom: {secretKeyRef: {name: {{ . }}, key: key}}}
+{{- end }}
+{{- end -}}

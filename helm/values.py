@@ -1,0 +1,444 @@
+"""The chart's values, typed, once: values.yaml, values.schema.json and the chart's README are made from here (`make chart`)."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Quantity = str | int | float
+Labels = dict[str, str]
+Object = dict[str, Any]
+
+
+class Values(BaseModel):
+    """Base: camel case, unknown names refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Image(Values):
+    """A container image."""
+
+    repository: str = "ryla-serve"
+    """Repository, with its registry."""
+    tag: str = ""
+    """Tag; empty: the chart's appVersion. An image is replaced by a new cluster beside the old one."""
+    digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    """Digest, such as `sha256:...`; it wins over the tag."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Pull policy."""
+
+
+class Resources(Values):
+    """What a container asks of its node."""
+
+    requests: dict[str, Quantity] = {}
+    """Requests."""
+    limits: dict[str, Quantity] = {}
+    """Limits. GPUs are added by `gpus`."""
+
+
+class Placement(Values):
+    """Where pods may run, beside what `platform` says."""
+
+    node_selector: Labels = {}
+    """Labels that a node must have."""
+    tolerations: list[Object] = []
+    """Taints that are tolerated."""
+    affinity: Object = {}
+    """Affinity, as Kubernetes has it."""
+    priority_class_name: str = ""
+    """Priority class."""
+
+
+class Head(Placement):
+    """The Ray head: GCS, autoscaler, dashboard and Serve's controller; no replica runs there (`num-cpus: "0"`)."""
+
+    image: str = ""
+    """Another image for the head: one without the GPU libraries starts sooner. Ray and Python must be the same."""
+    resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
+    """Measured for the demo: 1.0 GiB used; the rest is for hundreds of actors and their logs."""
+    serve: bool = True
+    """Whether requests may enter through the head too. Without it an image upgrade refuses some connections while proxies start."""
+    tmp_size: Quantity = "10Gi"
+    """Size of /tmp: Ray's logs."""
+
+
+class Autoscaler(Values):
+    """Ray's autoscaler (v2), a container beside the head."""
+
+    idle_timeout_seconds: int = Field(default=300, ge=0)
+    """Seconds after which a worker without work is given back."""
+    upscaling_mode: Literal["Default", "Conservative", "Aggressive"] = "Default"
+    """How fast it grows."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "1Gi"})
+    """Resources of its container."""
+
+
+class WorkerGroup(Placement):
+    """Pods of one kind, brought from zero by the autoscaler when a replica asks for what they declare."""
+
+    enabled: bool = True
+    """Whether the group is there. Groups may only be added at the end in place; any other change makes a new cluster."""
+    image: str = ""
+    """Another image for this group."""
+    accelerator: str = ""
+    """Ray's accelerator type that the group declares: `L40S`, `A100-80G`, ... Ray cannot find out by itself before a pod is there."""
+    also_accelerators: list[str] = []
+    """Further accelerator types that it declares: an 80 GB A100 reports itself to Ray as `A100`."""
+    gpus: int = Field(default=0, ge=0)
+    """GPUs of a pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The device plugin's name for a GPU."""
+    cpus: int = Field(default=4, ge=1)
+    """CPUs that the group declares to Ray; what replicas ask for (`hardware.num_cpus`) is counted against them."""
+    resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
+    """What Kubernetes reserves for a pod."""
+    min_replicas: int = Field(default=0, ge=0)
+    """Pods that are always there."""
+    max_replicas: int = Field(default=4, ge=0)
+    """Pods at most."""
+    drain_seconds: int = Field(default=120, ge=5)
+    """Seconds that a pod's requests have to end when it is deleted or its node drained. Idle pods take about as long to go away."""
+    shm_size: Quantity = "4Gi"
+    """Size of /dev/shm, Ray's object store: frames between replicas. Counts as memory of the pod."""
+    tmp_size: Quantity = "20Gi"
+    """Size of /tmp: Ray's logs, spooled uploads, compiled kernels."""
+    runtime_class_name: str = ""
+    """Runtime class, where GPUs need one (`nvidia`)."""
+    spread: bool = False
+    """Whether pods prefer different nodes."""
+
+
+class ExtraWorkerGroup(WorkerGroup):
+    """A further group."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    """Its name."""
+
+
+class WorkerGroups(Values):
+    """The groups, in this order: the order is part of what KubeRay compares."""
+
+    cpu: WorkerGroup = WorkerGroup(
+        cpus=4,
+        min_replicas=2,
+        max_replicas=8,
+        drain_seconds=60,
+        spread=True,
+        resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
+        shm_size="2Gi",
+    )
+    """Ingress replicas: no GPU. Two pods, so that one may go."""
+    l40s: WorkerGroup = Field(
+        default=WorkerGroup(
+            accelerator="L40S",
+            gpus=1,
+            cpus=8,
+            resources=Resources(requests={"cpu": "6", "memory": "32Gi"}, limits={"memory": "32Gi"}),
+        ),
+        alias="l40s",
+    )
+    """Wan26 and FaceSwapper."""
+    a100_80g: WorkerGroup = Field(
+        default=WorkerGroup(
+            accelerator="A100-80G",
+            also_accelerators=["A100"],
+            gpus=1,
+            cpus=8,
+            resources=Resources(requests={"cpu": "8", "memory": "80Gi"}, limits={"memory": "80Gi"}),
+            drain_seconds=300,
+        ),
+        alias="a100-80g",
+    )
+    """Wan22GGUF."""
+
+
+class Incremental(Values):
+    """Of `NewClusterWithIncrementalUpgrade`; it needs the Gateway API."""
+
+    gateway_class_name: str = ""
+    """Gateway class that KubeRay makes its gateway of. Route to that gateway: `ingress` and `httpRoute` must be off."""
+    max_surge_percent: int = Field(default=25, ge=0, le=100)
+    """Share of a second cluster that may be there at one time."""
+    step_size_percent: int = Field(default=25, ge=1, le=100)
+    """Share of the traffic that moves at once."""
+    interval_seconds: int = Field(default=60, ge=1)
+    """Seconds between two moves."""
+
+
+class Upgrade(Values):
+    """What happens when something changes that is no Serve setting (an image, a group's GPUs, ...)."""
+
+    strategy: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
+    """`NewCluster`: a second cluster, twice the GPUs for a while. `None`: such changes are ignored."""
+    cluster_deletion_delay_seconds: int = Field(default=1800, ge=0)
+    """Seconds that the old cluster lives on after the switch: its videos end. As long as `limits.request_timeout_s` loses none."""
+    incremental: Incremental = Incremental()
+    """Moving in steps."""
+
+
+class OwnRedis(Values):
+    """A Redis of the chart's own: one pod."""
+
+    image: str = "docker.io/library/redis:8-alpine"
+    """Its image."""
+    resources: Resources = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "256Mi"})
+    """Its resources."""
+    storage: Quantity = ""
+    """Size of its volume; empty: memory only, and a lost Redis pod with a lost head at the same time restarts the cluster."""
+    storage_class_name: str = ""
+    """Storage class of that volume; empty: the cluster's default."""
+
+
+class FaultTolerance(Values):
+    """Whether a lost head keeps serving. Needs a Redis that outlives it."""
+
+    redis: Literal["none", "own", "external"] = "none"
+    """`external`: a managed Redis, best in more than one zone."""
+    address: str = ""
+    """`host:port` of the external one; `rediss://host:port` for TLS."""
+    password_secret: str = ""
+    """Secret with the password under the key `password`; must be there before the chart."""
+    own: OwnRedis = OwnRedis()
+    """The chart's own."""
+
+
+class Claim(Values):
+    """A claim of the chart's own; it stays when the release is uninstalled."""
+
+    create: bool = False
+    """Whether to make it."""
+    size: Quantity = "100Gi"
+    """Its size: all files of docs/models.md are about 80 GB."""
+    storage_class_name: str = ""
+    """Storage class; empty: the cluster's default."""
+    access_modes: list[Literal["ReadWriteMany", "ReadOnlyMany", "ReadWriteOnce"]] = ["ReadWriteMany"]
+    """`ReadWriteOnce` ties all GPU pods to one node."""
+
+
+class Fetch(Values):
+    """A job that puts the files on the volume before an install or upgrade goes on. GPUs are not asked for while it runs."""
+
+    image: str = ""
+    """Image of the fetching program; empty: the service's own (it has `hf download`)."""
+    command: list[str] = []
+    """What to run; the volume is at `models.path`. Empty: nothing is fetched. It should leave files alone that are there already."""
+    env: list[Object] = []
+    """Its environment."""
+    env_from: list[Object] = []
+    """Its environment from Secrets: the object store's credentials."""
+
+
+class ModelFiles(Values):
+    """The model files."""
+
+    path: str = "/models"
+    """Where they are mounted, read-only: the paths in `config.models` begin so."""
+    volume: Object = {}
+    """Any Kubernetes volume source: a claim, NFS, a CSI driver that mounts a bucket, ... Empty: `claim`, or none."""
+    claim: Claim = Claim()
+    """A claim of the chart's own."""
+    fetch: Fetch = Fetch()
+    """How the files come there."""
+    sha256: dict[str, str] = {}
+    """SHA-256 in hex of files, by their path under `path`. Files that differ fail the install or upgrade."""
+
+
+class Auth(Values):
+    """Who may call. Secrets must be there before the chart."""
+
+    api_keys_secret: str = ""
+    """Secret whose key `keys` has a line each: a name, and the SHA-256 of the key in hex. Read again when it changes. Empty: open."""
+    smoke_key_secret: str = ""
+    """Secret whose key `key` is one of those keys, for the smoke test."""
+    ray_token_secret: str = ""
+    """Secret whose key `auth_token` is Ray's token (dashboard, jobs, GCS). Rotate by a Secret of another name: a new cluster."""
+
+
+class Service(Values):
+    """The Service that clients, Ingress and HTTPRoute reach."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Its type."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Its port."""
+    annotations: Labels = {}
+    """Its annotations."""
+
+
+class IngressHost(Values):
+    """A host."""
+
+    host: str
+    """Its name."""
+    path: str = "/"
+    """Path prefix."""
+
+
+class Ingress(Values):
+    """A Kubernetes Ingress."""
+
+    enabled: bool = False
+    """Whether to make one."""
+    class_name: str = ""
+    """Ingress class."""
+    controller: Literal["nginx", "other"] = "nginx"
+    """`nginx`: its annotations for timeouts, body size and unbuffered answers are set. Others: set yours in `annotations`."""
+    annotations: Labels = {}
+    """Further annotations; they win."""
+    hosts: list[IngressHost] = []
+    """Hosts."""
+    tls: list[Object] = []
+    """TLS, as Kubernetes has it: `[{secretName, hosts}]`."""
+
+
+class HttpRoute(Values):
+    """A Gateway API HTTPRoute."""
+
+    enabled: bool = False
+    """Whether to make one."""
+    parent_refs: list[Object] = []
+    """The Gateways it belongs to."""
+    hostnames: list[str] = []
+    """Hosts."""
+    annotations: Labels = {}
+    """Annotations."""
+
+
+class NetworkPolicy(Values):
+    """Who reaches what: Ray's own ports only the cluster's pods, the dashboard and metrics those named here, port 8000 the callers."""
+
+    enabled: bool = True
+    """Whether to make them. Your network plugin must enforce them."""
+    callers: list[Object] = [{"namespaceSelector": {}}]
+    """Peers that may reach port 8000: your ingress controller or gateway. The default is every pod of the cluster."""
+    operator: list[Object] = [
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
+    ]
+    """KubeRay's operator: it needs the dashboard (8265) and port 8000."""
+    monitoring: list[Object] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    """Prometheus: metrics ports."""
+    dashboard: list[Object] = []
+    """Further peers that may open the Ray dashboard. `kubectl port-forward` needs none."""
+
+
+class Metrics(Values):
+    """For the Prometheus operator and Grafana."""
+
+    pod_monitor: bool = False
+    """Whether to make a PodMonitor; needs monitoring.coreos.com/v1."""
+    interval: str = "15s"
+    """How often it scrapes."""
+    rules: bool = False
+    """Whether to make alert rules (PrometheusRule). docs/operations.md says what each means and what to do."""
+    dashboards: bool = False
+    """Whether to make Grafana dashboards, a ConfigMap each, labelled `grafana_dashboard: "1"`."""
+    labels: Labels = {}
+    """Labels that your Prometheus selects by."""
+
+
+class Preflight(Values):
+    """A job before an install or upgrade: settings checked, model files fetched and verified. If it fails, nothing is changed."""
+
+    enabled: bool = True
+    """Whether to run it."""
+    timeout_seconds: int = Field(default=7200, ge=10)
+    """Seconds that it may take."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "2Gi"})
+    """Its resources."""
+
+
+class Rollout(Values):
+    """A job after an install or upgrade: waits for the new version, wakes every model and calls every endpoint."""
+
+    enabled: bool = True
+    """Whether to run it. Without it broken model files of a model that sleeps are found by its first caller."""
+    smoke: bool = True
+    """Whether to call the endpoints. It brings every GPU kind up once."""
+    timeout_seconds: int = Field(default=3600, ge=10)
+    """Seconds that it may take; give `helm --timeout` more."""
+    resources: Resources = Resources(requests={"cpu": "200m", "memory": "512Mi"}, limits={"memory": "1Gi"})
+    """Its resources."""
+
+
+class Pod(Values):
+    """Of `mode: pod`."""
+
+    gpus: int = Field(default=0, ge=0)
+    """GPUs of the pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """The device plugin's name for a GPU."""
+    resources: Resources = Resources(requests={"cpu": "1", "memory": "6Gi"}, limits={"memory": "12Gi"})
+    """Its resources."""
+    shm_size: Quantity = "2Gi"
+    """Size of /dev/shm, Ray's object store."""
+    tmp_size: Quantity = "10Gi"
+    """Size of /tmp."""
+    placement: Placement = Placement()
+    """Where it may run."""
+
+
+class ChartValues(Values):
+    """All values."""
+
+    name_override: str = ""
+    """Instead of the chart's name in the names of objects."""
+    fullname_override: str = ""
+    """Instead of release and chart in the names of objects."""
+    mode: Literal["rayservice", "pod"] = "rayservice"
+    """`rayservice`: a cluster that scales, by KubeRay. `pod`: everything in one pod, no operator needed: a demo, or one large GPU."""
+    platform: Literal["generic", "gke", "eks-karpenter", "gfd"] = "generic"
+    """How nodes are labelled and tainted by accelerator. `gfd`: NVIDIA's GPU feature discovery. `generic`: say so in each group."""
+    common_labels: Labels = {}
+    """Labels of every object."""
+    image: Image = Image()
+    """The service's image."""
+    image_pull_secrets: list[Object] = []
+    """Secrets for it."""
+    preset: Literal["production", "demo", "single-gpu"] = "production"
+    """The Serve config that `config` and `deployments` change."""
+    config: Object = {}
+    """Settings of the application (AppConfig), over the preset's. **A change restarts every replica.** `null` removes the preset's."""
+    deployments: dict[str, Object] = {}
+    """What Serve sets per deployment (Ingress, Wan26, Wan22GGUF, FaceSwapper), over the preset's. A change is applied in place."""
+    request_timeout_seconds: int = Field(default=2100, ge=1)
+    """Serve's own limit of a request: over `config.limits.request_timeout_s`, under the load balancer's."""
+    env: list[Object] = []
+    """Further environment of every Ray container."""
+    head: Head = Head()
+    """The head."""
+    autoscaler: Autoscaler = Autoscaler()
+    """The autoscaler."""
+    worker_groups: WorkerGroups = WorkerGroups()
+    """Workers."""
+    extra_worker_groups: list[ExtraWorkerGroup] = []
+    """Further groups, added at the end: in place."""
+    upgrade: Upgrade = Upgrade()
+    """Upgrades."""
+    fault_tolerance: FaultTolerance = FaultTolerance()
+    """Of the head."""
+    models: ModelFiles = ModelFiles()
+    """The model files."""
+    auth: Auth = Auth()
+    """Keys."""
+    service: Service = Service()
+    """The Service."""
+    ingress: Ingress = Ingress()
+    """Ingress."""
+    http_route: HttpRoute = HttpRoute()
+    """HTTPRoute."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Network policies."""
+    pod_disruption_budgets: bool = True
+    """Whether a drain takes one pod of a kind at a time. It is never blocked."""
+    metrics: Metrics = Metrics()
+    """Metrics."""
+    preflight: Preflight = Preflight()
+    """Before."""
+    rollout: Rollout = Rollout()
+    """After."""
+    pod: Pod = Pod()
+    """Of `mode: pod`."""
