@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel
 from ray.serve.schema import DeploymentSchema
 
-from helm.values import ChartValues
+from helm.dashboards import DASHBOARDS, grafana
+from helm.values import ChartValues, WorkerGroup
 from serve.config import AppConfig
 from serve.readiness import MODELS
 
@@ -65,7 +66,7 @@ def values_schema() -> Json:
     one = _named(deployment, "Serve")
     schema["properties"]["deployments"] |= {
         "additionalProperties": False,
-        "properties": {name: one for name in ("Ingress", *MODELS.values())},
+        "properties": dict.fromkeys(("Ingress", *MODELS.values()), one),
     }
     schema["$defs"] = {name: _definition(name, value) for name, value in schema["$defs"].items()}
     schema["properties"]["global"] = {"type": "object", "description": "Helm's own."}
@@ -76,7 +77,8 @@ def values_schema() -> Json:
 def _definition(name: str, value: Json) -> Json:
     owner = name.partition(".")[0]
     if owner == "AppConfig":
-        return _named(_partial(value), owner)
+        named: Json = _named(_partial(value), owner)
+        return named
     if name == "Serve.AutoscalingConfig":
         value["additionalProperties"] = False
     return _named(value, owner) if owner == "Serve" else value
@@ -183,6 +185,11 @@ def outputs() -> Iterator[tuple[Path, Callable[[], str]]]:
     """Every made file and how it is made, in an order in which each finds what it needs."""
     for preset in sorted(PRESETS.glob("*.yaml")):
         yield CHART / "files" / "presets" / preset.name, preset.read_text
+    for dashboard in DASHBOARDS:
+        text = json.dumps(grafana(dashboard), indent=1) + "\n"
+        yield CHART / "files" / "dashboards" / f"{dashboard.name}.json", lambda text=text: text  # type: ignore[misc]
+    group = WorkerGroup().model_dump(by_alias=True)
+    yield CHART / "files" / "worker-group.yaml", lambda: "# What an extra worker group has by default.\n" + _dump([group])
     yield CHART / "values.yaml", values_yaml
     yield CHART / "values.schema.json", lambda: json.dumps(values_schema(), indent=1) + "\n"
     yield CHART / "README.md", readme

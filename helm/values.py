@@ -433,7 +433,7 @@ class ChartValues(Values):
     network_policy: NetworkPolicy = NetworkPolicy()
     """Network policies."""
     pod_disruption_budgets: bool = True
-    """Whether a drain takes one pod of a kind at a time. It is never blocked."""
+    """Whether a drain leaves all but one of a group's `minReplicas` pods. Groups with fewer than two have none: no drain is blocked."""
     metrics: Metrics = Metrics()
     """Metrics."""
     preflight: Preflight = Preflight()

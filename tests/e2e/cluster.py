@@ -1,0 +1,133 @@
+"""A Kubernetes cluster, through kubectl and helm; whatever KUBECONFIG names."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "ryla-serve"
+VALUES = Path(__file__).parent / "values.yaml"
+
+Json = dict[str, Any]
+
+
+def run(*command: str, text: str | None = None, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a program; raises AssertionError with what it printed if it fails."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """What ``condition`` returns once it is true."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(1)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One namespace of a cluster."""
+
+    namespace: str
+    image: str
+
+    def kubectl(self, *arguments: str, text: str | None = None, timeout_s: float = 120, check: bool = True) -> str:
+        """Standard output of kubectl."""
+        return run("kubectl", "-n", self.namespace, *arguments, text=text, timeout_s=timeout_s, check=check).stdout
+
+    def get(self, *arguments: str) -> Any:
+        """An object or a list, parsed."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json"))
+
+    def pods(self, selector: str) -> list[Json]:
+        """Pods that are not on their way out."""
+        return [p for p in self.get("pods", "-l", selector)["items"] if "deletionTimestamp" not in p["metadata"]]
+
+    def ready_pods(self, selector: str) -> list[Json]:
+        """Those that are ready."""
+        return [
+            p
+            for p in self.pods(selector)
+            if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))
+        ]
+
+    def secret(self, name: str, **values: str) -> None:
+        """Creates or changes a Secret."""
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+        self.kubectl("apply", "-f", "-", text=json.dumps(secret))
+
+    def helm(
+        self, *arguments: str, values: Json | None = None, timeout_s: float = 900, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs helm with the test's values and image, and ``values`` over them."""
+        repository, _, tag = self.image.rpartition(":")
+        image = {"image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}}
+        own = {"faultTolerance": {"own": {"image": os.environ.get("RYLA_E2E_REDIS_IMAGE", "localhost/redis:bookworm")}}}
+        files = ["-f", str(VALUES), "-f", "/dev/stdin"]
+        text = json.dumps(merged(merged(image, own), values or {}))
+        command = ["helm", "-n", self.namespace, *arguments, *files, "--timeout", f"{int(timeout_s)}s"]
+        return run(*command, text=text, timeout_s=timeout_s + 60, check=check)
+
+    def python(self, name: str, script: str, *arguments: str, key: str | None = None) -> None:
+        """Starts a pod that runs a Python script in the service's image."""
+        self.kubectl("delete", "pod", name, "--ignore-not-found", "--wait", "--grace-period=0", "--force", check=False)
+        environment = [{"name": "HOME", "value": "/tmp"}]
+        if key is not None:
+            environment.append({"name": "RYLA_API_KEY", "value": key})
+        container = {
+            "name": "python",
+            "image": self.image,
+            "imagePullPolicy": "Never",
+            "command": ["python3", "-c", script, *arguments],
+            "env": environment,
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": "caller"}},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 1,
+                "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [container],
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+            },
+        }
+        self.kubectl("apply", "-f", "-", text=json.dumps(pod))
+
+    def phase(self, name: str) -> str:
+        """Of a pod."""
+        return str(self.get("pod", name)["status"]["phase"])
+
+    def result_of(self, name: str, timeout_s: float) -> Json:
+        """The last line that a script printed, as JSON, once it has ended."""
+        wait_until(lambda: self.phase(name) in ("Succeeded", "Failed"), timeout_s, f"the end of pod {name}")
+        lines = self.kubectl("logs", name).strip().splitlines()
+        assert lines, f"{name} printed nothing"
+        assert self.phase(name) == "Succeeded", lines[-5:]
+        result: Json = json.loads(lines[-1])
+        return result
+
+
+def merged(base: Json, over: Json) -> Json:
+    """Maps laid over maps."""
+    result = dict(base)
+    for key, value in over.items():
+        result[key] = merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result

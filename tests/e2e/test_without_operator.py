@@ -1,0 +1,123 @@
+"""What needs no operator: the API server takes every object, and one pod of the image serves behind the chart's Service."""
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helm.generate import MANIFESTS
+from serve.samples import payload
+from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
+from tests.e2e.conftest import CRDS, KEY, figure, line_of
+from tests.k8s.chart import APIS, VALUES, pod_templates, render
+from tests.k8s.test_policies import ALL
+
+LOAD = (Path(__file__).parent / "load.py").read_text()
+FACE = payload("image-faceswap")
+POD: Json = {"mode": "pod", "faultTolerance": {"redis": "none"}, "config": {"ingress": {"num_cpus": 0.2}}}
+"""Over the test's values: the demo in one pod, its models on the CPUs of that pod."""
+for model in ("wan26", "wan22_gguf", "face_swapper"):
+    POD["config"][model] = {"hardware": {"num_cpus": 0.2, "num_gpus": 0, "accelerator_type": None}}
+POD["deployments"] = {
+    name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}} for name in ("Wan26", "Wan22GGUF", "Ingress")
+}
+
+
+@pytest.fixture(scope="module")
+def definitions(cluster: Cluster) -> None:
+    """KubeRay's CRDs: the API server is to know them."""
+    if run("kubectl", "get", "crd", "rayservices.ray.io", check=False).returncode:
+        if not CRDS.is_dir():
+            pytest.skip(f"no KubeRay CRDs in the cluster, nor in {CRDS} (KUBERAY_CRDS)")
+        run("kubectl", "apply", "--server-side", "-f", str(CRDS))
+        run("kubectl", "wait", "--for=condition=Established", "crd/rayservices.ray.io", "--timeout=60s")
+
+
+@pytest.mark.parametrize("file", [None, *VALUES], ids=lambda path: path.stem if path else "all")
+def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, file: Path | None) -> None:
+    objects = [o for o in (render(ALL) if file is None else render(None, file)) if o["apiVersion"] not in APIS]
+    for o in objects:
+        o["metadata"] |= {"namespace": cluster.namespace}
+        for subject in o.get("subjects", []):
+            subject["namespace"] = cluster.namespace
+    text = yaml.safe_dump_all(objects)
+    out = cluster.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
+    assert len(out.splitlines()) == len(objects)
+
+
+@pytest.mark.parametrize("file", [None, *VALUES], ids=lambda path: path.stem if path else "all")
+def test_every_pod_is_admitted_at_the_restricted_level(cluster: Cluster, file: Path | None) -> None:
+    pods = []
+    for number, (_, template) in enumerate(pod_templates(render(ALL) if file is None else render(None, file))):
+        metadata = {"name": f"pod-{number}", "labels": template["metadata"].get("labels", {})}
+        spec = json.loads(json.dumps(template["spec"]))
+        spec.pop("serviceAccountName", None)
+        spec.pop("priorityClassName", None)
+        if "volumeClaimTemplates" not in spec:
+            known = {volume["name"] for volume in spec.get("volumes", [])}
+            mounts = {m["name"] for c in spec["containers"] for m in c.get("volumeMounts", [])}
+            spec["volumes"] = [*spec.get("volumes", []), *({"name": name, "emptyDir": {}} for name in mounts - known)]
+        pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    out = cluster.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", text=yaml.safe_dump_all(pods))
+    assert len(out.splitlines()) == len(pods) >= 3
+
+
+def test_a_pod_that_breaks_the_rules_is_refused(cluster: Cluster) -> None:
+    """The test above can fail: admission is on."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "bad"},
+        "spec": {"containers": [{"name": "a", "image": "a"}]},
+    }
+    done = run("kubectl", "-n", cluster.namespace, "create", "--dry-run=server", "-f", "-", text=json.dumps(pod), check=False)
+    assert "violates PodSecurity" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["production", "demo"])
+def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: str) -> None:
+    run("kubectl", "create", "namespace", "ryla", check=False)
+    try:
+        run("kubectl", "apply", "-k", str(MANIFESTS / name), "--dry-run=server", "--validate=strict")
+    finally:
+        run("kubectl", "delete", "namespace", "ryla", "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster) -> Iterator[None]:
+    """One pod with everything, behind the chart's Service; ready when its hook has called all seven endpoints."""
+    begin = time.monotonic()
+    cluster.helm("install", "ryla", str(CHART), values=POD)
+    figure("mode: pod, until all seven endpoints have answered", f"{time.monotonic() - begin:.0f} s")
+    yield
+    cluster.kubectl("delete", "pod", "-l", "app=caller", "--wait=false")
+    begin = time.monotonic()
+    run("helm", "-n", cluster.namespace, "uninstall", "ryla")
+    wait_until(lambda: not cluster.get("pods,services,jobs,deployments,networkpolicies")["items"], 180, "everything is gone")
+    figure("mode: pod, helm uninstall: everything gone after", f"{time.monotonic() - begin:.0f} s")
+
+
+def _statuses(cluster: Cluster, key: str | None) -> dict[str, int]:
+    cluster.python("caller", LOAD, "http://ryla:8000/image-faceswap", "2", "1", json.dumps(FACE), key=key)
+    outcomes: dict[str, int] = cluster.result_of("caller", 180)["outcomes"]
+    return outcomes
+
+
+def test_the_service_answers_with_a_key_only_and_keys_rotate(cluster: Cluster, release: None) -> None:
+    assert set(_statuses(cluster, KEY)) == {"200"}
+    assert set(_statuses(cluster, None)) == {"401"}
+    (pod,) = cluster.pods("app.kubernetes.io/component=pod")
+    new = secrets.token_urlsafe(24)
+    cluster.secret("ryla-api-keys", keys=line_of("new", new))
+    begin = time.monotonic()
+    wait_until(lambda: set(_statuses(cluster, new)) == {"200"}, 180, "the new key is taken")
+    assert set(_statuses(cluster, KEY)) == {"401"}
+    figure("API keys rotated without a restart, after", f"{time.monotonic() - begin:.0f} s")
+    (same,) = cluster.pods("app.kubernetes.io/component=pod")
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert sum(c["restartCount"] for c in same["status"]["containerStatuses"]) == 0
+    cluster.secret("ryla-api-keys", keys=line_of("smoke", KEY))

@@ -1,0 +1,42 @@
+"""Wrong values are refused with a sentence that names them."""
+
+import pytest
+
+from tests.k8s.chart import Json, Refused, render
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"platfrom": "gke"}, "additional properties 'platfrom' not allowed"),
+        ({"platform": "aks"}, "/platform': value must be one of 'generic', 'gke', 'eks-karpenter', 'gfd'"),
+        ({"image": {"tag": 1.0}}, "/image/tag': got number, want string"),
+        ({"image": {"digest": "latest"}}, "/image/digest': 'latest' does not match pattern"),
+        ({"workerGroups": {"h100": {}}}, "/workerGroups': additional properties 'h100' not allowed"),
+        ({"workerGroups": {"l40s": {"gpus": "one"}}}, "/workerGroups/l40s/gpus': got string, want integer"),
+        ({"workerGroups": {"l40s": {"minReplicas": 5}}}, "worker group l40s: minReplicas 5 is over maxReplicas 4"),
+        ({"config": {"wan27": {}}}, "/config': additional properties 'wan27' not allowed"),
+        ({"config": {"limits": {"max_frames": 0}}}, "max_frames"),
+        ({"config": {"wan26": {"engine": {"attention": "flash"}}}}, "attention"),
+        ({"deployments": {"Wan27": {}}}, "/deployments': additional properties 'Wan27' not allowed"),
+        ({"deployments": {"Wan26": {"autoscaling_config": {"min": 1}}}}, "additional properties 'min' not allowed"),
+        ({"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}, "upgrade.incremental.gatewayClassName is required"),
+        (
+            {
+                "upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}},
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+            },
+            "with ingress and httpRoute off",
+        ),
+        ({"faultTolerance": {"redis": "own"}}, "faultTolerance.passwordSecret is required"),
+        ({"faultTolerance": {"redis": "external", "passwordSecret": "r"}}, "faultTolerance.address is required"),
+        ({"models": {"sha256": {"a": "0"}}}, "need a volume: set models.volume or models.claim.create"),
+        ({"ingress": {"enabled": True}}, "ingress.hosts must name at least one host"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs must name at least one Gateway"),
+        ({"service": {"port": 0}}, "/service/port"),
+    ],
+)
+def test_wrong_values_are_refused(values: Json, sentence: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(values)
+    assert sentence in str(refused.value)
