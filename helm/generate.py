@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from ray.serve.schema import DeploymentSchema
 
 from helm.dashboards import DASHBOARDS, grafana
-from helm.values import ChartValues, WorkerGroup
+from helm.pods import WorkerGroup
+from helm.values import ChartValues
 from serve.config import AppConfig
 from serve.readiness import MODELS
 
