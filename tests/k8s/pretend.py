@@ -18,6 +18,7 @@ from ray.cluster_utils import AutoscalingCluster
 from serve.app import _place
 from serve.config import AppConfig
 
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 SCALE = {
     "min_replicas": 0,
     "max_replicas": 1,
@@ -40,7 +41,8 @@ class PretendCluster(AutoscalingCluster):
             "cluster_name": "pretend",
             "max_workers": 8,
             "upscaling_speed": 1.0,
-            "provider": {"type": "fake_multinode", "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
+            # `external`, because Ray wants a file of its own for the type `fake_multinode` that its wheel leaves out too.
+            "provider": {"type": "external", "module": PROVIDER, "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
             "available_node_types": {**worker_node_types, "ray.head.default": head},
             "head_node_type": "ray.head.default",
             **nothing,
