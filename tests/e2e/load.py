@@ -17,6 +17,7 @@ headers = {"content-type": "application/json"}
 if key := os.environ.get("RYLA_API_KEY"):
     headers["authorization"] = f"Bearer {key}"
 outcomes: Counter[str] = Counter()
+attempts: set[str] = set()
 examples: dict[str, str] = {}
 slowest = 0.0
 lock = threading.Lock()
@@ -29,6 +30,7 @@ def call(number: int) -> None:
         # A connection each: what a load balancer's new connections would meet.
         with httpx.Client(timeout=600) as client:
             response = client.post(url, content=body, headers=headers)
+        attempts.add(response.headers.get("x-attempts", "1"))
         outcome, text = str(response.status_code), response.text[:200] if response.status_code != 200 else ""
     except httpx.HTTPError as e:
         outcome, text = type(e).__name__, str(e)
@@ -52,8 +54,5 @@ for thread in threads:
     thread.join()
 failed = sum(count for outcome, count in outcomes.items() if outcome != "200")
 examples.pop("200", None)
-print(
-    json.dumps(
-        {"requests": number, "failed": failed, "outcomes": outcomes, "examples": examples, "slowest_s": round(slowest, 1)}
-    )
-)
+result = {"requests": number, "failed": failed, "outcomes": outcomes, "attempts": sorted(attempts), "examples": examples}
+print(json.dumps({**result, "slowest_s": round(slowest, 1)}))
