@@ -47,7 +47,8 @@ RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python --no-deps -
 
 FROM base AS runtime
 # Ray writes ~/.ray and /tmp/ray; with a read-only root, /tmp is a tmpfs or an emptyDir.
-ENV HOME=/tmp
+# The user has no entry in /etc/passwd: PyTorch names its cache of compiled kernels after $USER.
+ENV HOME=/tmp USER=ryla
 WORKDIR /tmp
 EXPOSE 8000 8265
 USER 10001:10001
@@ -55,6 +56,14 @@ CMD ["ryla", "serve", "demo", "--host", "0.0.0.0"]
 
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+# Where GKE mounts the driver; elsewhere the container toolkit puts it among the system's libraries.
+ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
+# Triton compiles its launcher when a model is compiled.
+USER root
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
+USER 10001:10001
 COPY --from=gpu-packages /opt/venv /opt/venv
 COPY --from=application /opt/app /opt/app
 

@@ -27,6 +27,8 @@ PRESETS = ROOT / "serve" / "presets"
 MANIFESTS = ROOT / "k8s"
 WIDTH = 130
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+VALUES = {"production": "values-gfd.yaml", "demo": "values-demo.yaml"}
+"""Of the plain manifests: folder in k8s/ -> values."""
 KUBERNETES = "1.34.0"
 """What manifests are rendered for."""
 
@@ -141,14 +143,14 @@ def readme() -> str:
 def manifests(name: str) -> dict[str, str]:
     """File -> text of the plain manifests in k8s/NAME: the chart's objects without hooks, a file a kind, and a kustomization."""
     command = ["helm", "template", "ryla", str(CHART), "--namespace", "ryla", "--no-hooks", "--kube-version", KUBERNETES]
-    command += ["-f", str(CHART / f"values-{name}.yaml"), "--set", "preflight.enabled=false,rollout.enabled=false"]
+    command += ["-f", str(CHART / VALUES[name]), "--set", "preflight.enabled=false,rollout.enabled=false"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     kinds: dict[str, list[Json]] = {}
     for document in yaml.safe_load_all(text):
         if document:
             _strip_helm(document)
             kinds.setdefault(document["kind"].lower(), []).append(document)
-    note = f"# Made from the chart by `make chart`: helm template ryla helm/ryla-serve -f helm/ryla-serve/values-{name}.yaml\n"
+    note = f"# Made from the chart by `make chart`: helm template ryla helm/ryla-serve -f helm/ryla-serve/{VALUES[name]}\n"
     kinds["namespace"] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ryla", "labels": RESTRICTED}}]
     files = {f"{kind}.yaml": note + _dump(found) for kind, found in sorted(kinds.items())}
     kustomization = {
@@ -161,6 +163,8 @@ def manifests(name: str) -> dict[str, str]:
 
 
 def _strip_helm(document: Json) -> None:
+    if "serveService" in document.get("spec", {}):
+        _strip_helm(document["spec"]["serveService"])
     labels = document["metadata"].get("labels", {})
     labels.pop("helm.sh/chart", None)
     if labels.get("app.kubernetes.io/managed-by") == "Helm":
@@ -199,7 +203,7 @@ def outputs() -> Iterator[tuple[Path, Callable[[], str]]]:
 def all_files() -> Mapping[Path, str]:
     """Path -> what should stand there; manifests are rendered from the chart as it lies on disk."""
     files = {path: make() for path, make in outputs()}
-    for name in ("production", "demo"):
+    for name in VALUES:
         files |= {MANIFESTS / name / file: text for file, text in manifests(name).items()}
     return files
 
@@ -208,7 +212,7 @@ def stale() -> list[Path]:
     """Made files that are not what they should be."""
     wanted = all_files()
     wrong = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
-    return wrong + [path for name in ("production", "demo") for path in (MANIFESTS / name).glob("*") if path not in wanted]
+    return wrong + [path for name in VALUES for path in (MANIFESTS / name).glob("*") if path not in wanted]
 
 
 def main() -> None:
@@ -222,7 +226,7 @@ def main() -> None:
     for path, make in outputs():  # the chart first: the manifests are rendered from it
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(make())
-    for name in ("production", "demo"):
+    for name in VALUES:
         shutil.rmtree(MANIFESTS / name, ignore_errors=True)
         (MANIFESTS / name).mkdir(parents=True)
         for file, text in manifests(name).items():

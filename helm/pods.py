@@ -59,7 +59,7 @@ class Head(Placement):
     image: str = ""
     """Another image for the head: one without the GPU libraries starts sooner. Ray and Python must be the same."""
     resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
-    """Measured for the demo: 1.0 GiB used; the rest is for hundreds of actors and their logs."""
+    """Its resources."""
     serve: bool = True
     """Whether requests may enter through the head too. Without it an image upgrade refuses some connections while proxies start."""
     tmp_size: Quantity = "10Gi"
@@ -93,7 +93,7 @@ class WorkerGroup(Placement):
     gpu_resource: str = "nvidia.com/gpu"
     """The device plugin's name for a GPU."""
     cpus: int = Field(default=4, ge=1)
-    """CPUs that the group declares to Ray; what replicas ask for (`hardware.num_cpus`) is counted against them."""
+    """CPUs that the group declares to Ray, counted against `hardware.num_cpus`. In GPU groups no more: an ingress replica would fit in."""
     resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
     """What Kubernetes reserves for a pod."""
     min_replicas: int = Field(default=0, ge=0)
@@ -102,8 +102,8 @@ class WorkerGroup(Placement):
     """Pods at most."""
     drain_seconds: int = Field(default=120, ge=5)
     """Seconds that a pod's requests have to end when it is deleted or its node drained. Idle pods take about as long to go away."""
-    shm_size: Quantity = "4Gi"
-    """Size of /dev/shm, Ray's object store: frames between replicas. Counts as memory of the pod."""
+    object_store_gib: int = Field(default=4, ge=1)
+    """GiB of /dev/shm, Ray's object store: frames between replicas. They count as memory of the pod."""
     tmp_size: Quantity = "20Gi"
     """Size of /tmp: Ray's logs, spooled uploads, compiled kernels."""
     runtime_class_name: str = ""
@@ -129,14 +129,15 @@ class WorkerGroups(Values):
         drain_seconds=60,
         spread=True,
         resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
-        shm_size="2Gi",
+        object_store_gib=2,
     )
     """Ingress replicas: no GPU. Two pods, so that one may go."""
     l40s: WorkerGroup = Field(
         default=WorkerGroup(
             accelerator="L40S",
             gpus=1,
-            cpus=8,
+            cpus=4,
+            max_replicas=8,
             resources=Resources(requests={"cpu": "6", "memory": "32Gi"}, limits={"memory": "32Gi"}),
         ),
         alias="l40s",
@@ -147,7 +148,7 @@ class WorkerGroups(Values):
             accelerator="A100-80G",
             also_accelerators=["A100"],
             gpus=1,
-            cpus=8,
+            cpus=4,
             resources=Resources(requests={"cpu": "8", "memory": "80Gi"}, limits={"memory": "80Gi"}),
             drain_seconds=300,
         ),
@@ -165,8 +166,8 @@ class Pod(Values):
     """The device plugin's name for a GPU."""
     resources: Resources = Resources(requests={"cpu": "1", "memory": "6Gi"}, limits={"memory": "12Gi"})
     """Its resources."""
-    shm_size: Quantity = "2Gi"
-    """Size of /dev/shm, Ray's object store."""
+    object_store_gib: int = Field(default=2, ge=1)
+    """GiB of /dev/shm, Ray's object store: over a tenth of the pod's memory."""
     tmp_size: Quantity = "10Gi"
     """Size of /tmp."""
     placement: Placement = Placement()

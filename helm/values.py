@@ -50,8 +50,8 @@ class OwnRedis(Values):
     """Its image."""
     resources: Resources = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "256Mi"})
     """Its resources."""
-    storage: Quantity = ""
-    """Size of its volume; empty: memory only, and a lost Redis pod with a lost head at the same time restarts the cluster."""
+    storage: Quantity = "1Gi"
+    """Size of its volume; empty: memory only, and a lost Redis pod restarts the cluster."""
     storage_class_name: str = ""
     """Storage class of that volume; empty: the cluster's default."""
 

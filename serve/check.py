@@ -48,7 +48,7 @@ def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, fil
         if files:
             found += [f"args.{name}: there is no {path}" for name, path in model_paths(settings) if not path.exists()]
         if service is not None:
-            found += _service_faults(settings, service)
+            found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]
     return found
 
 
@@ -94,6 +94,27 @@ def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[st
             yield f"{name}: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be {PROXY}"
         if given.get("RYLA_MAX_BODY_BYTES") != str(settings.limits.max_body_bytes):
             yield f"{name}: RYLA_MAX_BODY_BYTES must be args.limits.max_body_bytes, {settings.limits.max_body_bytes}"
+
+
+def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:
+    """Deployments that share one group of GPUs and may together want more than it has: one would starve the other."""
+    scales = {
+        deployment["name"]: (deployment.get("autoscaling_config") or {}).get("max_replicas", 1)
+        for application in config["applications"]
+        for deployment in application.get("deployments", [])
+    }
+    wanted: dict[str, dict[str, float]] = {}
+    groups = {group["groupName"]: group for group in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    for model, name in (("wan26", "Wan26"), ("wan22_gguf", "Wan22GGUF"), ("face_swapper", "FaceSwapper")):
+        hardware = getattr(settings, model).hardware
+        fitting = [group for group, spec in groups.items() if _fits(hardware, _resources(spec))]
+        if hardware.num_gpus and len(fitting) == 1:
+            wanted.setdefault(fitting[0], {})[name] = scales.get(name, 1) * hardware.num_gpus
+    for group, shares in wanted.items():
+        room = groups[group].get("maxReplicas", 0) * _resources(groups[group])["GPU"]
+        if sum(shares.values()) > room:
+            who = " and ".join(f"{name} {share:g}" for name, share in shares.items())
+            yield f"worker group {group} has at most {room:g} GPUs, and {who} may be wanted: raise its maxReplicas or lower max_replicas"
 
 
 def _placed(settings: AppConfig) -> Iterator[tuple[str, Hardware]]:

@@ -16,6 +16,8 @@ STUCK = frozenset(
 )
 """Reasons of a waiting container that time alone does not mend."""
 
+UNSEEN = "the operator has not seen this version yet"
+
 Json = dict[str, Any]
 
 
@@ -42,7 +44,8 @@ def await_rollout(
 ) -> None:
     """Returns once the RayService serves its newest spec, and twice in a row: its status is written in several steps.
 
-    Raises RolloutFailed after ``timeout_s``, or as soon as a container has been stuck for ``patience_s``. ``say`` gets each new state.
+    Raises RolloutFailed after ``timeout_s``, or as soon as a container has been stuck or an application failed for ``patience_s``. ``say``
+    gets each new state.
     """
     deadline = time.monotonic() + timeout_s
     stuck_since: float | None = None
@@ -55,6 +58,8 @@ def await_rollout(
             state, stuck = f"the API server does not answer ({e})", []
         else:
             state = missing(service)
+            if state and state != UNSEEN:
+                stuck += failed_applications(service)
         if (line := "; ".join([state or "up", *stuck])) != last:
             say(line)
             last = line
@@ -74,7 +79,7 @@ def missing(service: Json) -> str:
     """What a RayService still lacks to serve its newest spec; empty if nothing."""
     status = service.get("status") or {}
     if status.get("observedGeneration", 0) < service["metadata"]["generation"]:
-        return "the operator has not seen this version yet"
+        return UNSEEN
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     upgrading = conditions.get("UpgradeInProgress", {})
     if upgrading.get("status") == "True":
@@ -108,6 +113,17 @@ def stuck_containers(pods: Json, clusters: set[str]) -> list[str]:
                 text = f"{pod['metadata']['name']}, container {container['name']}: {waiting['reason']}"
                 found.append(f"{text} ({waiting['message']})" if waiting.get("message") else text)
     return sorted(found)
+
+
+def failed_applications(service: Json) -> list[str]:
+    """A sentence for each application that Serve could not deploy, in the newest cluster."""
+    status = service.get("status") or {}
+    newest = status.get("pendingServiceStatus") or {}
+    if not newest.get("rayClusterName"):
+        newest = status.get("activeServiceStatus") or {}
+    applications = newest.get("applicationStatuses") or {}
+    failed = {name: a for name, a in applications.items() if a.get("status") == "DEPLOY_FAILED"}
+    return [f"application {name}: DEPLOY_FAILED {a.get('message', '')[-500:]}".strip() for name, a in sorted(failed.items())]
 
 
 def _applications(status: Json | None) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import ROOT, Cluster, run
+from tests.k8s.chart import APIS
 
 FIGURES: list[tuple[str, str]] = []
 KEY = secrets.token_urlsafe(24)
@@ -30,6 +31,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("report")
     for what, value in FIGURES:
         terminalreporter.write_line(f"{what}: {value}")
+    terminalreporter.write_line(
+        "did not run: NetworkPolicies in action (the node may not enforce them; tests/k8s evaluates them)"
+    )
+    terminalreporter.write_line(f"did not run: objects of {', '.join(APIS)} (their definitions are not here)")
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"did not run: {report.nodeid}: {report.longrepr[2]}")
 

@@ -1,5 +1,6 @@
 """What needs no operator: the API server takes every object, and one pod of the image serves behind the chart's Service."""
 
+import hashlib
 import json
 import secrets
 import time
@@ -11,17 +12,27 @@ import yaml
 
 from helm.generate import MANIFESTS
 from serve.samples import payload
-from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
+from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
 from tests.e2e.conftest import CRDS, KEY, figure, line_of
 from tests.k8s.chart import APIS, VALUES, pod_templates, render
-from tests.k8s.test_policies import ALL
 
 LOAD = (Path(__file__).parent / "load.py").read_text()
 FACE = payload("image-faceswap")
-POD: Json = {"mode": "pod", "faultTolerance": {"redis": "none"}, "config": {"ingress": {"num_cpus": 0.2}}}
+POD: Json = {
+    "mode": "pod",
+    "auth": {"rayTokenSecret": ""},
+    "faultTolerance": {"redis": "none"},
+    "config": {"ingress": {"num_cpus": 0.2}},
+}
 """Over the test's values: the demo in one pod, its models on the CPUs of that pod."""
 for model in ("wan26", "wan22_gguf", "face_swapper"):
     POD["config"][model] = {"hardware": {"num_cpus": 0.2, "num_gpus": 0, "accelerator_type": None}}
+CONTENT = "weights"
+POD["models"] = {
+    "volume": {"emptyDir": {}},
+    "fetch": {"command": ["sh", "-c", f"mkdir -p /models/a && printf {CONTENT} > /models/a/b.bin"]},
+    "sha256": {"a/b.bin": hashlib.sha256(CONTENT.encode()).hexdigest()},
+}
 POD["deployments"] = {
     name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}} for name in ("Wan26", "Wan22GGUF", "Ingress")
 }
@@ -37,9 +48,9 @@ def definitions(cluster: Cluster) -> None:
         run("kubectl", "wait", "--for=condition=Established", "crd/rayservices.ray.io", "--timeout=60s")
 
 
-@pytest.mark.parametrize("file", [None, *VALUES], ids=lambda path: path.stem if path else "all")
-def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, file: Path | None) -> None:
-    objects = [o for o in (render(ALL) if file is None else render(None, file)) if o["apiVersion"] not in APIS]
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, file: Path) -> None:
+    objects = [o for o in render(None, file) if o["apiVersion"] not in APIS]
     for o in objects:
         o["metadata"] |= {"namespace": cluster.namespace}
         for subject in o.get("subjects", []):
@@ -49,10 +60,10 @@ def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, 
     assert len(out.splitlines()) == len(objects)
 
 
-@pytest.mark.parametrize("file", [None, *VALUES], ids=lambda path: path.stem if path else "all")
-def test_every_pod_is_admitted_at_the_restricted_level(cluster: Cluster, file: Path | None) -> None:
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_every_pod_is_admitted_at_the_restricted_level(cluster: Cluster, file: Path) -> None:
     pods = []
-    for number, (_, template) in enumerate(pod_templates(render(ALL) if file is None else render(None, file))):
+    for number, (_, template) in enumerate(pod_templates(render(None, file))):
         metadata = {"name": f"pod-{number}", "labels": template["metadata"].get("labels", {})}
         spec = json.loads(json.dumps(template["spec"]))
         spec.pop("serviceAccountName", None)
@@ -85,6 +96,18 @@ def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: st
         run("kubectl", "apply", "-k", str(MANIFESTS / name), "--dry-run=server", "--validate=strict")
     finally:
         run("kubectl", "delete", "namespace", "ryla", "--wait=false")
+
+
+def test_model_files_that_differ_fail_the_install_before_anything_is_there(cluster: Cluster) -> None:
+    broken = merged(POD, {"models": {"sha256": {"a/b.bin": "0" * 64}}})
+    failed = cluster.helm("install", "ryla", str(CHART), values=broken, check=False, timeout_s=240)
+    assert failed.returncode != 0
+    assert "pre-install hooks failed" in failed.stderr
+    logs = cluster.kubectl("logs", "-l", "batch.kubernetes.io/job-name=ryla-preflight", "-c", "verify")
+    assert "a/b.bin: FAILED" in logs
+    assert not cluster.get("deployments,services,networkpolicies")["items"]
+    run("helm", "-n", cluster.namespace, "uninstall", "ryla")
+    cluster.kubectl("delete", "job,configmap", "ryla-preflight", "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")

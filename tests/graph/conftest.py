@@ -78,7 +78,7 @@ def demo_config(port: int) -> dict[str, Any]:
     return config
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("service")
     config = demo_config(PORT)

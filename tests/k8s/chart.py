@@ -39,6 +39,7 @@ def render(values: Json | None = None, *files: Path, hooks: bool = True) -> list
 def _render(values: str, files: tuple[Path, ...], hooks: bool) -> list[Json]:
     options = [part for file in files for part in ("-f", str(file))]
     command = ["template", "ryla", str(CHART), "--namespace", "ryla", "--kube-version", KUBERNETES, *options, "-f", "-"]
+    command += [part for api in APIS for part in ("--api-versions", api)]
     text = helm(*command, *([] if hooks else ["--no-hooks"]), text=values)
     return [document for document in yaml.safe_load_all(text) if document]
 

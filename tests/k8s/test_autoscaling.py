@@ -35,6 +35,6 @@ def test_each_group_comes_from_zero_and_goes_again() -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT)
     lines = [line for line in run.stdout.splitlines() if line.startswith("PLACED ")]
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
-    l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 8.0, "after": []}
-    a100 = {"before": [], "on": ["GPU", "accelerator_type:A100", "accelerator_type:A100-80G"], "cpus": 8.0, "after": []}
+    l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 4.0, "after": []}
+    a100 = {"before": [], "on": ["GPU", "accelerator_type:A100", "accelerator_type:A100-80G"], "cpus": 4.0, "after": []}
     assert json.loads(lines[0].removeprefix("PLACED ")) == {"Wan26": l40s, "Wan22GGUF": a100, "FaceSwapper": l40s}

@@ -9,18 +9,7 @@ import yaml
 from helm.generate import CHART, ROOT
 from tests.k8s.chart import VALUES, Json, Refused, groups, one, pod_templates, render
 
-ALL: Json = {
-    "auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key", "rayTokenSecret": "token"},
-    "faultTolerance": {"redis": "own", "passwordSecret": "redis"},
-    "ingress": {
-        "enabled": True,
-        "hosts": [{"host": "video.example"}],
-        "tls": [{"secretName": "tls", "hosts": ["video.example"]}],
-    },
-    "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["video.example"]},
-    "metrics": {"podMonitor": True, "rules": True, "dashboards": True},
-    "models": {"claim": {"create": True}, "fetch": {"command": ["rclone", "sync"]}, "sha256": {"a/b": "0" * 64}},
-}
+ALL: Json = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
 """Everything that can be on, on."""
 
 
@@ -38,11 +27,11 @@ def test_each_group_declares_what_brings_it_from_zero() -> None:
     declared = {name: _resources(group) for name, group in groups(render()).items()}
     assert declared == {
         "cpu": {"CPU": "4"},
-        "l40s": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"},
-        "a100-80g": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1", "accelerator_type:A100": "1"},
+        "l40s": {"CPU": "4", "GPU": "1", "accelerator_type:L40S": "1"},
+        "a100-80g": {"CPU": "4", "GPU": "1", "accelerator_type:A100-80G": "1", "accelerator_type:A100": "1"},
     }
     for group in groups(render()).values():
-        assert group["rayStartParams"] == {}
+        assert not {"num-cpus", "num-gpus", "memory", "resources"} & set(group["rayStartParams"])
     assert groups(render())["l40s"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert "nvidia.com/gpu" not in groups(render())["cpu"]["template"]["spec"]["containers"][0]["resources"]["limits"]
 
@@ -97,10 +86,10 @@ def test_an_accelerator_that_a_platform_does_not_have_is_refused() -> None:
     assert groups(placed)["l40s"]["template"]["spec"]["nodeSelector"] == {"pool": "l40s"}
 
 
-@pytest.mark.parametrize("file", [None, *VALUES], ids=lambda path: path.stem if path else "all")
-def test_every_pod_is_one_of_the_restricted_level(file: Path | None) -> None:
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_every_pod_is_one_of_the_restricted_level(file: Path) -> None:
     found = 0
-    for name, template in pod_templates(render(ALL) if file is None else render(None, file)):
+    for name, template in pod_templates(render(None, file)):
         spec = template["spec"]
         found += 1
         assert spec["securityContext"]["runAsNonRoot"] is True, name
@@ -124,6 +113,50 @@ def test_every_pod_is_one_of_the_restricted_level(file: Path | None) -> None:
     assert found >= 3
 
 
+def test_the_container_that_kuberay_adds_is_one_of_the_restricted_level_too() -> None:
+    context = one(render(), "RayService")["spec"]["rayClusterConfig"]["autoscalerOptions"]["securityContext"]
+    assert context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_the_object_store_is_in_memory() -> None:
+    """What does not fit into /dev/shm, Ray puts on disk."""
+    cluster = one(render(), "RayService")["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (shm,) = [v["emptyDir"] for v in group["template"]["spec"]["volumes"] if v["name"] == "shm"]
+        gib = int(shm["sizeLimit"].removesuffix("Gi"))
+        assert shm["medium"] == "Memory"
+        assert 0.8 * gib < int(group["rayStartParams"]["object-store-memory"]) / 2**30 < 0.95 * gib
+
+
+def test_gpu_pods_have_no_room_for_an_ingress_beside_the_model() -> None:
+    objects = render()
+    arguments = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]
+    for model, group in (("wan26", "l40s"), ("face_swapper", "l40s"), ("wan22_gguf", "a100-80g")):
+        left = float(groups(objects)[group]["resources"]["CPU"]) - arguments[model]["hardware"]["num_cpus"]
+        assert left < arguments["ingress"]["num_cpus"]
+
+
+def test_an_incremental_upgrade_leaves_the_service_to_kuberays_gateway() -> None:
+    objects = render(None, CHART / "ci" / "incremental-values.yaml")
+    spec = one(objects, "RayService")["spec"]
+    assert "serveService" not in spec
+    assert spec["upgradeStrategy"]["clusterUpgradeOptions"]["gatewayClassName"] == "istio"
+    for name, template in pod_templates(objects):  # nobody calls a Service that is not there
+        for container in template["spec"].get("containers", []):
+            assert container.get("command", [])[:2] != ["ryla", "smoke"], name
+
+
+def test_the_rollout_ends_before_its_job_is_ended() -> None:
+    job = one(render(), "Job", "ryla-rollout")
+    (container,) = job["spec"]["template"]["spec"]["initContainers"]
+    assert int(container["command"][-1]) < job["spec"]["activeDeadlineSeconds"]
+
+
+def test_alerts_are_of_this_release_alone() -> None:
+    for rule in one(render(ALL), "PrometheusRule")["spec"]["groups"][0]["rules"]:
+        assert 'namespace="ryla"' in rule["expr"], rule["alert"]
+
+
 def test_ray_gives_up_draining_before_the_kubelet_kills() -> None:
     for name, template in pod_templates(render(hooks=False)):
         environment = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
@@ -133,7 +166,8 @@ def test_ray_gives_up_draining_before_the_kubelet_kills() -> None:
 
 def test_budgets_leave_a_drain_its_way() -> None:
     """A budget with maxUnavailable allows no eviction at all of a RayCluster's pods: it has no scale subresource."""
-    objects = render()
+    objects = render({"extraWorkerGroups": ALL["extraWorkerGroups"]})
+    assert "unused" not in groups(objects)
     budgets = [o for o in objects if o["kind"] == "PodDisruptionBudget"]
     assert budgets
     for budget in budgets:

@@ -56,7 +56,7 @@ def test_a_group_at_the_end_is_in_place() -> None:
         {"head": {"resources": {"requests": {"cpu": "4"}}}},
         {"env": [{"name": "A", "value": "b"}]},
         {"auth": {"rayTokenSecret": "other"}},
-        {"auth": {"apiKeysSecret": "keys"}},
+        {"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}},
         {"config": {"limits": {"max_body_bytes": 1000}}},  # Serve's proxies take it from their environment
         {"autoscaler": {"idleTimeoutSeconds": 60}},
     ],

@@ -14,7 +14,7 @@ from tests.k8s.chart import Json, Refused, render
         ({"image": {"digest": "latest"}}, "/image/digest': 'latest' does not match pattern"),
         ({"workerGroups": {"h100": {}}}, "/workerGroups': additional properties 'h100' not allowed"),
         ({"workerGroups": {"l40s": {"gpus": "one"}}}, "/workerGroups/l40s/gpus': got string, want integer"),
-        ({"workerGroups": {"l40s": {"minReplicas": 5}}}, "worker group l40s: minReplicas 5 is over maxReplicas 4"),
+        ({"workerGroups": {"l40s": {"minReplicas": 9}}}, "worker group l40s: minReplicas 9 is over maxReplicas 8"),
         ({"config": {"wan27": {}}}, "/config': additional properties 'wan27' not allowed"),
         ({"config": {"limits": {"max_frames": 0}}}, "max_frames"),
         ({"config": {"wan26": {"engine": {"attention": "flash"}}}}, "attention"),
@@ -34,6 +34,9 @@ from tests.k8s.chart import Json, Refused, render
         ({"ingress": {"enabled": True}}, "ingress.hosts must name at least one host"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs must name at least one Gateway"),
         ({"service": {"port": 0}}, "/service/port"),
+        ({"models": {"claim": {"create": True}}}, "models.claim.create makes an empty volume: set models.fetch.command"),
+        ({"auth": {"apiKeysSecret": "keys"}}, "auth.smokeKeySecret is required beside auth.apiKeysSecret"),
+        ({"mode": "pod", "auth": {"rayTokenSecret": "t"}}, "mode: pod has no metrics.podMonitor, no auth.rayTokenSecret"),
     ],
 )
 def test_wrong_values_are_refused(values: Json, sentence: str) -> None:

@@ -39,8 +39,8 @@ def service(config: Json, groups: list[Json], body: int = 64 * 2**20) -> Json:
 
 GROUPS = [
     {"groupName": "cpu", "resources": {"CPU": "4"}},
-    {"groupName": "l40s", "resources": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"}},
-    {"groupName": "a100", "resources": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1"}},
+    {"groupName": "l40s", "maxReplicas": 8, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"}},
+    {"groupName": "a100", "maxReplicas": 4, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1"}},
 ]
 
 
@@ -58,6 +58,14 @@ def test_a_replica_that_no_group_can_take_is_found(production: Json) -> None:
     assert [text.split(" wants")[0] for text in faults(production, service(production, undeclared))] == [
         "args.wan26.hardware",
         "args.face_swapper.hardware",
+    ]
+
+
+def test_two_models_that_share_too_few_gpus_are_found(production: Json) -> None:
+    few = [GROUPS[0], {**GROUPS[1], "maxReplicas": 4}, GROUPS[2]]
+    assert faults(production, service(production, few)) == [
+        "worker group l40s has at most 4 GPUs, and Wan26 4 and FaceSwapper 4 may be wanted: "
+        "raise its maxReplicas or lower max_replicas"
     ]
 
 

@@ -87,7 +87,9 @@ def test_a_time_limit_ends_with_what_is_missing(said: list[str]) -> None:
 @pytest.mark.parametrize("cluster", ["ryla-b", "other"])
 def test_a_stuck_container_of_its_own_ends_it_early(said: list[str], cluster: str) -> None:
     client = api([service(upgrading="True")], [pod("ryla-a", None), pod(cluster, "ImagePullBackOff")])
-    expected = "ryla-b-head, container ray-head: ImagePullBackOff" if cluster == "ryla-b" else "not up after 0.5 s"
+    expected = (
+        "ryla-b-head, container ray-head: ImagePullBackOff" if cluster == "ryla-b" else "^application ryla: DEPLOY_FAILED"
+    )
     with pytest.raises(RolloutFailed, match=expected):
         await_rollout(client, "video", "ryla", timeout_s=0.5, patience_s=0.05, say=said.append)
 

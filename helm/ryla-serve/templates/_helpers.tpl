@@ -155,6 +155,11 @@ limits:
 {{- end }}
 {{- end -}}
 
+{{/* Bytes of Ray's object store in a /dev/shm of so many GiB; what does not fit there Ray puts on disk without a word. */}}
+{{- define "ryla-serve.objectStore" -}}
+{{- mul . 966367641 -}}
+{{- end -}}
+
 {{/* The volume source of the model files; empty if there is none. */}}
 {{- define "ryla-serve.modelVolume" -}}
 {{- with .Values.models -}}
