@@ -1,8 +1,10 @@
 """Ray's autoscaler with the groups of the rendered chart, and pretend accelerators: each comes from zero and goes again."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,7 +34,10 @@ def test_each_group_comes_from_zero_and_goes_again() -> None:
     }
     arguments = serve_config(objects)["applications"][0]["args"]
     command = [sys.executable, str(Path(__file__).parent / "pretend.py"), json.dumps(declared), json.dumps(arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT)
+    # A folder of its own (with a short path: it holds sockets): what this cluster leaves there, later ones would take for one that runs.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, "RAY_TMPDIR": folder}
+        run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT, env=environment)
     lines = [line for line in run.stdout.splitlines() if line.startswith("PLACED ")]
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
     l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 4.0, "after": []}
