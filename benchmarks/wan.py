@@ -30,12 +30,11 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 from demo.checkpoints import demo_checkpoints
 from demo.gguf_file import original_name
 from demo.training.pack import make_scheduler
-from deployments.settings import Size, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.acceleration import accelerate
+from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.acceleration import accelerate, accelerate_vae
 from deployments.video.checkpoints import load_conditioning, load_scheduler, load_vae
 from deployments.video.decode_stream import decode_stream, denormalise
 from deployments.video.experts import dequantise_where_it_fits, load_experts
-from deployments.video.fast_vae import quicken
 from deployments.video.generate import Path as EnginePath
 from deployments.video.generate import WanEngine
 from deployments.video.prompts import Prompts
@@ -139,7 +138,7 @@ def run_vae(peak: float) -> Iterator[Row]:
     for name, dtype, fast in (("diffusers, float32", torch.float32, False), ("ours, bf16", torch.bfloat16, True)):
         vae = AutoencoderKLWan().to("cuda", dtype).eval().requires_grad_(False)
         if fast:
-            quicken(vae, compiled=True)
+            accelerate_vae(vae, VideoSettings(), vae.device)
         seconds = [_timed(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))]) for _ in range(4)]  # type: ignore[misc]
         yield f"VAE, {name}: 33 frames", "", f"{min(seconds[1:]) * 1000:.0f} ms (the first time {seconds[0]:.1f} s)"
         if fast:
@@ -148,7 +147,7 @@ def run_vae(peak: float) -> Iterator[Row]:
     cuda = torch.device("cuda")
     exact, plain, ours = load_vae(folder, torch.float32, cuda), load_vae(folder, torch.bfloat16, cuda), None
     ours = load_vae(folder, torch.bfloat16, cuda)
-    quicken(ours, compiled=True)
+    accelerate_vae(ours, VideoSettings(), cuda)
     noise = torch.nn.functional.interpolate(torch.randn(1, 16, 5, 8, 8, device="cuda"), size=(5, 16, 16))
     truth = torch.cat([*decode_stream(exact, denormalise(exact, noise))], dim=2)
     for name, vae in (("diffusers' bf16", plain), ("ours, bf16", ours)):
@@ -174,7 +173,7 @@ def run_wan22(folder: Path, peak: float) -> Iterator[Row]:
     begun = time.perf_counter()
     for expert in dequantise_where_it_fits([*experts.values()], "dequantised", cuda):
         accelerate(expert, settings, cuda)
-    quicken(shared.vae, compiled=True)
+    accelerate_vae(shared.vae, settings, cuda)
     prompts = Prompts(shared.tokenizer, shared.text_encoder, settings.prompt_cache_bytes)
     engine = WanEngine(prompts, shared.vae, None, EnginePath(WanImageToVideoPipeline, scheduler, experts, True, 0.9), "")
     yield "A14B: dequantise", "", f"{time.perf_counter() - begun:.1f} s"

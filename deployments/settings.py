@@ -48,9 +48,9 @@ class VideoSettings(EngineSettings):
     attention: Literal["auto", "cudnn", "native"] = "auto"
     """Exact attention on a GPU. `auto`: cuDNN's from Hopper on, PyTorch's own choice before it. A CPU always runs PyTorch's."""
     compile: bool = True
-    """Whether a GPU's replica compiles its models. Its first request then waits for that, unless `warm_up` has sizes."""
+    """Whether a GPU runs kernels that are compiled on first use, for which the first request waits unless `warm_up` has a size."""
     compile_cache: Path | None = None
-    """Folder of what was compiled; on a volume that outlives the replica, a restart need not compile. Absent: torch's, a temporary one."""
+    """Folder of compiled kernels; on a volume that outlives the replica, a restart need not compile. Absent: Triton's, in the home folder."""
     warm_up: tuple[Size, ...] = ()
     """Sizes that a replica makes a video of, one step long, before it takes requests."""
     batch_guidance: bool = False

@@ -1,16 +1,21 @@
-"""What makes the same arithmetic faster on a GPU: compiled blocks, cuDNN's attention, fewer passes over memory.
+"""What makes the same arithmetic faster on a GPU: fused passes, cuDNN's attention, a linear layer with its activation.
 
 Nothing here changes what is computed, only how it is rounded; docs/performance.md has both figures.
 """
 
+import importlib
 import logging
 import os
+from types import ModuleType
 from typing import Any
 
 import torch
 from diffusers.models.activations import GELU
+from diffusers.models.transformers.transformer_wan_vace import WanVACETransformerBlock
 
 from deployments.settings import VideoSettings
+from deployments.video.fast_block import FastBlock, FastVaceBlock, cudnn_attention, native_attention
+from deployments.video.fast_vae import quicken
 
 log = logging.getLogger(__name__)
 
@@ -21,31 +26,38 @@ def accelerate(transformer: Any, settings: VideoSettings, device: torch.device) 
     """Prepares a transformer on ``device``, in place. A CPU runs it as it is."""
     if device.type != "cuda":
         return
-    backend = pick_attention(settings, torch.cuda.get_device_capability(device))
-    for block in _blocks(transformer):
-        for attention in (block.attn1, block.attn2):
-            attention.processor._attention_backend = backend
-        first = block.ffn.net[0]
-        if type(first) is GELU and type(first.proj) is torch.nn.Linear:  # a quantised layer is no such
-            block.ffn.net[0] = LinearGelu(first)
-    compiled = settings.compile and not getattr(transformer, "is_quantized", False)
-    if compiled:
-        if settings.compile_cache is not None:
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.compile_cache))
-        for block in _blocks(transformer):
-            block.compile(dynamic=True)  # one compilation for all sizes
-    log.info("attention: %s; blocks compiled: %s", backend, compiled)
+    attention = pick_attention(settings, torch.cuda.get_device_capability(device))
+    operations = pick_operations(settings)
+    for blocks in (transformer.blocks, getattr(transformer, "vace_blocks", [])):
+        for number, block in enumerate(blocks):
+            first = block.ffn.net[0]
+            if type(first) is GELU and type(first.proj) is torch.nn.Linear:  # a quantised layer is no such
+                block.ffn.net[0] = LinearGelu(first)
+            kind = FastVaceBlock if isinstance(block, WanVACETransformerBlock) else FastBlock
+            blocks[number] = kind(block, operations, cudnn_attention if attention == "cudnn" else native_attention)
+    log.info("attention: %s; operations: %s", attention, operations.__name__)
+
+
+def accelerate_vae(vae: Any, settings: VideoSettings, device: torch.device) -> None:
+    """The same for a VAE."""
+    if device.type == "cuda":
+        quicken(vae, pick_operations(settings))
+
+
+def pick_operations(settings: VideoSettings) -> ModuleType:
+    """The module of operations; sets where its kernels are kept once they are compiled."""
+    if not settings.compile:
+        return importlib.import_module("deployments.video.unfused")
+    if settings.compile_cache is not None:
+        os.environ.setdefault("TRITON_CACHE_DIR", str(settings.compile_cache))
+    return importlib.import_module("deployments.video.fused")  # here, since a PyTorch for CPUs comes without Triton
 
 
 def pick_attention(settings: VideoSettings, capability: tuple[int, int]) -> str:
-    """Diffusers' name of the attention that runs: cuDNN's from Hopper on (there twice as fast as PyTorch's own), else PyTorch's."""
+    """Which attention runs: cuDNN's from Hopper on (there twice as fast as PyTorch's own), else PyTorch's."""
     if settings.attention == "auto":
-        return "_native_cudnn" if capability >= HOPPER else "native"
-    return {"cudnn": "_native_cudnn", "native": "native"}[settings.attention]
-
-
-def _blocks(transformer: Any) -> list[Any]:
-    return [*transformer.blocks, *getattr(transformer, "vace_blocks", ())]
+        return "cudnn" if capability >= HOPPER else "native"
+    return settings.attention
 
 
 class LinearGelu(torch.nn.Module):
@@ -57,17 +69,5 @@ class LinearGelu(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[n, tokens, width]`` -> ``[n, tokens, features]``."""
-        rows: torch.Tensor = linear_gelu(x.flatten(0, 1), self.proj.weight, self.proj.bias)
+        rows: torch.Tensor = torch._addmm_activation(self.proj.bias, x.flatten(0, 1), self.proj.weight.T, use_gelu=True)
         return rows.view(*x.shape[:2], -1)
-
-
-@torch.library.custom_op("ryla::linear_gelu", mutates_args=())
-def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """The activation of ``x @ weight.T + bias``. An operation of its own, since a compiler would take it apart again."""
-    result: torch.Tensor = torch._addmm_activation(bias, x, weight.T, use_gelu=True)
-    return result
-
-
-@linear_gelu.register_fake
-def _(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])

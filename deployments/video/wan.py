@@ -8,7 +8,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.acceleration import accelerate
+from deployments.video.acceleration import accelerate, accelerate_vae
 from deployments.video.checkpoints import (
     Conditioning,
     find_folder,
@@ -20,7 +20,6 @@ from deployments.video.checkpoints import (
 )
 from deployments.video.device import pick_device, pick_dtype, use_threads
 from deployments.video.experts import dequantise_where_it_fits, load_experts
-from deployments.video.fast_vae import quicken
 from deployments.video.generate import Path, WanEngine
 from deployments.video.prompts import Prompts
 from deployments.video.single_file import load_single_file
@@ -92,8 +91,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
 def _load_shared(folder: FilePath, settings: VideoSettings, device: torch.device) -> Conditioning:
     dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
     shared = load_conditioning(folder, dtype, vae_dtype, device)
-    if device.type == "cuda":
-        quicken(shared.vae, compiled=settings.compile)
+    accelerate_vae(shared.vae, settings, device)
     return shared
 
 

@@ -11,11 +11,11 @@ from deployments.video.acceleration import LinearGelu, pick_attention
 @pytest.mark.parametrize(
     ("wanted", "capability", "picked"),
     [
-        ("auto", (9, 0), "_native_cudnn"),
-        ("auto", (10, 0), "_native_cudnn"),
+        ("auto", (9, 0), "cudnn"),
+        ("auto", (10, 0), "cudnn"),
         ("auto", (8, 0), "native"),
         ("auto", (8, 9), "native"),
-        ("cudnn", (8, 9), "_native_cudnn"),
+        ("cudnn", (8, 9), "cudnn"),
         ("native", (9, 0), "native"),
     ],
 )

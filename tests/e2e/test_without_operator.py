@@ -96,7 +96,7 @@ def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: st
     try:
         run("kubectl", "apply", "-k", str(MANIFESTS / name), "--dry-run=server", "--validate=strict")
     finally:
-        run("kubectl", "delete", "namespace", "ryla", "--wait=false")
+        run("kubectl", "delete", "namespace", "ryla", timeout_s=120)
 
 
 def test_model_files_that_differ_fail_the_install_before_anything_is_there(cluster: Cluster) -> None:
