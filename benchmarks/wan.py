@@ -32,9 +32,8 @@ from demo.gguf_file import original_name
 from demo.training.pack import make_scheduler
 from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.acceleration import accelerate, accelerate_vae
-from deployments.video.checkpoints import load_conditioning, load_scheduler, load_vae
+from deployments.video.checkpoints import load_vae
 from deployments.video.decode_stream import decode_stream, denormalise
-from deployments.video.experts import dequantise_where_it_fits, load_experts
 from deployments.video.generate import Path as EnginePath
 from deployments.video.generate import WanEngine
 from deployments.video.prompts import Prompts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ray import serve
 
+from deployments import hardware
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.settings import FaceModels, FaceSettings
 from deployments.turns import Stop, Turns
@@ -42,6 +43,7 @@ class FaceSwapper:
         else:
             self._engine = build_face_engine(settings, models, _use_cuda(settings))
         self._turns = Turns(1, settings.stall_timeout_s)
+        hardware.publish("CUDA" if models is not None and _use_cuda(settings) else "CPU")
 
     async def identify(self, image: Image, field: str) -> Reference:
         """The largest face in ``image``; raises NoFaceFound, naming the request's ``field``."""

@@ -50,11 +50,15 @@ class VideoSettings(EngineSettings):
     compile: bool = True
     """Whether a GPU runs kernels that are compiled on first use, for which the first request waits unless `warm_up` has a size."""
     compile_cache: Path | None = None
-    """Folder of compiled kernels; on a volume that outlives the replica, a restart need not compile. Absent: Triton's, in the home folder."""
+    """Folder of compiled kernels; on a volume that outlives the replica, a restart need not compile. Absent: Triton's own."""
     warm_up: tuple[Size, ...] = ()
     """Sizes that a replica makes a video of, one step long, before it takes requests."""
     batch_guidance: bool = False
     """Whether the forwards with and without the prompt run as one of batch 2. Never chosen at run time: the two round differently."""
+    text_encoder: Literal["auto", "kept", "offloaded", "freed"] = "auto"
+    """Where the text encoder is: on the GPU, in the host's memory until a prompt comes, or only in its files. `auto`: kept if it fits."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Most of the GPU's memory that a replica takes, in GiB, for cards that several share; absent: all of it."""
     prompt_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """Bytes of prompt embeddings kept for prompts that come again (4 MiB each at full size); 0: none."""
     allow_hub: bool = False
@@ -111,8 +115,8 @@ class Wan26Settings(VideoSettings):
 class Wan22Settings(VideoSettings):
     """Engine of Wan22GGUF."""
 
-    experts: Literal["auto", "dequantised", "quantised"] = "auto"
-    """How a GPU keeps the experts. `auto`: dequantised if both fit beside 10 GiB for the work, else as stored, which is slower."""
+    experts: Literal["auto", "dequantised", "quantised", "offloaded"] = "auto"
+    """How a GPU keeps the experts: dequantised, as stored (slower), or as stored and in turn (24 GB). `auto`: the first that fits."""
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from deployments import hardware
 from deployments.settings import VideoSettings
 from deployments.turns import Turns
 from deployments.video.engine import VideoEngine
@@ -26,6 +27,7 @@ class VideoDeployment:
     def __init__(self, engine: VideoEngine, settings: VideoSettings) -> None:
         self._engine = engine
         self._turns = Turns(settings.concurrency, settings.stall_timeout_s)
+        hardware.publish(engine.hardware)
 
     async def generate(self, request: VideoRequest, stream: Stream) -> AsyncIterator[VideoEvent]:
         """Yields the events of one video; see ``stream_video``."""

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import DeploymentStatusOverview
+
+from deployments import hardware
 
 MODELS = {"wan26": "Wan26", "wan22-gguf": "Wan22GGUF", "face-swapper": "FaceSwapper"}
 """The API's name of each model -> its deployment."""
@@ -19,11 +21,12 @@ State = Literal["ready", "starting", "asleep", "failed"]
 
 @dataclass(frozen=True)
 class ModelState:
-    """``reason`` says why a model failed."""
+    """``reason`` says why a model failed, ``hardware`` what a ready one runs on and which of its weights are there."""
 
     state: State
     replicas: int
     reason: str | None = None
+    hardware: str | None = None
 
 
 class StateUnknown(Exception):
@@ -57,9 +60,13 @@ class Readiness:
     def _ask(self) -> dict[str, ModelState]:
         try:
             deployments = serve.status().applications[self._app_name].deployments
-            return {name: _state(deployments[deployment]) for name, deployment in MODELS.items()}
+            states = {name: _state(deployments[deployment]) for name, deployment in MODELS.items()}
+            return {name: self._with_hardware(state, MODELS[name]) for name, state in states.items()}
         finally:
             self._asked_at = time.monotonic()
+
+    def _with_hardware(self, state: ModelState, deployment: str) -> ModelState:
+        return replace(state, hardware=hardware.read(self._app_name, deployment)) if state.state == "ready" else state
 
 
 def _state(overview: DeploymentStatusOverview) -> ModelState:

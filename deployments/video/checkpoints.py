@@ -6,7 +6,6 @@ an extra or a misshapen one is an error here, where the libraries warn, or fail 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,6 @@ from deployments.errors import CheckpointRefused
 Shapes = Mapping[str, tuple[int, ...]]
 
 TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransformer3DModel": WanVACETransformer3DModel}
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What all paths of a deployment share: tokenizer, text encoder and VAE."""
-
-    tokenizer: Any
-    text_encoder: Any
-    vae: Any
 
 
 def find_folder(name: str, *, allow_hub: bool) -> Path:
@@ -117,19 +107,27 @@ def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> 
     return _load(type(empty), folder, dtype, device)
 
 
-def load_conditioning(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype, device: torch.device) -> Conditioning:
-    """Tokenizer, UMT5 encoder and VAE of a checkpoint folder."""
-    text = folder / "text_encoder"
+def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
+    """The UMT5 encoder of ``folder/config.json`` on the meta device."""
     with init_empty_weights():
-        empty = UMT5EncoderModel(UMT5Config.from_dict(read_config(text)))
-    # The embedding is stored once or twice, under either name: it is one tensor.
-    compare_shapes(text, expected_shapes(empty), stored_shapes(text), {"shared.weight", "encoder.embed_tokens.weight"})
+        return UMT5EncoderModel(UMT5Config.from_dict(read_config(folder)))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checkpoint folder; raises CheckpointRefused for one that is not of its text encoder."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    if len(tokenizer) > empty.config.vocab_size:
-        raise CheckpointRefused(
-            f"{folder}: the tokenizer knows {len(tokenizer)} tokens, the text encoder only {empty.config.vocab_size}"
-        )
-    return Conditioning(tokenizer, _load(UMT5EncoderModel, text, dtype, device), load_vae(folder / "vae", vae_dtype, device))
+    known = empty_text_encoder(folder / "text_encoder").config.vocab_size
+    if len(tokenizer) > known:
+        raise CheckpointRefused(f"{folder}: the tokenizer knows {len(tokenizer)} tokens, the text encoder only {known}")
+    return tokenizer
+
+
+def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """A UMT5 encoder."""
+    # The embedding is stored once or twice, under either name: it is one tensor.
+    tied = {"shared.weight", "encoder.embed_tokens.weight"}
+    compare_shapes(folder, expected_shapes(empty_text_encoder(folder)), stored_shapes(folder), tied)
+    return _load(UMT5EncoderModel, folder, dtype, device)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

@@ -21,6 +21,10 @@ class Sink(Protocol):
 class VideoEngine(Protocol):
     """What a video deployment drives, from a worker thread."""
 
+    @property
+    def hardware(self) -> str:
+        """What the models run on, in words."""
+
     def generate(self, request: VideoRequest, sink: Sink) -> Finished:
         """Makes the video of ``request``; every event but the last goes to ``sink``.
 

@@ -6,7 +6,9 @@ caches hold state, the weights do not.
 
 import gc
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,9 @@ from deployments.video.conditions import prepare
 from deployments.video.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.denoise import Guidance, denoise
 from deployments.video.engine import Sink
+from deployments.video.memory import GIB, Card, work_bytes
 from deployments.video.prompts import Prompts
+from deployments.video.residence import Residence
 from deployments.video.solver import Solver
 from deployments.video.vae_view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
@@ -48,7 +52,17 @@ class WanEngine:
     """Wan with diffusers' models. ``text`` and ``image`` are the paths for requests without and with a picture."""
 
     def __init__(
-        self, prompts: Prompts, vae: Any, text: Path | None, image: Path | None, no_image: str, *, batch_guidance: bool = False
+        self,
+        prompts: Prompts,
+        vae: Any,
+        text: Path | None,
+        image: Path | None,
+        no_image: str,
+        *,
+        batch_guidance: bool = False,
+        card: Card | None = None,
+        residence: Residence | None = None,
+        plan: str = "",
     ) -> None:
         self.prompts = prompts
         """Text to embeddings, for all requests."""
@@ -58,6 +72,14 @@ class WanEngine:
         self._image = image
         self._no_image = no_image
         self._batch_guidance = batch_guidance
+        self._card = card
+        self._residence = residence
+        self._plan = plan
+
+    @property
+    def hardware(self) -> str:
+        """Where the models are."""
+        return "CPU" if self._card is None else f"{self._card}; {self._plan}"
 
     def generate(self, request: VideoRequest, sink: Sink) -> Finished:
         """See VideoEngine. Where the GPU's memory ends, all that the request held is freed and VideoTooLarge raised."""
@@ -67,9 +89,8 @@ class WanEngine:
             pass  # here the traceback ends, and with it every tensor of the request
         gc.collect()
         torch.cuda.empty_cache()
-        size = f"{request.width}x{request.height}, {request.num_frames} frames"
         raise VideoTooLarge(
-            "num_frames", f"the GPU's memory does not hold a video of {size}: ask for fewer frames or smaller ones"
+            "num_frames", f"the GPU's memory does not hold {_describe(request)}: ask for fewer frames or smaller ones"
         )
 
     def _generate(self, request: VideoRequest, sink: Sink) -> Finished:
@@ -99,7 +120,8 @@ class WanEngine:
 
     def with_image_path(self, path: Path) -> "WanEngine":
         """An engine that shares everything but the path for requests with a picture."""
-        return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, batch_guidance=self._batch_guidance)
+        more: dict[str, Any] = {"card": self._card, "residence": self._residence, "plan": self._plan}
+        return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, batch_guidance=self._batch_guidance, **more)
 
     def _path(self, request: VideoRequest) -> Path:
         path = self._text if request.image is None else self._image
@@ -107,8 +129,25 @@ class WanEngine:
             raise ImageNotSupported("image", self._no_image)
         return path
 
+    def _require_room(self, path: Path, request: VideoRequest) -> None:
+        if self._card is None:
+            return
+        wanted = work_bytes(path.transformers["transformer"].config, request, batch_guidance=self._batch_guidance)
+        free = self._card.free() - (self._residence.spare if self._residence is not None else 0)
+        if wanted > free:
+            raise VideoTooLarge(
+                "num_frames",
+                f"{_describe(request)} wants {wanted / GIB:.1f} GiB of the GPU's memory beside the models, "
+                f"{max(free, 0) / GIB:.1f} are free: ask for fewer frames or smaller ones",
+            )
+
     def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock") -> torch.Tensor:
+        with self._residence.lock if self._residence is not None else nullcontext():
+            return self._make_latents_here(request, sink, clock)
+
+    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock") -> torch.Tensor:
         path = self._path(request)
+        self._require_room(path, request)
 
         def check() -> None:
             sink.progress(Progress("encode", 0, 1))
@@ -122,17 +161,25 @@ class WanEngine:
             if request.cfg > 1:
                 texts["negative_prompt"] = request.negative_prompt
             positive, *negative = self.prompts.embed(texts, check)
-            conditions = prepare(self._pipeline(path, sink), request)
+            conditions = prepare(self._pipeline(path, sink), request, self.prompts.encoder.device)
             sink.progress(Progress("encode", 1, 1))
         with clock.measure("denoise"):
             report(0)
             guidance = Guidance(positive, negative[0] if negative else None, request.cfg, self._batch_guidance)
-            return denoise(path.transformer_at, Solver(path.scheduler, request.steps), conditions, guidance, report)
+            return denoise(
+                partial(self._transformer_at, path), Solver(path.scheduler, request.steps), conditions, guidance, report
+            )
+
+    def _transformer_at(self, path: Path, timestep: float) -> Any:
+        transformer = path.transformer_at(timestep)
+        if self._residence is not None and transformer in self._residence:
+            self._residence.bring(transformer)
+        return transformer
 
     def _pipeline(self, path: Path, sink: Sink) -> Any:
         return path.kind(
             tokenizer=self.prompts.tokenizer,
-            text_encoder=self.prompts.encoder,
+            text_encoder=None,
             vae=private_view(self.vae, lambda: sink.progress(Progress("encode", 0, 1))),
             scheduler=path.scheduler,
             **path.transformers,
@@ -151,6 +198,10 @@ class WanEngine:
             sink.chunk(FrameChunk(index, frames))
             sink.progress(Progress("decode", step + 1, total))
             index += len(frames)
+
+
+def _describe(request: VideoRequest) -> str:
+    return f"a video of {request.width}x{request.height}, {request.num_frames} frames"
 
 
 class _Nobody:

@@ -9,6 +9,7 @@ import torch
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from deployments.errors import PromptTooLong
+from deployments.video.text_encoder import TextEncoder
 
 MAX_TOKENS = 512
 """What Wan's transformers were trained on, and the length that every prompt is padded to."""
@@ -17,7 +18,7 @@ MAX_TOKENS = 512
 class Prompts:
     """A tokenizer and a UMT5 encoder for several threads. ``capacity`` bounds what is kept, in bytes; 0 keeps nothing."""
 
-    def __init__(self, tokenizer: Any, encoder: Any, capacity: int) -> None:
+    def __init__(self, tokenizer: Any, encoder: TextEncoder, capacity: int) -> None:
         self.tokenizer = tokenizer
         self.encoder = encoder
         self._capacity = capacity
@@ -53,7 +54,7 @@ class Prompts:
         with self._tokenizing:
             tokens = self.tokenizer(text, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")
         ids, mask = (tokens[name].to(self.encoder.device) for name in ("input_ids", "attention_mask"))
-        states = self.encoder(ids, mask).last_hidden_state
+        states = self.encoder(ids, mask)
         embedding = torch.where(mask[..., None] > 0, states, torch.zeros_like(states))
         self._keep(text, embedding)
         return embedding

@@ -7,21 +7,21 @@ import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 
 from deployments.errors import CheckpointRefused
-from deployments.settings import VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.acceleration import accelerate, accelerate_vae
+from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.acceleration import accelerate
 from deployments.video.checkpoints import (
-    Conditioning,
+    empty_transformer,
     find_folder,
-    load_conditioning,
     load_image_encoder,
     load_scheduler,
     load_transformer,
     read_config,
 )
 from deployments.video.device import pick_device, pick_dtype, use_threads
-from deployments.video.experts import dequantise_where_it_fits, load_experts
+from deployments.video.experts import dequantise, is_quantised, load_experts, require_two
 from deployments.video.generate import Path, WanEngine
-from deployments.video.prompts import Prompts
+from deployments.video.memory import Transformers
+from deployments.video.placing import Placing, weight_bytes
 from deployments.video.single_file import load_single_file
 from deployments.video.vace import text_model
 
@@ -38,7 +38,6 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
-    shared = _load_shared(text_folder, settings, device)
 
     def load_path(folder: FilePath, weights: FilePath | None) -> Path:
         if weights is None:
@@ -53,22 +52,26 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         scheduler = load_scheduler(folder, settings.flow_shift)
         return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras)
 
-    first = load_path(text_folder, models.text_weights)
-    second = None
+    second_folder = None
     if models.image is not None and (models.image != models.text or models.image_weights is not None):
-        image_folder = find_folder(models.image, allow_hub=settings.allow_hub)
-        _require_same_vae(text_folder, image_folder)
-        second = load_path(image_folder, models.image_weights)
+        second_folder = find_folder(models.image, allow_hub=settings.allow_hub)
+        _require_same_vae(text_folder, second_folder)
+    folders = [folder for folder in (text_folder, second_folder) if folder is not None]
+    stored = tuple(weight_bytes(empty_transformer(folder / "transformer"), dtype) for folder in folders)
+    placing = Placing(settings, text_folder, dtype, device, stored, ("kept",))
+    first, second = load_path(text_folder, models.text_weights), None
+    if second_folder is not None:
+        second = load_path(second_folder, models.image_weights)
         if not second.image:
             raise CheckpointRefused(
-                f"{image_folder}: configured for images, but {NO_INPUT}; name a VACE or 36-channel checkpoint"
+                f"{second_folder}: configured for images, but {NO_INPUT}; name a VACE or 36-channel checkpoint"
             )
     if first.kind is WanImageToVideoPipeline:
         raise CheckpointRefused(
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
         )
     image = next((path for path in (second, first) if path is not None and path.image), None)
-    return _engine(settings, shared, _text_path(first), image, NO_IMAGE)
+    return placing.engine(_text_path(first), image, NO_IMAGE)
 
 
 def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
@@ -77,30 +80,27 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     folder = find_folder(models.folder, allow_hub=settings.allow_hub)
-    shared = _load_shared(folder, settings, device)
     index = read_config(folder, "model_index.json")
-    experts = load_experts(models, folder, dtype, device)
-    for expert in dequantise_where_it_fits([*experts.values()], settings.experts, device):
+    require_two(models.high_noise, models.low_noise)
+    plain = weight_bytes(empty_transformer(folder / "transformer"), dtype)
+    quantised = is_quantised(models)
+    stored = tuple(path.stat().st_size if path.suffix == ".gguf" else plain for path in (models.high_noise, models.low_noise))
+    placing = Placing(settings, folder, dtype, device, stored, _ways(settings, quantised=quantised))
+    offloaded = device.type == "cuda" and placing.plan.transformers == "offloaded"
+    experts = load_experts(models, folder, dtype, torch.device("cpu") if offloaded else device)
+    if device.type == "cuda" and placing.plan.transformers == "dequantised":
+        dequantise(experts.values())
+    for expert in experts.values():
         accelerate(expert, settings, device)
     boundary = settings.boundary or index.get("boundary_ratio") or 0.9
-    scheduler = load_scheduler(folder, settings.flow_shift)
-    path = Path(WanImageToVideoPipeline, scheduler, experts, True, boundary)
-    return _engine(settings, shared, None, path, "send a picture: this model makes videos from pictures only")
+    path = Path(WanImageToVideoPipeline, load_scheduler(folder, settings.flow_shift), experts, True, boundary)
+    return placing.engine(None, path, "send a picture: this model makes videos from pictures only")
 
 
-def _load_shared(folder: FilePath, settings: VideoSettings, device: torch.device) -> Conditioning:
-    dtype, vae_dtype = pick_dtype(settings.dtype, device), pick_dtype(settings.vae_dtype, device)
-    shared = load_conditioning(folder, dtype, vae_dtype, device)
-    accelerate_vae(shared.vae, settings, device)
-    return shared
-
-
-def _engine(settings: VideoSettings, shared: Conditioning, text: Path | None, image: Path | None, no_image: str) -> WanEngine:
-    prompts = Prompts(shared.tokenizer, shared.text_encoder, settings.prompt_cache_bytes)
-    engine = WanEngine(prompts, shared.vae, text, image, no_image, batch_guidance=settings.batch_guidance)
-    for size in settings.warm_up:
-        engine.warm(size.width, size.height, size.num_frames)
-    return engine
+def _ways(settings: Wan22Settings, *, quantised: bool) -> tuple[Transformers, ...]:
+    if settings.experts != "auto":
+        return (settings.experts if quantised or settings.experts == "offloaded" else "kept",)
+    return ("dequantised", "quantised", "offloaded") if quantised else ("kept", "offloaded")
 
 
 def _text_path(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The two experts on a card: dequantised where they fit. There is no card here; what is asked of it is answered by the test."""
+"""The experts' weights, quantised and not."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from deployments.settings import VideoSettings
 from deployments.video.acceleration import LinearGelu, accelerate
-from deployments.video.experts import WORKING_BYTES, dequantise_where_it_fits
+from deployments.video.experts import dequantise
 from deployments.video.gguf import load_gguf
 from tests.random_models import RandomCheckpoints
 
@@ -28,10 +28,6 @@ def load(random_models: RandomCheckpoints) -> torch.nn.Module:
     return model
 
 
-def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (size, 2 * size))
-
-
 def is_stored(model: torch.nn.Module) -> bool:
     return isinstance(model.get_parameter(LAYER), GGUFParameter)
 
@@ -41,8 +37,8 @@ def expected(path: Path) -> torch.Tensor:
     return torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
 
 
-def test_auto_dequantises_only_where_it_fits(
-    stored: torch.nn.Module, random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch
+def test_dequantised_experts_are_what_the_file_says_and_plain_ones_stay(
+    stored: torch.nn.Module, random_models: RandomCheckpoints
 ) -> None:
     inputs = (
         torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
@@ -51,28 +47,16 @@ def test_auto_dequantises_only_where_it_fits(
     )
     with torch.no_grad():
         before = stored(*inputs, return_dict=False)[0]
-    free(monkeypatch, WORKING_BYTES)
-    assert dequantise_where_it_fits([stored], "auto", CARD) == [stored]
     assert is_stored(stored)
-    free(monkeypatch, 2 * WORKING_BYTES)
-    dequantise_where_it_fits([stored], "auto", CARD)
+    plain = torch.nn.Linear(2, 2)
+    kept = plain.weight.clone()
+    dequantise([plain, stored])
+    assert torch.equal(plain.weight, kept)
     assert not is_stored(stored)
     weight = stored.get_parameter(LAYER)
     torch.testing.assert_close(weight.float(), expected(random_models.high_noise), rtol=1e-3, atol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
-
-
-def test_settings_decide_over_memory_and_plain_experts_stay(stored: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    free(monkeypatch, 100 * WORKING_BYTES)
-    dequantise_where_it_fits([stored], "quantised", CARD)
-    dequantise_where_it_fits([stored], "auto", torch.device("cpu"))
-    assert is_stored(stored)
-    free(monkeypatch, 0)
-    plain = torch.nn.Linear(2, 2)
-    assert dequantise_where_it_fits([plain, stored], "dequantised", CARD) == [plain, stored]
-    assert not is_stored(stored)
-    assert dequantise_where_it_fits([plain], "auto", CARD) == [plain]
 
 
 def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
@@ -91,13 +75,8 @@ def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
         accelerate(quantised, settings, CARD)
         assert not any(isinstance(module, LinearGelu) for module in quantised.modules())
         torch.testing.assert_close(quantised(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
-        dequantise_where_it_fits([stored], "dequantised", _with_memory(monkeypatch))
+        dequantise([stored])
         accelerate(stored, settings, CARD)
         assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
         # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.
         torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-2, atol=1e-2)
-
-
-def _with_memory(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    free(monkeypatch, 2 * WORKING_BYTES)
-    return CARD

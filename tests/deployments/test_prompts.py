@@ -34,7 +34,7 @@ def make(engine: WanEngine, capacity: int) -> tuple[Prompts, Counting]:
 
 
 def test_they_are_what_diffusers_pipeline_makes(wan26: WanEngine) -> None:
-    pipeline = WanPipeline(wan26.prompts.tokenizer, wan26.prompts.encoder, wan26.vae, None, None)
+    pipeline = WanPipeline(wan26.prompts.tokenizer, wan26.prompts.encoder._model, wan26.vae, None, None)
     with torch.no_grad():
         theirs, _ = pipeline.encode_prompt("a  cat &amp; a dog", do_classifier_free_guidance=False, max_sequence_length=512)
     [ours] = make(wan26, 0)[0].embed({"prompt": "a  cat &amp; a dog"}, nothing)

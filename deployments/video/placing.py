@@ -1,0 +1,84 @@
+"""Decides where each model goes before anything is loaded, and puts the engine together."""
+
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+
+from deployments.settings import VideoSettings
+from deployments.video.acceleration import accelerate_vae
+from deployments.video.checkpoints import (
+    empty_text_encoder,
+    empty_transformer,
+    load_text_encoder,
+    load_tokenizer,
+    load_vae,
+)
+from deployments.video.device import pick_dtype
+from deployments.video.generate import Path, WanEngine
+from deployments.video.memory import Card, Plan, Transformers, Weights, choose
+from deployments.video.prompts import Prompts
+from deployments.video.residence import Residence
+from deployments.video.text_encoder import TextEncoder
+
+
+class Placing:
+    """``folder`` holds text encoder, tokenizer and VAE.
+
+    ``stored`` are the bytes of the transformers as stored, ``ways`` how they may be kept, the fastest first.
+    """
+
+    def __init__(
+        self,
+        settings: VideoSettings,
+        folder: FilePath,
+        dtype: torch.dtype,
+        device: torch.device,
+        stored: tuple[int, ...],
+        ways: Sequence[Transformers],
+    ) -> None:
+        self._settings, self._folder, self._dtype, self._device = settings, folder, dtype, device
+        self._card: Card | None = None
+        self.plan = Plan("kept", "kept")
+        """Of a CPU: there is but one memory."""
+        if device.type == "cuda":
+            self._card = Card(device, settings.memory_gib)
+            plain = len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype)
+            weights = Weights(weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype), plain, stored)
+            self.plan = choose(weights, self._card.free(), ways, settings.text_encoder)
+
+    def engine(self, text: Path | None, image: Path | None, no_image: str) -> WanEngine:
+        """Loads text encoder and VAE, and makes a video of each size that the settings name."""
+        settings, device, plan = self._settings, self._device, self.plan
+        tokenizer = load_tokenizer(self._folder)
+        vae = load_vae(self._folder / "vae", pick_dtype(settings.vae_dtype, device), device)
+        accelerate_vae(vae, settings, device)
+        transformers = [model for path in (text, image) if path is not None for model in path.transformers.values()]
+        waiting = transformers if plan.transformers == "offloaded" else []
+        if plan.text == "offloaded":
+            model = load_text_encoder(self._folder / "text_encoder", self._dtype, torch.device("cpu"))
+            residence: Residence | None = Residence([*waiting, model], device)
+            encoder = TextEncoder(lambda: model, device, residence=residence)
+        else:
+            residence = Residence(waiting, device) if waiting else None
+            encoder = TextEncoder(self._load_text_encoder, device, freed=plan.text == "freed")
+        engine = WanEngine(
+            Prompts(tokenizer, encoder, settings.prompt_cache_bytes),
+            *(vae, text, image, no_image),
+            batch_guidance=settings.batch_guidance,
+            card=self._card,
+            residence=residence,
+            plan=str(plan),
+        )
+        for size in settings.warm_up:
+            engine.warm(size.width, size.height, size.num_frames)
+        return engine
+
+    def _load_text_encoder(self) -> Any:
+        return load_text_encoder(self._folder / "text_encoder", self._dtype, self._device)
+
+
+def weight_bytes(model: torch.nn.Module, dtype: torch.dtype) -> int:
+    """Of ``model``'s weights in ``dtype``."""
+    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
