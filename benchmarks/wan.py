@@ -1,7 +1,8 @@
 """`python -m benchmarks.wan`: both Wan models at full size through our loaders and engine, beside plain diffusers, on a GPU.
 
 Weights are random (times do not depend on their values), in files of the true formats: a diffusers folder of Wan2.1-T2V-1.3B, and a
-pair of Q5_K GGUF files of Wan2.2-I2V-A14B. The text encoder is cut to two layers. Times end when the frames are on the host.
+pair of Q5_K GGUF files of Wan2.2-I2V-A14B; UMT5-XXL and VAE whole. A whole request ends with the bytes of an MP4, which another thread
+encodes, as the ingress does.
 
 The floor is the time of the transformer's matrix products alone, at the rate that one large bf16 product reaches in the same run:
 a block of width d and feed-forward width f over n tokens and m tokens of text takes n (8 d² + 4 d f) + 4 n² d operations in
@@ -9,42 +10,47 @@ self-attention and feed-forward, and 4 n d² + 4 m d² + 4 n m d in cross-attent
 """
 
 import argparse
+import contextlib
 import gc
 import itertools
-import json
+import os
+import queue
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import torch
-from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from PIL import Image
-from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, UMT5EncoderModel
 
+from benchmarks.wan_checkpoints import LARGE, SMALL, write_shared, write_wan22, write_wan26
 from demo.checkpoints import demo_checkpoints
-from demo.gguf_file import original_name
-from demo.training.pack import make_scheduler
+from deployments.errors import Cancelled
 from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.acceleration import accelerate, accelerate_vae
-from deployments.video.checkpoints import load_vae
+from deployments.video.acceleration import accelerate_vae
+from deployments.video.checkpoints import load_scheduler, load_vae
 from deployments.video.decode_stream import decode_stream, denormalise
-from deployments.video.generate import Path as EnginePath
+from deployments.video.experts import load_experts
 from deployments.video.generate import WanEngine
-from deployments.video.prompts import Prompts
-from deployments.video.wan import build_wan26
-from deployments.wire import FrameChunk, Progress, VideoRequest
+from deployments.video.memory import work_bytes
+from deployments.video.wan import build_wan22, build_wan26
+from deployments.wire import FrameChunk, Frames, Progress, VideoRequest
+from serve.media.encode import Mp4Encoder
 
-SMALL: dict[str, Any] = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
-LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
 TEXT_TOKENS = 512
 STEPS = 30
 PICTURE = np.random.default_rng(0).integers(0, 255, (480, 832, 3), dtype=np.uint8)
+CUDA = torch.device("cuda")
+GB = 1e9
+Row = tuple[str, str, str]
 
 
 class Timer:
@@ -52,10 +58,14 @@ class Timer:
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {"encode": [], "denoise": [], "decode": [], "chunk": []}
+        self.steps: list[float] = []
 
     def progress(self, progress: Progress) -> None:
         """See Sink."""
-        self.times[progress.stage].append(time.perf_counter())
+        now = time.perf_counter()
+        self.times[progress.stage].append(now)
+        if progress.stage == "denoise" and progress.step == len(self.steps):  # a step may be told twice
+            self.steps.append(now)
 
     def ready(self) -> None:
         """See Sink."""
@@ -67,7 +77,55 @@ class Timer:
     @property
     def step(self) -> float:
         """Median seconds of a denoise step."""
-        return statistics.median(b - a for a, b in itertools.pairwise(self.times["denoise"]))
+        return statistics.median(b - a for a, b in itertools.pairwise(self.steps[1:]))
+
+
+class Encoding(Timer):
+    """A sink that has an MP4 made of the frames in another thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frames: queue.SimpleQueue[Frames | None] = queue.SimpleQueue()
+        self._bytes = b""
+        self._thread = threading.Thread(target=self._encode)
+        self._thread.start()
+
+    def chunk(self, chunk: FrameChunk) -> None:
+        """See Sink."""
+        super().chunk(chunk)
+        self._frames.put(chunk.frames)
+
+    def _encode(self) -> None:
+        encoder, count, fps = Mp4Encoder(Fraction(16), "veryfast", 18), 0, Fraction(16)
+        while (frames := self._frames.get()) is not None:
+            encoder.add(frames, tuple((count + i) / fps for i in range(len(frames))))
+            count += len(frames)
+        self._bytes = encoder.close()
+
+    def finish(self) -> bytes:
+        """The MP4, when it is made."""
+        self._frames.put(None)
+        self._thread.join()
+        return self._bytes
+
+
+class Cancelling(Timer):
+    """A sink whose consumer leaves ``delay`` seconds after the first event of ``stage``."""
+
+    def __init__(self, stage: str, delay: float) -> None:
+        super().__init__()
+        self._stage, self._delay, self.left = stage, delay, 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """See Sink."""
+        super().progress(progress)
+        if progress.stage == self._stage and len(self.times[self._stage]) == 1:
+            threading.Timer(self._delay, self._leave).start()
+        if self.left:
+            raise Cancelled("gone")
+
+    def _leave(self) -> None:
+        self.left = time.perf_counter()
 
 
 def measure_peak() -> float:
@@ -87,34 +145,73 @@ def count_operations(config: dict[str, Any], frames: int) -> float:
     return float(block * config["num_layers"])
 
 
-Row = tuple[str, str, str]
+class Checkpoints:
+    """Written once, when they are first wanted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _shared(self) -> Path:
+        folder = self._folder / "shared"
+        if not folder.exists():
+            write_shared(folder)
+        return folder
+
+    @property
+    def wan26(self) -> Wan26Models:
+        """Wan2.1-T2V-1.3B."""
+        folder = self._folder / "wan26"
+        if not folder.exists():
+            write_wan26(folder, self._shared())
+        return Wan26Models(text=str(folder))
+
+    @property
+    def wan22(self) -> Wan22Models:
+        """Wan2.2-I2V-A14B."""
+        folder = self._folder / "wan22"
+        if not folder.exists():
+            write_wan22(folder, self._shared())
+        high, low = sorted(folder.glob("*.gguf"))
+        return Wan22Models(folder=str(folder), high_noise=high, low_noise=low)
 
 
-def run_wan26(folder: Path, peak: float) -> Iterator[Row]:
+def run_wan26(made: Checkpoints, peak: float) -> Iterator[Row]:
     """Wan 1.3B, text to video."""
-    write_wan26(folder)
+    models = made.wan26
     _settle()
     begun = time.perf_counter()
-    engine = build_wan26(Wan26Settings(device="cuda", warm_up=(Size(),)), Wan26Models(text=str(folder)))
-    yield "1.3B: load and warm-up", "", f"{time.perf_counter() - begun:.1f} s"
+    engine = build_wan26(Wan26Settings(device="cuda", warm_up=(Size(),)), models)
+    yield "1.3B: load and warm-up", "", f"{time.perf_counter() - begun:.1f} s; {engine.hardware}"
     floor = 2 * STEPS * count_operations(SMALL, 33) / peak
-    whole, timer = _request(engine, VideoRequest("a cat", "", 832, 480, 33, STEPS, 6.0, 1))
-    yield from _report("1.3B", whole, timer, floor, "<= 1.6")
+    request = VideoRequest("a cat", "", 832, 480, 33, STEPS, 6.0, 1)
+    yield from _report("1.3B", engine, request, floor, "<= 1.6")
+    whole = min(_request(engine, request)[0] for _ in range(2))
     for width, height, frames in ((640, 368, 33), (480, 832, 17), (832, 480, 49), (512, 512, 25)):
-        request = VideoRequest("a cat", "", width, height, frames, 2, 6.0, 1)
-        first, again = (_request(engine, request)[0] for _ in range(2))
+        other = VideoRequest("a cat", "", width, height, frames, 2, 6.0, 1)
+        first, again = (_request(engine, other)[0] for _ in range(2))
         yield f"1.3B, {width}x{height}x{frames}: first over second time", "<= 2 s", f"{first - again:.2f} s"
-    yield "1.3B: memory at its peak", "", f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    yield from compare_exactness(engine, folder)
+    yield from measure_cancel("1.3B", engine, VideoRequest("a dog", "", 832, 480, 33, STEPS, 6.0, 1))
+    yield from compare_exactness(engine, Path(models.text))
     del engine
     _settle()
-    pipeline = WanPipeline.from_pretrained(
-        folder, dtype=torch.bfloat16, vae=load_vae(folder / "vae", torch.float32, torch.device("cuda"))
-    )
-    pipeline.to("cuda")
+    pipeline = _plain(Path(models.text), torch.bfloat16)
     theirs = min(_run(pipeline, STEPS) for _ in range(2))
-    yield "1.3B: plain diffusers, whole request", "", f"{theirs:.2f} s"
-    yield "1.3B: plain diffusers over ours", ">= 1.5", f"{theirs / whole:.2f}"
+    yield "1.3B: plain diffusers, whole request to frames; over ours", ">= 1.5", f"{theirs:.2f} s; {theirs / whole:.2f}"
+
+
+def measure_cancel(name: str, engine: WanEngine, request: VideoRequest) -> Iterator[Row]:
+    """From the moment that nobody wants the video to an idle GPU, at several moments."""
+    step = _request(engine, request)[1].step
+    for stage, delays in (("denoise", (0.5 * step, 1.25 * step, 2.9 * step)), ("encode", (0.0, 0.03))):
+        waits = []
+        for number, delay in enumerate(delays):
+            sink = Cancelling(stage, delay)
+            try:
+                engine.generate(replace(request, prompt=f"{stage} {number}"), sink)
+            except Cancelled:
+                torch.cuda.synchronize()
+                waits.append(time.perf_counter() - sink.left)
+        yield f"{name}: cancelled in {stage}, until the GPU is idle", "<= 1 step", f"{max(waits) / step:.2f} steps at most"
 
 
 def compare_exactness(engine: WanEngine, folder: Path) -> Iterator[Row]:
@@ -123,30 +220,28 @@ def compare_exactness(engine: WanEngine, folder: Path) -> Iterator[Row]:
     ours = engine.latents(request, Timer())
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        pipeline = WanPipeline.from_pretrained(folder, dtype=dtype).to("cuda")
-        found[dtype] = _run_latents(pipeline, request)
+        found[dtype] = _run_latents(_plain(folder, dtype, vae_dtype=dtype), request)
+        _settle()
     errors = [float((latents - found[torch.float32]).norm()) for latents in (ours, found[torch.bfloat16])]
     size = float(found[torch.float32].norm())
     yield "1.3B: error of our bf16 latents over that of diffusers' bf16", "<= 1.1", f"{errors[0] / errors[1]:.2f}"
     yield "1.3B: the two errors, of the latents' size", "", f"{errors[0] / size:.2e}, {errors[1] / size:.2e}"
 
 
-def run_vae(peak: float) -> Iterator[Row]:
+def run_vae(_: Checkpoints, peak: float) -> Iterator[Row]:
     """The decoder: published widths for time, the demo's trained weights for its error."""
     latents = torch.randn(1, 16, 9, 60, 104, device="cuda")
     for name, dtype, fast in (("diffusers, float32", torch.float32, False), ("ours, bf16", torch.bfloat16, True)):
         vae = AutoencoderKLWan().to("cuda", dtype).eval().requires_grad_(False)
         if fast:
-            accelerate_vae(vae, VideoSettings(), vae.device)
+            accelerate_vae(vae, VideoSettings(), CUDA)
         seconds = [_timed(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))]) for _ in range(4)]  # type: ignore[misc]
         yield f"VAE, {name}: 33 frames", "", f"{min(seconds[1:]) * 1000:.0f} ms (the first time {seconds[0]:.1f} s)"
         if fast:
             yield from _profile(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))])  # type: ignore[misc]
     folder = demo_checkpoints().vace / "vae"
-    cuda = torch.device("cuda")
-    exact, plain, ours = load_vae(folder, torch.float32, cuda), load_vae(folder, torch.bfloat16, cuda), None
-    ours = load_vae(folder, torch.bfloat16, cuda)
-    accelerate_vae(ours, VideoSettings(), cuda)
+    exact, plain, ours = (load_vae(folder, dtype, CUDA) for dtype in (torch.float32, torch.bfloat16, torch.bfloat16))
+    accelerate_vae(ours, VideoSettings(), CUDA)
     noise = torch.nn.functional.interpolate(torch.randn(1, 16, 5, 8, 8, device="cuda"), size=(5, 16, 16))
     truth = torch.cat([*decode_stream(exact, denormalise(exact, noise))], dim=2)
     for name, vae in (("diffusers' bf16", plain), ("ours, bf16", ours)):
@@ -155,48 +250,140 @@ def run_vae(peak: float) -> Iterator[Row]:
         yield f"demo's VAE, {name}: PSNR to float32", "", f"{-10 * np.log10(error):.1f} dB"
 
 
-def run_wan22(folder: Path, peak: float) -> Iterator[Row]:
-    """Wan 2.2 I2V-A14B, both experts."""
-    models = write_wan22(folder)
+def run_wan22(made: Checkpoints, peak: float) -> Iterator[Row]:
+    """Wan 2.2 I2V-A14B, both experts; ours within 80 GB."""
+    models = made.wan22
     _settle()
-    settings, cuda = Wan22Settings(device="cuda"), torch.device("cuda")
-    begun = time.perf_counter()
-    shared = load_conditioning(folder, torch.bfloat16, torch.bfloat16, cuda)
-    experts = load_experts(models, folder, torch.bfloat16, cuda)
-    yield "A14B: load, quantised (page cache warm)", "", f"{time.perf_counter() - begun:.1f} s"
-    scheduler, picture = load_scheduler(folder, None), Image.fromarray(PICTURE)
-    parts = {"tokenizer": shared.tokenizer, "text_encoder": shared.text_encoder, "vae": shared.vae, "scheduler": scheduler}
-    pipeline = WanImageToVideoPipeline(**parts, **experts, boundary_ratio=0.9)
+    folder, picture = Path(models.folder), Image.fromarray(PICTURE)
+    experts = load_experts(models, folder, torch.bfloat16, CUDA)
+    pipeline = WanImageToVideoPipeline(
+        **_parts(folder, torch.bfloat16, torch.bfloat16), scheduler=load_scheduler(folder, None), **experts, boundary_ratio=0.9
+    )
     theirs = (-_run(pipeline, 2, picture) + _run(pipeline, 5, picture)) / 3
-    yield "A14B: plain diffusers, a step", "", f"{theirs:.2f} s"
+    yield "A14B: plain diffusers, quantised, a step", "", f"{theirs:.2f} s"
+    del experts, pipeline
+    _settle()
     begun = time.perf_counter()
-    for expert in dequantise_where_it_fits([*experts.values()], "dequantised", cuda):
-        accelerate(expert, settings, cuda)
-    accelerate_vae(shared.vae, settings, cuda)
-    prompts = Prompts(shared.tokenizer, shared.text_encoder, settings.prompt_cache_bytes)
-    engine = WanEngine(prompts, shared.vae, None, EnginePath(WanImageToVideoPipeline, scheduler, experts, True, 0.9), "")
-    yield "A14B: dequantise", "", f"{time.perf_counter() - begun:.1f} s"
+    engine = build_wan22(Wan22Settings(device="cuda", memory_gib=80 * GB / 2**30), models)
+    yield "A14B: load (page cache warm), capped at 80 GB", "", f"{time.perf_counter() - begun:.1f} s; {engine.hardware}"
     begun = time.perf_counter()
     engine.warm(832, 480, 33)
     yield "A14B: warm-up", "", f"{time.perf_counter() - begun:.1f} s"
     floor = 2 * STEPS * count_operations(LARGE, 33) / peak
-    whole, timer = _request(engine, VideoRequest("a cat", "", 832, 480, 33, STEPS, 5.0, 1, image=PICTURE))
-    yield from _report("A14B", whole, timer, floor, "<= 1.35")
+    timer = yield from _report("A14B", engine, _picture_request(33, STEPS), floor, "<= 1.35")
     yield "A14B: plain diffusers' step over ours", ">= 1.5", f"{theirs / timer.step:.2f}"
-    _, timer = _request(engine, VideoRequest("a cat", "", 832, 480, 81, 3, 5.0, 1, image=PICTURE))
+    timer = yield from measure_memory("A14B, capped at 80 GB", engine, _picture_request(81, 4))
     floor = 2 * count_operations(LARGE, 81) / peak
     yield "A14B, 81 frames: a step, over the floor", "<= 1.25", f"{timer.step:.2f} s, {timer.step / floor:.2f}"
-    yield "A14B: memory at its peak, 81 frames", "80 GB", f"{torch.cuda.max_memory_allocated() / 1e9:.0f} GB"
+    yield from measure_cancel("A14B", engine, _picture_request(33, 6))
 
 
-def _report(name: str, whole: float, timer: Timer, floor: float, bar: str) -> Iterator[Row]:
-    chunks = timer.times["chunk"]
-    yield f"{name}, 832x480x33, {STEPS} steps: whole request", "", f"{whole:.2f} s (floor {floor:.2f} s)"
+def run_memory(made: Checkpoints, _: float) -> Iterator[Row]:
+    """Smaller cards: the process's memory is capped."""
+    models = made.wan26
+    for cap, frames in ((48, 81), (24, 81)):
+        _settle()
+        engine = build_wan26(Wan26Settings(device="cuda", memory_gib=cap * GB / 2**30), models)
+        yield from measure_memory(f"1.3B, capped at {cap} GB", engine, VideoRequest("a cat", "", 832, 480, frames, 4, 6.0, 1))
+        del engine
+    for settings in ({"memory_gib": 48 * GB / 2**30}, {"memory_gib": 24 * GB / 2**30}):
+        _settle()
+        cap = round(settings["memory_gib"] * 2**30 / GB)
+        engine = build_wan22(Wan22Settings(device="cuda", **settings), made.wan22)
+        for frames in (33, 81):
+            timer = yield from measure_memory(f"A14B, capped at {cap} GB", engine, _picture_request(frames, 4))
+        yield f"A14B, capped at {cap} GB, 81 frames: a step", "", f"{timer.step:.2f} s"
+        del engine
+
+
+def measure_memory(name: str, engine: WanEngine, request: VideoRequest) -> Generator[Row, None, Timer]:
+    """Peaks of one request, beside what was expected of it."""
+    name = f"{name}, {request.width}x{request.height}x{request.num_frames}"
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    timer = _request(engine, request)[1]
+    peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    path = engine.image_path if request.image is not None else engine._text
+    assert path is not None
+    expected = work_bytes(path.transformers["transformer"].config, request, batch_guidance=False)
+    yield name, "", f"{engine.hardware}"
+    yield f"{name}: peak (reserved)", "", f"{peak / GB:.1f} ({reserved / GB:.1f}) GB"
+    yield f"{name}: over the weights there before; expected at most", "", f"{(peak - before) / GB:.1f}; {expected / GB:.1f} GB"
+    return timer
+
+
+def run_cold(made: Checkpoints, _: float) -> Iterator[Row]:
+    """From files that are in no cache to the first denoise step."""
+    folder = Path(made.wan26.text)
+    files = list(folder.glob("*/*.safetensors"))
+    size = sum(file.stat().st_size for file in files)
+    for _attempt in range(2):
+        _settle()
+        _drop(files)
+        read = _timed(lambda: _read(files))
+        _drop(files)
+        begun = time.perf_counter()
+        sink = Cancelling("denoise", 0.0)
+        engine = build_wan26(Wan26Settings(device="cuda"), made.wan26)
+        built = time.perf_counter() - begun
+        with contextlib.suppress(Cancelled):
+            engine.generate(VideoRequest("a cat", "", 832, 480, 33, STEPS, 6.0, 1), sink)
+        first = sink.times["denoise"][1] - begun
+        yield "1.3B and UMT5: reading the files", "", f"{read:.1f} s ({size / GB:.1f} GB, {size / GB / read:.1f} GB/s)"
+        yield (
+            "1.3B and UMT5: loaded; first step done; over reading",
+            "<= 1.3",
+            f"{built:.1f} s; {first:.1f} s; {first / read:.2f}",
+        )
+        del engine
+
+
+def run_endurance(made: Checkpoints, _: float) -> Iterator[Row]:
+    """Many short videos of several sizes."""
+    _settle()
+    engine = build_wan26(Wan26Settings(device="cuda"), made.wan26)
+    sizes = ((256, 256, 9), (320, 192, 5), (192, 320, 13), (416, 240, 9), (240, 416, 5))
+    for number in range(1001):
+        width, height, frames = sizes[number % len(sizes)]
+        _request(engine, VideoRequest(f"cat {number % 50}", "", width, height, frames, 2, 6.0, number))
+        if number in (50, 250, 500, 1000):
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            held, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+            yield (
+                f"1.3B: after {number} videos",
+                "flat",
+                f"{held / GB:.3f} GB, reserved {reserved / GB:.2f}; host {resident / GB:.2f} GB",
+            )
+
+
+def _report(name: str, engine: WanEngine, request: VideoRequest, floor: float, bar: str) -> Generator[Row, None, Timer]:
+    torch.cuda.reset_peak_memory_stats()
+    sink = Encoding()
+    begun = time.perf_counter()
+    engine.generate(request, sink)
+    size = len(sink.finish())
+    end = time.perf_counter()
+    whole, last, chunks = end - begun, sink.times["denoise"][-1], sink.times["chunk"]
+    yield (
+        f"{name}, 832x480x33, {STEPS} steps: whole request to MP4",
+        "",
+        f"{whole:.2f} s (floor {floor:.2f} s), {size / 1e6:.1f} MB",
+    )
     yield f"{name}: whole request over the floor", bar, f"{whole / floor:.2f}"
-    yield f"{name}: a step (two forwards), over the floor", "", f"{timer.step * 1000:.0f} ms, {timer.step * STEPS / floor:.2f}"
-    yield f"{name}: encoding", "", f"{(timer.times['denoise'][0] - timer.times['encode'][0]) * 1000:.0f} ms"
-    yield f"{name}: first chunk after the last step", "<= 50 ms", f"{(chunks[0] - timer.times['denoise'][-1]) * 1000:.0f} ms"
-    yield f"{name}: last chunk after the last step", "", f"{(chunks[-1] - timer.times['denoise'][-1]) * 1000:.0f} ms"
+    yield f"{name}: a step (two forwards), over the floor", "", f"{sink.step * 1000:.0f} ms, {sink.step * STEPS / floor:.2f}"
+    yield f"{name}: encoding", "", f"{(sink.times['denoise'][0] - sink.times['encode'][0]) * 1000:.0f} ms"
+    yield f"{name}: first chunk after the last step", "<= 50 ms", f"{(chunks[0] - last) * 1000:.0f} ms"
+    yield (
+        f"{name}: last chunk; MP4 after the last step",
+        "<= 300 ms",
+        f"{(chunks[-1] - last) * 1000:.0f}; {(end - last) * 1000:.0f} ms",
+    )
+    return sink
+
+
+def _picture_request(frames: int, steps: int) -> VideoRequest:
+    return VideoRequest("a cat", "", 832, 480, frames, steps, 5.0, 1, image=PICTURE)
 
 
 def _request(engine: WanEngine, request: VideoRequest) -> tuple[float, Timer]:
@@ -204,6 +391,19 @@ def _request(engine: WanEngine, request: VideoRequest) -> tuple[float, Timer]:
     begun = time.perf_counter()
     engine.generate(request, timer)
     return time.perf_counter() - begun, timer
+
+
+def _parts(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        "text_encoder": UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype).to("cuda"),
+        "vae": AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=vae_dtype).to("cuda"),
+    }
+
+
+def _plain(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype = torch.float32) -> WanPipeline:
+    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype).to("cuda")
+    return WanPipeline(transformer=transformer, scheduler=load_scheduler(folder, None), **_parts(folder, dtype, vae_dtype))
 
 
 def _run(pipeline: Any, steps: int, *image: Image.Image) -> float:
@@ -242,74 +442,49 @@ def _profile(work: Callable[[], object]) -> Iterator[Row]:
 
 def _settle() -> None:
     gc.collect()
+    torch.cuda.set_per_process_memory_fraction(1.0, torch.cuda.current_device())
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
 
 
-def write_wan26(folder: Path) -> None:
-    """A diffusers folder of Wan2.1-T2V-1.3B."""
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        transformer = WanTransformer3DModel(**SMALL)
-        torch.set_default_dtype(torch.float32)
-    WanPipeline(transformer=transformer, scheduler=make_scheduler(8.0), **_shared()).save_pretrained(folder)
+def _read(files: list[Path]) -> None:
+    block = bytearray(16 * 2**20)
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(block):
+                pass
 
 
-def _shared() -> dict[str, Any]:
-    config = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=2, num_heads=64)
-    with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
-        encoder = UMT5EncoderModel(config)
-        torch.set_default_dtype(torch.float32)
-        vae = AutoencoderKLWan()
-    tokenizer = AutoTokenizer.from_pretrained(demo_checkpoints().vace / "tokenizer")
-    return {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}
+def _drop(files: list[Path]) -> None:
+    """Out of the system's cache."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
-def write_wan22(folder: Path) -> Wan22Models:
-    """A diffusers folder of Wan2.2-I2V-A14B without its experts, and the experts as Q5_K GGUF files of random blocks."""
-    with init_empty_weights():
-        expert = WanTransformer3DModel(**LARGE, in_channels=36, out_channels=16)
-    for name, part in _shared().items():
-        part.save_pretrained(folder / name)
-    make_scheduler(5.0).save_pretrained(folder / "scheduler")
-    for name in ("transformer", "transformer_2"):
-        expert.save_config(folder / name)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanImageToVideoPipeline", "boundary_ratio": 0.9}))
-    paths = [folder / f"Wan2.2-I2V-A14B-{name}-Q5_K_S.gguf" for name in ("HighNoise", "LowNoise")]
-    for path in paths:
-        _write_random_gguf(path, expert)
-    return Wan22Models(folder=str(folder), high_noise=paths[0], low_noise=paths[1])
-
-
-def _write_random_gguf(path: Path, model: Any) -> None:
-    writer = gguf.GGUFWriter(path, arch="wan")
-    writer.add_name(path.stem)
-    kind = gguf.GGMLQuantizationType.Q5_K
-    for name, tensor in model.state_dict().items():
-        if tensor.ndim == 2 and name.endswith(".weight"):
-            blocks = torch.randint(256, (tensor.numel() // 256, 176), dtype=torch.uint8, device="cuda")
-            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # weights of some hundredths
-            blocks[:, :4] = scales.view(torch.uint8)
-            writer.add_tensor(original_name(name), blocks.view(tensor.shape[0], -1).cpu().numpy(), raw_dtype=kind)
-        else:
-            writer.add_tensor(original_name(name), (0.02 * torch.randn(tensor.shape)).numpy())
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
-        step()
+RUNS = {
+    "vae": run_vae,
+    "wan26": run_wan26,
+    "wan22": run_wan22,
+    "memory": run_memory,
+    "cold": run_cold,
+    "endurance": run_endurance,
+}
 
 
 def main() -> None:
     """Prints the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["vae", "wan26", "wan22"], help="of: vae, wan26, wan22")
-    parts = parser.parse_args().parts
+    parser.add_argument("parts", nargs="*", default=[*RUNS], help=f"of: {', '.join(RUNS)}")
+    parser.add_argument("--folder", type=Path, help="of the checkpoints, 36 GB, kept; default: a temporary one")
+    arguments = parser.parse_args()
     peak = measure_peak()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; bf16 matrix product: {peak / 1e12:.0f} TFLOP/s")
-    for part in parts:
-        with tempfile.TemporaryDirectory() as temporary:
-            runs = {"vae": lambda: run_vae(peak), "wan26": lambda: run_wan26(Path(temporary), peak)}
-            runs["wan22"] = lambda: run_wan22(Path(temporary), peak)
-            for figure, bar, value in runs[part]():
+    with tempfile.TemporaryDirectory() as temporary:
+        made = Checkpoints(arguments.folder or Path(temporary))
+        for part in arguments.parts:
+            for figure, bar, value in RUNS[part](made, peak):
                 print(f"{figure:75} {bar:>9}  {value}", flush=True)
 
 

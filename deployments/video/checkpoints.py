@@ -16,6 +16,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from deployments.errors import CheckpointRefused
+from deployments.video.read_ahead import read_ahead
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -163,5 +164,6 @@ def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepSche
 
 
 def _load(kind: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    read_ahead(sorted(folder.glob("*.safetensors")))
     model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     return model.eval().requires_grad_(False).to(device)

@@ -51,12 +51,12 @@ def denoise(
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
-    done = _Done(latents.device, report)
+    pace = _Pace(latents.device, report)
     for step, told in enumerate(solver.timesteps):
         transformer = transformer_at(told)
-        latents = solver.step(guidance.velocity(_Predictor(transformer, conditions, latents, timesteps[step])))
-        done.after(step)
-    done.last(len(solver.timesteps))
+        latents = solver.step(guidance.velocity(_Predictor(transformer, conditions, latents, timesteps[step], pace.forward)))
+        pace.step()
+    pace.end()
     return latents
 
 
@@ -68,6 +68,7 @@ class _Predictor:
     conditions: Conditions
     latents: torch.Tensor
     timestep: torch.Tensor
+    launched: Callable[[], None]
 
     def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
         count, dtype = len(embeddings), self.transformer.dtype
@@ -81,6 +82,7 @@ class _Predictor:
             **{name: _repeat(value, count) for name, value in self.conditions.arguments.items()},
         )[0]
         assert isinstance(predicted, torch.Tensor)
+        self.launched()
         return predicted
 
 
@@ -88,28 +90,34 @@ def _repeat(tensor: torch.Tensor, count: int) -> torch.Tensor:
     return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
 
 
-class _Done:
-    """Reports each step once it is done: on a GPU when the next one has been launched, so that it never waits for the CPU."""
+class _Pace:
+    """Reports steps as the GPU does them, which the CPU is one forward pass ahead of: so the GPU never waits, and a cancel not for long."""
 
     def __init__(self, device: torch.device, report: Callable[[int], None]) -> None:
         self._cuda = device.type == "cuda"
         self._report = report
         self._event: Any = None
+        self._steps = 0
 
-    def after(self, step: int) -> None:
-        """After step ``step``, counted from 0, is launched (CUDA) or done."""
+    def forward(self) -> None:
+        """A forward pass is launched (CUDA) or done. ``report`` is told again how many steps are done: it may raise at any time."""
         if not self._cuda:
-            self._report(step + 1)
             return
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
-        if self._event is not None:
-            self._event.synchronize()
-            self._report(step)
-        self._event = event
+        before, self._event = self._event, event
+        if before is not None:
+            before.synchronize()
+            self._report(self._steps)
 
-    def last(self, steps: int) -> None:
-        """After all ``steps``."""
+    def step(self) -> None:
+        """A step is launched or done: as far as the pass before its last, on a GPU."""
+        self._steps += 1
+        if not self._cuda:
+            self._report(self._steps)
+
+    def end(self) -> None:
+        """Waits for the GPU."""
         if self._event is not None:
             self._event.synchronize()
-            self._report(steps)
+            self._report(self._steps)

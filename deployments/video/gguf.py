@@ -12,6 +12,7 @@ from gguf.quants import dequantize
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints import compare_shapes, empty_transformer, expected_shapes
+from deployments.video.read_ahead import read_ahead
 
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -68,6 +69,7 @@ def _read(tensor: ReaderTensor) -> torch.Tensor:
 def load_gguf(path: Path, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
     """The transformer in ``path``, quantised as stored; configuration from ``folder/part``."""
     reader = open_gguf(path)
+    read_ahead([path])
     compare_shapes(path, expected_shapes(empty_transformer(folder / part)), stored_shapes(reader))
     model = WanTransformer3DModel.from_single_file(
         stored_tensors(reader),

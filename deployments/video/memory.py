@@ -28,7 +28,8 @@ class Card:
         self._limit = self._total
         if limit_gib is not None:
             self._limit = min(self._total, int(limit_gib * GIB))
-            torch.cuda.set_per_process_memory_fraction(self._limit / self._total, device)
+            # By its number: that call takes no `cuda` for the current one.
+            torch.cuda.set_per_process_memory_fraction(self._limit / self._total, torch.cuda.current_device())
 
     def free(self) -> int:
         """Bytes that this process may still fill."""

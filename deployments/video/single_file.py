@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints import compare_shapes, empty_transformer, expected_shapes
+from deployments.video.read_ahead import read_ahead
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -28,6 +29,7 @@ def load_single_file(path: Path, part: Path, dtype: torch.dtype, device: torch.d
 
     The file is mapped into memory, and each tensor is converted on the device. Raises CheckpointRefused.
     """
+    read_ahead([path])
     tensors = _read(path)
     scales = _take_scales(path, tensors)
     model: Any = empty_transformer(part)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from deployments.errors import VideoTooLarge
+from deployments.video import memory
 from deployments.video.generate import WanEngine
 from deployments.video.memory import GIB, ROOM, Plan, Weights, choose, work_bytes
 from deployments.video.residence import Residence
@@ -151,6 +152,27 @@ def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: Vi
     residence.clear()
     largest = max(sum(p.nbytes for p in expert.parameters()) for expert in path.transformers.values())
     assert residence.spare >= largest
+
+
+def test_a_cap_on_a_card_holds_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of the card is answered here; the cap's call takes a number, as PyTorch's own does."""
+    caps = []
+
+    def cap(fraction: float, device: int) -> None:
+        assert isinstance(device, int)
+        caps.append(fraction)
+
+    answers = {"get_device_name": "a card", "mem_get_info": (70 * GIB, 80 * GIB), "current_device": 0}
+    answers |= {"memory_allocated": 4 * GIB, "memory_reserved": 6 * GIB}
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", cap)
+    assert memory.Card(torch.device("cuda"), None).free() == 72 * GIB
+    assert caps == []
+    capped = memory.Card(torch.device("cuda"), 20)
+    assert caps == [0.25]
+    assert capped.free() == 16 * GIB
+    assert str(capped) == "a card, 4.0 of 20.0 GiB"
 
 
 def test_a_cpus_engine_says_so(wan26: WanEngine) -> None:

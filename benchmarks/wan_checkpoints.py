@@ -1,0 +1,79 @@
+"""Writes checkpoints of Wan's published sizes with random weights, in files of the true formats. Needs a GPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from demo.checkpoints import demo_checkpoints
+from demo.gguf_file import original_name
+from demo.training.pack import make_scheduler
+from deployments.settings import Wan22Models
+
+SMALL: dict[str, Any] = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
+LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
+
+
+def write_wan26(folder: Path, shared: Path) -> None:
+    """A diffusers folder of Wan2.1-T2V-1.3B; what both models have is linked from ``shared``."""
+    with torch.device("cuda"):
+        torch.set_default_dtype(torch.bfloat16)
+        transformer = WanTransformer3DModel(**SMALL)
+        torch.set_default_dtype(torch.float32)
+    transformer.save_pretrained(folder / "transformer")
+    make_scheduler(8.0).save_pretrained(folder / "scheduler")
+    _link(folder, shared)
+
+
+def write_shared(folder: Path) -> None:
+    """UMT5-XXL's encoder, a tokenizer (the demo's: a true one is not needed for times) and the VAE."""
+    config = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+    with torch.device("cuda"):
+        torch.set_default_dtype(torch.bfloat16)
+        encoder = UMT5EncoderModel(config)
+        torch.set_default_dtype(torch.float32)
+        vae = AutoencoderKLWan()
+    tokenizer = AutoTokenizer.from_pretrained(demo_checkpoints().vace / "tokenizer")
+    for name, part in {"tokenizer": tokenizer, "text_encoder": encoder, "vae": vae}.items():
+        part.save_pretrained(folder / name)
+
+
+def write_wan22(folder: Path, shared: Path) -> Wan22Models:
+    """A diffusers folder of Wan2.2-I2V-A14B without its experts, and the experts as Q5_K GGUF files of random blocks."""
+    with init_empty_weights():
+        expert = WanTransformer3DModel(**LARGE, in_channels=36, out_channels=16)
+    make_scheduler(5.0).save_pretrained(folder / "scheduler")
+    for name in ("transformer", "transformer_2"):
+        expert.save_config(folder / name)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanImageToVideoPipeline", "boundary_ratio": 0.9}))
+    paths = [folder / f"Wan2.2-I2V-A14B-{name}-Q5_K_S.gguf" for name in ("HighNoise", "LowNoise")]
+    for path in paths:
+        _write_random_gguf(path, expert)
+    _link(folder, shared)
+    return Wan22Models(folder=str(folder), high_noise=paths[0], low_noise=paths[1])
+
+
+def _link(folder: Path, shared: Path) -> None:
+    for part in shared.iterdir():
+        (folder / part.name).symlink_to(part)
+
+
+def _write_random_gguf(path: Path, model: Any) -> None:
+    writer = gguf.GGUFWriter(path, arch="wan")
+    writer.add_name(path.stem)
+    kind = gguf.GGMLQuantizationType.Q5_K
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim == 2 and name.endswith(".weight"):
+            blocks = torch.randint(256, (tensor.numel() // 256, 176), dtype=torch.uint8, device="cuda")
+            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # weights of some hundredths
+            blocks[:, :4] = scales.view(torch.uint8)
+            writer.add_tensor(original_name(name), blocks.view(tensor.shape[0], -1).cpu().numpy(), raw_dtype=kind)
+        else:
+            writer.add_tensor(original_name(name), (0.02 * torch.randn(tensor.shape)).numpy())
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        step()
