@@ -113,6 +113,7 @@ def test_a_gpu_pod_that_goes_loses_no_video(cluster: Cluster, way: str) -> None:
     _video(cluster, name, width=192, height=192, num_frames=33, steps=20)
     workers = wait_until(lambda: _busy(cluster), 240, "the video under way")
     pod = workers[0]["metadata"]["name"]
+    assert pod not in _called_pods(cluster)
     begin = time.monotonic()
     if way == "delete":
         cluster.kubectl("delete", "pod", pod, "--wait=false")
@@ -126,6 +127,14 @@ def test_a_gpu_pod_that_goes_loses_no_video(cluster: Cluster, way: str) -> None:
         f"answered {time.monotonic() - begin:.0f} s later, attempts {outcome['attempts']}, {outcome['failed']} failed",
     )
     assert outcome["failed"] == 0, outcome
+
+
+def _called_pods(cluster: Cluster) -> set[str]:
+    """Those that requests go to."""
+    slices = [s for s in cluster.get("endpointslices")["items"] if any(port["name"] == "serve" for port in s["ports"] or ())]
+    names = {endpoint["targetRef"]["name"] for s in slices for endpoint in s["endpoints"] if endpoint["conditions"]["ready"]}
+    assert names
+    return names
 
 
 def _busy(cluster: Cluster) -> list[Json]:

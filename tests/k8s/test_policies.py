@@ -136,6 +136,19 @@ def test_gpu_pods_have_no_room_for_an_ingress_beside_the_model() -> None:
         assert left < arguments["ingress"]["num_cpus"]
 
 
+def test_requests_go_through_no_pod_that_comes_and_goes_with_a_gpu() -> None:
+    """A Service that names its target port has the pods that have that name as endpoints."""
+    objects = render()
+    spec = one(objects, "RayService")["spec"]
+    assert [port["targetPort"] for port in spec["serveService"]["spec"]["ports"]] == ["serve"]
+    named = {}
+    cluster = spec["rayClusterConfig"]
+    for name, group in [("head", cluster["headGroupSpec"]), *((g["groupName"], g) for g in cluster["workerGroupSpecs"])]:
+        ports = group["template"]["spec"]["containers"][0]["ports"]
+        named[name] = "serve" in [port["name"] for port in ports]
+    assert named == {"head": True, "cpu": True, "l40s": False, "a100-80g": False}
+
+
 def test_an_incremental_upgrade_leaves_the_service_to_kuberays_gateway() -> None:
     objects = render(None, CHART / "ci" / "incremental-values.yaml")
     spec = one(objects, "RayService")["spec"]
