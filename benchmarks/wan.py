@@ -12,16 +12,12 @@ self-attention and feed-forward, and 4 n d² + 4 m d² + 4 n m d in cross-attent
 import argparse
 import contextlib
 import gc
-import itertools
 import os
-import queue
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +28,7 @@ from PIL import Image
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from benchmarks.wan_checkpoints import LARGE, SMALL, write_shared, write_wan22, write_wan26
+from benchmarks.wan_sinks import Cancelling, Encoding, Timer
 from demo.checkpoints import demo_checkpoints
 from deployments.errors import Cancelled
 from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
@@ -42,8 +39,7 @@ from deployments.video.experts import load_experts
 from deployments.video.generate import WanEngine
 from deployments.video.memory import work_bytes
 from deployments.video.wan import build_wan22, build_wan26
-from deployments.wire import FrameChunk, Frames, Progress, VideoRequest
-from serve.media.encode import Mp4Encoder
+from deployments.wire import VideoRequest
 
 TEXT_TOKENS = 512
 STEPS = 30
@@ -51,81 +47,6 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (480, 832, 3), dtype=np.uint
 CUDA = torch.device("cuda")
 GB = 1e9
 Row = tuple[str, str, str]
-
-
-class Timer:
-    """A sink that notes when events come."""
-
-    def __init__(self) -> None:
-        self.times: dict[str, list[float]] = {"encode": [], "denoise": [], "decode": [], "chunk": []}
-        self.steps: list[float] = []
-
-    def progress(self, progress: Progress) -> None:
-        """See Sink."""
-        now = time.perf_counter()
-        self.times[progress.stage].append(now)
-        if progress.stage == "denoise" and progress.step == len(self.steps):  # a step may be told twice
-            self.steps.append(now)
-
-    def ready(self) -> None:
-        """See Sink."""
-
-    def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
-        self.times["chunk"].append(time.perf_counter())
-
-    @property
-    def step(self) -> float:
-        """Median seconds of a denoise step."""
-        return statistics.median(b - a for a, b in itertools.pairwise(self.steps[1:]))
-
-
-class Encoding(Timer):
-    """A sink that has an MP4 made of the frames in another thread."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._frames: queue.SimpleQueue[Frames | None] = queue.SimpleQueue()
-        self._bytes = b""
-        self._thread = threading.Thread(target=self._encode)
-        self._thread.start()
-
-    def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
-        super().chunk(chunk)
-        self._frames.put(chunk.frames)
-
-    def _encode(self) -> None:
-        encoder, count, fps = Mp4Encoder(Fraction(16), "veryfast", 18), 0, Fraction(16)
-        while (frames := self._frames.get()) is not None:
-            encoder.add(frames, tuple((count + i) / fps for i in range(len(frames))))
-            count += len(frames)
-        self._bytes = encoder.close()
-
-    def finish(self) -> bytes:
-        """The MP4, when it is made."""
-        self._frames.put(None)
-        self._thread.join()
-        return self._bytes
-
-
-class Cancelling(Timer):
-    """A sink whose consumer leaves ``delay`` seconds after the first event of ``stage``."""
-
-    def __init__(self, stage: str, delay: float) -> None:
-        super().__init__()
-        self._stage, self._delay, self.left = stage, delay, 0.0
-
-    def progress(self, progress: Progress) -> None:
-        """See Sink."""
-        super().progress(progress)
-        if progress.stage == self._stage and len(self.times[self._stage]) == 1:
-            threading.Timer(self._delay, self._leave).start()
-        if self.left:
-            raise Cancelled("gone")
-
-    def _leave(self) -> None:
-        self.left = time.perf_counter()
 
 
 def measure_peak() -> float:
