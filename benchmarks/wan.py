@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanImageToVideoPipeline
 from PIL import Image
-from transformers import AutoTokenizer, UMT5EncoderModel
 
 from benchmarks.wan_checkpoints import LARGE, SMALL, write_shared, write_wan22, write_wan26
+from benchmarks.wan_plain import load_parts, load_plain, run, run_latents, timed
 from benchmarks.wan_sinks import Cancelling, Encoding, Timer
 from demo.checkpoints import demo_checkpoints
 from deployments.errors import Cancelled
@@ -54,7 +54,7 @@ def measure_peak() -> float:
     one, other = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     for _ in range(5):
         one @ other
-    seconds = [_timed(lambda: one @ other) for _ in range(20)]
+    seconds = [timed(lambda: one @ other) for _ in range(20)]
     return 2 * 8192**3 / statistics.median(seconds)
 
 
@@ -115,8 +115,8 @@ def run_wan26(made: Checkpoints, peak: float) -> Iterator[Row]:
     yield from compare_exactness(engine, Path(models.text))
     del engine
     _settle()
-    pipeline = _plain(Path(models.text), torch.bfloat16)
-    theirs = min(_run(pipeline, STEPS) for _ in range(2))
+    pipeline = load_plain(Path(models.text), torch.bfloat16)
+    theirs = min(run(pipeline, STEPS) for _ in range(2))
     yield "1.3B: plain diffusers, whole request to frames; over ours", ">= 1.5", f"{theirs:.2f} s; {theirs / whole:.2f}"
 
 
@@ -141,7 +141,7 @@ def compare_exactness(engine: WanEngine, folder: Path) -> Iterator[Row]:
     ours = engine.latents(request, Timer())
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        found[dtype] = _run_latents(_plain(folder, dtype, vae_dtype=dtype), request)
+        found[dtype] = run_latents(load_plain(folder, dtype, vae_dtype=dtype), request)
         _settle()
     errors = [float((latents - found[torch.float32]).norm()) for latents in (ours, found[torch.bfloat16])]
     size = float(found[torch.float32].norm())
@@ -156,7 +156,7 @@ def run_vae(_: Checkpoints, peak: float) -> Iterator[Row]:
         vae = AutoencoderKLWan().to("cuda", dtype).eval().requires_grad_(False)
         if fast:
             accelerate_vae(vae, VideoSettings(), CUDA)
-        seconds = [_timed(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))]) for _ in range(4)]  # type: ignore[misc]
+        seconds = [timed(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))]) for _ in range(4)]  # type: ignore[misc]
         yield f"VAE, {name}: 33 frames", "", f"{min(seconds[1:]) * 1000:.0f} ms (the first time {seconds[0]:.1f} s)"
         if fast:
             yield from _profile(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))])  # type: ignore[misc]
@@ -178,9 +178,12 @@ def run_wan22(made: Checkpoints, peak: float) -> Iterator[Row]:
     folder, picture = Path(models.folder), Image.fromarray(PICTURE)
     experts = load_experts(models, folder, torch.bfloat16, CUDA)
     pipeline = WanImageToVideoPipeline(
-        **_parts(folder, torch.bfloat16, torch.bfloat16), scheduler=load_scheduler(folder, None), **experts, boundary_ratio=0.9
+        **load_parts(folder, torch.bfloat16, torch.bfloat16),
+        scheduler=load_scheduler(folder, None),
+        **experts,
+        boundary_ratio=0.9,
     )
-    theirs = (-_run(pipeline, 2, picture) + _run(pipeline, 5, picture)) / 3
+    theirs = (-run(pipeline, 2, picture) + run(pipeline, 5, picture)) / 3
     yield "A14B: plain diffusers, quantised, a step", "", f"{theirs:.2f} s"
     del experts, pipeline
     _settle()
@@ -242,7 +245,7 @@ def run_cold(made: Checkpoints, _: float) -> Iterator[Row]:
     for _attempt in range(2):
         _settle()
         _drop(files)
-        read = _timed(lambda: _read(files))
+        read = timed(lambda: _read(files))
         _drop(files)
         begun = time.perf_counter()
         sink = Cancelling("denoise", 0.0)
@@ -314,49 +317,10 @@ def _request(engine: WanEngine, request: VideoRequest) -> tuple[float, Timer]:
     return time.perf_counter() - begun, timer
 
 
-def _parts(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        "text_encoder": UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype).to("cuda"),
-        "vae": AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=vae_dtype).to("cuda"),
-    }
-
-
-def _plain(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype = torch.float32) -> WanPipeline:
-    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype).to("cuda")
-    return WanPipeline(transformer=transformer, scheduler=load_scheduler(folder, None), **_parts(folder, dtype, vae_dtype))
-
-
-def _run(pipeline: Any, steps: int, *image: Image.Image) -> float:
-    pipeline.set_progress_bar_config(disable=True)
-    return _timed(lambda: pipeline(*image, "a cat", "", 480, 832, 33, num_inference_steps=steps, guidance_scale=6.0))
-
-
-def _run_latents(pipeline: Any, request: VideoRequest) -> torch.Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    latents = pipeline(
-        *(request.prompt, request.negative_prompt, request.height, request.width, request.num_frames),
-        num_inference_steps=request.steps,
-        guidance_scale=request.cfg,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
-        output_type="latent",
-    ).frames
-    assert isinstance(latents, torch.Tensor)
-    return latents
-
-
-def _timed(work: Callable[[], object]) -> float:
-    torch.cuda.synchronize()
-    begun = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - begun
-
-
 def _profile(work: Callable[[], object]) -> Iterator[Row]:
     """The kernels that take longest."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        _timed(work)
+        timed(work)
     for event in sorted(seen.key_averages(), key=lambda e: -e.device_time_total)[:12]:
         yield f"  {event.key[:90]}", f"x {event.count}", f"{event.device_time_total / 1000:.1f} ms"
 
