@@ -133,7 +133,9 @@ class WanEngine:
         if self._card is None:
             return
         wanted = work_bytes(path.transformers["transformer"].config, request, batch_guidance=self._batch_guidance)
-        free = self._card.free() - (self._residence.spare if self._residence is not None else 0)
+        free = self._card.free()
+        if self._residence is not None:  # a text encoder there has gone again when the work begins
+            free -= self._residence.missing(path.transformers.values())
         if wanted > free:
             raise VideoTooLarge(
                 "num_frames",

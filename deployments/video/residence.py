@@ -37,11 +37,11 @@ class Residence:
                 tensor.data = host
             self._present = None
 
-    @property
-    def spare(self) -> int:
-        """Bytes that the largest model wants beyond those that the present one has."""
-        sizes = [(model, sum(host.nbytes for _, host in copies)) for model, copies in self._waiting]
-        return max(size for _, size in sizes) - sum(size for model, size in sizes if model is self._present)
+    def missing(self, models: Iterable[object]) -> int:
+        """Bytes that the largest of ``models``, as far as they live here, wants beyond those that the present one has."""
+        sizes = {id(model): sum(host.nbytes for _, host in copies) for model, copies in self._waiting}
+        largest = max((sizes.get(id(model), 0) for model in models), default=0)
+        return largest - sizes.get(id(self._present), 0)
 
     def _hosted(self, model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return next(copies for known, copies in self._waiting if known is model)

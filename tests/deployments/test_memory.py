@@ -63,13 +63,15 @@ def test_one_model_at_a_time_is_there() -> None:
     assert layers[0] in residence
     assert layers[2] not in residence
     size = sum(p.nbytes for p in layers[0].parameters())
-    assert residence.spare == size
+    assert residence.missing(layers[:2]) == size
+    assert residence.missing(layers[2:]) == 0  # lives elsewhere
     for chosen, other in ((0, 1), (1, 0), (0, 1)):
         residence.bring(layers[chosen])
         assert layers[chosen].weight.data_ptr() != waiting[chosen]  # type: ignore[union-attr, operator]
         assert layers[other].weight.data_ptr() == waiting[other]  # type: ignore[union-attr, operator]
         assert torch.equal(layers[chosen](x), expected[chosen])
-        assert residence.spare == 0
+        assert residence.missing(layers[:2]) == 0
+        assert residence.missing(layers[2:]) == -size  # what is there would make way
     residence.clear()
     assert [layer.weight.data_ptr() for layer in layers] == waiting  # type: ignore[union-attr, operator]
 
@@ -151,7 +153,16 @@ def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: Vi
     assert brought == [["transformer"], ["transformer_2"]]
     residence.clear()
     largest = max(sum(p.nbytes for p in expert.parameters()) for expert in path.transformers.values())
-    assert residence.spare >= largest
+    assert residence.missing(path.transformers.values()) >= largest
+
+
+def test_a_visiting_text_encoder_is_not_counted_twice(wan26: WanEngine, small: VideoRequest) -> None:
+    """It has gone again when the work begins: a video is not refused for its sake."""
+    assert wan26._text is not None
+    wanted = work_bytes(wan26._text.transformers["transformer"].config, small, batch_guidance=False)
+    recorder = Recorder()
+    with_card(wan26, wanted, Residence([torch.nn.Linear(4, 4)], CPU)).generate(small, recorder)
+    assert recorder.chunks
 
 
 def test_a_cap_on_a_card_holds_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
