@@ -28,6 +28,8 @@ NO_IMAGE = "configure an image-to-video checkpoint"  # the engine's own sentence
 class PhotoEngine:
     """``prompt`` is JSON: ``name``, and ``step_s``, the seconds of a denoise step."""
 
+    hardware = "a photograph"
+
     def __init__(self, journal: Path) -> None:
         self._journal = journal
 
