@@ -176,7 +176,7 @@ def portraits(demo: Demo, share: float) -> Iterator[Row]:
         found = []
         for seed, scene in enumerate(scenes):
             prompt = f"a portrait of an {scene.subject}, the camera zooms in"
-            found += [bool(analyser.faces(np.ascontiguousarray(frame))) for frame in way(scene, prompt, seed)]
+            found += [bool(analyser.faces([np.ascontiguousarray(frame)])[0]) for frame in way(scene, prompt, seed)]
         yield f"portrait {name}: frames with a face", ">= 90 %", "YuNet", _percent(float(np.mean(found)))
 
 
@@ -221,7 +221,7 @@ def _analyser() -> OpenCVAnalyser:
 
 def _alike(analyser: OpenCVAnalyser, truth: Frames, made: Frames) -> Iterator[bool]:
     for one, other in zip(truth, made, strict=True):
-        before, after = analyser.faces(np.ascontiguousarray(one)), analyser.faces(np.ascontiguousarray(other))
+        before, after = analyser.faces([np.ascontiguousarray(one), np.ascontiguousarray(other)])
         if before:
             yield bool(after) and float(before[0].embedding @ after[0].embedding) >= 0.5
 

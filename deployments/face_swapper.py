@@ -1,18 +1,18 @@
-"""FaceSwapper: detect, identify, swap, restore, paste. Stateless: what belongs to a video travels with its chunks."""
+"""FaceSwapper: detect, identify, swap, restore, paste. Stateless: who is followed through a video, the request itself knows."""
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from ray import serve
 
 from deployments import hardware
-from deployments.errors import CheckpointRefused, NoFaceFound
+from deployments.errors import CheckpointRefused
 from deployments.settings import FaceModels, FaceSettings
 from deployments.turns import Stop, Turns
-from deployments.wire import FrameChunk, Image, Reference, SwapOptions, SwappedChunk
+from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
 
 if TYPE_CHECKING:
     from deployments.faces.engine import FaceEngine
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     health_check_timeout_s=30,
 )
 class FaceSwapper:
-    """A Ray Serve deployment; the models are loaded when a replica starts. One picture at a time goes through the engine.
+    """A Ray Serve deployment; the models are loaded when a replica starts. One call at a time goes through the engine.
 
     ``models`` None: the demo's engines (YuNet, SFace, swap by alignment).
     """
@@ -45,43 +45,35 @@ class FaceSwapper:
         self._turns = Turns(1, settings.stall_timeout_s)
         hardware.publish("CUDA" if models is not None and _use_cuda(settings) else "CPU")
 
-    async def identify(self, image: Image, field: str) -> Reference:
-        """The largest face in ``image``; raises NoFaceFound, naming the request's ``field``."""
+    async def identify(self, images: Sequence[Image], field: str) -> Reference:
+        """The person that ``images`` show, by the largest face in each; raises NoFaceFound, naming the request's ``field``."""
 
-        def work(_: Stop) -> Reference:
+        def work(stop: Stop) -> Reference:
             start = time.perf_counter()
-            reference = self._engine.identify(image, field)
+            reference = self._engine.identify(images, field, stop.check)
             return replace(reference, seconds=time.perf_counter() - start)
 
         return await self._turns.run(work)
 
-    async def swap_image(self, image: Image, reference: Reference, options: SwapOptions, field: str) -> SwappedChunk:
-        """One picture, as a chunk of one frame; raises NoFaceFound, naming ``field``, if it shows no face."""
-        chunk = await self.swap(FrameChunk(0, image[None]), reference, options)
-        if not chunk.swapped[0]:
-            raise NoFaceFound(field, "no face found to be replaced; send a picture that shows one")
-        return chunk
+    async def analyse(self, frames: Frames) -> Analysis:
+        """The faces in each frame, the largest first."""
 
-    async def swap(self, chunk: FrameChunk, reference: Reference, options: SwapOptions) -> SwappedChunk:
-        """A chunk with the largest face of each frame swapped; frames without a face come back unchanged."""
+        def work(stop: Stop) -> Analysis:
+            start = time.perf_counter()
+            faces = self._engine.analyse(frames, stop.check)
+            return Analysis(tuple(tuple(some) for some in faces), time.perf_counter() - start, self._engine.name)
+
+        return await self._turns.run(work)
+
+    async def swap(
+        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+    ) -> SwappedChunk:
+        """The chunk with those ``faces``, given for each of its frames, replaced by the reference's."""
 
         def work(stop: Stop) -> SwappedChunk:
             start = time.perf_counter()
-            frames, faces = [], []
-            for frame in chunk.frames:
-                stop.check()
-                swapped, found = self._engine.swap(frame, reference, options)
-                frames.append(swapped)
-                faces.append(found)
-            return SwappedChunk(
-                index=chunk.index,
-                frames=np.stack(frames),
-                faces=tuple(faces),
-                swapped=tuple(found > 0 for found in faces),
-                seconds=time.perf_counter() - start,
-                engine=self._engine.name,
-                restorer=self._engine.restorer(options) if any(faces) else "none",
-            )
+            frames = self._engine.swap(chunk.frames, faces, reference, options, stop.check)
+            return SwappedChunk(chunk.index, frames, time.perf_counter() - start, self._engine.restorer(options))
 
         return await self._turns.run(work)
 

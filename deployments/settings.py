@@ -106,6 +106,8 @@ class FaceModels(Settings):
     """`GFPGANv1.4.onnx`. At most one restorer is configured."""
     codeformer: Path | None = None
     """`codeformer.onnx`."""
+    occlusion: Path | None = None
+    """A model that finds what hides a face, which then stays: XSeg's, or a face parser's. Absent: the whole crop is replaced."""
 
 
 class Wan26Settings(VideoSettings):
@@ -121,6 +123,21 @@ class Wan22Settings(VideoSettings):
     """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
 
 
+class Tracking(Settings):
+    """How faces are followed through a video."""
+
+    detect_every: int = Field(default=1, ge=1)
+    """The detector looks at every n-th frame, and at the first of each scene; between them faces are interpolated. 1: exact."""
+    max_gap: int = Field(default=8, ge=0, le=100)
+    """Frames that a face may be lost for and is still replaced, if it comes back. As many frames are held back until that is known."""
+    smooth_frames: int = Field(default=8, ge=0, le=100)
+    """Frames to each side that a face's landmarks are smoothed over, against flicker; 0: not at all."""
+    smooth_tolerance: float = Field(default=2.0, gt=0)
+    """How uneven a motion, in multiples of the landmarks' noise, is smoothed over: higher is steadier, and follows sudden motion less."""
+    match_threshold: float = Field(default=0.4, gt=0, lt=1)
+    """Cosine of two embeddings from which on they are the same person: for `target_face`, and for a face that comes back."""
+
+
 class FaceSettings(EngineSettings):
     """Engine of FaceSwapper."""
 
@@ -128,5 +145,9 @@ class FaceSettings(EngineSettings):
     """Side in pixels of the square that insightface's detector sees."""
     detection_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Detections with a lower score are no faces."""
+    pixel_boost: Literal[128, 256, 512] = 128
+    """Pixels a side at which faces are swapped. inswapper sees 128: 256 takes four of them, 512 sixteen, and as much longer."""
+    match_colours: bool = False
+    """Whether a new face takes on the colours of the one that it replaces. (The demo's engine always does it.)"""
     gpu_mem_limit_bytes: int | None = Field(default=None, gt=0)
     """Cap of onnxruntime's CUDA arena, in bytes; absent: no cap."""

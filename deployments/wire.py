@@ -3,7 +3,7 @@
 Arrays arrive read-only at the other side of a handle; copy before writing in place.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,9 @@ Frames = npt.NDArray[np.uint8]
 """uint8 RGB, ``[n, height, width, 3]``."""
 Image = npt.NDArray[np.uint8]
 """uint8 RGB, ``[height, width, 3]``."""
+
+Embedding = npt.NDArray[np.float32]
+"""float32 ``[d]``, of length 1: the nearer to 1 the product of two is, the more alike the faces."""
 
 Stage = Literal["start", "encode", "denoise", "decode"]
 
@@ -73,7 +76,7 @@ class Face:
     box: npt.NDArray[np.float32]
     landmarks: npt.NDArray[np.float32]
     score: float
-    embedding: npt.NDArray[np.float32]
+    embedding: Embedding
 
     @property
     def area(self) -> float:
@@ -94,6 +97,27 @@ class Reference:
     seconds: float = 0.0
 
 
+Faces = Literal["largest", "all", "left", "right", "index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which faces are replaced. ``index`` counts from the left, from 0; ``target``: only the face of this person."""
+
+    faces: Faces = "largest"
+    index: int = 0
+    target: Embedding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The faces in each frame that was looked at, the largest first; ``seconds`` that it took; the engine that will swap them."""
+
+    faces: tuple[tuple[Face, ...], ...]
+    seconds: float
+    engine: str
+
+
 @dataclass(frozen=True, slots=True)
 class SwapOptions:
     """``restore``: run the restorer, if one is configured; ``visibility`` (0..1): its share in the result;
@@ -108,12 +132,9 @@ class SwapOptions:
 
 @dataclass(frozen=True, slots=True)
 class SwappedChunk:
-    """A chunk after the swap: per frame how many faces were found and whether one was swapped; ``seconds`` that it took."""
+    """A chunk after the swap; ``seconds`` that it took, and the name of the restorer that ran, or ``none``."""
 
     index: int
     frames: Frames
-    faces: tuple[int, ...]
-    swapped: tuple[bool, ...]
     seconds: float
-    engine: str
-    restorer: str = field(default="none")
+    restorer: str

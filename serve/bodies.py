@@ -38,7 +38,11 @@ def _json_object(body: bytes) -> dict[str, Any]:
 async def _form(request: Request) -> dict[str, Any]:
     try:
         # A part may be as large as the body may: base64 in a text part too.
-        async with request.form(max_files=4, max_fields=100, max_part_size=sys.maxsize) as form:
-            return {name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.multi_items()}
+        async with request.form(max_files=32, max_fields=100, max_part_size=sys.maxsize) as form:
+            values: dict[str, list[str | bytes]] = {}
+            for name, value in form.multi_items():
+                values.setdefault(name, []).append(await value.read() if isinstance(value, UploadFile) else value)
+            # A part that comes once is a value, one that comes again an array, as in JSON.
+            return {name: several if several[1:] else several[0] for name, several in values.items()}
     except HTTPException as e:
         raise Problem(400, "invalid-form", f"the body is not a valid form: {e.detail}") from None

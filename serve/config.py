@@ -14,6 +14,7 @@ from deployments.settings import (
     FaceModels,
     FaceSettings,
     Settings,
+    Tracking,
     Wan22Models,
     Wan22Settings,
     Wan26Models,
@@ -142,6 +143,8 @@ class Ingress(Settings):
     """Chunks of 4 frames that a video model may be ahead of the encoder, for one request."""
     swap_ahead: int = Field(default=2, ge=1)
     """Chunks that are being swapped at the same time, for one request."""
+    tracking: Tracking = Tracking()
+    """How faces are followed through a video."""
     encoder_threads: int = Field(default=4, ge=1)
     """Threads that decode and encode media, for all requests of a replica."""
     max_concurrent_requests: int = Field(default=256, ge=1)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.config import AppConfig
+from serve.face_swap import Observer
 from serve.meter import Meter
-from serve.pipelines import Observer, Outcome, Pipelines
+from serve.pipelines import Outcome, Pipelines
 from serve.schemas import Schema, image_swap_schema, video_schema, video_swap_schema
 
 Run = Callable[[Pipelines, Any, int, str, Meter, Observer], Awaitable[Outcome]]

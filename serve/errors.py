@@ -65,6 +65,11 @@ class Problem(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
 
+    def about(self, part: str) -> "Problem":
+        """The same, of a ``part`` of the field that it names."""
+        errors = [FieldError(e.field, f"{part}: {e.detail}") for e in self.errors]
+        return Problem(self.status, self.slug, _sentence(errors), errors=errors, headers=self.headers)
+
     def renamed(self, names: Mapping[str, str]) -> "Problem":
         """The same, with the names that the caller used for the fields."""
         if not self.errors:

@@ -57,15 +57,18 @@ class Graph:
 
     @asynccontextmanager
     async def video(
-        self, model: str, request: VideoRequest, meter: Meter, on_progress: Callable[[Progress], None]
+        self, model: str, request: VideoRequest, meter: Meter, on_progress: Callable[[Progress], None], held: int = 0
     ) -> AsyncIterator["VideoChunks"]:
-        """The chunks of a video as they are made. Leaving the block stops the model."""
+        """The chunks of a video as they are made. Leaving the block stops the model.
+
+        ``held``: chunks that the consumer holds back before it is done with its first one.
+        """
         asked = time.perf_counter()
         stream = self._windows.stream()
         events: Any = None
         first: asyncio.Future[VideoEvent] | None = None
         try:
-            await self._windows.open(stream, self._window)
+            await self._windows.open(stream, self._window + held)
             events = self._handles[model].options(stream=True).generate.remote(request, stream)
             first = asyncio.ensure_future(_awaited(anext(events)))
             _, was_ready = await self._unless_failed(model, first)

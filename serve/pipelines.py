@@ -4,58 +4,27 @@ Fields are called by our names here (``image``, ``face``, ``source``); the ingre
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from deployments.wire import FrameChunk, Frames, Image, Progress, Reference, SwapOptions, SwappedChunk, VideoRequest
+from deployments.wire import Choice, FrameChunk, Frames, Image, Reference, SwapOptions, VideoRequest
 from serve.config import Ingress, Limits
 from serve.errors import FieldError, Problem, invalid
+from serve.face_swap import ChunkStep, FaceSwap, Observer, SwapTally
 from serve.graph import Graph
-from serve.media.decode import Source, SourceLimits, open_source
+from serve.media.decode import Source, SourceLimits, TimedFrames, open_source
 from serve.media.encode import Encoder, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_image, encode_image
 from serve.meter import Meter, Stopwatch
-from serve.ordered import map_ordered
 from serve.schemas import ImageSwapBody, SwapFields, VideoBody, VideoSwapBody
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ChunkStep:
-    """Something happened to the chunk whose first frame is ``index``."""
-
-    kind: Literal["decoded", "swap-started", "swapped", "encoded"]
-    index: int
-
-
-Observer = Callable[[Progress | ChunkStep], None]
-
-
-@dataclass
-class SwapTally:
-    """What a swap found and did, over all frames."""
-
-    frames: int = 0
-    swapped: int = 0
-    most_faces: int = 0
-    engine: str = ""
-    restorer: str = "none"
-
-    def add(self, chunk: SwappedChunk) -> None:
-        """Counts one chunk."""
-        self.frames += len(chunk.faces)
-        self.swapped += sum(chunk.swapped)
-        self.most_faces = max(self.most_faces, *chunk.faces)
-        self.engine = chunk.engine
-        if chunk.restorer != "none":
-            self.restorer = chunk.restorer
 
 
 @dataclass
@@ -86,45 +55,37 @@ class Pipelines:
         """A video from a text or a picture; with a face swapped in, if ``body`` has one."""
         # Everything that can be refused is, before any GPU works.
         image = None if body.image is None else await self._picture(body.image, "image")
-        reference = None if body.face is None else await self._reference(body.face, meter)
+        swap = None if body.face is None else await self._swap(body, body.face, meter, observe)
         if image is not None:
             image = await self._in_thread(cover, image, body.width, body.height)
         request = VideoRequest(
             body.prompt, body.negative_prompt, body.width, body.height, body.frames, body.steps, body.cfg, seed, image
         )
         fps = body.rate
-        tally = SwapTally()
+        held = 0 if swap is None else swap.held
         async with self._encoder("image", media_type, fps, meter) as encoder:
-            async with self._graph.video(model, request, meter, observe) as video, aclosing(video.chunks) as chunks:
-                made = self._decoded(chunks, observe)
-                if reference is None:
-                    finished: AsyncGenerator[FrameChunk | SwappedChunk, None] = made
-                else:
-                    finished = self._swapped(made, reference, _options(body), tally, meter, observe)
-                async with aclosing(finished):
+            async with self._graph.video(model, request, meter, observe, held) as video, aclosing(video.chunks) as chunks:
+                made = self._decoded(chunks, fps, observe)
+                async with aclosing(made if swap is None else swap.chunks(made)) as finished:
                     async for chunk in finished:
-                        await encoder.add(chunk.frames, tuple((chunk.index + i) / fps for i in range(len(chunk.frames))))
+                        await encoder.add(chunk.frames, chunk.times)
                         observe(ChunkStep("encoded", chunk.index))
                         video.done_with_one()
-            self._require_face(tally, body.require_face and reference is not None, "image")
+            self._require_face(swap, body.require_face, "image")
             data, count = await encoder.close()
-        return Outcome(data, media_type, count, fps, seed, tally if reference is not None else None)
+        return Outcome(data, media_type, count, fps, seed, None if swap is None else swap.tally)
 
     async def swap_image(self, body: ImageSwapBody, media_type: str, meter: Meter, observe: Observer) -> Outcome:
         """A picture with its face replaced."""
         image = await self._picture(body.source, "source")
-        reference = await self._reference(body.face, meter)
-        options = _options(body)
-        chunk: SwappedChunk = await self._graph.call(
-            "face-swapper", "swap_image", image, reference, options, "source", meter=meter
-        )
-        tally = SwapTally()
-        tally.add(chunk)
-        meter.phase("swap", chunk.seconds)
+        swap = await self._swap(body, body.face, meter, observe)
+        frames = await swap.image(image[None])
+        if not swap.tally.swapped:
+            raise _nobody(body, swap.tally.most_faces)
         with Stopwatch() as watch:
-            data = await self._checked("source", encode_image, chunk.frames[0], media_type)
+            data = await self._checked("source", encode_image, frames[0], media_type)
         meter.phase("encode", watch.seconds)
-        return Outcome(data, media_type, 1, None, None, tally)
+        return Outcome(data, media_type, 1, None, None, swap.tally)
 
     async def swap_video(self, body: VideoSwapBody, media_type: str, meter: Meter, observe: Observer) -> Outcome:
         """A video with the face in each frame replaced; its audio is kept."""
@@ -134,65 +95,49 @@ class Pipelines:
             source = source.at(body.rate)
             if source.count > limits.frames:
                 raise invalid("fps", f"makes {source.count} frames; at most {limits.frames} are accepted: lower it")
-        reference = await self._reference(body.face, meter)
-        tally = SwapTally()
-        times: dict[int, tuple[Fraction, ...]] = {}
+        swap = await self._swap(body, body.face, meter, observe)
         async with self._encoder("source", media_type, source.fps, meter, source.audio) as encoder:
-            frames = self._frames(source, times, observe)
-            async with aclosing(self._swapped(frames, reference, _options(body), tally, meter, observe)) as swapped:
+            async with aclosing(swap.chunks(self._frames(source, observe))) as swapped:
                 async for chunk in swapped:
-                    await encoder.add(chunk.frames, times.pop(chunk.index))
+                    await encoder.add(chunk.frames, chunk.times)
                     observe(ChunkStep("encoded", chunk.index))
-            self._require_face(tally, body.require_face, "source")
+            self._require_face(swap, body.require_face, "source")
             data, count = await encoder.close()
-        return Outcome(data, media_type, count, source.fps, None, tally)
+        return Outcome(data, media_type, count, source.fps, None, swap.tally)
 
-    async def _frames(
-        self, source: Source, times: dict[int, tuple[Fraction, ...]], observe: Observer
-    ) -> AsyncGenerator[FrameChunk, None]:
-        """The source's chunks, decoded in a thread as they are asked for; their time stamps go to ``times``."""
+    async def _frames(self, source: Source, observe: Observer) -> AsyncGenerator[TimedFrames, None]:
+        """The source's chunks, decoded in a thread as they are asked for."""
         chunks = source.chunks()
-        index = 0
-        while (timed := await self._checked("source", next, chunks, None)) is not None:
-            times[index] = timed.times
-            observe(ChunkStep("decoded", index))
-            yield FrameChunk(index, timed.frames)
-            index += len(timed.frames)
-
-    async def _decoded(self, chunks: AsyncIterator[FrameChunk], observe: Observer) -> AsyncGenerator[FrameChunk, None]:
-        async for chunk in chunks:
+        while (chunk := await self._checked("source", next, chunks, None)) is not None:
             observe(ChunkStep("decoded", chunk.index))
             yield chunk
 
-    async def _swapped(
-        self,
-        chunks: AsyncIterator[FrameChunk],
-        reference: Reference,
-        options: SwapOptions,
-        tally: SwapTally,
-        meter: Meter,
-        observe: Observer,
-    ) -> AsyncGenerator[SwappedChunk, None]:
-        async def swap(chunk: FrameChunk) -> SwappedChunk:
-            observe(ChunkStep("swap-started", chunk.index))
-            swapped: SwappedChunk = await self._graph.call(
-                "face-swapper", "swap", chunk, reference, options, meter=meter, waits=False
-            )
-            observe(ChunkStep("swapped", chunk.index))
-            return swapped
+    async def _decoded(
+        self, chunks: AsyncIterator[FrameChunk], fps: Fraction, observe: Observer
+    ) -> AsyncGenerator[TimedFrames, None]:
+        async for chunk in chunks:
+            observe(ChunkStep("decoded", chunk.index))
+            yield TimedFrames(chunk.index, chunk.frames, tuple((chunk.index + i) / fps for i in range(len(chunk.frames))))
 
-        async with aclosing(map_ordered(chunks, swap, self._settings.swap_ahead)) as ordered:
-            async for chunk in ordered:
-                tally.add(chunk)
-                meter.phase("swap", chunk.seconds)
-                yield chunk
+    async def _swap(self, body: SwapFields, pictures: Sequence[bytes], meter: Meter, observe: Observer) -> FaceSwap:
+        """The swap that ``body`` asks for; raises Problem if one of its pictures shows no face."""
+        reference = await self._reference(pictures, "face", meter)
+        target = None if body.target_face is None else await self._reference(body.target_face, "target_face", meter)
+        choice = Choice(body.faces, body.face_index, None if target is None else target.face.embedding)
+        options = SwapOptions(body.restore_face, body.face_restore_visibility, body.codeformer_weight)
+        return FaceSwap(self._graph, self._settings, reference, choice, options, meter, observe)
 
     async def _picture(self, data: bytes, name: str) -> Image:
         return await self._checked(name, decode_image, data, self._limits.max_image_pixels)
 
-    async def _reference(self, data: bytes, meter: Meter) -> Reference:
-        image = await self._picture(data, "face")
-        reference: Reference = await self._graph.call("face-swapper", "identify", image, "face", meter=meter)
+    async def _reference(self, pictures: Sequence[bytes], field: str, meter: Meter) -> Reference:
+        images = []
+        for i, data in enumerate(pictures):
+            try:
+                images.append(await self._picture(data, field))
+            except Problem as e:
+                raise e if len(pictures) == 1 else e.about(f"picture {i + 1} of {len(pictures)}") from None
+        reference: Reference = await self._graph.call("face-swapper", "identify", images, field, meter=meter)
         return reference
 
     @asynccontextmanager
@@ -210,9 +155,9 @@ class Pipelines:
         finally:
             await threaded.discard()
 
-    def _require_face(self, tally: SwapTally, required: bool, name: str) -> None:
-        if required and tally.swapped == 0:
-            raise invalid(name, "no frame of the video shows a face, and `require_face` is true")
+    def _require_face(self, swap: FaceSwap | None, required: bool, name: str) -> None:
+        if swap is not None and required and swap.tally.swapped == 0:
+            raise invalid(name, "no frame of the video shows a face that is to be replaced, and `require_face` is true")
 
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args))
@@ -259,5 +204,12 @@ class _ThreadEncoder:
         return result
 
 
-def _options(body: SwapFields) -> SwapOptions:
-    return SwapOptions(body.restore_face, body.face_restore_visibility, body.codeformer_weight)
+def _nobody(body: SwapFields, found: int) -> Problem:
+    """Why nobody in a picture was to be replaced."""
+    if not found:
+        return invalid("source", "no face found to be replaced; send a picture that shows one")
+    if body.target_face is not None:
+        return invalid(
+            "target_face", f"none of the {found} faces in the picture is this person's; send another picture of them"
+        )
+    return invalid("face_index", f"the picture shows {found} faces, numbered from the left: 0 to {found - 1}")

@@ -16,12 +16,14 @@ from pydantic import (
     create_model,
 )
 
+from deployments.wire import Faces
 from serve.config import Limits, VideoDefaults
 from serve.errors import REQUIRED, FieldError, invalid_fields
 from serve.media.errors import MediaError
 from serve.media.images import decode_base64
 
 MAX_SEED = 2**63 - 1
+MAX_PICTURES = 8
 
 
 def _file(value: object) -> object:
@@ -59,7 +61,24 @@ def _number(value: object) -> object:
     return value
 
 
+def _files(value: object) -> object:
+    """One file, or an array of them."""
+    if not isinstance(value, list):
+        return (_file(value),)
+    if not 1 <= len(value) <= MAX_PICTURES:
+        raise ValueError(f"{len(value)} pictures; send 1 to {MAX_PICTURES}, all of one person")
+    files = []
+    for i, one in enumerate(value):
+        try:
+            files.append(_file(one))
+        except ValueError as e:
+            raise ValueError(f"picture {i + 1} of {len(value)}: {e}") from None
+    return tuple(files)
+
+
 File = Annotated[bytes, BeforeValidator(_file)]
+_PICTURES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1, "maxItems": MAX_PICTURES}
+Pictures = Annotated[tuple[bytes, ...], BeforeValidator(_files), WithJsonSchema(_PICTURES)]
 Count = Annotated[int, BeforeValidator(_number)]
 Number = Annotated[float, BeforeValidator(_number)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
@@ -68,6 +87,9 @@ Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_n
 def _rate(fps: float) -> Fraction:
     """The fraction that was meant: the denominators in use go up to 1001."""
     return Fraction(fps).limit_denominator(1001)
+
+
+_FACE = "The face to put in: a picture as a data URI or base64, or several of the same person, which are averaged."
 
 
 class Body(BaseModel):
@@ -79,6 +101,13 @@ class Body(BaseModel):
 class SwapFields(Body):
     """What every face swap takes."""
 
+    faces: Faces = Field(
+        default="largest", description="Which faces are replaced: the largest, all, or one counted from the left."
+    )
+    face_index: Annotated[Count, Field(ge=0, le=999)] = Field(
+        default=0, description="With `faces: index`: the number of the face, from the left, from 0."
+    )
+    target_face: Pictures | None = Field(default=None, description="Pictures of the person to be replaced; nobody else is.")
     restore_face: bool = Field(default=True, description="Sharpen swapped faces, if a restorer is configured.")
     face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
     codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
@@ -97,7 +126,7 @@ class VideoBody(SwapFields):
     fps: Number
     seed: int | None
     image: File | None = None
-    face: File | None = None
+    face: Pictures | None = None
     require_face: bool = False
 
     @property
@@ -115,14 +144,14 @@ class ImageSwapBody(SwapFields):
     """A picture whose face is replaced."""
 
     source: File
-    face: File
+    face: Pictures = Field(description=_FACE)
 
 
 class VideoSwapBody(SwapFields):
     """A video whose faces are replaced."""
 
     source: File
-    face: File
+    face: Pictures = Field(description=_FACE)
     fps: Number | None = None
     require_face: bool = False
 
@@ -212,6 +241,9 @@ class Schema:
             for ours, theirs in (("ge", "minimum"), ("le", "maximum")):  # pydantic's own words, behind a validator
                 if ours in entry:
                     entry[theirs] = entry.pop(ours)
+            if entry.get("items", {}).get("format") == "binary" and not form:
+                text = {"type": "string"}
+                entry = {"description": entry["description"], "oneOf": [text, {**_PICTURES, "items": text}]}
             if entry.get("format") == "binary":
                 file = {"format": "binary"} if form else {}
                 entry = {"type": "string", "description": entry.get("description", ""), **file}
@@ -277,12 +309,8 @@ def video_schema(
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
         names["image"] = image
     if face:
-        fields["face"] = (File, Field(description="A picture of the face to put in, as a data URI or base64."))
-        names["face"] = face
-        names["restore_face"] = ("restore_face",)
-        names["face_restore_visibility"] = ("face_restore_visibility",)
-        names["codeformer_weight"] = ("codeformer_weight",)
-        names["require_face"] = ("require_face",)
+        fields["face"] = (Pictures, Field(description=_FACE))
+        names |= {"face": face} | {name: (name,) for name in (*SwapFields.model_fields, "require_face")}
     body = create_model(name, __base__=VideoBody, **fields)
     return Schema(body, names, limits, bool(face) and "reference_image" in image[1:])
 

@@ -1,5 +1,6 @@
-"""Finds faces in a picture and gives each an embedding. Two engines behind one Protocol."""
+"""Finds faces in pictures and gives each an embedding. Two engines behind one Protocol."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -7,26 +8,39 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import providers, require_device, session_options
+from deployments.faces.onnx import BATCH, providers, require_device, session_options
 from deployments.settings import FaceSettings
-from deployments.wire import Face, Image
+from deployments.wire import Face, Frames, Image
+
+
+def _unwatched() -> None:
+    """For work that nobody stops."""
 
 
 class FaceAnalyser(Protocol):
     """Detects and identifies."""
 
-    def faces(self, image: Image) -> list[Face]:
-        """The faces in a uint8 RGB picture, the largest first."""
+    name: str
+
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
+        """The faces in each uint8 RGB picture, the largest first. ``check`` is called once a picture and may raise."""
 
 
 class InsightFaceAnalyser:
-    """insightface's ``FaceAnalysis`` over a model pack such as buffalo_l (SCRFD detection, ArcFace recognition)."""
+    """insightface's detector and recogniser of a model pack such as buffalo_l (SCRFD, ArcFace).
+
+    The faces of all pictures are identified together; the result is ``FaceAnalysis.get``'s.
+    """
+
+    name = "insightface"
 
     def __init__(self, folder: Path, settings: FaceSettings, use_cuda: bool) -> None:
         if not folder.is_dir():  # insightface would try to download it
             raise CheckpointRefused(f"{folder}: no such folder; it must hold the ONNX files of an insightface model pack")
         from insightface.app import FaceAnalysis
+        from insightface.utils import face_align
 
+        self._align = face_align.norm_crop
         self._analysis = FaceAnalysis(
             name=str(folder.resolve()),
             allowed_modules=["detection", "recognition"],
@@ -40,17 +54,35 @@ class InsightFaceAnalyser:
             require_device(self._analysis.models[task].session, folder, use_cuda)
         size = (settings.detection_size, settings.detection_size)
         self._analysis.prepare(ctx_id=0 if use_cuda else -1, det_thresh=settings.detection_threshold, det_size=size)
+        self._recogniser = self._analysis.models["recognition"]
 
-    def faces(self, image: Image) -> list[Face]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
         """See FaceAnalyser."""
-        if not _may_show_a_face(image):
-            return []
-        found = self._analysis.get(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return _largest_first([Face(_f32(f.bbox), _f32(f.kps), float(f.det_score), _f32(f.normed_embedding)) for f in found])
+        found: list[tuple[int, Any, Any]] = []
+        aligned: list[Any] = []
+        for i, image in enumerate(images):
+            check()
+            if not _may_show_a_face(image):
+                continue
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            boxes, points = self._analysis.det_model.detect(bgr, max_num=0, metric="default")
+            found += [(i, box, landmarks) for box, landmarks in zip(boxes, points if len(boxes) else (), strict=True)]
+            size = self._recogniser.input_size[0]
+            aligned += [self._align(bgr, landmarks, size) for landmarks in (points if len(boxes) else ())]
+        features: list[Any] = []
+        for start in range(0, len(aligned), BATCH):
+            check()
+            features += [*self._recogniser.get_feat(aligned[start : start + BATCH])]
+        faces: list[list[Face]] = [[] for _ in images]
+        for (i, box, landmarks), feature in zip(found, features, strict=True):
+            faces[i].append(Face(_f32(box[:4]), _f32(landmarks), float(box[4]), _f32(feature / np.linalg.norm(feature))))
+        return [_largest_first(some) for some in faces]
 
 
 class OpenCVAnalyser:
     """OpenCV's YuNet detector and SFace recogniser: small enough for a CPU."""
+
+    name = "opencv"
 
     def __init__(self, detector: Path, recogniser: Path, settings: FaceSettings) -> None:
         for path in (detector, recogniser):
@@ -61,10 +93,15 @@ class OpenCVAnalyser:
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         self._longest = settings.detection_size
 
-    def faces(self, image: Image) -> list[Face]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
         """See FaceAnalyser."""
-        if not _may_show_a_face(image):
-            return []
+        found = []
+        for image in images:
+            check()
+            found.append(self._in_one(image) if _may_show_a_face(image) else [])
+        return found
+
+    def _in_one(self, image: Image) -> list[Face]:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         height, width = bgr.shape[:2]
         scale = min(1.0, self._longest / max(height, width))

@@ -1,25 +1,42 @@
-"""The face engine: an analyser, a swapper and perhaps a restorer, applied to pictures."""
+"""The face engine: an analyser, a swapper and perhaps a restorer, applied to the frames of a chunk together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser
+from deployments.faces.colour import match_colours
+from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.paste import FFHQ, align, box_mask, crop, paste
 from deployments.faces.restore import SIZE, OnnxRestorer, Restorer
-from deployments.faces.swap import InSwapper, Swapper
+from deployments.faces.swap import InSwapper, Patch, Swapper
 from deployments.settings import FaceModels, FaceSettings
-from deployments.wire import Face, Image, Reference, SwapOptions
+from deployments.wire import Face, Frames, Image, Reference, SwapOptions
 
+Check = Callable[[], None]
+"""Called between pieces of work; raises if the work is no longer wanted."""
 _MARGIN = 0.6  # of the face's size: what of its surroundings travels with a reference
 
 
 class FaceEngine:
-    """Swaps the largest face of a picture; used from one thread at a time."""
+    """Finds faces and swaps them; used from one thread at a time."""
 
-    def __init__(self, analyser: FaceAnalyser, swapper: Swapper, restorer: Restorer | None) -> None:
+    def __init__(
+        self,
+        analyser: FaceAnalyser,
+        swapper: Swapper,
+        restorer: Restorer | None,
+        occlusion: OcclusionMask | None = None,
+        *,
+        colours: bool = False,
+    ) -> None:
         self._analyser = analyser
         self._swapper = swapper
         self._restorer = restorer
+        self._occlusion = occlusion
+        self._colours = colours
         self._mask = box_mask(SIZE)
 
     @property
@@ -32,33 +49,75 @@ class FaceEngine:
         runs = self._restorer is not None and options.restore and options.visibility > 0
         return self._restorer.name if self._restorer is not None and runs else "none"
 
-    def identify(self, image: Image, field: str) -> Reference:
-        """The largest face in ``image``, cut out; raises NoFaceFound, naming ``field``, if there is none."""
-        faces = self._analyser.faces(image)
-        if not faces:
-            raise NoFaceFound(field, "no face found; send a picture in which one face is large, sharp and seen from the front")
-        face = faces[0]
-        margin = _MARGIN * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
-        height, width = image.shape[:2]
-        left, top = (max(0, int(v - margin)) for v in face.box[:2])
-        right, bottom = (min(side, int(v + margin) + 1) for side, v in zip((width, height), face.box[2:], strict=True))
-        offset = np.array([left, top], np.float32)
-        moved = Face(face.box - np.tile(offset, 2), face.landmarks - offset, face.score, face.embedding)
-        return Reference(np.ascontiguousarray(image[top:bottom, left:right]), moved)
+    def identify(self, images: Sequence[Image], field: str, check: Check) -> Reference:
+        """The person whose pictures these are: the largest face of each, the first one cut out, their embeddings averaged.
 
-    def swap(self, frame: Image, reference: Reference, options: SwapOptions) -> tuple[Image, int]:
-        """A copy of ``frame`` with its largest face swapped, and the number of faces found (0: the frame itself, unchanged)."""
-        faces = self._analyser.faces(frame)
-        if not faces:
-            return frame, 0
-        result = frame.copy()
-        patch, matrix, mask = self._swapper.swap(frame, faces[0], reference)
-        paste(result, patch, matrix, mask)
-        if self._restorer is not None and options.restore and options.visibility > 0:
-            aligned = align(faces[0].landmarks, FFHQ)
-            restored = self._restorer.restore(crop(result, aligned, SIZE), options.codeformer_weight)
-            paste(result, restored, aligned, self._mask, options.visibility)
-        return result, len(faces)
+        Raises NoFaceFound, naming ``field``, where a picture shows none.
+        """
+        largest = []
+        for i, faces in enumerate(self._analyser.faces(images, check)):
+            if not faces:
+                which = f"picture {i + 1} of {len(images)}: " if len(images) > 1 else ""
+                raise NoFaceFound(
+                    field, f"{which}no face found; send a picture in which one face is large, sharp and seen from the front"
+                )
+            largest.append(faces[0])
+        mean = np.mean([face.embedding for face in largest], axis=0)
+        face = replace(largest[0], embedding=np.asarray(mean / np.linalg.norm(mean), np.float32))
+        return _cut_out(images[0], face)
+
+    def analyse(self, frames: Frames | Sequence[Image], check: Check) -> list[list[Face]]:
+        """The faces in each frame, the largest first."""
+        return self._analyser.faces(frames, check)
+
+    def swap(
+        self, frames: Frames, faces: Sequence[Sequence[Face]], reference: Reference, options: SwapOptions, check: Check
+    ) -> Frames:
+        """A copy of ``frames`` in which those ``faces``, given for each frame, are the reference's."""
+        result = frames.copy()
+        places = [(i, face) for i, some in enumerate(faces) for face in some]
+        if not places:
+            return result
+        patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
+        for (i, _), patch in zip(places, patches, strict=True):
+            check()
+            finished = self._fitted(frames[i], patch)
+            paste(result[i], finished.pixels, finished.matrix, finished.mask)
+        if self._restorer is not None and self.restorer(options) != "none":
+            aligned = [align(face.landmarks, FFHQ) for _, face in places]
+            crops = [crop(result[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
+            restored = self._restorer.restore(crops, options.codeformer_weight, check)
+            for (i, _), matrix, pixels in zip(places, aligned, restored, strict=True):
+                check()
+                mask = (
+                    self._mask
+                    if self._occlusion is None
+                    else self._mask * self._occlusion.visible(crop(frames[i], matrix, SIZE))
+                )
+                paste(result[i], pixels, matrix, mask, options.visibility)
+        return result
+
+    def _fitted(self, frame: Image, patch: Patch) -> Patch:
+        """The patch in the colours of the face that it replaces, and without what hides it, where that is configured."""
+        if not self._colours and self._occlusion is None:
+            return patch
+        before = crop(frame, patch.matrix, patch.pixels.shape[0])
+        if self._colours:
+            patch = replace(patch, pixels=match_colours(patch.pixels, before, patch.mask > 0))
+        if self._occlusion is not None:
+            patch = replace(patch, mask=patch.mask * self._occlusion.visible(before))
+        return patch
+
+
+def _cut_out(image: Image, face: Face) -> Reference:
+    """The face with some of its surroundings."""
+    margin = _MARGIN * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
+    height, width = image.shape[:2]
+    left, top = (max(0, int(v - margin)) for v in face.box[:2])
+    right, bottom = (min(side, int(v + margin) + 1) for side, v in zip((width, height), face.box[2:], strict=True))
+    offset = np.array([left, top], np.float32)
+    moved = replace(face, box=face.box - np.tile(offset, 2), landmarks=face.landmarks - offset)
+    return Reference(np.ascontiguousarray(image[top:bottom, left:right]), moved)
 
 
 def build_face_engine(settings: FaceSettings, models: FaceModels, use_cuda: bool) -> FaceEngine:
@@ -70,4 +129,7 @@ def build_face_engine(settings: FaceSettings, models: FaceModels, use_cuda: bool
         if path is not None:
             restorer = OnnxRestorer(name, path, settings, use_cuda)
     analyser = InsightFaceAnalyser(models.analysis, settings, use_cuda)
-    return FaceEngine(analyser, InSwapper(models.swapper, settings, use_cuda), restorer)
+    occlusion = None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda)
+    return FaceEngine(
+        analyser, InSwapper(models.swapper, settings, use_cuda), restorer, occlusion, colours=settings.match_colours
+    )

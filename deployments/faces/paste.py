@@ -11,6 +11,8 @@ from deployments.wire import Image
 
 Matrix = npt.NDArray[np.float64]
 """Affine, ``[2, 3]``, from picture to crop."""
+Mask = npt.NDArray[np.float32]
+"""``[height, width]``, 0..1."""
 
 ARCFACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 """Landmarks of ArcFace's 112-pixel template (https://github.com/deepinsight/insightface)."""
@@ -37,7 +39,7 @@ def crop(image: Image, matrix: Matrix, size: int) -> Image:
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def box_mask(size: int) -> npt.NDArray[np.float32]:
+def box_mask(size: int) -> Mask:
     """A square mask for a crop, feathered towards its edges, float32 in 0..1."""
     border = max(size // 10, 1)
     mask = np.zeros((size, size), np.float32)
@@ -45,7 +47,7 @@ def box_mask(size: int) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), border / 2))
 
 
-def paste(frame: Image, patch: Image, matrix: Matrix, mask: npt.NDArray[np.float32], share: float = 1.0) -> None:
+def paste(frame: Image, patch: Image, matrix: Matrix, mask: Mask, share: float = 1.0) -> None:
     """Blends ``patch`` (aligned by ``matrix``) into ``frame`` in place, by ``mask`` times ``share``.
 
     Only the rectangle that the patch covers is computed; every pixel outside of it stays as it is.
@@ -68,7 +70,7 @@ def paste(frame: Image, patch: Image, matrix: Matrix, mask: npt.NDArray[np.float
     target[:] = np.rint(target + alpha * (warped.astype(np.float32) - target)).astype(np.uint8)
 
 
-def _shrink(patch: Image, mask: npt.NDArray[np.float32], back: Matrix) -> tuple[Image, npt.NDArray[np.float32], Matrix]:
+def _shrink(patch: Image, mask: Mask, back: Matrix) -> tuple[Image, Mask, Matrix]:
     factor = int(1 / max(float(np.sqrt(abs(np.linalg.det(back[:, :2])))), 1e-6))
     if factor < 2:
         return patch, mask, back

@@ -1,12 +1,13 @@
 """Restores the detail of a swapped face: GFPGAN or CodeFormer, as ONNX graphs."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import open_session
+from deployments.faces.onnx import BATCH, open_session
 from deployments.settings import FaceSettings
 from deployments.wire import Image
 
@@ -19,12 +20,16 @@ class Restorer(Protocol):
     name: str
     """What `X-Face-Restorer` says."""
 
-    def restore(self, face: Image, codeformer_weight: float) -> Image:
-        """A uint8 RGB face of 512 x 512 pixels, aligned to FFHQ's template -> the same, restored."""
+    def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
+        """uint8 RGB faces of 512 x 512 pixels, aligned to FFHQ's template -> the same, restored. ``check`` may raise."""
 
 
 class OnnxRestorer:
-    """A graph [1, 3, 512, 512] -> [1, 3, 512, 512] in -1..1; CodeFormer's has its fidelity weight as a second input."""
+    """A graph [n, 3, 512, 512] -> [n, 3, 512, 512] in -1..1; CodeFormer's has its fidelity weight as a second input.
+
+    Faces go through it together if it says that its first dimension is open; GFPGAN's convolutions, whose weights the face itself
+    makes, are exported for one.
+    """
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
         self.name = name
@@ -34,16 +39,21 @@ class OnnxRestorer:
             raise CheckpointRefused(f"{path}: input {inputs[0].shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
         if (name == "codeformer") != (len(inputs) == 2):
             raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (picture and weight)")
+        self._batch = 1 if inputs[0].shape[0] == 1 else BATCH
         self._names = [value.name for value in inputs]
         self._weight_type: Any = np.float64 if len(inputs) == 2 and inputs[1].type == "tensor(double)" else np.float32
         self._weight_rank = len(inputs[1].shape) if len(inputs) == 2 else 0
 
-    def restore(self, face: Image, codeformer_weight: float) -> Image:
+    def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
         """See Restorer."""
-        blob = ((face.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None]
-        feeds = {self._names[0]: blob}
-        if len(self._names) == 2:
-            feeds[self._names[1]] = np.full((1,) * self._weight_rank, codeformer_weight, self._weight_type)
-        output = self._session.run(None, feeds)[0][0]
-        pixels = (np.clip(output, -1, 1).transpose(1, 2, 0) + 1) / 2 * 255
-        return np.asarray(np.rint(pixels).astype(np.uint8))
+        restored: list[Image] = []
+        for start in range(0, len(faces), self._batch):
+            check()
+            blob = np.stack(faces[start : start + self._batch]).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+            feeds = {self._names[0]: blob}
+            if len(self._names) == 2:
+                feeds[self._names[1]] = np.full((1,) * self._weight_rank, codeformer_weight, self._weight_type)
+            output = self._session.run(None, feeds)[0]
+            pixels = (np.clip(output, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
+            restored += [*np.rint(pixels).astype(np.uint8)]
+        return restored

@@ -1,22 +1,36 @@
-"""Puts one identity's face into an aligned crop of another picture. Two engines behind one Protocol."""
+"""Makes one identity's face for aligned crops of other pictures. Two engines behind one Protocol."""
 
-import contextlib
-import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import open_session
-from deployments.faces.paste import ARCFACE, Matrix, align, align_affine, box_mask, crop
+from deployments.faces.colour import match_colours
+from deployments.faces.onnx import BATCH, let_batch, open_session, read_model
+from deployments.faces.paste import ARCFACE, Mask, Matrix, align, align_affine, box_mask, crop
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
+
+Target: TypeAlias = tuple[Image, Face]
+"""A picture, and the face in it that is to be replaced."""
+
+_TILE = 128
+"""Side of what inswapper sees, pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A new face as an aligned square crop (uint8 RGB), the matrix that aligned it, and its blending mask."""
+
+    pixels: Image
+    matrix: Matrix
+    mask: Mask
 
 
 class Swapper(Protocol):
@@ -25,44 +39,77 @@ class Swapper(Protocol):
     name: str
     """What `X-Face-Engine` says."""
 
-    def swap(self, frame: Image, face: Face, reference: Reference) -> tuple[Image, Matrix, npt.NDArray[np.float32]]:
-        """The new face as an aligned square crop (uint8 RGB), the matrix that aligned it, and its blending mask."""
+    def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
+        """A patch for each target. ``check`` is called between batches and may raise."""
 
 
 class InSwapper:
-    """insightface's ``INSwapper`` (inswapper_128)."""
+    """inswapper_128, over all targets together.
+
+    What goes into the graph and what becomes of its output is insightface's ``INSwapper``. With a ``pixel_boost`` of 256 or 512 the
+    face is cropped at that size and dealt out, pixel by pixel in turn, to as many pictures of 128 pixels as it takes.
+    """
 
     name = "inswapper"
 
     def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
-        session = open_session(path, settings, use_cuda)
-        shapes = [list(value.shape) for value in session.get_inputs()]
-        if len(shapes) != 2 or shapes[0][2:] != [128, 128] or shapes[1][1:] != [512]:
-            raise CheckpointRefused(f"{path}: inputs {shapes}; inswapper takes [n, 3, 128, 128] and [n, 512]")
-        from insightface.model_zoo.inswapper import INSwapper
+        model = read_model(path)
+        self._session = open_session(path, settings, use_cuda, let_batch(model))
+        inputs = self._session.get_inputs()
+        shapes = [list(value.shape) for value in inputs]
+        if len(shapes) != 2 or shapes[0][2:] != [_TILE, _TILE] or shapes[1][1:] != [512]:
+            raise CheckpointRefused(f"{path}: inputs {shapes}; inswapper takes [n, 3, {_TILE}, {_TILE}] and [n, 512]")
+        self._names = [value.name for value in inputs]
+        constants = model.graph.initializer
+        named = [tensor for tensor in constants if tensor.name == "buff2fs"]  # insightface takes the last, whatever it is
+        self._identity_map = numpy_helper.to_array(named[0] if named else constants[-1])
+        if self._identity_map.shape != (512, 512):
+            raise CheckpointRefused(f"{path}: the identity map has shape {list(self._identity_map.shape)}, expected [512, 512]")
+        self._tiles = settings.pixel_boost // _TILE
+        self._size = settings.pixel_boost
+        # ArcFace's template is 112 pixels wide; inswapper's has 8 more at each side.
+        self._template = (ARCFACE + np.array([8, 0])) * self._tiles
+        self._mask = box_mask(self._size)
 
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its input shape
-            self._model: Any = INSwapper(str(path), session)
-        initializers = onnx.load(path).graph.initializer
-        named = [tensor for tensor in initializers if tensor.name == "buff2fs"]  # insightface takes the last, whatever it is
-        self._model.emap = numpy_helper.to_array(named[0] if named else initializers[-1])
-        if self._model.emap.shape != (512, 512):
-            raise CheckpointRefused(f"{path}: the identity map has shape {list(self._model.emap.shape)}, expected [512, 512]")
-        self._mask = box_mask(128)
-
-    def swap(self, frame: Image, face: Face, reference: Reference) -> tuple[Image, Matrix, npt.NDArray[np.float32]]:
+    def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """See Swapper."""
-        target = SimpleNamespace(kps=face.landmarks)
-        source = SimpleNamespace(normed_embedding=reference.face.embedding)
-        bgr, matrix = self._model.get(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), target, source, paste_back=False)
-        return np.ascontiguousarray(bgr[:, :, ::-1]), np.asarray(matrix), self._mask
+        latent = reference.face.embedding @ self._identity_map
+        latent = (latent / np.linalg.norm(latent))[None].astype(np.float32)
+        matrices = [align(face.landmarks, self._template) for _, face in targets]
+        tiles = np.concatenate(
+            [
+                _deal(np.asarray(cv2.warpAffine(frame, matrix, (self._size, self._size))), self._tiles)
+                for (frame, _), matrix in zip(targets, matrices, strict=True)
+            ]
+        )
+        made = []
+        for start in range(0, len(tiles), BATCH):
+            check()
+            blob = tiles[start : start + BATCH].transpose(0, 3, 1, 2).astype(np.float32) / 255
+            feeds = {self._names[0]: blob, self._names[1]: np.repeat(latent, len(blob), axis=0)}
+            made.append(self._session.run(None, feeds)[0])
+        pixels = np.clip(np.concatenate(made).transpose(0, 2, 3, 1) * 255, 0, 255).astype(np.uint8)
+        each = self._tiles**2
+        return [
+            Patch(_gather(pixels[i * each : (i + 1) * each], self._tiles), matrix, self._mask)
+            for i, matrix in enumerate(matrices)
+        ]
+
+
+def _deal(image: Image, n: int) -> Image:
+    """A picture of ``n`` times 128 pixels -> ``n * n`` of 128, each of every n-th pixel."""
+    side = image.shape[0] // n
+    return np.ascontiguousarray(image.reshape(side, n, side, n, 3).transpose(1, 3, 0, 2, 4)).reshape(n * n, side, side, 3)
+
+
+def _gather(tiles: Image, n: int) -> Image:
+    """The reverse of ``_deal``."""
+    side = tiles.shape[1]
+    return np.ascontiguousarray(tiles.reshape(n, n, side, side, 3).transpose(2, 0, 3, 1, 4)).reshape(side * n, side * n, 3)
 
 
 class AlignmentSwapper:
-    """Swap without a network: the reference's pixels, aligned to the same template, their colours matched, blended in.
-
-    Colours are matched by mean and spread in CIE L*a*b* (Reinhard et al., "Color Transfer between Images", 2001).
-    """
+    """Swap without a network: the reference's pixels, aligned to the same template, their colours matched, blended in."""
 
     name = "alignment"
     size = 192
@@ -76,22 +123,18 @@ class AlignmentSwapper:
         span = float(np.linalg.norm(self.template[1] - self.template[0]))
         reach = float(np.linalg.norm(mouth - eyes))
         cv2.ellipse(mask, (int(centre[0]), int(centre[1])), (int(span * 1.05), int(reach * 1.15)), 0, 0, 360, 1.0, -1)
-        self._inside = mask > 0
+        self._inside: npt.NDArray[np.bool_] = mask > 0
         self._mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 28))
 
-    def swap(self, frame: Image, face: Face, reference: Reference) -> tuple[Image, Matrix, npt.NDArray[np.float32]]:
+    def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """See Swapper."""
-        matrix = align(face.landmarks, self.template)
-        target = crop(frame, matrix, self.size)
-        # Half way between the template and where the target's own features are: nearer to its pose, still the reference's face.
-        seen = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
-        source = crop(reference.pixels, align_affine(reference.face.landmarks, (seen + self.template) / 2), self.size)
-        return self._match_colours(source, target), matrix, self._mask
-
-    def _match_colours(self, source: Image, target: Image) -> Image:
-        a, b = (cv2.cvtColor(np.float32(image / 255), cv2.COLOR_RGB2LAB) for image in (source, target))
-        a_in, b_in = a[self._inside], b[self._inside]
-        spread = np.clip(b_in.std(axis=0) / np.maximum(a_in.std(axis=0), 1e-3), 0.5, 1.5)
-        matched = (a - a_in.mean(axis=0)) * spread + b_in.mean(axis=0)
-        rgb = cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_LAB2RGB)
-        return np.asarray(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+        patches = []
+        for frame, face in targets:
+            check()
+            matrix = align(face.landmarks, self.template)
+            target = crop(frame, matrix, self.size)
+            # Half way between the template and where the target's own features are: nearer to its pose, still the reference's face.
+            seen = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
+            source = crop(reference.pixels, align_affine(reference.face.landmarks, (seen + self.template) / 2), self.size)
+            patches.append(Patch(match_colours(source, target, self._inside), matrix, self._mask))
+        return patches

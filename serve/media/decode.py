@@ -34,8 +34,9 @@ class SourceLimits:
 
 @dataclass(frozen=True)
 class TimedFrames:
-    """Consecutive frames and when each is shown, in seconds."""
+    """Consecutive frames and when each is shown, in seconds. ``index``: the number of the first one, from 0."""
 
+    index: int
     frames: Frames
     times: tuple[Fraction, ...]
 
@@ -65,14 +66,16 @@ class Source(ABC):
         """The frames, four at a time."""
         pictures: list[Image] = []
         times: list[Fraction] = []
+        index = 0
         for picture, time in self.frames():
             pictures.append(picture)
             times.append(time)
             if len(pictures) == CHUNK:
-                yield TimedFrames(np.stack(pictures), tuple(times))
+                yield TimedFrames(index, np.stack(pictures), tuple(times))
+                index += CHUNK
                 pictures, times = [], []
         if pictures:
-            yield TimedFrames(np.stack(pictures), tuple(times))
+            yield TimedFrames(index, np.stack(pictures), tuple(times))
 
 
 class _Resampled(Source):

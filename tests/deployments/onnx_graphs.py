@@ -80,7 +80,7 @@ def inswapper(path: Path) -> Path:
         inputs,
         outputs,
         buff2fs=rng.normal(size=(512, 512)).astype(np.float32),
-        shape=np.array([1, 1, 1, 1], np.int64),
+        shape=np.array([-1, 1, 1, 1], np.int64),
         one=np.ones((), np.float32),
         low=np.zeros((), np.float32),
     )

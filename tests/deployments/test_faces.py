@@ -49,12 +49,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> FaceModels:
 SETTINGS = FaceSettings(detection_size=onnx_graphs.SCRFD_SIZE)
 
 
+def unwatched() -> None:
+    """No one stops these."""
+
+
+def identify(engine: FaceEngine, image: Image) -> Reference:
+    return engine.identify([image], "face", unwatched)
+
+
+def swap(engine: FaceEngine, frame: Image, reference: Reference, options: SwapOptions) -> tuple[Image, int]:
+    """A frame with its largest face swapped, and the number of faces found."""
+    (faces,) = engine.analyse([frame], unwatched)
+    return engine.swap(frame[None], [faces[:1]], reference, options, unwatched)[0], len(faces)
+
+
 def picture() -> Image:
     return np.random.default_rng(2).integers(60, 200, (160, 160, 3), dtype=np.uint8)
 
 
 def test_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(analyser: OpenCVAnalyser) -> None:
-    faces = analyser.faces(group())
+    faces = analyser.faces([group()])[0]
     assert len(faces) == 6
     assert [f.area for f in faces] == sorted((f.area for f in faces), reverse=True)
     for face in faces:
@@ -68,11 +82,11 @@ def test_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(anal
 
 
 def test_folded_recogniser_knows_a_face_again_and_tells_others_apart(analyser: OpenCVAnalyser) -> None:
-    everyone = [f.embedding for f in analyser.faces(group())]
+    everyone = [f.embedding for f in analyser.faces([group()])[0]]
     others = [a @ b for i, a in enumerate(everyone) for b in everyone[:i]]
     assert max(others) < 0.4
-    person = analyser.faces(stranger())[0].embedding
-    mirrored = analyser.faces(np.ascontiguousarray(stranger()[:, ::-1]))[0].embedding
+    person = analyser.faces([stranger()])[0][0].embedding
+    mirrored = analyser.faces([np.ascontiguousarray(stranger()[:, ::-1])])[0][0].embedding
     assert person @ mirrored > 0.6
 
 
@@ -80,7 +94,7 @@ def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
     demo_engine: FaceEngine, analyser: OpenCVAnalyser
 ) -> None:
     people = group()
-    boxes = [face.box.astype(int) for face in analyser.faces(people) if face.box[1] > 60]
+    boxes = [face.box.astype(int) for face in analyser.faces([people])[0] if face.box[1] > 60]
     crops = [
         portrait(),
         *(people[top - 60 : bottom + 60, max(0, left - 60) : right + 60] for left, top, right, bottom in boxes),
@@ -90,10 +104,10 @@ def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
         for j, source in enumerate(crops):
             if i == j:
                 continue
-            reference = demo_engine.identify(source, "face")
-            before = analyser.faces(target)[0]
-            result, found = demo_engine.swap(target, reference, SwapOptions())
-            after = analyser.faces(result)[0].embedding
+            reference = identify(demo_engine, source)
+            before = analyser.faces([target])[0][0]
+            result, found = swap(demo_engine, target, reference, SwapOptions())
+            after = analyser.faces([result])[0][0].embedding
             assert found >= 1
             assert after @ reference.face.embedding > after @ before.embedding
             tried += 1
@@ -102,14 +116,14 @@ def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
 
 def test_identify_names_the_field_that_shows_no_face(demo_engine: FaceEngine) -> None:
     with pytest.raises(NoFaceFound) as none:
-        demo_engine.identify(np.full((200, 200, 3), 128, np.uint8), "face")
+        identify(demo_engine, np.full((200, 200, 3), 128, np.uint8))
     assert none.value.field == "face"
 
 
 def test_a_frame_without_a_face_comes_back_as_it_is(demo_engine: FaceEngine) -> None:
-    reference = demo_engine.identify(portrait(), "face")
+    reference = identify(demo_engine, portrait())
     empty = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
-    result, found = demo_engine.swap(empty, reference, SwapOptions())
+    result, found = swap(demo_engine, empty, reference, SwapOptions())
     assert found == 0
     np.testing.assert_array_equal(result, empty)
 
@@ -118,7 +132,7 @@ def test_arrays_that_arrived_read_only_are_not_written(demo_engine: FaceEngine) 
     frame = stranger().copy()
     frame.flags.writeable = False
     before = frame.copy()
-    result, _ = demo_engine.swap(frame, demo_engine.identify(portrait(), "face"), SwapOptions())
+    result, _ = swap(demo_engine, frame, identify(demo_engine, portrait()), SwapOptions())
     np.testing.assert_array_equal(frame, before)
     assert not np.array_equal(result, before)
 
@@ -126,7 +140,7 @@ def test_arrays_that_arrived_read_only_are_not_written(demo_engine: FaceEngine) 
 def test_paste_equals_a_paste_over_the_whole_frame(analyser: OpenCVAnalyser) -> None:
     """Held against the plain way: warp patch and mask to the full frame, then blend everything."""
     frame = group()
-    face = analyser.faces(frame)[0]
+    face = analyser.faces([frame])[0][0]
     matrix = align(face.landmarks, ARCFACE / 112 * 128)
     patch, mask = crop(frame[::-1].copy(), matrix, 128), box_mask(128)
     back = cv2.invertAffineTransform(matrix)
@@ -149,13 +163,13 @@ def test_paste_outside_the_frame_changes_nothing() -> None:
 
 def test_production_analysis_reads_the_published_outputs(models: FaceModels) -> None:
     analyser = InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)
-    (face,) = analyser.faces(picture())
+    ((face,),) = analyser.faces([picture()])
     np.testing.assert_allclose(face.box, BOX, atol=0.01)
     np.testing.assert_allclose(face.landmarks, LANDMARKS, atol=0.01)
     assert face.score == pytest.approx(0.9)
     assert face.embedding.shape == (512,)
     assert np.linalg.norm(face.embedding) == pytest.approx(1, abs=1e-5)
-    other = analyser.faces(255 - picture())[0]
+    other = analyser.faces([255 - picture()])[0][0]
     assert face.embedding @ other.embedding < 0.9
 
 
@@ -168,15 +182,15 @@ def test_production_swap_is_insightfaces_own_with_the_map_by_name(
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
     face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
-    patch, matrix, _ = swapper.swap(frame, face, Reference(frame, face))
-    assert patch.shape == (128, 128, 3)
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    assert patch.pixels.shape == (128, 128, 3)
     # The graph inverts the aligned crop and adds the mean of the mapped identity.
     rng = np.random.default_rng(1)
     latent = embedding @ rng.normal(size=(512, 512)).astype(np.float32)
     grey = (latent / np.linalg.norm(latent)).mean()
-    aligned = cv2.warpAffine(frame, matrix, (128, 128))
+    aligned = cv2.warpAffine(frame, patch.matrix, (128, 128))
     expected = np.clip(255 - aligned.astype(float) + 255 * grey, 0, 255)
-    np.testing.assert_allclose(patch, expected, atol=1.5)
+    np.testing.assert_allclose(patch.pixels, expected, atol=1.5)
 
 
 def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path) -> None:
@@ -184,19 +198,19 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
     frame = picture()
     plain = build_face_engine(SETTINGS, models, use_cuda=False)
     restoring = build_face_engine(SETTINGS, models.model_copy(update={"gfpgan": white}), use_cuda=False)
-    reference = plain.identify(255 - frame, "face")
+    reference = identify(plain, 255 - frame)
     assert (plain.name, plain.restorer(SwapOptions())) == ("inswapper", "none")
     assert restoring.restorer(SwapOptions()) == "gfpgan"
     assert restoring.restorer(SwapOptions(restore=False)) == "none"
-    swapped, found = plain.swap(frame, reference, SwapOptions())
+    swapped, found = swap(plain, frame, reference, SwapOptions())
     assert found == 1
     assert np.abs(swapped.astype(int) - frame)[70:90, 70:90].mean() > 20
     centre = (slice(75, 85), slice(75, 85))
-    full, _ = restoring.swap(frame, reference, SwapOptions())
+    full, _ = swap(restoring, frame, reference, SwapOptions())
     assert (full[centre] > 250).all()
-    half, _ = restoring.swap(frame, reference, SwapOptions(visibility=0.5))
+    half, _ = swap(restoring, frame, reference, SwapOptions(visibility=0.5))
     np.testing.assert_allclose(half[centre], (swapped[centre].astype(int) + 255) / 2, atol=3)
-    off, _ = restoring.swap(frame, reference, SwapOptions(restore=False))
+    off, _ = swap(restoring, frame, reference, SwapOptions(restore=False))
     np.testing.assert_array_equal(off, swapped)
 
 
@@ -204,7 +218,7 @@ def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
     path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True)
     restorer = OnnxRestorer("codeformer", path, SETTINGS, use_cuda=False)
     face = np.zeros((512, 512, 3), np.uint8)
-    assert {w: int(restorer.restore(face, w)[0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {0.0: 0, 0.5: 128, 1.0: 255}
+    assert {w: int(restorer.restore([face], w, unwatched)[0][0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {0.0: 0, 0.5: 128, 1.0: 255}
     with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
         OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
 
@@ -255,7 +269,7 @@ def test_pictures_too_thin_for_a_detector_show_no_face(
     analyser: OpenCVAnalyser, models: FaceModels, shape: tuple[int, int, int]
 ) -> None:
     for engine in (analyser, InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)):
-        assert engine.faces(np.full(shape, 128, np.uint8)) == []
+        assert engine.faces([np.full(shape, 128, np.uint8)]) == [[]]
 
 
 def test_loading_face_models_opens_no_socket(models: FaceModels, monkeypatch: pytest.MonkeyPatch) -> None:

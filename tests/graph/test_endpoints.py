@@ -29,7 +29,7 @@ def analyser() -> OpenCVAnalyser:
 
 
 def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
-    faces = analyser.faces(image)
+    (faces,) = analyser.faces([image])
     assert faces, "no face in the picture"
     return faces[0]
 

@@ -19,10 +19,11 @@ from ray import serve as ray_serve
 from deployments.wire import Progress, VideoRequest
 from serve.config import AppConfig, Hardware, Ingress
 from serve.endpoints import make_endpoints
+from serve.face_swap import ChunkStep
 from serve.graph import Graph
 from serve.media.images import encode_image
 from serve.meter import Meter
-from serve.pipelines import ChunkStep, Pipelines
+from serve.pipelines import Pipelines
 from serve.readiness import Readiness
 from serve.samples import data_uri, payload, portrait, stranger
 from tests.graph.conftest import Service, is_healthy, wait_until

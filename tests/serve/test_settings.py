@@ -197,10 +197,10 @@ def test_aliases_and_extremes_of_the_schema() -> None:
         assert [e.field for e in refused.value.errors] == ["width"]
     one, two, three = (base64.b64encode(data).decode() for data in (b"one", b"two", b"three"))
     cases = (
-        ({"source_image": one, "face_image": two}, (b"one", b"two")),
-        ({"source_image": one, "reference_image": two}, (b"one", b"two")),
-        ({"reference_image": one, "face_image": two}, (b"one", b"two")),
-        ({"source_image": one, "face_image": two, "reference_image": two}, (b"one", b"two")),
+        ({"source_image": one, "face_image": two}, (b"one", (b"two",))),
+        ({"source_image": one, "reference_image": two}, (b"one", (b"two",))),
+        ({"reference_image": one, "face_image": two}, (b"one", (b"two",))),
+        ({"source_image": one, "face_image": two, "reference_image": two}, (b"one", (b"two",))),
     )
     for given, expected in cases:
         body = swap.parse(given, strict=True).body

@@ -1,0 +1,49 @@
+"""Leaves out what hides a face, such as a hand or hair, by a segmentation model of the operator's choice."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from deployments.errors import CheckpointRefused
+from deployments.faces.onnx import open_session
+from deployments.faces.paste import Mask
+from deployments.settings import FaceSettings
+from deployments.wire import Image
+
+_PARTS = (1, 2, 3, 4, 5, 6, 10, 11, 12, 13)
+"""CelebAMask-HQ's classes of a face: skin, brows, eyes, glasses, nose, mouth, lips; not ears, neck, hair, hat, cloth."""
+_MEAN, _SPREAD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+
+
+class OcclusionMask:
+    """Two kinds of graph, told apart by their shapes: XSeg's (``[n, 256, 256, 3]`` in 0..1 -> ``[n, 256, 256, 1]``, how visible) and a
+
+    face parser's (BiSeNet over CelebAMask-HQ: ``[n, 3, 512, 512]`` -> ``[n, 19, 512, 512]``, scores of classes).
+    """
+
+    def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
+        self._session = open_session(path, settings, use_cuda)
+        given = self._session.get_inputs()[0]
+        shape, made = list(given.shape), list(self._session.get_outputs()[0].shape)
+        self._name = given.name
+        self._parses = shape[1:] == [3, 512, 512] and made[1:] == [19, 512, 512]
+        if not self._parses and (shape[1:] != [256, 256, 3] or made[1:] != [256, 256, 1]):
+            raise CheckpointRefused(
+                f"{path}: {shape} -> {made}; an occlusion model is XSeg ([n, 256, 256, 3] -> [n, 256, 256, 1]) "
+                "or a face parser ([n, 3, 512, 512] -> [n, 19, 512, 512])"
+            )
+
+    def visible(self, face: Image) -> Mask:
+        """An aligned square crop, uint8 RGB -> where the face itself is seen, float32 in 0..1, of the same size."""
+        size = face.shape[0]
+        side = 512 if self._parses else 256
+        seen = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA if size > side else cv2.INTER_LINEAR)
+        blob = seen.astype(np.float32) / 255
+        if self._parses:
+            blob = ((blob - _MEAN) / _SPREAD).transpose(2, 0, 1)
+        output: Any = self._session.run(None, {self._name: blob[None]})[0][0]
+        shown = np.isin(output.argmax(axis=0), _PARTS).astype(np.float32) if self._parses else output[:, :, 0].clip(0, 1)
+        soft = cv2.GaussianBlur(shown, (0, 0), side / 64)
+        return np.asarray(cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,0 +1,159 @@
+"""Whose face is swapped: in a group, through gaps and over cuts; over HTTP, judged by the pixels that changed."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.wire import Face, Image
+from serve.media.encode import Mp4Encoder
+from serve.media.images import decode_image
+from serve.samples import data_uri, group, jpeg, pan, portrait, stranger
+from tests.graph.conftest import Service
+from tests.graph.test_endpoints import analyser, frames_of
+
+__all__ = ["analyser"]
+pytestmark = pytest.mark.graph
+RATE = Fraction(16)
+
+
+@pytest.fixture(scope="module")
+def people(analyser: OpenCVAnalyser) -> list[Face]:
+    """The six of the group, from the left."""
+    return sorted(analyser.faces([group()])[0], key=lambda face: float(face.box[0] + face.box[2]))
+
+
+def changed(people: Sequence[Face], result: Image) -> list[int]:
+    """Which of the group have other pixels than before in the middle of their faces; JPEG changes every pixel a little."""
+    difference = np.abs(result.astype(int) - group()).mean(axis=2)
+    found = []
+    for i, face in enumerate(people):
+        x, y = (face.landmarks.mean(axis=0)).astype(int)
+        if difference[y - 12 : y + 12, x - 12 : x + 12].mean() > 6:
+            found.append(i)
+    return found
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {
+        "source_image": data_uri(jpeg(group()), "image/jpeg"),
+        "reference_image": data_uri(jpeg(portrait()), "image/jpeg"),
+        **fields,
+    }
+
+
+def swapped(service: Service, http: httpx.Client, **fields: Any) -> httpx.Response:
+    return http.post(f"{service.url}/image-faceswap", json=body(**fields), headers={"Accept": "image/png"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"faces": "all"}, [0, 1, 2, 3, 4, 5]),
+        ({"faces": "left"}, [0]),
+        ({"faces": "right"}, [5]),
+        ({"faces": "index", "face_index": 2}, [2]),
+    ],
+)
+def test_the_faces_that_were_asked_for_are_swapped_and_no_others(
+    service: Service,
+    http: httpx.Client,
+    people: list[Face],
+    fields: dict[str, Any],
+    expected: list[int],
+) -> None:
+    response = swapped(service, http, **fields)
+    assert response.status_code == 200, response.text
+    assert response.headers["X-Faces-Found"] == "6"
+    assert changed(people, decode_image(response.content, 10**7)) == expected
+
+
+def test_the_person_in_target_face_is_swapped_and_somebody_absent_is_a_problem(
+    service: Service, http: httpx.Client, people: list[Face]
+) -> None:
+    for number in (1, 4):
+        left, top, right, bottom = people[number].box.astype(int)
+        cut = group()[max(0, top - 30) : bottom + 30, max(0, left - 30) : right + 30][:, ::-1]
+        poor = cv2.resize(cut, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+        response = swapped(service, http, target_face=data_uri(jpeg(poor), "image/jpeg"))
+        assert changed(people, decode_image(response.content, 10**7)) == [number]
+    absent = swapped(service, http, target_face=data_uri(jpeg(portrait()), "image/jpeg"))
+    assert absent.status_code == 422
+    (error,) = absent.json()["errors"]
+    assert error["pointer"] == "#/target_face"
+    assert "none of the 6 faces" in error["detail"]
+
+
+def test_wrong_choices_are_named_with_what_to_send(service: Service, http: httpx.Client) -> None:
+    def error(**fields: Any) -> tuple[str, str]:
+        response = swapped(service, http, **fields)
+        assert response.status_code == 422, response.text
+        (only,) = response.json()["errors"]
+        return only["pointer"], only["detail"]
+
+    assert error(faces="both")[0] == "#/faces"
+    assert "'left'" in error(faces="both")[1]
+    assert error(faces="index", face_index=6) == ("#/face_index", "the picture shows 6 faces, numbered from the left: 0 to 5")
+    face, wall = data_uri(jpeg(portrait()), "image/jpeg"), data_uri(jpeg(np.full((90, 90, 3), 120, np.uint8)), "image/jpeg")
+    pointer, detail = error(reference_image=[face, wall])
+    assert pointer == "#/reference_image"
+    assert detail.startswith("picture 2 of 2: no face found")
+    assert error(reference_image=[face] * 9) == ("#/reference_image", "9 pictures; send 1 to 8, all of one person")
+    assert error(target_face=wall)[0] == "#/target_face"
+    pointer, detail = error(reference_image=[face, "nonsense"])
+    assert detail.startswith("picture 2 of 2:")
+
+
+def test_several_pictures_of_a_person_go_in_as_an_array_or_as_parts_of_one_name(service: Service, http: httpx.Client) -> None:
+    pictures = [jpeg(portrait()), jpeg(portrait()[:, ::-1])]
+    array = swapped(service, http, reference_image=[data_uri(data, "image/jpeg") for data in pictures])
+    parts = [("source_image", jpeg(group())), *(("reference_image", data) for data in pictures)]
+    form = http.post(
+        f"{service.url}/image-faceswap",
+        files=[(name, (f"{i}.jpg", data, "image/jpeg")) for i, (name, data) in enumerate(parts)],
+        headers={"Accept": "image/png"},
+    )
+    assert array.status_code == form.status_code == 200
+    assert array.content == form.content
+
+
+def film(frames: Sequence[Image]) -> str:
+    encoder = Mp4Encoder(RATE, "veryfast", 12, None)
+    encoder.add(np.stack(frames), tuple(i / RATE for i in range(len(frames))))
+    return data_uri(encoder.close(), "video/mp4")
+
+
+def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(
+    service: Service,
+    http: httpx.Client,
+    analyser: OpenCVAnalyser,
+) -> None:
+    """Somebody, a cut, somebody else. The first one's face is hidden for five frames, and later gone; the second one is gone at first."""
+    first, second = pan(stranger(), 40, 192, 224).copy(), pan(portrait(), 16, 192, 224).copy()
+    wall = np.full((224, 192, 3), 128, np.uint8)
+    for frame in first[10:15]:
+        left, top, right, bottom = analyser.faces([frame])[0][0].box.astype(int)
+        frame[top:bottom, left:right] = 90
+    first[26:] = wall
+    second[:2] = wall[:, ::-1] // 2
+    source = [*first, *second]
+    hidden, away, cut = range(10, 15), range(26, 40), range(40, 42)
+    blank = [i for i, faces in enumerate(analyser.faces(np.stack(source))) if not faces]
+    assert blank == [*hidden, *away, *cut], "the film does not show what this test is about"
+    # A face that neither of them has: else a swap would change little.
+    reference = data_uri(jpeg(group()), "image/jpeg")
+    request = {"source_video": film(source), "reference_image": reference}
+    response = http.post(f"{service.url}/batch-video-faceswap", json=request)
+    assert response.status_code == 200, response.text
+    result = frames_of(response.content)
+    assert len(result) == len(source)
+    assert response.headers["X-Frames-Swapped"] == str(len(source) - len(away) - len(cut))
+    difference = [float(np.abs(one.astype(int) - other).mean()) for one, other in zip(result, source, strict=True)]
+    untouched = max(difference[i] for i in (*away, *cut))
+    assert untouched < 3, "only what H.264 changes"
+    assert min(difference[i] for i in range(len(source)) if i not in (*away, *cut)) > 2 * untouched
