@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from deployments.errors import CheckpointRefused
 from serve.check import PROXY, documents, faults
 from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
 from serve.config import Limits
@@ -26,6 +27,8 @@ from serve.rollout import RolloutFailed, await_rollout, in_cluster
 from serve.samples import payload
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+models = typer.Typer(no_args_is_help=True, help="The model files.")
+app.add_typer(models, name="models")
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log is no reason to cut the table
 
 PRESETS = Path(__file__).parent / "presets"
@@ -122,6 +125,32 @@ def check(
     if wrong:
         raise typer.Exit(1)
     console.print(f"{checked} checked, nothing wrong")
+
+
+@models.command("check")
+def check_models(
+    folder: Annotated[Path, typer.Argument(help="where the face models are, folders in it included")],
+    checksums: Annotated[Path | None, typer.Option(help="file of SHA-256 sums, as `sha256sum` writes it")] = None,
+) -> None:
+    """Verifies FaceSwapper's model files: there, of the published signature, and (given checksums) the right bytes."""
+    from deployments.faces.files import check_files, read_checksums
+
+    table = Table("model", "setting", "file", "verdict")
+    wrong = 0
+    try:
+        for report in check_files(folder, {} if checksums is None else read_checksums(checksums)):
+            wrong += bool(report.faults)
+            file = "" if report.path is None else str(report.path.relative_to(folder))
+            verdict = "; ".join(report.faults) or ("good" if report.path else "not there; optional")
+            table.add_row(
+                report.signature.what, report.signature.setting, file, verdict, style="red" if report.faults else None
+            )
+    except (CheckpointRefused, OSError) as e:
+        console.print(str(e), style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+    console.print(table)
+    if wrong:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from deployments.errors import CheckpointRefused
 from deployments.faces.colour import match_colours
 from deployments.faces.onnx import BATCH, let_batch, open_session, read_model
-from deployments.faces.paste import ARCFACE, Mask, Matrix, align, align_affine, box_mask, crop
+from deployments.faces.paste import ARCFACE, Mask, Matrix, align, align_affine, crop, sharp_box_mask
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
 
@@ -69,7 +69,7 @@ class InSwapper:
         self._size = settings.pixel_boost
         # ArcFace's template is 112 pixels wide; inswapper's has 8 more at each side.
         self._template = (ARCFACE + np.array([8, 0])) * self._tiles
-        self._mask = box_mask(self._size)
+        self._mask = sharp_box_mask(self._size)
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """See Swapper."""

@@ -59,13 +59,18 @@ def arcface(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, w=rng.normal(size=(48, 512)).astype(np.float32))
 
 
-def inswapper(path: Path) -> Path:
-    """inswapper_128's signature: the target, inverted, plus a grey that depends on the source; `buff2fs` is not the last initializer."""
+def inswapper(path: Path, contrast: float = -1.0) -> Path:
+    """inswapper_128's signature: the target, by default inverted, plus a grey that depends on the source; `buff2fs` is not the last
+
+    initializer.
+    """
     rng = np.random.default_rng(1)
     nodes = [
         helper.make_node("ReduceMean", ["source"], ["grey"], axes=[1], keepdims=1),
         helper.make_node("Reshape", ["grey", "shape"], ["grey4"]),
-        helper.make_node("Sub", ["one", "target"], ["inverted"]),
+        helper.make_node("Sub", ["target", "half"], ["around"]),
+        helper.make_node("Mul", ["around", "contrast"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "half"], ["inverted"]),
         helper.make_node("Add", ["inverted", "grey4"], ["sum"]),
         helper.make_node("Clip", ["sum", "low", "one"], ["output"]),
     ]
@@ -81,6 +86,8 @@ def inswapper(path: Path) -> Path:
         outputs,
         buff2fs=rng.normal(size=(512, 512)).astype(np.float32),
         shape=np.array([-1, 1, 1, 1], np.int64),
+        half=np.full((), 0.5, np.float32),
+        contrast=np.full((), contrast, np.float32),
         one=np.ones((), np.float32),
         low=np.zeros((), np.float32),
     )
@@ -102,3 +109,25 @@ def restorer(path: Path, *, codeformer: bool) -> Path:
         nodes.append(helper.make_node("Add", ["black", "one"], ["out"]))
     outputs = [helper.make_tensor_value_info("out", FLOAT, [1, 3, 512, 512])]
     return save(path, nodes, inputs, outputs, zero=np.zeros((), np.float32), one=np.ones((), np.float32))
+
+
+def xseg(path: Path) -> Path:
+    """XSeg's signature: visible is what is brighter than half."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["grey"], axes=[3], keepdims=1),
+        helper.make_node("Greater", ["grey", "half"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["output"], to=FLOAT),
+    ]
+    inputs = [helper.make_tensor_value_info("input", FLOAT, ["n", 256, 256, 3])]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, ["n", 256, 256, 1])]
+    return save(path, nodes, inputs, outputs, half=np.full((), 0.5, np.float32))
+
+
+def parser(path: Path) -> Path:
+    """A face parser's signature: skin where red, after its normalisation, is above 0; hair everywhere else."""
+    scores = np.zeros((19, 3, 1, 1), np.float32)
+    scores[1, 0], scores[17, 0] = 1, -1
+    nodes = [helper.make_node("Conv", ["input", "scores"], ["output"])]
+    inputs = [helper.make_tensor_value_info("input", FLOAT, [1, 3, 512, 512])]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, [1, 19, 512, 512])]
+    return save(path, nodes, inputs, outputs, scores=scores)

@@ -1,17 +1,24 @@
 """Face engines: the demo's on real photographs, production's on graphs with the published signatures."""
 
+import contextlib
+import dataclasses
+import io
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from insightface.model_zoo.inswapper import INSwapper
 
 from demo.face_models import ensure_face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.face_swapper import build_demo_engine
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.engine import FaceEngine, build_face_engine
+from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.onnx import require_device
 from deployments.faces.paste import ARCFACE, FFHQ, align, box_mask, crop, paste
 from deployments.faces.restore import OnnxRestorer
@@ -191,6 +198,113 @@ def test_production_swap_is_insightfaces_own_with_the_map_by_name(
     aligned = cv2.warpAffine(frame, patch.matrix, (128, 128))
     expected = np.clip(255 - aligned.astype(float) + 255 * grey, 0, 255)
     np.testing.assert_allclose(patch.pixels, expected, atol=1.5)
+
+
+def theirs(path: Path, swapper: InSwapper) -> Any:
+    """insightface's own class over the same graph, with the identity map that it should have."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = INSwapper(str(path), swapper._session)
+    model.emap = swapper._identity_map
+    return model
+
+
+def test_a_batch_of_swaps_and_the_paste_are_insightfaces_own(analyser: OpenCVAnalyser, tmp_path: Path) -> None:
+    path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.7)
+    swapper = InSwapper(path, SETTINGS, use_cuda=False)
+    frame = cv2.resize(group(), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+    faces = analyser.faces([frame])[0]
+    assert len(faces) == 6
+    embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
+    embedding /= np.linalg.norm(embedding)
+    reference = Reference(frame, dataclasses.replace(faces[0], embedding=embedding))
+    patches = swapper.swap([(frame, face) for face in faces], reference, unwatched)
+    model, bgr = theirs(path, swapper), np.ascontiguousarray(frame[:, :, ::-1])
+    for face, patch in zip(faces, patches, strict=True):
+        target, source = SimpleNamespace(kps=face.landmarks), SimpleNamespace(normed_embedding=embedding)
+        crop_theirs, matrix = model.get(bgr, target, source, paste_back=False)
+        np.testing.assert_allclose(patch.matrix, matrix, atol=1e-3)
+        np.testing.assert_allclose(patch.pixels.astype(int), crop_theirs[:, :, ::-1].astype(int), atol=1)
+        whole = model.get(bgr, target, source, paste_back=True)[:, :, ::-1]
+        ours = frame.copy()
+        paste(ours, patch.pixels, patch.matrix, patch.mask)
+        left, top, right, bottom = face.box.astype(int)
+        region = (slice(top, bottom), slice(left, right))
+        error = np.mean((ours[region].astype(float) - whole[region]) ** 2)
+        assert 10 * np.log10(255**2 / error) > 40
+        assert 10 * np.log10(255**2 / np.mean((frame[region].astype(float) - whole[region]) ** 2)) < 30, "nothing was swapped"
+
+
+def test_analysis_of_several_pictures_is_insightfaces_own(models: FaceModels) -> None:
+    ours = InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)
+    pictures = [picture(), 255 - picture(), np.zeros((8, 8, 3), np.uint8)]
+    found = ours.faces(pictures)
+    assert [len(faces) for faces in found] == [1, 1, 0]
+    for image, (face,) in zip(pictures[:2], found[:2], strict=True):
+        (expected,) = ours._analysis.get(np.ascontiguousarray(image[:, :, ::-1]))
+        np.testing.assert_allclose(face.box, expected.bbox, atol=1e-3)
+        np.testing.assert_allclose(face.landmarks, expected.kps, atol=1e-3)
+        np.testing.assert_allclose(face.embedding, expected.normed_embedding, atol=1e-5)
+
+
+@pytest.mark.parametrize("boost", [256, 512])
+def test_pixel_boost_sees_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
+    """The graph works pixel by pixel: dealt out, swapped and gathered, the crop must be what it would make of the whole."""
+    path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.5)
+    swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
+    frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
+    embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
+    face = Face(np.float32(BOX), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    assert patch.pixels.shape == (boost, boost, 3)
+    np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
+    before = crop(frame, patch.matrix, boost).astype(float)
+    inner = (slice(20, -20), slice(20, -20))
+    ratio = np.polyfit(before[inner].ravel(), patch.pixels[inner].astype(float).ravel(), 1)
+    np.testing.assert_allclose(patch.pixels[inner], np.polyval(ratio, before[inner]), atol=2)
+    assert ratio[0] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["xseg", "parser"])
+def test_what_hides_a_face_stays(models: FaceModels, tmp_path: Path, kind: str) -> None:
+    """Both graphs find the dark half of the picture to be no face."""
+    path = getattr(onnx_graphs, kind)(tmp_path / f"{kind}.onnx")
+    frame = picture()
+    frame[:, 80:] //= 4
+    frame[:, :80] |= 128
+    plain = build_face_engine(SETTINGS, models, use_cuda=False)
+    careful = build_face_engine(SETTINGS, models.model_copy(update={"occlusion": path}), use_cuda=False)
+    reference = identify(plain, 255 - frame)
+    without, _ = swap(plain, frame, reference, SwapOptions())
+    result, _ = swap(careful, frame, reference, SwapOptions())
+    shown, hidden = (slice(70, 90), slice(58, 70)), (slice(70, 90), slice(90, 102))
+    assert np.abs(without[hidden].astype(int) - frame[hidden]).mean() > 20
+    assert np.abs(result[hidden].astype(int) - frame[hidden]).mean() < 1
+    np.testing.assert_allclose(result[shown].astype(int), without[shown].astype(int), atol=6)
+    with pytest.raises(CheckpointRefused, match="an occlusion model is"):
+        OcclusionMask(models.swapper, SETTINGS, use_cuda=False)
+
+
+def test_colours_are_matched_where_configured(models: FaceModels) -> None:
+    frame = picture() // 2
+    plain = build_face_engine(SETTINGS, models, use_cuda=False)
+    matching = build_face_engine(SETTINGS.model_copy(update={"match_colours": True}), models, use_cuda=False)
+    reference = identify(plain, 255 - frame)
+    middle = (slice(70, 90), slice(70, 90))
+    before = frame[middle].mean()
+    off, on = (swap(engine, frame, reference, SwapOptions())[0][middle].mean() for engine in (plain, matching))
+    assert abs(off - before) > 40
+    assert abs(on - before) < 12
+
+
+def test_several_pictures_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
+    pictures = [stranger(), np.ascontiguousarray(stranger()[:, ::-1])]
+    one, other = (faces[0].embedding for faces in analyser.faces(pictures))
+    reference = demo_engine.identify(pictures, "face", unwatched)
+    mean = (one + other) / np.linalg.norm(one + other)
+    np.testing.assert_allclose(reference.face.embedding, mean, atol=1e-6)
+    assert min(mean @ one, mean @ other) > one @ other
+    with pytest.raises(NoFaceFound, match="picture 2 of 2"):
+        demo_engine.identify([stranger(), np.zeros((99, 99, 3), np.uint8)], "face", unwatched)
 
 
 def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path) -> None:
