@@ -59,7 +59,7 @@ class Encoding(Timer):
         while (frames := self._frames.get()) is not None:
             encoder.add(frames, tuple((count + i) / fps for i in range(len(frames))))
             count += len(frames)
-        self._bytes = encoder.close()
+        self._bytes = encoder.close().read()
 
     def finish(self) -> bytes:
         """The MP4, when it is made."""

@@ -21,6 +21,7 @@ from serve.media.decode import Source, SourceLimits, TimedFrames, open_source
 from serve.media.encode import Encoder, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_image, encode_image
+from serve.media.spool import Media
 from serve.meter import Meter, Stopwatch
 from serve.schemas import ImageSwapBody, SwapFields, VideoBody, VideoSwapBody
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 class Outcome:
     """A finished request."""
 
-    data: bytes
+    data: Media
     media_type: str
     frames: int
     fps: Fraction | None
@@ -142,7 +143,7 @@ class Pipelines:
 
     @asynccontextmanager
     async def _encoder(
-        self, name: str, media_type: str, fps: Fraction, meter: Meter, audio: bytes | None = None
+        self, name: str, media_type: str, fps: Fraction, meter: Meter, audio: Media | None = None
     ) -> AsyncIterator["_ThreadEncoder"]:
         """An encoder whose work is done in a thread; leaving the block frees it, once that thread is done with it."""
         if media_type == "video/mp4":
@@ -185,9 +186,9 @@ class _ThreadEncoder:
         """See Encoder."""
         await self._run(self._encoder.add, frames, times)
 
-    async def close(self) -> tuple[bytes, int]:
+    async def close(self) -> tuple[Media, int]:
         """The file, and how many frames it has."""
-        data: bytes = await self._run(self._encoder.close)
+        data: Media = await self._run(self._encoder.close)
         return data, self._encoder.frames
 
     async def discard(self) -> None:

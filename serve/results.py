@@ -1,10 +1,16 @@
 """An outcome as an HTTP response: the bytes, and the headers of docs/http.md."""
 
-from starlette.responses import Response
+from collections.abc import Iterator
+
+from starlette.responses import Response, StreamingResponse
 
 from serve.media import EXTENSIONS
+from serve.media.spool import Spool, read_media
 from serve.meter import Meter
 from serve.pipelines import Outcome
+
+PIECE = 2**20
+"""Bytes of a large file that are sent at a time."""
 
 
 def result_response(outcome: Outcome, name: str, meter: Meter, ignored: tuple[str, ...], request_id: str) -> Response:
@@ -33,7 +39,16 @@ def result_response(outcome: Outcome, name: str, meter: Meter, ignored: tuple[st
         headers["X-Ignored-Fields"] = ", ".join(_printable(name) for name in ignored[:50])
     if outcome.attempts > 1:
         headers["X-Attempts"] = str(outcome.attempts)
-    return Response(outcome.data, 200, headers, outcome.media_type)
+    if isinstance(outcome.data, bytes) or outcome.data.size <= PIECE:
+        return Response(read_media(outcome.data), 200, headers, outcome.media_type)
+    headers["Content-Length"] = str(outcome.data.size)
+    return StreamingResponse(_pieces(outcome.data), 200, headers, outcome.media_type)
+
+
+def _pieces(spool: Spool) -> Iterator[bytes]:
+    with spool.open() as file:
+        while piece := file.read(PIECE):
+            yield piece
 
 
 def _printable(name: str) -> str:

@@ -77,7 +77,7 @@ def clip(image: Image, count: int = 17, fps: int = 16, size: tuple[int, int] = (
     rate = Fraction(fps)
     encoder = Mp4Encoder(rate, "veryfast", 18, tone(count / fps))
     encoder.add(pan(image, count, *size), tuple(i / rate for i in range(count)))
-    return encoder.close()
+    return encoder.close().read()
 
 
 def data_uri(data: bytes, media_type: str) -> str:

@@ -21,15 +21,21 @@ from serve.config import Limits, VideoDefaults
 from serve.errors import REQUIRED, FieldError, invalid_fields
 from serve.media.errors import MediaError
 from serve.media.images import decode_base64
+from serve.media.spool import Media, Spool, read_media
 
 MAX_SEED = 2**63 - 1
 MAX_PICTURES = 8
 
 
+def _media(value: object) -> object:
+    """A file as it came in a form, perhaps on disk, or decoded from a data URI or base64."""
+    return value if isinstance(value, Spool) else _file(value)
+
+
 def _file(value: object) -> object:
-    """Bytes of a file: as they came in a form, or decoded from a data URI or base64."""
-    if isinstance(value, bytes):
-        return value
+    """The bytes of a file."""
+    if isinstance(value, bytes | Spool):
+        return read_media(value)
     if isinstance(value, str):
         try:
             return decode_base64(value)
@@ -77,6 +83,7 @@ def _files(value: object) -> object:
 
 
 File = Annotated[bytes, BeforeValidator(_file)]
+Video = Annotated[Media, BeforeValidator(_media), WithJsonSchema({"type": "string", "format": "binary"})]
 _PICTURES = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1, "maxItems": MAX_PICTURES}
 Pictures = Annotated[tuple[bytes, ...], BeforeValidator(_files), WithJsonSchema(_PICTURES)]
 Count = Annotated[int, BeforeValidator(_number)]
@@ -95,7 +102,7 @@ _FACE = "The face to put in: a picture as a data URI or base64, or several of th
 class Body(BaseModel):
     """Base of all bodies. Names are ours; ``Schema`` knows what each is called at its endpoint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 class SwapFields(Body):
@@ -150,7 +157,7 @@ class ImageSwapBody(SwapFields):
 class VideoSwapBody(SwapFields):
     """A video whose faces are replaced."""
 
-    source: File
+    source: Video
     face: Pictures = Field(description=_FACE)
     fps: Number | None = None
     require_face: bool = False

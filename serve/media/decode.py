@@ -1,6 +1,5 @@
 """Videos in: MP4 and WebM by PyAV, GIF and animated WebP by Pillow; a still picture is a video of one frame."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from av.video.reformatter import Colorspace
 from deployments.wire import Frames, Image
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_size, open_image, to_pixels
+from serve.media.spool import Media, open_media, read_media
 
 STILL_FPS = Fraction(16)
 CHUNK = 4
@@ -42,9 +42,9 @@ class TimedFrames:
 
 
 class Source(ABC):
-    """A video that was sent. ``data`` is kept where it has audio to be copied."""
+    """A video that was sent. ``audio``: the file, where it has sound to be copied."""
 
-    def __init__(self, count: int, duration: Fraction, audio: bytes | None = None) -> None:
+    def __init__(self, count: int, duration: Fraction, audio: Media | None = None) -> None:
         self.count = count
         self.duration = duration
         self.audio = audio
@@ -124,7 +124,7 @@ class _Pictures(Source):
 class _Video(Source):
     """A video file, by PyAV."""
 
-    def __init__(self, data: bytes, count: int, duration: Fraction, has_audio: bool) -> None:
+    def __init__(self, data: Media, count: int, duration: Fraction, has_audio: bool) -> None:
         super().__init__(count, duration, data if has_audio else None)
         self._data = data
 
@@ -145,10 +145,12 @@ class _Video(Source):
             raise MediaError(f"a damaged or truncated video: only {made} of its {self.count} frames can be decoded")
 
 
-def open_source(data: bytes, limits: SourceLimits) -> Source:
+def open_source(data: Media, limits: SourceLimits) -> Source:
     """The video in ``data``: the bytes decide what it is. Raises MediaError or MediaTooLarge, before any frame is decoded."""
-    if data[:3] == b"GIF" or data[:4] in (b"RIFF", b"\x89PNG") or data[:2] == b"\xff\xd8":
-        return _open_pictures(data, limits)
+    with open_media(data) as file:
+        head = file.read(4)
+    if head[:3] == b"GIF" or head in (b"RIFF", b"\x89PNG") or head[:2] == b"\xff\xd8":
+        return _open_pictures(read_media(data), limits)
     return _scan(data, limits)
 
 
@@ -175,11 +177,11 @@ def _open_pictures(data: bytes, limits: SourceLimits) -> Source:
     return source
 
 
-def _open(data: bytes) -> InputContainer:
-    return av.open(io.BytesIO(data), mode="r")
+def _open(data: Media) -> InputContainer:
+    return av.open(open_media(data), mode="r")
 
 
-def _scan(data: bytes, limits: SourceLimits) -> Source:
+def _scan(data: Media, limits: SourceLimits) -> Source:
     """Reads the container, not the frames: how many, how large, how long, and whether all of it is there."""
     try:
         with _open(data) as container:

@@ -21,11 +21,14 @@ from av.video.stream import VideoStream
 from deployments.wire import Frames
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_webp
+from serve.media.spool import Media, Spool, open_media
 
 AudioPacket: TypeAlias = "Packet[AudioStream]"
 
 MAX_SIDE = 16_384
 """Pixels: what H.264's highest level holds."""
+MAX_WEBP_BYTES = 2**30
+"""Pixels that an animated WebP may have, all frames together, in bytes: 172 frames of 1080p."""
 AAC_RATE = 48_000
 TICKS = 90_000  # a second; divides every usual frame rate
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
@@ -46,7 +49,7 @@ class Encoder(ABC):
         """Encodes uint8 RGB frames ``[n, height, width, 3]`` shown at ``times`` (seconds)."""
 
     @abstractmethod
-    def close(self) -> bytes:
+    def close(self) -> Media:
         """Ends the video and returns the file."""
 
     @abstractmethod
@@ -54,48 +57,22 @@ class Encoder(ABC):
         """Frees threads and buffers of a video that is not wanted any more; does nothing after ``close``."""
 
 
-class _ReadBack(io.RawIOBase):
-    """A second position in a buffer that is being written: faststart moves the data by reading behind its own writing."""
-
-    def __init__(self, buffer: io.BytesIO) -> None:
-        self._buffer = buffer
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._buffer.getbuffer())}[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        end = None if size < 0 else self._position + size
-        data = bytes(self._buffer.getbuffer()[self._position : end])
-        self._position += len(data)
-        return data
-
-
 class Mp4Encoder(Encoder):
-    """H.264 yuv420p, BT.709, faststart. ``audio``: a file whose first audio stream is copied, with its timing."""
+    """H.264 yuv420p, BT.709, faststart, written to disk. ``audio``: a file whose first audio stream is copied, with its timing."""
 
-    def __init__(self, fps: Fraction, preset: str, crf: int, audio: bytes | None = None) -> None:
+    def __init__(self, fps: Fraction, preset: str, crf: int, audio: Media | None = None) -> None:
         self._fps = fps
         self._options = {"preset": preset, "crf": str(crf)}
         self._audio_file = audio
-        self._buffer = buffer = io.BytesIO()
+        spool = Spool.empty()
+        self._spool: Spool | None = spool
         self._container: OutputContainer | None = av.open(
-            buffer,
+            spool.file,
             "w",
             format="mp4",
             options={"movflags": "faststart"},
-            io_open=lambda *_: _ReadBack(buffer),  # of the buffer alone: with `self` it would keep the encoder's threads alive
+            # Faststart moves the data by reading behind its own writing. Of the file alone: `self` would keep the threads alive.
+            io_open=lambda *_: spool.open(),
         )
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
@@ -124,17 +101,17 @@ class Mp4Encoder(Encoder):
             container.mux(video.encode(frame))
             self.frames += 1
 
-    def close(self) -> bytes:
+    def close(self) -> Spool:
         """See Encoder."""
-        if self._video is None:
+        if self._video is None or self._spool is None:
             raise MediaError("a video without frames")
         container = self._open()
         container.mux(self._video.encode())
         self._mux_audio_until(None)
         container.close()
-        data = self._buffer.getvalue()
+        spool, self._spool = self._spool, None
         self.discard()
-        return data
+        return spool
 
     def discard(self) -> None:
         """See Encoder."""
@@ -142,7 +119,9 @@ class Mp4Encoder(Encoder):
             self._audio_source.close()
         self._video, self._container, self._audio_source = None, None, None
         self._audio, self._pending = iter(()), None
-        self._buffer = io.BytesIO()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     def _open(self) -> OutputContainer:
         if self._container is None:
@@ -164,8 +143,8 @@ class Mp4Encoder(Encoder):
             self._pending = next(self._audio, None)
         return self._video
 
-    def _read_audio(self, file: bytes) -> Iterator[AudioPacket]:
-        self._audio_source = source = av.open(io.BytesIO(file), mode="r")
+    def _read_audio(self, file: Media) -> Iterator[AudioPacket]:
+        self._audio_source = source = av.open(open_media(file), mode="r")
         stream = source.streams.audio[0]
         if stream.codec_context.name in _MP4_AUDIO:
             return _copy(source, stream, self._open().add_stream_from_template(stream))
@@ -211,11 +190,15 @@ class WebpEncoder(Encoder):
     def __init__(self, fps: Fraction, method: int) -> None:
         self._fps = fps
         self._method = method
+        self._held = 0
         self._pictures: list[PIL.Image.Image] = []
         self._times: list[Fraction] = []
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         """See Encoder."""
+        self._held += frames.nbytes
+        if self._held > MAX_WEBP_BYTES:
+            raise MediaTooLarge("an animated WebP is made in memory, and this one is too long for it: ask for video/mp4")
         self._pictures += [PIL.Image.fromarray(pixels) for pixels in frames]
         self._times += times
 

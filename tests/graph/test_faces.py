@@ -125,7 +125,7 @@ def test_several_pictures_of_a_person_go_in_as_an_array_or_as_parts_of_one_name(
 def film(frames: Sequence[Image]) -> str:
     encoder = Mp4Encoder(RATE, "veryfast", 12, None)
     encoder.add(np.stack(frames), tuple(i / RATE for i in range(len(frames))))
-    return data_uri(encoder.close(), "video/mp4")
+    return data_uri(encoder.close().read(), "video/mp4")
 
 
 def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(

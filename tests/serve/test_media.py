@@ -2,7 +2,10 @@
 
 import gc
 import io
+import os
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -15,6 +18,7 @@ from serve.media.decode import Source, SourceLimits, open_source
 from serve.media.encode import TICKS, Encoder, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_base64, decode_image, encode_image
+from serve.media.spool import Spool, read_media
 from serve.samples import clip, data_uri, pan, stranger, tone
 
 LIMITS = SourceLimits(frames=100, seconds=20, pixels=2_000_000)
@@ -24,7 +28,7 @@ def made(encoder: Encoder, frames: Image, fps: Fraction) -> bytes:
     for i in range(0, len(frames), 4):
         part = frames[i : i + 4]
         encoder.add(part, tuple((i + k) / fps for k in range(len(part))))
-    return encoder.close()
+    return read_media(encoder.close())
 
 
 def all_of(source: Source) -> tuple[list[Image], list[Fraction]]:
@@ -86,7 +90,7 @@ def test_audio_is_copied_packet_by_packet_with_its_offset() -> None:
         encoder.add(chunk.frames, chunk.times)
     packets = [
         [(p.pts, p.time_base, bytes(p)) for p in container.demux(container.streams.audio[0]) if p.size]
-        for container in (av.open(io.BytesIO(data), mode="r") for data in (clip(stranger()), encoder.close()))
+        for container in (av.open(io.BytesIO(data), mode="r") for data in (clip(stranger()), encoder.close().read()))
     ]
     assert len(packets[0]) > 40
     assert packets[0] == packets[1]
@@ -113,7 +117,7 @@ def test_audio_that_mp4_cannot_hold_is_transcoded() -> None:
     encoder = Mp4Encoder(source.fps, "veryfast", 18, source.audio)
     for chunk in source.chunks():
         encoder.add(chunk.frames, chunk.times)
-    with av.open(io.BytesIO(encoder.close()), mode="r") as container:
+    with av.open(encoder.close().open(), mode="r") as container:
         assert container.streams.audio[0].codec_context.name == "aac"
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert samples / 48_000 == pytest.approx(1.0, abs=0.1)
@@ -243,6 +247,12 @@ def test_pictures_out(media_type: str, error: float) -> None:
     assert np.abs(back.astype(int) - stranger()).mean() <= error
 
 
+def spools() -> int:
+    """Files that are open and have no name: what a video on disk is."""
+    links = [Path("/proc/self/fd") / fd for fd in os.listdir("/proc/self/fd")]
+    return sum("(deleted)" in str(link.readlink()) for link in links if link.is_symlink())
+
+
 def threads() -> int:
     return psutil.Process().num_threads()
 
@@ -263,10 +273,11 @@ def test_an_encoder_leaves_no_thread_behind(close: bool) -> None:
     gc.collect()
     gc.disable()
     try:
-        before = threads()
+        before = threads(), spools()
         for _ in range(5):
             use()
-        assert threads() <= before
+        assert threads() <= before[0]
+        assert spools() <= before[1]
     finally:
         gc.enable()
 
@@ -339,3 +350,30 @@ def test_what_a_format_cannot_hold_is_said() -> None:
     for media_type, side in (("image/webp", 17_000), ("image/jpeg", 66_000)):
         with pytest.raises(MediaTooLarge):
             encode_image(np.zeros((4, side, 3), np.uint8), media_type)
+
+
+def test_a_file_on_disk_has_no_name_and_as_many_readers_as_one_likes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = spools()
+    spool = Spool.empty()
+    spool.file.write(bytes(range(100)))
+    one, other = spool.open(), spool.open()
+    assert one.read(3) == bytes(range(3))
+    spool.file.write(b"more")
+    assert other.read() == bytes(range(100)) + b"more"
+    assert one.read(2) == bytes([3, 4])
+    assert one.seek(-4, io.SEEK_END) == 100
+    assert one.read() == b"more"
+    assert spool.size == 104
+    assert list(tmp_path.iterdir()) == []
+    assert spools() == before + 1
+    del spool, one, other
+    assert spools() == before
+
+
+def test_a_webp_too_long_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.media.encode.MAX_WEBP_BYTES", 100_000)
+    encoder = WebpEncoder(Fraction(16), 0)
+    encoder.add(pan(stranger(), 2, 96, 96), (Fraction(0), Fraction(1, 16)))
+    with pytest.raises(MediaTooLarge, match="video/mp4"):
+        encoder.add(pan(stranger(), 2, 96, 96), (Fraction(1, 8), Fraction(3, 16)))
