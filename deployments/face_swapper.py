@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     health_check_timeout_s=30,
 )
 class FaceSwapper:
-    """A Ray Serve deployment; the models are loaded when a replica starts. One call at a time goes through the engine.
+    """A Ray Serve deployment; the models are loaded when a replica starts. ``concurrency`` calls at a time go through the engine.
 
     ``models`` None: the demo's engines (YuNet, SFace, swap by alignment).
     """
@@ -42,7 +42,7 @@ class FaceSwapper:
             self._engine = build_demo_engine(settings)
         else:
             self._engine = build_face_engine(settings, models, _use_cuda(settings))
-        self._turns = Turns(1, settings.stall_timeout_s)
+        self._turns = Turns(settings.concurrency, settings.stall_timeout_s)
         hardware.publish("CUDA" if models is not None and _use_cuda(settings) else "CPU")
 
     async def identify(self, images: Sequence[Image], field: str) -> Reference:

@@ -141,6 +141,8 @@ class Tracking(Settings):
 class FaceSettings(EngineSettings):
     """Engine of FaceSwapper."""
 
+    concurrency: int = Field(default=1, ge=1)
+    """Calls that one replica works on at the same time: with two, one's work on the CPU is done while the other's is on the GPU."""
     detection_size: int = Field(default=640, ge=64, multiple_of=32)
     """Side in pixels of the square that insightface's detector sees."""
     detection_threshold: float = Field(default=0.5, gt=0, lt=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import cv2
@@ -92,13 +93,15 @@ class OpenCVAnalyser:
         self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         self._longest = settings.detection_size
+        self._lock = Lock()  # the detector is told each picture's size before it looks at it
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
         """See FaceAnalyser."""
         found = []
         for image in images:
             check()
-            found.append(self._in_one(image) if _may_show_a_face(image) else [])
+            with self._lock:
+                found.append(self._in_one(image) if _may_show_a_face(image) else [])
         return found
 
     def _in_one(self, image: Image) -> list[Face]:

@@ -21,7 +21,7 @@ _MARGIN = 0.6  # of the face's size: what of its surroundings travels with a ref
 
 
 class FaceEngine:
-    """Finds faces and swaps them; used from one thread at a time."""
+    """Finds faces and swaps them; several threads may use it."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -294,6 +295,19 @@ def test_colours_are_matched_where_configured(models: FaceModels) -> None:
     off, on = (swap(engine, frame, reference, SwapOptions())[0][middle].mean() for engine in (plain, matching))
     assert abs(off - before) > 40
     assert abs(on - before) < 12
+
+
+def test_threads_that_share_an_engine_get_what_each_would_get_alone(demo_engine: FaceEngine) -> None:
+    """Pictures of different sizes: the detector must not be told the other one's."""
+    pictures = [group(), stranger(), cv2.resize(group(), None, fx=0.6, fy=0.6), portrait()]
+    alone = [demo_engine.analyse([picture], unwatched)[0] for picture in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        shared = [*threads.map(lambda i: demo_engine.analyse([pictures[i % 4]], unwatched)[0], range(16))]
+    for i, faces in enumerate(shared):
+        assert len(faces) == len(alone[i % 4])
+        for one, other in zip(faces, alone[i % 4], strict=True):
+            np.testing.assert_array_equal(one.landmarks, other.landmarks)
+            np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
 def test_several_pictures_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
