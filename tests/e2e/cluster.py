@@ -75,7 +75,23 @@ class Cluster:
         files = ["-f", str(VALUES), "-f", "/dev/stdin"]
         text = json.dumps(merged(merged(image, own), values or {}))
         command = ["helm", "-n", self.namespace, *arguments, *files, "--timeout", f"{int(timeout_s)}s"]
-        return run(*command, text=text, timeout_s=timeout_s + 60, check=check)
+        done = run(*command, text=text, timeout_s=timeout_s + 60, check=False)
+        assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stderr}\n{self.state()}"
+        return done
+
+    def state(self) -> str:
+        """What one looks at first when something is wrong: every container, what it ended of, the end of its log; then the warnings."""
+        lines = []
+        for pod in self.get("pods")["items"]:
+            name = pod["metadata"]["name"]
+            lines.append(f"pod {name}: {pod['status']['phase']}")
+            for container in [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]:
+                lines.append(f"- {container['name']}: {container['state']}, {container['restartCount']} restarts")
+                for previous in ("--previous",) * bool(container["restartCount"]), ():
+                    log = self.kubectl("logs", name, "-c", container["name"], "--tail=12", *previous, check=False)
+                    lines += [f"  {line[:160]}" for line in log.splitlines()]
+        warnings = self.kubectl("get", "events", "--field-selector", "type=Warning", "--no-headers", check=False)
+        return "\n".join([*lines, *(line[:240] for line in warnings.splitlines()[-8:])])
 
     def python(self, name: str, script: str, *arguments: str, key: str | None = None) -> None:
         """Starts a pod that runs a Python script in the service's image."""

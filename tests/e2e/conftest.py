@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +36,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         "did not run: NetworkPolicies in action (the node may not enforce them; tests/k8s evaluates them)"
     )
     terminalreporter.write_line(f"did not run: objects of {', '.join(APIS)} (their definitions are not here)")
-    for report in terminalreporter.stats.get("skipped", []):
-        terminalreporter.write_line(f"did not run: {report.nodeid}: {report.longrepr[2]}")
+    skipped = Counter(
+        (report.nodeid.partition("::")[0], report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])
+    )
+    for (file, reason), count in skipped.items():
+        terminalreporter.write_line(f"did not run: {count} of {file}: {reason}")
 
 
 def _namespace(name: str) -> Iterator[Cluster]:
