@@ -49,10 +49,11 @@ class RequestBoundary:
             logger.info("499 %s %s: the client left (request id %s)", scope["method"], scope["path"], request_id)
             raise
         except Exception as error:
-            problem = self._problem(error, scope, request_id)
+            response = self._problem(error, scope, request_id).response(request_id)
             if started:
                 raise
-            await problem.response(request_id)(scope, receive, send)
+            _forget_frames(error)
+            await response(scope, receive, send)
 
     @staticmethod
     def _problem(error: Exception, scope: Scope, request_id: str) -> Problem:
@@ -70,6 +71,19 @@ class RequestBoundary:
             level, "%d %s %s: %s (request id %s)", problem.status, scope["method"], scope["path"], problem.detail, request_id
         )
         return problem
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Lets go of what the failed request held.
+
+    Tasks and frames refer to the error, and its traceback to their frames: a cycle that would keep a large upload on disk until the
+    garbage collector comes by.
+    """
+    errors: list[BaseException | None] = [error]
+    while errors:
+        if (one := errors.pop()) is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            errors += [one.__cause__, one.__context__]
 
 
 def problem_of_status(error: HTTPException, scope: Scope) -> Problem:

@@ -21,7 +21,7 @@ from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.onnx import require_device
-from deployments.faces.paste import ARCFACE, FFHQ, align, box_mask, crop, paste
+from deployments.faces.paste import ARCFACE, align, crop, paste
 from deployments.faces.restore import OnnxRestorer
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
@@ -143,30 +143,6 @@ def test_arrays_that_arrived_read_only_are_not_written(demo_engine: FaceEngine) 
     result, _ = swap(demo_engine, frame, identify(demo_engine, portrait()), SwapOptions())
     np.testing.assert_array_equal(frame, before)
     assert not np.array_equal(result, before)
-
-
-def test_paste_equals_a_paste_over_the_whole_frame(analyser: OpenCVAnalyser) -> None:
-    """Held against the plain way: warp patch and mask to the full frame, then blend everything."""
-    frame = group()
-    face = analyser.faces([frame])[0][0]
-    matrix = align(face.landmarks, ARCFACE / 112 * 128)
-    patch, mask = crop(frame[::-1].copy(), matrix, 128), box_mask(128)
-    back = cv2.invertAffineTransform(matrix)
-    size = (frame.shape[1], frame.shape[0])
-    alpha = cv2.warpAffine(mask, back, size)[:, :, None]
-    whole = cv2.warpAffine(patch, back, size, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    expected = np.rint(frame + alpha * (whole - frame)).astype(np.uint8)
-    result = frame.copy()
-    paste(result, patch, matrix, mask)
-    np.testing.assert_allclose(result.astype(int), expected.astype(int), atol=1)
-    np.testing.assert_array_equal(result[alpha[..., 0] == 0], frame[alpha[..., 0] == 0])
-
-
-def test_paste_outside_the_frame_changes_nothing() -> None:
-    frame = picture()
-    result = frame.copy()
-    paste(result, picture()[:128, :128], np.array([[1.0, 0, 900], [0, 1.0, 900]]), box_mask(128))
-    np.testing.assert_array_equal(result, frame)
 
 
 def test_production_analysis_reads_the_published_outputs(models: FaceModels) -> None:
@@ -382,14 +358,6 @@ def test_a_gpu_that_is_configured_and_not_used_is_an_error(models: FaceModels) -
 
     require_device(Cuda(), models.swapper, use_cuda=True)
     assert os.environ.pop("RYLA_FALLBACK") == "off"
-
-
-def test_alignment_brings_landmarks_to_the_template() -> None:
-    angle = np.deg2rad(20)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * 1.7
-    landmarks = (FFHQ @ turn.T + [30, -12]).astype(np.float32)
-    matrix = align(landmarks, FFHQ)
-    np.testing.assert_allclose(landmarks @ matrix[:, :2].T + matrix[:, 2], FFHQ, atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(1, 2000, 3), (2000, 1, 3), (8, 8, 3), (17, 1500, 3)])

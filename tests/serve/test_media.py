@@ -12,31 +12,14 @@ import numpy as np
 import PIL.Image
 import psutil
 import pytest
-from av.audio.frame import AudioFrame
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
 
-from deployments.wire import Image
-from serve.media.decode import Source, SourceLimits, open_source
-from serve.media.encode import TICKS, Encoder, Mp4Encoder, WebpEncoder
+from serve.media.decode import SourceLimits, open_source
+from serve.media.encode import TICKS, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_base64, decode_image, encode_image
-from serve.media.spool import Spool, read_media
+from serve.media.spool import Spool
 from serve.samples import clip, data_uri, pan, stranger, tone
-
-LIMITS = SourceLimits(frames=100, seconds=20, pixels=2_000_000)
-
-
-def made(encoder: Encoder, frames: Image, fps: Fraction) -> bytes:
-    for i in range(0, len(frames), 4):
-        part = frames[i : i + 4]
-        encoder.add(part, tuple((i + k) / fps for k in range(len(part))))
-    return read_media(encoder.close())
-
-
-def all_of(source: Source) -> tuple[list[Image], list[Fraction]]:
-    frames, times = zip(*((frame.copy(), time) for frame, time in source.frames()), strict=True)
-    return list(frames), list(times)
+from tests.serve.media import LIMITS, all_of, made
 
 
 @pytest.mark.parametrize("fps", [Fraction(16), Fraction(30000, 1001), Fraction(25, 2)])
@@ -380,62 +363,3 @@ def test_a_webp_too_long_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) 
     encoder.add(pan(stranger(), 2, 96, 96), (Fraction(0), Fraction(1, 16)))
     with pytest.raises(MediaTooLarge, match="video/mp4"):
         encoder.add(pan(stranger(), 2, 96, 96), (Fraction(1, 8), Fraction(3, 16)))
-
-
-def test_ten_bit_hevc_is_read_as_it_looks() -> None:
-    """Untagged colours of a small video are BT.601; a grey ramp tells black and white levels, a patch tells the matrix."""
-    frames = np.zeros((6, 96, 128, 3), np.uint8)
-    frames[:] = np.linspace(16, 235, 128, dtype=np.uint8)[None, None, :, None]
-    frames[:, 30:60, 40:80] = (180, 60, 40)
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx265", rate=Fraction(30000, 1001), options={"crf": "4", "x265-params": "log-level=none"}
-        )
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
-        for i, pixels in enumerate(frames):
-            frame = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format="yuv420p10le", dst_colorspace=Colorspace.ITU601
-            )
-            frame.pts, frame.time_base = i * 1001, Fraction(1, 30000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    read, times = all_of(open_source(buffer.getvalue(), LIMITS))
-    assert len(read) == 6
-    np.testing.assert_allclose([float(time) for time in times], [i * 1001 / 30000 for i in range(6)], atol=1e-4)
-    error = np.abs(np.stack(read).astype(int) - frames)
-    assert error[:, :, 4:36].mean() < 2
-    assert error[:, 36:54, 46:74].mean() < 3
-
-
-@pytest.mark.parametrize("layout", ["mono", "5.1"])
-def test_sound_of_any_number_of_channels_is_kept_exactly(layout: str) -> None:
-    buffer = io.BytesIO()
-    count = {"mono": 1, "5.1": 6}[layout]
-    with av.open(buffer, "w", format="mp4") as container:
-        video = container.add_stream("libx264", rate=16)
-        video.width, video.height, video.pix_fmt = 96, 96, "yuv420p"
-        sound = container.add_stream("aac", rate=48_000, layout=layout)
-        for pixels in pan(stranger(), 8, 96, 96):
-            container.mux(video.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
-        wave = np.random.default_rng(0).normal(0, 0.1, (count, 24_000)).astype(np.float32)
-        frame = AudioFrame.from_ndarray(wave, format="fltp", layout=layout)
-        frame.sample_rate, frame.pts = 48_000, 0
-        container.mux((*video.encode(), *sound.encode(frame), *sound.encode(None)))
-    source = open_source(buffer.getvalue(), LIMITS)
-    encoder = Mp4Encoder(source.fps, "veryfast", 18, source.audio)
-    for chunk in source.chunks():
-        encoder.add(chunk.frames, chunk.times)
-    made_of = []
-    for data in (buffer.getvalue(), encoder.close().read()):
-        with av.open(io.BytesIO(data), mode="r") as container:
-            stream = container.streams.audio[0]
-            assert stream.codec_context.channels == count
-            made_of.append([(packet.pts, bytes(packet)) for packet in container.demux(stream) if packet.size])
-    assert made_of[0] == made_of[1]
-
-
-def test_a_video_without_sound_stays_without() -> None:
-    frames = pan(stranger(), 4, 96, 96)
-    source = open_source(made(Mp4Encoder(Fraction(16), "veryfast", 18), frames, Fraction(16)), LIMITS)
-    assert source.audio is None
