@@ -10,6 +10,7 @@ IMAGE ?= localhost/ryla-serve
 TARGET ?= cpu
 # For instance: --build-arg BASE=localhost/debian:bookworm --network host
 BUILD_OPTIONS ?=
+E2E ?= tests/e2e
 CONTAINERS ?= podman
 
 .PHONY: setup tools serve demo test lint load bench chart image image-test e2e
@@ -67,4 +68,4 @@ image-test:  ## the image, locked down and without a network, passes the smoke t
 	$(CONTAINERS) rm --force ryla-image-test
 
 e2e: setup tools  ## against the cluster that KUBECONFIG names, which has the image $(IMAGE):cpu (RYLA_E2E_IMAGE)
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/e2e --override-ini norecursedirs=.venv
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest $(E2E) --override-ini norecursedirs=.venv
