@@ -188,7 +188,7 @@ def watched(every_s: float) -> Iterator[dict[str, list[int]]]:
                     with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
                         memory = process.memory_info()
                         # What the object store shares with all of them is none of theirs.
-                        samples.setdefault(title.split(".")[0], []).append(memory.rss - memory.shared)
+                        samples.setdefault(title.split(".")[0].strip(), []).append(memory.rss - memory.shared)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

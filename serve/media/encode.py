@@ -3,6 +3,7 @@
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -19,9 +20,10 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from deployments.wire import Frames
+from serve.media.container import open_container
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_webp
-from serve.media.spool import Media, Spool, open_media
+from serve.media.spool import Media, Spool
 
 AudioPacket: TypeAlias = "Packet[AudioStream]"
 
@@ -33,6 +35,7 @@ AAC_RATE = 48_000
 TICKS = 90_000  # a second; divides every usual frame rate
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
 _BT709 = 1
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class Encoder(ABC):
@@ -131,7 +134,7 @@ class Mp4Encoder(Encoder):
     def _begin(self, width: int, height: int) -> VideoStream:
         if max(width, height) > MAX_SIDE:
             raise MediaTooLarge(f"{width} x {height} pixels; MP4 holds at most {MAX_SIDE} a side: scale the video down")
-        self._video = self._open().add_stream("libx264", rate=self._fps, options=self._options)
+        self._video = self._open().add_stream("libx264", rate=self._fps.limit_denominator(1001), options=self._options)
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
@@ -139,26 +142,39 @@ class Mp4Encoder(Encoder):
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
         if self._audio_file is not None:
-            self._audio = self._read_audio(self._audio_file)
-            self._pending = next(self._audio, None)
+            with _sound_errors():
+                self._audio = self._read_audio(self._audio_file)
+                self._pending = next(self._audio, None)
         return self._video
 
     def _read_audio(self, file: Media) -> Iterator[AudioPacket]:
-        self._audio_source = source = av.open(open_media(file), mode="r")
+        self._audio_source = source = open_container(file)
         stream = source.streams.audio[0]
+        if stream.codec_context is None:
+            raise MediaError("sound of a kind that cannot be read; send the video without it, or with AAC")
         if stream.codec_context.name in _MP4_AUDIO:
             return _copy(source, stream, self._open().add_stream_from_template(stream))
-        return _transcode(source, stream, self._open().add_stream("aac", rate=min(stream.rate, AAC_RATE)))
+        # Where a file tells only how many channels there are, they are the usual ones.
+        layout = (
+            _LAYOUTS.get(stream.layout.nb_channels, "stereo") if stream.layout.name.endswith("channels") else stream.layout.name
+        )
+        return _transcode(source, stream, self._open().add_stream("aac", rate=min(stream.rate, AAC_RATE), layout=layout))
 
     def _mux_audio_until(self, time: Fraction | None) -> None:
-        try:
+        with _sound_errors():
             while (packet := self._pending) is not None:
                 if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
                     return
                 self._open().mux(packet)
                 self._pending = next(self._audio, None)
-        except av.error.FFmpegError as e:
-            raise MediaError(f"its sound is damaged or of an unusual kind ({e.strerror})") from None
+
+
+@contextmanager
+def _sound_errors() -> Iterator[None]:
+    try:
+        yield
+    except av.error.FFmpegError as e:
+        raise MediaError(f"its sound is damaged or of an unusual kind ({e.strerror})") from None
 
 
 def _copy(source: av.container.InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[AudioPacket]:
@@ -169,7 +185,7 @@ def _copy(source: av.container.InputContainer, stream: AudioStream, target: Audi
 
 
 def _transcode(source: av.container.InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[AudioPacket]:
-    resampler = AudioResampler(format="fltp", layout=stream.layout, rate=encoder.rate)
+    resampler = AudioResampler(format="fltp", layout=encoder.layout, rate=encoder.rate)
     for frame in source.decode(stream):
         for piece in resampler.resample(frame):
             yield from encoder.encode(piece)

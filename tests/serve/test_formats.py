@@ -1,5 +1,6 @@
 """Formats that people's files have: deep colours, and sound of any number of channels."""
 
+import dataclasses
 import gc
 import io
 import weakref
@@ -8,7 +9,9 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
+from av import CodecContext
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
@@ -102,3 +105,105 @@ def test_a_source_on_disk_is_let_go_with_its_last_frame(part: float) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=a\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        b"ffconcat version 1.0\nfile '/etc/hostname'\n",
+        b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n",
+    ],
+)
+def test_texts_that_name_other_sources_are_no_videos(text: bytes) -> None:
+    """FFmpeg, left to guess, listens on a socket for the first, and never returns."""
+    with pytest.raises(MediaError, match="send MP4, WebM"):
+        open_source(text, LIMITS)
+
+
+def changing_webm() -> bytes:
+    """Three frames of 64 x 64, then three of 128 x 128, in one stream, as a recorded call has them."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for i in range(6):
+            side = 64 if i < 3 else 128
+            frame = VideoFrame.from_ndarray(np.full((side, side, 3), 40 * i, np.uint8), format="rgb24")
+            coder = CodecContext.create("libvpx", "w")
+            coder.width, coder.height, coder.pix_fmt, coder.time_base = side, side, "yuv420p", Fraction(1, 10)
+            for packet in (*coder.encode(frame), *coder.encode(None)):
+                packet.stream, packet.time_base, packet.duration = stream, Fraction(1, 10), 1
+                packet.pts = packet.dts = i
+                container.mux(packet)
+    return buffer.getvalue()
+
+
+def test_a_video_that_changes_its_size_keeps_that_of_its_first_frame() -> None:
+    frames, times = all_of(open_source(changing_webm(), LIMITS))
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 6
+    assert [float(frame.mean()) for frame in frames] == pytest.approx([40 * i for i in range(6)], abs=6)
+    assert [float(time) for time in times] == pytest.approx([i / 10 for i in range(6)], abs=1e-3)
+
+
+@pytest.mark.parametrize("pixels", [64 * 64, 128 * 128 - 1])
+def test_a_frame_larger_than_the_header_says_is_refused(pixels: int) -> None:
+    source = open_source(changing_webm(), dataclasses.replace(LIMITS, pixels=pixels))
+    with pytest.raises(MediaError):
+        all_of(source)
+
+
+def animated(kind: str) -> bytes:
+    pictures = [PIL.Image.fromarray(frame) for frame in pan(stranger(), 20, 96, 96)]
+    buffer = io.BytesIO()
+    if kind == "GIF":
+        pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=100)
+        return buffer.getvalue()
+    with av.open(buffer, "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WebM"])
+def test_a_file_cut_at_any_tenth_is_no_shorter_video(kind: str) -> None:
+    whole = animated(kind)
+    assert len(all_of(open_source(whole, LIMITS))[0]) == 20
+    for tenth in range(1, 10):
+        with pytest.raises(MediaError):
+            all_of(open_source(whole[: len(whole) * tenth // 10], LIMITS))
+
+
+def test_a_rate_of_many_digits_is_no_obstacle() -> None:
+    """The mean rate of a variable one: its terms may not fit into 32 bits."""
+    rate = Fraction(2_501_000_000, 83_524_953)
+    frames = pan(stranger(), 4, 96, 96)
+    _, times = all_of(open_source(made(Mp4Encoder(rate, "veryfast", 18), frames, rate), LIMITS))
+    assert [float(time) for time in times] == pytest.approx([float(i / rate) for i in range(4)], abs=1e-4)
+
+
+@pytest.mark.parametrize(("layout", "count"), [("mono", 1), ("5.1", 6)])
+def test_sound_that_mp4_has_not_keeps_its_channels(layout: str, count: int) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        video = container.add_stream("libx264", rate=16)
+        video.width, video.height, video.pix_fmt = 96, 96, "yuv420p"
+        sound = container.add_stream("flac", rate=48_000, layout=layout)
+        for pixels in pan(stranger(), 8, 96, 96):
+            container.mux(video.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
+        wave = (np.sin(np.arange(24_000) / 20) * 8000).astype(np.int16)
+        frame = AudioFrame.from_ndarray(np.repeat(wave, count)[None], format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux((*video.encode(), *sound.encode(frame), *sound.encode(None)))
+    source = open_source(buffer.getvalue(), LIMITS)
+    encoder = Mp4Encoder(source.fps, "veryfast", 18, source.audio)
+    for chunk in source.chunks():
+        encoder.add(chunk.frames, chunk.times)
+    with av.open(io.BytesIO(encoder.close().read()), mode="r") as container:
+        decoded = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    joined = np.concatenate(decoded, axis=1)
+    assert joined.shape[0] == count
+    assert joined[0, 8000:16_000].std() * 2**0.5 == pytest.approx(8000 / 32768, rel=0.05)
