@@ -152,4 +152,4 @@ class FaceSettings(EngineSettings):
     match_colours: bool = False
     """Whether a new face takes on the colours of the one that it replaces. (The demo's engine always does it.)"""
     gpu_mem_limit_bytes: int | None = Field(default=None, gt=0)
-    """Cap of onnxruntime's CUDA arena, in bytes; absent: no cap."""
+    """Cap of onnxruntime's CUDA arena, in bytes, of each of the models (up to five); absent: no cap."""

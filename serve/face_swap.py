@@ -4,6 +4,7 @@ Looking and replacing are calls to whichever replica is free, several chunks at 
 their order, and happens here, in the request itself. So any number of replicas work on one video, and the result does not depend on it.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -45,11 +46,17 @@ class SwapTally:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """A chunk, which of its frames begin a scene, and the faces in those that were looked at."""
+class _Seen:
+    """A chunk, and which of its frames begin a scene."""
 
     chunk: TimedFrames
     cuts: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Looked(_Seen):
+    """The same, and the faces in the frames that were looked at."""
+
     faces: tuple[tuple[Face, ...] | None, ...]
 
 
@@ -93,7 +100,8 @@ class FaceSwap:
         """The chunks of ``source``, in order, with the faces replaced."""
         ahead = self._settings.swap_ahead
         async with (
-            aclosing(map_ordered(source, self._look, ahead)) as looked,
+            aclosing(self._see(source)) as seen,
+            aclosing(map_ordered(seen, self._look, ahead)) as looked,
             aclosing(self._follow(looked)) as followed,
             aclosing(map_ordered(followed, self._replace, ahead)) as replaced,
         ):
@@ -109,9 +117,16 @@ class FaceSwap:
         async with aclosing(self.chunks(alone())) as chunks:
             return (await anext(chunks)).frames
 
-    async def _look(self, chunk: TimedFrames) -> _Looked:
-        # map_ordered starts these in the chunks' order, and up to the first await they run in it.
-        cuts = tuple(self._cuts.starts_scene(frame) for frame in chunk.frames)
+    async def _see(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[_Seen, None]:
+        async for chunk in source:
+            # In a thread, as all that takes milliseconds: the event loop is every request's.
+            yield _Seen(chunk, await asyncio.to_thread(self._starts, chunk))
+
+    def _starts(self, chunk: TimedFrames) -> tuple[bool, ...]:
+        return tuple(self._cuts.starts_scene(frame) for frame in chunk.frames)
+
+    async def _look(self, seen: _Seen) -> _Looked:
+        chunk, cuts = seen.chunk, seen.cuts
         every = self._settings.tracking.detect_every
         wanted = [i for i, cut in enumerate(cuts) if cut or (chunk.index + i) % every == 0]
         faces: list[tuple[Face, ...] | None] = [None] * len(cuts)
@@ -136,14 +151,17 @@ class FaceSwap:
 
         async for one in looked:
             waiting.append(one.chunk)
-            for faces, cut, time in zip(one.faces, one.cuts, one.chunk.times, strict=True):
-                decided += self._tracker.add(faces, float(time), cut=cut)
-                self.tally.most_faces = max(self.tally.most_faces, len(faces or ()))
+            decided += await asyncio.to_thread(self._track, one)
+            self.tally.most_faces = max(self.tally.most_faces, *(len(faces or ()) for faces in one.faces))
             while (followed := complete()) is not None:
                 yield followed
         decided += self._tracker.end()
         while (followed := complete()) is not None:
             yield followed
+
+    def _track(self, looked: _Looked) -> list[tuple[Face, ...]]:
+        frames = zip(looked.faces, looked.chunk.times, looked.cuts, strict=True)
+        return [decided for faces, time, cut in frames for decided in self._tracker.add(faces, float(time), cut=cut)]
 
     async def _replace(self, followed: _Followed) -> TimedFrames:
         chunk, faces = followed.chunk, followed.faces

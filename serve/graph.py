@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.window import WindowOwner
@@ -16,6 +17,8 @@ from serve.meter import Meter
 from serve.readiness import Readiness, StateUnknown
 
 T = TypeVar("T")
+FULL_S = 0.5
+"""When a request that is at work asks a full queue again."""
 LOOK_S = 2.0
 """How often a request that waits for a model looks whether its start has failed."""
 
@@ -32,10 +35,18 @@ class Graph:
     async def call(self, model: str, method: str, *args: object, meter: Meter, waits: bool = True) -> Any:
         """The result of a method, whose ``seconds`` go to ``meter``; so does the time before them, if the request ``waits`` for it.
 
-        A cancelled caller cancels the call; raises Problem 503 if the model cannot start.
+        A cancelled caller cancels the call; raises Problem 503 if the model cannot start. A full queue refuses a request that is to wait
+        in it; one that does not, for it is at work already, tries again until there is room.
         """
         asked = time.perf_counter()
-        result, was_ready = await self._ask(model, method, *args)
+        while True:
+            try:
+                result, was_ready = await self._ask(model, method, *args)
+                break
+            except BackPressureError:
+                if waits:
+                    raise
+                await asyncio.sleep(FULL_S)
         meter.work(model, result.seconds)
         if waits:
             meter.phase("queue" if was_ready else "start", max(0.0, time.perf_counter() - asked - result.seconds))

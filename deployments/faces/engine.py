@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused, NoFaceFound
@@ -17,6 +18,7 @@ from deployments.wire import Face, Frames, Image, Reference, SwapOptions
 
 Check = Callable[[], None]
 """Called between pieces of work; raises if the work is no longer wanted."""
+_REFERENCE_SIDE = 640
 _MARGIN = 0.6  # of the face's size: what of its surroundings travels with a reference
 
 
@@ -110,14 +112,20 @@ class FaceEngine:
 
 
 def _cut_out(image: Image, face: Face) -> Reference:
-    """The face with some of its surroundings."""
+    """The face with some of its surroundings, at most ``_REFERENCE_SIDE`` pixels: it travels with every chunk."""
     margin = _MARGIN * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1]))
     height, width = image.shape[:2]
     left, top = (max(0, int(v - margin)) for v in face.box[:2])
     right, bottom = (min(side, int(v + margin) + 1) for side, v in zip((width, height), face.box[2:], strict=True))
     offset = np.array([left, top], np.float32)
-    moved = replace(face, box=face.box - np.tile(offset, 2), landmarks=face.landmarks - offset)
-    return Reference(np.ascontiguousarray(image[top:bottom, left:right]), moved)
+    pixels = image[top:bottom, left:right]
+    scale = min(1.0, _REFERENCE_SIDE / max(pixels.shape[:2]))
+    if scale < 1:
+        pixels = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    box, landmarks = (
+        np.asarray(points * scale, np.float32) for points in (face.box - np.tile(offset, 2), face.landmarks - offset)
+    )
+    return Reference(np.ascontiguousarray(pixels), replace(face, box=box, landmarks=landmarks))
 
 
 def build_face_engine(settings: FaceSettings, models: FaceModels, use_cuda: bool) -> FaceEngine:

@@ -26,6 +26,7 @@ def providers(settings: FaceSettings, use_cuda: bool) -> list[Any]:
     if not use_cuda:
         return ["CPUExecutionProvider"]
     require_cuda()
+    onnxruntime.preload_dlls()  # CUDA's and cuDNN's libraries lie in packages beside it, where the system does not look
     options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
     if settings.gpu_mem_limit_bytes is not None:
         options["gpu_mem_limit"] = settings.gpu_mem_limit_bytes

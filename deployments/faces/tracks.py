@@ -16,7 +16,9 @@ from deployments.settings import Tracking
 from deployments.wire import Embedding, Face
 
 _LEAST_OVERLAP = 0.2
-"""Intersection over union with where the face was expected, from which on a detection may be the same face by its place alone."""
+"""Intersection over union with where the face was expected, from which on a detection is near it."""
+_OVERLAP_IN_PLACE = 0.5
+"""The same, from which on a detection may be the same face though it is hardly alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Tracked:
     track: int
     face: Face
     identity: Embedding
+    here: bool = True
+    """False for a face that comes into this scene in one of the next frames only; then ``face`` is where it will be."""
 
 
 Choose = Callable[[Sequence[Tracked]], Sequence[Tracked]]
@@ -75,6 +79,7 @@ class Tracker:
         self._numbers = count()
         self._times: dict[int, float] = {}
         self._looked: list[int] = []
+        self._cuts: list[int] = []
         self._added = 0
         self._decided = 0
 
@@ -92,6 +97,7 @@ class Tracker:
         self._added += 1
         self._times[frame] = time
         if cut:
+            self._cuts.append(frame)
             for track in self._tracks:
                 track.until = frame if track.until is None else track.until
         if faces is not None:
@@ -121,22 +127,30 @@ class Tracker:
 
     def _likeness(self, track: _Track, frame: int, face: Face) -> float:
         """How well a detection goes on with a track; 0: not at all."""
-        alike = float(track.identity @ face.embedding)
+        last = track.sightings[track.last]
+        alike = float(max(track.identity @ face.embedding, last.embedding @ face.embedding))
         overlap = _overlap(track.expected_box(frame), face.box)
         threshold = self._settings.match_threshold
-        if overlap >= _LEAST_OVERLAP and alike >= threshold / 2:
-            return overlap + alike
-        near = _distance(track.sightings[track.last].box, face.box) <= frame - track.last
-        return alike if near and alike >= threshold else 0.0
+        # A turned or blurred face is hardly alike: from one look to the next its place may speak for it, over a gap it may not.
+        in_place = overlap >= _OVERLAP_IN_PLACE and self._looked[-2:-1] == [track.last] and alike >= threshold / 2
+        near = _distance(last.box, face.box) <= frame - track.last
+        return alike + overlap / 2 if in_place or (alike >= threshold and (near or overlap >= _LEAST_OVERLAP)) else 0.0
 
     def _decide(self) -> tuple[Face, ...]:
         frame = self._decided
         self._decided += 1
         shown = [Tracked(t.number, face, t.identity) for t in self._tracks if (face := self._at(t, frame)) is not None]
         by_number = {t.number: t for t in self._tracks}
-        chosen = tuple(self._smoothed(by_number[one.track], frame, one.face) for one in self._choose(shown))
+        known = [*shown, *self._coming(frame)]
+        chosen = tuple(self._smoothed(by_number[one.track], frame, one.face) for one in self._choose(known) if one.here)
         self._forget(frame)
         return chosen
+
+    def _coming(self, frame: int) -> list[Tracked]:
+        """Faces that are first seen in a later frame of the same scene."""
+        end = min((cut for cut in self._cuts if cut > frame), default=self._added)
+        firsts = ((t, next(iter(t.sightings))) for t in self._tracks)
+        return [Tracked(t.number, t.sightings[first], t.identity, here=False) for t, first in firsts if frame < first < end]
 
     def _at(self, track: _Track, frame: int) -> Face | None:
         """The face in a frame: found there, or between two sightings that are near enough, or where nobody looked."""
@@ -147,7 +161,7 @@ class Tracker:
         if before is None or (track.until is not None and frame >= track.until):
             return None
         if after is None:
-            missed = any(before < f <= frame for f in self._looked)
+            missed = any(before < f and (track.until is None or f < track.until) for f in self._looked)
             return None if missed else track.sightings[before]
         if after - before - 1 > self._gap:
             return None
@@ -174,6 +188,7 @@ class Tracker:
         for f in [f for f in self._times if f < horizon]:
             del self._times[f]
         self._looked = [f for f in self._looked if f >= horizon - self._gap]
+        self._cuts = [cut for cut in self._cuts if cut > frame]
         for track in self._tracks:
             for f in [f for f in track.sightings if f < horizon - self._gap - 1 and f != track.last]:
                 del track.sightings[f]

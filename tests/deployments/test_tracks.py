@@ -33,9 +33,10 @@ def person(number: int) -> Any:
     return np.eye(8, dtype=np.float32)[number]
 
 
-def face(x: float, y: float = 100, size: float = 20, who: int = 0) -> Face:
+def face(x: float, y: float = 100, size: float = 20, who: int = 0, like: float = 1.0) -> Face:
+    """``like``: cosine of its embedding to that of person ``who``."""
     box = np.float32([x - 1.5 * size, y - 1.8 * size, x + 1.5 * size, y + 1.8 * size])
-    return Face(box, np.float32(SHAPE * size + [x, y]), 0.9, person(who))
+    return Face(box, np.float32(SHAPE * size + [x, y]), 0.9, like * person(who) + np.float32((1 - like**2) ** 0.5) * person(7))
 
 
 def follow(
@@ -109,6 +110,51 @@ def test_nothing_is_put_where_a_head_has_turned_away() -> None:
     assert [bool(faces) for faces in follow(frames)] == [i < 10 for i in range(30)]
     gone_long = [[] if 10 <= i < 19 else [face(50)] for i in range(30)]
     assert [bool(faces) for faces in follow(gone_long, max_gap=8)] == [not 10 <= i < 19 for i in range(30)]
+
+
+def test_people_who_are_a_little_alike_are_not_one_person_over_a_gap() -> None:
+    """Two of every ten pairs of people are as alike as this to a face recogniser; the place speaks for it, too."""
+    frames = [[] if 8 <= i < 12 else [face(50) if i < 8 else face(50, like=0.36)] for i in range(20)]
+    assert [bool(faces) for faces in follow(frames)] == [not 8 <= i < 12 for i in range(20)]
+    wanted = follow(frames, Choice(target=person(0)))
+    assert [bool(faces) for faces in wanted] == [i < 8 for i in range(20)]
+
+
+def test_a_face_that_turns_away_slowly_stays_the_same_person() -> None:
+    frames = [[face(50 + i, like=max(0.3, 1 - 0.07 * i))] for i in range(20)]
+    assert all(follow(frames, Choice(target=person(0))))
+
+
+def test_people_who_cross_are_not_exchanged_where_they_cover_each_other() -> None:
+    """One sits; another passes close by, and where they meet, each is found nearer to where the other was expected."""
+    frames = [[face(200, who=0), face(120 + 8 * i, 112, who=1)] for i in range(20)]
+    followed = follow(frames, Choice(target=person(0)), smooth_frames=0)
+    assert [x_of(faces) for faces in followed] == pytest.approx([200.0] * 20, abs=0.5)
+
+
+def test_the_person_wanted_is_taken_when_they_come_in_after_one_who_looks_like_them() -> None:
+    frames = [[face(100, like=0.45)] if i < 12 else [face(100, like=0.45), face(400, who=0)] for i in range(40)]
+    chosen = [x_of(faces) for faces in follow(frames, Choice(target=person(0)), smooth_frames=0)]
+    assert chosen == pytest.approx([100.0] * 12 + [400.0] * 28)
+
+
+@pytest.mark.parametrize(("choice", "wanted"), [("left", 100), ("index", 100), ("right", 500)])
+def test_a_face_that_the_first_frame_misses_is_counted(choice: Any, wanted: float) -> None:
+    people = {100: face(100, who=0), 300: face(300, who=1), 500: face(500, who=2)}
+    frames = [[one for x, one in people.items() if i or x != wanted] for i in range(40)]
+    chosen = [x_of(faces) for faces in follow(frames, Choice(choice))]
+    assert chosen == pytest.approx([None] + [wanted] * 39)
+
+
+def test_a_face_of_the_next_scene_is_not_counted() -> None:
+    frames = [[face(300, who=1)] if i < 4 else [face(100, who=0), face(500, who=1)] for i in range(20)]
+    chosen = [x_of(faces) for faces in follow(frames, Choice("left"), cuts=[4], smooth_frames=0)]
+    assert chosen == pytest.approx([300.0] * 4 + [100.0] * 16)
+
+
+def test_between_looks_nothing_is_put_where_the_next_look_finds_nobody() -> None:
+    frames = [([face(50)] if i <= 8 else []) if i % 8 == 0 else None for i in range(33)]
+    assert [bool(faces) for faces in follow(frames, detect_every=8)] == [i <= 8 for i in range(33)]
 
 
 def test_a_cut_between_two_people_is_not_bridged() -> None:
