@@ -51,6 +51,8 @@ class Placement(Values):
     """Affinity, as Kubernetes has it."""
     priority_class_name: str = ""
     """Priority class."""
+    annotations: Labels = {}
+    """Annotations of the pods, over `podAnnotations` and what `platform` says."""
 
 
 class Head(Placement):
@@ -93,7 +95,9 @@ class WorkerGroup(Placement):
     gpu_resource: str = "nvidia.com/gpu"
     """The device plugin's name for a GPU."""
     cpus: int = Field(default=4, ge=1)
-    """CPUs that the group declares to Ray, counted against `hardware.num_cpus`. In GPU groups no more: an ingress replica would fit in."""
+    """CPUs that the group declares to Ray, counted against `hardware.num_cpus`."""
+    custom_resources: dict[str, int] = {}
+    """Ray's custom resources of a pod, such as `ingress`, which `config.ingress.resources` asks for."""
     resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
     """What Kubernetes reserves for a pod."""
     min_replicas: int = Field(default=0, ge=0)
@@ -126,12 +130,13 @@ class WorkerGroups(Values):
         cpus=4,
         min_replicas=2,
         max_replicas=8,
-        drain_seconds=60,
+        custom_resources={"ingress": 1},
+        drain_seconds=300,
         spread=True,
         resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
         object_store_gib=2,
     )
-    """Ingress replicas: no GPU. Two pods, so that one may go."""
+    """Ingress replicas: no GPU. Two pods, so that one may go. They carry requests to their end: `drainSeconds` as the longest group's."""
     l40s: WorkerGroup = Field(
         default=WorkerGroup(
             accelerator="L40S",

@@ -89,6 +89,8 @@ class Fetch(Values):
     """Image of the fetching program; empty: the service's own (it has `hf download`)."""
     command: list[str] = []
     """What to run; the volume is at `models.path`. Empty: nothing is fetched. It should leave files alone that are there already."""
+    timeout_seconds: int = Field(default=5400, ge=10)
+    """Seconds that it may take."""
     env: list[Object] = []
     """Its environment."""
     env_from: list[Object] = []
@@ -148,8 +150,8 @@ class Ingress(Values):
     """Whether to make one."""
     class_name: str = ""
     """Ingress class."""
-    controller: Literal["nginx", "other"] = "nginx"
-    """`nginx`: its annotations for timeouts, body size and unbuffered answers are set. Others: set yours in `annotations`."""
+    controller: Literal["nginx", "alb", "other"] = "nginx"
+    """Whose annotations for timeouts, body size, health and unbuffered answers are set. Others: set yours in `annotations`."""
     annotations: Labels = {}
     """Further annotations; they win."""
     hosts: list[IngressHost] = []
@@ -208,8 +210,8 @@ class Preflight(Values):
 
     enabled: bool = True
     """Whether to run it."""
-    timeout_seconds: int = Field(default=7200, ge=10)
-    """Seconds that it may take."""
+    timeout_seconds: int = Field(default=900, ge=10)
+    """Seconds that it may take, the image's pull and the reading of verified files included; `models.fetch` has its own besides."""
     resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "2Gi"})
     """Its resources."""
 
@@ -222,7 +224,7 @@ class Rollout(Values):
     smoke: bool = True
     """Whether to call the endpoints. It brings every GPU kind up once."""
     timeout_seconds: int = Field(default=3600, ge=10)
-    """Seconds that it may take; give `helm --timeout` more."""
+    """Seconds that it may take, half of them until the new version is up; give `helm --timeout` more."""
     resources: Resources = Resources(requests={"cpu": "200m", "memory": "512Mi"}, limits={"memory": "1Gi"})
     """Its resources."""
 
@@ -254,6 +256,10 @@ class ChartValues(Values):
     """Serve's own limit of a request: over `config.limits.request_timeout_s`, under the load balancer's."""
     env: list[Object] = []
     """Further environment of every Ray container."""
+    pod_annotations: Labels = {}
+    """Annotations of every pod of the service, and of the job that fetches model files."""
+    service_account_name: str = ""
+    """Service account of the workers and of the job that fetches: an identity that may read the bucket. It must be there before."""
     head: Head = Head()
     """The head."""
     autoscaler: Autoscaler = Autoscaler()

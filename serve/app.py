@@ -20,7 +20,8 @@ def bind(config: AppConfig, *, wan26: Any, wan22_gguf: Any, face_swapper: Any) -
     """The graph over given deployments: each gets its engine's settings and its models, and is placed as configured."""
     models = None if config.models == "demo" else config.models
     ingress: Any = Ingress
-    application: Application = ingress.options(ray_actor_options={"num_cpus": config.ingress.num_cpus}).bind(
+    placed = ingress.options(ray_actor_options={"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources})
+    application: Application = placed.bind(
         config,
         wan26.options(ray_actor_options=_place(config.wan26.hardware)).bind(config.wan26.engine, models and models.wan26),
         wan22_gguf.options(ray_actor_options=_place(config.wan22_gguf.hardware)).bind(

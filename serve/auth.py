@@ -13,8 +13,11 @@ from serve.errors import Problem
 
 logger = logging.getLogger("ray.serve")
 
-OPEN = ("/health", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/assets/")
-"""Paths that need no key: probes, and the documentation. One that ends in a slash stands for all below it."""
+OPEN = ("/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs")
+"""Paths that need no key: probes, and the documentation."""
+
+OPEN_BELOW = "/docs/assets/"
+"""The same for all below it."""
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{64})")
 
@@ -80,7 +83,7 @@ class RequireKey:
 
 
 def _is_open(path: str) -> bool:
-    return any(path == known or (known.endswith("/") and path.startswith(known)) for known in OPEN)
+    return path in OPEN or path.startswith(OPEN_BELOW)
 
 
 def _unauthorized(detail: str, error: str) -> Problem:

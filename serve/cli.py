@@ -36,6 +36,7 @@ URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="the service")]
 Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="your key, where the service asks for one")]
 START_TIMEOUT_S = 300
+DEMO_TIMEOUT_S = 900
 
 
 @app.command()
@@ -81,16 +82,18 @@ def smoke(
     save: Annotated[Path | None, typer.Option(help="folder for the results")] = None,
     key: Key = None,
     wait: Annotated[float, typer.Option(help="seconds to wait for the service to accept requests")] = 0,
+    timeout: Annotated[float, typer.Option(help="seconds for all of it, the wait included")] = 7200,
 ) -> None:
     """Calls all seven endpoints, decodes what comes, prints a table; fails if anything is wrong. Models that sleep are woken."""
+    deadline = time.monotonic() + timeout
     with Client(url, key=key) as client:
         try:
             if wait:
-                client.wait(wait)
+                client.wait(min(wait, timeout))
         except CallFailed as e:
             console.print(f"[red]{e}[/red]")
             raise typer.Exit(1) from None
-        ok = run_smoke(client, save)
+        ok = run_smoke(client, save, deadline)
     if not ok:
         raise typer.Exit(1)
 
@@ -99,7 +102,7 @@ def smoke(
 def demo(save: Annotated[Path, typer.Option(help="folder for the results")] = Path("test-output")) -> None:
     """Starts the demo, calls all seven endpoints, saves the results and stops it again."""
     with running(find_preset("demo")) as client:
-        ok = run_smoke(client, save)
+        ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
     if not ok:
         raise typer.Exit(1)
 
@@ -223,8 +226,8 @@ def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.5)
 
 
-def run_smoke(client: Client, save: Path | None) -> bool:
-    """Calls all endpoints one after another; whether all answers were right."""
+def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
+    """Calls all endpoints one after another until ``deadline`` (of the monotonic clock); whether all answers were right."""
     table = Table("endpoint", "seconds", "media type", "size", "frames", "swapped", "bytes", "GPU", "cost (USD)")
     answers: list[tuple[str, dict[str, Any], bytes]] = []
     with _spinner() as progress:
@@ -232,7 +235,7 @@ def run_smoke(client: Client, save: Path | None) -> bool:
         for name in ENDPOINTS:
             progress.update(task, description=f"/{name}")
             try:
-                answer, decoded = client.smoke(name)
+                answer, decoded = client.smoke(name, deadline - time.monotonic())
             except CallFailed as e:
                 table.add_row(f"/{name}", f"[red]{e}[/red]")
                 continue

@@ -72,11 +72,11 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def call(self, endpoint: str, body: dict[str, Any]) -> Answer:
+    def call(self, endpoint: str, body: dict[str, Any], timeout_s: float | None = None) -> Answer:
         """POSTs ``body``; raises CallFailed with the problem's detail unless the answer is 200."""
         start = time.perf_counter()
         try:
-            response = self._http.post(f"/{endpoint}", json=body)
+            response = self._http.post(f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout)
         except httpx.TransportError as e:
             raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
         if response.status_code != 200:
@@ -109,9 +109,11 @@ class Client:
             return False
         return all(model["state"] == "ready" for model in response.json()["models"].values())
 
-    def smoke(self, endpoint: str) -> tuple[Answer, Decoded]:
+    def smoke(self, endpoint: str, timeout_s: float) -> tuple[Answer, Decoded]:
         """Calls an endpoint with its sample and checks the answer; raises CallFailed if anything is wrong with it."""
-        answer = self.call(endpoint, payload(endpoint))
+        if timeout_s <= 0:
+            raise CallFailed(f"{endpoint}: not called, the time is over")
+        answer = self.call(endpoint, payload(endpoint), timeout_s)
         return answer, check(endpoint, answer)
 
 

@@ -135,6 +135,8 @@ class Ingress(Settings):
 
     num_cpus: float = Field(default=1.0, ge=0)
     """Logical CPUs of a replica."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources of a replica: they keep it to nodes that declare them, and off a GPU's node that then never goes."""
     api_keys: Path | None = None
     """File of the keys that may call, a line each: a name, and the key's SHA-256 in hex; read again when it changes. None: open to all."""
     cors_origins: tuple[str, ...] = ()

@@ -107,6 +107,7 @@ class Routes:
     def router(self) -> Router:
         """All routes."""
         gets: dict[str, Handler] = {
+            "/": self._root,
             "/health": self._health,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -179,6 +180,10 @@ class Routes:
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "healthy", "app": "ryla", "version": VERSION})
+
+    async def _root(self, _: Request) -> Response:
+        """Where many load balancers look whether a backend is well, if nobody tells them."""
+        return JSONResponse({"app": "ryla", "version": VERSION, "docs": "/docs"})
 
     async def _healthz(self, _: Request) -> Response:
         return JSONResponse({"status": "alive"})

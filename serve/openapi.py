@@ -15,6 +15,7 @@ def openapi_document(endpoints: Iterable[Endpoint], *, keys: bool) -> dict[str, 
     """OpenAPI 3.0, the newest that the packaged Swagger UI draws. The examples work when pasted. ``keys``: whether callers need one."""
     paths: dict[str, Any] = {path: {"post": _operation(endpoint, path)} for endpoint in endpoints for path in endpoint.paths}
     paths["/health"] = {"get": _get("This service is there; wakes no model")}
+    paths["/"] = {"get": _get("What this is; needs no model and no key")}
     paths["/healthz"] = {"get": _get("This ingress process is alive")}
     paths["/readyz"] = {"get": _get("Requests are accepted; the state of each model")}
     paths["/readyz"]["get"]["parameters"] = [

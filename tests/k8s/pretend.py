@@ -19,6 +19,7 @@ from serve.app import _place
 from serve.config import AppConfig
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+KINDS = ("accelerator_type:", "ingress")
 SCALE = {
     "min_replicas": 0,
     "max_replicas": 1,
@@ -64,21 +65,22 @@ def _model(name: str) -> Any:
     return Model
 
 
-def _accelerators() -> list[str]:
+def _kinds() -> list[str]:
+    """What tells the nodes that are there apart."""
     resources = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
-    return sorted(name for name in resources if name.startswith("accelerator_type:"))
+    return sorted(name for name in resources if name.startswith(KINDS))
 
 
 def _try(name: str, options: dict[str, Any]) -> dict[str, Any]:
     serve.run(_model(name).options(ray_actor_options=options).bind(), name=name, route_prefix=None)
-    before = _accelerators()
+    before = _kinds()
     node = serve.get_app_handle(name).where.remote().result(timeout_s=90)
     resources = next(n["Resources"] for n in ray.nodes() if n["NodeID"] == node)
     deadline = time.monotonic() + 90
-    while _accelerators() and time.monotonic() < deadline:
+    while _kinds() and time.monotonic() < deadline:
         time.sleep(0.5)
-    on = sorted(resource for resource in resources if resource.startswith(("accelerator_type:", "GPU")))
-    return {"before": before, "on": on, "cpus": resources["CPU"], "after": _accelerators()}
+    on = sorted(resource for resource in resources if resource.startswith(("GPU", *KINDS)))
+    return {"before": before, "on": on, "cpus": resources["CPU"], "after": _kinds()}
 
 
 def main() -> None:
@@ -91,7 +93,9 @@ def main() -> None:
         ray.init(address="auto", log_to_driver=False)
         serve.start(proxy_location="Disabled")
         models = {"Wan26": config.wan26, "Wan22GGUF": config.wan22_gguf, "FaceSwapper": config.face_swapper}
-        print("PLACED", json.dumps({name: _try(name, _place(model.hardware)) for name, model in models.items()}))
+        options = {name: _place(model.hardware) for name, model in models.items()}
+        options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
+        print("PLACED", json.dumps({name: _try(name, each) for name, each in options.items()}))
         serve.shutdown()
         ray.shutdown()
     finally:

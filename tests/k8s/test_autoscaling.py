@@ -42,4 +42,6 @@ def test_each_group_comes_from_zero_and_goes_again() -> None:
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
     l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 4.0, "after": []}
     a100 = {"before": [], "on": ["GPU", "accelerator_type:A100", "accelerator_type:A100-80G"], "cpus": 4.0, "after": []}
-    assert json.loads(lines[0].removeprefix("PLACED ")) == {"Wan26": l40s, "Wan22GGUF": a100, "FaceSwapper": l40s}
+    cpu = {"before": [], "on": ["ingress"], "cpus": 4.0, "after": []}
+    placed = {"Wan26": l40s, "Wan22GGUF": a100, "FaceSwapper": l40s, "Ingress": cpu}
+    assert json.loads(lines[0].removeprefix("PLACED ")) == placed

@@ -26,7 +26,7 @@ def test_each_group_declares_what_brings_it_from_zero() -> None:
     """Ray's autoscaler knows a group without pods by its `resources` alone; beside rayStartParams KubeRay refuses them."""
     declared = {name: _resources(group) for name, group in groups(render()).items()}
     assert declared == {
-        "cpu": {"CPU": "4"},
+        "cpu": {"CPU": "4", "ingress": "1"},
         "l40s": {"CPU": "4", "GPU": "1", "accelerator_type:L40S": "1"},
         "a100-80g": {"CPU": "4", "GPU": "1", "accelerator_type:A100-80G": "1", "accelerator_type:A100": "1"},
     }
@@ -128,12 +128,66 @@ def test_the_object_store_is_in_memory() -> None:
         assert 0.8 * gib < int(group["rayStartParams"]["object-store-memory"]) / 2**30 < 0.95 * gib
 
 
-def test_gpu_pods_have_no_room_for_an_ingress_beside_the_model() -> None:
+def test_an_ingress_replica_is_placed_in_no_gpu_pod() -> None:
+    """Not even in an idle one, which has room: it would never be given back, and the model would find its CPUs taken."""
     objects = render()
     arguments = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]
-    for model, group in (("wan26", "l40s"), ("face_swapper", "l40s"), ("wan22_gguf", "a100-80g")):
-        left = float(groups(objects)[group]["resources"]["CPU"]) - arguments[model]["hardware"]["num_cpus"]
-        assert left < arguments["ingress"]["num_cpus"]
+    asked = arguments["ingress"]["resources"]
+    assert asked
+    fits = {name: all(float(_resources(g).get(r, 0)) >= n for r, n in asked.items()) for name, g in groups(objects).items()}
+    assert fits == {"cpu": True, "l40s": False, "a100-80g": False}
+
+
+def test_pods_that_carry_requests_drain_no_faster_than_those_that_work_on_them() -> None:
+    drains = {name: group["template"]["spec"]["terminationGracePeriodSeconds"] for name, group in groups(render()).items()}
+    assert drains["cpu"] >= max(drains.values())
+
+
+def test_node_autoscalers_leave_the_head_and_busy_gpu_pods_alone() -> None:
+    for platform, annotation in (
+        ("eks-karpenter", "karpenter.sh/do-not-disrupt"),
+        ("gke", "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+    ):
+        objects = render(
+            {"podAnnotations": {"a": "b"}, "workerGroups": {"l40s": {"annotations": {"a": "c"}}}},
+            CHART / f"values-{platform}.yaml",
+        )
+        cluster = one(objects, "RayService")["spec"]["rayClusterConfig"]
+        found = {name: group["template"]["metadata"]["annotations"] for name, group in groups(objects).items()}
+        assert {name for name, annotations in found.items() if annotation in annotations} == {"l40s", "a100-80g"}
+        assert annotation in cluster["headGroupSpec"]["template"]["metadata"]["annotations"]
+        assert {name: annotations["a"] for name, annotations in found.items()} == {"cpu": "b", "l40s": "c", "a100-80g": "b"}
+    assert "annotations" not in groups(render())["l40s"]["template"]["metadata"]
+
+
+def test_an_identity_for_the_bucket_reaches_the_workers_and_the_job_that_fetches() -> None:
+    objects = render({**ALL, "serviceAccountName": "models"})
+    assert {group["template"]["spec"]["serviceAccountName"] for group in groups(objects).values()} == {"models"}
+    assert one(objects, "Job", "ryla-preflight")["spec"]["template"]["spec"]["serviceAccountName"] == "models"
+    assert one(objects, "Job", "ryla-rollout")["spec"]["template"]["spec"]["serviceAccountName"] == "ryla-rollout"
+
+
+def test_a_wrong_image_is_told_in_minutes_unless_files_are_fetched() -> None:
+    deadline = one(render(), "Job", "ryla-preflight")["spec"]["activeDeadlineSeconds"]
+    assert deadline <= 900
+    fetching = {"models": {"claim": {"create": True}, "fetch": {"command": ["fetch"]}}}
+    assert one(render(fetching), "Job", "ryla-preflight")["spec"]["activeDeadlineSeconds"] == deadline + 5400
+
+
+@pytest.mark.parametrize("values", [{}, {"mode": "pod", "preset": "demo"}, {"rollout": {"smoke": False}}])
+def test_what_the_rollout_job_does_ends_before_it_is_killed(values: Json) -> None:
+    spec = one(render(values), "Job", "ryla-rollout")["spec"]
+    pod = spec["template"]["spec"]
+    commands = [c["command"] for c in (*pod.get("initContainers", []), *pod["containers"])]
+    assert sum(int(command[command.index("--timeout") + 1]) for command in commands) <= spec["activeDeadlineSeconds"] - 60
+
+
+def test_a_load_balancer_of_aws_waits_as_long_as_a_request_may_take() -> None:
+    ingress = {"enabled": True, "controller": "alb", "hosts": [{"host": "a.example"}]}
+    annotations = one(render({"ingress": ingress}), "Ingress")["metadata"]["annotations"]
+    assert annotations["alb.ingress.kubernetes.io/load-balancer-attributes"] == "idle_timeout.timeout_seconds=2160"
+    assert annotations["alb.ingress.kubernetes.io/healthcheck-path"] == "/healthz"
+    assert not any(name.startswith("nginx") for name in annotations)
 
 
 def test_requests_go_through_no_pod_that_comes_and_goes_with_a_gpu() -> None:
@@ -239,7 +293,7 @@ def _reaches(objects: list[Json], source: Peer, target: Peer, port: int) -> bool
         (GPU, HEAD, 6379, True),
         (HEAD, GPU, 52365, True),
         (GATEWAY, HEAD, 8000, True),
-        (GATEWAY, GPU, 8000, True),  # every worker is an endpoint of the Service
+        (GATEWAY, GPU, 8000, True),  # no endpoint of the Service, but Ray's ports need one rule
         (GATEWAY, HEAD, 8265, False),
         (GATEWAY, GPU, 10002, False),
         (STRANGER, HEAD, 8000, False),

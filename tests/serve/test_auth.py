@@ -61,6 +61,8 @@ def test_a_body_is_not_read_for_a_stranger(client: TestClient) -> None:
 def test_probes_and_documentation_need_no_key(client: TestClient) -> None:
     assert client.get("/health").status_code == 200
     assert client.get("/healthz").status_code == 200
+    assert client.get("/").json()["docs"] == "/docs"
+    assert client.get("/limits").status_code == 401
     assert client.get("/docs").status_code == 200
     assert client.get("/docs/assets/swagger-ui.css").status_code == 200
     document = client.get("/openapi.json").json()

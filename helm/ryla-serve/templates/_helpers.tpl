@@ -214,6 +214,16 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* Annotations of a pod: dict of root, group, keep (whether the platform is to leave its node alone). */}}
+{{- define "ryla-serve.annotations" -}}
+{{- $platform := get (.root.Files.Get "files/platforms.yaml" | fromYaml) .root.Values.platform -}}
+{{- $annotations := ternary $platform.keep dict (not (empty .keep)) -}}
+{{- with mergeOverwrite $annotations .root.Values.podAnnotations (.group.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* A job's pod that runs `ryla`: dict of root, name, args, resources. */}}
 {{- define "ryla-serve.apiKeyEnv" -}}
 {{- with .Values.auth.smokeKeySecret }}
