@@ -129,6 +129,24 @@ def test_a_gpu_pod_that_goes_loses_no_video(cluster: Cluster, way: str) -> None:
     assert outcome["failed"] == 0, outcome
 
 
+def test_cpu_pods_that_go_carry_their_requests_to_the_end(cluster: Cluster) -> None:
+    """Every request goes through an ingress replica: the pod of a GPU is not the only one that must drain."""
+    _video(cluster, "video-cpu", width=192, height=192, num_frames=33, steps=20)
+    wait_until(lambda: _busy(cluster), 240, "the video under way")
+    pods = {pod["metadata"]["name"] for pod in cluster.pods(WORKER + "cpu")}
+    begin = time.monotonic()
+    cluster.kubectl("delete", "pod", *pods, "--wait=false")
+    outcome = cluster.result_of("video-cpu", 300)
+    figure(
+        "all CPU pods deleted in mid-video",
+        f"answered {time.monotonic() - begin:.0f} s later, attempts {outcome['attempts']}, {outcome['failed']} failed",
+    )
+    assert outcome["failed"] == 0, outcome
+    wait_until(
+        lambda: len({p["metadata"]["name"] for p in cluster.ready_pods(WORKER + "cpu")} - pods) == 2, 240, "new CPU pods"
+    )
+
+
 def _called_pods(cluster: Cluster) -> set[str]:
     """Those that requests go to."""
     slices = [s for s in cluster.get("endpointslices")["items"] if any(port["name"] == "serve" for port in s["ports"] or ())]
