@@ -94,20 +94,25 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> Iterator[Report]:
     """Looks for each published model below ``folder``; ``checksums``: file name -> SHA-256 in hex. Raises CheckpointRefused."""
     if not folder.is_dir():
         raise CheckpointRefused(f"{folder}: no such folder")
-    there = {path.name.lower(): path for path in sorted(folder.rglob("*.onnx"), reverse=True)}
+    there = sorted(folder.rglob("*.onnx"))
     for signature in PUBLISHED:
-        paths = [there[name.lower()] for name in signature.files if name.lower() in there]
+        names = {name.lower() for name in signature.files}
+        paths = [path for path in there if path.name.lower() in names]
         for path in paths:
             yield Report(signature, path, (*_wrong_bytes(path, checksums), *_wrong_graph(path, signature)))
         if not paths:
-            missing = f"not there; one of {', '.join(signature.files)}" if signature.required else ""
-            yield Report(signature, None, (missing,) if missing else ())
+            promised = signature.required or any(name.lower() in names for name in checksums)
+            yield Report(signature, None, (f"not there; one of {', '.join(signature.files)}",) if promised else ())
 
 
 def read_checksums(path: Path) -> dict[str, str]:
     """File name -> SHA-256, from what ``sha256sum`` writes; raises CheckpointRefused."""
     found = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        raise CheckpointRefused(f"{path}: no text; it must be what `sha256sum` writes") from None
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         parts = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)

@@ -91,3 +91,16 @@ def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
         read_checksums(file)
     assert run(str(folder), "--checksums", str(file))[0] == 1
     assert run(str(folder / "nowhere"))[0] == 1
+
+
+def test_a_second_file_of_a_name_and_one_that_only_the_checksums_know_are_not_passed_over(folder: Path) -> None:
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.onnx")}
+    (folder / "old").mkdir()
+    (folder / "old" / "codeformer.onnx").write_bytes(b"half")
+    (folder / "dfl_xseg.onnx").unlink()
+    reports = [report for report in check_files(folder, sums) if report.faults]
+    assert [report.path and report.path.parent.name for report in reports] == ["old", None]
+    assert "dfl_xseg.onnx" in reports[1].faults[0]
+    (folder / "sums").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CheckpointRefused, match="sha256sum"):
+        read_checksums(folder / "sums")
