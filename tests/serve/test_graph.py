@@ -32,6 +32,7 @@ class FullTwice:
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> FullTwice:
     monkeypatch.setattr(graph, "FULL_S", 0.01)
+    monkeypatch.setattr(graph, "WindowOwner", SimpleNamespace)  # the real one is an actor: it would start a Ray in this process
     return FullTwice()
 
 
