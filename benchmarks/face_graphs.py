@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from deployments.faces.paste import ARCFACE
 
 PUBLISHED = {
     # parameters and multiplications of one pass, in millions
@@ -28,6 +31,8 @@ PUBLISHED = {
 }
 """Multiplications of det_10g: the paper's 9.98 G at 640 x 480, for 640 x 640. Those of inswapper and GFPGAN are not published."""
 TOLERANCE = 0.02
+FACE_SIDE = 160
+"""Pixels of the face that the detector finds in what it sees, which is 640 pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _residual(b: Builder, x: Tensor, channels: int, stride: int, act: str = "Rel
 
 
 def det_10g(folder: Path) -> tuple[Path, Builder]:
-    """SCRFD-10GF with key points; its scores are so low that it finds nobody."""
+    """SCRFD-10GF with key points. Whatever it computes, it finds one face, in the middle of a wide picture: see ``_found``."""
     b = Builder("det_10g")
     x = Tensor("input.1", 3, 640)
     for channels, stride in ((28, 2), (28, 1), (56, 1)):
@@ -174,21 +179,37 @@ def det_10g(folder: Path) -> tuple[Path, Builder]:
         outs[i + 1] = b.add(outs[i + 1], b.conv(outs[i], 56, stride=2))
     outs = [outs[0], *(b.conv(level, 56) for level in outs[1:])]
     tables: dict[int, list[str]] = {1: [], 4: [], 10: []}
-    for level, (score, box, points) in zip(
-        outs, (("448", "451", "454"), ("471", "474", "477"), ("494", "497", "500")), strict=True
+    for level, stride, (score, box, points) in zip(
+        outs, (8, 16, 32), (("448", "451", "454"), ("471", "474", "477"), ("494", "497", "500")), strict=True
     ):
         y = level
         for _ in range(3):
             y = b.conv(y, 80, act="Relu")
-        for name, values, bias in ((score, 1, -12.0), (box, 4, 1.0), (points, 10, 0.0)):
-            head = b.conv(y, 2 * values, bias=bias)
+        for name, values in ((score, 1), (box, 4), (points, 10)):
+            head = b.conv(y, 2 * values)
             flat = b.node(
                 "Reshape", b.node("Transpose", head.name, perm=[0, 2, 3, 1]), b.constant(np.array([-1, values], np.int64))
             )
-            b.node("Sigmoid" if values == 1 else "Identity", flat, output=name)
+            nothing = b.node("Mul", flat, b.constant(np.array(1e-12, np.float32)))
+            found = b.node("Add", nothing, b.constant(_found(stride, values)))
+            b.node("Sigmoid" if values == 1 else "Identity", found, output=name)
             tables[values].append(name)
     names: dict[str, list[Any]] = {name: ["k", values] for values, some in tables.items() for name in some}
     return b.save(folder, {"input.1": [1, 3, "h", "w"]}, names), b
+
+
+def _found(stride: int, values: int) -> npt.NDArray[np.float32]:
+    """What SCRFD's head answers, before the sigmoid, for one face of ``FACE_SIDE`` pixels, at one anchor of stride 16.
+
+    Scores, distances to the box's sides, or landmarks relative to the anchor, the last two in strides.
+    """
+    side = 640 // stride
+    table = np.full((side, side, 2, values), -20.0 if values == 1 else 0.0, np.float32)
+    if stride == 16:
+        half = FACE_SIDE / 2 / stride
+        points = ((ARCFACE / 112 - 0.5) * FACE_SIDE / stride).ravel()
+        table[side * 11 // 40, side // 2, 0] = {1: np.array([4.0]), 4: np.full(4, half), 10: points}[values]
+    return table.reshape(-1, values)
 
 
 def w600k_r50(folder: Path) -> tuple[Path, Builder]:

@@ -151,5 +151,7 @@ class FaceSettings(EngineSettings):
     """Pixels a side at which faces are swapped. inswapper sees 128: 256 takes four of them, 512 sixteen, and as much longer."""
     match_colours: bool = False
     """Whether a new face takes on the colours of the one that it replaces. (The demo's engine always does it.)"""
+    cuda_graphs: bool = True
+    """On a GPU: each model runs as one captured graph, not node by node. Takes a few seconds when a replica starts."""
     gpu_mem_limit_bytes: int | None = Field(default=None, gt=0)
     """Cap of onnxruntime's CUDA arena, in bytes, of each of the models (up to five); absent: no cap."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import BATCH, providers, require_device, session_options
+from deployments.faces.onnx import BATCH, fix_shape, open_session, providers, read_model, require_device, session_options
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
 
@@ -56,6 +56,13 @@ class InsightFaceAnalyser:
         size = (settings.detection_size, settings.detection_size)
         self._analysis.prepare(ctx_id=0 if use_cuda else -1, det_thresh=settings.detection_threshold, det_size=size)
         self._recogniser = self._analysis.models["recognition"]
+        if use_cuda:
+            # Opened by insightface for any size of picture; ours is always the same, so they can be CUDA graphs.
+            side = settings.detection_size
+            for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
+                path = Path(model.model_file)
+                graph = fix_shape(read_model(path), (1, 3, side, side)) if fixed else None
+                model.session = open_session(path, settings, use_cuda, graph)
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
         """See FaceAnalyser."""

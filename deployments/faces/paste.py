@@ -74,9 +74,9 @@ def paste(frame: Image, patch: Image, matrix: Matrix, mask: Mask, share: float =
     # Minified patches alias under plain linear sampling: average whole pixels first.
     patch, mask, back = _shrink(patch, mask, back)
     warped = cv2.warpAffine(patch, back, region, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    alpha: Any = cv2.warpAffine(mask, back, region, flags=cv2.INTER_LINEAR)[:, :, None] * np.float32(share)
+    alpha = cv2.warpAffine(mask, back, region, flags=cv2.INTER_LINEAR) * np.float32(share)
     target = frame[top:bottom, left:right]
-    target[:] = np.rint(target + alpha * (warped.astype(np.float32) - target)).astype(np.uint8)
+    target[:] = cv2.blendLinear(warped, target, alpha, 1 - alpha)
 
 
 def _shrink(patch: Image, mask: Mask, back: Matrix) -> tuple[Image, Mask, Matrix]:

@@ -1,0 +1,70 @@
+"""Runs at fixed places, in filled-up batches. What a graph captured is a GPU's matter: here each run is node by node."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deployments.faces.cuda_graph import CapturedSession
+from deployments.faces.onnx import fix_shape, let_batch, read_model
+from tests.deployments import onnx_graphs
+
+
+def plain(path: Path, model: bytes | None = None) -> Any:
+    return onnxruntime.InferenceSession(model or str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def swapper(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("graphs") / "inswapper_128.onnx"
+    onnx_graphs.inswapper(path)
+    return plain(path, let_batch(read_model(path)))
+
+
+def feeds(session: Any, count: int, seed: int) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    return {value.name: random.random((count, *value.shape[1:]), np.float32) for value in session.get_inputs()}
+
+
+def test_batches_of_any_size_give_what_the_session_gives(swapper: Any) -> None:
+    captured = CapturedSession(swapper, "cpu")
+    captured.capture((1, 4))
+    asked = [feeds(swapper, count, seed) for seed, count in enumerate((1, 3, 4, 2, 7, 1))]
+    made = [captured.run(None, some)[0] for some in asked]
+    # All are compared at the end: a later run must not write into what an earlier one gave.
+    for some, result in zip(asked, made, strict=True):
+        (expected,) = swapper.run(None, some)
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_rows_that_fill_a_batch_up_are_nobodys_face_of_before(swapper: Any) -> None:
+    """Else pictures of one request would lie beside those of another."""
+    captured = CapturedSession(swapper, "cpu")
+    captured.capture((4,))
+    captured.run(None, feeds(swapper, 4, 1))
+    captured.run(None, feeds(swapper, 1, 2))
+    (graph,) = captured._graphs.values()
+    assert all((value.numpy()[1:] == 0).all() for value in graph.inputs.values())
+
+
+def test_a_model_for_pictures_of_any_size_is_captured_once_its_size_is_fixed(tmp_path: Path) -> None:
+    shape = [1, 3, "height", "width"]
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["picture", "two"], ["doubled"])],
+        "detector",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("doubled", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.array(2, np.float32), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(ValueError, match="no fixed shape"):
+        CapturedSession(plain(tmp_path, model.SerializeToString()), "cpu").capture((1, 2))
+    captured = CapturedSession(plain(tmp_path, fix_shape(model, (1, 3, 8, 8))), "cpu")
+    captured.capture((1, 2))
+    assert len(captured._graphs) == 1
+    picture = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    np.testing.assert_array_equal(captured.run(["doubled"], {"picture": picture})[0], 2 * picture)
