@@ -7,7 +7,7 @@ from typing import Any
 import gguf
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import demo_checkpoints
@@ -20,10 +20,19 @@ LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "
 
 
 def write_wan26(folder: Path, shared: Path) -> None:
-    """A diffusers folder of Wan2.1-T2V-1.3B; what both models have is linked from ``shared``."""
+    """A diffusers folder of Wan2.1-T2V-1.3B; what all models have is linked from ``shared``."""
+    _write_folder(folder, shared, WanTransformer3DModel, **SMALL)
+
+
+def write_vace(folder: Path, shared: Path) -> None:
+    """A diffusers folder of Wan2.1-VACE-1.3B: every second block is twice there."""
+    _write_folder(folder, shared, WanVACETransformer3DModel, **SMALL, vace_layers=[*range(0, SMALL["num_layers"], 2)])
+
+
+def _write_folder(folder: Path, shared: Path, kind: Any, **config: Any) -> None:
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        transformer = WanTransformer3DModel(**SMALL)
+        transformer = kind(**config)
         torch.set_default_dtype(torch.float32)
     transformer.save_pretrained(folder / "transformer")
     make_scheduler(8.0).save_pretrained(folder / "scheduler")

@@ -120,7 +120,13 @@ class CapturedSession:
         return [np.array(result[:count] if size > count else result) for result in results]
 
 
-_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+}
 
 
 def _run_options(graph: str) -> onnxruntime.RunOptions:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import BATCH, open_session
+from deployments.faces.onnx import BATCH, open_session, read_model, take_pixels
 from deployments.settings import FaceSettings
 from deployments.wire import Image
 
@@ -33,10 +33,15 @@ class OnnxRestorer:
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
         self.name = name
-        self._session = open_session(path, settings, use_cuda)
+        model = read_model(path)
+        for value in (model.graph.input[0], model.graph.output[0]):
+            shape = [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
+            if shape[1:] != [3, SIZE, SIZE]:
+                raise CheckpointRefused(
+                    f"{path}: {value.name} is {shape}; a face restorer takes and gives [1, 3, {SIZE}, {SIZE}]"
+                )
+        self._session = open_session(path, settings, use_cuda, take_pixels(model))
         inputs = self._session.get_inputs()  # bound by index: exports do not agree on names
-        if list(inputs[0].shape)[1:] != [3, SIZE, SIZE]:
-            raise CheckpointRefused(f"{path}: input {inputs[0].shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
         if (name == "codeformer") != (len(inputs) == 2):
             raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (picture and weight)")
         self._batch = 1 if inputs[0].shape[0] == 1 else BATCH
@@ -49,11 +54,8 @@ class OnnxRestorer:
         restored: list[Image] = []
         for start in range(0, len(faces), self._batch):
             check()
-            blob = np.stack(faces[start : start + self._batch]).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
-            feeds = {self._names[0]: blob}
+            feeds: dict[str, Any] = {self._names[0]: np.stack(faces[start : start + self._batch])}
             if len(self._names) == 2:
                 feeds[self._names[1]] = np.full((1,) * self._weight_rank, codeformer_weight, self._weight_type)
-            output = self._session.run(None, feeds)[0]
-            pixels = (np.clip(output, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
-            restored += [*np.rint(pixels).astype(np.uint8)]
+            restored += [*self._session.run(None, feeds)[0]]
         return restored

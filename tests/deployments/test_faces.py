@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from insightface.model_zoo.inswapper import INSwapper
+from onnx import TensorProto, helper
 
 from demo.face_models import ensure_face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
@@ -316,6 +317,25 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
     np.testing.assert_allclose(half[centre], (swapped[centre].astype(int) + 255) / 2, atol=3)
     off, _ = swap(restoring, frame, reference, SwapOptions(restore=False))
     np.testing.assert_array_equal(off, swapped)
+
+
+def test_a_restorers_graph_sees_pixels_as_it_was_trained_to(tmp_path: Path) -> None:
+    """What becomes of pixels before and after is part of the graph; here it doubles the contrast, and clips."""
+    shape = [1, 3, 512, 512]
+    path = onnx_graphs.save(
+        tmp_path / "GFPGANv1.4.onnx",
+        [helper.make_node("Mul", ["picture", "strength"], ["out"])],
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        strength=np.array([[[[2]], [[1]], [[-1]]]], np.float32),
+    )
+    restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+    faces = [np.random.default_rng(seed).integers(0, 256, (512, 512, 3), dtype=np.uint8) for seed in range(2)]
+    for face, made in zip(faces, restorer.restore(faces, 0.5, unwatched), strict=True):
+        red, green, blue = (face[:, :, i].astype(int) for i in range(3))
+        np.testing.assert_allclose(made[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
+        np.testing.assert_array_equal(made[:, :, 1], green)
+        np.testing.assert_array_equal(made[:, :, 2], 255 - blue)
 
 
 def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:

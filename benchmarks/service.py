@@ -1,0 +1,105 @@
+"""`python -m benchmarks.service [--folder DIR]`: the whole service on one GPU, called through HTTP; models at full size, random weights.
+
+The preset `single-gpu` with checkpoints that are written first (benchmarks/wan_checkpoints.py, benchmarks/face_graphs.py): all three
+models in one card's memory. Videos are 832x480x33; requests for one with and without a face swap take turns, so that what the swap adds
+is their difference. The detector of these graphs finds one face in any frame.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from benchmarks import face_graphs
+from benchmarks.face_engine import film
+from benchmarks.wan import PICTURE, STEPS, Checkpoints
+from benchmarks.wan_checkpoints import write_vace
+from serve.cli import PRESETS, running
+from serve.client import Answer, Client, check
+from serve.samples import PORTRAIT, data_uri, jpeg
+
+ROUNDS = 4
+FILM_FRAMES = 264
+
+
+def configure(made: Checkpoints, folder: Path) -> Path:
+    """The preset with these models, as a file."""
+    faces = {name: str(path) for name, (path, _, _) in face_graphs.write(folder / "faces").items()}
+    image = folder / "vace"
+    if not image.exists():
+        write_vace(image, made.shared)
+    config = yaml.safe_load((PRESETS / "single-gpu.yaml").read_text())
+    config["applications"][0]["args"]["models"] = {
+        "wan26": {"text": made.wan26.text, "image": str(image)},
+        "wan22_gguf": made.wan22.model_dump(mode="json"),
+        "faces": {
+            "analysis": str(folder / "faces" / "buffalo_l"),
+            "swapper": faces["inswapper_128"],
+            "gfpgan": faces["GFPGANv1.4"],
+        },
+    }
+    path = folder / "service.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def ask(client: Client, endpoint: str, body: dict[str, Any]) -> Answer:
+    """An answer whose frames were all decoded."""
+    answer = client.call(endpoint, body)
+    check(endpoint, answer)
+    return answer
+
+
+def measure_videos(client: Client, name: str, picture: str, steps: int) -> None:
+    """Prints what a video takes with and without a face swap."""
+    body = {"prompt": "a cat", picture: data_uri(jpeg(PICTURE), "image/jpeg"), "steps": steps, "seed": 1}
+    bodies = {name: body, f"{name}-faceswap": {**body, "face_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}}
+    seconds: dict[str, list[float]] = {endpoint: [] for endpoint in bodies}
+    for number in range(ROUNDS + 1):
+        for endpoint, asked in bodies.items():
+            answer = ask(client, endpoint, asked)
+            if number:  # the first is for what is made once
+                seconds[endpoint].append(answer.seconds)
+    for endpoint, taken in seconds.items():
+        print(
+            f"/{endpoint}, {steps} steps: {statistics.median(taken):.2f} s ({min(taken):.2f} to {max(taken):.2f})", flush=True
+        )
+    plain, swapped = (statistics.median(taken) for taken in seconds.values())
+    print(f"/{name}: the swap adds {swapped - plain:.2f} s, {(swapped / plain - 1) * 100:.1f} %", flush=True)
+
+
+def measure_film(client: Client) -> None:
+    """Prints frames a second of 1080p, upload and answer included."""
+    video = film(FILM_FRAMES)
+    body = {"source_video": data_uri(video, "video/mp4"), "reference_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}
+    for _ in range(2):
+        answer = ask(client, "batch-video-faceswap", body)
+        print(
+            f"/batch-video-faceswap, 1920x1080, {FILM_FRAMES} frames: {FILM_FRAMES / answer.seconds:.1f} frames/s, "
+            f"{answer.headers['x-frames-swapped']} swapped, restorer {answer.headers['x-face-restorer']}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Starts the service and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="of the checkpoints, 45 GB, kept; default: a temporary one")
+    parser.add_argument("--log", type=Path, help="of the service")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        config = configure(Checkpoints(folder), folder)
+        with running(config, options.log or folder / "serve.log") as client:
+            print(httpx.get(f"{client.url}/readyz").json()["models"], flush=True)
+            measure_videos(client, "wan2.6-i2v", "reference_image", STEPS)
+            measure_film(client)
+            measure_videos(client, "wan22-i2v", "source_image", 4)
+
+
+if __name__ == "__main__":
+    main()
