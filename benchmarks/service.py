@@ -18,24 +18,27 @@ from benchmarks import face_graphs
 from benchmarks.face_engine import film
 from benchmarks.wan import PICTURE, STEPS, Checkpoints
 from benchmarks.wan_checkpoints import write_vace
+from demo.checkpoints import demo_checkpoints
+from deployments.settings import Wan22Models
 from serve.cli import PRESETS, running
 from serve.client import Answer, Client, check
 from serve.samples import PORTRAIT, data_uri, jpeg
 
-ROUNDS = 4
 FILM_FRAMES = 264
 
 
-def configure(made: Checkpoints, folder: Path) -> Path:
+def configure(made: Checkpoints, folder: Path, *, demo_wan22: bool) -> Path:
     """The preset with these models, as a file."""
     faces = {name: str(path) for name, (path, _, _) in face_graphs.write(folder / "faces").items()}
     image = folder / "vace"
     if not image.exists():
         write_vace(image, made.shared)
+    demo = demo_checkpoints()
+    small = Wan22Models(folder=str(demo.a14b), high_noise=demo.high_noise, low_noise=demo.low_noise)
     config = yaml.safe_load((PRESETS / "single-gpu.yaml").read_text())
     config["applications"][0]["args"]["models"] = {
         "wan26": {"text": made.wan26.text, "image": str(image)},
-        "wan22_gguf": made.wan22.model_dump(mode="json"),
+        "wan22_gguf": (small if demo_wan22 else made.wan22).model_dump(mode="json"),
         "faces": {
             "analysis": str(folder / "faces" / "buffalo_l"),
             "swapper": faces["inswapper_128"],
@@ -48,18 +51,18 @@ def configure(made: Checkpoints, folder: Path) -> Path:
 
 
 def ask(client: Client, endpoint: str, body: dict[str, Any]) -> Answer:
-    """An answer whose frames were all decoded."""
-    answer = client.call(endpoint, body)
+    """An MP4 whose frames were all decoded."""
+    answer = client.call(endpoint, body, accept="video/mp4")
     check(endpoint, answer)
     return answer
 
 
-def measure_videos(client: Client, name: str, picture: str, steps: int) -> None:
+def measure_videos(client: Client, name: str, picture: str, steps: int, rounds: int) -> None:
     """Prints what a video takes with and without a face swap."""
     body = {"prompt": "a cat", picture: data_uri(jpeg(PICTURE), "image/jpeg"), "steps": steps, "seed": 1}
     bodies = {name: body, f"{name}-faceswap": {**body, "face_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}}
     seconds: dict[str, list[float]] = {endpoint: [] for endpoint in bodies}
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for endpoint, asked in bodies.items():
             answer = ask(client, endpoint, asked)
             if number:  # the first is for what is made once
@@ -90,15 +93,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="of the checkpoints, 45 GB, kept; default: a temporary one")
     parser.add_argument("--log", type=Path, help="of the service")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument(
+        "--demo-wan22", action="store_true", help="the demo's small pair for A14B: quicker, and not measured then"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        config = configure(Checkpoints(folder), folder)
+        config = configure(Checkpoints(folder), folder, demo_wan22=options.demo_wan22)
         with running(config, options.log or folder / "serve.log") as client:
             print(httpx.get(f"{client.url}/readyz").json()["models"], flush=True)
-            measure_videos(client, "wan2.6-i2v", "reference_image", STEPS)
+            measure_videos(client, "wan2.6-i2v", "reference_image", STEPS, options.rounds)
             measure_film(client)
-            measure_videos(client, "wan22-i2v", "source_image", 4)
+            if not options.demo_wan22:
+                measure_videos(client, "wan22-i2v", "source_image", STEPS, options.rounds)
 
 
 if __name__ == "__main__":

@@ -72,11 +72,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def call(self, endpoint: str, body: dict[str, Any], timeout_s: float | None = None) -> Answer:
-        """POSTs ``body``; raises CallFailed with the problem's detail unless the answer is 200."""
+    def call(self, endpoint: str, body: dict[str, Any], timeout_s: float | None = None, accept: str = "*/*") -> Answer:
+        """POSTs ``body`` for an answer of the media type ``accept``; raises CallFailed with the problem's detail unless it is 200."""
         start = time.perf_counter()
         try:
-            response = self._http.post(f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout)
+            response = self._http.post(
+                f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout, headers={"Accept": accept}
+            )
         except httpx.TransportError as e:
             raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
         if response.status_code != 200:

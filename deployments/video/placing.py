@@ -19,6 +19,7 @@ from deployments.video.device import pick_dtype
 from deployments.video.generate import Path, WanEngine
 from deployments.video.memory import Card, Plan, Transformers, Weights, choose
 from deployments.video.prompts import Prompts
+from deployments.video.read_ahead import read_ahead
 from deployments.video.residence import Residence
 from deployments.video.text_encoder import TextEncoder
 
@@ -47,6 +48,9 @@ class Placing:
             plain = len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype)
             weights = Weights(weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype), plain, stored)
             self.plan = choose(weights, self._card.free(), ways, settings.text_encoder)
+        if self.plan.text != "freed":
+            # The largest file beside an expert, and loaded last: the disk reads it while the transformers are made.
+            read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
 
     def engine(self, text: Path | None, image: Path | None, no_image: str) -> WanEngine:
         """Loads text encoder and VAE, and makes a video of each size that the settings name."""
