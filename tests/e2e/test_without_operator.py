@@ -22,7 +22,7 @@ POD: Json = {
     "mode": "pod",
     "auth": {"rayTokenSecret": ""},
     "faultTolerance": {"redis": "none"},
-    "config": {"ingress": {"num_cpus": 0.2, "resources": None}},
+    "config": {"ingress": {"num_cpus": 0.2}},
     "rollout": {"timeoutSeconds": 300},
 }
 """Over the test's values: the demo in one pod, its models on the CPUs of that pod."""

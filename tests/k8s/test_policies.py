@@ -389,6 +389,19 @@ def test_one_pod_mode_needs_no_operator() -> None:
     assert config["applications"][0]["args"]["models"] == "demo"
 
 
+def test_the_ingress_in_one_pod_asks_for_no_resource_that_only_a_worker_group_declares() -> None:
+    """No node of the Ray in that pod would ever have it, and the service would never be ready."""
+    for values in (
+        {"preset": "production"},
+        {"preset": "demo", "config": {"ingress": {"num_cpus": 2, "resources": {"ingress": 1}}}},
+    ):
+        objects = render({"mode": "pod", **values})
+        config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
+        ingress = config["applications"][0]["args"]["ingress"]
+        assert "num_cpus" in ingress
+        assert "resources" not in ingress
+
+
 def test_alerts_have_their_paragraph() -> None:
     rules = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
     alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule]

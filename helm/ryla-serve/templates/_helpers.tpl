@@ -54,11 +54,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Serve config: the preset's, with `config` over its args and `deployments` over its deployments. */}}
+{{/*
+The Serve config: the preset's, with `config` over its args and `deployments` over its deployments. The Ray inside one pod
+declares no custom resources: an ingress that asked for one would wait for ever.
+*/}}
 {{- define "ryla-serve.serveConfig" -}}
 {{- $config := .Files.Get (printf "files/presets/%s.yaml" .Values.preset) | fromYaml -}}
 {{- $application := first $config.applications -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" .Values.config) -}}
+{{- if and (eq .Values.mode "pod") $application.args.ingress -}}
+{{- $_ := unset $application.args.ingress "resources" -}}
+{{- end -}}
 {{- if .Values.auth.apiKeysSecret -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "ingress" (dict "api_keys" "/etc/ryla/keys/keys"))) -}}
 {{- end -}}
