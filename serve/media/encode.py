@@ -201,19 +201,24 @@ def _even(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> np.ndarray
 
 
 class WebpEncoder(Encoder):
-    """Animated WebP, quality 90, endless loop. Pillow encodes the whole at the end."""
+    """Animated WebP, quality 90, endless loop. Pillow encodes the whole at the end.
 
-    def __init__(self, fps: Fraction, method: int) -> None:
+    ``count``: frames that are to come, as far as that is known: a video that will be too long is then refused by its first ones.
+    """
+
+    def __init__(self, fps: Fraction, method: int, count: int = 0) -> None:
         self._fps = fps
         self._method = method
+        self._count = count
         self._held = 0
         self._pictures: list[PIL.Image.Image] = []
         self._times: list[Fraction] = []
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         """See Encoder."""
+        check_webp(frames.shape[2], frames.shape[1])
         self._held += frames.nbytes
-        if self._held > MAX_WEBP_BYTES:
+        if max(self._held, self._count * frames[0].nbytes) > MAX_WEBP_BYTES:
             raise MediaTooLarge("an animated WebP is made in memory, and this one is too long for it: ask for video/mp4")
         self._pictures += [PIL.Image.fromarray(pixels) for pixels in frames]
         self._times += times
@@ -222,7 +227,6 @@ class WebpEncoder(Encoder):
         """See Encoder."""
         if not self._pictures:
             raise MediaError("a video without frames")
-        check_webp(*self._pictures[0].size)
         ends = [*self._times[1:], self._times[-1] + 1 / self._fps]
         # Whole milliseconds: rounding the times, not the durations, keeps the error from adding up.
         durations = [round(end * 1000) - round(time * 1000) for time, end in zip(self._times, ends, strict=True)]

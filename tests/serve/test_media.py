@@ -329,10 +329,8 @@ def test_what_a_format_cannot_hold_is_said() -> None:
     wide = np.zeros((1, 4, 17_000, 3), np.uint8)
     with pytest.raises(MediaTooLarge, match="MP4"):
         Mp4Encoder(Fraction(16), "veryfast", 18).add(wide, (Fraction(0),))
-    encoder = WebpEncoder(Fraction(16), 0)
-    encoder.add(wide, (Fraction(0),))
     with pytest.raises(MediaTooLarge, match="WebP"):
-        encoder.close()
+        WebpEncoder(Fraction(16), 0).add(wide, (Fraction(0),))
     for media_type, side in (("image/webp", 17_000), ("image/jpeg", 66_000)):
         with pytest.raises(MediaTooLarge):
             encode_image(np.zeros((4, side, 3), np.uint8), media_type)
@@ -363,3 +361,10 @@ def test_a_webp_too_long_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) 
     encoder.add(pan(stranger(), 2, 96, 96), (Fraction(0), Fraction(1, 16)))
     with pytest.raises(MediaTooLarge, match="video/mp4"):
         encoder.add(pan(stranger(), 2, 96, 96), (Fraction(1, 8), Fraction(3, 16)))
+
+
+def test_a_webp_that_will_be_too_long_is_refused_by_its_first_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when a long film is almost done."""
+    monkeypatch.setattr("serve.media.encode.MAX_WEBP_BYTES", 100_000)
+    with pytest.raises(MediaTooLarge, match="video/mp4"):
+        WebpEncoder(Fraction(16), 0, count=4).add(pan(stranger(), 2, 96, 96), (Fraction(0), Fraction(1, 16)))
