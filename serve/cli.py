@@ -22,6 +22,7 @@ from deployments.errors import CheckpointRefused
 from serve.check import PROXY, documents, faults
 from serve.client import ENDPOINTS, Answer, CallFailed, Client, Decoded
 from serve.config import Limits
+from serve.media import EXTENSIONS
 from serve.overview import overview
 from serve.rollout import RolloutFailed, await_rollout, in_cluster
 from serve.samples import payload
@@ -56,15 +57,27 @@ def serve(
 @app.command()
 def call(
     endpoint: Annotated[str, typer.Argument(help="for instance wan2.6")],
-    fields: Annotated[list[str] | None, typer.Argument(help="field=value, or field=@file for a picture or video")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="file to write; default: the endpoint's name")] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(help="field=value, or field=@file for a picture or video; a field given again is a list"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="file to write, in the format of its ending; default: the endpoint's name"),
+    ] = None,
     url: Url = URL,
     key: Key = None,
 ) -> None:
     """Calls an endpoint and writes what it answers to a file."""
+    given: dict[str, list[str]] = {}
+    for name, value in map(_field, fields or []):
+        given.setdefault(name, []).append(value)
+    body = {name: values if values[1:] else values[0] for name, values in given.items()}
+    ending = "" if output is None else output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    accept = next((media_type for media_type, known in EXTENSIONS.items() if known == ending), "*/*")
     try:
         with Client(url, key=key) as client:
-            answer = client.call(endpoint.strip("/"), dict(_field(text) for text in fields or []))
+            answer = client.call(endpoint.strip("/"), body, accept=accept)
     except CallFailed as e:
         console.print(f"[red]{e}[/red]")
         raise typer.Exit(1) from None
@@ -272,7 +285,7 @@ def _spinner() -> Progress:
     return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True)
 
 
-def _field(text: str) -> tuple[str, Any]:
+def _field(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
         raise typer.BadParameter(f"`{text}` is not field=value")
