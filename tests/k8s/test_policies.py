@@ -1,7 +1,6 @@
 """What a platform engineer would look for in the objects, rule by rule."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -376,30 +375,6 @@ def test_files_are_fetched_and_verified_before_anything_changes() -> None:
     for group in groups(objects).values():
         (mount,) = [m for m in group["template"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "models"]
         assert mount == {"name": "models", "mountPath": "/models", "readOnly": True}
-
-
-def test_one_pod_mode_needs_no_operator() -> None:
-    objects = render({"mode": "pod", "preset": "demo"})
-    assert not [o for o in objects if o["apiVersion"].startswith("ray.io")]
-    service = one(objects, "Service")
-    labels: Any = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert service["spec"]["selector"].items() <= labels.items()
-    config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
-    assert config["http_options"]["host"] == "0.0.0.0"
-    assert config["applications"][0]["args"]["models"] == "demo"
-
-
-def test_the_ingress_in_one_pod_asks_for_no_resource_that_only_a_worker_group_declares() -> None:
-    """No node of the Ray in that pod would ever have it, and the service would never be ready."""
-    for values in (
-        {"preset": "production"},
-        {"preset": "demo", "config": {"ingress": {"num_cpus": 2, "resources": {"ingress": 1}}}},
-    ):
-        objects = render({"mode": "pod", **values})
-        config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
-        ingress = config["applications"][0]["args"]["ingress"]
-        assert "num_cpus" in ingress
-        assert "resources" not in ingress
 
 
 def test_alerts_have_their_paragraph() -> None:
