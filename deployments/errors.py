@@ -38,5 +38,9 @@ class Cancelled(DeploymentError):
     """The work was stopped: its consumer cancelled it, closed its window or died."""
 
 
+class EngineBroken(DeploymentError):
+    """The engine fails at everything, as after a lost GPU; raised by ``check_health``."""
+
+
 class ReplicaStalled(DeploymentError):
     """The engine has shown no sign of life for longer than its limit; raised by ``check_health``."""

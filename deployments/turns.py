@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from deployments.errors import Cancelled, ReplicaStalled
+from deployments.errors import Cancelled, DeploymentError, EngineBroken, ReplicaStalled
 
 T = TypeVar("T")
+FAILURES = 3
+"""Calls in a row that fail before a replica counts as broken: one alone may be of its input."""
 
 
 class Stop:
@@ -43,6 +45,8 @@ class Turns:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
         self._stall_timeout_s = stall_timeout_s
         self._running: set[Stop] = set()
+        self._failed = 0
+        """Calls in a row that ended in an error that is nobody's intention."""
 
     @asynccontextmanager
     async def start(self, call: Callable[[Stop], T]) -> AsyncIterator[tuple["asyncio.Future[T]", Stop]]:
@@ -57,14 +61,27 @@ class Turns:
                 stop.set()
                 await _outlast(work)
                 self._running.discard(stop)
+                self._note(work)
 
     async def run(self, call: Callable[[Stop], T]) -> T:
         """The result of ``call``, which looks at the flag that it is given."""
         async with self.start(call) as (work, _):
             return await asyncio.shield(work)
 
+    def _note(self, work: "asyncio.Future[T]") -> None:
+        error = None if work.cancelled() else work.exception()
+        if error is None:
+            self._failed = 0
+        elif not isinstance(error, DeploymentError):
+            self._failed += 1
+
     def check_health(self) -> None:
-        """Raises ReplicaStalled if a running call has shown no sign of life for too long."""
+        """Raises ReplicaStalled if a running call has shown no sign of life for too long, EngineBroken if the last ones all failed.
+
+        After a CUDA error nothing runs in the process any more: only a new one helps.
+        """
+        if self._failed >= FAILURES:
+            raise EngineBroken(f"the last {self._failed} calls of the engine all failed: see their errors in the log")
         for stop in self._running:
             silent = time.monotonic() - stop.last_sign
             if silent > self._stall_timeout_s:

@@ -58,10 +58,10 @@ class InsightFaceAnalyser:
         self._recogniser = self._analysis.models["recognition"]
         if use_cuda:
             # Opened by insightface for any size of picture; ours is always the same, so they can be CUDA graphs.
-            side = settings.detection_size
             for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
                 path = Path(model.model_file)
-                graph = fix_shape(read_model(path), (1, 3, side, side)) if fixed else None
+                width, height = model.input_size  # the settings', unless the file's is fixed
+                graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
                 model.session = open_session(path, settings, use_cuda, graph)
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:

@@ -57,7 +57,7 @@ class CapturedSession:
         self._sizes: list[int] = []
         inputs = session.get_inputs()
         self._types = {value.name: _TYPES[value.type] for value in inputs}
-        self._batched = {value.name for value in inputs if value.shape and not isinstance(value.shape[0], int)}
+        self._batched = [value.name for value in inputs if value.shape and not isinstance(value.shape[0], int)]
         self._outputs = [value.name for value in session.get_outputs()]
 
     def __getattr__(self, name: str) -> Any:
@@ -104,7 +104,7 @@ class CapturedSession:
         self._graphs[_shape_of(feeds)] = _Captured(inputs, outputs, binding, options)
 
     def _run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
-        count = len(feeds[next(iter(self._batched))]) if self._batched else 1
+        count = len(feeds[self._batched[0]]) if self._batched else 1
         size = next((size for size in self._sizes if size >= count), count)
         filled = {name: _filled(value, size) if name in self._batched else value for name, value in feeds.items()}
         graph = self._graphs.get(_shape_of(filled))

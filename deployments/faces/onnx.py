@@ -107,10 +107,9 @@ def take_pixels(model: onnx.ModelProto) -> bytes:
     nodes = [*before, *graph.node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
-    for value, name in ((given, "pixels"), (made, "made_pixels")):
-        batch, channels, height, width = (side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim)
-        shape = [batch, height, width, channels]
-        value.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
+    batch, channels, height, width = (side.dim_value or side.dim_param or None for side in given.type.tensor_type.shape.dim)
+    for value, name in ((given, "pixels"), (made, "made_pixels")):  # not all exports say what comes out
+        value.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, height, width, channels]))
     return bytes(model.SerializeToString())
 
 
@@ -134,7 +133,7 @@ def open_session(path: Path, settings: FaceSettings, use_cuda: bool, model: byte
     try:
         session: Session = _open(path, settings, plain, model)
     except Exception as e:
-        raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__})") from e
+        raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__}: {str(e)[:300]})") from e
     require_device(session, path, use_cuda)
     return session
 

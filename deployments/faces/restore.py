@@ -34,12 +34,9 @@ class OnnxRestorer:
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
         self.name = name
         model = read_model(path)
-        for value in (model.graph.input[0], model.graph.output[0]):
-            shape = [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim]
-            if shape[1:] != [3, SIZE, SIZE]:
-                raise CheckpointRefused(
-                    f"{path}: {value.name} is {shape}; a face restorer takes and gives [1, 3, {SIZE}, {SIZE}]"
-                )
+        shape = [side.dim_value or side.dim_param or None for side in model.graph.input[0].type.tensor_type.shape.dim]
+        if shape[1:] != [3, SIZE, SIZE]:
+            raise CheckpointRefused(f"{path}: input {shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
         self._session = open_session(path, settings, use_cuda, take_pixels(model))
         inputs = self._session.get_inputs()  # bound by index: exports do not agree on names
         if (name == "codeformer") != (len(inputs) == 2):
@@ -47,7 +44,7 @@ class OnnxRestorer:
         self._batch = 1 if inputs[0].shape[0] == 1 else BATCH
         self._names = [value.name for value in inputs]
         self._weight_type: Any = np.float64 if len(inputs) == 2 and inputs[1].type == "tensor(double)" else np.float32
-        self._weight_rank = len(inputs[1].shape) if len(inputs) == 2 else 0
+        self._weight_shape = list(inputs[1].shape) if len(inputs) == 2 else []
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
         """See Restorer."""
@@ -56,6 +53,11 @@ class OnnxRestorer:
             check()
             feeds: dict[str, Any] = {self._names[0]: np.stack(faces[start : start + self._batch])}
             if len(self._names) == 2:
-                feeds[self._names[1]] = np.full((1,) * self._weight_rank, codeformer_weight, self._weight_type)
+                feeds[self._names[1]] = self._weights(codeformer_weight, len(feeds[self._names[0]]))
             restored += [*self._session.run(None, feeds)[0]]
         return restored
+
+    def _weights(self, weight: float, count: int) -> Any:
+        """One for all, or one a face where the graph's dimension is open."""
+        each = [side if isinstance(side, int) else count for side in self._weight_shape]
+        return np.full(each, weight, self._weight_type)

@@ -43,6 +43,8 @@ class _Track:
     sum: npt.NDArray[np.float64] | float = 0.0
     until: int | None = None
     """The first frame that it cannot be in; None: not known yet."""
+    sure: int = 0
+    """The last frame in which its face was this person's by its likeness, not by its place alone."""
 
     @property
     def last(self) -> int:
@@ -53,9 +55,11 @@ class _Track:
         total = np.asarray(self.sum)
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), np.float32)
 
-    def see(self, frame: int, face: Face) -> None:
+    def see(self, frame: int, face: Face, *, sure: bool) -> None:
         self.sightings[frame] = face
-        self.sum = self.sum + face.embedding.astype(np.float64)
+        if sure:
+            self.sure = frame
+            self.sum = self.sum + face.embedding.astype(np.float64)
 
     def expected_box(self, frame: int) -> npt.NDArray[np.float32]:
         """Where the box is in ``frame`` if the face moves on as it last did."""
@@ -117,24 +121,35 @@ class Tracker:
         taken: set[int] = set()
         for _, track, i in scored:
             if i not in taken and track.last != frame:
-                track.see(frame, faces[i])
+                self._see(track, frame, faces[i])
                 taken.add(i)
         for i, face in enumerate(faces):
             if i not in taken:
                 track = _Track(next(self._numbers))
-                track.see(frame, face)
+                self._see(track, frame, face)
                 self._tracks.append(track)
 
     def _likeness(self, track: _Track, frame: int, face: Face) -> float:
         """How well a detection goes on with a track; 0: not at all."""
         last = track.sightings[track.last]
-        alike = float(max(track.identity @ face.embedding, last.embedding @ face.embedding))
+        alike = self._alike(track, face)
         overlap = _overlap(track.expected_box(frame), face.box)
         threshold = self._settings.match_threshold
-        # A turned or blurred face is hardly alike: from one look to the next its place may speak for it, over a gap it may not.
-        in_place = overlap >= _OVERLAP_IN_PLACE and self._looked[-2:-1] == [track.last] and alike >= threshold / 2
+        # A turned or blurred face is hardly alike: from one look to the next its place may speak for it, over a gap it may not, and
+        # not for longer than a gap: somebody else may have come into that place.
+        steady = self._looked[-2:-1] == [track.last] and frame - track.sure <= self._gap
+        in_place = overlap >= _OVERLAP_IN_PLACE and steady and alike >= threshold / 2
         near = _distance(last.box, face.box) <= frame - track.last
         return alike + overlap / 2 if in_place or (alike >= threshold and (near or overlap >= _LEAST_OVERLAP)) else 0.0
+
+    def _alike(self, track: _Track, face: Face) -> float:
+        """The cosine to the person, or to the last sighting that was surely theirs: of later ones it is not known whose they are."""
+        sure = track.sightings.get(track.sure, track.sightings[next(iter(track.sightings))])
+        return float(max(track.identity @ face.embedding, sure.embedding @ face.embedding))
+
+    def _see(self, track: _Track, frame: int, face: Face) -> None:
+        sure = not track.sightings or self._alike(track, face) >= self._settings.match_threshold
+        track.see(frame, face, sure=sure)
 
     def _decide(self) -> tuple[Face, ...]:
         frame = self._decided

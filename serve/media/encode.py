@@ -32,7 +32,8 @@ MAX_SIDE = 16_384
 MAX_WEBP_BYTES = 2**30
 """Pixels that an animated WebP may have, all frames together, in bytes: 172 frames of 1080p."""
 AAC_RATE = 48_000
-TICKS = 90_000  # a second; divides every usual frame rate
+TICKS = 360_000
+"""A second: whole for a frame of every usual rate, 24000/1001 and 60000/1001 included."""
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
 _BT709 = 1
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}

@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from deployments.faces.cuda_graph import CapturedSession
 from deployments.faces.onnx import fix_shape, let_batch, read_model
+from deployments.faces.restore import OnnxRestorer
+from deployments.settings import FaceSettings
 from tests.deployments import onnx_graphs
 
 
@@ -68,3 +70,29 @@ def test_a_model_for_pictures_of_any_size_is_captured_once_its_size_is_fixed(tmp
     assert len(captured._graphs) == 1
     picture = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     np.testing.assert_array_equal(captured.run(["doubled"], {"picture": picture})[0], 2 * picture)
+
+
+def test_every_face_of_a_batch_has_codeformers_weight(tmp_path: Path) -> None:
+    """Of an export whose dimensions are all open; what fills a batch up must reach no face."""
+    shape = ["n", 3, 512, 512]
+    path = onnx_graphs.save(
+        tmp_path / "codeformer.onnx",
+        [
+            helper.make_node("Unsqueeze", ["weight", "axes"], ["weights"]),
+            helper.make_node("Mul", ["picture", "zero"], ["black"]),
+            helper.make_node("Add", ["black", "weights"], ["out"]),
+        ],
+        [
+            helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("weight", TensorProto.FLOAT, ["n"]),
+        ],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        zero=np.zeros((), np.float32),
+        axes=np.array([1, 2, 3], np.int64),
+    )
+    restorer = OnnxRestorer("codeformer", path, FaceSettings(device="cpu"), use_cuda=False)
+    captured = CapturedSession(restorer._session, "cpu")
+    captured.capture((1, 4))
+    restorer._session = captured
+    made = restorer.restore([np.zeros((512, 512, 3), np.uint8)] * 3, 1.0, lambda: None)
+    assert [int(face.min()) for face in made] == [255] * 3

@@ -120,6 +120,20 @@ def test_people_who_are_a_little_alike_are_not_one_person_over_a_gap() -> None:
     assert [bool(faces) for faces in wanted] == [i < 8 for i in range(20)]
 
 
+def test_somebody_a_little_alike_who_takes_the_place_unseen_is_not_kept_for_the_other() -> None:
+    """A dissolve, or a cut that was not found: no gap, the same place, and a likeness that a blurred face might have."""
+    frames = [[face(100, like=1.0 if i < 50 else 0.3)] for i in range(150)]
+    swapped = [bool(faces) for faces in follow(frames, Choice(target=person(0)))]
+    gap = Tracking().max_gap
+    assert all(swapped[:50])
+    assert not any(swapped[50 + gap + 1 :])
+
+
+def test_a_face_that_is_blurred_for_a_moment_stays_the_same_person() -> None:
+    frames = [[face(100 + i, like=0.3 if 20 <= i < 24 else 1.0)] for i in range(50)]
+    assert all(follow(frames, Choice(target=person(0))))
+
+
 def test_a_face_that_turns_away_slowly_stays_the_same_person() -> None:
     frames = [[face(50 + i, like=max(0.3, 1 - 0.07 * i))] for i in range(20)]
     assert all(follow(frames, Choice(target=person(0))))

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from deployments.errors import Cancelled, ReplicaStalled
-from deployments.turns import Stop, Turns
+from deployments.errors import Cancelled, EngineBroken, NoFaceFound, ReplicaStalled
+from deployments.turns import FAILURES, Stop, Turns
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
@@ -95,3 +95,26 @@ def test_stop_raises_once_it_is_set() -> None:
     stop.set()
     with pytest.raises(Cancelled):
         stop.check()
+
+
+async def test_an_engine_that_fails_at_everything_is_unhealthy_until_something_works() -> None:
+    turns = Turns(1, 60)
+
+    def lost(_: Stop) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def refused(_: Stop) -> None:
+        raise NoFaceFound("face", "no face found")
+
+    for _ in range(FAILURES - 1):
+        with pytest.raises(RuntimeError):
+            await turns.run(lost)
+        with pytest.raises(NoFaceFound):
+            await turns.run(refused)
+    turns.check_health()
+    with pytest.raises(RuntimeError):
+        await turns.run(lost)
+    with pytest.raises(EngineBroken, match="all failed"):
+        turns.check_health()
+    await turns.run(lambda _: None)
+    turns.check_health()
