@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 from av.video.frame import VideoFrame
 
+from deployments.wire import Frames
 from serve.samples import PORTRAIT, clip, stranger, tone
 from tests.graph.conftest import Service, wait_until
 
@@ -72,6 +73,11 @@ def on_disk(service: Service) -> list[str]:
     return sorted(file for file in files if file.startswith(f"{tempfile.gettempdir()}/#") and file.endswith("(deleted)"))
 
 
+def frames_of(video: bytes) -> Frames:
+    with av.open(io.BytesIO(video), mode="r") as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_video_is_a_problem_that_names_the_field(service: Service, http: httpx.Client, kind: str) -> None:
     video, status, says = BAD[kind]
@@ -106,5 +112,8 @@ def test_large_uploads_and_answers_are_on_disk_and_nothing_of_them_stays(service
         assert sum(1 for _ in container.decode(video=0)) == 12
     assert send(service, http, large[: len(large) // 2]).status_code == 422
     wait_until(lambda: on_disk(service) == before, 20)
-    assert send(service, http, WHOLE).content == good.content
+    # Frame by frame, not byte by byte: x264 does not always make the same bytes of the same frames.
+    first, again = (frames_of(answer.content) for answer in (good, send(service, http, WHOLE)))
+    assert first.shape == again.shape
+    assert np.abs(first.astype(int) - again).mean() < 1
     assert service.replicas("ryla", "FaceSwapper") == replicas

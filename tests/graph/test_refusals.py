@@ -263,9 +263,13 @@ def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Se
 def test_a_cancelled_call_gives_the_model_back_at_once(service: Service, http: httpx.Client, share: float) -> None:
     """Left during encoding, denoising, decoding or swapping: what of the call was still to come does not hold up the next one."""
     body = {**payload("wan2.6-i2v-faceswap"), "steps": 4, "length": 33}
-    begun = time.monotonic()
-    assert http.post(f"{service.url}/wan2.6-i2v-faceswap", json=body).status_code == 200
-    whole = time.monotonic() - begun
+
+    def timed() -> float:
+        begun = time.monotonic()
+        assert http.post(f"{service.url}/wan2.6-i2v-faceswap", json=body).status_code == 200
+        return time.monotonic() - begun
+
+    whole = min(timed() for _ in range(2))  # a slow first call would have the second end before it is left
     small = {"prompt": "x", "steps": 1, "length": 1}
     begun = time.monotonic()
     assert http.post(f"{service.url}/wan2.6", json=small).status_code == 200
