@@ -23,7 +23,8 @@ POD: Json = {
     "auth": {"rayTokenSecret": ""},
     "faultTolerance": {"redis": "none"},
     "config": {"ingress": {"num_cpus": 0.2}},
-    "rollout": {"timeoutSeconds": 300},
+    "pod": {"resources": {"requests": {"cpu": "50m", "memory": "1Gi"}}},
+    "rollout": {"timeoutSeconds": 600},
 }
 """Over the test's values: the demo in one pod, its models on the CPUs of that pod."""
 for model in ("wan26", "wan22_gguf", "face_swapper"):
