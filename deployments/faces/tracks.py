@@ -45,6 +45,8 @@ class _Track:
     """The first frame that it cannot be in; None: not known yet."""
     sure: int = 0
     """The last frame in which its face was this person's by its likeness, not by its place alone."""
+    known: Embedding = field(init=False)
+    """The embedding found there: of later ones it is not known whose they are."""
 
     @property
     def last(self) -> int:
@@ -55,10 +57,14 @@ class _Track:
         total = np.asarray(self.sum)
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), np.float32)
 
-    def see(self, frame: int, face: Face, *, sure: bool) -> None:
+    def alike(self, face: Face) -> float:
+        """The cosine to the person, or to the last sighting that was surely theirs."""
+        return float(max(self.identity @ face.embedding, self.known @ face.embedding))
+
+    def see(self, frame: int, face: Face, *, sure: bool = True) -> None:
         self.sightings[frame] = face
         if sure:
-            self.sure = frame
+            self.sure, self.known = frame, face.embedding
             self.sum = self.sum + face.embedding.astype(np.float64)
 
     def expected_box(self, frame: int) -> npt.NDArray[np.float32]:
@@ -121,18 +127,18 @@ class Tracker:
         taken: set[int] = set()
         for _, track, i in scored:
             if i not in taken and track.last != frame:
-                self._see(track, frame, faces[i])
+                track.see(frame, faces[i], sure=track.alike(faces[i]) >= self._settings.match_threshold)
                 taken.add(i)
         for i, face in enumerate(faces):
             if i not in taken:
                 track = _Track(next(self._numbers))
-                self._see(track, frame, face)
+                track.see(frame, face)
                 self._tracks.append(track)
 
     def _likeness(self, track: _Track, frame: int, face: Face) -> float:
         """How well a detection goes on with a track; 0: not at all."""
         last = track.sightings[track.last]
-        alike = self._alike(track, face)
+        alike = track.alike(face)
         overlap = _overlap(track.expected_box(frame), face.box)
         threshold = self._settings.match_threshold
         # A turned or blurred face is hardly alike: from one look to the next its place may speak for it, over a gap it may not, and
@@ -141,15 +147,6 @@ class Tracker:
         in_place = overlap >= _OVERLAP_IN_PLACE and steady and alike >= threshold / 2
         near = _distance(last.box, face.box) <= frame - track.last
         return alike + overlap / 2 if in_place or (alike >= threshold and (near or overlap >= _LEAST_OVERLAP)) else 0.0
-
-    def _alike(self, track: _Track, face: Face) -> float:
-        """The cosine to the person, or to the last sighting that was surely theirs: of later ones it is not known whose they are."""
-        sure = track.sightings.get(track.sure, track.sightings[next(iter(track.sightings))])
-        return float(max(track.identity @ face.embedding, sure.embedding @ face.embedding))
-
-    def _see(self, track: _Track, frame: int, face: Face) -> None:
-        sure = not track.sightings or self._alike(track, face) >= self._settings.match_threshold
-        track.see(frame, face, sure=sure)
 
     def _decide(self) -> tuple[Face, ...]:
         frame = self._decided
