@@ -80,18 +80,23 @@ class Cluster:
         return done
 
     def state(self) -> str:
-        """What one looks at first when something is wrong: every container, what it ended of, the end of its log; then the warnings."""
+        """What one looks at first when something is wrong: every pod and container, why it waits, what it ended of; nodes; events."""
         lines = []
         for pod in self.get("pods")["items"]:
             name = pod["metadata"]["name"]
             lines.append(f"pod {name}: {pod['status']['phase']}")
+            unmet = [c for c in pod["status"].get("conditions", []) if c["status"] != "True"]
+            lines += [f"- not {c['type']}: {c.get('reason')}: {c.get('message')}" for c in unmet]
             for container in [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]:
                 lines.append(f"- {container['name']}: {container['state']}, {container['restartCount']} restarts")
                 for previous in ("--previous",) * bool(container["restartCount"]), ():
                     log = self.kubectl("logs", name, "-c", container["name"], "--tail=12", *previous, check=False)
                     lines += [f"  {line[:160]}" for line in log.splitlines()]
-        warnings = self.kubectl("get", "events", "--field-selector", "type=Warning", "--no-headers", check=False)
-        return "\n".join([*lines, *(line[:240] for line in warnings.splitlines()[-8:])])
+        for node in self.get("nodes")["items"]:
+            lines.append(f"node {node['metadata']['name']}: allocatable {node['status']['allocatable']}")
+            lines += [f"- {c['type']}={c['status']}: {c['message']}" for c in node["status"]["conditions"]]
+        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", "--no-headers", check=False)
+        return "\n".join([*lines, *(line[:240] for line in events.splitlines()[-16:])])
 
     def python(self, name: str, script: str, *arguments: str, key: str | None = None) -> None:
         """Starts a pod that runs a Python script in the service's image."""
