@@ -39,6 +39,10 @@ class FaceSwapper:
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
         if models is None:
+            if settings.device == "cuda":
+                raise CheckpointRefused(
+                    "the demo's face engine runs on the CPU; set `device: auto`, or configure `models.faces`"
+                )
             self._engine = build_demo_engine(settings)
         else:
             self._engine = build_face_engine(settings, models, _use_cuda(settings))

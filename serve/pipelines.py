@@ -97,7 +97,7 @@ class Pipelines:
             if source.count > limits.frames:
                 raise invalid("fps", f"makes {source.count} frames; at most {limits.frames} are accepted: lower it")
         swap = await self._swap(body, body.face, meter, observe)
-        async with self._encoder("source", media_type, source.fps, source.count, meter, source.audio) as encoder:
+        async with self._encoder("source", media_type, source.fps, source.count, meter, source) as encoder:
             async with aclosing(swap.chunks(self._frames(source, observe))) as swapped:
                 async for chunk in swapped:
                     await encoder.add(chunk.frames, chunk.times)
@@ -143,13 +143,14 @@ class Pipelines:
 
     @asynccontextmanager
     async def _encoder(
-        self, name: str, media_type: str, fps: Fraction, count: int, meter: Meter, audio: Media | None = None
+        self, name: str, media_type: str, fps: Fraction, count: int, meter: Meter, source: Source | None = None
     ) -> AsyncIterator["_ThreadEncoder"]:
         """An encoder whose work is done in a thread; leaving the block frees it, once that thread is done with it."""
+        audio, seconds = (None, None) if source is None else (source.audio, source.duration)
         if media_type == "video/mp4":
-            encoder: Encoder = Mp4Encoder(fps, self._settings.h264_preset, self._settings.h264_crf, audio)
+            encoder: Encoder = Mp4Encoder(fps, self._settings.h264_preset, self._settings.h264_crf, audio, seconds)
         else:
-            encoder = WebpEncoder(fps, self._settings.webp_method, count)
+            encoder = WebpEncoder(fps, self._settings.webp_method, count, seconds)
         threaded = _ThreadEncoder(encoder, partial(self._checked, name), meter)
         try:
             yield threaded

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import BATCH, fix_shape, open_session, providers, read_model, require_device, session_options
+from deployments.faces.batch import batch_of
+from deployments.faces.onnx import fix_shape, open_session, read_model, session_options
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
 
@@ -45,24 +46,24 @@ class InsightFaceAnalyser:
         self._analysis = FaceAnalysis(
             name=str(folder.resolve()),
             allowed_modules=["detection", "recognition"],
-            providers=providers(settings, use_cuda),
+            providers=["CPUExecutionProvider"],
             sess_options=session_options(settings),
             static_shape_sessions=False,
         )
         for task in ("detection", "recognition"):
             if task not in self._analysis.models:
                 raise CheckpointRefused(f"{folder}: no {task} model among its ONNX files")
-            require_device(self._analysis.models[task].session, folder, use_cuda)
         size = (settings.detection_size, settings.detection_size)
-        self._analysis.prepare(ctx_id=0 if use_cuda else -1, det_thresh=settings.detection_threshold, det_size=size)
+        self._analysis.prepare(ctx_id=-1, det_thresh=settings.detection_threshold, det_size=size)
         self._recogniser = self._analysis.models["recognition"]
         if use_cuda:
-            # Opened by insightface for any size of picture; ours is always the same, so they can be CUDA graphs.
+            # insightface's sessions are for any size of picture, on the CPU; ours is always the same, so they can be CUDA graphs.
             for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
                 path = Path(model.model_file)
                 width, height = model.input_size  # the settings', unless the file's is fixed
                 graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
                 model.session = open_session(path, settings, use_cuda, graph)
+        self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
         """See FaceAnalyser."""
@@ -78,9 +79,9 @@ class InsightFaceAnalyser:
             size = self._recogniser.input_size[0]
             aligned += [self._align(bgr, landmarks, size) for landmarks in (points if len(boxes) else ())]
         features: list[Any] = []
-        for start in range(0, len(aligned), BATCH):
+        for start in range(0, len(aligned), self._batch):
             check()
-            features += [*self._recogniser.get_feat(aligned[start : start + BATCH])]
+            features += [*self._recogniser.get_feat(aligned[start : start + self._batch])]
         faces: list[list[Face]] = [[] for _ in images]
         for (i, box, landmarks), feature in zip(found, features, strict=True):
             faces[i].append(Face(_f32(box[:4]), _f32(landmarks), float(box[4]), _f32(feature / np.linalg.norm(feature))))

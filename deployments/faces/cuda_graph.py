@@ -6,6 +6,7 @@ thread that captured it, so each session has a thread of its own; and while one 
 memory on the GPU, so all are captured before the engine takes work.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import onnxruntime
 
 _Shape: TypeAlias = tuple[tuple[int, ...], ...]
 _UNCAPTURED = "-1"
+_log = logging.getLogger(__name__)
 _RUNS = 4
 """Two that bring up all memory that the graph needs, one that is captured, one that is replayed."""
 
@@ -56,7 +58,7 @@ class CapturedSession:
         self._graphs: dict[_Shape, _Captured] = {}
         self._sizes: list[int] = []
         inputs = session.get_inputs()
-        self._types = {value.name: _TYPES[value.type] for value in inputs}
+        self._types = {value.name: TYPES[value.type] for value in inputs}
         self._batched = [value.name for value in inputs if value.shape and not isinstance(value.shape[0], int)]
         self._outputs = [value.name for value in session.get_outputs()]
 
@@ -64,7 +66,7 @@ class CapturedSession:
         return getattr(self._session, name)
 
     def capture(self, sizes: Sequence[int]) -> None:
-        """Captures a graph for each of ``sizes`` of the first dimension where it is open, else one.
+        """Captures a graph for each of ``sizes`` of the first dimension where it is open, up to the first that fails, else one.
 
         Raises ValueError if another dimension is open, and what onnxruntime raises where the model cannot be captured.
         """
@@ -79,7 +81,14 @@ class CapturedSession:
                 )
                 for value in inputs
             }
-            self._thread.submit(self._capture, feeds).result()
+            try:
+                self._thread.submit(self._capture, feeds).result()
+            except Exception as e:  # onnxruntime raises types of its own, one a status code
+                if not self._graphs:
+                    raise
+                self._sizes = [captured for captured in self._sizes if captured < size]
+                _log.warning("no CUDA graph of %d rows, which run node by node where they are asked for: %s", size, e)
+                return
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
         """See onnxruntime.InferenceSession.run."""
@@ -120,13 +129,14 @@ class CapturedSession:
         return [np.array(result[:count] if size > count else result) for result in results]
 
 
-_TYPES = {
+TYPES: dict[str, Any] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
     "tensor(int64)": np.int64,
     "tensor(uint8)": np.uint8,
 }
+"""NumPy's types by onnxruntime's names."""
 
 
 def _run_options(graph: str) -> onnxruntime.RunOptions:

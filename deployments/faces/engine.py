@@ -81,34 +81,36 @@ class FaceEngine:
         if not places:
             return result
         patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
-        for (i, _), patch in zip(places, patches, strict=True):
+        for (i, _), patch in zip(places, self._fitted([frames[i] for i, _ in places], patches, check), strict=True):
             check()
-            finished = self._fitted(frames[i], patch)
-            paste(result[i], finished.pixels, finished.matrix, finished.mask)
+            paste(result[i], patch.pixels, patch.matrix, patch.mask)
         if self._restorer is not None and self.restorer(options) != "none":
             aligned = [align(face.landmarks, FFHQ) for _, face in places]
             crops = [crop(result[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
             restored = self._restorer.restore(crops, options.codeformer_weight, check)
-            for (i, _), matrix, pixels in zip(places, aligned, restored, strict=True):
+            masks = [self._mask] * len(places)
+            if self._occlusion is not None:
+                before = [crop(frames[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
+                masks = [self._mask * seen for seen in self._occlusion.visible(before, check)]
+            for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
                 check()
-                mask = (
-                    self._mask
-                    if self._occlusion is None
-                    else self._mask * self._occlusion.visible(crop(frames[i], matrix, SIZE))
-                )
                 paste(result[i], pixels, matrix, mask, options.visibility)
         return result
 
-    def _fitted(self, frame: Image, patch: Patch) -> Patch:
-        """The patch in the colours of the face that it replaces, and without what hides it, where that is configured."""
+    def _fitted(self, frames: Sequence[Image], patches: list[Patch], check: Check) -> list[Patch]:
+        """The patches in the colours of the faces that they replace, and without what hides those, where that is configured."""
         if not self._colours and self._occlusion is None:
-            return patch
-        before = crop(frame, patch.matrix, patch.pixels.shape[0])
+            return patches
+        before = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]
         if self._colours:
-            patch = replace(patch, pixels=match_colours(patch.pixels, before, patch.mask > 0))
+            patches = [
+                replace(patch, pixels=match_colours(patch.pixels, old, patch.mask > 0))
+                for patch, old in zip(patches, before, strict=True)
+            ]
         if self._occlusion is not None:
-            patch = replace(patch, mask=patch.mask * self._occlusion.visible(before))
-        return patch
+            seen = self._occlusion.visible(before, check)
+            patches = [replace(patch, mask=patch.mask * shown) for patch, shown in zip(patches, seen, strict=True)]
+        return patches
 
 
 def _cut_out(image: Image, face: Face) -> Reference:

@@ -1,5 +1,6 @@
 """Leaves out what hides a face, such as a hand or hair, by a segmentation model of the operator's choice."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.batch import batch_of
 from deployments.faces.onnx import open_session
 from deployments.faces.paste import Mask
 from deployments.settings import FaceSettings
@@ -34,16 +36,26 @@ class OcclusionMask:
                 f"{path}: {shape} -> {made}; an occlusion model is XSeg ([n, 256, 256, 3] -> [n, 256, 256, 1]) "
                 "or a face parser ([n, 3, 512, 512] -> [n, 19, 512, 512])"
             )
+        self._side = 512 if self._parses else 256
+        self._batch = batch_of(self._session, path.name)
 
-    def visible(self, face: Image) -> Mask:
-        """An aligned square crop, uint8 RGB -> where the face itself is seen, float32 in 0..1, of the same size."""
-        size = face.shape[0]
-        side = 512 if self._parses else 256
-        seen = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA if size > side else cv2.INTER_LINEAR)
+    def visible(self, faces: Sequence[Image], check: Callable[[], None]) -> list[Mask]:
+        """Aligned square crops, uint8 RGB -> where each face itself is seen, float32 in 0..1, of the same sizes. ``check`` may raise."""
+        masks: list[Mask] = []
+        for start in range(0, len(faces), self._batch):
+            check()
+            some = faces[start : start + self._batch]
+            made = self._session.run(None, {self._name: np.stack([self._blob(face) for face in some])})[0]
+            masks += [self._mask(output, face.shape[0]) for output, face in zip(made, some, strict=True)]
+        return masks
+
+    def _blob(self, face: Image) -> Any:
+        side = self._side
+        seen = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA if face.shape[0] > side else cv2.INTER_LINEAR)
         blob = seen.astype(np.float32) / 255
-        if self._parses:
-            blob = ((blob - _MEAN) / _SPREAD).transpose(2, 0, 1)
-        output: Any = self._session.run(None, {self._name: blob[None]})[0][0]
+        return ((blob - _MEAN) / _SPREAD).transpose(2, 0, 1) if self._parses else blob
+
+    def _mask(self, output: Any, size: int) -> Mask:
         shown = np.isin(output.argmax(axis=0), _PARTS).astype(np.float32) if self._parses else output[:, :, 0].clip(0, 1)
-        soft = cv2.GaussianBlur(shown, (0, 0), side / 64)
+        soft = cv2.GaussianBlur(shown, (0, 0), self._side / 64)
         return np.asarray(cv2.resize(soft, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)

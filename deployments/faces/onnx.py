@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.batch import SIZES
 from deployments.faces.cuda_graph import CapturedSession, Session
 from deployments.settings import EngineSettings, FaceSettings
 
@@ -23,10 +24,6 @@ _SHADOWED = (
 )
 
 
-BATCH = 16
-"""Faces that go through a graph at once: on an H200, 16 together take 0.8 ms each, one alone 2.6 ms (inswapper's shapes)."""
-SIZES = (1, 2, 4, 8, BATCH)
-"""Batches that CUDA graphs are captured for; others are filled up to the next."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,15 +56,6 @@ def read_model(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except Exception as e:  # protobuf's own types, which differ between its implementations
         raise CheckpointRefused(f"{path}: not an ONNX file, or a truncated one ({type(e).__name__})") from e
-
-
-def let_batch(model: onnx.ModelProto) -> bytes:
-    """The model with its first dimension left open, as bytes: published graphs declare a batch of 1 that nothing in them needs."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in (*model.graph.input, *model.graph.output):
-        if value.name not in constants and value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_param = "n"
-    return bytes(model.SerializeToString())
 
 
 def fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> bytes:
@@ -120,21 +108,26 @@ def open_session(path: Path, settings: FaceSettings, use_cuda: bool, model: byte
     """
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
-    plain, graphs = (providers(settings, use_cuda, graphs=graphs) for graphs in (False, True))
+    session: Session
     if use_cuda and settings.cuda_graphs:
         try:
-            captured = CapturedSession(_open(path, settings, graphs, model))
-            captured.capture(SIZES)
+            session = _captured(path, settings, model)
         except Exception as e:  # onnxruntime raises types of its own, one a status code
             _log.warning("%s: cannot run as CUDA graphs, and runs node by node: %s", path.name, e)
         else:
-            require_device(captured, path, use_cuda)
-            return captured
+            require_device(session, path, use_cuda)
+            return session
     try:
-        session: Session = _open(path, settings, plain, model)
+        session = _open(path, settings, providers(settings, use_cuda), model)
     except Exception as e:
         raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__}: {str(e)[:300]})") from e
     require_device(session, path, use_cuda)
+    return session
+
+
+def _captured(path: Path, settings: FaceSettings, model: bytes | None) -> Session:
+    session = CapturedSession(_open(path, settings, providers(settings, True, graphs=True), model))
+    session.capture(SIZES)
     return session
 
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.onnx import BATCH, open_session, read_model, take_pixels
+from deployments.faces.batch import batch_of
+from deployments.faces.onnx import open_session, read_model, take_pixels
 from deployments.settings import FaceSettings
 from deployments.wire import Image
 
@@ -27,8 +28,8 @@ class Restorer(Protocol):
 class OnnxRestorer:
     """A graph [n, 3, 512, 512] -> [n, 3, 512, 512] in -1..1; CodeFormer's has its fidelity weight as a second input.
 
-    Faces go through it together if it says that its first dimension is open; GFPGAN's convolutions, whose weights the face itself
-    makes, are exported for one.
+    Faces go through it together if its first dimension is open and that is true; GFPGAN's convolutions, whose weights the face
+    itself makes, are exported for one.
     """
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
@@ -41,7 +42,7 @@ class OnnxRestorer:
         inputs = self._session.get_inputs()  # bound by index: exports do not agree on names
         if (name == "codeformer") != (len(inputs) == 2):
             raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (picture and weight)")
-        self._batch = 1 if inputs[0].shape[0] == 1 else BATCH
+        self._batch = batch_of(self._session, path.name)
         self._names = [value.name for value in inputs]
         self._weight_type: Any = np.float64 if len(inputs) == 2 and inputs[1].type == "tensor(double)" else np.float32
         self._weight_shape = list(inputs[1].shape) if len(inputs) == 2 else []

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.batch import batch_of, let_batch
 from deployments.faces.colour import match_colours
-from deployments.faces.onnx import BATCH, let_batch, open_session, read_model
+from deployments.faces.onnx import open_session, read_model
 from deployments.faces.paste import ARCFACE, Mask, Matrix, align, align_affine, crop, sharp_box_mask
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
@@ -44,7 +45,7 @@ class Swapper(Protocol):
 
 
 class InSwapper:
-    """inswapper_128, over all targets together.
+    """inswapper_128, over all targets together where its file allows.
 
     What goes into the graph and what becomes of its output is insightface's ``INSwapper``. With a ``pixel_boost`` of 256 or 512 the
     face is cropped at that size and dealt out, pixel by pixel in turn, to as many pictures of 128 pixels as it takes.
@@ -59,6 +60,7 @@ class InSwapper:
         shapes = [list(value.shape) for value in inputs]
         if len(shapes) != 2 or shapes[0][2:] != [_TILE, _TILE] or shapes[1][1:] != [512]:
             raise CheckpointRefused(f"{path}: inputs {shapes}; inswapper takes [n, 3, {_TILE}, {_TILE}] and [n, 512]")
+        self._batch = batch_of(self._session, path.name)
         self._names = [value.name for value in inputs]
         constants = model.graph.initializer
         named = [tensor for tensor in constants if tensor.name == "buff2fs"]  # insightface takes the last, whatever it is
@@ -83,9 +85,9 @@ class InSwapper:
             ]
         )
         made = []
-        for start in range(0, len(tiles), BATCH):
+        for start in range(0, len(tiles), self._batch):
             check()
-            blob = tiles[start : start + BATCH].transpose(0, 3, 1, 2).astype(np.float32) / 255
+            blob = tiles[start : start + self._batch].transpose(0, 3, 1, 2).astype(np.float32) / 255
             feeds = {self._names[0]: blob, self._names[1]: np.repeat(latent, len(blob), axis=0)}
             made.append(self._session.run(None, feeds)[0])
         pixels = np.clip(np.concatenate(made).transpose(0, 2, 3, 1) * 255, 0, 255).astype(np.uint8)

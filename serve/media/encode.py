@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -62,10 +63,17 @@ class Encoder(ABC):
 
 
 class Mp4Encoder(Encoder):
-    """H.264 yuv420p, BT.709, faststart, written to disk. ``audio``: a file whose first audio stream is copied, with its timing."""
+    """H.264 yuv420p, BT.709, faststart, written to disk. ``audio``: a file whose first audio stream is copied, with its timing.
 
-    def __init__(self, fps: Fraction, preset: str, crf: int, audio: Media | None = None) -> None:
+    ``seconds``: how long the video is; absent, its last frame is shown as long as one at ``fps``.
+    """
+
+    def __init__(
+        self, fps: Fraction, preset: str, crf: int, audio: Media | None = None, seconds: Fraction | None = None
+    ) -> None:
         self._fps = fps
+        self._seconds = seconds
+        self._end: Fraction | None = None
         self._options = {"preset": preset, "crf": str(crf)}
         self._audio_file = audio
         spool = Spool.empty()
@@ -88,6 +96,9 @@ class Mp4Encoder(Encoder):
         """See Encoder."""
         video = self._video or self._begin(frames.shape[2], frames.shape[1])
         container = self._open()
+        if self._end is None and self._seconds is not None:
+            self._end = times[0] + self._seconds
+        end = self._end
         for pixels, time in zip(frames, times, strict=True):
             frame = VideoFrame.from_ndarray(_even(pixels), format="rgb24")
             frame = self._reformatter.reformat(
@@ -100,7 +111,8 @@ class Mp4Encoder(Encoder):
             frame.color_range = ColorRange.MPEG
             frame.pts = round(time * TICKS)
             frame.time_base = Fraction(1, TICKS)
-            frame.duration = round(TICKS / self._fps)
+            # From the last one the muxer takes when the video ends; the others' it has from the next frame.
+            frame.duration = max(1, round(((end or time + 1 / self._fps) - time) * TICKS))
             self._mux_audio_until(time)
             container.mux(video.encode(frame))
             self.frames += 1
@@ -140,6 +152,7 @@ class Mp4Encoder(Encoder):
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
         context.time_base = Fraction(1, TICKS)
+        context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
         if self._audio_file is not None:
@@ -205,10 +218,12 @@ class WebpEncoder(Encoder):
     """Animated WebP, quality 90, endless loop. Pillow encodes the whole at the end.
 
     ``count``: frames that are to come, as far as that is known: a video that will be too long is then refused by its first ones.
+    ``seconds``: as for Mp4Encoder.
     """
 
-    def __init__(self, fps: Fraction, method: int, count: int = 0) -> None:
+    def __init__(self, fps: Fraction, method: int, count: int = 0, seconds: Fraction | None = None) -> None:
         self._fps = fps
+        self._seconds = seconds
         self._method = method
         self._count = count
         self._held = 0
@@ -228,7 +243,8 @@ class WebpEncoder(Encoder):
         """See Encoder."""
         if not self._pictures:
             raise MediaError("a video without frames")
-        ends = [*self._times[1:], self._times[-1] + 1 / self._fps]
+        end = self._times[-1] + 1 / self._fps if self._seconds is None else self._times[0] + self._seconds
+        ends = [*self._times[1:], max(self._times[-1], end)]
         # Whole milliseconds: rounding the times, not the durations, keeps the error from adding up.
         durations = [round(end * 1000) - round(time * 1000) for time, end in zip(self._times, ends, strict=True)]
         buffer = io.BytesIO()

@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deployments.faces.batch import batch_of, let_batch
 from deployments.faces.cuda_graph import CapturedSession
-from deployments.faces.onnx import fix_shape, let_batch, read_model
+from deployments.faces.onnx import fix_shape, read_model
 from deployments.faces.restore import OnnxRestorer
 from deployments.settings import FaceSettings
 from tests.deployments import onnx_graphs
@@ -70,6 +71,22 @@ def test_a_model_for_pictures_of_any_size_is_captured_once_its_size_is_fixed(tmp
     assert len(captured._graphs) == 1
     picture = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
     np.testing.assert_array_equal(captured.run(["doubled"], {"picture": picture})[0], 2 * picture)
+
+
+def test_batches_that_a_graph_cannot_take_are_not_captured(tmp_path: Path) -> None:
+    path = onnx_graphs.save(
+        tmp_path / "one.onnx",
+        [helper.make_node("Reshape", ["given", "shape"], ["made"])],
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("made", TensorProto.FLOAT, ["n", 4])],
+        shape=np.array([1, 4], np.int64),
+    )
+    captured = CapturedSession(plain(path), "cpu")
+    captured.capture((1, 2, 4))
+    assert len(captured._graphs) == 1
+    assert batch_of(captured, path.name) == 1
+    row = np.arange(4, dtype=np.float32)[None]
+    np.testing.assert_array_equal(captured.run(None, {"given": row})[0], row)
 
 
 def test_every_face_of_a_batch_has_codeformers_weight(tmp_path: Path) -> None:

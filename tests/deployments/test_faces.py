@@ -11,19 +11,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 from insightface.model_zoo.inswapper import INSwapper
-from onnx import TensorProto, helper
 
 from demo.face_models import ensure_face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
-from deployments.face_swapper import build_demo_engine
+from deployments.face_swapper import FaceSwapper, build_demo_engine
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.onnx import require_device
+from deployments.faces.onnx import providers, require_device
 from deployments.faces.paste import ARCFACE, align, crop, paste
-from deployments.faces.restore import OnnxRestorer
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
@@ -319,32 +318,17 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
     np.testing.assert_array_equal(off, swapped)
 
 
-def test_a_restorers_graph_sees_pixels_as_it_was_trained_to(tmp_path: Path) -> None:
-    """What becomes of pixels before and after is part of the graph; here it doubles the contrast, and clips."""
-    shape = [1, 3, 512, 512]
-    path = onnx_graphs.save(
-        tmp_path / "GFPGANv1.4.onnx",
-        [helper.make_node("Mul", ["picture", "strength"], ["out"])],
-        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
-        strength=np.array([[[[2]], [[1]], [[-1]]]], np.float32),
-    )
-    restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
-    faces = [np.random.default_rng(seed).integers(0, 256, (512, 512, 3), dtype=np.uint8) for seed in range(2)]
-    for face, made in zip(faces, restorer.restore(faces, 0.5, unwatched), strict=True):
-        red, green, blue = (face[:, :, i].astype(int) for i in range(3))
-        np.testing.assert_allclose(made[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
-        np.testing.assert_array_equal(made[:, :, 1], green)
-        np.testing.assert_array_equal(made[:, :, 2], 255 - blue)
+def test_the_demos_engine_runs_on_no_gpu_and_says_so() -> None:
+    with pytest.raises(CheckpointRefused, match="runs on the CPU"):
+        FaceSwapper.func_or_class(FaceSettings(device="cuda"), None)
 
 
-def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
-    path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True)
-    restorer = OnnxRestorer("codeformer", path, SETTINGS, use_cuda=False)
-    face = np.zeros((512, 512, 3), np.uint8)
-    assert {w: int(restorer.restore([face], w, unwatched)[0][0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {0.0: 0, 0.5: 128, 1.0: 255}
-    with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
-        OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+def test_a_gpus_memory_is_capped_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    (cuda, options), cpu = providers(SETTINGS.model_copy(update={"gpu_mem_limit_bytes": 2**30}), use_cuda=True)
+    assert (cuda, options["gpu_mem_limit"], cpu) == ("CUDAExecutionProvider", 2**30, "CPUExecutionProvider")
+    assert "gpu_mem_limit" not in providers(SETTINGS, use_cuda=True)[0][1]
 
 
 def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
 from serve.media.decode import open_source
-from serve.media.encode import Mp4Encoder
+from serve.media.encode import Encoder, Mp4Encoder, WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.spool import Spool
 from serve.samples import clip, pan, stranger
@@ -183,6 +183,23 @@ def test_a_rate_of_many_digits_is_no_obstacle() -> None:
     frames = pan(stranger(), 4, 96, 96)
     _, times = all_of(open_source(made(Mp4Encoder(rate, "veryfast", 18), frames, rate), LIMITS))
     assert [float(time) for time in times] == pytest.approx([float(i / rate) for i in range(4)], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Mp4Encoder, 1), *((kind, count) for kind in (Mp4Encoder, WebpEncoder) for count in (2, 5, 12))]
+)
+def test_the_last_frame_is_shown_as_long_as_it_was(kind: type[Encoder], count: int) -> None:
+    """At a variable rate; no mean says how long."""
+    gaps = np.random.default_rng(count).integers(9, 90, count - 1)
+    times = tuple(Fraction(int(gaps[:i].sum()), 1000) for i in range(count))
+    seconds = times[-1] + Fraction(7, 10)
+    fps = count / seconds
+    encoder = Mp4Encoder(fps, "medium", 18, None, seconds) if kind is Mp4Encoder else WebpEncoder(fps, 0, count, seconds)
+    encoder.add(pan(stranger(), count, 96, 96), times)
+    media = encoder.close()
+    source = open_source(media if isinstance(media, bytes) else media.read(), LIMITS)
+    assert source.duration == seconds
+    assert tuple(time for _, time in source.frames()) == times
 
 
 @pytest.mark.parametrize(("layout", "count"), [("mono", 1), ("5.1", 6)])
