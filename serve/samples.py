@@ -85,10 +85,10 @@ def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def jpeg(image: Image) -> bytes:
+def jpeg(image: Image, quality: int = 85) -> bytes:
     """Encodes a picture."""
     buffer = io.BytesIO()
-    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=85)
+    PIL.Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -19,7 +19,7 @@ from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, decode_base64, decode_image, encode_image
 from serve.media.spool import Spool
 from serve.samples import clip, data_uri, pan, stranger, tone
-from tests.serve.media import LIMITS, all_of, made
+from tests.serve.media import LIMITS, all_of, made, rotated
 
 
 @pytest.mark.parametrize("fps", [Fraction(16), Fraction(30000, 1001), Fraction(25, 2)])
@@ -149,14 +149,6 @@ def test_a_still_is_a_video_of_one_frame() -> None:
     (frame,), _ = all_of(source)
     np.testing.assert_array_equal(frame, stranger())
     assert source.fps == 16
-
-
-def rotated(data: bytes, quarter_turns: int) -> bytes:
-    """The same MP4 with a display matrix that turns it clockwise, as phones write it."""
-    cos, sin = {1: (0, 1), 2: (-1, 0), 3: (0, -1)}[quarter_turns]
-    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
-    at = data.index(b"tkhd") + 4 + 4 + 4 * 5 + 8 + 2 * 4
-    return data[:at] + b"".join(v.to_bytes(4, "big", signed=True) for v in matrix) + data[at + 36 :]
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
