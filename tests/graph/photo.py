@@ -45,11 +45,11 @@ class PhotoEngine:
         self._write(name=order["name"], kind="request", **fields, image=image)
         if order.get("fault"):
             raise RuntimeError("a secret of the model at /srv/secret/weights")
-        if order.get("die"):
-            os._exit(1)
         for step in range(request.steps):
             begun = time.time()
             time.sleep(order.get("step_s", 0.05))
+            if order.get("die"):
+                os._exit(1)
             self._write(name=order["name"], kind="step", index=step, begun=begun)
             sink.progress(Progress("denoise", step + 1, request.steps))
         frames = pan(stranger(), request.num_frames, request.width, request.height)

@@ -241,7 +241,8 @@ def test_a_fault_of_ours_is_a_500_that_gives_nothing_away(service: Service, http
 
 
 def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: httpx.Client) -> None:
-    response = http.post(f"{service.photo}/wan2.6", json=order("poison", die=True), timeout=90)
+    # In its first step. One that dies as it takes the call, before Serve has heard of that, Serve replaces besides.
+    response = http.post(f"{service.photo}/wan2.6", json=order("poison", die=True, step_s=0.7), timeout=90)
     assert response.status_code == 502, response.text
     assert response.json()["type"] == "urn:ryla:problem:replica-lost"
     assert len(service.journal.entries("poison", "request")) == 2
