@@ -64,6 +64,8 @@ class Head(Placement):
     """Its resources."""
     serve: bool = True
     """Whether requests may enter through the head too. Without it an image upgrade refuses some connections while proxies start."""
+    drain_seconds: int = Field(default=50, ge=5)
+    """Seconds that requests which came in through the head have to end when it is deleted; for as long nothing scales."""
     tmp_size: Quantity = "10Gi"
     """Size of /tmp: Ray's logs."""
 
@@ -175,5 +177,7 @@ class Pod(Values):
     """GiB of /dev/shm, Ray's object store: over a tenth of the pod's memory."""
     tmp_size: Quantity = "10Gi"
     """Size of /tmp."""
+    startup_seconds: int = Field(default=600, ge=5)
+    """Seconds that the models have to load, after which the pod is started again."""
     placement: Placement = Placement()
     """Where it may run."""

@@ -46,19 +46,21 @@ def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, fil
             continue
         found += _serve_faults(settings, config)
         if files:
-            found += [f"args.{name}: there is no {path}" for name, path in model_paths(settings) if not path.exists()]
+            found += [f"args.{name}: there is no {path} here" for name, path in model_paths(settings) if not path.exists()]
         if service is not None:
             found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]
     return found
 
 
 def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
-    """Setting and path of each model file or folder that ``settings`` name."""
+    """Setting and path of each model file or folder that ``settings`` name; not of what may be fetched from a hub."""
     if settings.models == "demo":
         return
+    hub = {"wan26": settings.wan26.engine.allow_hub, "wan22_gguf": settings.wan22_gguf.engine.allow_hub}
     for name, models in settings.models:
         for field, path in models:
-            if path is not None:
+            fetched = isinstance(path, str) and hub.get(name, False) and not Path(path).is_absolute()
+            if path is not None and not fetched:
                 yield f"models.{name}.{field}", Path(path)
 
 

@@ -13,8 +13,8 @@ import yaml
 from helm.generate import MANIFESTS
 from serve.samples import payload
 from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
-from tests.e2e.conftest import CRDS, KEY, figure, line_of
-from tests.k8s.chart import APIS, VALUES, pod_templates, render
+from tests.e2e.conftest import CRDS, KEY, absent_apis, figure, line_of
+from tests.k8s.chart import VALUES, pod_templates, render
 
 LOAD = (Path(__file__).parent / "load.py").read_text()
 FACE = payload("image-faceswap")
@@ -53,7 +53,7 @@ def definitions(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
 def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, file: Path) -> None:
-    objects = [o for o in render(None, file) if o["apiVersion"] not in APIS]
+    objects = [o for o in render(None, file) if o["apiVersion"] not in absent_apis()]
     for o in objects:
         o["metadata"] |= {"namespace": cluster.namespace}
         for subject in o.get("subjects", []):

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.chart import Json, one, render
+from helm.generate import CHART
+from serve.check import model_paths
+from serve.config import AppConfig
+from tests.k8s.chart import Json, Refused, one, render
 
 
 def test_one_pod_mode_needs_no_operator() -> None:
@@ -30,3 +33,28 @@ def test_the_ingress_asks_for_no_resource_that_only_a_worker_group_declares(valu
     ingress = config["applications"][0]["args"]["ingress"]
     assert "num_cpus" in ingress
     assert "resources" not in ingress
+
+
+def test_one_large_gpu_has_room_and_time_for_all_models() -> None:
+    objects = render(None, CHART / "values-single-gpu.yaml")
+    spec = one(objects, "Deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    proportion = next(e["value"] for e in container["env"] if e["name"] == "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION")
+    memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+    (shm,) = [v for v in spec["volumes"] if v["name"] == "shm"]
+    assert memory * float(proportion) <= int(shm["emptyDir"]["sizeLimit"].removesuffix("Gi")), "else Ray spills it to disk"
+    probe = container["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == 1800
+    (mount,) = [m for m in container["volumeMounts"] if m["name"] == "models"]
+    assert mount["mountPath"] == "/models"
+    config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
+    assert all(
+        str(path).startswith("/models/") for _, path in model_paths(AppConfig.model_validate(config["applications"][0]["args"]))
+    )
+
+
+@pytest.mark.parametrize("values", [{"metrics": {"rules": True}}, {"metrics": {"podMonitor": True}}])
+def test_what_one_pod_cannot_have_is_refused(values: Json) -> None:
+    with pytest.raises(Refused, match="mode: pod has no"):
+        render({"mode": "pod", "preset": "demo", **values})

@@ -223,8 +223,12 @@ def test_alerts_are_of_this_release_alone() -> None:
         assert 'namespace="ryla"' in rule["expr"], rule["alert"]
 
 
-def test_ray_gives_up_draining_before_the_kubelet_kills() -> None:
-    for name, template in pod_templates(render(hooks=False)):
+@pytest.mark.parametrize("values", [{}, {"head": {"drainSeconds": 300}}])
+def test_ray_gives_up_draining_before_the_kubelet_kills(values: Json) -> None:
+    assert one(render(values), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"][
+        "terminationGracePeriodSeconds"
+    ] == (310 if values else 60)
+    for name, template in pod_templates(render(values, hooks=False)):
         environment = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
         grace = template["spec"]["terminationGracePeriodSeconds"]
         assert 0 < grace - int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) <= 15, name
@@ -371,6 +375,8 @@ def test_files_are_fetched_and_verified_before_anything_changes() -> None:
         n for n, c in containers.items() if any(m["name"] == "models" and not m.get("readOnly") for m in c["volumeMounts"])
     ]
     assert writable == ["fetch"]
+    bare = one(render({}), "Job", "ryla-preflight")["spec"]["template"]["spec"]["containers"][0]
+    assert bare["command"][-1] == "--files", "files that are nowhere are found before the install, not by the first replica"
     assert one(objects, "ConfigMap", "ryla-preflight")["data"]["SHA256SUMS"].strip() == f"{'0' * 64}  a/b"
     for group in groups(objects).values():
         (mount,) = [m for m in group["template"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "models"]

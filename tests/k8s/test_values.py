@@ -36,10 +36,20 @@ from tests.k8s.chart import Json, Refused, render
         ({"service": {"port": 0}}, "/service/port"),
         ({"models": {"claim": {"create": True}}}, "models.claim.create makes an empty volume: set models.fetch.command"),
         ({"auth": {"apiKeysSecret": "keys"}}, "auth.smokeKeySecret is required beside auth.apiKeysSecret"),
-        ({"mode": "pod", "auth": {"rayTokenSecret": "t"}}, "mode: pod has no metrics.podMonitor, no auth.rayTokenSecret"),
+        (
+            {"mode": "pod", "auth": {"rayTokenSecret": "t"}},
+            "mode: pod has no metrics.podMonitor, no metrics.rules, no auth.rayTokenSecret",
+        ),
     ],
 )
 def test_wrong_values_are_refused(values: Json, sentence: str) -> None:
     with pytest.raises(Refused) as refused:
         render(values)
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("names", [["l40s"], ["h100", "h100"]])
+def test_two_worker_groups_of_one_name_are_refused(names: list[str]) -> None:
+    """KubeRay would take the RayService and make no cluster of it."""
+    with pytest.raises(Refused, match=f"there is a worker group {names[-1]} already"):
+        render({"extraWorkerGroups": [{"name": name, "accelerator": "H100", "gpus": 1} for name in names]})

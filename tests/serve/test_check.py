@@ -99,9 +99,13 @@ def test_missing_model_files_are_named(production: Json, tmp_path: Path) -> None
     config = yaml.safe_load(text)
     (tmp_path / "GFPGANv1.4.onnx").touch()
     found = faults(config, files=True)
-    assert f"args.models.wan26.text: there is no {tmp_path}/Wan2.1-T2V-1.3B-Diffusers" in found
+    assert f"args.models.wan26.text: there is no {tmp_path}/Wan2.1-T2V-1.3B-Diffusers here" in found
     assert len(found) == 7
     assert not any("GFPGAN" in line for line in found)
+    args = config["applications"][0]["args"]
+    args["models"]["wan26"] = {"text": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}
+    args["wan26"]["engine"] = {"allow_hub": True}
+    assert not any("wan26" in line for line in faults(config, files=True)), "what is fetched need not be there"
 
 
 def test_the_command_reads_manifests_and_fails_loudly(production: Json, tmp_path: Path) -> None:
