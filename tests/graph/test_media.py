@@ -111,8 +111,5 @@ def test_large_uploads_and_answers_are_on_disk_and_nothing_of_them_stays(service
     assert len(frames_of(answer.content)) == 12
     assert send(service, http, large[: len(large) // 2]).status_code == 422
     wait_until(lambda: on_disk(service) == before, 20)
-    # Frame by frame, not byte by byte: x264 does not always make the same bytes of the same frames.
-    first, again = (frames_of(answer.content) for answer in (good, send(service, http, WHOLE)))
-    assert first.shape == again.shape
-    assert np.abs(first.astype(int) - again).mean() < 1
+    assert send(service, http, WHOLE).content == good.content
     assert service.replicas("ryla", "FaceSwapper") == replicas

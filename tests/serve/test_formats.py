@@ -202,6 +202,18 @@ def test_the_last_frame_is_shown_as_long_as_it_was(kind: type[Encoder], count: i
     assert tuple(time for _, time in source.frames()) == times
 
 
+@pytest.mark.parametrize("size", [(832, 480), (192, 224), (102, 66)])
+def test_the_same_frames_make_the_same_bytes(size: tuple[int, int]) -> None:
+    """Whatever lay in the memory before."""
+    frames = pan(stranger(), 17, *size)
+    files = set()
+    for seed in range(6):
+        for length in (30_000, 100_000, 300_000, 2_000_000) * 5:
+            np.random.default_rng(seed).integers(0, 255, length, dtype=np.uint8)
+        files.add(made(Mp4Encoder(Fraction(16), "veryfast", 18), frames, Fraction(16)))
+    assert len(files) == 1
+
+
 @pytest.mark.parametrize(("layout", "count"), [("mono", 1), ("5.1", 6)])
 def test_sound_that_mp4_has_not_keeps_its_channels(layout: str, count: int) -> None:
     buffer = io.BytesIO()
