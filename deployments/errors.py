@@ -22,6 +22,10 @@ class ImageNotSupported(RequestRefused):
     """Image-to-video was asked of a checkpoint that cannot condition on an image."""
 
 
+class AccelerationNotSupported(RequestRefused):
+    """An acceleration that this model is not set up for."""
+
+
 class PromptTooLong(RequestRefused):
     """The prompt has more tokens than the text encoder reads: it would be cut silently."""
 

@@ -55,6 +55,8 @@ class VideoSettings(EngineSettings):
     """Sizes that a replica makes a video of, one step long, before it takes requests."""
     batch_guidance: bool = False
     """Whether the forwards with and without the prompt run as one of batch 2. Never chosen at run time: the two round differently."""
+    cache_threshold: float | None = Field(default=0.08, gt=0, lt=1)
+    """For `acceleration: cache`: mean change of the first block's contribution under which the others' is reused. null: not offered."""
     text_encoder: Literal["auto", "kept", "offloaded", "freed"] = "auto"
     """Where the text encoder is: on the GPU, in the host's memory until a prompt comes, or only in its files. `auto`: kept if it fits."""
     memory_gib: float | None = Field(default=None, gt=0)

@@ -17,6 +17,8 @@ Image = npt.NDArray[np.uint8]
 Embedding = npt.NDArray[np.float32]
 """float32 ``[d]``, of length 1: the nearer to 1 the product of two is, the more alike the faces."""
 
+Acceleration = Literal["none", "cache"]
+"""What a caller trades exactness for speed by."""
 Stage = Literal["start", "encode", "denoise", "decode"]
 
 
@@ -36,6 +38,7 @@ class VideoRequest:
     cfg: float
     seed: int
     image: Image | None = None
+    acceleration: Acceleration = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,11 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a video: seconds that the replica spent in each stage, waiting for the consumer not included."""
+    """The last event of a video. ``seconds`` that the replica spent in each stage, waiting for the consumer not included."""
 
     seconds: dict[str, float]
+    acceleration: str = ""
+    """What was done other than exactly, as `X-Acceleration` says it; empty: nothing."""
 
 
 VideoEvent = Progress | FrameChunk | Finished

@@ -91,6 +91,7 @@ class Graph:
                         yield event
                     elif isinstance(event, Finished):
                         meter.work(model, sum(event.seconds.values()))
+                        meter.acceleration = event.acceleration
                         for name in ("denoise", "decode"):
                             meter.phase(name, event.seconds.get(name, 0.0))
                     else:

@@ -15,11 +15,14 @@ class Meter:
     hardware: dict[str, Hardware]
     seconds: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
+    acceleration: str = ""
+    """What the video model did other than exactly."""
 
     def clear(self) -> None:
         """Forgets what an attempt that failed has cost: it is not the caller's."""
         self.seconds.clear()
         self.phases.clear()
+        self.acceleration = ""
 
     def work(self, model: str, seconds: float) -> None:
         """A deployment has worked."""

@@ -60,7 +60,9 @@ class Pipelines:
         if image is not None:
             image = await self._in_thread(cover, image, body.width, body.height)
         request = VideoRequest(
-            body.prompt, body.negative_prompt, body.width, body.height, body.frames, body.steps, body.cfg, seed, image
+            *(body.prompt, body.negative_prompt, body.width, body.height, body.frames, body.steps, body.cfg, seed),
+            image=image,
+            acceleration=body.acceleration,
         )
         fps = body.rate
         held = 0 if swap is None else swap.held

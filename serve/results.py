@@ -37,6 +37,8 @@ def result_response(outcome: Outcome, name: str, meter: Meter, ignored: tuple[st
         headers["X-Face-Restorer"] = outcome.swap.restorer
     if ignored:
         headers["X-Ignored-Fields"] = ", ".join(_printable(name) for name in ignored[:50])
+    if meter.acceleration:
+        headers["X-Acceleration"] = meter.acceleration
     if outcome.attempts > 1:
         headers["X-Attempts"] = str(outcome.attempts)
     if isinstance(outcome.data, bytes) or outcome.data.size <= PIECE:

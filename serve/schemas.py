@@ -16,7 +16,7 @@ from pydantic import (
     create_model,
 )
 
-from deployments.wire import Faces
+from deployments.wire import Acceleration, Faces
 from serve.config import Limits, VideoDefaults
 from serve.errors import REQUIRED, FieldError, invalid_fields
 from serve.media.errors import MediaError
@@ -132,6 +132,10 @@ class VideoBody(SwapFields):
     cfg: Number
     fps: Number
     seed: int | None
+    acceleration: Acceleration = Field(
+        default="none",
+        description="`cache`: denoise passes that would change little are not run. Not exact; X-Acceleration says what was done.",
+    )
     image: File | None = None
     face: Pictures | None = None
     require_face: bool = False
@@ -311,7 +315,7 @@ def video_schema(
             Field(default=None, description="Absent: drawn, and said in X-Seed."),
         ),
     }
-    names = {key: (key,) for key in fields} | {"num_frames": frames}
+    names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
     if image:
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
         names["image"] = image

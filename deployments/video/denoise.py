@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from deployments.video.block_cache import BlockCache
 from deployments.video.conditions import Conditions
 from deployments.video.solver import Solver
 
@@ -26,14 +27,14 @@ class Guidance:
     scale: float
     batched: bool = False
 
-    def velocity(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """The guided prediction; ``predict`` takes embeddings ``[n, ...]`` and gives ``[n, ...]``."""
+    def velocity(self, predict: Callable[[torch.Tensor, int], torch.Tensor]) -> torch.Tensor:
+        """The guided prediction; ``predict`` takes embeddings ``[n, ...]``, and which of a step's passes it is, and gives ``[n, ...]``."""
         if self.negative is None:
-            return predict(self.positive)
+            return predict(self.positive, 0)
         if self.batched:
-            with_prompt, without = predict(torch.cat([self.positive, self.negative])).chunk(2)
+            with_prompt, without = predict(torch.cat([self.positive, self.negative]), 0).chunk(2)
         else:
-            with_prompt, without = predict(self.positive), predict(self.negative)
+            with_prompt, without = predict(self.positive, 0), predict(self.negative, 1)
         return without + self.scale * (with_prompt - without)
 
 
@@ -44,17 +45,20 @@ def denoise(
     conditions: Conditions,
     guidance: Guidance,
     report: Callable[[int], None],
+    cache: BlockCache | None = None,
 ) -> torch.Tensor:
     """Denoised latents, float32 ``[1, 16, t, h, w]``.
 
     ``transformer_at`` chooses the transformer for a timestep, 1000 to 0; ``report`` is told how many steps are done and may raise.
+    ``cache``: passes may be reused, which is not exact.
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
     pace = _Pace(latents.device, report)
     for step, told in enumerate(solver.timesteps):
         transformer = transformer_at(told)
-        latents = solver.step(guidance.velocity(_Predictor(transformer, conditions, latents, timesteps[step], pace.forward)))
+        predictor = _Predictor(transformer, conditions, latents, timesteps[step], pace.forward, cache)
+        latents = solver.step(guidance.velocity(predictor))
         pace.step()
     pace.end()
     return latents
@@ -69,12 +73,14 @@ class _Predictor:
     latents: torch.Tensor
     timestep: torch.Tensor
     launched: Callable[[], None]
+    cache: BlockCache | None
 
-    def __call__(self, embeddings: torch.Tensor) -> torch.Tensor:
+    def __call__(self, embeddings: torch.Tensor, branch: int) -> torch.Tensor:
         count, dtype = len(embeddings), self.transformer.dtype
         channels = self.conditions.channels
         seen = self.latents if channels is None else torch.cat([self.latents, channels], dim=1)
-        predicted = self.transformer(
+        transformer = self.transformer if self.cache is None else self.cache.view(self.transformer, branch)
+        predicted = transformer(
             hidden_states=_repeat(seen.to(dtype), count),
             timestep=self.timestep.expand(count),
             encoder_hidden_states=embeddings.to(dtype),

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from deployments.errors import ImageNotSupported, VideoTooLarge
+from deployments.errors import AccelerationNotSupported, ImageNotSupported, VideoTooLarge
+from deployments.video.block_cache import BlockCache, cache_bytes
 from deployments.video.conditions import prepare
 from deployments.video.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.denoise import Guidance, denoise
@@ -60,6 +61,7 @@ class WanEngine:
         no_image: str,
         *,
         batch_guidance: bool = False,
+        cache_threshold: float | None = None,
         card: Card | None = None,
         residence: Residence | None = None,
         plan: str = "",
@@ -72,6 +74,7 @@ class WanEngine:
         self._image = image
         self._no_image = no_image
         self._batch_guidance = batch_guidance
+        self._cache_threshold = cache_threshold
         self._card = card
         self._residence = residence
         self._plan = plan
@@ -94,14 +97,21 @@ class WanEngine:
         )
 
     def _generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        clock = _Clock()
-        latents = self._make_latents(request, sink, clock)
+        clock, cache = _Clock(), self._cache(request)
+        latents = self._make_latents(request, sink, clock, cache)
         self._decode(latents, sink, clock)
-        return Finished(clock.seconds)
+        return Finished(clock.seconds, "" if cache is None else str(cache))
 
     def latents(self, request: VideoRequest, sink: Sink) -> torch.Tensor:
         """The denoised, normalised latents of ``request``, float32 ``[1, c, t, h, w]``: all but the decoding."""
-        return self._make_latents(request, sink, _Clock())
+        return self._make_latents(request, sink, _Clock(), self._cache(request))
+
+    def _cache(self, request: VideoRequest) -> BlockCache | None:
+        if request.acceleration == "none":
+            return None
+        if self._cache_threshold is None:
+            raise AccelerationNotSupported("acceleration", "this model is not set up for `cache`; leave it out, or send `none`")
+        return BlockCache(self._cache_threshold)
 
     def warm(self, width: int, height: int, num_frames: int) -> None:
         """Makes a video of this size and of few steps on each path: what is compiled at first use is ready afterwards."""
@@ -121,7 +131,8 @@ class WanEngine:
     def with_image_path(self, path: Path) -> "WanEngine":
         """An engine that shares everything but the path for requests with a picture."""
         more: dict[str, Any] = {"card": self._card, "residence": self._residence, "plan": self._plan}
-        return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, batch_guidance=self._batch_guidance, **more)
+        more |= {"batch_guidance": self._batch_guidance, "cache_threshold": self._cache_threshold}
+        return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, **more)
 
     def _path(self, request: VideoRequest) -> Path:
         path = self._text if request.image is None else self._image
@@ -133,6 +144,9 @@ class WanEngine:
         if self._card is None:
             return
         wanted = work_bytes(path.transformers["transformer"].config, request, batch_guidance=self._batch_guidance)
+        if request.acceleration == "cache":
+            config = path.transformers["transformer"].config
+            wanted += cache_bytes(config, request.width, request.height, request.num_frames)
         free = self._card.free()
         if self._residence is not None:  # a text encoder there has gone again when the work begins
             free -= self._residence.missing(path.transformers.values())
@@ -143,11 +157,11 @@ class WanEngine:
                 f"{max(free, 0) / GIB:.1f} are free: ask for fewer frames or smaller ones",
             )
 
-    def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock") -> torch.Tensor:
+    def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock", cache: BlockCache | None) -> torch.Tensor:
         with self._residence.lock if self._residence is not None else nullcontext():
-            return self._make_latents_here(request, sink, clock)
+            return self._make_latents_here(request, sink, clock, cache)
 
-    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock") -> torch.Tensor:
+    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock", cache: BlockCache | None) -> torch.Tensor:
         path = self._path(request)
         self._require_room(path, request)
 
@@ -168,9 +182,8 @@ class WanEngine:
         with clock.measure("denoise"):
             report(0)
             guidance = Guidance(positive, negative[0] if negative else None, request.cfg, self._batch_guidance)
-            return denoise(
-                partial(self._transformer_at, path), Solver(path.scheduler, request.steps), conditions, guidance, report
-            )
+            solver = Solver(path.scheduler, request.steps)
+            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, cache)
 
     def _transformer_at(self, path: Path, timestep: float) -> Any:
         transformer = path.transformer_at(timestep)

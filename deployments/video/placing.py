@@ -71,6 +71,7 @@ class Placing:
             Prompts(tokenizer, encoder, settings.prompt_cache_bytes),
             *(vae, text, image, no_image),
             batch_guidance=settings.batch_guidance,
+            cache_threshold=settings.cache_threshold,
             card=self._card,
             residence=residence,
             plan=str(plan),

@@ -1,6 +1,7 @@
 """The seven endpoints over HTTP, through the real graph, on real pictures; every answer is decoded and looked at."""
 
 import io
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -174,6 +175,25 @@ def test_same_seed_same_frames_and_another_seed_others(
     assert again.content == answers["wan2.6"].data
     other = http.post(f"{service.url}/wan2.6", json={**payload("wan2.6"), "seed": 8, "steps": 2, "length": 5})
     assert other.content != answers["wan2.6"].data
+
+
+def test_acceleration_is_on_request_and_said(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
+    """The same video, not to the bit: nearer to the exact one than another seed's is."""
+    assert "x-acceleration" not in answers["wan2.6"].headers
+
+    def post(**fields: object) -> httpx.Response:
+        return http.post(f"{service.url}/wan2.6", json={**payload("wan2.6"), **fields}, headers={"Accept": "video/mp4"})
+
+    plain, quick, other = post(), post(acceleration="cache"), post(seed=8)
+    said = re.fullmatch(r"cache; threshold=([\d.]+); reused=(\d+)/(\d+)", quick.headers["x-acceleration"])
+    assert said is not None, quick.headers["x-acceleration"]
+    assert 0 < int(said[2]) < int(said[3])
+    exact, reused, strange = (np.stack(frames_of(response.content)).astype(int) for response in (plain, quick, other))
+    assert 0 < np.abs(exact - reused).mean() < np.abs(exact - strange).mean() / 2
+    refused = post(acceleration="warp")
+    (error,) = refused.json()["errors"]
+    assert (refused.status_code, error["pointer"]) == (422, "#/acceleration")
+    assert "'cache'" in error["detail"]
 
 
 def test_concurrent_requests_do_not_mix(service: Service, answers: dict[str, Answer]) -> None:
