@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -53,10 +54,14 @@ class Demo:
     checkpoints: DemoCheckpoints
 
 
-def load(made: DemoCheckpoints) -> Demo:
+def load(made: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -> Demo:
     """As the replicas load them."""
     experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
-    return Demo(build_wan26(Wan26Settings(), Wan26Models(text=str(made.vace))), build_wan22(Wan22Settings(), experts), made)
+    return Demo(
+        build_wan26(Wan26Settings(device=device), Wan26Models(text=str(made.vace))),
+        build_wan22(Wan22Settings(device=device), experts),
+        made,
+    )
 
 
 def make(

@@ -6,13 +6,19 @@ kernels are launched late. Here the CPU runs one step ahead, and progress and ca
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from deployments.video.block_cache import BlockCache
 from deployments.video.conditions import Conditions
 from deployments.video.solver import Solver
+
+
+class Shortcut(Protocol):
+    """What makes the denoising of one request faster, and not exact. As text: what was done, for `X-Acceleration`."""
+
+    def view(self, transformer: Any, branch: int) -> Any:
+        """What to call in place of ``transformer``; ``branch``: which of a step's passes it is (with the prompt, without)."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +51,19 @@ def denoise(
     conditions: Conditions,
     guidance: Guidance,
     report: Callable[[int], None],
-    cache: BlockCache | None = None,
+    shortcut: Shortcut | None = None,
 ) -> torch.Tensor:
     """Denoised latents, float32 ``[1, 16, t, h, w]``.
 
     ``transformer_at`` chooses the transformer for a timestep, 1000 to 0; ``report`` is told how many steps are done and may raise.
-    ``cache``: passes may be reused, which is not exact.
+    ``shortcut``: what to run in a transformer's place, which is not exact.
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
     pace = _Pace(latents.device, report)
     for step, told in enumerate(solver.timesteps):
         transformer = transformer_at(told)
-        predictor = _Predictor(transformer, conditions, latents, timesteps[step], pace.forward, cache)
+        predictor = _Predictor(transformer, conditions, latents, timesteps[step], pace.forward, shortcut)
         latents = solver.step(guidance.velocity(predictor))
         pace.step()
     pace.end()
@@ -73,13 +79,13 @@ class _Predictor:
     latents: torch.Tensor
     timestep: torch.Tensor
     launched: Callable[[], None]
-    cache: BlockCache | None
+    shortcut: Shortcut | None
 
     def __call__(self, embeddings: torch.Tensor, branch: int) -> torch.Tensor:
         count, dtype = len(embeddings), self.transformer.dtype
         channels = self.conditions.channels
         seen = self.latents if channels is None else torch.cat([self.latents, channels], dim=1)
-        transformer = self.transformer if self.cache is None else self.cache.view(self.transformer, branch)
+        transformer = self.transformer if self.shortcut is None else self.shortcut.view(self.transformer, branch)
         predicted = transformer(
             hidden_states=_repeat(seen.to(dtype), count),
             timestep=self.timestep.expand(count),

@@ -4,6 +4,7 @@ import torch
 import triton
 
 from deployments.video import kernels
+from deployments.video.unfused import E4M3_MOST, TINY
 
 ROW_WARPS = 4
 
@@ -101,6 +102,16 @@ def enlarge(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         num_warps=ROW_WARPS,
     )
     return result
+
+
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `unfused`."""
+    rows, width = x.shape
+    quantised, scales = torch.empty_like(x, dtype=torch.float8_e4m3fn), x.new_empty((rows, 1), dtype=torch.float32)
+    kernels.quantise_rows[(rows,)](
+        *(x, quantised, scales, width, E4M3_MOST, TINY, triton.next_power_of_2(width)), num_warps=_warps(width)
+    )
+    return quantised, scales
 
 
 def _warps(width: int) -> int:

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from deployments.errors import AccelerationNotSupported, ImageNotSupported, VideoTooLarge
-from deployments.video.block_cache import BlockCache, cache_bytes
+from deployments.errors import ImageNotSupported, VideoTooLarge
 from deployments.video.conditions import prepare
 from deployments.video.decode_stream import decode_stream, denormalise, to_host
-from deployments.video.denoise import Guidance, denoise
+from deployments.video.denoise import Guidance, Shortcut, denoise
 from deployments.video.engine import Sink
 from deployments.video.memory import GIB, Card, work_bytes
 from deployments.video.prompts import Prompts
 from deployments.video.residence import Residence
+from deployments.video.shortcuts import Shortcuts
 from deployments.video.solver import Solver
 from deployments.video.vae_view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
@@ -61,7 +61,7 @@ class WanEngine:
         no_image: str,
         *,
         batch_guidance: bool = False,
-        cache_threshold: float | None = None,
+        shortcuts: Shortcuts | None = None,
         card: Card | None = None,
         residence: Residence | None = None,
         plan: str = "",
@@ -74,7 +74,7 @@ class WanEngine:
         self._image = image
         self._no_image = no_image
         self._batch_guidance = batch_guidance
-        self._cache_threshold = cache_threshold
+        self._shortcuts = shortcuts or Shortcuts()
         self._card = card
         self._residence = residence
         self._plan = plan
@@ -97,21 +97,17 @@ class WanEngine:
         )
 
     def _generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        clock, cache = _Clock(), self._cache(request)
-        latents = self._make_latents(request, sink, clock, cache)
+        clock, shortcut = _Clock(), self._shortcut(request)
+        latents = self._make_latents(request, sink, clock, shortcut)
         self._decode(latents, sink, clock)
-        return Finished(clock.seconds, "" if cache is None else str(cache))
+        return Finished(clock.seconds, "" if shortcut is None else str(shortcut))
 
     def latents(self, request: VideoRequest, sink: Sink) -> torch.Tensor:
         """The denoised, normalised latents of ``request``, float32 ``[1, c, t, h, w]``: all but the decoding."""
-        return self._make_latents(request, sink, _Clock(), self._cache(request))
+        return self._make_latents(request, sink, _Clock(), self._shortcut(request))
 
-    def _cache(self, request: VideoRequest) -> BlockCache | None:
-        if request.acceleration == "none":
-            return None
-        if self._cache_threshold is None:
-            raise AccelerationNotSupported("acceleration", "this model is not set up for `cache`; leave it out, or send `none`")
-        return BlockCache(self._cache_threshold)
+    def _shortcut(self, request: VideoRequest) -> Shortcut | None:
+        return self._shortcuts.choose(request, self._path(request).transformers.values())
 
     def warm(self, width: int, height: int, num_frames: int) -> None:
         """Makes a video of this size and of few steps on each path: what is compiled at first use is ready afterwards."""
@@ -131,7 +127,7 @@ class WanEngine:
     def with_image_path(self, path: Path) -> "WanEngine":
         """An engine that shares everything but the path for requests with a picture."""
         more: dict[str, Any] = {"card": self._card, "residence": self._residence, "plan": self._plan}
-        more |= {"batch_guidance": self._batch_guidance, "cache_threshold": self._cache_threshold}
+        more |= {"batch_guidance": self._batch_guidance, "shortcuts": self._shortcuts}
         return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, **more)
 
     def _path(self, request: VideoRequest) -> Path:
@@ -143,10 +139,8 @@ class WanEngine:
     def _require_room(self, path: Path, request: VideoRequest) -> None:
         if self._card is None:
             return
-        wanted = work_bytes(path.transformers["transformer"].config, request, batch_guidance=self._batch_guidance)
-        if request.acceleration == "cache":
-            config = path.transformers["transformer"].config
-            wanted += cache_bytes(config, request.width, request.height, request.num_frames)
+        config = path.transformers["transformer"].config
+        wanted = work_bytes(config, request, batch_guidance=self._batch_guidance) + self._shortcuts.wants(request, config)
         free = self._card.free()
         if self._residence is not None:  # a text encoder there has gone again when the work begins
             free -= self._residence.missing(path.transformers.values())
@@ -157,11 +151,11 @@ class WanEngine:
                 f"{max(free, 0) / GIB:.1f} are free: ask for fewer frames or smaller ones",
             )
 
-    def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock", cache: BlockCache | None) -> torch.Tensor:
+    def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock", shortcut: Shortcut | None) -> torch.Tensor:
         with self._residence.lock if self._residence is not None else nullcontext():
-            return self._make_latents_here(request, sink, clock, cache)
+            return self._make_latents_here(request, sink, clock, shortcut)
 
-    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock", cache: BlockCache | None) -> torch.Tensor:
+    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock", shortcut: Shortcut | None) -> torch.Tensor:
         path = self._path(request)
         self._require_room(path, request)
 
@@ -183,7 +177,7 @@ class WanEngine:
             report(0)
             guidance = Guidance(positive, negative[0] if negative else None, request.cfg, self._batch_guidance)
             solver = Solver(path.scheduler, request.steps)
-            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, cache)
+            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, shortcut)
 
     def _transformer_at(self, path: Path, timestep: float) -> Any:
         transformer = path.transformer_at(timestep)

@@ -179,3 +179,14 @@ def enlarge(
         for right in tl.static_range(2):
             target = ((row + down) * 2 * width + pixel % width * 2 + right) * channels
             tl.store(result + target[:, None] + columns[None, :], rounded, mask=inside)
+
+
+@triton.jit
+def quantise_rows(x, quantised, scales, width: tl.constexpr, MOST: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    value = tl.load(x + row * width + columns, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(value)), TINY) / MOST
+    tl.store(quantised + row * width + columns, (value / scale).to(quantised.dtype.element_ty), mask=inside)
+    tl.store(scales + row, scale)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from deployments.settings import VideoSettings
-from deployments.video.acceleration import accelerate_vae
+from deployments.video.acceleration import accelerate_vae, pick_operations
 from deployments.video.checkpoints import (
     empty_text_encoder,
     empty_transformer,
@@ -16,11 +16,13 @@ from deployments.video.checkpoints import (
     load_vae,
 )
 from deployments.video.device import pick_dtype
+from deployments.video.fp8 import CAPABILITY
 from deployments.video.generate import Path, WanEngine
 from deployments.video.memory import Card, Plan, Transformers, Weights, choose
 from deployments.video.prompts import Prompts
 from deployments.video.read_ahead import read_ahead
 from deployments.video.residence import Residence
+from deployments.video.shortcuts import Shortcuts
 from deployments.video.text_encoder import TextEncoder
 
 
@@ -71,7 +73,7 @@ class Placing:
             Prompts(tokenizer, encoder, settings.prompt_cache_bytes),
             *(vae, text, image, no_image),
             batch_guidance=settings.batch_guidance,
-            cache_threshold=settings.cache_threshold,
+            shortcuts=self._shortcuts(),
             card=self._card,
             residence=residence,
             plan=str(plan),
@@ -79,6 +81,10 @@ class Placing:
         for size in settings.warm_up:
             engine.warm(size.width, size.height, size.num_frames)
         return engine
+
+    def _shortcuts(self) -> Shortcuts:
+        fp8 = self._device.type == "cuda" and torch.cuda.get_device_capability(self._device) >= CAPABILITY
+        return Shortcuts(self._settings.cache_threshold, pick_operations(self._settings) if fp8 else None)
 
     def _load_text_encoder(self) -> Any:
         return load_text_encoder(self._folder / "text_encoder", self._dtype, self._device)

@@ -6,6 +6,11 @@ Everything is computed in float32, whatever the type of the tensors, and rounded
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
+E4M3_MOST = 448.0
+"""The largest number of torch.float8_e4m3fn."""
+TINY = 1e-12
+"""In place of a row's largest number where that is 0."""
+
 
 def residual_norm(
     x: torch.Tensor,
@@ -79,3 +84,9 @@ def enlarge(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         x = (x.float() + bias.view(x.shape[3:]).float()).to(x.dtype)
     frames = x.permute(0, 3, 1, 2, 4).flatten(0, 1)
     return frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+
+
+def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``[n, c]`` -> the same in e4m3, each row filling that type's range, and the rows' scales, float32 ``[n, 1]``."""
+    scales = x.abs().amax(dim=1, keepdim=True).float().clamp(min=TINY) / E4M3_MOST
+    return (x.float() / scales).to(torch.float8_e4m3fn), scales

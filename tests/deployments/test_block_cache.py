@@ -13,6 +13,7 @@ from deployments.errors import AccelerationNotSupported
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.block_cache import BlockCache
 from deployments.video.generate import Path, WanEngine
+from deployments.video.shortcuts import Shortcuts
 from deployments.video.wan import build_wan26
 from deployments.wire import Image, VideoRequest
 from tests.deployments.conftest import Recorder
@@ -101,7 +102,7 @@ def test_each_expert_and_each_branch_has_a_memory_of_its_own(wan22: WanEngine, s
     """At a threshold that all passes, each of the four runs once; what one expert left is nothing to the other."""
     path = wan22.image_path
     engine = wan22.with_image_path(path)
-    engine._cache_threshold = 0.999
+    engine._shortcuts = Shortcuts(cache_threshold=0.999)
     finished = engine.generate(replace(small, steps=12, image=picture, acceleration="cache"), Recorder())
     assert finished.acceleration == "cache; threshold=0.999; reused=20/24"
 
