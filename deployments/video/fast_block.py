@@ -42,6 +42,7 @@ class FastBlock(nn.Module):
     def forward(self, x: torch.Tensor, text: torch.Tensor, modulation: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         """``x`` ``[b, n, c]``; ``text`` ``[b, m, c]``, an image's embeddings first where there are such; ``modulation`` ``[b, 6, c]``."""
         block, operations = self.block, self._operations
+        x = x.contiguous()  # diffusers gives a VACE model's first block a transposed one
         table = block.scale_shift_table.float() + modulation.float()
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(1)
         normed = operations.residual_norm(x, None, None, 1 + scale, shift, block.norm1.eps)[1]

@@ -81,7 +81,7 @@ class Fp8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in]`` -> ``[..., out]``, of the type of ``x``."""
-        rows, scales = self._operations.quantise_rows(x.flatten(0, -2))
+        rows, scales = self._operations.quantise_rows(x.flatten(0, -2).contiguous())
         weight, weight_scales = self._operations.quantise_rows(self.linear.weight)
         product: torch.Tensor = torch._scaled_mm(
             *(rows, weight.T, scales, weight_scales.T), bias=self.linear.bias, out_dtype=x.dtype, use_fast_accum=True

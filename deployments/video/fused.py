@@ -18,6 +18,7 @@ def residual_norm(
     epsilon: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See `unfused`."""
+    _require_contiguous(x, delta)
     batch, tokens, width = x.shape
     total, normed = x if delta is None else torch.empty_like(x), torch.empty_like(x)
     kernels.residual_norm[(batch * tokens,)](
@@ -32,6 +33,7 @@ def residual_norm(
 
 def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
     """See `unfused`."""
+    _require_contiguous(x, delta)
     batch, tokens, width = x.shape
     total = torch.empty_like(x)
     kernels.residual_norm[(batch * tokens,)](
@@ -48,6 +50,7 @@ def norm_rotate_(
     x: torch.Tensor, weight: torch.Tensor, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
 ) -> torch.Tensor:
     """See `unfused`."""
+    _require_contiguous(x)
     batch, tokens, width = x.shape
     cosines, sines = rotary if rotary is not None else (None, None)
     head = 2 if cosines is None else cosines.shape[-1]
@@ -106,12 +109,19 @@ def enlarge(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
 
 def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """See `unfused`."""
+    _require_contiguous(x)
     rows, width = x.shape
     quantised, scales = torch.empty_like(x, dtype=torch.float8_e4m3fn), x.new_empty((rows, 1), dtype=torch.float32)
     kernels.quantise_rows[(rows,)](
         *(x, quantised, scales, width, E4M3_MOST, TINY, triton.next_power_of_2(width)), num_warps=_warps(width)
     )
     return quantised, scales
+
+
+def _require_contiguous(*tensors: torch.Tensor | None) -> None:
+    """The kernels go by rows that follow each other, and would read others without a word."""
+    if not all(tensor is None or tensor.is_contiguous() for tensor in tensors):
+        raise ValueError("a tensor whose rows do not follow each other")
 
 
 def _warps(width: int) -> int:

@@ -50,6 +50,26 @@ def test_a_block_is_the_published_one(more: dict[str, Any], text_tokens: int) ->
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", [WanTransformerBlock, WanVACETransformerBlock])
+def test_what_is_stored_transposed_is_read_so(kind: type[torch.nn.Module]) -> None:
+    """Diffusers gives the first block of a VACE model such an input, and kernels go by addresses."""
+    fused = pytest.importorskip("deployments.video.fused", reason="this PyTorch comes without Triton")
+    given = inputs()
+    given["x"] = given["x"].transpose(1, 2).contiguous().transpose(1, 2)
+    assert not given["x"].is_contiguous()
+    with pytest.raises(ValueError, match="do not follow"):
+        fused.add_gated(given["x"], given["x"], None)
+    if kind is WanTransformerBlock:
+        block = make(kind)
+        theirs, ours = (made(*given.values()) for made in (block, FastBlock(block, fused, native_attention)))
+    else:
+        block = make(kind, apply_input_projection=True, apply_output_projection=False)
+        arguments = (given["x"], given["text"], given["x"].flip(0), given["modulation"], given["rotary"])
+        theirs, ours = (made(*arguments)[1] for made in (block, FastVaceBlock(block, fused, native_attention)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 def test_in_bfloat16_a_block_is_no_further_from_float32() -> None:
     rounded, given = make(WanTransformerBlock).bfloat16(), inputs()
     for name, parameter in rounded.named_parameters():

