@@ -134,7 +134,7 @@ class VideoBody(SwapFields):
     seed: int | None
     acceleration: Acceleration = Field(
         default="none",
-        description="`cache`: denoise passes that would change little are not run. Not exact; X-Acceleration says what was done.",
+        description="Faster, not exact. `cache`: passes that would change little are not run; `fp8`: 8-bit products, on GPUs with such.",
     )
     image: File | None = None
     face: Pictures | None = None

@@ -179,10 +179,10 @@ def test_same_seed_same_frames_and_another_seed_others(
 
 def test_acceleration_is_on_request_and_said(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
     """The same video, not to the bit: nearer to the exact one than another seed's is."""
-    assert "x-acceleration" not in answers["wan2.6"].headers
+    assert "x-acceleration" not in answers["wan22-i2v"].headers
 
     def post(**fields: object) -> httpx.Response:
-        return http.post(f"{service.url}/wan2.6", json={**payload("wan2.6"), **fields}, headers={"Accept": "video/mp4"})
+        return http.post(f"{service.url}/wan22-i2v", json={**payload("wan22-i2v"), **fields}, headers={"Accept": "video/mp4"})
 
     plain, quick, other = post(), post(acceleration="cache"), post(seed=8)
     said = re.fullmatch(r"cache; threshold=([\d.]+); reused=(\d+)/(\d+)", quick.headers["x-acceleration"])
