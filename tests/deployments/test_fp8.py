@@ -1,5 +1,6 @@
 """fp8: every linear layer of the blocks, over the very weights; near the exact result, and refused where it cannot be."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -28,26 +29,21 @@ def test_rows_are_scaled_each_by_itself() -> None:
 def test_every_linear_layer_of_the_blocks_and_nothing_else(wan26: WanEngine, kind: str) -> None:
     path = {"text": wan26._text, "vace": wan26._image}[kind]
     assert path is not None
-    transformer = path.transformers["transformer"].to(torch.bfloat16)
-    try:
-        inputs = {
-            name: value.to(torch.bfloat16) if isinstance(value, torch.Tensor) and name != "timestep" else value
-            for name, value in inputs_of(path).items()
-        }
-        view = Fp8(unfused).view(transformer, 0)
-        plain = {name for name, module in transformer.named_modules() if type(module) is torch.nn.Linear}
-        converted = {name for name, module in view.named_modules() if isinstance(module, Fp8Linear)}
-        assert converted == {name for name in plain if name.startswith(("blocks.", "vace_blocks."))}
-        assert len(converted) >= 10 * len(transformer.blocks)
-        assert {p.data_ptr() for p in view.parameters()} == {p.data_ptr() for p in transformer.parameters()}, (
-            "weights are shared"
-        )
-        with torch.no_grad():
-            exact = transformer(**inputs)[0].float()
-            made = view(**inputs)[0].float()
-            assert torch.equal(transformer(**inputs)[0].float(), exact), "the model itself stays as it was"
-    finally:
-        transformer.float()
+    transformer = copy.deepcopy(path.transformers["transformer"]).to(torch.bfloat16)  # the engine is every test's
+    inputs = {
+        name: value.to(torch.bfloat16) if isinstance(value, torch.Tensor) and name != "timestep" else value
+        for name, value in inputs_of(path).items()
+    }
+    view = Fp8(unfused).view(transformer, 0)
+    plain = {name for name, module in transformer.named_modules() if type(module) is torch.nn.Linear}
+    converted = {name for name, module in view.named_modules() if isinstance(module, Fp8Linear)}
+    assert converted == {name for name in plain if name.startswith(("blocks.", "vace_blocks."))}
+    assert len(converted) >= 10 * len(transformer.blocks)
+    assert {p.data_ptr() for p in view.parameters()} == {p.data_ptr() for p in transformer.parameters()}, "weights are shared"
+    with torch.no_grad():
+        exact = transformer(**inputs)[0].float()
+        made = view(**inputs)[0].float()
+        assert torch.equal(transformer(**inputs)[0].float(), exact), "the model itself stays as it was"
     assert 1e-4 < float((made - exact).norm() / exact.norm()) < 0.1
 
 
