@@ -26,7 +26,7 @@ def accelerate(transformer: Any, settings: VideoSettings, device: torch.device) 
     """Prepares a transformer on ``device``, in place. A CPU runs it as it is."""
     if device.type != "cuda":
         return
-    attention = pick_attention(settings, torch.cuda.get_device_capability(device))
+    attention = pick_attention(settings, torch.cuda.get_device_capability(device), transformer.dtype)
     operations = pick_operations(settings)
     for blocks in (transformer.blocks, getattr(transformer, "vace_blocks", [])):
         for number, block in enumerate(blocks):
@@ -53,8 +53,10 @@ def pick_operations(settings: VideoSettings) -> ModuleType:
     return importlib.import_module("deployments.video.fused")  # here, since a PyTorch for CPUs comes without Triton
 
 
-def pick_attention(settings: VideoSettings, capability: tuple[int, int]) -> str:
-    """Which attention runs: cuDNN's from Hopper on (there twice as fast as PyTorch's own), else PyTorch's."""
+def pick_attention(settings: VideoSettings, capability: tuple[int, int], dtype: torch.dtype) -> str:
+    """Which attention runs: cuDNN's from Hopper on (there twice as fast as PyTorch's own), else PyTorch's; that alone knows float32."""
+    if dtype is torch.float32:
+        return "native"
     if settings.attention == "auto":
         return "cudnn" if capability >= HOPPER else "native"
     return settings.attention

@@ -1,8 +1,11 @@
 """The faster arithmetic is the same arithmetic."""
 
+from typing import Literal
+
 import pytest
 import torch
 from diffusers.models.activations import GELU
+from pydantic import ValidationError
 
 from deployments.settings import VideoSettings
 from deployments.video.acceleration import LinearGelu, pick_attention
@@ -19,8 +22,17 @@ from deployments.video.acceleration import LinearGelu, pick_attention
         ("native", (9, 0), "native"),
     ],
 )
-def test_attention_is_picked_by_setting_then_by_card(wanted: str, capability: tuple[int, int], picked: str) -> None:
-    assert pick_attention(VideoSettings(attention=wanted), capability) == picked  # type: ignore[arg-type]
+def test_attention_is_picked_by_setting_then_by_card(
+    wanted: Literal["auto", "cudnn", "native"], capability: tuple[int, int], picked: str
+) -> None:
+    assert pick_attention(VideoSettings(attention=wanted), capability, torch.bfloat16) == picked
+
+
+def test_float32_is_never_given_to_cudnn() -> None:
+    """Called by name it takes float32 without a word, and answers with what is no number."""
+    assert pick_attention(VideoSettings(dtype="float32"), (9, 0), torch.float32) == "native"
+    with pytest.raises(ValidationError, match="`attention: cudnn` knows no `dtype: float32`"):
+        VideoSettings(attention="cudnn", dtype="float32")
 
 
 @torch.no_grad()
