@@ -1,8 +1,8 @@
 """What `acceleration` costs and saves: `python -m benchmarks.acceleration`, on the demo's models; fp8 where the card has it.
 
 Held-out prompts and pictures; each video beside the exact one of the same seed. With `--full FOLDER`, on a GPU: what a pass that reuses
-takes at full size, and what deciding takes where none does (random weights, written to FOLDER; how often one reuses tells only a
-trained model).
+takes at full size, what deciding takes where none does, fp8, and 4 steps with a LoRA (random weights, written to FOLDER; how often a
+pass reuses tells only a trained model).
 """
 
 import argparse
@@ -45,12 +45,14 @@ class Way:
 
 
 EXACT = Way("exact", "none", Shortcuts())
+DISTILLED = Way("distilled", "distilled", Shortcuts())
 
 
 def ways(device: Literal["cpu", "cuda"]) -> Iterator[Way]:
     """All that are compared."""
     for threshold in THRESHOLDS:
         yield Way(f"cache, {threshold:g}", "cache", Shortcuts(cache_threshold=threshold))
+    yield DISTILLED
     if device == "cuda":
         yield Way("fp8", "fp8", Shortcuts(fp8=pick_operations(Wan26Settings())))
 
@@ -79,7 +81,8 @@ def _make(engine: WanEngine, prompt: str, image: Image | None, way: Way) -> tupl
     """The frames, seconds of denoising, share of reused passes."""
     engine._shortcuts = way.shortcuts
     sink = Collected()
-    finished = engine.generate(VideoRequest(prompt, "", SIDE, SIDE, FRAMES, STEPS, CFG, 1, image, way.acceleration), sink)
+    steps, cfg = (4, 1.0) if way is DISTILLED else (STEPS, CFG)
+    finished = engine.generate(VideoRequest(prompt, "", SIDE, SIDE, FRAMES, steps, cfg, 1, image, way.acceleration), sink)
     part, _, whole = finished.acceleration.rpartition("=")[2].partition("/")
     return np.concatenate(sink.chunks), finished.seconds["denoise"], int(part) / int(whole) if whole else 0.0
 
@@ -100,8 +103,9 @@ def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
 
 
 def run_full(folder: Path) -> Iterator[Row]:
-    """Seconds of 30 steps at 832x480, 33 frames: exact; with a cache that never reuses; with one that always does; in fp8."""
+    """Seconds of 30 steps at 832x480, 33 frames: exact; with a cache that never reuses; with one that always does; in fp8; distilled."""
     from benchmarks.wan import PICTURE, Checkpoints
+    from benchmarks.wan_checkpoints import write_lora
     from deployments.video import fused, unfused
 
     rows = torch.randn(1000, 13824, device="cuda", dtype=torch.bfloat16)
@@ -116,18 +120,26 @@ def run_full(folder: Path) -> Iterator[Row]:
         "",
     )
     checkpoints = Checkpoints(folder)
+    small, large = checkpoints.wan26, checkpoints.wan22
+    files = {name: folder / f"lora-{name}.safetensors" for name in ("1.3B", "HighNoise", "LowNoise")}
+    for name, file in files.items():
+        write_lora(file, Path(small.text if name == "1.3B" else large.folder) / "transformer", 64)
+    small = small.model_copy(update={"text_distilled": files["1.3B"]})
+    large = large.model_copy(update={"high_noise_distilled": files["HighNoise"], "low_noise_distilled": files["LowNoise"]})
     engines: tuple[tuple[str, Callable[[], WanEngine], Image | None], ...] = (
-        ("1.3B", lambda: build_wan26(Wan26Settings(device="cuda"), checkpoints.wan26), None),
-        ("A14B, Q5_K", lambda: build_wan22(Wan22Settings(device="cuda"), checkpoints.wan22), PICTURE),
+        ("1.3B", lambda: build_wan26(Wan26Settings(device="cuda"), small), None),
+        ("A14B, Q5_K", lambda: build_wan22(Wan22Settings(device="cuda"), large), PICTURE),
     )
     fp8 = Way("fp8", "fp8", Shortcuts(fp8=pick_operations(Wan26Settings())))
     reuses = [Way("cache", "cache", Shortcuts(cache_threshold=threshold)) for threshold in (1e-9, 0.999)]
     for name, build, picture in engines:
         engine, exact = build(), 0.0
         engine.warm(832, 480, 33)
-        for way in (fp8, EXACT, *reuses, fp8):  # the first for what is compiled at first use
+        # The first two for what is compiled, and which product is chosen, at first use.
+        for way in (fp8, DISTILLED, EXACT, *reuses, fp8, DISTILLED):
             engine._shortcuts = way.shortcuts
-            request = VideoRequest("a cat", "", 832, 480, 33, 30, 6.0, 1, picture, way.acceleration)
+            steps, cfg = (4, 1.0) if way is DISTILLED else (30, 6.0)
+            request = VideoRequest("a cat", "", 832, 480, 33, steps, cfg, 1, picture, way.acceleration)
             finished = engine.generate(request, Collected())
             seconds = finished.seconds["denoise"]
             exact = seconds if way is EXACT else exact
@@ -136,7 +148,7 @@ def run_full(folder: Path) -> Iterator[Row]:
                 finished.acceleration or "exact",
                 "",
                 f"{exact / seconds:.2f}",
-                f"{seconds:.2f} s",
+                f"{seconds:.2f} s of {sum(finished.seconds.values()):.2f} s",
                 "",
             )
         del engine

@@ -56,9 +56,18 @@ class Demo:
 
 def load(made: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -> Demo:
     """As the replicas load them."""
-    experts = Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
+    experts = Wan22Models(
+        folder=str(made.a14b),
+        high_noise=made.high_noise,
+        low_noise=made.low_noise,
+        high_noise_distilled=made.high_noise_lora,
+        low_noise_distilled=made.low_noise_lora,
+    )
     return Demo(
-        build_wan26(Wan26Settings(device=device), Wan26Models(text=str(made.vace))),
+        build_wan26(
+            Wan26Settings(device=device),
+            Wan26Models(text=str(made.vace), text_distilled=made.vace_lora, image_distilled=made.vace_lora),
+        ),
         build_wan22(Wan22Settings(device=device), experts),
         made,
     )

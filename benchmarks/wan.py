@@ -34,7 +34,7 @@ from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings
 from deployments.video.acceleration import accelerate_vae
 from deployments.video.checkpoints import load_scheduler, load_vae
 from deployments.video.decode_stream import decode_stream, denormalise
-from deployments.video.experts import load_experts
+from deployments.video.experts import load_expert
 from deployments.video.generate import WanEngine
 from deployments.video.memory import work_bytes
 from deployments.video.wan import build_wan22, build_wan26
@@ -177,7 +177,8 @@ def run_wan22(made: Checkpoints, peak: float) -> Iterator[Row]:
     models = made.wan22
     _settle()
     folder, picture = Path(models.folder), Image.fromarray(PICTURE)
-    experts = load_experts(models, folder, torch.bfloat16, CUDA)
+    files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
+    experts = {part: load_expert(file, folder, part, torch.bfloat16, CUDA) for part, file in files.items()}
     pipeline = WanImageToVideoPipeline(
         **load_parts(folder, torch.bfloat16, torch.bfloat16),
         scheduler=load_scheduler(folder, None),

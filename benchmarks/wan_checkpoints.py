@@ -8,12 +8,14 @@ import gguf
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from safetensors.torch import save_file
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import demo_checkpoints
 from demo.gguf_file import original_name
 from demo.training.pack import make_scheduler
 from deployments.settings import Wan22Models
+from deployments.video.checkpoints import empty_transformer
 
 SMALL: dict[str, Any] = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
 LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}
@@ -65,6 +67,18 @@ def write_wan22(folder: Path, shared: Path) -> Wan22Models:
         _write_random_gguf(path, expert)
     _link(folder, shared)
     return Wan22Models(folder=str(folder), high_noise=paths[0], low_noise=paths[1])
+
+
+def write_lora(path: Path, folder: Path, rank: int) -> None:
+    """Random changes of every linear layer in the blocks of the transformer that ``folder`` configures, so small that none matters."""
+    state = {}
+    for name, layer in empty_transformer(folder).named_modules():
+        if isinstance(layer, torch.nn.Linear) and name.startswith("blocks."):
+            stem = f"diffusion_model.{original_name(f'{name}.')}"
+            state[f"{stem}lora_down.weight"] = torch.randn(rank, layer.in_features, dtype=torch.bfloat16, device="cuda") * 1e-3
+            state[f"{stem}lora_up.weight"] = torch.randn(layer.out_features, rank, dtype=torch.bfloat16, device="cuda") * 1e-3
+            state[f"{stem}alpha"] = torch.tensor(float(rank))
+    save_file(state, path)
 
 
 def _link(folder: Path, shared: Path) -> None:

@@ -30,6 +30,21 @@ class DemoCheckpoints:
         """GGUF of the low-noise expert."""
         return self.folder / "Wan2.2-I2V-LowNoise-Q8_0.gguf"
 
+    @property
+    def vace_lora(self) -> Path:
+        """LoRA of the VACE model, for 4 steps without guidance."""
+        return self.folder / "Wan2.1-VACE-4steps-lora.safetensors"
+
+    @property
+    def high_noise_lora(self) -> Path:
+        """The same for the high-noise expert."""
+        return self.folder / "Wan2.2-I2V-4steps-lora-HighNoise.safetensors"
+
+    @property
+    def low_noise_lora(self) -> Path:
+        """The same for the low-noise expert."""
+        return self.folder / "Wan2.2-I2V-4steps-lora-LowNoise.safetensors"
+
 
 def demo_checkpoints() -> DemoCheckpoints:
     """The shipped models."""

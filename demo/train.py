@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
+from demo.checkpoints import DemoCheckpoints
 from demo.training.causal import unroll
+from demo.training.distil import distil_wan22, distil_wan26
 from demo.training.latents import BUCKETS, encode_bucket, save
 from demo.training.pack import pack, write_statistics
 from demo.training.ranks import Ranks
@@ -20,8 +22,8 @@ from demo.training.run import load_average
 from demo.training.transformers import BOUNDARY, Data, train_image_model, train_vace
 from demo.training.vae import make_vae, train_vae
 
-STEPS = {"vae": 8_000, "wan26": 24_000, "trunk": 10_000, "low": 12_000, "high": 6_000}
-STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack")
+STEPS = {"vae": 8_000, "wan26": 24_000, "trunk": 10_000, "low": 12_000, "high": 6_000, "distil26": 3_000, "distil22": 3_000}
+STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack", "distil26", "distil22")
 
 
 def run_stage(stage: str, folder: Path, ranks: Ranks, steps: int, deadline: float, target: Path) -> bool:
@@ -37,6 +39,9 @@ def run_stage(stage: str, folder: Path, ranks: Ranks, steps: int, deadline: floa
     if stage == "pack":
         pack(folder, target)
         return True
+    if stage.startswith("distil"):
+        distil = distil_wan26 if stage == "distil26" else distil_wan22
+        return distil(state, DemoCheckpoints(target), ranks.device, steps, deadline)
     data = _data(folder / "latents", ranks.device)
     write_statistics(folder, data.mean, data.std, data.tokenizer)
     if stage == "wan26":
@@ -72,7 +77,9 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this stage; may be given several times")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time, to go on in another call")
     parser.add_argument("--steps-share", type=float, default=1.0, help="train this share of the usual steps, for a trial")
-    parser.add_argument("--target", type=Path, default=Path("demo/models"), help="where `pack` writes the models")
+    parser.add_argument(
+        "--target", type=Path, default=Path("demo/models"), help="where `pack` writes the models, and the others theirs"
+    )
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     ranks = Ranks()

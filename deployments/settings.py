@@ -57,6 +57,8 @@ class VideoSettings(EngineSettings):
     """Whether the forwards with and without the prompt run as one of batch 2. Never chosen at run time: the two round differently."""
     cache_threshold: float | None = Field(default=0.08, gt=0, lt=1)
     """For `acceleration: cache`: mean change of the first block's contribution under which the others' is reused. null: not offered."""
+    distilled_shift: float = Field(default=5.0, gt=0)
+    """Shift of the flow schedule for `acceleration: distilled`: the one that the model was taught with."""
     text_encoder: Literal["auto", "kept", "offloaded", "freed"] = "auto"
     """Where the text encoder is: on the GPU, in the host's memory until a prompt comes, or only in its files. `auto`: kept if it fits."""
     memory_gib: float | None = Field(default=None, gt=0)
@@ -65,6 +67,17 @@ class VideoSettings(EngineSettings):
     """Bytes of prompt embeddings kept for prompts that come again (4 MiB each at full size); 0: none."""
     allow_hub: bool = False
     """Whether a path that is no folder may be fetched as a hub id. Off: only local files are ever read."""
+
+    @model_validator(mode="after")
+    def _attention_knows_the_type(self) -> Self:
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise ValueError("`attention: cudnn` knows no `dtype: float32`; leave one of them out")
+        return self
+
+
+def _check_guidance(spread: str, *, batched: bool) -> None:
+    if spread == "guidance" and batched:
+        raise ValueError("`spread: guidance` runs two forwards on two GPUs, `batch_guidance` both in one: choose")
 
 
 class Wan26Models(Settings):
@@ -78,6 +91,10 @@ class Wan26Models(Settings):
     """A single safetensors file in the original Wan or ComfyUI layout, read instead of the transformer's weights in `text`."""
     image_weights: Path | None = None
     """The same for `image`."""
+    text_distilled: Path | None = None
+    """For `acceleration: distilled` without a picture: a LoRA file, or a distilled model's weights like `text_weights`."""
+    image_distilled: Path | None = None
+    """The same with a picture; a LoRA may be named at both."""
 
     @model_validator(mode="after")
     def _weights_have_a_folder(self) -> Self:
@@ -95,6 +112,16 @@ class Wan22Models(Settings):
     """File of the expert for the noisy steps: GGUF, or safetensors in the original Wan or ComfyUI layout."""
     low_noise: Path
     """File of the expert for the others."""
+    high_noise_distilled: Path | None = None
+    """For `acceleration: distilled`: a LoRA file for that expert, or a distilled expert like `high_noise`. Both experts' or none."""
+    low_noise_distilled: Path | None = None
+    """The same for `low_noise`."""
+
+    @model_validator(mode="after")
+    def _both_are_distilled(self) -> Self:
+        if (self.high_noise_distilled is None) != (self.low_noise_distilled is None):
+            raise ValueError("`high_noise_distilled` and `low_noise_distilled` belong together: name both or none")
+        return self
 
 
 class FaceModels(Settings):
@@ -115,6 +142,14 @@ class FaceModels(Settings):
 class Wan26Settings(VideoSettings):
     """Engine of Wan26."""
 
+    spread: Literal["none", "guidance"] = "none"
+    """What a second GPU in the replica does. `guidance`: the forward without the prompt, while the first runs the one with it."""
+
+    @model_validator(mode="after")
+    def _guidance_is_spread_or_batched(self) -> Self:
+        _check_guidance(self.spread, batched=self.batch_guidance)
+        return self
+
 
 class Wan22Settings(VideoSettings):
     """Engine of Wan22GGUF."""
@@ -123,6 +158,15 @@ class Wan22Settings(VideoSettings):
     """How a GPU keeps the experts: dequantised, as stored (slower), or as stored and in turn (24 GB). `auto`: the first that fits."""
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs; absent: what the folder says, else 0.9."""
+    spread: Literal["none", "guidance", "experts"] = "none"
+    """What a second GPU in the replica does. `guidance`: the forward without the prompt; `experts`: the low-noise expert is there."""
+
+    @model_validator(mode="after")
+    def _spread_can_be(self) -> Self:
+        _check_guidance(self.spread, batched=self.batch_guidance)
+        if self.spread != "none" and self.experts == "offloaded":
+            raise ValueError("`experts: offloaded` is for a single small GPU; with `spread` leave it out")
+        return self
 
 
 class Tracking(Settings):

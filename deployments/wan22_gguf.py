@@ -20,4 +20,10 @@ def _demo_models() -> Wan22Models:
     from demo.checkpoints import demo_checkpoints
 
     made = demo_checkpoints()
-    return Wan22Models(folder=str(made.a14b), high_noise=made.high_noise, low_noise=made.low_noise)
+    return Wan22Models(
+        folder=str(made.a14b),
+        high_noise=made.high_noise,
+        low_noise=made.low_noise,
+        high_noise_distilled=made.high_noise_lora,
+        low_noise_distilled=made.low_noise_lora,
+    )

@@ -19,4 +19,5 @@ class Wan26(VideoDeployment):
 def _demo_models() -> Wan26Models:
     from demo.checkpoints import demo_checkpoints
 
-    return Wan26Models(text=str(demo_checkpoints().vace))  # one VACE model for both paths
+    made = demo_checkpoints()
+    return Wan26Models(text=str(made.vace), text_distilled=made.vace_lora, image_distilled=made.vace_lora)  # one for both paths

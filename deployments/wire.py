@@ -17,7 +17,7 @@ Image = npt.NDArray[np.uint8]
 Embedding = npt.NDArray[np.float32]
 """float32 ``[d]``, of length 1: the nearer to 1 the product of two is, the more alike the faces."""
 
-Acceleration = Literal["none", "cache", "fp8"]
+Acceleration = Literal["none", "cache", "distilled", "fp8"]
 """What a caller trades exactness for speed by."""
 Stage = Literal["start", "encode", "denoise", "decode"]
 

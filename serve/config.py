@@ -95,6 +95,8 @@ class VideoDefaults(Settings):
     """Guidance scale."""
     fps: float = Field(default=16, gt=0)
     """Frames a second."""
+    distilled_steps: int = Field(default=4, ge=1)
+    """Denoise steps with `acceleration: distilled`, which runs without guidance: what the model was taught to need."""
 
 
 class Limits(Settings):
@@ -180,6 +182,20 @@ class AppConfig(Settings):
     """What a request may ask for."""
 
     @model_validator(mode="after")
+    def _spread_over_its_gpus(self) -> "AppConfig":
+        for name, model in (("wan26", self.wan26), ("wan22_gguf", self.wan22_gguf)):
+            spread, count = model.engine.spread, model.hardware.num_gpus
+            if spread == "none" and count > 1:
+                raise ValueError(
+                    f"{name}.hardware.num_gpus is {count:g}, and nothing uses the second: set {name}.engine.spread"
+                )
+            if spread != "none" and count not in (0, 2):
+                raise ValueError(
+                    f"{name}.engine.spread is `{spread}`, which runs on 2 GPUs; {name}.hardware.num_gpus is {count:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _defaults_within_limits(self) -> "AppConfig":
         for name, defaults in (("wan26_defaults", self.wan26_defaults), ("wan22_defaults", self.wan22_defaults)):
             pairs = (
@@ -187,6 +203,7 @@ class AppConfig(Settings):
                 ("height", self.limits.max_height),
                 ("num_frames", self.limits.max_frames),
                 ("steps", self.limits.max_steps),
+                ("distilled_steps", self.limits.max_steps),
                 ("cfg", self.limits.max_cfg),
                 ("fps", self.limits.max_fps),
             )

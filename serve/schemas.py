@@ -134,7 +134,8 @@ class VideoBody(SwapFields):
     seed: int | None
     acceleration: Acceleration = Field(
         default="none",
-        description="Faster, not exact. `cache`: passes that would change little are not run; `fp8`: 8-bit products, on GPUs with such.",
+        description="Faster, not exact. `cache`: passes that would change little are not run; `fp8`: 8-bit products, on GPUs with such; "
+        "`distilled`: a model taught to need few steps and no guidance.",
     )
     image: File | None = None
     face: Pictures | None = None
@@ -190,6 +191,8 @@ class Schema:
     limits: Limits
     second_reference: bool = field(default=False)
     """Where both pictures are given, `reference_image` is the face, else the picture."""
+    distilled: Mapping[str, Any] = field(default_factory=dict)
+    """Our fields' defaults with `acceleration: distilled`."""
 
     def parse(self, given: Mapping[str, Any], *, strict: bool) -> "Parsed":
         """The validated body; raises Problem 422 naming each wrong field."""
@@ -213,6 +216,8 @@ class Schema:
         ignored = tuple(name for name in given if name not in known)
         if strict:
             errors += [FieldError(name, "unknown field, and `Prefer: handling=strict` was sent") for name in ignored]
+        if ours.get("acceleration") == "distilled":
+            ours = {**self.distilled, **ours}
         try:
             body = self.body.model_validate(ours)
         except ValidationError as e:
@@ -220,6 +225,10 @@ class Schema:
                 errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
             raise invalid_fields(errors) from None
         errors += self._over_limits(body, sent_as)
+        if isinstance(body, VideoBody) and body.cfg == 1 and body.negative_prompt:
+            ignored += (sent_as["negative_prompt"],)
+            if strict:
+                errors.append(FieldError(ignored[-1], "does nothing without guidance, and `Prefer: handling=strict` was sent"))
         if errors:
             raise invalid_fields(errors)
         return Parsed(body, sent_as, ignored)
@@ -237,6 +246,8 @@ class Schema:
             errors.append(
                 FieldError(sent_as["num_frames"], f"at most {self.limits.max_frames} frames are accepted (see /limits)")
             )
+        if body.acceleration == "distilled" and body.cfg != 1:
+            errors.append(FieldError(sent_as["cfg"], "a distilled model runs without guidance: leave it out, or send 1"))
         return errors
 
     def json_schema(self, *, form: bool = False) -> dict[str, Any]:
@@ -323,7 +334,8 @@ def video_schema(
         fields["face"] = (Pictures, Field(description=_FACE))
         names |= {"face": face} | {name: (name,) for name in (*SwapFields.model_fields, "require_face")}
     body = create_model(name, __base__=VideoBody, **fields)
-    return Schema(body, names, limits, bool(face) and "reference_image" in image[1:])
+    distilled = {"steps": defaults.distilled_steps, "cfg": 1}
+    return Schema(body, names, limits, bool(face) and "reference_image" in image[1:], distilled)
 
 
 def image_swap_schema(limits: Limits) -> Schema:

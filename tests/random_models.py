@@ -15,6 +15,7 @@ from diffusers import (
     WanVACEPipeline,
     WanVACETransformer3DModel,
 )
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -73,6 +74,18 @@ def write_checkpoints(made: RandomCheckpoints) -> None:
             for weights in (made.a14b / part).glob("*.safetensors*"):
                 weights.unlink()  # the experts' weights are in the GGUF files alone
             write_wan_gguf(path, expert.state_dict(), quantization, path.stem)
+        for model, path in ((vace, made.vace_lora), (high, made.high_noise_lora), (low, made.low_noise_lora)):
+            save_file({f"transformer.{name}": tensor for name, tensor in make_lora(model).items()}, path)
+
+
+def make_lora(model: torch.nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
+    """Random low-rank changes of every linear layer in the blocks of ``model``, by its own names, as large as to matter."""
+    return {
+        f"{name}.lora_{part}.weight": torch.randn(shape) * 0.15
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and "blocks." in name
+        for part, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank)))
+    }
 
 
 def make_vae() -> AutoencoderKLWan:

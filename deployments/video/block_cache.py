@@ -23,17 +23,15 @@ class BlockCache:
         """Forward passes so far."""
         self.reused = 0
         """Those that ran the first block only."""
-        self._views: dict[tuple[int, int], Any] = {}
-        self._transformer: Any = None
+        self._views: dict[int, tuple[Any, Any]] = {}
 
     def view(self, transformer: Any, branch: int) -> Any:
         """``transformer`` as it is to be called: with a memory for each ``branch`` (with the prompt, without)."""
-        if transformer is not self._transformer:  # of two experts the first does not come back: what it left is let go
-            self._transformer, self._views = transformer, {}
-        key = (id(transformer), branch)
-        if key not in self._views:
-            self._views[key] = _view(transformer, self)
-        return self._views[key]
+        known, view = self._views.get(branch, (None, None))
+        if known is not transformer:  # of two experts the first does not come back: what it left is let go
+            view = _view(transformer, self)
+            self._views[branch] = (transformer, view)
+        return view
 
     def __str__(self) -> str:
         return f"cache; threshold={self.threshold:g}; reused={self.reused}/{self.passes}"

@@ -4,8 +4,10 @@ A pipeline's own loop stops the CPU several times a step (the scheduler solves o
 kernels are launched late. Here the CPU runs one step ahead, and progress and cancelling follow the steps that the GPU has done.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -46,24 +48,25 @@ class Guidance:
 
 @torch.no_grad()
 def denoise(
-    transformer_at: Callable[[float], Any],
+    transformer_at: Callable[[float, int], Any],
     solver: Solver,
     conditions: Conditions,
     guidance: Guidance,
     report: Callable[[int], None],
     shortcut: Shortcut | None = None,
+    ahead: int = 1,
 ) -> torch.Tensor:
-    """Denoised latents, float32 ``[1, 16, t, h, w]``.
+    """Denoised latents, float32 ``[1, 16, t, h, w]``, on the device of the conditions.
 
-    ``transformer_at`` chooses the transformer for a timestep, 1000 to 0; ``report`` is told how many steps are done and may raise.
-    ``shortcut``: what to run in a transformer's place, which is not exact.
+    ``transformer_at`` chooses the transformer for a timestep, 1000 to 0, and for one of a step's passes; it may be on any device.
+    ``report`` is told how many steps are done and may raise. ``shortcut``: what to run in a transformer's place, which is not exact.
+    ``ahead``: passes that are launched before an older one is waited for: as many as there are devices.
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
-    pace = _Pace(latents.device, report)
+    pace = _Pace(latents.device, report, ahead)
     for step, told in enumerate(solver.timesteps):
-        transformer = transformer_at(told)
-        predictor = _Predictor(transformer, conditions, latents, timesteps[step], pace.forward, shortcut)
+        predictor = _Predictor(partial(transformer_at, told), conditions, latents, timesteps[step], pace.forward, shortcut)
         latents = solver.step(guidance.velocity(predictor))
         pace.step()
     pace.end()
@@ -72,9 +75,9 @@ def denoise(
 
 @dataclass(frozen=True)
 class _Predictor:
-    """One step's forward pass."""
+    """One step's forward passes, each on the device of its transformer."""
 
-    transformer: Any
+    transformer_at: Callable[[int], Any]
     conditions: Conditions
     latents: torch.Tensor
     timestep: torch.Tensor
@@ -82,33 +85,43 @@ class _Predictor:
     shortcut: Shortcut | None
 
     def __call__(self, embeddings: torch.Tensor, branch: int) -> torch.Tensor:
-        count, dtype = len(embeddings), self.transformer.dtype
-        channels = self.conditions.channels
+        chosen, channels = self.transformer_at(branch), self.conditions.channels
+        count, device, dtype = len(embeddings), chosen.device, chosen.dtype
         seen = self.latents if channels is None else torch.cat([self.latents, channels], dim=1)
-        transformer = self.transformer if self.shortcut is None else self.shortcut.view(self.transformer, branch)
-        predicted = transformer(
-            hidden_states=_repeat(seen.to(dtype), count),
-            timestep=self.timestep.expand(count),
-            encoder_hidden_states=embeddings.to(dtype),
-            return_dict=False,
-            **{name: _repeat(value, count) for name, value in self.conditions.arguments.items()},
-        )[0]
+        transformer = chosen if self.shortcut is None else self.shortcut.view(chosen, branch)
+        with torch.cuda.device_of(self.timestep.to(device)):  # type: ignore[no-untyped-call]  # where our kernels and events go
+            predicted = transformer(
+                hidden_states=_repeat(seen.to(device, dtype), count),
+                timestep=self.timestep.to(device).expand(count),
+                encoder_hidden_states=embeddings.to(device, dtype),
+                return_dict=False,
+                **{name: _repeat(value.to(device), count) for name, value in self.conditions.arguments.items()},
+            )[0]
+            self.launched()
         assert isinstance(predicted, torch.Tensor)
-        self.launched()
-        return predicted
+        return predicted.to(self.latents.device)
 
 
 def _repeat(tensor: torch.Tensor, count: int) -> torch.Tensor:
     return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
 
 
-class _Pace:
-    """Reports steps as the GPU does them, which the CPU is one forward pass ahead of: so the GPU never waits, and a cancel not for long."""
+@dataclass
+class _Pass:
+    """A forward pass under way on a GPU; ``steps``: how many are done when it is."""
 
-    def __init__(self, device: torch.device, report: Callable[[int], None]) -> None:
+    event: Any
+    steps: int
+
+
+class _Pace:
+    """Reports steps as the GPU does them: the CPU is ``ahead`` passes ahead, so that the GPU never waits, and a cancel not for long."""
+
+    def __init__(self, device: torch.device, report: Callable[[int], None], ahead: int) -> None:
         self._cuda = device.type == "cuda"
         self._report = report
-        self._event: Any = None
+        self._ahead = ahead
+        self._under_way: deque[_Pass] = deque()
         self._steps = 0
 
     def forward(self) -> None:
@@ -117,19 +130,24 @@ class _Pace:
             return
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record()
-        before, self._event = self._event, event
-        if before is not None:
-            before.synchronize()
-            self._report(self._steps)
+        self._under_way.append(_Pass(event, self._steps))
+        if len(self._under_way) > self._ahead:
+            self._wait()
 
     def step(self) -> None:
         """A step is launched or done: as far as the pass before its last, on a GPU."""
         self._steps += 1
-        if not self._cuda:
+        if self._cuda:
+            self._under_way[-1].steps = self._steps
+        else:
             self._report(self._steps)
 
     def end(self) -> None:
         """Waits for the GPU."""
-        if self._event is not None:
-            self._event.synchronize()
-            self._report(self._steps)
+        while self._under_way:
+            self._wait()
+
+    def _wait(self) -> None:
+        oldest = self._under_way.popleft()
+        oldest.event.synchronize()
+        self._report(oldest.steps)

@@ -23,6 +23,17 @@ def pick_device(settings: EngineSettings) -> torch.device:
     return torch.device("cuda" if use_cuda else "cpu")
 
 
+def pick_second(device: torch.device) -> torch.device:
+    """The replica's second device; of a CPU there is but one. Raises CheckpointRefused where there is but one GPU."""
+    if device.type == "cpu":
+        return device
+    if (count := torch.cuda.device_count()) < 2:
+        raise CheckpointRefused(
+            f"`spread` wants two GPUs in this replica, torch sees {count}; set `hardware.num_gpus: 2`, or `spread: none`"
+        )
+    return torch.device(device.type, 1)
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; ``auto`` is bfloat16 on CUDA and float32 on the CPU."""
     if name == "auto":

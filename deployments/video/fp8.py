@@ -9,10 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
-from deployments.video.acceleration import LinearGelu
+from deployments.video.layers import with_layers
 
 CAPABILITY = (8, 9)
 """Cards from this compute capability on have such products: Ada (L4, L40S), Hopper; not the A100."""
@@ -52,23 +51,15 @@ def _view(transformer: Any, operations: ModuleType) -> Any:
     view._modules = dict(transformer._modules)
     for name in ("blocks", "vace_blocks"):
         if name in view._modules:
-            view._modules[name] = _converted(view._modules[name], operations)
+            view._modules[name] = with_layers(
+                view._modules[name], lambda layer: Fp8Linear(layer, operations) if _is_convertible(layer) else None
+            )
     return view
 
 
 def _is_convertible(module: nn.Module) -> bool:
     # The hardware takes multiples of 16; a quantised layer is of another type.
     return type(module) is nn.Linear and not any(side % 16 for side in module.weight.shape)
-
-
-def _converted(module: nn.Module, operations: ModuleType) -> nn.Module:
-    if _is_convertible(module):
-        return Fp8Linear(module, operations)
-    changed = copy.copy(module)
-    changed._modules = {
-        name: child if child is None else _converted(child, operations) for name, child in module._modules.items()
-    }
-    return _Gelu(changed.proj) if isinstance(module, LinearGelu) else changed
 
 
 class Fp8Linear(nn.Module):
@@ -87,14 +78,3 @@ class Fp8Linear(nn.Module):
             *(rows, weight.T, scales, weight_scales.T), bias=self.linear.bias, out_dtype=x.dtype, use_fast_accum=True
         )
         return product.view(*x.shape[:-1], -1)
-
-
-class _Gelu(nn.Module):
-    """``LinearGelu``, whose one kernel knows no fp8."""
-
-    def __init__(self, proj: Any) -> None:
-        super().__init__()
-        self.proj = proj
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.gelu(self.proj(x), approximate="tanh")

@@ -6,6 +6,7 @@ caches hold state, the weights do not.
 
 import gc
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from deployments.video.engine import Sink
 from deployments.video.memory import GIB, Card, work_bytes
 from deployments.video.prompts import Prompts
 from deployments.video.residence import Residence
-from deployments.video.shortcuts import Shortcuts
+from deployments.video.shortcuts import Shortcuts, describe, not_supported
 from deployments.video.solver import Solver
 from deployments.video.vae_view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
@@ -42,11 +43,16 @@ class Path:
     boundary: float | None = None
     extras: dict[str, Any] | None = None
     """What else the pipeline wants: the image encoder of Wan 2.1's image models, with its preprocessor."""
+    distilled: "Path | None" = None
+    """The way of `acceleration: distilled`."""
+    twins: dict[str, Any] | None = None
+    """The same transformers on another device, for the passes without the prompt."""
 
-    def transformer_at(self, timestep: float) -> Any:
-        """The transformer for ``timestep``, 1000 to 0."""
+    def transformer_at(self, timestep: float, branch: int) -> Any:
+        """The transformer for ``timestep``, 1000 to 0; ``branch``: which of a step's passes it is (with the prompt, without)."""
         low = self.boundary is not None and timestep < 1000 * self.boundary
-        return self.transformers["transformer_2" if low else "transformer"]
+        transformers = self.transformers if branch == 0 or self.twins is None else self.twins
+        return transformers["transformer_2" if low else "transformer"]
 
 
 class WanEngine:
@@ -62,7 +68,7 @@ class WanEngine:
         *,
         batch_guidance: bool = False,
         shortcuts: Shortcuts | None = None,
-        card: Card | None = None,
+        cards: Sequence[Card] = (),
         residence: Residence | None = None,
         plan: str = "",
     ) -> None:
@@ -75,14 +81,14 @@ class WanEngine:
         self._no_image = no_image
         self._batch_guidance = batch_guidance
         self._shortcuts = shortcuts or Shortcuts()
-        self._card = card
+        self._cards = cards
         self._residence = residence
         self._plan = plan
 
     @property
     def hardware(self) -> str:
         """Where the models are."""
-        return "CPU" if self._card is None else f"{self._card}; {self._plan}"
+        return "; ".join([*map(str, self._cards), self._plan]) if self._cards else "CPU"
 
     def generate(self, request: VideoRequest, sink: Sink) -> Finished:
         """See VideoEngine. Where the GPU's memory ends, all that the request held is freed and VideoTooLarge raised."""
@@ -100,7 +106,7 @@ class WanEngine:
         clock, shortcut = _Clock(), self._shortcut(request)
         latents = self._make_latents(request, sink, clock, shortcut)
         self._decode(latents, sink, clock)
-        return Finished(clock.seconds, "" if shortcut is None else str(shortcut))
+        return Finished(clock.seconds, describe(request, shortcut))
 
     def latents(self, request: VideoRequest, sink: Sink) -> torch.Tensor:
         """The denoised, normalised latents of ``request``, float32 ``[1, c, t, h, w]``: all but the decoding."""
@@ -126,7 +132,7 @@ class WanEngine:
 
     def with_image_path(self, path: Path) -> "WanEngine":
         """An engine that shares everything but the path for requests with a picture."""
-        more: dict[str, Any] = {"card": self._card, "residence": self._residence, "plan": self._plan}
+        more: dict[str, Any] = {"cards": self._cards, "residence": self._residence, "plan": self._plan}
         more |= {"batch_guidance": self._batch_guidance, "shortcuts": self._shortcuts}
         return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, **more)
 
@@ -134,14 +140,18 @@ class WanEngine:
         path = self._text if request.image is None else self._image
         if path is None:
             raise ImageNotSupported("image", self._no_image)
-        return path
+        if request.acceleration != "distilled":
+            return path
+        if path.distilled is None:
+            raise not_supported("this model has no distilled form")
+        return path.distilled
 
     def _require_room(self, path: Path, request: VideoRequest) -> None:
-        if self._card is None:
+        if not self._cards:
             return
         config = path.transformers["transformer"].config
         wanted = work_bytes(config, request, batch_guidance=self._batch_guidance) + self._shortcuts.wants(request, config)
-        free = self._card.free()
+        free = min(card.free() for card in self._cards)
         if self._residence is not None:  # a text encoder there has gone again when the work begins
             free -= self._residence.missing(path.transformers.values())
         if wanted > free:
@@ -177,10 +187,11 @@ class WanEngine:
             report(0)
             guidance = Guidance(positive, negative[0] if negative else None, request.cfg, self._batch_guidance)
             solver = Solver(path.scheduler, request.steps)
-            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, shortcut)
+            ahead = 1 if path.twins is None else 2
+            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, shortcut, ahead)
 
-    def _transformer_at(self, path: Path, timestep: float) -> Any:
-        transformer = path.transformer_at(timestep)
+    def _transformer_at(self, path: Path, timestep: float, branch: int) -> Any:
+        transformer = path.transformer_at(timestep, branch)
         if self._residence is not None and transformer in self._residence:
             self._residence.bring(transformer)
         return transformer

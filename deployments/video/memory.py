@@ -29,7 +29,8 @@ class Card:
         if limit_gib is not None:
             self._limit = min(self._total, int(limit_gib * GIB))
             # By its number: that call takes no `cuda` for the current one.
-            torch.cuda.set_per_process_memory_fraction(self._limit / self._total, torch.cuda.current_device())
+            number = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.set_per_process_memory_fraction(self._limit / self._total, number)
 
     def free(self) -> int:
         """Bytes that this process may still fill."""
@@ -43,11 +44,12 @@ class Card:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of the models: text encoder; all transformers in the type they compute in; each one as stored."""
+    """Bytes of the models: text encoder; all transformers in the type they compute in; each one as stored; all LoRAs."""
 
     text: int
     plain: int
     stored: tuple[int, ...]
+    loras: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Plan:
         """Bytes on the card while a video is made."""
         stored = max(weights.stored) if self.transformers == "offloaded" else sum(weights.stored)
         transformers = weights.plain if self.transformers == "dequantised" else stored
-        return transformers + (weights.text if self.text == "kept" else 0)
+        return transformers + weights.loras + (weights.text if self.text == "kept" else 0)
 
     def peak(self, weights: Weights) -> int:
         """Bytes that must be there at once: with room for the work, or while a text encoder visits."""

@@ -29,7 +29,8 @@ from deployments.video.text_encoder import TextEncoder
 class Placing:
     """``folder`` holds text encoder, tokenizer and VAE.
 
-    ``stored`` are the bytes of the transformers as stored, ``ways`` how they may be kept, the fastest first.
+    ``stored`` are the bytes of the transformers as stored, ``ways`` how they may be kept, the fastest first, ``loras`` the bytes of what
+    is kept beside them; all of one device. ``second``: another, which has the same or less.
     """
 
     def __init__(
@@ -40,16 +41,19 @@ class Placing:
         device: torch.device,
         stored: tuple[int, ...],
         ways: Sequence[Transformers],
+        loras: int = 0,
+        second: torch.device | None = None,
     ) -> None:
         self._settings, self._folder, self._dtype, self._device = settings, folder, dtype, device
-        self._card: Card | None = None
+        self._cards: list[Card] = []
         self.plan = Plan("kept", "kept")
         """Of a CPU: there is but one memory."""
         if device.type == "cuda":
-            self._card = Card(device, settings.memory_gib)
+            cards = [device] if second is None else [device, second]
+            self._cards = [Card(card, settings.memory_gib) for card in cards if card.type == "cuda"]
             plain = len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype)
-            weights = Weights(weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype), plain, stored)
-            self.plan = choose(weights, self._card.free(), ways, settings.text_encoder)
+            weights = Weights(weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype), plain, stored, loras)
+            self.plan = choose(weights, min(card.free() for card in self._cards), ways, settings.text_encoder)
         if self.plan.text != "freed":
             # The largest file beside an expert, and loaded last: the disk reads it while the transformers are made.
             read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
@@ -60,7 +64,8 @@ class Placing:
         tokenizer = load_tokenizer(self._folder)
         vae = load_vae(self._folder / "vae", pick_dtype(settings.vae_dtype, device), device)
         accelerate_vae(vae, settings, device)
-        transformers = [model for path in (text, image) if path is not None for model in path.transformers.values()]
+        paths = [path for way in (text, image) if way is not None for path in (way, way.distilled) if path is not None]
+        transformers = [model for path in paths for model in path.transformers.values()]
         waiting = transformers if plan.transformers == "offloaded" else []
         if plan.text == "offloaded":
             model = load_text_encoder(self._folder / "text_encoder", self._dtype, torch.device("cpu"))
@@ -74,7 +79,7 @@ class Placing:
             *(vae, text, image, no_image),
             batch_guidance=settings.batch_guidance,
             shortcuts=self._shortcuts(),
-            card=self._card,
+            cards=self._cards,
             residence=residence,
             plan=str(plan),
         )

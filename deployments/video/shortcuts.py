@@ -22,15 +22,15 @@ class Shortcuts:
         """What the request asks for, with a state of its own; raises AccelerationNotSupported if there is no such thing here."""
         if request.acceleration == "cache":
             if self._cache_threshold is None:
-                raise _not_supported("this model is not set up for `cache`")
+                raise not_supported("this model is not set up for `cache`")
             return BlockCache(self._cache_threshold)
         if request.acceleration == "fp8":
             if self._fp8 is None:
-                raise _not_supported(
+                raise not_supported(
                     "`fp8` needs a GPU that has such arithmetic (Ada, Hopper or newer); this model runs on none"
                 )
             if not all(has_plain_layers(transformer) for transformer in transformers):
-                raise _not_supported("this model's weights are kept quantised, which `fp8` cannot be computed from")
+                raise not_supported("this model's weights are kept quantised, which `fp8` cannot be computed from")
             return Fp8(self._fp8)
         return None
 
@@ -41,5 +41,13 @@ class Shortcuts:
         return 0 if count is None else count(config, request.width, request.height, request.num_frames)
 
 
-def _not_supported(why: str) -> AccelerationNotSupported:
+def describe(request: VideoRequest, shortcut: Shortcut | None) -> str:
+    """What was done, as `X-Acceleration` says it; empty: nothing."""
+    if request.acceleration == "distilled":  # another model, not another way to run one
+        return f"distilled; steps={request.steps}"
+    return "" if shortcut is None else str(shortcut)
+
+
+def not_supported(why: str) -> AccelerationNotSupported:
+    """The error for what a model is not set up for."""
     return AccelerationNotSupported("acceleration", f"{why}; leave it out, or send `none`")

@@ -1,5 +1,6 @@
 """Builds the two engines from their settings: which checkpoint gives which path."""
 
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -17,8 +18,9 @@ from deployments.video.checkpoints import (
     load_transformer,
     read_config,
 )
-from deployments.video.device import pick_device, pick_dtype, use_threads
-from deployments.video.experts import dequantise, is_quantised, load_experts, require_two
+from deployments.video.device import pick_device, pick_dtype, pick_second, use_threads
+from deployments.video.distilled import distilled_bytes, with_distilled
+from deployments.video.experts import dequantise, is_quantised, load_expert, require_two
 from deployments.video.generate import Path, WanEngine
 from deployments.video.memory import Transformers
 from deployments.video.placing import Placing, weight_bytes
@@ -39,18 +41,25 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     dtype = pick_dtype(settings.dtype, device)
     text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
 
-    def load_path(folder: FilePath, weights: FilePath | None) -> Path:
+    second_device = None if settings.spread == "none" else pick_second(device)
+
+    def load(folder: FilePath, weights: FilePath | None, where: torch.device = device) -> Any:
         if weights is None:
-            transformer = load_transformer(folder / "transformer", dtype, device)
+            transformer = load_transformer(folder / "transformer", dtype, where)
         else:
-            transformer = load_single_file(weights, folder / "transformer", dtype, device)
-        accelerate(transformer, settings, device)
+            transformer = load_single_file(weights, folder / "transformer", dtype, where)
+        accelerate(transformer, settings, where)
+        return transformer
+
+    def load_path(folder: FilePath, weights: FilePath | None) -> Path:
+        transformer = load(folder, weights)
         kind = _pipeline_kind(transformer)
         extras = None
         if getattr(transformer.config, "image_dim", None) is not None:
             extras = load_image_encoder(folder, dtype, device)
         scheduler = load_scheduler(folder, settings.flow_shift)
-        return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras)
+        twins = None if second_device is None else {"transformer": load(folder, weights, second_device)}
+        return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras, twins=twins)
 
     second_folder = None
     if models.image is not None and (models.image != models.text or models.image_weights is not None):
@@ -58,7 +67,8 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         _require_same_vae(text_folder, second_folder)
     folders = [folder for folder in (text_folder, second_folder) if folder is not None]
     stored = tuple(weight_bytes(empty_transformer(folder / "transformer"), dtype) for folder in folders)
-    placing = Placing(settings, text_folder, dtype, device, stored, ("kept",))
+    whole, loras = distilled_bytes((models.text_distilled, models.image_distilled), stored[0])
+    placing = Placing(settings, text_folder, dtype, device, stored + whole, ("kept",), loras, second_device)
     first, second = load_path(text_folder, models.text_weights), None
     if second_folder is not None:
         second = load_path(second_folder, models.image_weights)
@@ -71,7 +81,17 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
         )
     image = next((path for path in (second, first) if path is not None and path.image), None)
-    return placing.engine(_text_path(first), image, NO_IMAGE)
+
+    def distil(path: Path, folder: FilePath, weights: FilePath | None) -> Path:
+        files = {"transformer": weights}
+        return with_distilled(path, files, settings.distilled_shift, dtype, lambda _, file: load(folder, file))
+
+    text = _text_path(distil(first, text_folder, models.text_distilled))
+    if image is not None:
+        image = distil(image, second_folder or text_folder, models.image_distilled)
+    elif models.image_distilled is not None:
+        raise CheckpointRefused(f"{models.image_distilled}: configured as `image_distilled`, but {NO_IMAGE}")
+    return placing.engine(text, image, NO_IMAGE)
 
 
 def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
@@ -85,29 +105,56 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     plain = weight_bytes(empty_transformer(folder / "transformer"), dtype)
     quantised = is_quantised(models)
     stored = tuple(path.stat().st_size if path.suffix == ".gguf" else plain for path in (models.high_noise, models.low_noise))
-    placing = Placing(settings, folder, dtype, device, stored, _ways(settings, quantised=quantised))
+    distilled = {"transformer": models.high_noise_distilled, "transformer_2": models.low_noise_distilled}
+    if models.high_noise_distilled is not None and models.low_noise_distilled is not None:
+        require_two(models.high_noise_distilled, models.low_noise_distilled, "_distilled")
+    whole, loras = distilled_bytes(distilled.values(), plain)
+    second = None if settings.spread == "none" else pick_second(device)
+    alone = 1 if settings.spread == "experts" else 2  # experts of a device
+    ways = _ways(settings, quantised=quantised)
+    placing = Placing(settings, folder, dtype, device, stored[:alone] + whole[:alone], ways, loras, second)
     offloaded = device.type == "cuda" and placing.plan.transformers == "offloaded"
-    experts = load_experts(models, folder, dtype, torch.device("cpu") if offloaded else device)
-    if device.type == "cuda" and placing.plan.transformers == "dequantised":
-        dequantise(experts.values())
-    for expert in experts.values():
-        accelerate(expert, settings, device)
+
+    def load(part: str, file: FilePath, where: torch.device | None = None) -> Any:
+        where = where or (second if second and settings.spread == "experts" and part == "transformer_2" else device)
+        expert = load_expert(file, folder, part, dtype, torch.device("cpu") if offloaded else where)
+        if where.type == "cuda" and placing.plan.transformers == "dequantised":
+            dequantise(expert)
+        accelerate(expert, settings, where)
+        return expert
+
+    files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
+    experts = {part: load(part, file) for part, file in files.items()}
     boundary = settings.boundary or index.get("boundary_ratio") or 0.9
-    path = Path(WanImageToVideoPipeline, load_scheduler(folder, settings.flow_shift), experts, True, boundary)
+    twins = {part: load(part, file, second) for part, file in files.items()} if settings.spread == "guidance" else None
+    path = Path(WanImageToVideoPipeline, load_scheduler(folder, settings.flow_shift), experts, True, boundary, twins=twins)
+    path = with_distilled(path, distilled, settings.distilled_shift, dtype, load)
     return placing.engine(None, path, "send a picture: this model makes videos from pictures only")
 
 
 def _ways(settings: Wan22Settings, *, quantised: bool) -> tuple[Transformers, ...]:
     if settings.experts != "auto":
         return (settings.experts if quantised or settings.experts == "offloaded" else "kept",)
-    return ("dequantised", "quantised", "offloaded") if quantised else ("kept", "offloaded")
+    ways: tuple[Transformers, ...] = ("dequantised", "quantised") if quantised else ("kept",)
+    return ways if settings.spread != "none" else (*ways, "offloaded")
 
 
 def _text_path(path: Path) -> Path:
     """``path`` for requests without a picture: a VACE checkpoint then runs as the text model inside it."""
     if path.kind is not WanVACEPipeline:
         return path
-    return Path(WanPipeline, path.scheduler, {"transformer": text_model(path.transformers["transformer"])}, image=False)
+
+    def within(transformers: dict[str, Any]) -> dict[str, Any]:
+        return {name: text_model(transformer) for name, transformer in transformers.items()}
+
+    return replace(
+        path,
+        kind=WanPipeline,
+        image=False,
+        transformers=within(path.transformers),
+        twins=None if path.twins is None else within(path.twins),
+        distilled=None if path.distilled is None else _text_path(path.distilled),
+    )
 
 
 def _pipeline_kind(transformer: Any) -> Any:

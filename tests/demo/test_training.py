@@ -11,6 +11,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 import demo.train
+import demo.training.distil
 import demo.training.latents
 import demo.training.transformers
 import demo.training.vae
@@ -97,9 +98,12 @@ def test_all_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     monkeypatch.setattr(demo.training.vae, "WHOLE_FROM", 2.0)
     monkeypatch.setattr(demo.training.vae, "held_out_clips", lambda device: {})
     buckets = (Bucket(9, 32, 32, 4), Bucket(5, 32, 48, 4))
-    for module in (demo.training.latents, demo.training.transformers, demo.train):
+    for module in (demo.training.latents, demo.training.transformers, demo.training.distil, demo.train):
         monkeypatch.setattr(module, "BUCKETS", buckets)
-    monkeypatch.setattr(demo.training.transformers, "BATCH", 2)
+    for module in (demo.training.transformers, demo.training.distil):
+        monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(demo.training.distil, "SHARE", 1)
+    monkeypatch.setattr(demo.training.distil, "TEACHER_STEPS", 2)
     monkeypatch.setattr(demo.train, "STEPS", dict.fromkeys(demo.train.STEPS, 2))
     target = tmp_path / "models"
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "states"), "--target", str(target)])
@@ -112,3 +116,8 @@ def test_all_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
         sink = Collected()
         engine.generate(VideoRequest("a cat", "", 32, 32, 5, 2, 3.0, 1, image=picture), sink)
         assert np.concatenate(sink.chunks).shape == (5, 32, 32, 3)
+        exact, distilled = (
+            engine.latents(VideoRequest("a cat", "", 32, 32, 5, 4, 1.0, 1, picture, way), Collected())
+            for way in ("none", "distilled")
+        )
+        assert not torch.equal(exact, distilled)

@@ -50,7 +50,8 @@ def test_dequantised_experts_are_what_the_file_says_and_plain_ones_stay(
     assert is_stored(stored)
     plain = torch.nn.Linear(2, 2)
     kept = plain.weight.clone()
-    dequantise([plain, stored])
+    dequantise(plain)
+    dequantise(stored)
     assert torch.equal(plain.weight, kept)
     assert not is_stored(stored)
     weight = stored.get_parameter(LAYER)
@@ -75,7 +76,7 @@ def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
         accelerate(quantised, settings, CARD)
         assert not any(isinstance(module, LinearGelu) for module in quantised.modules())
         torch.testing.assert_close(quantised(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
-        dequantise([stored])
+        dequantise(stored)
         accelerate(stored, settings, CARD)
         assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
         # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.

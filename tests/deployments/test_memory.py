@@ -107,7 +107,7 @@ class Card:
 
 
 def with_card(engine: WanEngine, free: int, residence: Residence | None = None) -> WanEngine:
-    more: dict[str, Any] = {"card": Card(free), "residence": residence}
+    more: dict[str, Any] = {"cards": [Card(free)], "residence": residence}
     return WanEngine(engine.prompts, engine.vae, engine._text, engine._image, "", **more)
 
 

@@ -211,6 +211,33 @@ def test_aliases_and_extremes_of_the_schema() -> None:
     assert [e.field for e in refused.value.errors] == ["reference_image"]
 
 
+def test_a_distilled_model_has_its_own_steps_and_no_guidance() -> None:
+    """What would do nothing is not silently taken: a guidance scale is refused, a negative prompt named."""
+    schema = next(endpoint.schema for endpoint in make_endpoints(AppConfig()) if endpoint.name == "wan2.6")
+
+    def body(**fields: object) -> VideoBody:
+        parsed = schema.parse({"prompt": "x", **fields}, strict=True).body
+        assert isinstance(parsed, VideoBody)
+        return parsed
+
+    assert (body().steps, body().cfg) == (30, 6)
+    quick = body(acceleration="distilled")
+    assert (quick.steps, quick.cfg) == (4, 1)
+    assert body(acceleration="distilled", steps=8, cfg="1").steps == 8
+    for field, given in (("cfg", 3), ("negative_prompt", "blurred")):
+        with pytest.raises(Problem) as refused:
+            body(acceleration="distilled", **{field: given})
+        assert [e.field for e in refused.value.errors] == [field]
+        assert "without guidance" in refused.value.errors[0].detail
+    parsed = schema.parse({"prompt": "x", "negative_prompt": "blurred", "cfg": 1}, strict=False)
+    assert parsed.ignored == ("negative_prompt",)
+    assert schema.parse({"prompt": "x", "negative_prompt": "blurred"}, strict=True).ignored == ()
+    with pytest.raises(ValidationError, match=r"wan26_defaults\.distilled_steps is 8, over its limit 6"):
+        AppConfig.model_validate(
+            {"limits": {"max_steps": 6}, "wan26_defaults": {"steps": 6, "distilled_steps": 8}, "wan22_defaults": {"steps": 6}}
+        )
+
+
 def test_no_module_is_over_400_lines() -> None:
     folders = ("serve", "deployments", "demo", "loadtest", "benchmarks", "tests")
     sizes = {path: len(path.read_text().splitlines()) for folder in folders for path in (ROOT / folder).rglob("*.py")}
