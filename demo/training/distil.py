@@ -36,7 +36,8 @@ from deployments.video.vace import text_model
 
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0
-RANK = 32
+RANK, WRITTEN_RANK = 32, 12
+"""While it is taught, and in the file: the nearest product of that rank, for a package that stays small."""
 RATE = 1e-3
 BATCH = 128
 SHARE = 0.25
@@ -77,34 +78,34 @@ class Lora:
     """Trainable changes of every linear layer in the blocks of ``transformers``."""
 
     def __init__(self, transformer: Any) -> None:
-        self._layers: dict[int, LoraLinear] = {}
+        self._layers: dict[str, LoraLinear] = {}
+        self._changed: dict[int, LoraLinear] = {}
         self.parameters = nn.ParameterDict()
-        self._names: dict[str, str] = {}
         for name, layer in transformer.named_modules():
             if name.startswith("blocks.") and isinstance(layer, nn.Linear):
                 down = torch.randn(RANK, layer.in_features, device=layer.weight.device) / math.sqrt(layer.in_features)
                 changed = Trained(layer, down, down.new_zeros(layer.out_features, RANK))
-                self._layers[id(layer)] = changed
                 original = original_name(f"{name}.weight").removesuffix(".weight")
+                self._layers[original] = self._changed[id(layer)] = changed
                 for part, weight in (("down", changed.down), ("up", changed.up)):
                     assert weight is not None
-                    key = f"{original}.lora_{part}.weight"
-                    self._names[key.replace(".", "-")] = key
-                    self.parameters[key.replace(".", "-")] = weight.requires_grad_()
+                    self.parameters[f"{original}.lora_{part}.weight".replace(".", "-")] = weight.requires_grad_()
 
     def on(self, transformer: Any) -> Any:
         """A view of ``transformer``, which has the same layers."""
-        return with_layers(transformer, lambda layer: self._layers.get(id(layer)))
+        return with_layers(transformer, lambda layer: self._changed.get(id(layer)))
 
     def write(self, path: Path) -> None:
         """Writes a file as `lightx2v` and others do: the original release's names, with `alpha`."""
         state = {}
-        for name, weight in self.parameters.items():
-            key = ORIGINAL + self._names[name]
-            state[key] = weight.detach().half().cpu().contiguous()
-            if key.endswith(".lora_down.weight"):
-                state[key.replace(".lora_down.weight", ".alpha")] = torch.tensor(float(RANK))
-        save_file(state, path)
+        for name, layer in self._layers.items():
+            assert layer.up is not None
+            left, scale, right = torch.linalg.svd((layer.up @ layer.down).detach(), full_matrices=False)
+            root = scale[:WRITTEN_RANK].sqrt()
+            state[f"{ORIGINAL}{name}.lora_up.weight"] = left[:, :WRITTEN_RANK] * root
+            state[f"{ORIGINAL}{name}.lora_down.weight"] = root[:, None] * right[:WRITTEN_RANK]
+            state[f"{ORIGINAL}{name}.alpha"] = torch.tensor(float(WRITTEN_RANK))
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path)
 
 
 def distil_wan26(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:

@@ -93,8 +93,8 @@ def choose(weights: Weights, free: int, ways: Sequence[Transformers], text: Lite
 def work_bytes(config: Any, request: VideoRequest, *, batch_guidance: bool) -> int:
     """Bytes that a video wants beside the weights, from above: the larger of a forward pass and the VAE's work.
 
-    ``config`` is the transformer's. The factors are counted from what is alive at once in `fast_block` and `fast_vae`;
-    `benchmarks.wan` prints the measured peaks beside them.
+    ``config`` is the transformer's. The block's factors are counted from what is alive at once in `fast_block`, the VAE's are measured
+    (832x480 to 1280x720, 33 and 81 frames); `benchmarks.wan memory` prints the peaks beside what was asked for.
     """
     pixels, groups = request.width * request.height, 1 + (request.num_frames - 1) // 4
     tokens, width = groups * pixels // 256, config.num_attention_heads * config.attention_head_dim
@@ -102,5 +102,6 @@ def work_bytes(config: Any, request: VideoRequest, *, batch_guidance: bool) -> i
     image = request.image is not None
     controls = len(getattr(config, "vace_layers", None) or ()) + 2 if image else 0
     block = tokens * (2 * (7 + controls) * width + 2 * config.ffn_dim + 8 * config.attention_head_dim) * batch
-    vae = pixels * (11_000 + (36 * request.num_frames if image else 3 * request.num_frames))
+    decoding, encoding = 12_400 + 3 * request.num_frames, 9_600 + 36 * request.num_frames if image else 0
+    vae = pixels * max(decoding, encoding)
     return int(max(block, vae)) + GIB // 2
