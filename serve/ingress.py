@@ -240,6 +240,7 @@ class Routes:
                 "endpoints": {
                     path: {
                         "defaults": _defaults(endpoint),
+                        **({"distilled_defaults": endpoint.schema.distilled} if endpoint.schema.distilled else {}),
                         "media_types": {
                             "request": ["application/json", *(["multipart/form-data"] if endpoint.form else [])],
                             "response": endpoint.media_types,

@@ -353,6 +353,8 @@ def test_limits_readyz_warm_health(service: Service, http: httpx.Client) -> None
     limits = http.get(f"{service.url}/limits").json()
     assert limits["limits"]["max_width"] == 256
     assert limits["endpoints"]["/wan2.6"]["defaults"]["length"] == 17
+    assert limits["endpoints"]["/wan2.6"]["distilled_defaults"] == {"steps": 4, "cfg": 1}
+    assert "distilled_defaults" not in limits["endpoints"]["/image-faceswap"]
     assert limits["prices"]["wan26"] == {"hardware": "CPU", "usd_per_hour": 3.6}
     ready = http.get(f"{service.url}/readyz").json()
     assert {model: state["state"] for model, state in ready["models"].items()} == dict.fromkeys(
