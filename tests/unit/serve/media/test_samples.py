@@ -1,5 +1,6 @@
 import importlib.util
 import io
+from itertools import pairwise
 
 import numpy as np
 import PIL.Image
@@ -35,7 +36,7 @@ def test_a_pan_starts_with_the_whole_image_and_moves() -> None:
     assert (frames.shape, frames.dtype) == ((5, 48, 64, 3), np.uint8)
     whole = PIL.Image.fromarray(stranger()).resize((64, 48), PIL.Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(frames[0], np.asarray(whole))
-    assert all((before != after).any() for before, after in zip(frames, frames[1:], strict=False))
+    assert all((before != after).any() for before, after in pairwise(frames))
 
 
 def test_a_clip_has_the_requested_frames_and_audio() -> None:
