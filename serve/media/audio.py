@@ -43,7 +43,7 @@ class AudioTrack:
             raise
 
     def mux_until(self, time: Fraction | None) -> None:
-        """Write the packets that start at or before ``time`` in seconds; None writes all the rest."""
+        """Write the packets that start at or before ``time`` (seconds), or all the rest if None."""
         with _as_media_error():
             while (packet := self._pending) is not None:
                 if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:

@@ -15,8 +15,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def decode_base64(text: str) -> bytes:
     """Return the bytes of a data URI or of plain base64, with or without line breaks or padding.
 
-    Raises ``MediaError`` for a URL, for a data URI without ``;base64``, for text that is not base64,
-    and for an empty file.
+    Raises ``MediaError`` for a URL, for a data URI without ``;base64``, for text that is not
+    base64, and for an empty file.
     """
     prefix = text[:_PREFIX_CHARS].lstrip()
     if _URL.match(prefix):

@@ -62,8 +62,8 @@ class _Video(Source):
 def open_video(data: Media, limits: SourceLimits) -> Source:
     """Open a video file: read its packets to learn its size and length, without decoding a frame.
 
-    Raises ``MediaError`` for an unsupported, damaged or truncated file and ``MediaTooLarge`` for one
-    that exceeds ``limits``.
+    Raises ``MediaError`` for an unsupported, damaged or truncated file and ``MediaTooLarge`` for
+    one that exceeds ``limits``.
     """
     try:
         with open_container(data) as container:

@@ -19,7 +19,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
-        """Encode uint8 RGB frames ``[n, height, width, 3]`` that are shown at ``times`` (seconds)."""
+        """Encode uint8 RGB frames ``[n, height, width, 3]``, shown at ``times`` (seconds)."""
 
     @abstractmethod
     def close(self) -> Media:

@@ -20,14 +20,14 @@ from serve.media.spool import Media, Spool
 MAX_SIDE = 16_384
 """The largest width and height in pixels, from the highest level of H.264."""
 TICKS = 360_000
-"""Time base units per second: each frame of a usual rate, also 24000/1001 and 60000/1001, is whole."""
+"""Time base units per second: a multiple of the usual frame rates, NTSC's (60000/1001) included."""
 _BT709 = 1
 _CPU_INFO = Path("/proc/cpuinfo")
 _REPEATABLE = {"x264-params": "asm=avx2"} if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else {}
 """Options that make x264 return the same bytes for the same frames.
 
-The AVX-512 code of its macroblock tree reads uninitialised memory, so the bytes differ between runs,
-by half a level in each pixel. The AVX2 code does not, and is as fast.
+The AVX-512 code of its macroblock tree reads uninitialised memory, so that the same frames give
+different bytes in each run, half a level apart. The AVX2 code does not, and is as fast.
 """
 
 
@@ -79,7 +79,7 @@ class Mp4Encoder(Encoder):
             frame.color_range = ColorRange.MPEG
             frame.pts = round(time * TICKS)
             frame.time_base = Fraction(1, TICKS)
-            # The muxer uses the duration of the last frame only; each earlier frame lasts until the next.
+            # The muxer uses the duration of the last frame only; the others last until the next one.
             end = self._end or time + 1 / self._fps
             frame.duration = max(1, round((end - time) * TICKS))
             if self._audio is not None:

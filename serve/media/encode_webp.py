@@ -18,9 +18,10 @@ class WebpEncoder(Encoder):
     """Encodes an animated WebP with quality 90 that repeats forever.
 
     Pillow encodes all frames in ``close``; until then they are kept in memory. ``method`` is
-    libwebp's effort, from 0 (fast) to 6 (small). ``count`` is the expected number of frames, or 0 if
-    it is unknown: with it, ``add`` refuses a video that is too long at its first frames. ``seconds``
-    is the video's duration; without it, the last frame is shown for 1 / ``fps`` seconds.
+    libwebp's effort, from 0 (fast) to 6 (small). ``count`` is the expected number of frames, or 0
+    if it is unknown; if it is known, ``add`` refuses a video that will be too long at its first
+    frames. ``seconds`` is the video's duration; without it, the last frame is shown for 1 / ``fps``
+    seconds.
     """
 
     def __init__(self, fps: Fraction, method: int, count: int = 0, seconds: Fraction | None = None) -> None:
@@ -60,7 +61,7 @@ class WebpEncoder(Encoder):
             method=self._method,
         )
         self.discard()
-        # libwebp merges consecutive frames that are equal, so the file may hold fewer than were added.
+        # libwebp merges equal consecutive frames, so the file may hold fewer than were added.
         self.frames = getattr(PIL.Image.open(buffer), "n_frames", 1)
         return buffer.getvalue()
 

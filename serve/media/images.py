@@ -74,7 +74,7 @@ def decode_image(data: bytes, max_pixels: int) -> Image:
 
 
 def cover(image: Image, width: int, height: int) -> Image:
-    """Scale ``image`` until it covers ``width`` x ``height`` pixels, and crop it around its centre."""
+    """Scale ``image`` to cover ``width`` x ``height`` pixels, and crop it around its centre."""
     fitted = ImageOps.fit(PIL.Image.fromarray(image), (width, height), PIL.Image.Resampling.LANCZOS)
     return np.asarray(fitted)
 

@@ -1,8 +1,8 @@
-"""Sample images, videos and audio for example requests, the smoke test, the load test and the tests.
+"""Sample images, videos and audio for example requests, smoke tests, load tests and unit tests.
 
-The portraits are NASA's photograph of Eileen Collins and the U.S. Navy's of Grace Hopper, both in the
-public domain. ``group`` also reads the group photograph that is part of the insightface package,
-where that is installed; its licence does not allow it to be distributed here.
+The portraits are NASA's photograph of Eileen Collins and the U.S. Navy's of Grace Hopper, both in
+the public domain. ``group`` reads the group photograph in the insightface package if that is
+installed; the photograph is not ours to distribute.
 """
 
 import base64
@@ -43,13 +43,13 @@ def group() -> Image:
 
 
 def stranger() -> Image:
-    """Return a face that is not the portrait's, uint8 RGB ``[300, 260, 3]``, cropped from ``group``."""
+    """Return another person's face, cropped from ``group``: uint8 RGB ``[300, 260, 3]``."""
     people = group()
     return people[200:500, 390:650] if people.shape[1] > 650 else people
 
 
 def pan(image: Image, count: int, width: int, height: int) -> Frames:
-    """Return ``count`` frames of a slow pan and zoom over ``image``, uint8 ``[count, height, width, 3]``."""
+    """Return a slow pan and zoom over ``image``, uint8 RGB ``[count, height, width, 3]``."""
     still = PIL.Image.fromarray(image)
     frames = []
     for i in range(count):
@@ -62,7 +62,7 @@ def pan(image: Image, count: int, width: int, height: int) -> Frames:
 
 
 def tone(seconds: float) -> bytes:
-    """Return an MP4 file with no video and one AAC track, mono at 48 kHz: a tone that rises in pitch."""
+    """Return an MP4 file with only an AAC track (mono, 48 kHz): a tone that rises in pitch."""
     t = np.arange(int(seconds * AUDIO_RATE)) / AUDIO_RATE
     wave = (0.2 * np.sin(2 * np.pi * (300 + 100 * t) * t)).astype(np.float32)[None]
     buffer = io.BytesIO()

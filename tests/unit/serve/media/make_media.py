@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 from av import CodecContext
 from av.audio.frame import AudioFrame
@@ -92,8 +93,8 @@ def webm_that_grows() -> bytes:
     return buffer.getvalue()
 
 
-def film(container_format: str, codec: str, wave: np.ndarray[tuple[int, int], np.dtype[np.float32]], layout: str) -> bytes:
-    """Return eight H.264 frames with audio in ``codec``: ``wave`` is ``[channels, samples]`` at 48 kHz."""
+def film(container_format: str, codec: str, wave: npt.NDArray[np.float32], layout: str) -> bytes:
+    """Return eight H.264 frames with the audio ``wave``, ``[channels, samples]`` at 48 kHz."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_format) as container:
         video = container.add_stream("libx264", rate=16)

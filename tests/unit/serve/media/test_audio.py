@@ -3,6 +3,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from serve.media.decode import open_source
@@ -13,7 +14,7 @@ from serve.media.spool import Media
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, film, reencode
 
 
-def decode_audio(data: bytes) -> tuple[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
     """Return the codec and the samples ``[channels, n]`` of the first audio stream."""
     with av.open(io.BytesIO(data), mode="r") as container:
         codec = container.streams.audio[0].codec_context.name

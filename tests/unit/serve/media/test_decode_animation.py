@@ -53,7 +53,7 @@ def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded
     buffer = io.BytesIO()
     later.save(buffer, "GIF")
     huge = buffer.getvalue()
-    bomb = small[:-1] + huge[huge.index(b"\x2c") :]  # the huge image's block follows the small one's
+    bomb = small[:-1] + huge[huge.index(b"\x2c") :]  # append the huge image's block
     assert len(bomb) < 200_000
     before = psutil.Process().memory_info().rss
     with pytest.raises(MediaTooLarge, match="9000 x 9000"):

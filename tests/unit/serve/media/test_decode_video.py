@@ -84,7 +84,7 @@ def test_frames_that_an_edit_list_cuts_away_are_not_missed() -> None:
     """Phones trim a clip with an edit list: all packets stay, but only some frames are shown."""
     whole = clip(stranger(), count=32)
     at = whole.index(b"elst") + 4
-    assert whole[at] == 0  # version 0: each entry has a duration, a media time and a rate of 4 bytes each
+    assert whole[at] == 0  # version 0: duration, media time and rate take 4 bytes each
     count = int.from_bytes(whole[at + 4 : at + 8], "big")
     entry = at + 8 + (count - 1) * 12
     duration, start = (int.from_bytes(whole[entry + o : entry + o + 4], "big") for o in (0, 4))
