@@ -20,7 +20,7 @@ from serve.media.spool import Media, Spool
 MAX_SIDE = 16_384
 """The largest width and height in pixels, from the highest level of H.264."""
 TICKS = 360_000
-"""Time base units per second: a multiple of the usual frame rates, NTSC's (60000/1001) included."""
+"""Ticks per second; at the usual frame rates, NTSC's included, a frame lasts whole ticks."""
 _BT709 = 1
 _CPU_INFO = Path("/proc/cpuinfo")
 _REPEATABLE = {"x264-params": "asm=avx2"} if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else {}
