@@ -1,8 +1,8 @@
 """Runs engine calls in worker threads and never abandons one: a cancelled call is waited for.
 
-Cancelling an asyncio task does not stop a thread. If the task returned at once, the next request would
-step on the GPU while the old one still runs. So the task that started the thread asks it to stop and
-then waits, shielded, until it has.
+Cancelling an asyncio task does not stop a thread. If the task returned at once, the next request
+would step on the GPU while the old one still runs. So the task that started the thread asks it to
+stop and then waits, shielded, until it has.
 """
 
 import asyncio
@@ -17,7 +17,8 @@ from deployments.errors import Cancelled, DeploymentError, EngineBroken, Replica
 
 T = TypeVar("T")
 FAILURES = 3
-"""Failed calls in a row after which a replica counts as broken; the input may be the cause of a single one."""
+"""Failed calls in a row after which a replica counts as broken; the input may be the cause of a
+single one."""
 
 
 class CancelFlag:
@@ -40,7 +41,10 @@ class CancelFlag:
 
 
 class EngineThreads:
-    """Runs at most ``concurrency`` engine calls at a time; further calls wait, first come first served."""
+    """Runs at most ``concurrency`` engine calls at a time.
+
+    Further calls wait, first come first served.
+    """
 
     def __init__(self, concurrency: int, stall_timeout_s: float) -> None:
         self._slots = asyncio.Semaphore(concurrency)
@@ -74,9 +78,11 @@ class EngineThreads:
             return await asyncio.shield(work)
 
     def check_health(self) -> None:
-        """Raise ReplicaStalled if a call shows no sign of life, EngineBroken if the last calls all failed.
+        """Raise an error if the replica must be replaced.
 
-        After a CUDA error nothing runs in the process any more; only a new process helps.
+        Raises ReplicaStalled if a running call has shown no sign of life for too long, and
+        EngineBroken if the last calls all failed: after a CUDA error nothing runs in the process
+        any more, and only a new process helps.
         """
         if self._failures >= FAILURES:
             raise EngineBroken(f"the last {self._failures} calls of the engine all failed; the log has their errors")
@@ -96,7 +102,10 @@ class EngineThreads:
 
 
 async def _wait_for_end(work: "asyncio.Future[T]") -> None:
-    """Wait until ``work`` is done, even if the waiting task is cancelled; raise CancelledError afterwards."""
+    """Wait until ``work`` is done, even if the waiting task is cancelled meanwhile.
+
+    Raises CancelledError afterwards if it was.
+    """
     cancelled = False
     while not work.done():
         try:

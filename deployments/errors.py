@@ -1,4 +1,7 @@
-"""The errors that deployments raise. Each survives pickling, so that the ingress can map it to a problem."""
+"""The errors that deployments raise.
+
+Each survives pickling, so that the ingress can map it to a problem.
+"""
 
 
 class DeploymentError(Exception):
@@ -38,7 +41,10 @@ class VideoTooLarge(RequestRefused):
 
 
 class CheckpointRefused(DeploymentError):
-    """Model files are missing, incomplete or of another architecture. The message names file and tensor."""
+    """Model files are missing, incomplete or of another architecture.
+
+    The message names the file, and the tensor if one is wrong.
+    """
 
 
 class Cancelled(DeploymentError):
@@ -50,4 +56,5 @@ class EngineBroken(DeploymentError):
 
 
 class ReplicaStalled(DeploymentError):
-    """The engine has shown no sign of life for longer than its limit. Raised by ``check_health``."""
+    """The engine has shown no sign of life for longer than its limit. Raised by
+    ``check_health``."""

@@ -30,8 +30,8 @@ Models = FaceModels | AlignmentFaceModels
 class FaceSwapper:
     """The Ray Serve deployment; each replica loads the models when it starts.
 
-    ``models`` may be a function, which the replica calls: it can then prepare files on its own machine.
-    At most ``settings.concurrency`` calls run in the engine at the same time.
+    ``models`` may be a function, which the replica calls: it can then prepare files on its own
+    machine. At most ``settings.concurrency`` calls run in the engine at the same time.
     """
 
     def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
@@ -66,22 +66,19 @@ class FaceSwapper:
         def work(cancel: CancelFlag) -> Analysis:
             start = time.perf_counter()
             faces = self._engine.analyse(frames, cancel.check)
-            return Analysis(
-                tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name
-            )
+            return Analysis(tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name)
 
         return await self._threads.run(work)
 
     async def swap(
         self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
     ) -> SwappedChunk:
-        """Return the chunk with ``faces``, given per frame, replaced by the face of ``reference``."""
+        """Return the chunk with ``faces``, given per frame, replaced by the face of
+        ``reference``."""
 
         def work(cancel: CancelFlag) -> SwappedChunk:
             start = time.perf_counter()
-            frames = self._engine.swap(
-                chunk.frames, faces, reference=reference, options=options, check=cancel.check
-            )
+            frames = self._engine.swap(chunk.frames, faces, reference=reference, options=options, check=cancel.check)
             return SwappedChunk(
                 index=chunk.index,
                 frames=frames,
@@ -100,7 +97,10 @@ class FaceSwapper:
 
 
 def _use_cuda(settings: FaceSettings) -> bool:
-    """Whether the sessions must run on a GPU: if Ray gave the replica one, or the settings require it."""
+    """Return whether the sessions must run on a GPU.
+
+    They must if the settings require it, or if the device is `auto` and Ray gave the replica a GPU.
+    """
     has_gpu = bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
     if settings.device == "cuda" and not has_gpu:
         raise CheckpointRefused("device is `cuda`, but Ray gave this replica no GPU; set `num_gpus`, or `device: cpu`")

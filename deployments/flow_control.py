@@ -1,7 +1,8 @@
-"""Flow control for streams between replicas, which Serve lacks: a producer needs a credit for each chunk.
+"""Flow control for streams between replicas, which Serve lacks.
 
-The consumer owns one ``CreditWindow`` actor for all its streams; the actor's handle travels with each
-request. An actor dies with its owner, so killing a consumer also ends the work of its producers.
+A producer needs a credit from its consumer for each chunk. The consumer owns one ``CreditWindow``
+actor for all its streams; the actor's handle travels with each request. An actor dies with its
+owner, so killing a consumer also ends the work of its producers.
 """
 
 import asyncio
@@ -29,7 +30,10 @@ class CreditWindow:
         self._closed[stream] = asyncio.Event()
 
     async def acquire(self, stream: str) -> None:
-        """Wait for a credit, which allows one more chunk; raise Cancelled once the stream is closed."""
+        """Wait for a credit, which allows one more chunk.
+
+        Raises Cancelled once the stream is closed.
+        """
         semaphore, closed = self._credits.get(stream), self._closed.get(stream)
         if semaphore is None or closed is None:
             raise Cancelled("the consumer has closed the stream")
@@ -63,7 +67,8 @@ class ProducerEnd:
     name: str
 
     async def acquire(self) -> None:
-        """Wait until there is room for one more chunk; raise Cancelled once the stream is closed."""
+        """Wait until there is room for one more chunk; raise Cancelled once the stream is
+        closed."""
         await cast(Awaitable[None], self.window.acquire.remote(self.name))
 
     async def closed(self) -> None:

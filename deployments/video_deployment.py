@@ -49,8 +49,9 @@ async def stream_video(
 ) -> AsyncIterator[VideoEvent]:
     """Yield the progress and the chunks of one video and, last, Finished.
 
-    The engine stops within one step when this generator is cancelled or closed, when the consumer closes
-    ``stream``, and when the consumer dies; in the last two cases the generator raises Cancelled.
+    The engine stops within one step when this generator is cancelled or closed, when the consumer
+    closes ``stream``, and when the consumer dies; in the last two cases the generator raises
+    Cancelled.
     """
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
@@ -80,7 +81,8 @@ async def stream_video(
 
 
 class _ThreadSink:
-    """An engine's sink: passes events from the worker thread to the event loop, and credits back."""
+    """An engine's sink: passes events from the worker thread to the event loop, and credits
+    back."""
 
     def __init__(
         self,

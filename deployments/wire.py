@@ -1,6 +1,7 @@
-"""What crosses between replicas: frozen dataclasses over NumPy arrays, without torch, JSON or base64.
+"""What crosses between replicas: frozen dataclasses over NumPy arrays.
 
-Arrays that arrive through a handle are read-only; copy one before writing to it.
+There is no torch, JSON or base64 in them. Arrays that arrive through a handle are read-only; copy
+one before writing to it.
 """
 
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ Stage = Literal["start", "encode", "denoise", "decode"]
 class VideoRequest:
     """One video to generate.
 
-    ``width`` and ``height`` are multiples of 16; ``num_frames`` is 4k+1; ``cfg`` is the guidance scale
-    (1 turns guidance off); ``image``, if given, has exactly ``height`` x ``width`` pixels.
+    ``width`` and ``height`` are multiples of 16; ``num_frames`` is 4k+1; ``cfg`` is the guidance
+    scale (1 turns guidance off); ``image``, if given, has exactly ``height`` x ``width`` pixels.
     """
 
     prompt: str
@@ -66,7 +67,8 @@ class Finished:
     seconds: dict[str, float]
     """The time that the replica spent in each stage, without waiting for the consumer."""
     acceleration: str = ""
-    """The deviations from the exact computation, as in `X-Acceleration`; empty if there are none."""
+    """The deviations from the exact computation, as in `X-Acceleration`; empty if there are
+    none."""
 
 
 VideoEvent = Progress | FrameChunk | Finished
@@ -79,7 +81,8 @@ class Face:
     box: npt.NDArray[np.float32]
     """float32 ``[4]``: left, top, right, bottom."""
     landmarks: npt.NDArray[np.float32]
-    """float32 ``[5, 2]``: the eye on the left of the image, the other eye, nose, left and right mouth corner."""
+    """float32 ``[5, 2]``: the eye on the left of the image, the other eye, nose, left and right
+    mouth corner."""
     score: float
     embedding: Embedding
 
