@@ -33,8 +33,7 @@ class FaceAnalyser(Protocol):
 
 
 class InsightFaceAnalyser:
-    """The detector and the recogniser of an insightface model pack such as buffalo_l (SCRFD,
-    ArcFace).
+    """An insightface model pack such as buffalo_l: SCRFD detects, ArcFace identifies.
 
     The results are those of ``insightface.app.FaceAnalysis.get``, but the embeddings of all images
     are computed together.
@@ -138,8 +137,10 @@ class OpenCVAnalyser:
 
 
 def _is_large_enough(image: Image) -> bool:
-    """Return whether the detectors can scale the image; they fail on tiny images and on narrow
-    stripes."""
+    """Return whether the detectors can scale the image.
+
+    They fail on images of a few pixels and on narrow stripes.
+    """
     height, width = image.shape[:2]
     return bool(min(height, width) >= 16 and max(height, width) <= 64 * min(height, width))
 

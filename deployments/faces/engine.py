@@ -1,5 +1,7 @@
-"""The face engine: it applies an analyser, a swapper and perhaps a restorer to all frames of a
-chunk."""
+"""The face engine: an analyser, a swapper and perhaps a restorer.
+
+They work on all frames of a chunk together.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -111,8 +113,11 @@ class FaceEngine:
     def swap(
         self, frames: Frames, faces: Sequence[Sequence[Face]], reference: Reference, options: SwapOptions, check: Check
     ) -> Frames:
-        """Return a copy of ``frames`` with ``faces``, given per frame, replaced by the reference's
-        face."""
+        """Return a copy of ``frames`` in which ``faces`` show the reference's face.
+
+        ``faces`` holds the faces to replace in each frame. ``check`` raises Cancelled to stop the
+        work.
+        """
         result = frames.copy()
         places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces]
         if not places:
@@ -135,8 +140,11 @@ class FaceEngine:
         return result
 
     def _fitted(self, frames: Sequence[Image], patches: list[Patch], check: Check) -> list[Patch]:
-        """Return the patches in the colours of the original faces and without occluded pixels, as
-        configured."""
+        """Fit the patches to the frames, as configured.
+
+        They take on the colours of the original faces and lose the pixels where something hides a
+        face.
+        """
         if not self._colours and self._occlusion is None:
             return patches
         originals = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]

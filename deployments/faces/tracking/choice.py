@@ -27,8 +27,10 @@ class Chooser:
         """The track that was chosen last."""
 
     def __call__(self, faces: Sequence[TrackedFace]) -> list[TrackedFace]:
-        """Return those of a frame's faces that are replaced; they may include one that is not
-        visible yet."""
+        """Return those of a frame's faces that are replaced.
+
+        They may include a face that is not visible yet.
+        """
         target = self._choice.target
         likeness = {face.track: 1.0 if target is None else float(face.identity @ target) for face in faces}
         faces = [face for face in faces if target is None or likeness[face.track] >= self._threshold]
@@ -44,8 +46,10 @@ class Chooser:
         return [] if picked is None else [picked]
 
     def _takes_over(self, other: TrackedFace, last: TrackedFace, likeness: dict[int, float]) -> bool:
-        """Return whether ``other`` replaces the last choice: it is clearly more alike, or clearly
-        larger."""
+        """Return whether ``other`` takes over from the last choice.
+
+        It does if it is clearly more alike or, with the choice "largest", clearly larger.
+        """
         if self._choice.target is not None:
             return likeness[other.track] >= likeness[last.track] + _CLEARLY_MORE_ALIKE
         return self._choice.faces == "largest" and other.face.area >= _CLEARLY_LARGER * last.face.area

@@ -64,8 +64,7 @@ class _Track:
         return np.asarray(total / max(float(np.linalg.norm(total)), 1e-9), np.float32)
 
     def likeness(self, face: Face) -> float:
-        """Return the cosine to the mean identity or to the last certain embedding, whichever is
-        higher."""
+        """Return the higher of the cosines to the mean identity and to the last certain one."""
         return float(max(self.identity @ face.embedding, self.certain_embedding @ face.embedding))
 
     def add(self, frame: int, face: Face, *, certain: bool = True) -> None:
@@ -107,11 +106,10 @@ class Tracker:
         return max(self._gap, self._settings.smooth_frames)
 
     def add(self, faces: Sequence[Face] | None, time: float, *, cut: bool = False) -> list[tuple[Face, ...]]:
-        """Add the next frame; return the chosen faces of each frame that can now be decided, in
-        order.
+        """Add the next frame; return the chosen faces of each frame that this decides.
 
-        ``faces`` is None if the detector skipped the frame. ``time`` is in seconds. ``cut`` says
-        that the frame starts a new scene.
+        The frames are in order. ``faces`` is None if the detector skipped the frame. ``time`` is in
+        seconds. ``cut`` says that the frame starts a new scene.
         """
         frame = self._added
         self._added += 1
