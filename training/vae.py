@@ -8,11 +8,11 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from demo.training.causal import decode_clip, encode_clip, unroll
-from demo.training.pictures import draw, draw_crops
-from demo.training.ranks import Ranks
-from demo.training.run import Run, psnr
-from demo.training.scenes import HELD_OUT_VARIANT, PORTRAITS, Scene, draw_camera, draw_scenes, draw_shape
+from training.causal import decode_clip, encode_clip, unroll
+from training.pictures import draw, draw_crops
+from training.ranks import Ranks
+from training.run import Run, psnr
+from training.scenes import HELD_OUT_VARIANT, PORTRAITS, Scene, draw_camera, draw_scenes, draw_shape
 
 CONFIG: dict[str, Any] = {
     "base_dim": 32,  # multiples of 32: CPUs compute them as fast as half as many

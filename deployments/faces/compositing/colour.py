@@ -1,4 +1,4 @@
-"""Matches the colours of one picture to another's, by mean and spread in CIE L*a*b*.
+"""Matches the colours of one image to those of another, by mean and spread in CIE L*a*b*.
 
 Reinhard, Ashikhmin, Gooch, Shirley: "Color Transfer between Images" (IEEE CG&A, 2001).
 """
@@ -11,7 +11,10 @@ from deployments.wire import Image
 
 
 def match_colours(source: Image, target: Image, inside: npt.NDArray[np.bool_]) -> Image:
-    """``source`` with the colours of ``target``; both are measured where ``inside``, ``[height, width]``, is true."""
+    """Return ``source`` in the colours of ``target``.
+
+    The colours of both are measured where ``inside``, ``[height, width]``, is true.
+    """
     a, b = (cv2.cvtColor(np.float32(image / 255), cv2.COLOR_RGB2LAB) for image in (source, target))
     a_in, b_in = a[inside], b[inside]
     spread = np.clip(b_in.std(axis=0) / np.maximum(a_in.std(axis=0), 1e-3), 0.5, 1.5)

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from demo.training.causal import encode_clip
-from demo.training.pictures import draw
-from demo.training.scenes import draw_scenes
-from demo.training.text import write_captions
+from training.causal import encode_clip
+from training.pictures import draw
+from training.scenes import draw_scenes
+from training.text import write_captions
 
 SHARES = {"shape": 0.6, "astronaut": 0.1, "officer": 0.1, "cat": 0.04, "rocket": 0.04, "collage": 0.12}
 WORDINGS = 3
@@ -54,7 +54,9 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_bucket(vae: AutoencoderKLWan, bucket: Bucket, number: int, rank: int, ranks: int, device: torch.device) -> Latents:
+def encode_bucket(
+    vae: AutoencoderKLWan, bucket: Bucket, *, number: int, rank: int, ranks: int, device: torch.device
+) -> Latents:
     """This process's share of a bucket. ``vae`` is unrolled."""
     count = bucket.count // ranks
     scenes = list(draw_scenes(5_000 + 100 * number + rank, count, SHARES))

@@ -14,11 +14,11 @@ from diffusers import (
 from torch import nn
 
 from demo.checkpoints import DemoCheckpoints
-from demo.gguf_file import write_wan_gguf
-from demo.training.run import load_average
-from demo.training.text import make_text_encoder
-from demo.training.transformers import BOUNDARY, CONFIG, VACE_LAYERS
-from demo.training.vae import make_vae
+from training.gguf_file import write_wan_gguf
+from training.run import load_average
+from training.text import make_text_encoder
+from training.transformers import BOUNDARY, CONFIG, VACE_LAYERS
+from training.vae import make_vae
 
 FLOW_SHIFT = 3.0
 

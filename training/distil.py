@@ -17,14 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.checkpoints import DemoCheckpoints
-from demo.gguf_file import original_name
-from demo.training.causal import unroll
-from demo.training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket
-from demo.training.replay import Replay
-from demo.training.run import Run
-from demo.training.scenes import draw_scenes
-from demo.training.text import PaddedText, embed, tokenize, write_captions
-from demo.training.transformers import BOUNDARY, picture_condition, vace_control
 from deployments.video.checkpoints import load_scheduler, load_text_encoder, load_tokenizer, load_transformer, load_vae
 from deployments.video.distilled import EvenEuler
 from deployments.video.experts import dequantise
@@ -33,6 +25,14 @@ from deployments.video.layers import with_layers
 from deployments.video.lora import ORIGINAL, LoraLinear
 from deployments.video.solver import Solver
 from deployments.video.vace import text_model
+from training.causal import unroll
+from training.gguf_file import original_name
+from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket
+from training.replay import Replay
+from training.run import Run
+from training.scenes import draw_scenes
+from training.text import PaddedText, embed, tokenize, write_captions
+from training.transformers import BOUNDARY, picture_condition, vace_control
 
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from demo.training.scenes import Scene, caption
+from training.scenes import Scene, caption
 
 WIDTH = 256
 VOCABULARY = 512

@@ -11,12 +11,12 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor, nn
 
-from demo.training.latents import BUCKETS, SHARES, Latents, load, statistics
-from demo.training.replay import Replay
-from demo.training.run import Run, load_average
-from demo.training.scenes import draw_scenes
-from demo.training.text import LENGTH, PaddedText, embed, make_text_encoder, make_tokenizer, tokenize, write_captions
 from deployments.video.vace import text_model
+from training.latents import BUCKETS, SHARES, Latents, load, statistics
+from training.replay import Replay
+from training.run import Run, load_average
+from training.scenes import draw_scenes
+from training.text import LENGTH, PaddedText, embed, make_text_encoder, make_tokenizer, tokenize, write_captions
 
 CONFIG: dict[str, Any] = {
     "num_attention_heads": 4,

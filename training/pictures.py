@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from PIL import Image
 from torch import Tensor
 
-from demo.training.scenes import COLORS, GROUNDS, SHAPES, TEXTURES, Scene
+from training.scenes import COLORS, GROUNDS, SHAPES, TEXTURES, Scene
 
 SHIFT = 0.02
 """A shape's way in a frame, in sides."""
@@ -176,7 +176,7 @@ def _draw_grounds(scenes: list[Scene], x: Tensor, y: Tensor, device: torch.devic
 @cache
 def photograph(name: str) -> Tensor:
     """A training photograph, float32 ``[4, h, w]`` in 0 to 1; the fourth channel is 1 where its face is."""
-    data = resources.files("demo").joinpath("photographs", _FILES[name]).read_bytes()
+    data = resources.files("training").joinpath("photographs", _FILES[name]).read_bytes()
     picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) / 255
     height, width = picture.shape[:2]
     mask = np.zeros((height, width, 1), np.float32)
