@@ -1,7 +1,6 @@
-"""Grafana's dashboards of the chart, from a short description of each."""
+"""The chart's Grafana dashboards, described panel by panel."""
 
 from dataclasses import dataclass
-from typing import Any
 
 APPLICATION = 'application="ryla",namespace="$namespace"'
 PODS = 'namespace="$namespace"'
@@ -9,18 +8,21 @@ PODS = 'namespace="$namespace"'
 
 @dataclass(frozen=True)
 class Panel:
-    """A graph. ``queries``: legend -> PromQL. ``unit``: Grafana's name of it."""
+    """A graph of a dashboard."""
 
     title: str
-    help: str
+    description: str
     unit: str
+    """Unit of the values, by Grafana's identifier."""
     queries: dict[str, str]
+    """Legend -> PromQL."""
     width: int = 12
+    """Width in columns of Grafana's grid, which has 24."""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page of graphs."""
+    """A dashboard, with its panels in order."""
 
     name: str
     title: str
@@ -38,22 +40,22 @@ DASHBOARDS = (
         (
             Panel(
                 "Requests",
-                "Answers a second by status. 499: the caller left.",
+                "Responses per second by status. 499 means that the client disconnected.",
                 "reqps",
                 {"{{status_code}}": f"sum by (status_code) (rate(ray_serve_num_http_requests_total{{{APPLICATION}}}[5m]))"},
             ),
             Panel(
-                "Share of faults",
-                "Answers of 500 and above. Alert RylaErrors is at 5 %.",
+                "Error rate",
+                "Share of responses with status 500 or higher. RylaErrors fires above 5 %.",
                 "percentunit",
                 {
-                    "faults": f'sum(rate(ray_serve_num_http_requests_total{{{APPLICATION},status_code=~"5.."}}[5m]))'
+                    "errors": f'sum(rate(ray_serve_num_http_requests_total{{{APPLICATION},status_code=~"5.."}}[5m]))'
                     f" / sum(rate(ray_serve_num_http_requests_total{{{APPLICATION}}}[5m]))"
                 },
             ),
             Panel(
-                "Time in a deployment",
-                "Median and 95th percentile of the calls of each deployment: what a replica took, without the queue.",
+                "Processing time by deployment",
+                "Median and 95th percentile of the time that a replica takes for a call, without queueing.",
                 "s",
                 {
                     "{{deployment}} p50": _quantile(0.5, "ray_serve_deployment_processing_latency_ms", "deployment"),
@@ -61,8 +63,8 @@ DASHBOARDS = (
                 },
             ),
             Panel(
-                "Time of a request",
-                "Median and 95th percentile from the proxy's side, the queue and a model's start included.",
+                "Request latency",
+                "Median and 95th percentile at the HTTP proxy, including queueing and model start-up.",
                 "s",
                 {
                     "p50": _quantile(0.5, "ray_serve_http_request_latency_ms", "application"),
@@ -70,29 +72,29 @@ DASHBOARDS = (
                 },
             ),
             Panel(
-                "Waiting",
-                "Requests that wait for a replica. Alert RylaQueue is at 8 for 15 minutes.",
+                "Queued requests",
+                "Requests that wait for a replica. RylaQueue fires above 8 for 15 minutes.",
                 "short",
                 {"{{deployment}}": f"sum by (deployment) (ray_serve_deployment_queued_queries{{{APPLICATION}}})"},
             ),
             Panel(
-                "Under way",
-                "Requests at replicas.",
+                "Ongoing requests",
+                "Requests that replicas are processing.",
                 "short",
                 {"{{deployment}}": f"sum by (deployment) (ray_serve_num_ongoing_requests_at_replicas{{{APPLICATION}}})"},
             ),
             Panel(
                 "Replicas",
-                "Healthy ones, and how many the autoscaler wants.",
+                "Healthy replicas, and the number that the autoscaler targets.",
                 "short",
                 {
                     "{{deployment}} healthy": f"sum by (deployment) (ray_serve_deployment_replica_healthy{{{APPLICATION}}})",
-                    "{{deployment}} wanted": f"max by (deployment) (ray_serve_autoscaling_target_replicas{{{APPLICATION}}})",
+                    "{{deployment}} target": f"max by (deployment) (ray_serve_autoscaling_target_replicas{{{APPLICATION}}})",
                 },
             ),
             Panel(
-                "Start of a replica",
-                "95th percentile: pod, image, weights, warm-up.",
+                "Replica start-up time",
+                "95th percentile, including the pod, the image, loading the weights and the warm-up.",
                 "s",
                 {"{{deployment}}": _quantile(0.95, "ray_serve_replica_startup_latency_ms", "deployment")},
             ),
@@ -102,93 +104,49 @@ DASHBOARDS = (
         "ryla-cluster",
         "ryla-serve: cluster",
         (
-            Panel("Pods", "Ray nodes that are up.", "short", {"up": f"sum(ray_cluster_active_nodes{{{PODS}}})"}),
+            Panel("Pods", "Ray nodes that are running.", "short", {"running": f"sum(ray_cluster_active_nodes{{{PODS}}})"}),
             Panel(
-                "Pods asked for",
-                "What the autoscaler waits for. Alert RylaNodesPending is at 30 minutes.",
+                "Pending pods",
+                "Pods that the autoscaler waits for. RylaNodesPending fires after 30 minutes.",
                 "short",
                 {"pending": f"sum(autoscaler_pending_nodes{{{PODS}}})"},
             ),
             Panel(
                 "Memory",
-                "Share of each pod's limit. Alert RylaMemory is at 90 %.",
+                "Memory in use, as a share of the pod's limit. RylaMemory fires above 90 %.",
                 "percentunit",
                 {"{{ray_io_group}} {{ip}}": f"ray_node_mem_used{{{PODS}}} / ray_node_mem_total{{{PODS}}}"},
             ),
             Panel(
                 "CPU",
-                "Share of each pod's CPUs.",
+                "CPU utilisation of each pod.",
                 "percent",
                 {"{{ray_io_group}} {{ip}}": f"ray_node_cpu_utilization{{{PODS}}}"},
             ),
             Panel(
                 "GPU",
-                "Use of each GPU: a model that denoises is near 100 %.",
+                "Utilisation of each GPU, which is near 100 % while a model denoises.",
                 "percent",
                 {"{{ray_io_group}} {{ip}} {{GpuIndex}}": f"ray_node_gpus_utilization{{{PODS}}}"},
             ),
             Panel(
                 "GPU memory",
-                "In use on each GPU.",
+                "Memory in use on each GPU.",
                 "decmbytes",
                 {"{{ray_io_group}} {{ip}} {{GpuIndex}}": f"ray_node_gram_used{{{PODS}}}"},
             ),
             Panel(
                 "Object store",
-                "Frames between replicas. It should stay small: flow control holds a few chunks a request.",
+                "Memory of frames in transit between replicas. Flow control keeps it to a few chunks per request.",
                 "bytes",
                 {"{{ip}}": f"sum by (ip) (ray_object_store_used_memory{{{PODS}}})"},
             ),
             Panel(
-                "Controller",
-                "Seconds of a round of Serve's control loop.",
+                "Serve controller",
+                "Duration of one iteration of Serve's control loop.",
                 "s",
                 {"p95": f"max(ray_serve_controller_control_loop_duration_s{{{PODS}}})"},
             ),
         ),
     ),
 )
-
-
-def grafana(dashboard: Dashboard) -> dict[str, Any]:
-    """The dashboard as Grafana (schema 39) imports it."""
-    return {
-        "uid": dashboard.name,
-        "title": dashboard.title,
-        "tags": ["ryla-serve", "ray"],
-        "schemaVersion": 39,
-        "editable": True,
-        "refresh": "30s",
-        "time": {"from": "now-6h", "to": "now"},
-        "templating": {
-            "list": [
-                {"name": "datasource", "type": "datasource", "query": "prometheus"},
-                {
-                    "name": "namespace",
-                    "type": "query",
-                    "datasource": {"type": "prometheus", "uid": "${datasource}"},
-                    "query": "label_values(ray_serve_application_status, namespace)",
-                    "refresh": 2,
-                },
-            ]
-        },
-        "panels": [_panel(number, panel) for number, panel in enumerate(dashboard.panels)],
-    }
-
-
-def _panel(number: int, panel: Panel) -> dict[str, Any]:
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    return {
-        "id": number + 1,
-        "type": "timeseries",
-        "title": panel.title,
-        "description": panel.help,
-        "datasource": source,
-        "gridPos": {"x": number % 2 * 12, "y": number // 2 * 8, "w": panel.width, "h": 8},
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0, "custom": {"fillOpacity": 10}}, "overrides": []},
-        "options": {"legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]}},
-        "targets": [
-            {"refId": chr(ord("A") + index), "datasource": source, "expr": expression, "legendFormat": legend}
-            for index, (legend, expression) in enumerate(panel.queries.items())
-        ],
-    }

@@ -1,132 +1,140 @@
-"""The chart's values of pods: images, resources, the head, the worker groups."""
+"""Values of the pods: images, resources, placement, the Ray head, the worker groups."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-Quantity = str | int | float
-Labels = dict[str, str]
-Object = dict[str, Any]
-
-
-class Values(BaseModel):
-    """Base: camel case, unknown names refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, alias_generator=to_camel, populate_by_name=True
-    )
+from helm.generator.base import Labels, Object, Quantity, Values
+from serve.models import MODELS, WAN22_GGUF, WAN26
 
 
 class Image(Values):
     """A container image."""
 
     repository: str = "ryla-serve"
-    """Repository, with its registry."""
+    """Image repository, including the registry."""
     tag: str = ""
-    """Tag; empty: the chart's appVersion. An image is replaced by a new cluster beside the old one."""
+    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster beside
+    the old one (see `upgrade`)."""
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
-    """Digest, such as `sha256:...`; it wins over the tag."""
+    """Image digest, for example `sha256:...`. Takes precedence over `tag`."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """Pull policy."""
+    """Image pull policy."""
 
 
 class Resources(Values):
-    """What a container asks of its node."""
+    """Resource requests and limits of a container."""
 
     requests: dict[str, Quantity] = {}
-    """Requests."""
+    """Resource requests."""
     limits: dict[str, Quantity] = {}
-    """Limits. GPUs are added by `gpus`."""
+    """Resource limits, without GPUs: where there is a `gpus` value, it sets their limit."""
 
 
 class Placement(Values):
-    """Where pods may run, beside what `platform` says."""
+    """Scheduling constraints and annotations of pods, in addition to those that `platform` sets."""
 
     node_selector: Labels = {}
-    """Labels that a node must have."""
+    """Node labels that are required for scheduling."""
     tolerations: list[Object] = []
-    """Taints that are tolerated."""
+    """Tolerations for node taints."""
     affinity: Object = {}
-    """Affinity, as Kubernetes has it."""
+    """Affinity rules for scheduling. They replace those that `platform` sets."""
     priority_class_name: str = ""
-    """Priority class."""
+    """Priority class of the pods."""
     annotations: Labels = {}
-    """Annotations of the pods, over `podAnnotations` and what `platform` says."""
+    """Annotations added to the pods. They override `podAnnotations` and those that `platform`
+    sets."""
 
 
 class Head(Placement):
-    """The Ray head: GCS, autoscaler, dashboard and Serve's controller; no replica runs there (`num-cpus: "0"`)."""
+    """The Ray head: GCS, autoscaler, dashboard and Serve controller, but no replicas."""
 
     image: str = ""
-    """Another image for the head: one without the GPU libraries starts sooner. Ray and Python must be the same."""
+    """Image of the head, if it differs from `image`. One without GPU libraries starts faster; Ray
+    and Python must be the same."""
     resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
-    """Its resources."""
+    """Resource requests and limits of the head container."""
     serve: bool = True
-    """Whether requests may enter through the head too. Without it an image upgrade refuses some connections while proxies start."""
+    """Whether the head accepts requests, too. If not, some connections are refused during an image
+    upgrade while proxies start."""
     drain_seconds: int = Field(default=50, ge=5)
-    """Seconds that requests which came in through the head have to end when it is deleted; for as long nothing scales."""
+    """Seconds that a deleted head may take to finish the requests that came in through it. Nothing
+    scales during that time."""
     tmp_size: Quantity = "10Gi"
-    """Size of /tmp: Ray's logs."""
+    """Size limit of the `/tmp` volume, which holds Ray's logs."""
 
 
 class Autoscaler(Values):
-    """Ray's autoscaler (v2), a container beside the head."""
+    """The Ray autoscaler (v2), a sidecar container of the head."""
 
     idle_timeout_seconds: int = Field(default=300, ge=0)
-    """Seconds after which a worker without work is given back."""
+    """Seconds after which an idle worker pod is removed."""
     upscaling_mode: Literal["Default", "Conservative", "Aggressive"] = "Default"
-    """How fast it grows."""
+    """Upscaling mode of the autoscaler, which determines how fast it adds workers."""
     resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "1Gi"})
-    """Resources of its container."""
+    """Resource requests and limits of the autoscaler container."""
 
 
 class WorkerGroup(Placement):
-    """Pods of one kind, brought from zero by the autoscaler when a replica asks for what they declare."""
+    """Identical worker pods, started when a replica requests the resources that they declare."""
 
     enabled: bool = True
-    """Whether the group is there. Groups may only be added at the end in place; any other change makes a new cluster."""
+    """Whether to create the group. Appending a group is applied in place; any other change to the
+    groups starts a new cluster."""
     image: str = ""
-    """Another image for this group."""
+    """Image of the group, if it differs from the top-level `image`."""
     accelerator: str = ""
-    """Ray's accelerator type that the group declares: `L40S`, `A100-80G`, ... Ray cannot find out by itself before a pod is there."""
+    """Ray accelerator type that the group declares, for example `L40S`. Ray cannot detect it while
+    the group has no pods."""
     also_accelerators: list[str] = []
-    """Further accelerator types that it declares: an 80 GB A100 reports itself to Ray as `A100`."""
+    """Additional accelerator types that the group declares. For example, Ray detects an 80 GB A100
+    as `A100`."""
     gpus: int = Field(default=0, ge=0)
-    """GPUs of a pod."""
+    """Number of GPUs per pod."""
     gpu_resource: str = "nvidia.com/gpu"
-    """The device plugin's name for a GPU."""
+    """Resource name under which the device plugin advertises GPUs."""
     cpus: int = Field(default=4, ge=1)
-    """CPUs that the group declares to Ray, counted against `hardware.num_cpus`."""
+    """Number of CPUs per pod that the group declares to Ray. Replicas request them with
+    `hardware.num_cpus`."""
     custom_resources: dict[str, int] = {}
-    """Ray's custom resources of a pod, such as `ingress`, which `config.ingress.resources` asks for."""
+    """Custom Ray resources per pod, for example `ingress`, which `config.ingress.resources`
+    requests."""
     resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
-    """What Kubernetes reserves for a pod."""
+    """Resource requests and limits of the worker container."""
     min_replicas: int = Field(default=0, ge=0)
-    """Pods that are always there."""
+    """Minimum number of pods."""
     max_replicas: int = Field(default=4, ge=0)
-    """Pods at most."""
+    """Maximum number of pods."""
     drain_seconds: int = Field(default=120, ge=5)
-    """Seconds that a pod's requests have to end when it is deleted or its node drained. Idle pods take about as long to go away."""
+    """Seconds that a pod may take to finish its requests when it is deleted or its node is drained.
+    An idle pod takes about as long."""
     object_store_gib: int = Field(default=4, ge=1)
-    """GiB of /dev/shm, Ray's object store: frames between replicas. They count as memory of the pod."""
+    """Size of `/dev/shm` in GiB: Ray's object store, which carries frames between replicas. It
+    counts towards the pod's memory."""
     tmp_size: Quantity = "20Gi"
-    """Size of /tmp: Ray's logs, spooled uploads, compiled kernels."""
+    """Size limit of the `/tmp` volume, which holds Ray's logs, uploaded files and compiled
+    kernels."""
     runtime_class_name: str = ""
-    """Runtime class, where GPUs need one (`nvidia`)."""
+    """Runtime class of the pods, if GPUs require one (usually `nvidia`)."""
     spread: bool = False
-    """Whether pods prefer different nodes."""
+    """Whether the pods prefer different nodes and zones."""
 
 
 class ExtraWorkerGroup(WorkerGroup):
-    """A further group."""
+    """An additional worker group."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
-    """Its name."""
+    """Name of the group."""
+
+
+def _runs(accelerator: str) -> str:
+    names = [model.deployment for model in MODELS if model.accelerator == accelerator]
+    return f"Workers with one {accelerator} GPU, for {' and '.join(names)}."
 
 
 class WorkerGroups(Values):
-    """The groups, in this order: the order is part of what KubeRay compares."""
+    """The built-in worker groups. KubeRay compares their order, too."""
 
     cpu: WorkerGroup = WorkerGroup(
         cpus=4,
@@ -138,21 +146,23 @@ class WorkerGroups(Values):
         resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
         object_store_gib=2,
     )
-    """Ingress replicas: no GPU. Two pods, so that one may go. They carry requests to their end: `drainSeconds` as the longest group's."""
+    """Workers without a GPU, for the ingress replicas. With two pods, the service survives the loss
+    of one. All requests pass through them, so their `drainSeconds` must be at least that of every
+    other group."""
     l40s: WorkerGroup = Field(
         default=WorkerGroup(
-            accelerator="L40S",
+            accelerator=WAN26.accelerator,
             gpus=1,
             cpus=4,
             max_replicas=8,
             resources=Resources(requests={"cpu": "6", "memory": "32Gi"}, limits={"memory": "32Gi"}),
         ),
         alias="l40s",
+        description=_runs(WAN26.accelerator),
     )
-    """Wan26 and FaceSwapper."""
     a100_80g: WorkerGroup = Field(
         default=WorkerGroup(
-            accelerator="A100-80G",
+            accelerator=WAN22_GGUF.accelerator,
             also_accelerators=["A100"],
             gpus=1,
             cpus=4,
@@ -160,24 +170,25 @@ class WorkerGroups(Values):
             drain_seconds=300,
         ),
         alias="a100-80g",
+        description=_runs(WAN22_GGUF.accelerator),
     )
-    """Wan22GGUF."""
 
 
 class Pod(Values):
-    """Of `mode: pod`."""
+    """The single pod that runs everything when `mode` is `pod`."""
 
     gpus: int = Field(default=0, ge=0)
-    """GPUs of the pod."""
+    """Number of GPUs of the pod."""
     gpu_resource: str = "nvidia.com/gpu"
-    """The device plugin's name for a GPU."""
+    """Resource name under which the device plugin advertises GPUs."""
     resources: Resources = Resources(requests={"cpu": "1", "memory": "6Gi"}, limits={"memory": "12Gi"})
-    """Its resources."""
+    """Resource requests and limits of the container."""
     object_store_gib: int = Field(default=2, ge=1)
-    """GiB of /dev/shm, Ray's object store: over a tenth of the pod's memory."""
+    """Size of `/dev/shm` in GiB, for Ray's object store. It must be at least a tenth of the pod's
+    memory."""
     tmp_size: Quantity = "10Gi"
-    """Size of /tmp."""
+    """Size limit of the `/tmp` volume."""
     startup_seconds: int = Field(default=600, ge=5)
-    """Seconds that the models have to load, after which the pod is started again."""
+    """Seconds that the models may take to load before the pod is restarted."""
     placement: Placement = Placement()
-    """Where it may run."""
+    """Scheduling constraints and annotations of the pod."""

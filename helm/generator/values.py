@@ -1,296 +1,165 @@
-"""The chart's values, typed, once: values.yaml, values.schema.json and the chart's README are made from here (`make chart`)."""
+"""All values of the chart. values.yaml, its schema and the chart's README are generated from them
+(`make chart`)."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from helm.pods import (
-    Autoscaler,
-    ExtraWorkerGroup,
-    Head,
-    Image,
-    Labels,
-    Object,
-    Pod,
-    Quantity,
-    Resources,
-    Values,
-    WorkerGroups,
-)
+from helm.generator.base import Labels, Object, Values
+from helm.generator.model_files import ModelFiles
+from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
+from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, Pod, Resources, WorkerGroups
+from helm.generator.ray_cluster import FaultTolerance, Upgrade
+from serve.models import MODELS
 
-
-class Incremental(Values):
-    """Of `NewClusterWithIncrementalUpgrade`; it needs the Gateway API."""
-
-    gateway_class_name: str = ""
-    """Gateway class that KubeRay makes its gateway of. Route to that gateway: `ingress` and `httpRoute` must be off."""
-    max_surge_percent: int = Field(default=25, ge=0, le=100)
-    """Share of a second cluster that may be there at one time."""
-    step_size_percent: int = Field(default=25, ge=1, le=100)
-    """Share of the traffic that moves at once."""
-    interval_seconds: int = Field(default=60, ge=1)
-    """Seconds between two moves."""
-
-
-class Upgrade(Values):
-    """What happens when something changes that is no Serve setting (an image, a group's GPUs, ...)."""
-
-    strategy: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
-    """`NewCluster`: a second cluster, twice the GPUs for a while. `None`: such changes are ignored."""
-    cluster_deletion_delay_seconds: int = Field(default=1800, ge=0)
-    """Seconds that the old cluster lives on after the switch: its videos end. As long as `limits.request_timeout_s` loses none."""
-    incremental: Incremental = Incremental()
-    """Moving in steps."""
-
-
-class OwnRedis(Values):
-    """A Redis of the chart's own: one pod."""
-
-    image: str = "docker.io/library/redis:8-alpine"
-    """Its image."""
-    resources: Resources = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "256Mi"})
-    """Its resources."""
-    storage: Quantity = "1Gi"
-    """Size of its volume; empty: memory only, and a lost Redis pod restarts the cluster."""
-    storage_class_name: str = ""
-    """Storage class of that volume; empty: the cluster's default."""
-
-
-class FaultTolerance(Values):
-    """Whether a lost head keeps serving. Needs a Redis that outlives it."""
-
-    redis: Literal["none", "own", "external"] = "none"
-    """`external`: a managed Redis, best in more than one zone."""
-    address: str = ""
-    """`host:port` of the external one; `rediss://host:port` for TLS."""
-    password_secret: str = ""
-    """Secret with the password under the key `password`; must be there before the chart."""
-    own: OwnRedis = OwnRedis()
-    """The chart's own."""
-
-
-class Claim(Values):
-    """A claim of the chart's own; it stays when the release is uninstalled."""
-
-    create: bool = False
-    """Whether to make it."""
-    size: Quantity = "100Gi"
-    """Its size: all files of docs/models.md are about 80 GB."""
-    storage_class_name: str = ""
-    """Storage class; empty: the cluster's default."""
-    access_modes: list[Literal["ReadWriteMany", "ReadOnlyMany", "ReadWriteOnce"]] = ["ReadWriteMany"]
-    """`ReadWriteOnce` ties all GPU pods to one node."""
-
-
-class Fetch(Values):
-    """A job that puts the files on the volume before an install or upgrade goes on. GPUs are not asked for while it runs."""
-
-    image: str = ""
-    """Image of the fetching program; empty: the service's own (it has `hf download`)."""
-    command: list[str] = []
-    """What to run; the volume is at `models.path`. Empty: nothing is fetched. It should leave files alone that are there already."""
-    timeout_seconds: int = Field(default=5400, ge=10)
-    """Seconds that it may take."""
-    env: list[Object] = []
-    """Its environment."""
-    env_from: list[Object] = []
-    """Its environment from Secrets: the object store's credentials."""
-
-
-class ModelFiles(Values):
-    """The model files."""
-
-    path: str = "/models"
-    """Where they are mounted, read-only: the paths in `config.models` begin so."""
-    volume: Object = {}
-    """Any Kubernetes volume source: a claim, NFS, a CSI driver that mounts a bucket, ... Empty: `claim`, or none."""
-    claim: Claim = Claim()
-    """A claim of the chart's own."""
-    fetch: Fetch = Fetch()
-    """How the files come there."""
-    sha256: dict[str, str] = {}
-    """SHA-256 in hex of files, by their path under `path`. Files that differ fail the install or upgrade."""
+DEPLOYMENTS = ("Ingress", *(model.deployment for model in MODELS))
+"""The Ray Serve deployments that `deployments` may configure."""
 
 
 class Auth(Values):
-    """Who may call. Secrets must be there before the chart."""
+    """Authentication of callers and of Ray. The Secrets must exist before the chart is
+    installed."""
 
     api_keys_secret: str = ""
-    """Secret whose key `keys` has a line each: a name, and the SHA-256 of the key in hex. Read again when it changes. Empty: open."""
+    """Name of the Secret with the API keys. Its key `keys` has one line per API key: a name, and
+    the SHA-256 of the API key in hex. Changes apply without a restart. If empty, no API key is
+    required."""
     smoke_key_secret: str = ""
-    """Secret whose key `key` is one of those keys, for the smoke test."""
+    """Name of the Secret with the API key for the smoke test, under the key `key`. It must be one
+    of the API keys."""
     ray_token_secret: str = ""
-    """Secret whose key `auth_token` is Ray's token (dashboard, jobs, GCS). Rotate by a Secret of another name: a new cluster."""
-
-
-class Service(Values):
-    """The Service that clients, Ingress and HTTPRoute reach."""
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Its type."""
-    port: int = Field(default=8000, ge=1, le=65535)
-    """Its port."""
-    annotations: Labels = {}
-    """Its annotations."""
-
-
-class IngressHost(Values):
-    """A host."""
-
-    host: str
-    """Its name."""
-    path: str = "/"
-    """Path prefix."""
-
-
-class Ingress(Values):
-    """A Kubernetes Ingress."""
-
-    enabled: bool = False
-    """Whether to make one."""
-    class_name: str = ""
-    """Ingress class."""
-    controller: Literal["nginx", "alb", "other"] = "nginx"
-    """Whose annotations for timeouts, body size, health and unbuffered answers are set. Others: set yours in `annotations`."""
-    annotations: Labels = {}
-    """Further annotations; they win."""
-    hosts: list[IngressHost] = []
-    """Hosts."""
-    tls: list[Object] = []
-    """TLS, as Kubernetes has it: `[{secretName, hosts}]`."""
-
-
-class HttpRoute(Values):
-    """A Gateway API HTTPRoute."""
-
-    enabled: bool = False
-    """Whether to make one."""
-    parent_refs: list[Object] = []
-    """The Gateways it belongs to."""
-    hostnames: list[str] = []
-    """Hosts."""
-    annotations: Labels = {}
-    """Annotations."""
-
-
-class NetworkPolicy(Values):
-    """Who reaches what: Ray's own ports only the cluster's pods, the dashboard and metrics those named here, port 8000 the callers."""
-
-    enabled: bool = True
-    """Whether to make them. Your network plugin must enforce them."""
-    callers: list[Object] = [{"namespaceSelector": {}}]
-    """Peers that may reach port 8000: your ingress controller or gateway. The default is every pod of the cluster."""
-    operator: list[Object] = [
-        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
-    ]
-    """KubeRay's operator: it needs the dashboard (8265) and port 8000."""
-    monitoring: list[Object] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-    """Prometheus: metrics ports."""
-    dashboard: list[Object] = []
-    """Further peers that may open the Ray dashboard. `kubectl port-forward` needs none."""
+    """Name of the Secret with Ray's token (dashboard, job API, GCS), under the key `auth_token`. To
+    rotate the token, use a Secret with another name: it starts a new cluster."""
 
 
 class Metrics(Values):
-    """For the Prometheus operator and Grafana."""
+    """Integration with the Prometheus operator and Grafana."""
 
     pod_monitor: bool = False
-    """Whether to make a PodMonitor; needs monitoring.coreos.com/v1."""
+    """Whether to create a PodMonitor. Needs the API monitoring.coreos.com/v1."""
     interval: str = "15s"
-    """How often it scrapes."""
+    """Scrape interval of the PodMonitor."""
     rules: bool = False
-    """Whether to make alert rules (PrometheusRule). docs/operations.md says what each means and what to do."""
+    """Whether to create alert rules (PrometheusRule). docs/operations.md explains each alert and
+    what to do about it."""
     dashboards: bool = False
-    """Whether to make Grafana dashboards, a ConfigMap each, labelled `grafana_dashboard: "1"`."""
+    """Whether to create the Grafana dashboards, each as a ConfigMap with the label
+    `grafana_dashboard: "1"`."""
     labels: Labels = {}
-    """Labels that your Prometheus selects by."""
+    """Labels added to the PodMonitor and the PrometheusRule, for your Prometheus to select them."""
 
 
 class Preflight(Values):
-    """A job before an install or upgrade: settings checked, model files fetched and verified. If it fails, nothing is changed."""
+    """Job that runs before an install or upgrade.
+
+    It fetches and verifies the model files and validates the settings. If it fails, nothing is
+    changed.
+    """
 
     enabled: bool = True
-    """Whether to run it."""
+    """Whether to run the job."""
     timeout_seconds: int = Field(default=900, ge=10)
-    """Seconds that it may take, the image's pull and the reading of verified files included; `models.fetch` has its own besides."""
+    """Seconds that the job may take, including pulling the image and verifying model files.
+    `models.fetch.timeoutSeconds` is added."""
     resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "2Gi"})
-    """Its resources."""
+    """Resource requests and limits of each container of the job."""
 
 
 class Rollout(Values):
-    """A job after an install or upgrade: waits for the new version, wakes every model and calls every endpoint."""
+    """Job that runs after an install or upgrade.
+
+    It waits for the new version, wakes every model and calls every endpoint.
+    """
 
     enabled: bool = True
-    """Whether to run it. Without it broken model files of a model that sleeps are found by its first caller."""
+    """Whether to run the job. Without it, broken files of a model that is scaled to zero are only
+    noticed by its first caller."""
     smoke: bool = True
-    """Whether to call the endpoints. It brings every GPU kind up once."""
+    """Whether to call every endpoint. This starts GPUs of every kind once."""
     timeout_seconds: int = Field(default=3600, ge=10)
-    """Seconds that it may take, half of them until the new version is up; give `helm --timeout` more."""
+    """Seconds that the job may take. Half of them are for the new version to become ready. `helm
+    --timeout` must be longer."""
     resources: Resources = Resources(requests={"cpu": "200m", "memory": "512Mi"}, limits={"memory": "1Gi"})
-    """Its resources."""
+    """Resource requests and limits of each container of the job, and of the `helm test` pod."""
 
 
 class ChartValues(Values):
-    """All values."""
+    """All values of the chart."""
 
     name_override: str = ""
-    """Instead of the chart's name in the names of objects."""
+    """Overrides the chart's name in the names of objects."""
     fullname_override: str = ""
-    """Instead of release and chart in the names of objects."""
+    """Overrides the names of objects, which are made from the release's and the chart's name
+    otherwise."""
     mode: Literal["rayservice", "pod"] = "rayservice"
-    """`rayservice`: a cluster that scales, by KubeRay. `pod`: everything in one pod, no operator needed: a demo, or one large GPU."""
+    """Deployment mode. `rayservice`: a Ray cluster that scales, managed by the KubeRay operator.
+    `pod`: everything in one pod, without an operator, for a demo or one large GPU."""
     platform: Literal["generic", "gke", "eks-karpenter", "gfd"] = "generic"
-    """How nodes are labelled and tainted by accelerator. `gfd`: NVIDIA's GPU feature discovery. `generic`: say so in each group."""
+    """Kubernetes platform, which determines the labels and taints of GPU nodes. `gfd`: NVIDIA GPU
+    Feature Discovery. `generic`: none are known; set `nodeSelector` and `tolerations` in each
+    worker group."""
     common_labels: Labels = {}
-    """Labels of every object."""
+    """Labels added to every object, but not to the pods of the service."""
     image: Image = Image()
-    """The service's image."""
+    """Container image of the service."""
     image_pull_secrets: list[Object] = []
-    """Secrets for it."""
+    """Secrets for pulling images from a private registry."""
     preset: Literal["production", "demo", "single-gpu"] = "production"
-    """The Serve config that `config` and `deployments` change."""
+    """Serve config that `config` and `deployments` are merged into."""
     config: Object = {}
-    """Settings of the application (AppConfig), over the preset's. **A change restarts every replica.** `null` removes the preset's."""
-    deployments: dict[str, Object] = {}
-    """What Serve sets per deployment (Ingress, Wan26, Wan22GGUF, FaceSwapper), over the preset's. A change is applied in place."""
+    """Application settings (AppConfig), merged over the preset. **Any change restarts every
+    replica.** `null` removes a setting of the preset."""
+    deployments: dict[str, Object] = Field(
+        default={},
+        description=f"Ray Serve settings of each deployment ({', '.join(DEPLOYMENTS)}), merged over the preset. Changes are "
+        "applied in place.",
+    )
     request_timeout_seconds: int = Field(default=2100, ge=1)
-    """Serve's own limit of a request: over `config.limits.request_timeout_s`, under the load balancer's."""
+    """Request timeout of Ray Serve in seconds. It must be longer than
+    `config.limits.request_timeout_s` and shorter than the load balancer's."""
     env: list[Object] = []
-    """Further environment of every Ray container."""
+    """Environment variables added to every Ray container."""
     pod_annotations: Labels = {}
-    """Annotations of every pod of the service, and of the job that fetches model files."""
+    """Annotations added to every pod of the service and to the preflight job, which fetches model
+    files."""
     service_account_name: str = ""
-    """Service account of the workers and of the job that fetches: an identity that may read the bucket. It must be there before."""
+    """Name of an existing service account for the workers and the preflight job, for example one
+    that may read a bucket."""
     head: Head = Head()
-    """The head."""
+    """Ray head."""
     autoscaler: Autoscaler = Autoscaler()
-    """The autoscaler."""
+    """Ray autoscaler, a sidecar container of the head."""
     worker_groups: WorkerGroups = WorkerGroups()
-    """Workers."""
+    """Built-in worker groups."""
     extra_worker_groups: list[ExtraWorkerGroup] = []
-    """Further groups, added at the end: in place."""
+    """Additional worker groups, each with a `name` and the values of a built-in group. Appending
+    one is applied in place."""
     upgrade: Upgrade = Upgrade()
-    """Upgrades."""
+    """How to roll out changes that Ray Serve cannot apply in place."""
     fault_tolerance: FaultTolerance = FaultTolerance()
-    """Of the head."""
+    """Keeps the service up when the Ray head is lost. Needs Redis."""
     models: ModelFiles = ModelFiles()
-    """The model files."""
+    """Model files: where they are mounted and how they get there."""
     auth: Auth = Auth()
-    """Keys."""
+    """Authentication of callers and of Ray."""
     service: Service = Service()
-    """The Service."""
-    ingress: Ingress = Ingress()
-    """Ingress."""
+    """Kubernetes Service that clients, the Ingress and the HTTPRoute connect to."""
+    ingress: IngressValues = IngressValues()
+    """Kubernetes Ingress for the service."""
     http_route: HttpRoute = HttpRoute()
-    """HTTPRoute."""
+    """Gateway API HTTPRoute for the service."""
     network_policy: NetworkPolicy = NetworkPolicy()
-    """Network policies."""
+    """Network policies for the pods of the release."""
     pod_disruption_budgets: bool = True
-    """Whether a drain leaves all but one of a group's `minReplicas` pods. Groups with fewer than two have none: no drain is blocked."""
+    """Whether to create a PodDisruptionBudget for each worker group that has at least two
+    `minReplicas`. It keeps all but one of them running while nodes are drained. Smaller groups get
+    none, since it would block every drain."""
     metrics: Metrics = Metrics()
-    """Metrics."""
+    """Integration with the Prometheus operator and Grafana."""
     preflight: Preflight = Preflight()
-    """Before."""
+    """Job that runs before an install or upgrade and validates settings and model files."""
     rollout: Rollout = Rollout()
-    """After."""
+    """Job that runs after an install or upgrade, waits for the new version and calls every
+    endpoint."""
     pod: Pod = Pod()
-    """Of `mode: pod`."""
+    """The single pod, used when `mode` is `pod`."""
