@@ -89,8 +89,7 @@ class ChartValues(Values):
     name_override: str = ""
     """Overrides the chart's name in the names of objects."""
     fullname_override: str = ""
-    """Overrides the names of objects, which are made from the release's and the chart's name
-    otherwise."""
+    """Overrides the full name of the release in the names of objects."""
     mode: Literal["rayservice", "pod"] = "rayservice"
     """Deployment mode. `rayservice`: a Ray cluster that scales, managed by the KubeRay operator.
     `pod`: everything in one pod, without an operator, for a demo or one large GPU."""
@@ -123,8 +122,8 @@ class ChartValues(Values):
     """Annotations added to every pod of the service and to the preflight job, which fetches model
     files."""
     service_account_name: str = ""
-    """Name of an existing service account for the workers and the preflight job, for example one
-    that may read a bucket."""
+    """Name of an existing service account for the workers (or the single pod) and the preflight job,
+    for example one that may read a bucket."""
     head: Head = Head()
     """Ray head."""
     autoscaler: Autoscaler = Autoscaler()

@@ -8,7 +8,7 @@ import copy
 
 import pytest
 
-from tests.k8s.chart import Json, one, render
+from tests.chart.rendering import Json, one, render
 
 
 def _compared(values: Json, groups: int | None = None) -> Json:

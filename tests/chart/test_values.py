@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.k8s.chart import Json, Refused, render
+from tests.chart.rendering import Json, Refused, render
 
 
 @pytest.mark.parametrize(

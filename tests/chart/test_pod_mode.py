@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import yaml
 
-from helm.generate import CHART
+from helm.generator.paths import CHART
 from serve.check import model_paths
 from serve.config import AppConfig
-from tests.k8s.chart import Json, Refused, one, render
+from tests.chart.rendering import Json, Refused, one, render
 
 
 def test_one_pod_mode_needs_no_operator() -> None:
