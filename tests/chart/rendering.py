@@ -1,6 +1,7 @@
 """Renders the chart, and finds objects in the result."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -13,13 +14,14 @@ from helm.generator.manifests import KUBERNETES
 from helm.generator.paths import CHART
 
 Json = dict[str, Any]
-PLATFORMS = ("generic", "gke", "eks-karpenter", "gfd")
 VALUES = sorted([*CHART.glob("values-*.yaml"), *(CHART / "ci").glob("*.yaml")])
 """Every values file that comes with the chart."""
 APIS = ("monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")
 """The APIs that the chart uses besides those of Kubernetes and KubeRay."""
 EVERYTHING: Json = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
 """Values that enable every optional feature."""
+CRDS = Path(os.environ["KUBERAY_CRDS"]) if os.environ.get("KUBERAY_CRDS") else None
+"""The folder with KubeRay's CRDs (`helm-chart/kuberay-operator/crds` of its repository), if known."""
 
 
 class Refused(Exception):

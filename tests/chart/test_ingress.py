@@ -10,7 +10,7 @@ def test_gateways_wait_longer_than_the_service_and_do_not_buffer() -> None:
     assert int(annotations[f"{prefix}proxy-read-timeout"]) > 2100
     assert annotations[f"{prefix}proxy-buffering"] == "off"
     assert int(annotations[f"{prefix}proxy-body-size"]) == 64 * 2**20
-    assert annotations[f"{prefix}proxy-next-upstream"] == "off"  # a video is not made twice because a pod went
+    assert annotations[f"{prefix}proxy-next-upstream"] == "off"  # a video is not generated again when a pod goes away
     (rule,) = one(objects, "HTTPRoute")["spec"]["rules"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > 2100
     (header_filter,) = rule["filters"]

@@ -34,11 +34,11 @@ def test_gpu_pods_select_their_nodes(platform: str, group: str, accelerator: str
     spec = groups(objects)[group]["template"]["spec"]
     assert f"accelerator_type:{accelerator}" in declared_resources(groups(objects)[group])
     assert toleration in [t["key"] for t in spec["tolerations"]]
-    wanted = dict(spec.get("nodeSelector", {}))
+    found = dict(spec.get("nodeSelector", {}))
     required = spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
     for term in required["nodeSelectorTerms"] if required else []:
-        wanted |= {e["key"]: e["values"] for e in term["matchExpressions"]}
-    assert wanted == selector
+        found |= {e["key"]: e["values"] for e in term["matchExpressions"]}
+    assert found == selector
     assert "nodeSelector" not in groups(objects)["cpu"]["template"]["spec"]
 
 

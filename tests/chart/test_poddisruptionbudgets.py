@@ -4,7 +4,7 @@ from tests.chart.rendering import EVERYTHING, groups, render
 
 
 def test_budgets_do_not_block_drains() -> None:
-    """A budget with maxUnavailable allows no eviction at all of a RayCluster's pods: it has no scale subresource."""
+    """With maxUnavailable, no pod of a RayCluster could be evicted: it has no scale subresource."""
     objects = render({"extraWorkerGroups": EVERYTHING["extraWorkerGroups"]})
     assert "unused" not in groups(objects)
     budgets = [o for o in objects if o["kind"] == "PodDisruptionBudget"]

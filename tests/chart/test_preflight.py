@@ -18,7 +18,7 @@ def test_files_are_fetched_and_verified_before_anything_changes() -> None:
     ]
     assert writable == ["fetch"]
     bare = one(render({}), "Job", "ryla-preflight")["spec"]["template"]["spec"]["containers"][0]
-    assert bare["command"][-1] == "--files", "files that are nowhere are found before the install, not by the first replica"
+    assert bare["command"][-1] == "--files", "missing model files are reported before the install, not by the first replica"
     assert one(objects, "ConfigMap", "ryla-preflight")["data"]["SHA256SUMS"].strip() == f"{'0' * 64}  a/b"
     for group in groups(objects).values():
         (mount,) = [m for m in group["template"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "models"]

@@ -12,7 +12,10 @@ def test_the_head_runs_no_replicas() -> None:
 
 
 def test_each_group_declares_the_resources_it_scales_from_zero_for() -> None:
-    """Ray's autoscaler knows a group without pods by its `resources` alone; beside rayStartParams KubeRay refuses them."""
+    """Ray's autoscaler only knows the `resources` of a group without pods.
+
+    KubeRay refuses a group that sets them in rayStartParams as well.
+    """
     declared = {name: declared_resources(group) for name, group in groups(render()).items()}
     assert declared == {
         "cpu": {"CPU": "4", "ingress": "1"},
@@ -33,7 +36,7 @@ def test_the_autoscaler_is_v2_and_gpu_groups_start_at_zero() -> None:
 
 
 def test_the_object_store_is_in_memory() -> None:
-    """What does not fit into /dev/shm, Ray puts on disk."""
+    """Ray writes to disk what does not fit into /dev/shm."""
     cluster = one(render(), "RayService")["spec"]["rayClusterConfig"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         (shm,) = [v["emptyDir"] for v in group["template"]["spec"]["volumes"] if v["name"] == "shm"]
@@ -43,7 +46,10 @@ def test_the_object_store_is_in_memory() -> None:
 
 
 def test_ingress_replicas_do_not_fit_into_gpu_pods() -> None:
-    """Not even in an idle one, which has room: it would never be given back, and the model would find its CPUs taken."""
+    """Not even into an idle one, which has room.
+
+    The pod would never be removed, and the model would find its CPUs taken.
+    """
     objects = render()
     arguments = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])["applications"][0]["args"]
     asked = arguments["ingress"]["resources"]
@@ -71,7 +77,7 @@ def test_ray_stops_draining_before_the_kubelet_kills_the_pod(values: Json) -> No
 
 
 def test_gpu_pods_are_not_endpoints_of_the_service() -> None:
-    """A Service that names its target port has the pods that have that name as endpoints."""
+    """The Service selects pods by the name of its target port."""
     objects = render()
     spec = one(objects, "RayService")["spec"]
     assert [port["targetPort"] for port in spec["serveService"]["spec"]["ports"]] == ["serve"]
@@ -88,6 +94,6 @@ def test_an_incremental_upgrade_has_neither_a_service_nor_a_smoke_test() -> None
     spec = one(objects, "RayService")["spec"]
     assert "serveService" not in spec
     assert spec["upgradeStrategy"]["clusterUpgradeOptions"]["gatewayClassName"] == "istio"
-    for name, template in pod_templates(objects):  # nobody calls a Service that is not there
+    for name, template in pod_templates(objects):  # there is no Service to call
         for container in template["spec"].get("containers", []):
             assert container.get("command", [])[:2] != ["ryla", "smoke"], name

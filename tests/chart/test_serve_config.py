@@ -29,9 +29,9 @@ def test_config_and_deployments_are_merged_over_the_preset() -> None:
     application = serve_config(objects)["applications"][0]
     settings = AppConfig.model_validate(application["args"])
     assert settings.limits.max_frames == 33
-    assert settings.wan26.hardware.num_cpus == 0  # zero and false are values too
+    assert settings.wan26.hardware.num_cpus == 0  # zero and false are values, too
     assert settings.wan26.engine.compile is False
-    assert settings.wan26.engine.warm_up == ()  # null took the preset's away
+    assert settings.wan26.engine.warm_up == ()  # null removed the preset's
     assert settings.wan26.hardware.accelerator_type == "L40S"
     wan26 = next(d for d in application["deployments"] if d["name"] == "Wan26")
     assert (wan26["autoscaling_config"]["min_replicas"], wan26["autoscaling_config"]["max_replicas"]) == (1, 4)
