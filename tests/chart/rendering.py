@@ -21,7 +21,7 @@ APIS = ("monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")
 EVERYTHING: Json = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
 """Values that enable every optional feature."""
 CRDS = Path(os.environ["KUBERAY_CRDS"]) if os.environ.get("KUBERAY_CRDS") else None
-"""The folder with KubeRay's CRDs (`helm-chart/kuberay-operator/crds` of its repository), if known."""
+"""The folder with KubeRay's CRDs, if set: helm-chart/kuberay-operator/crds in its repository."""
 
 
 class Refused(Exception):
@@ -37,7 +37,7 @@ def helm(*arguments: str, text: str | None = None) -> str:
 
 
 def render(values: Json | None = None, *files: Path, hooks: bool = True) -> list[Json]:
-    """Return the objects of a release named ryla, including hooks and tests unless ``hooks`` is off."""
+    """Return the objects of a release named ryla, with its hooks and tests if ``hooks``."""
     return _render(json.dumps(values or {}), files, hooks)
 
 
@@ -51,13 +51,13 @@ def _render(values: str, files: tuple[Path, ...], hooks: bool) -> list[Json]:
 
 
 def one(objects: list[Json], kind: str, name: str | None = None) -> Json:
-    """Return the only object of a kind (and name); raises ValueError unless there is exactly one."""
+    """Return the object of a kind (and name); raises ValueError unless there is exactly one."""
     (found,) = [o for o in objects if o["kind"] == kind and name in (None, o["metadata"]["name"])]
     return found
 
 
 def pod_templates(objects: list[Json]) -> Iterator[tuple[str, Json]]:
-    """Yield the name and the pod template (metadata and spec) of every pod that the objects create."""
+    """Yield the name and the template (metadata, spec) of every pod that the objects create."""
     for o in objects:
         name = f"{o['kind']} {o['metadata']['name']}"
         match o["kind"]:

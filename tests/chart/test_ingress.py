@@ -10,7 +10,8 @@ def test_gateways_wait_longer_than_the_service_and_do_not_buffer() -> None:
     assert int(annotations[f"{prefix}proxy-read-timeout"]) > 2100
     assert annotations[f"{prefix}proxy-buffering"] == "off"
     assert int(annotations[f"{prefix}proxy-body-size"]) == 64 * 2**20
-    assert annotations[f"{prefix}proxy-next-upstream"] == "off"  # a video is not generated again when a pod goes away
+    # A video must not be generated again when a pod goes away.
+    assert annotations[f"{prefix}proxy-next-upstream"] == "off"
     (rule,) = one(objects, "HTTPRoute")["spec"]["rules"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > 2100
     (header_filter,) = rule["filters"]

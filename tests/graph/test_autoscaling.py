@@ -1,4 +1,8 @@
-"""Ray's autoscaler with the chart's worker groups, on fake nodes: each group scales up from zero and down again."""
+"""Ray's autoscaler with the chart's worker groups on fake nodes.
+
+It needs the machine without any other Ray cluster. By its name it comes first in this folder, before
+the other tests start theirs.
+"""
 
 import json
 import os
@@ -35,7 +39,7 @@ def test_each_group_scales_from_zero_and_back() -> None:
     arguments = serve_config(objects)["applications"][0]["args"]
     script = Path(__file__).with_name("fake_cluster.py")
     command = [sys.executable, str(script), json.dumps(declared), json.dumps(arguments)]
-    # Its own folder, or later clusters would take what this one leaves behind for a running cluster.
+    # Its own folder, or later clusters would mistake what this one leaves behind for a running one.
     # The path is short, since the folder contains sockets.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, "RAY_TMPDIR": folder}
