@@ -1,14 +1,14 @@
-"""Which changes KubeRay applies in place and which make a new cluster: what docs/operations.md says.
+"""Which changes KubeRay applies in place and which start a new cluster, as docs/operations.md says.
 
 KubeRay compares a hash of ``rayClusterConfig`` without each group's replicas and tolerations (v1.7,
-GenerateHashWithoutReplicasAndWorkersToDelete); groups added at the end are in place too.
+GenerateHashWithoutReplicasAndWorkersToDelete). Groups appended at the end are also added in place.
 """
 
 import copy
 
 import pytest
 
-from tests.k8s.chart import Json, one, render
+from tests.chart.rendering import Json, one, render
 
 
 def _compared(values: Json, groups: int | None = None) -> Json:
@@ -36,11 +36,11 @@ def _compared(values: Json, groups: int | None = None) -> Json:
         {"metrics": {"podMonitor": True}},
     ],
 )
-def test_in_place(values: Json) -> None:
+def test_changes_that_are_applied_in_place(values: Json) -> None:
     assert _compared(values) == _compared({})
 
 
-def test_a_group_at_the_end_is_in_place() -> None:
+def test_an_appended_group_is_added_in_place() -> None:
     values: Json = {"extraWorkerGroups": [{"name": "h100", "accelerator": "H100", "gpus": 1}]}
     assert _compared(values, groups=3) == _compared({})
     assert one(render(values), "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"][3]["groupName"] == "h100"
@@ -57,9 +57,9 @@ def test_a_group_at_the_end_is_in_place() -> None:
         {"env": [{"name": "A", "value": "b"}]},
         {"auth": {"rayTokenSecret": "other"}},
         {"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}},
-        {"config": {"limits": {"max_body_bytes": 1000}}},  # Serve's proxies take it from their environment
+        {"config": {"limits": {"max_body_bytes": 1000}}},  # Serve's proxies read it from their environment
         {"autoscaler": {"idleTimeoutSeconds": 60}},
     ],
 )
-def test_by_a_new_cluster(values: Json) -> None:
+def test_changes_that_start_a_new_cluster(values: Json) -> None:
     assert _compared(values) != _compared({})

@@ -1,12 +1,12 @@
-"""Wrong values are refused with a sentence that names them."""
+"""Wrong values are refused with a message that names them."""
 
 import pytest
 
-from tests.k8s.chart import Json, Refused, render
+from tests.chart.rendering import Json, Refused, render
 
 
 @pytest.mark.parametrize(
-    ("values", "sentence"),
+    ("values", "message"),
     [
         ({"platfrom": "gke"}, "additional properties 'platfrom' not allowed"),
         ({"platform": "aks"}, "/platform': value must be one of 'generic', 'gke', 'eks-karpenter', 'gfd'"),
@@ -14,7 +14,7 @@ from tests.k8s.chart import Json, Refused, render
         ({"image": {"digest": "latest"}}, "/image/digest': 'latest' does not match pattern"),
         ({"workerGroups": {"h100": {}}}, "/workerGroups': additional properties 'h100' not allowed"),
         ({"workerGroups": {"l40s": {"gpus": "one"}}}, "/workerGroups/l40s/gpus': got string, want integer"),
-        ({"workerGroups": {"l40s": {"minReplicas": 9}}}, "worker group l40s: minReplicas 9 is over maxReplicas 8"),
+        ({"workerGroups": {"l40s": {"minReplicas": 9}}}, "worker group l40s: minReplicas (9) must not exceed maxReplicas (8)"),
         ({"config": {"wan27": {}}}, "/config': additional properties 'wan27' not allowed"),
         ({"config": {"limits": {"max_frames": 0}}}, "max_frames"),
         ({"config": {"wan26": {"engine": {"attention": "flash"}}}}, "attention"),
@@ -26,7 +26,7 @@ from tests.k8s.chart import Json, Refused, render
                 "upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}},
                 "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
             },
-            "with ingress and httpRoute off",
+            "disable ingress and httpRoute",
         ),
         ({"faultTolerance": {"redis": "own"}}, "faultTolerance.passwordSecret is required"),
         ({"faultTolerance": {"redis": "external", "passwordSecret": "r"}}, "faultTolerance.address is required"),
@@ -34,22 +34,22 @@ from tests.k8s.chart import Json, Refused, render
         ({"ingress": {"enabled": True}}, "ingress.hosts must name at least one host"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs must name at least one Gateway"),
         ({"service": {"port": 0}}, "/service/port"),
-        ({"models": {"claim": {"create": True}}}, "models.claim.create makes an empty volume: set models.fetch.command"),
-        ({"auth": {"apiKeysSecret": "keys"}}, "auth.smokeKeySecret is required beside auth.apiKeysSecret"),
+        ({"models": {"claim": {"create": True}}}, "models.claim.create creates an empty volume: set models.fetch.command"),
+        ({"auth": {"apiKeysSecret": "keys"}}, "auth.apiKeysSecret requires auth.smokeKeySecret"),
         (
             {"mode": "pod", "auth": {"rayTokenSecret": "t"}},
-            "mode: pod has no metrics.podMonitor, no metrics.rules, no auth.rayTokenSecret",
+            "mode: pod does not support metrics.podMonitor, metrics.rules, auth.rayTokenSecret",
         ),
     ],
 )
-def test_wrong_values_are_refused(values: Json, sentence: str) -> None:
+def test_wrong_values_are_refused(values: Json, message: str) -> None:
     with pytest.raises(Refused) as refused:
         render(values)
-    assert sentence in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("names", [["l40s"], ["h100", "h100"]])
-def test_two_worker_groups_of_one_name_are_refused(names: list[str]) -> None:
-    """KubeRay would take the RayService and make no cluster of it."""
-    with pytest.raises(Refused, match=f"there is a worker group {names[-1]} already"):
+def test_a_duplicate_worker_group_name_is_refused(names: list[str]) -> None:
+    """KubeRay would accept the RayService but never create its cluster."""
+    with pytest.raises(Refused, match=f"the name {names[-1]} is already used by another worker group"):
         render({"extraWorkerGroups": [{"name": name, "accelerator": "H100", "gpus": 1} for name in names]})

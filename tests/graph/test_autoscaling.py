@@ -1,4 +1,8 @@
-"""Ray's autoscaler with the groups of the rendered chart, and pretend accelerators: each comes from zero and goes again."""
+"""Ray's autoscaler with the chart's worker groups on fake nodes.
+
+It needs the machine without any other Ray cluster. By its name it comes first in this folder, before
+the other tests start theirs.
+"""
 
 import json
 import os
@@ -11,30 +15,32 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helm.generate import ROOT
-from tests.k8s.chart import groups, render, serve_config
+from helm.generator.paths import ROOT
+from tests.chart.rendering import declared_resources, groups, render, serve_config
 
 pytestmark = pytest.mark.graph
 
 
-def _no_ray_runs() -> bool:
-    return not any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"]))
+def _ray_is_running() -> bool:
+    return any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"]))
 
 
-def test_each_group_comes_from_zero_and_goes_again() -> None:
-    deadline = time.monotonic() + 30  # that of the tests before may still be going
-    while not _no_ray_runs():
+def test_each_group_scales_from_zero_and_back() -> None:
+    deadline = time.monotonic() + 30  # the cluster of an earlier test may still be stopping
+    while _ray_is_running():
         if time.monotonic() > deadline:
-            pytest.skip("a Ray cluster runs on this machine: Ray's pretend cluster would stop it (`ray stop --force`)")
+            pytest.skip("a Ray cluster runs on this machine, and the fake cluster would stop it; run `ray stop --force`")
         time.sleep(1)
     objects = render()
     declared = {
-        name: {resource: float(value) for resource, value in group["resources"].items()}
+        name: {resource: float(value) for resource, value in declared_resources(group).items()}
         for name, group in groups(objects).items()
     }
     arguments = serve_config(objects)["applications"][0]["args"]
-    command = [sys.executable, str(Path(__file__).parent / "pretend.py"), json.dumps(declared), json.dumps(arguments)]
-    # A folder of its own (with a short path: it holds sockets): what this cluster leaves there, later ones would take for one that runs.
+    script = Path(__file__).with_name("fake_cluster.py")
+    command = [sys.executable, str(script), json.dumps(declared), json.dumps(arguments)]
+    # Its own folder, or later clusters would mistake what this one leaves behind for a running one.
+    # The path is short, since the folder contains sockets.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = {**os.environ, "RAY_TMPDIR": folder}
         run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT, env=environment)

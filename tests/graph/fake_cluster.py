@@ -1,8 +1,10 @@
-"""Runs by itself: where do replicas land, and do their nodes go again? Prints `PLACED` and JSON.
+"""A script that runs Ray's autoscaler with fake nodes, and reports where replicas are placed.
 
-    pretend.py WORKER_GROUPS ARGS
+    fake_cluster.py WORKER_GROUPS ARGS
 
-Both are JSON: the resources that each worker group declares, by its name, and AppConfig's values.
+WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig as
+JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
+`PLACED` and JSON: deployment -> the nodes before it, its node, and the nodes after it.
 """
 
 import json
@@ -17,9 +19,13 @@ from ray.cluster_utils import AutoscalingCluster
 
 from serve.app import _place
 from serve.config import AppConfig
+from serve.models import MODELS
 
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 KINDS = ("accelerator_type:", "ingress")
+"""Prefixes of the resources that tell the nodes of different groups apart."""
+TIMEOUT_S = 90
+"""Seconds that a replica may take to start, and that an idle node may take to be removed."""
 SCALE = {
     "min_replicas": 0,
     "max_replicas": 1,
@@ -31,22 +37,22 @@ SCALE = {
 }
 
 
-class PretendCluster(AutoscalingCluster):
-    """Ray's own, with the base configuration that its wheel leaves out."""
+class FakeCluster(AutoscalingCluster):
+    """Ray's own fake cluster, with the base configuration that Ray's wheel lacks."""
 
     def _generate_config(self, head_resources: Any, worker_node_types: Any, autoscaler_v2: bool = False, **options: Any) -> Any:
         head = {"resources": head_resources, "node_config": {}, "max_workers": 0}
-        nothing: dict[str, Any] = {key: {} for key in ("auth", "docker", "file_mounts")}
+        empty: dict[str, Any] = {key: {} for key in ("auth", "docker", "file_mounts")}
         steps = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
         return {
-            "cluster_name": "pretend",
+            "cluster_name": "fake",
             "max_workers": 8,
             "upscaling_speed": 1.0,
-            # `external`, because Ray wants a file of its own for the type `fake_multinode` that its wheel leaves out too.
+            # The type `fake_multinode` would need another file that Ray's wheel lacks.
             "provider": {"type": "external", "module": PROVIDER, "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
             "available_node_types": {**worker_node_types, "ray.head.default": head},
             "head_node_type": "ray.head.default",
-            **nothing,
+            **empty,
             **{f"{step}_commands": [] for step in steps},
             "cluster_synced_files": [],
             "file_mounts_sync_continuously": False,
@@ -56,46 +62,45 @@ class PretendCluster(AutoscalingCluster):
         }
 
 
-def _model(name: str) -> Any:
+def _deployment(name: str) -> Any:
     @serve.deployment(name=name, autoscaling_config=SCALE)
-    class Model:
-        def where(self) -> str:
+    class Located:
+        def node(self) -> str:
             return str(ray.get_runtime_context().get_node_id())
 
-    return Model
+    return Located
 
 
-def _kinds() -> list[str]:
-    """What tells the nodes that are there apart."""
+def _live_kinds() -> list[str]:
+    """Return the resources of ``KINDS`` that the running nodes declare."""
     resources = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
     return sorted(name for name in resources if name.startswith(KINDS))
 
 
-def _try(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    serve.run(_model(name).options(ray_actor_options=options).bind(), name=name, route_prefix=None)
-    before = _kinds()
-    node = serve.get_app_handle(name).where.remote().result(timeout_s=90)
+def _place_one(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    serve.run(_deployment(name).options(ray_actor_options=options).bind(), name=name, route_prefix=None)
+    before = _live_kinds()
+    node = serve.get_app_handle(name).node.remote().result(timeout_s=TIMEOUT_S)
     resources = next(n["Resources"] for n in ray.nodes() if n["NodeID"] == node)
-    deadline = time.monotonic() + 90
-    while _kinds() and time.monotonic() < deadline:
+    deadline = time.monotonic() + TIMEOUT_S
+    while _live_kinds() and time.monotonic() < deadline:
         time.sleep(0.5)
     on = sorted(resource for resource in resources if resource.startswith(("GPU", *KINDS)))
-    return {"before": before, "on": on, "cpus": resources["CPU"], "after": _kinds()}
+    return {"before": before, "on": on, "cpus": resources["CPU"], "after": _live_kinds()}
 
 
 def main() -> None:
-    """The command."""
+    """Run the script."""
     groups, config = json.loads(sys.argv[1]), AppConfig.model_validate_json(sys.argv[2])
     types = {name: {"resources": r, "node_config": {}, "min_workers": 0, "max_workers": 2} for name, r in groups.items()}
-    cluster = PretendCluster({"CPU": 0}, types, autoscaler_v2=True, idle_timeout_minutes=0.05)
+    cluster = FakeCluster({"CPU": 0}, types, autoscaler_v2=True, idle_timeout_minutes=0.05)
     cluster.start()
     try:
         ray.init(address="auto", log_to_driver=False)
         serve.start(proxy_location="Disabled")
-        models = {"Wan26": config.wan26, "Wan22GGUF": config.wan22_gguf, "FaceSwapper": config.face_swapper}
-        options = {name: _place(model.hardware) for name, model in models.items()}
+        options = {model.deployment: _place(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
-        print("PLACED", json.dumps({name: _try(name, each) for name, each in options.items()}))
+        print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
         serve.shutdown()
         ray.shutdown()
     finally:

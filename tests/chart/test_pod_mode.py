@@ -1,17 +1,17 @@
-"""Everything in one pod, without an operator."""
+"""`mode: pod`: everything in one pod, without an operator."""
 
 from typing import Any
 
 import pytest
 import yaml
 
-from helm.generate import CHART
+from helm.generator.paths import CHART
 from serve.check import model_paths
 from serve.config import AppConfig
-from tests.k8s.chart import Json, Refused, one, render
+from tests.chart.rendering import Json, Refused, one, render
 
 
-def test_one_pod_mode_needs_no_operator() -> None:
+def test_it_needs_no_operator() -> None:
     objects = render({"mode": "pod", "preset": "demo"})
     assert not [o for o in objects if o["apiVersion"].startswith("ray.io")]
     service = one(objects, "Service")
@@ -26,8 +26,8 @@ def test_one_pod_mode_needs_no_operator() -> None:
     "values",
     [{"preset": "production"}, {"preset": "demo", "config": {"ingress": {"num_cpus": 2, "resources": {"ingress": 1}}}}],
 )
-def test_the_ingress_asks_for_no_resource_that_only_a_worker_group_declares(values: Json) -> None:
-    """No node of the Ray in that pod would ever have it, and the service would never be ready."""
+def test_the_ingress_requests_no_custom_resources(values: Json) -> None:
+    """Only worker groups declare them: the ingress would never be scheduled."""
     objects = render({"mode": "pod", **values})
     config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
     ingress = config["applications"][0]["args"]["ingress"]
@@ -35,7 +35,7 @@ def test_the_ingress_asks_for_no_resource_that_only_a_worker_group_declares(valu
     assert "resources" not in ingress
 
 
-def test_one_large_gpu_has_room_and_time_for_all_models() -> None:
+def test_one_large_gpu_has_enough_memory_and_time_for_all_models() -> None:
     objects = render(None, CHART / "values-single-gpu.yaml")
     spec = one(objects, "Deployment")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -43,7 +43,9 @@ def test_one_large_gpu_has_room_and_time_for_all_models() -> None:
     proportion = next(e["value"] for e in container["env"] if e["name"] == "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION")
     memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
     (shm,) = [v for v in spec["volumes"] if v["name"] == "shm"]
-    assert memory * float(proportion) <= int(shm["emptyDir"]["sizeLimit"].removesuffix("Gi")), "else Ray spills it to disk"
+    assert memory * float(proportion) <= int(shm["emptyDir"]["sizeLimit"].removesuffix("Gi")), (
+        "Ray would spill the rest to disk"
+    )
     probe = container["startupProbe"]
     assert probe["failureThreshold"] * probe["periodSeconds"] == 1800
     (mount,) = [m for m in container["volumeMounts"] if m["name"] == "models"]
@@ -55,6 +57,6 @@ def test_one_large_gpu_has_room_and_time_for_all_models() -> None:
 
 
 @pytest.mark.parametrize("values", [{"metrics": {"rules": True}}, {"metrics": {"podMonitor": True}}])
-def test_what_one_pod_cannot_have_is_refused(values: Json) -> None:
-    with pytest.raises(Refused, match="mode: pod has no"):
+def test_unsupported_values_are_refused(values: Json) -> None:
+    with pytest.raises(Refused, match="mode: pod does not support"):
         render({"mode": "pod", "preset": "demo", **values})
