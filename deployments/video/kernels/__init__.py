@@ -1,0 +1,1 @@
+"""Speed-ups that keep the result up to rounding: fused operations, attention, transformer blocks."""

@@ -1,0 +1,1 @@
+"""The VAE: streamed decoding, and faster modules for it."""
