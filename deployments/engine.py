@@ -1,32 +1,32 @@
-"""What a video engine is to the deployment that drives it."""
+"""The protocols between a video deployment and the engine that it drives."""
 
 from typing import Protocol
 
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 
 
-class Sink(Protocol):
-    """Where an engine's events go. Every method raises ``Cancelled`` once the work is no longer wanted."""
+class EventSink(Protocol):
+    """Receives an engine's events. Every method raises ``Cancelled`` once the video is not needed."""
 
     def progress(self, progress: Progress) -> None:
-        """Takes a sign of progress."""
+        """Receive the progress of a stage."""
 
     def ready(self) -> None:
-        """Blocks until the consumer has room for one more chunk."""
+        """Block until the consumer has room for another chunk."""
 
     def chunk(self, chunk: FrameChunk) -> None:
-        """Takes frames."""
+        """Receive decoded frames."""
 
 
 class VideoEngine(Protocol):
-    """What a video deployment drives, from a worker thread."""
+    """Generates videos; a video deployment calls it from a worker thread."""
 
     @property
     def hardware(self) -> str:
-        """What the models run on, in words."""
+        """A description of what the models run on."""
 
-    def generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        """Makes the video of ``request``; every event but the last goes to ``sink``.
+    def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        """Generate the video of ``request``; every event except the returned one goes to ``sink``.
 
-        Raises RequestRefused for what the caller must mend and Cancelled when ``sink`` does.
+        Raises ``RequestRefused`` for what the caller can fix, and ``Cancelled`` when ``sink`` does.
         """

@@ -1,4 +1,4 @@
-"""Models that take turns on a card: one has its weights there, the others wait in the host's memory."""
+"""Models that share a GPU: one has its weights there, the others wait in host memory."""
 
 import threading
 from collections.abc import Iterable
@@ -6,48 +6,54 @@ from collections.abc import Iterable
 import torch
 
 
-class Residence:
-    """Models on ``device``, one at a time. Hold ``lock`` while one is used: bringing another takes its weights away.
+class WeightOffloader:
+    """Moves the weights of ``models`` to ``device``, one model at a time.
 
-    The host's copies stay, page-locked for a GPU, so that only the way to the card costs time; nothing is ever copied back.
+    Hold ``lock`` while a model is in use, because loading another takes its weights away. The
+    copies in host memory are kept (page-locked if ``device`` is a GPU), so weights are only ever
+    copied to the GPU and never back.
     """
 
     def __init__(self, models: Iterable[torch.nn.Module], device: torch.device) -> None:
         self.lock = threading.RLock()
         self._device = device
-        self._waiting = [(model, _copy(model, device)) for model in models]
-        self._present: torch.nn.Module | None = None
+        self._copies = [(model, _copy_to_host(model, device)) for model in models]
+        self._loaded: torch.nn.Module | None = None
 
     def __contains__(self, model: object) -> bool:
-        return any(known is model for known, _ in self._waiting)
+        return any(known is model for known, _ in self._copies)
 
-    def bring(self, model: torch.nn.Module) -> None:
-        """Puts ``model``'s weights on the card and those of the one before it away."""
-        if self._present is model:
+    def load(self, model: torch.nn.Module) -> None:
+        """Move the weights of ``model`` to the device, after unloading the model before it."""
+        if self._loaded is model:
             return
-        self.clear()
-        for tensor, host in self._hosted(model):
+        self.unload()
+        for tensor, host in self._copies_of(model):
             tensor.data = host.to(self._device, non_blocking=True, copy=True)
-        self._present = model
+        self._loaded = model
 
-    def clear(self) -> None:
-        """Puts all away."""
-        if self._present is not None:
-            for tensor, host in self._hosted(self._present):
+    def unload(self) -> None:
+        """Release the device memory of the loaded model, if there is one."""
+        if self._loaded is not None:
+            for tensor, host in self._copies_of(self._loaded):
                 tensor.data = host
-            self._present = None
+            self._loaded = None
 
-    def missing(self, models: Iterable[object]) -> int:
-        """Bytes that the largest of ``models``, as far as they live here, wants beyond those that the present one has."""
-        sizes = {id(model): sum(host.nbytes for _, host in copies) for model, copies in self._waiting}
+    def missing_bytes(self, models: Iterable[object]) -> int:
+        """Return the device memory that the largest of ``models`` needs beyond the loaded model's.
+
+        Models that are not offloaded count as 0 bytes. The result is negative if loading one of
+        ``models`` frees memory.
+        """
+        sizes = {id(model): sum(host.nbytes for _, host in copies) for model, copies in self._copies}
         largest = max((sizes.get(id(model), 0) for model in models), default=0)
-        return largest - sizes.get(id(self._present), 0)
+        return largest - sizes.get(id(self._loaded), 0)
 
-    def _hosted(self, model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return next(copies for known, copies in self._waiting if known is model)
+    def _copies_of(self, model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return next(copies for known, copies in self._copies if known is model)
 
 
-def _copy(model: torch.nn.Module, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _copy_to_host(model: torch.nn.Module, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
     copies = []
     for tensor in [*model.parameters(), *model.buffers()]:
         host = tensor.data.cpu()
