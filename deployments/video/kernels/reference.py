@@ -1,15 +1,16 @@
-"""What lies between a model's matrix products and convolutions, in PyTorch's own operations: what `fused` computes in one pass each.
+"""The operations between matrix products and convolutions, in plain PyTorch.
 
-Everything is computed in float32, whatever the type of the tensors, and rounded once, where it is stored.
+``fused`` has the same functions, each as one pass over memory. All of them compute in float32
+whatever the dtype of the tensors, and round once, when the result is stored.
 """
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
-E4M3_MOST = 448.0
-"""The largest number of torch.float8_e4m3fn."""
-TINY = 1e-12
-"""In place of a row's largest number where that is 0."""
+E4M3_MAX = 448.0
+"""The largest finite value of ``torch.float8_e4m3fn``."""
+MIN_ROW_MAXIMUM = 1e-12
+"""A lower bound for the largest magnitude of a row, so that a row of zeros has a scale."""
 
 
 def residual_norm(
@@ -20,7 +21,11 @@ def residual_norm(
     shift: torch.Tensor,
     epsilon: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``x + gate * delta``, and its layer norm times ``scale`` plus ``shift``; ``[b, n, c]``, the vectors ``[b or 1, c]`` in float32."""
+    """Return ``x + gate * delta``, and its layer norm times ``scale`` plus ``shift``.
+
+    ``x`` and ``delta`` are ``[b, n, c]``; ``gate``, ``scale`` and ``shift`` are float32
+    ``[b or 1, c]``. Without ``delta`` the first result is ``x`` itself.
+    """
     if delta is not None:
         x = add_gated(x, delta, gate)
     normed = F.layer_norm(x.float(), x.shape[-1:], eps=epsilon)
@@ -28,7 +33,7 @@ def residual_norm(
 
 
 def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
-    """``x + gate * delta``; ``[b, n, c]``, ``gate`` ``[b, c]`` in float32, absent: 1."""
+    """Return ``x + gate * delta`` for ``[b, n, c]`` and a float32 gate ``[b, c]`` (None means 1)."""
     change = delta.float() if gate is None else delta.float() * gate[:, None]
     return (x.float() + change).to(x.dtype)
 
@@ -36,9 +41,10 @@ def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -
 def norm_rotate_(
     x: torch.Tensor, weight: torch.Tensor, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
 ) -> torch.Tensor:
-    """RMS norm over ``[b, n, c]``, then the rotary embedding of each head, in place.
+    """Apply RMS norm over ``[b, n, c]`` and then the rotary embedding of each head, in place.
 
-    ``rotary``: cosines and sines, float32 ``[1, n, 1, head]``, each number twice, as diffusers gives them; absent: no rotation.
+    ``rotary`` holds cosines and sines, float32 ``[1, n, 1, head]``, each value twice, as diffusers
+    gives them. None means no rotation.
     """
     normed = F.rms_norm(x.float(), x.shape[-1:], weight.float(), epsilon)
     if rotary is not None:
@@ -49,17 +55,21 @@ def norm_rotate_(
 
 
 def norm_silu(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    """Pixels ``[..., c]``, each divided by its length, times ``gain`` (float32 ``[c]``), then SiLU."""
+    """Return SiLU of the pixels ``[..., c]``, each divided by its length, times ``gain``.
+
+    ``gain`` is float32 ``[c]``.
+    """
     return F.silu(F.normalize(x.float(), dim=-1) * gain).to(x.dtype)
 
 
 def unfold_time(
     x: torch.Tensor, before: torch.Tensor | None, gain: torch.Tensor | None, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames ``[t, h, w, c]`` -> ``[t, h, w, 3 c]``, each pixel after those of the two frames before; and the last two frames.
+    """Return frames ``[t, h, w, 3 c]`` in which each pixel follows those of the two frames before.
 
-    With ``gain`` the frames go through ``norm_silu`` first, after ``bias`` (``[c]``) is added. ``before``: the last two frames of the
-    call before this one, as it gave them; absent: zeros.
+    ``x`` is ``[t, h, w, c]``. ``bias`` (``[c]``) is added first; with ``gain`` the frames then go
+    through ``norm_silu``. ``before`` holds the two frames before the first, as the second result of
+    the previous call returned them; None means zeros. The second result is the last two frames.
     """
     if bias is not None:
         x = (x.float() + bias.float()).to(x.dtype)
@@ -73,13 +83,16 @@ def unfold_time(
 
 
 def add_(x: torch.Tensor, bias: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
-    """``x + bias + other``, in place; ``[..., c]``, ``bias`` ``[c]``, ``other`` like ``x`` or absent."""
+    """Add ``bias`` (``[c]``) and ``other`` (like ``x``, or None) to ``x`` (``[..., c]``), in place."""
     total = x.float() + bias.float()
     return x.copy_(total if other is None else total + other.float())
 
 
 def enlarge(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """Frames ``[t, h, w, j, c]`` -> ``[t j, 2 h, 2 w, c]``: ``j`` frames out of each, every pixel four times; ``bias`` ``[j c]`` added."""
+    """Return frames ``[t j, 2 h, 2 w, c]`` for ``[t, h, w, j, c]``.
+
+    Each frame yields ``j`` frames, and each pixel four. ``bias`` (``[j c]``) is added if given.
+    """
     if bias is not None:
         x = (x.float() + bias.view(x.shape[3:]).float()).to(x.dtype)
     frames = x.permute(0, 3, 1, 2, 4).flatten(0, 1)
@@ -87,6 +100,9 @@ def enlarge(x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
 
 
 def quantise_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[n, c]`` -> the same in e4m3, each row filling that type's range, and the rows' scales, float32 ``[n, 1]``."""
-    scales = x.abs().amax(dim=1, keepdim=True).float().clamp(min=TINY) / E4M3_MOST
+    """Return ``x`` (``[n, c]``) in e4m3, and the scale of each row, float32 ``[n, 1]``.
+
+    Each row is scaled to fill the range of e4m3.
+    """
+    scales = x.abs().amax(dim=1, keepdim=True).float().clamp(min=MIN_ROW_MAXIMUM) / E4M3_MAX
     return (x.float() / scales).to(torch.float8_e4m3fn), scales

@@ -1,6 +1,8 @@
-"""Triton's kernels of `fused`. Sums and norms in float32; a program has one row, or a few pixels; ``at`` are offsets in elements.
+"""The Triton kernels behind ``fused``.
 
-What differs from size to size of video is not specialised: a new size compiles nothing.
+Sums and norms are computed in float32. A program handles one row or a few pixels; ``at`` holds
+offsets in elements. Arguments that depend on the size of the video are not specialised, so a new
+size compiles nothing.
 """
 
 import triton
@@ -182,11 +184,13 @@ def enlarge(
 
 
 @triton.jit
-def quantise_rows(x, quantised, scales, width: tl.constexpr, MOST: tl.constexpr, TINY: tl.constexpr, BLOCK: tl.constexpr):
+def quantise_rows(
+    x, quantised, scales, width: tl.constexpr, MAX: tl.constexpr, MIN_ROW_MAXIMUM: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < width
     value = tl.load(x + row * width + columns, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value)), TINY) / MOST
+    scale = tl.maximum(tl.max(tl.abs(value)), MIN_ROW_MAXIMUM) / MAX
     tl.store(quantised + row * width + columns, (value / scale).to(quantised.dtype.element_ty), mask=inside)
     tl.store(scales + row, scale)

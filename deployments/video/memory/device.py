@@ -19,13 +19,10 @@ def pick_device(settings: EngineSettings) -> torch.device:
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
         raise CheckpointRefused(
-            "`device` is `cuda`, but torch sees no CUDA device in this replica; "
-            "give the replica a GPU or set `device: cpu`"
+            "`device` is `cuda`, but torch sees no CUDA device in this replica; give the replica a GPU or set `device: cpu`"
         )
     if settings.device == "auto" and not available and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        raise CheckpointRefused(
-            "Ray gave this replica a GPU, but torch sees none; install a CUDA build or set `device: cpu`"
-        )
+        raise CheckpointRefused("Ray gave this replica a GPU, but torch sees none; install a CUDA build or set `device: cpu`")
     use_cuda = settings.device == "cuda" or (settings.device == "auto" and available)
     return torch.device("cuda" if use_cuda else "cpu")
 
@@ -39,8 +36,7 @@ def pick_second_device(device: torch.device) -> torch.device:
         return device
     if (count := torch.cuda.device_count()) < 2:
         raise CheckpointRefused(
-            f"`spread` needs two GPUs in this replica, but torch sees {count}; "
-            "set `hardware.num_gpus: 2` or `spread: none`"
+            f"`spread` needs two GPUs in this replica, but torch sees {count}; set `hardware.num_gpus: 2` or `spread: none`"
         )
     return torch.device(device.type, 1)
 

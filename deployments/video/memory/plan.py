@@ -75,9 +75,7 @@ def choose_plan(
     encoder is kept if it fits, and offloaded otherwise. A ``text_encoder`` other than ``auto`` is
     used as given. ``auto`` never frees it, because reading its files again takes the longest.
     """
-    choices: tuple[TextEncoderPlacement, ...] = (
-        ("kept", "offloaded") if text_encoder == "auto" else (text_encoder,)
-    )
+    choices: tuple[TextEncoderPlacement, ...] = ("kept", "offloaded") if text_encoder == "auto" else (text_encoder,)
     plans = [Plan(placement, choice) for placement in placements for choice in choices]
     plan = next((plan for plan in plans if plan.peak_bytes(sizes) <= free), plans[-1])
     needed = plan.peak_bytes(sizes)
