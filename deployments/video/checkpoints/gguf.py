@@ -1,4 +1,7 @@
-"""Loads a Wan transformer from a GGUF file in the original key layout; configuration from a local folder."""
+"""Loads a Wan transformer from a GGUF file in the original key layout.
+
+The configuration comes from a folder in diffusers' layout.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -22,37 +25,45 @@ _PLAIN = {
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """A reader of a whole Wan GGUF file, mapped into memory; raises CheckpointRefused for anything else."""
+    """Open a Wan GGUF file, mapped into memory.
+
+    Raises ``CheckpointRefused`` for a file that is absent, truncated, of another architecture or
+    that has tensors of an unsupported type.
+    """
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
     try:
-        reader = GGUFReader(path, "c")  # copy on write, though nothing is written: torch wants writable memory
+        reader = GGUFReader(path, "c")  # copy on write, because torch needs writable memory
     except (ValueError, IndexError, KeyError, OSError) as e:
         raise CheckpointRefused(f"{path}: not a readable GGUF file, perhaps truncated ({e})") from e
     architecture = reader.get_field("general.architecture")
-    named = architecture.contents() if architecture is not None else None
-    if named != "wan":
-        raise CheckpointRefused(f"{path}: architecture `{named}`, expected `wan`")
+    architecture_name = architecture.contents() if architecture is not None else None
+    if architecture_name != "wan":
+        raise CheckpointRefused(f"{path}: the architecture is `{architecture_name}`; expected `wan`")
     size = path.stat().st_size
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise CheckpointRefused(f"{path}: truncated at tensor `{tensor.name}`")
         if tensor.tensor_type not in _PLAIN and tensor.tensor_type not in SUPPORTED_GGUF_QUANT_TYPES:
-            known = ", ".join(sorted(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES))
-            raise CheckpointRefused(f"{path}: tensor `{tensor.name}` is {tensor.tensor_type.name}; known are {known}")
+            supported = ", ".join(sorted(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES))
+            raise CheckpointRefused(
+                f"{path}: tensor `{tensor.name}` is {tensor.tensor_type.name}, which is not supported; available: {supported}"
+            )
     return reader
 
 
 def stored_shapes(reader: GGUFReader) -> dict[str, tuple[int, ...]]:
-    """Name (diffusers') and logical shape of every tensor in the file."""
-    # The names go through diffusers' own table; the tensors themselves stay where they are.
+    """Return the logical shape of every tensor in the file, by diffusers' names."""
     shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
     names: dict[str, str] = convert_wan_transformer_to_diffusers({name: name for name in shapes})
-    return {ours: shapes[theirs] for ours, theirs in names.items()}
+    return {name: shapes[original] for name, original in names.items()}
 
 
 def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
-    """All tensors by their names in the file: matrices as they are stored, everything else plain."""
+    """Return all tensors by their names in the file.
+
+    Quantised matrices stay as they are stored; other quantised tensors are dequantised.
+    """
     return {tensor.name: _read(tensor) for tensor in reader.tensors}
 
 
@@ -63,11 +74,14 @@ def _read(tensor: ReaderTensor) -> torch.Tensor:
     if len(tensor.shape) == 2:
         packed: torch.Tensor = GGUFParameter(data, quant_type=kind)
         return packed
-    return torch.from_numpy(dequantize(tensor.data, kind))  # only linear layers are quantised while they work
+    return torch.from_numpy(dequantize(tensor.data, kind))  # only linear layers compute from quantised weights
 
 
 def load_gguf(path: Path, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """The transformer in ``path``, quantised as stored; configuration from ``folder/part``."""
+    """Load the transformer in ``path`` as it is stored, with the configuration in ``folder/part``.
+
+    ``dtype`` is what it computes in. Raises ``CheckpointRefused`` for a file that does not fit.
+    """
     reader = open_gguf(path)
     read_ahead([path])
     compare_shapes(path, expected_shapes(empty_transformer(folder / part)), stored_shapes(reader))
@@ -83,6 +97,6 @@ def load_gguf(path: Path, folder: Path, part: str, dtype: torch.dtype, device: t
 
 
 def stored_name(path: Path) -> str:
-    """What the file calls itself, perhaps nothing."""
+    """Return the name in the metadata of the file, or an empty string."""
     field = open_gguf(path).get_field("general.name")
     return str(field.contents()) if field is not None else ""

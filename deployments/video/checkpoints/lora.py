@@ -1,8 +1,9 @@
-"""LoRA files: small changes of a transformer's layers (Hu et al. 2021), made by a view over the very weights.
+"""LoRA files: low-rank changes of a transformer's layers (Hu et al. 2021).
 
-Read as people publish them: names of the original release or of diffusers, `lora_down` and `lora_up` with `alpha`, or `lora_A` and
-`lora_B`; `diff`, `diff_b` and `diff_m` are whole differences of a weight, a bias and a modulation. The weights stay as they are, plain
-or quantised: the product with the two narrow matrices is added to the layer's own.
+Files may use the names of the original release or of diffusers, and `lora_down` and `lora_up` with
+`alpha`, or `lora_A` and `lora_B`. `diff`, `diff_b` and `diff_m` are full differences of a weight, a
+bias and a modulation. The transformer's weights are unchanged, plain or quantised: the product with
+the two narrow matrices is added to the output of the layer.
 """
 
 import copy
@@ -34,11 +35,14 @@ _PARTS = {
 }
 MODULATION = "scale_shift_table"
 Change = dict[str, torch.Tensor]
-"""Of one layer, by the values of ``_PARTS``."""
+"""The change of one layer: its tensors by the values of ``_PARTS``."""
 
 
 def is_lora(path: Path) -> bool:
-    """Whether ``path`` is a safetensors file with low-rank changes in it; raises CheckpointRefused for one that cannot be read."""
+    """Return whether ``path`` is a safetensors file with low-rank changes.
+
+    Raises ``CheckpointRefused`` for a safetensors file that cannot be read.
+    """
     if path.suffix != ".safetensors":
         return False
     try:
@@ -49,23 +53,25 @@ def is_lora(path: Path) -> bool:
 
 
 def with_lora(transformer: Any, path: Path, dtype: torch.dtype) -> Any:
-    """A view of ``transformer`` with the changes in ``path``, which compute in ``dtype``. Raises CheckpointRefused.
+    """Return a shallow copy of ``transformer`` with the changes in ``path``, computed in ``dtype``.
 
-    A change of a layer that the transformer has not, of another shape, or of an unknown kind is refused, and so is half a change.
+    The copy shares the weights, and the original is unchanged. Raises ``CheckpointRefused`` for an
+    incomplete change, a change of an unknown kind or of the wrong shape, and for a change of a layer
+    that the transformer does not have.
     """
-    # What makes blocks faster stands around them.
+    # A fast block wraps the original one as its child `block`.
     layers = {f"{name}.".replace(".block.", ".").removesuffix("."): layer for name, layer in transformer.named_modules()}
     changed: dict[int, Any] = {}
-    view = transformer
+    result = transformer
     for name, change in _read(path).items():
         owner, _, last = name.rpartition(".")
         if last == MODULATION and owner in layers:
-            view = _with_modulation(path, name, view, layers[owner], change)
+            result = _with_modulation(path, name, result, owner=layers[owner], change=change)
         elif hasattr(layers.get(name), "weight"):
-            changed[id(layers[name])] = _change(path, name, layers[name], change, dtype)
+            changed[id(layers[name])] = _changed_layer(path, name, layers[name], change=change, dtype=dtype)
         else:
-            raise CheckpointRefused(f"{path}: changes `{name}`, which this model has not")
-    return with_layers(view, lambda layer: changed.get(id(layer)))
+            raise CheckpointRefused(f"{path}: changes `{name}`, which this model does not have")
+    return with_layers(result, lambda layer: changed.get(id(layer)))
 
 
 def _read(path: Path) -> dict[str, Change]:
@@ -77,46 +83,50 @@ def _read(path: Path) -> dict[str, Change]:
         if name.startswith(DIFFUSERS):
             name = name.removeprefix(DIFFUSERS)
         elif name.startswith(ORIGINAL):
-            # The table replaces parts of names between dots.
+            # The conversion replaces parts of names only where a dot follows.
             (name,) = convert_wan_transformer_to_diffusers({f"{name.removeprefix(ORIGINAL)}.": None})
             name = name.removesuffix(".")
         else:
             raise CheckpointRefused(
-                f"{path}: unknown tensor `{key}`; expected are `{ORIGINAL}...` or `{DIFFUSERS}...` that end in {', '.join(_PARTS)}"
+                f"{path}: unknown tensor `{key}`; expected a name that begins with `{ORIGINAL}` or `{DIFFUSERS}` "
+                f"and ends in one of {', '.join(_PARTS)}"
             )
         changes.setdefault(name, {})[part] = tensor
     return changes
 
 
-def _with_modulation(path: Path, name: str, view: Any, owner: Any, change: Change) -> Any:
+def _with_modulation(path: Path, name: str, transformer: Any, *, owner: Any, change: Change) -> Any:
     table = getattr(owner, MODULATION)
     if "diff" not in change or change["diff"].shape != table.shape:
         found = ", ".join(f"`{part}` {list(tensor.shape)}" for part, tensor in change.items())
-        raise CheckpointRefused(f"{path}: changes `{name}`, {list(table.shape)} in this model, by {found}")
-    # Of the model itself a view is a copy: no longer the owner, but with its parameters.
-    return with_layers(view, lambda module: _moved(module, {MODULATION: change["diff"]}) if _owns(module, table) else None)
+        raise CheckpointRefused(f"{path}: changes `{name}`, which is {list(table.shape)} in this model, by {found}")
+
+    def replace(module: nn.Module) -> nn.Module | None:
+        # The owner is found by its parameter, because a shallow copy may have taken its place.
+        return _add_differences(module, {MODULATION: change["diff"]}) if _owns(module, table) else None
+
+    return with_layers(transformer, replace)
 
 
 def _owns(module: nn.Module, parameter: torch.Tensor) -> bool:
     return module._parameters.get(MODULATION) is parameter
 
 
-def _change(path: Path, name: str, layer: Any, change: Change, dtype: torch.dtype) -> Any:
-    weight, linear = layer.weight, isinstance(layer, nn.Linear)
+def _changed_layer(path: Path, name: str, layer: Any, *, change: Change, dtype: torch.dtype) -> Any:
+    weight, is_linear = layer.weight, isinstance(layer, nn.Linear)
     plain = weight.dtype.is_floating_point
-    shape = (layer.out_features, layer.in_features) if linear else tuple(weight.shape)
+    shape = (layer.out_features, layer.in_features) if is_linear else tuple(weight.shape)
     down, up = change.get("down"), change.get("up")
     if (down is None) != (up is None) or ("alpha" in change and down is None):
-        raise CheckpointRefused(f"{path}: `{name}` has {', '.join(sorted(change))} only: half of a change")
+        raise CheckpointRefused(f"{path}: the change of `{name}` is incomplete; it has only {', '.join(sorted(change))}")
     added = change.get("diff") if up is None or down is None else torch.empty(len(up), down.shape[-1], device="meta")
     if "down" in change and "diff" in change:
-        raise CheckpointRefused(f"{path}: `{name}` is changed twice, by `diff` and by a product")
-    if added is not None and (tuple(added.shape) != shape or (up is not None and not linear)):
+        raise CheckpointRefused(f"{path}: `{name}` is changed twice, by `diff` and by a low-rank product")
+    if added is not None and (tuple(added.shape) != shape or (up is not None and not is_linear)):
         raise CheckpointRefused(f"{path}: changes `{name}` by {list(added.shape)}, which is {list(shape)} in this model")
     if "diff_b" in change and (layer.bias is None or change["diff_b"].shape != layer.bias.shape):
         raise CheckpointRefused(f"{path}: changes the bias of `{name}` by {list(change['diff_b'].shape)}, which does not fit")
-    whole = {"weight": change.get("diff") if plain else None, "bias": change.get("diff_b")}
-    layer = _moved(layer, whole)
+    layer = _add_differences(layer, {"weight": change.get("diff") if plain else None, "bias": change.get("diff_b")})
     compute = weight.dtype if plain else dtype
     if up is not None and down is not None:
         scale = change["alpha"].item() / len(down) if "alpha" in change else 1.0
@@ -126,22 +136,29 @@ def _change(path: Path, name: str, layer: Any, change: Change, dtype: torch.dtyp
     return layer
 
 
-def _moved(layer: Any, change: Mapping[str, torch.Tensor | None]) -> Any:
-    """``layer`` with the whole differences in ``change`` added to its parameters; itself if there are none."""
-    moved = {}
-    for name, difference in change.items():
+def _add_differences(layer: Any, differences: Mapping[str, torch.Tensor | None]) -> Any:
+    """Return a copy of ``layer`` with ``differences`` added to its parameters.
+
+    If all of them are None, the result is ``layer`` itself.
+    """
+    parameters = {}
+    for name, difference in differences.items():
         if difference is not None:
-            own = getattr(layer, name)
-            moved[name] = nn.Parameter((own.float() + difference.to(own.device).float()).to(own.dtype), requires_grad=False)
-    if not moved:
+            old = getattr(layer, name)
+            new = (old.float() + difference.to(old.device).float()).to(old.dtype)
+            parameters[name] = nn.Parameter(new, requires_grad=False)
+    if not parameters:
         return layer
     changed = copy.copy(layer)
-    changed._parameters = layer._parameters | moved
+    changed._parameters = layer._parameters | parameters
     return changed
 
 
 class LoraLinear(nn.Module):
-    """A linear layer and what is added to it. ``down`` ``[rank, in]``, ``up`` ``[out, rank]``; without it ``down`` is ``[out, in]``."""
+    """A linear layer with a change that is added to its output.
+
+    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``; without ``up``, ``down`` is ``[out, in]``.
+    """
 
     def __init__(self, linear: Any, down: torch.Tensor, up: torch.Tensor | None) -> None:
         super().__init__()
@@ -150,7 +167,7 @@ class LoraLinear(nn.Module):
         self.up = None if up is None else nn.Parameter(up, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` -> ``[..., out]``."""
+        """Map ``[..., in]`` to ``[..., out]``."""
         result: torch.Tensor = self.linear(x)
         narrow = F.linear(x, self.down)
         if self.up is None:

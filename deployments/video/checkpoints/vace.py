@@ -1,4 +1,4 @@
-"""The text-to-video model that is inside every VACE model."""
+"""The text-to-video model inside a VACE model."""
 
 import inspect
 from typing import Any
@@ -8,13 +8,14 @@ from diffusers import WanTransformer3DModel
 
 
 def text_model(vace: Any) -> WanTransformer3DModel:
-    """A ``WanTransformer3DModel`` over the very weights of a ``WanVACETransformer3DModel``, without its control blocks.
+    """Return a ``WanTransformer3DModel`` that shares the weights of a ``WanVACETransformer3DModel``.
 
-    It gives what the VACE model gives at control scale 0, for less work: no control video is encoded, no control block runs.
+    It returns what the VACE model returns at control scale 0, for less work: no control video is
+    encoded and no control block runs.
     """
-    known = inspect.signature(WanTransformer3DModel.__init__).parameters
+    parameters = inspect.signature(WanTransformer3DModel.__init__).parameters
     with init_empty_weights():
-        model = WanTransformer3DModel(**{name: value for name, value in vace.config.items() if name in known})
+        model = WanTransformer3DModel(**{name: value for name, value in vace.config.items() if name in parameters})
     for name, _ in [*model.named_children()]:
         setattr(model, name, getattr(vace, name))
     model.scale_shift_table = vace.scale_shift_table

@@ -1,1 +1,1 @@
-"""Sampling: from a request to denoised latents."""
+"""Sampling: prepares what a video is conditioned on, and denoises its latents."""

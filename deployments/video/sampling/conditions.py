@@ -1,4 +1,4 @@
-"""What a video starts from and is led by: noise, and what a picture becomes for the transformer. Diffusers' pipelines prepare it."""
+"""Noise and image conditions of a video, prepared by diffusers' pipelines."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,57 +12,78 @@ from deployments.wire import VideoRequest
 
 @dataclass(frozen=True)
 class Conditions:
-    """``noise`` float32 ``[1, 16, t, h, w]``; ``channels`` stand behind the latents in the transformer's input, ``arguments`` beside it."""
+    """What a transformer's input is made of, apart from the embeddings of the prompts."""
 
     noise: torch.Tensor
+    """The first latents, float32 ``[1, 16, t, h, w]``."""
     channels: torch.Tensor | None = None
+    """Channels that follow those of the latents in the transformer's input."""
     arguments: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Further arguments of the transformer."""
 
 
 @torch.no_grad()
-def prepare(pipeline: Any, request: VideoRequest, device: torch.device) -> Conditions:
-    """The conditions of ``request`` on ``device``, in the types of the parts of ``pipeline``."""
+def prepare_conditions(pipeline: Any, request: VideoRequest, device: torch.device) -> Conditions:
+    """Return the conditions of ``request`` on ``device``, in the dtypes of the parts of ``pipeline``."""
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    size = {"height": request.height, "width": request.width, "num_frames": request.num_frames}
-    common = {"dtype": torch.float32, "device": device, "generator": generator}
+    latents: dict[str, Any] = {
+        "batch_size": 1,
+        "num_channels_latents": pipeline.vae.config.z_dim,
+        "height": request.height,
+        "width": request.width,
+        "num_frames": request.num_frames,
+        "dtype": torch.float32,
+        "device": device,
+        "generator": generator,
+    }
     if isinstance(pipeline, WanVACEPipeline):
-        control = _control(pipeline, request, generator, device)
-        noise = pipeline.prepare_latents(1, pipeline.vae.config.z_dim, **size, **common)
-        return Conditions(noise, arguments={"control_hidden_states": control})
+        control = _control_video(pipeline, request, generator, device)
+        return Conditions(pipeline.prepare_latents(**latents), arguments={"control_hidden_states": control})
     if isinstance(pipeline, WanImageToVideoPipeline):
-        return _picture(pipeline, request, size, common, device)
+        return _first_frame(pipeline, request, latents, device)
     assert isinstance(pipeline, WanPipeline)
-    return Conditions(pipeline.prepare_latents(1, pipeline.vae.config.z_dim, **size, **common))
+    return Conditions(pipeline.prepare_latents(**latents))
 
 
-def _picture(
-    pipeline: Any, request: VideoRequest, size: dict[str, int], common: dict[str, Any], device: torch.device
-) -> Conditions:
+def _first_frame(pipeline: Any, request: VideoRequest, latents: dict[str, Any], device: torch.device) -> Conditions:
+    """Return conditions in which the encoded first frame is part of the transformer's input."""
     transformer = pipeline.transformer
-    picture = _pillow(request)
-    pixels = pipeline.video_processor.preprocess(picture, height=request.height, width=request.width)
-    pixels = pixels.to(device, torch.float32)
-    noise, channels = pipeline.prepare_latents(pixels, 1, pipeline.vae.config.z_dim, **size, **common)
+    image = _pillow_image(request)
+    pixels = pipeline.video_processor.preprocess(image, height=request.height, width=request.width)
+    noise, channels = pipeline.prepare_latents(image=pixels.to(device, torch.float32), **latents)
     if transformer.config.image_dim is None:
         return Conditions(noise, channels)
-    seen = pipeline.encode_image(picture, device).to(transformer.dtype)
-    return Conditions(noise, channels, {"encoder_hidden_states_image": seen})
+    embeddings = pipeline.encode_image(image, device).to(transformer.dtype)
+    return Conditions(noise, channels, {"encoder_hidden_states_image": embeddings})
 
 
-def _control(pipeline: Any, request: VideoRequest, generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    """VACE's control video: the first frame is given (black in the mask), the others are grey and to be made (white)."""
-    picture = _pillow(request)
+def _control_video(pipeline: Any, request: VideoRequest, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Return VACE's encoded control video and mask.
+
+    The first frame is the image (black in the mask, so it is kept); the others are grey and white
+    in the mask, so they are generated.
+    """
+    image = _pillow_image(request)
     rest = request.num_frames - 1
-    video = [picture, *[Image.new("RGB", picture.size, (128, 128, 128))] * rest]
-    mask = [Image.new("L", picture.size, 0), *[Image.new("L", picture.size, 255)] * rest]
-    size = (request.height, request.width, request.num_frames)
-    pixels, marks, references = pipeline.preprocess_conditions(video, mask, None, 1, *size, torch.float32, device)
-    latents = pipeline.prepare_video_latents(pixels, marks, references, generator, device)
-    control = torch.cat([latents, pipeline.prepare_masks(marks, references, generator)], dim=1)
+    video = [image, *[Image.new("RGB", image.size, (128, 128, 128))] * rest]
+    mask = [Image.new("L", image.size, 0), *[Image.new("L", image.size, 255)] * rest]
+    pixels, mask_pixels, references = pipeline.preprocess_conditions(
+        video=video,
+        mask=mask,
+        reference_images=None,
+        batch_size=1,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
+        dtype=torch.float32,
+        device=device,
+    )
+    latents = pipeline.prepare_video_latents(pixels, mask_pixels, references, generator, device)
+    control = torch.cat([latents, pipeline.prepare_masks(mask_pixels, references, generator)], dim=1)
     assert isinstance(control, torch.Tensor)
     return control.to(pipeline.transformer.dtype)
 
 
-def _pillow(request: VideoRequest) -> Image.Image:
+def _pillow_image(request: VideoRequest) -> Image.Image:
     assert request.image is not None
     return Image.fromarray(request.image)

@@ -1,4 +1,4 @@
-"""UMT5 where the memory policy has it: on the card, in the host's memory, or only in its files until a prompt comes."""
+"""UMT5 in the place that the memory plan chose: on the GPU, in host memory, or loaded per prompt."""
 
 import gc
 from collections.abc import Callable
@@ -6,44 +6,51 @@ from typing import Any
 
 import torch
 
-from deployments.video.memory.offload import Residence
+from deployments.video.memory.offload import WeightOffloader
 
 
 class TextEncoder:
-    """Runs UMT5 on ``device``. ``load`` gives the model on the device that it is asked for.
+    """Runs UMT5 on ``device``.
 
-    With ``residence`` the model lives there; with ``freed`` it is loaded anew for each prompt that is not known, and dropped.
+    ``load`` returns the model. With ``offloader``, which must know the model, its weights are on
+    the device only while a prompt is encoded. With ``freed`` the model is loaded for each prompt
+    and dropped afterwards.
     """
 
     def __init__(
-        self, load: Callable[[], Any], device: torch.device, *, freed: bool = False, residence: Residence | None = None
+        self,
+        load: Callable[[], Any],
+        device: torch.device,
+        *,
+        freed: bool = False,
+        offloader: WeightOffloader | None = None,
     ) -> None:
         self.device = device
         self._load = load
         self._model = None if freed else load()
-        self._residence = residence
+        self._offloader = offloader
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and mask ``[1, n]`` -> hidden states ``[1, n, width]``."""
+        """Return hidden states ``[1, n, width]`` for token ids and mask ``[1, n]``."""
         if self._model is None:
-            return self._run_and_drop(ids, mask)
-        if self._residence is None:
-            return _states(self._model, ids, mask)
-        with self._residence.lock:
-            self._residence.bring(self._model)
+            return self._run_and_free(ids, mask)
+        if self._offloader is None:
+            return _hidden_states(self._model, ids, mask)
+        with self._offloader.lock:
+            self._offloader.load(self._model)
             try:
-                return _states(self._model, ids, mask)
+                return _hidden_states(self._model, ids, mask)
             finally:
-                self._residence.clear()
+                self._offloader.unload()
 
-    def _run_and_drop(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        states = _states(self._load(), ids, mask)
+    def _run_and_free(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states = _hidden_states(self._load(), ids, mask)
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return states
 
 
-def _states(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _hidden_states(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     states: torch.Tensor = model(ids, mask).last_hidden_state
     return states

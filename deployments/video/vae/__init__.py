@@ -1,1 +1,1 @@
-"""The VAE: streamed decoding, and faster modules for it."""
+"""The VAE: decoding as a stream, faster modules, and a private view for each request."""

@@ -1,7 +1,7 @@
-"""Decodes Wan latents frame group by frame group, as the causal VAE releases them: 1 frame, then 4 at a time.
+"""Decodes Wan latents in groups of frames as the causal VAE releases them: 1 frame, then 4 each.
 
-The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is our own: the VAE's would be reset
-by another request's encode.
+The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is a local
+one, because another request's encode would reset the VAE's.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,26 @@ from deployments.wire import Frames
 
 
 def denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents ``[1, c, t, h, w]`` as the transformer sees them -> as the VAE's decoder wants them, in its type and on its device."""
+    """Return the transformer's latents ``[1, c, t, h, w]`` scaled and shifted for the VAE's decoder.
+
+    The result has the dtype and device of ``vae``.
+    """
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(vae.device, vae.dtype)
     std = torch.tensor(vae.config.latents_std).view(shape).to(vae.device, vae.dtype)
-    # Dividing by the reciprocal, not multiplying: diffusers' order of rounding, so that the result is the same to the bit.
+    # Divides by the reciprocal as diffusers does: multiplying would round differently.
     return latents.to(vae.device, vae.dtype) / (1.0 / std) + mean
 
 
 @torch.no_grad()
 def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yields ``[1, 3, n, height, width]`` in -1..1, n = 1 and then 4, for denormalised latents ``[1, c, t, h, w]``.
+    """Yield groups ``[1, 3, n, height, width]`` in -1..1 for denormalised latents ``[1, c, t, h, w]``.
 
-    Each group is computed when it is asked for. Raises CheckpointRefused for a tiling or patching VAE.
+    ``n`` is 1 for the first group and 4 for the others. Each group is computed when it is asked
+    for. Raises ``CheckpointRefused`` for a VAE with tiling or with a patch size.
     """
     if vae.use_tiling or vae.config.patch_size is not None:
-        raise CheckpointRefused("a VAE with tiling or `patch_size` cannot be decoded as a stream")
+        raise CheckpointRefused("a VAE with tiling or `patch_size` cannot be decoded as a stream; use the Wan 2.1 VAE")
     cache: list[torch.Tensor | None] = [None] * vae._cached_conv_counts["decoder"]
     x = vae.post_quant_conv(latents)
     for i in range(x.shape[2]):
@@ -38,9 +42,10 @@ def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
-    """Groups ``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]`` on the host.
+    """Yield uint8 RGB frames ``[n, height, width, 3]`` in host memory for each group.
 
-    From a GPU, a group is copied while the next one is being decoded; but the first is given at once.
+    ``groups`` are ``[1, 3, n, height, width]`` in -1..1. The first group is copied from a GPU at
+    once; each later one is copied while the next is being decoded.
     """
     last: tuple[torch.Tensor, torch.cuda.Event] | None = None
     for number, group in enumerate(groups):
@@ -63,7 +68,7 @@ def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
 
 
 def to_pixels(group: torch.Tensor) -> torch.Tensor:
-    """``[1, 3, n, height, width]`` in -1..1 -> uint8 RGB ``[n, height, width, 3]``, contiguous."""
+    """Return contiguous uint8 RGB ``[n, height, width, 3]`` for ``[1, 3, n, height, width]`` in -1..1."""
     pixels = ((group[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return pixels.permute(1, 2, 3, 0).contiguous()
 

@@ -1,8 +1,10 @@
-"""The VAE with fewer passes over memory: as published, most of its time on a GPU goes to copying, not to convolutions.
+"""Faster modules for the VAE, with fewer passes over memory.
 
-The modules that take the time are replaced, weights and all, by ones that speak diffusers' protocol: frames ``[1, c, t, h, w]``, a list
-of caches and the index of the next. Inside, frames are ``[t, h, w, c]``, and a causal convolution over time and space is one over space
-of frames that are beside the two before them: on a Hopper card cuDNN runs that up to twice as fast.
+As published, the VAE spends most of its time on a GPU copying, not in convolutions. The modules that
+take the time are replaced by ones with diffusers' interface: frames ``[1, c, t, h, w]``, a list of
+caches and the index of the next cache. Inside they work on ``[t, h, w, c]``, and replace a causal
+convolution over time and space by one over space, of frames that are concatenated with the two
+before them. On a Hopper GPU, cuDNN runs that up to twice as fast.
 """
 
 from types import ModuleType
@@ -15,11 +17,14 @@ from torch import nn
 
 Caches = list[Any] | None
 FIRST_GROUP = "Rep"
-"""What diffusers leaves in a cache after the first group, which is not made longer."""
+"""What diffusers stores in a cache after the first group, whose frames are not doubled."""
 
 
-def quicken(vae: Any, operations: ModuleType) -> None:
-    """Prepares ``vae`` in place. ``operations``: `unfused`, or `fused` on a GPU."""
+def install_fast_modules(vae: Any, operations: ModuleType) -> None:
+    """Replace the slow modules of ``vae`` in place.
+
+    ``operations`` is the module ``kernels.reference``, or ``kernels.fused`` on a GPU.
+    """
     for part in (vae.encoder, vae.decoder):
         for module in [*part.modules()]:
             for name, child in [*module.named_children()]:
@@ -37,7 +42,7 @@ def quicken(vae: Any, operations: ModuleType) -> None:
 
 
 class TimeConv(nn.Module):
-    """``WanCausalConv3d`` of three frames, without its bias: for frames that `unfold_time` has put side by side."""
+    """A ``WanCausalConv3d`` over three frames, without its bias, for the result of ``unfold_time``."""
 
     def __init__(self, conv: WanCausalConv3d) -> None:
         super().__init__()
@@ -47,12 +52,12 @@ class TimeConv(nn.Module):
         self._padding = (weight.shape[2] // 2, weight.shape[3] // 2)
 
     def forward(self, unfolded: torch.Tensor) -> torch.Tensor:
-        """``[t, h, w, 3 c]`` -> ``[t, h, w, d]``."""
+        """Map ``[t, h, w, 3 c]`` to ``[t, h, w, d]``."""
         return F.conv2d(unfolded.permute(0, 3, 1, 2), self.weight, padding=self._padding).permute(0, 2, 3, 1).contiguous()
 
 
 class ResidualBlock(nn.Module):
-    """``WanResidualBlock``."""
+    """A fast ``WanResidualBlock``."""
 
     def __init__(self, block: WanResidualBlock, operations: ModuleType) -> None:
         super().__init__()
@@ -64,7 +69,7 @@ class ResidualBlock(nn.Module):
         self._operations = operations
 
     def forward(self, x: torch.Tensor, feat_cache: Caches = None, feat_idx: list[int] | None = None) -> torch.Tensor:
-        """See the module."""
+        """Map frames ``[1, c, t, h, w]`` to ``[1, d, t, h, w]``."""
         frames = _frames(x)
         residual = frames if self.shortcut is None else self.shortcut(frames)
         caches = _Caches(feat_cache, feat_idx)
@@ -74,7 +79,11 @@ class ResidualBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """``WanResample`` of the decoder: twice the size, and in its 3D modes twice the frames of all groups but the first."""
+    """A fast ``WanResample`` of the decoder.
+
+    It doubles the size of each frame, and in its 3D modes the number of frames of every group except
+    the first.
+    """
 
     def __init__(self, resample: WanResample, operations: ModuleType) -> None:
         super().__init__()
@@ -85,12 +94,12 @@ class Upsample(nn.Module):
         self._operations = operations
 
     def forward(self, x: torch.Tensor, feat_cache: Caches = None, feat_idx: list[int] | None = None) -> torch.Tensor:
-        """See the module."""
+        """Map frames ``[1, c, t, h, w]`` to ``[1, d, t or 2 t, 2 h, 2 w]``."""
         frames, bias = _frames(x), None
         if self.time_conv is not None and feat_cache is not None:
             caches = _Caches(feat_cache, feat_idx)
             if caches.is_first_group():
-                caches.leave(FIRST_GROUP)
+                caches.store(FIRST_GROUP)
             else:
                 frames = self.time_conv(caches.unfold(self._operations, frames, None, None))
                 bias = self.time_conv.bias
@@ -100,7 +109,10 @@ class Upsample(nn.Module):
 
 
 class NormConv(nn.Module):
-    """The end of an encoder or decoder: norm, SiLU and convolution. The cache holds frames before the norm, as diffusers keeps it."""
+    """The end of an encoder or decoder: norm, SiLU and convolution.
+
+    As in diffusers, the cache holds frames before the norm.
+    """
 
     def __init__(self, norm: WanRMS_norm, conv: WanCausalConv3d, operations: ModuleType) -> None:
         super().__init__()
@@ -109,27 +121,28 @@ class NormConv(nn.Module):
         self._operations = operations
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        """``x`` ``[1, c, t, h, w]``; ``cache_x`` the one or two frames before it."""
+        """Map ``x`` (``[1, c, t, h, w]``) to ``[1, d, t, h, w]``; ``cache_x`` has 1 or 2 frames before it."""
         before = None
         if cache_x is not None:
-            seen = self._operations.norm_silu(_frames(cache_x), self.gain)
-            before = seen if len(seen) == 2 else torch.cat([torch.zeros_like(seen), seen])
+            before = self._operations.norm_silu(_frames(cache_x), self.gain)
+            if len(before) == 1:
+                before = torch.cat([torch.zeros_like(before), before])
         unfolded, _ = self._operations.unfold_time(_frames(x), before, self.gain, None)
         return _video(self._operations.add_(self.conv(unfolded), self.conv.bias, None))
 
 
 class _Caches:
-    """Diffusers' list of caches, one used up by each causal convolution."""
+    """Diffusers' list of caches, of which each causal convolution uses the next one."""
 
     def __init__(self, caches: Caches, index: list[int] | None) -> None:
         self._caches, self._index = caches, index or [0]
 
     def is_first_group(self) -> bool:
-        """Whether nothing was left here yet."""
+        """Return whether the current cache is still empty."""
         return self._caches is not None and self._caches[self._index[0]] is None
 
-    def leave(self, value: Any) -> None:
-        """For the next group; goes on to the next cache."""
+    def store(self, value: Any) -> None:
+        """Store ``value`` in the current cache, for the next group, and move on to the next cache."""
         if self._caches is not None:
             self._caches[self._index[0]] = value
             self._index[0] += 1
@@ -137,18 +150,19 @@ class _Caches:
     def unfold(
         self, operations: ModuleType, frames: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """`unfold_time` with the frames that the group before left here."""
+        """Run ``unfold_time`` with the frames that the previous group stored in the current cache."""
         before = None if self._caches is None else self._caches[self._index[0]]
         unfolded, last = operations.unfold_time(frames, None if before is FIRST_GROUP else before, gain, bias)
-        self.leave(last)
+        self.store(last)
         assert isinstance(unfolded, torch.Tensor)
         return unfolded
 
 
 def _frames(x: torch.Tensor) -> torch.Tensor:
-    """``[1, c, t, h, w]`` -> ``[t, h, w, c]``: nothing is copied where channels are last in memory, as these modules leave them."""
+    """Return ``x`` (``[1, c, t, h, w]``) as ``[t, h, w, c]``."""
     if len(x) != 1:
-        raise ValueError(f"the quick VAE takes one video at a time, not {len(x)}")
+        raise ValueError(f"the fast VAE takes one video at a time, not {len(x)}")
+    # Nothing is copied where channels are last in memory, as in the results of these modules.
     return x[0].permute(1, 2, 3, 0).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""A request's own view of a VAE: shared weights, private encode cache, and an encoder that can be stopped."""
+"""A request's view of a VAE: shared weights, a private encode cache and a stoppable encoder."""
 
 import copy
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 
 class _StoppableEncoder(torch.nn.Module):
-    """Calls ``check``, which may raise, before each group of frames."""
+    """Calls ``check``, which may raise, before it encodes each group of frames."""
 
     def __init__(self, encoder: torch.nn.Module, check: Callable[[], None]) -> None:
         super().__init__()
@@ -21,8 +21,11 @@ class _StoppableEncoder(torch.nn.Module):
 
 
 def private_view(vae: Any, check: Callable[[], None]) -> Any:
-    """A view of ``vae`` for one request: its caches are not those of other requests, its weights are."""
-    view = copy.copy(vae)  # shallow: plain attributes, the caches among them, are the view's own from their first assignment
+    """Return a shallow copy of ``vae`` for one request, which shares the weights but not the caches.
+
+    ``check`` is called before each group of frames that the copy encodes, and may raise.
+    """
+    view = copy.copy(vae)  # assigning an attribute, such as a cache, no longer changes the original
     view._modules = dict(vae._modules)
     view._modules["encoder"] = _StoppableEncoder(vae.encoder, check)
     return view
