@@ -8,8 +8,9 @@ import PIL.Image
 import PIL.ImageDraw
 
 from deployments.wire import Image
-from serve.media.decode import SourceLimits, open_source
-from serve.media.images import decode_base64
+from serve.media.data_uri import decode_base64
+from serve.media.decode import open_source
+from serve.media.source import SourceLimits
 
 HEIGHT = 128
 """The height of each image in pixels."""

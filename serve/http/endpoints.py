@@ -14,9 +14,9 @@ from serve.pipelines.result import Result
 Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
 """A call of one pipeline with a request of the endpoint's schema."""
 
-ANIMATION_TYPES = ("image/webp", "video/mp4")
-VIDEO_TYPES = ("video/mp4", "image/webp")
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+ANIMATION_RESULTS = ("image/webp", "video/mp4")
+VIDEO_RESULTS = ("video/mp4", "image/webp")
+IMAGE_RESULTS = ("image/jpeg", "image/png", "image/webp")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             paths=("/image-faceswap",),
             summary="Replace the face in an image",
             schema=image_swap_schema(config.limits),
-            media_types=IMAGE_TYPES,
+            media_types=IMAGE_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.image_swap.run(request, context),
             form=True,
@@ -83,7 +83,7 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             paths=("/batch-video-faceswap", "/video-faceswap"),
             summary="Replace the face in every frame of a video and keep its sound",
             schema=video_swap_schema(config.limits),
-            media_types=VIDEO_TYPES,
+            media_types=VIDEO_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.video_swap.run(request, context),
             form=True,
@@ -98,7 +98,7 @@ def _video_endpoint(name: str, summary: str, schema: Schema, model: Model) -> En
         paths=(f"/{name}",),
         summary=summary,
         schema=schema,
-        media_types=VIDEO_TYPES if swaps else ANIMATION_TYPES,
+        media_types=VIDEO_RESULTS if swaps else ANIMATION_RESULTS,
         models=(model, FACE_SWAPPER) if swaps else (model,),
         run=lambda pipelines, request, context: pipelines.video.run(pipelines.handles.video[model.name], request, context),
     )

@@ -17,7 +17,7 @@ from serve.http.bodies import read_body
 from serve.http.endpoints import Endpoint
 from serve.http.problems import invalid, unavailable
 from serve.http.version import VERSION
-from serve.media import PICTURES, VIDEOS
+from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS, find_model
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
@@ -108,7 +108,7 @@ class ServiceHandlers:
         return JSONResponse(
             {
                 "limits": self._config.limits.model_dump(),
-                "media": {"pictures": PICTURES, "videos": VIDEOS},
+                "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
                 "prices": {
                     name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()
                 },

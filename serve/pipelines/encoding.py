@@ -7,8 +7,10 @@ from fractions import Fraction
 from typing import TypeVar
 
 from serve.config import IngressSettings
-from serve.media.decode import Source, TimedFrames
-from serve.media.encode import Encoder, Mp4Encoder, WebpEncoder
+from serve.media.encode import Encoder
+from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode_webp import WebpEncoder
+from serve.media.source import Source, TimedFrames
 from serve.media.spool import Media
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.media_threads import MediaThreads
@@ -69,9 +71,15 @@ class VideoWriters:
         """
         audio, seconds = (None, None) if source is None else (source.audio, source.duration)
         if context.media_type == "video/mp4":
-            encoder: Encoder = Mp4Encoder(fps, self._settings.h264_preset, self._settings.h264_crf, audio, seconds)
+            encoder: Encoder = Mp4Encoder(
+                fps,
+                preset=self._settings.h264_preset,
+                crf=self._settings.h264_crf,
+                audio=audio,
+                seconds=seconds,
+            )
         else:
-            encoder = WebpEncoder(fps, self._settings.webp_method, count, seconds)
+            encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         writer = VideoWriter(encoder, field, self._threads, context)
         try:
             yield writer

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from deployments.errors import RequestRefused
-from deployments.faces.choice import Chooser
-from deployments.faces.cuts import CutFinder
-from deployments.faces.tracks import Tracker
+from deployments.faces.tracking.choice import Chooser
+from deployments.faces.tracking.cuts import CutFinder
+from deployments.faces.tracking.tracks import Tracker
 from deployments.wire import Choice, Face, FrameChunk, Frames, Reference, SwapOptions
 from serve.config import IngressSettings
-from serve.media.decode import CHUNK, TimedFrames
+from serve.media.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.errors import qualify
 from serve.pipelines.handles import FaceSwapperHandle

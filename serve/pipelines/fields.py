@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from serve.media.data_uri import decode_base64
 from serve.media.errors import MediaError
-from serve.media.images import decode_base64
 from serve.media.spool import Media, Spool, read_media
 
 MAX_SEED = 2**63 - 1

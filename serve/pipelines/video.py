@@ -6,8 +6,8 @@ from fractions import Fraction
 
 from deployments.wire import FrameChunk, Image, VideoRequest
 from serve.config import Limits
-from serve.media.decode import TimedFrames
 from serve.media.images import cover
+from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwaps

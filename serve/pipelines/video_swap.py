@@ -5,7 +5,8 @@ from contextlib import aclosing
 
 from deployments.errors import RequestRefused
 from serve.config import Limits
-from serve.media.decode import Source, SourceLimits, TimedFrames, open_source
+from serve.media.decode import open_source
+from serve.media.source import Source, SourceLimits, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwaps
@@ -43,7 +44,7 @@ class VideoSwapPipeline:
         source = await self._threads.check("source", open_source, request.source, self._limits)
         if request.rate is None:
             return source
-        source = source.at(request.rate)
+        source = source.at_fps(request.rate)
         if source.count > self._limits.frames:
             raise RequestRefused("fps", f"makes {source.count} frames; at most {self._limits.frames} are accepted: lower it")
         return source

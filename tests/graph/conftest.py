@@ -1,4 +1,4 @@
-"""One local Ray for all tests of this folder: the demo at /, and the application of photo.py at /photo."""
+"""One local Ray for all tests of this folder: the demo at /, and the application of fake_engine.py at /photo."""
 
 import json
 import os
@@ -14,7 +14,8 @@ import pytest
 import ray
 import yaml
 
-from serve.cli import PRESETS, running
+from serve.cli.presets import PRESETS
+from serve.cli.service import running
 
 ROOT = Path(__file__).parents[2]
 PORT = 8123
@@ -96,7 +97,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         {
             "name": "photo",
             "route_prefix": "/photo",
-            "import_path": "tests.graph.photo:build",
+            "import_path": "tests.graph.fake_engine:build",
             "args": photo_args,
             "deployments": [
                 {"name": "Wan26", "max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": scale},

@@ -12,7 +12,8 @@ import pytest
 
 from deployments.wire import Image
 from serve.client import decode
-from serve.samples import PORTRAIT, clip, data_uri, jpeg, pan, payload, portrait, stranger
+from serve.http.examples import payload
+from serve.media.samples import PORTRAIT, clip, data_uri, jpeg, pan, portrait, stranger
 from tests.graph.conftest import Service
 from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
 

@@ -16,9 +16,11 @@ from demo.face_models import ensure_face_models
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image
-from serve.client import ENDPOINTS, Answer, check, decode
+from serve.cli.smoke import ENDPOINTS
+from serve.client import Answer, check_answer, decode
+from serve.http.examples import payload
 from serve.media.images import decode_base64, decode_image, encode_image
-from serve.samples import PORTRAIT, clip, data_uri, group, jpeg, payload, portrait, stranger
+from serve.media.samples import PORTRAIT, clip, data_uri, group, jpeg, portrait, stranger
 from tests.graph.conftest import Service
 
 pytestmark = pytest.mark.graph
@@ -60,7 +62,7 @@ def answers(service: Service) -> Iterator[dict[str, Answer]]:
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_answer_is_what_its_headers_say(answers: dict[str, Answer], name: str) -> None:
     answer = answers[name]
-    decoded = check(name, answer)
+    decoded = check_answer(name, answer)
     headers = answer.headers
     video = name.startswith("wan")
     swap = "faceswap" in name

@@ -13,7 +13,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames
-from serve.samples import PORTRAIT, clip, stranger, tone
+from serve.media.samples import PORTRAIT, clip, stranger, tone
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph

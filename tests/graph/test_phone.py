@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
 from serve.media.decode import open_source
-from serve.samples import PORTRAIT, pan, stranger
+from serve.media.samples import PORTRAIT, pan, stranger
 from tests.graph.conftest import Service
 from tests.serve.media import LIMITS, all_of, rotated
 

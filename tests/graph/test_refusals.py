@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from serve.samples import clip, data_uri, jpeg, payload, portrait, stranger
+from serve.http.examples import payload
+from serve.media.samples import clip, data_uri, jpeg, portrait, stranger
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph

@@ -1,7 +1,8 @@
-"""A second application for tests: the real graph, with an engine at the video Protocol that shows a moving photograph.
+"""A second application for the tests: the real graph around a fake video engine.
 
-It goes through the real deployment class, handles, window, FaceSwapper and encoder; only the pixels do not come from a model, so
-that there are faces in them. What it does is written to a journal, which the tests read.
+The engine pans over a photograph, so that there are faces in its frames. Everything else is real:
+the deployment class, the handles, the credit window, FaceSwapper and the encoder. What the engine
+does is written to a journal, which the tests read.
 """
 
 import json
@@ -12,28 +13,35 @@ from pathlib import Path
 from ray import serve
 from ray.serve import Application
 
+from deployments.engine import EventSink
 from deployments.errors import ImageNotSupported
 from deployments.face_swapper import FaceSwapper
 from deployments.settings import VideoSettings
-from deployments.video.engine import Sink
 from deployments.video_deployment import OPTIONS, VideoDeployment
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 from serve.app import bind
 from serve.config import AppConfig
-from serve.samples import pan, stranger
+from serve.media.samples import pan, stranger
+from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26
 
-NO_IMAGE = "configure an image-to-video checkpoint"  # the engine's own sentence is in deployments/video/wan.py, behind torch
+NO_IMAGE = "configure an image-to-video checkpoint"
 
 
 class PhotoEngine:
-    """``prompt`` is JSON: ``name``, and ``step_s``, the seconds of a denoise step."""
+    """An engine whose prompt is a JSON object.
+
+    Its keys are ``name`` (for the journal), ``step_s`` and ``chunk_s`` (the seconds of a denoise
+    step and of a chunk), ``text_only`` (refuse images), ``fault`` (raise) and ``die`` (kill the
+    replica).
+    """
 
     hardware = "a photograph"
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
 
-    def generate(self, request: VideoRequest, sink: Sink) -> Finished:
+    def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        """Make the video that the prompt describes."""
         order = json.loads(request.prompt)
         if request.image is not None and order.get("text_only"):
             raise ImageNotSupported("image", NO_IMAGE)
@@ -85,4 +93,5 @@ class PhotoWan22(VideoDeployment):
 
 
 def build(args: AppConfig) -> Application:
-    return bind(args, wan26=PhotoWan26, wan22_gguf=PhotoWan22, face_swapper=FaceSwapper)
+    """Return the application of a Serve config file whose import path names this function."""
+    return bind(args, {WAN26: PhotoWan26, WAN22_GGUF: PhotoWan22, FACE_SWAPPER: FaceSwapper})
