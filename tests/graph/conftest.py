@@ -14,6 +14,9 @@ import pytest
 import ray
 import yaml
 
+from demo.face_models import face_models
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings
 from serve.cli.presets import PRESETS
 from serve.cli.service import running
 
@@ -123,6 +126,13 @@ def is_healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture(scope="session")
+def analyser() -> OpenCVAnalyser:
+    """The demo's face analyser, to look at answers with."""
+    models = face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
 @pytest.fixture

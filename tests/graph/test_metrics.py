@@ -8,9 +8,9 @@ import promql_parser
 import pytest
 import ray
 import yaml
-from helm.generate import CHART
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
+from helm.generator.paths import CHART
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from ray import serve as ray_serve
 
+from deployments.faces.analysis import OpenCVAnalyser
 from deployments.flow_control import ConsumerEnd
 from deployments.wire import Progress, VideoRequest
 from serve.config import AppConfig, Hardware
@@ -30,7 +31,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
 from tests.graph.conftest import Service, is_healthy, wait_until
-from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
+from tests.graph.frames import face_of, frames_of
 
 pytestmark = pytest.mark.graph
 FACE = payload("wan2.6-i2v")["reference_image"]
@@ -47,7 +48,9 @@ def connect() -> Handles:
     return make_handles(deployments, Readiness("photo"), ConsumerEnd(), window=3)
 
 
-def test_every_frame_of_a_generated_video_comes_out_swapped(service: Service, http: httpx.Client, analyser: Any) -> None:  # noqa: F811
+def test_every_frame_of_a_generated_video_comes_out_swapped(
+    service: Service, http: httpx.Client, analyser: OpenCVAnalyser
+) -> None:
     response = http.post(f"{service.photo}/wan2.6-i2v-faceswap", json=order("chain"))
     assert response.status_code == 200, response.text
     assert response.headers["x-frames"] == response.headers["x-frames-swapped"] == "17"
