@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := $(CURDIR)/.tools
-# Which onnxruntime: overrides.txt for the CPU, overrides-gpu.txt (and EXTRAS=dev,gpu) for a GPU host.
+# The onnxruntime to install: overrides.txt is for the CPU, and overrides-gpu.txt (with
+# EXTRAS=dev,gpu) for a GPU host.
 OVERRIDES ?= constraints/overrides.txt
 EXTRAS ?= dev
 HELM_VERSION := v3.22.0
@@ -13,9 +14,13 @@ BUILD_OPTIONS ?=
 E2E ?= tests/e2e
 CONTAINERS ?= podman
 
-.PHONY: setup tools serve demo test lint load bench chart image image-test e2e
+.DEFAULT_GOAL := help
+.PHONY: help setup tools serve demo unit test lint fix load bench chart image image-test e2e
 
-setup: .setup-done
+help:  ## Show this list
+	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .setup-done  ## Create .venv with everything that development needs
 
 .setup-done: pyproject.toml constraints/constraints.txt $(OVERRIDES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -24,7 +29,7 @@ setup: .setup-done
 	  --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
 	touch $@
 
-tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## what the chart's tests need, from their Go modules
+tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
 
 $(TOOLS)/helm:
 	GOBIN=$(TOOLS) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
@@ -32,40 +37,47 @@ $(TOOLS)/helm:
 $(TOOLS)/helm-docs:
 	GOBIN=$(TOOLS) go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
 
-serve: setup  ## the demo on http://127.0.0.1:8000, the Ray dashboard on http://127.0.0.1:8265
+serve: setup  ## Run the demo on http://127.0.0.1:8000, with the Ray dashboard on http://127.0.0.1:8265
 	$(BIN)/ryla serve demo
 
-demo: setup  ## calls all seven endpoints of a fresh service; results in test-output/
+demo: setup  ## Start the demo, call all seven endpoints and save the results in test-output/
 	$(BIN)/ryla demo
 
-lint: setup
+unit: setup  ## Run the fast tests, which need no Ray and no model, and print their coverage
+	$(BIN)/python -m pytest tests/unit --cov=serve --cov-report=term:skip-covered
+
+test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest
+
+lint: setup  ## Check style, types and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint tools  ## everything that needs no cluster
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest
+fix: setup  ## Format the code and fix what can be fixed automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
-load: setup  ## a minute of load against a fresh demo; report in test-output/load.html
+load: setup  ## Load a fresh demo for a minute and write a report to test-output/load.html
 	$(BIN)/python -m loadtest.run
 
-bench: setup
+bench: setup  ## Measure how fast frames travel between replicas
 	$(BIN)/python -m benchmarks.transport
 
-chart: setup tools  ## values.yaml, its schema, the chart's README and k8s/, from helm/values.py
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m helm.generate
+chart: setup tools  ## Generate the chart's values, schema and README, and the manifests in k8s/
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m helm.generator
 
-image:  ## the container image; TARGET=cpu or gpu
+image:  ## Build the container image; TARGET=cpu or gpu
 	$(CONTAINERS) build $(BUILD_OPTIONS) --target $(TARGET) -t $(IMAGE):$(TARGET) .
 	$(CONTAINERS) image inspect $(IMAGE):$(TARGET) --format '$(IMAGE):$(TARGET): {{.Size}} bytes'
 
-image-test:  ## the image, locked down and without a network, passes the smoke test
+image-test:  ## Run the smoke test in the image, locked down and without a network
 	$(CONTAINERS) rm --force ryla-image-test
 	$(CONTAINERS) run --detach --name ryla-image-test --read-only --user 10001 --cap-drop all --network none \
 	  --tmpfs /tmp:rw,size=4g,mode=1777 --shm-size 1g $(RUN_OPTIONS) $(IMAGE):$(TARGET)
 	$(CONTAINERS) exec ryla-image-test ryla smoke --wait 300 || { $(CONTAINERS) logs ryla-image-test; exit 1; }
 	$(CONTAINERS) rm --force ryla-image-test
 
-e2e: setup tools  ## against the cluster that KUBECONFIG names, which has the image $(IMAGE):cpu (RYLA_E2E_IMAGE)
+e2e: setup tools  ## Test on the Kubernetes cluster in KUBECONFIG (see tests/e2e/README.md)
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest $(E2E) --override-ini norecursedirs=.venv

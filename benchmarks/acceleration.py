@@ -25,10 +25,10 @@ from benchmarks.questions import CFG, FRAMES, SIDE, STEPS, Collected, ask, image
 from demo.checkpoints import demo_checkpoints
 from demo.training.scenes import caption
 from deployments.settings import Wan22Settings, Wan26Settings
-from deployments.video.acceleration import pick_operations
-from deployments.video.generate import WanEngine
-from deployments.video.shortcuts import Shortcuts
-from deployments.video.wan import build_wan22, build_wan26
+from deployments.video.kernels.install import pick_operations
+from deployments.video.engine import WanEngine
+from deployments.video.acceleration.choice import Shortcuts
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import Acceleration, Image, VideoRequest
 
 THRESHOLDS = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3)

@@ -288,7 +288,7 @@ def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
 
 def main() -> None:
     """Prints the table."""
-    from tests.random_models import RandomCheckpoints, write_checkpoints
+    from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=1.0, help="of the questions that are asked")

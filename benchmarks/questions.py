@@ -21,8 +21,8 @@ from demo.training.scenes import (
     held_out_combinations,
 )
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.generate import WanEngine
-from deployments.video.wan import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
 
 FRAMES, SIDE, STEPS, CFG = 17, 128, 12, 3.0

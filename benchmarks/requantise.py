@@ -12,8 +12,8 @@ from demo.training.run import load_average
 from demo.training.text import make_text_encoder
 from demo.training.transformers import CONFIG
 from deployments.settings import Wan22Models, Wan22Settings
-from deployments.video.generate import WanEngine
-from deployments.video.wan import build_wan22
+from deployments.video.engine import WanEngine
+from deployments.video.build import build_wan22
 
 State = dict[str, torch.Tensor]
 

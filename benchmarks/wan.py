@@ -31,13 +31,13 @@ from benchmarks.wan_sinks import Cancelling, Encoding, Timer
 from demo.checkpoints import demo_checkpoints
 from deployments.errors import Cancelled
 from deployments.settings import Size, VideoSettings, Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.acceleration import accelerate_vae
-from deployments.video.checkpoints import load_scheduler, load_vae
-from deployments.video.decode_stream import decode_stream, denormalise
-from deployments.video.experts import load_expert
-from deployments.video.generate import WanEngine
-from deployments.video.memory import work_bytes
-from deployments.video.wan import build_wan22, build_wan26
+from deployments.video.kernels.install import accelerate_vae
+from deployments.video.checkpoints.folder import load_scheduler, load_vae
+from deployments.video.vae.decode_stream import decode_stream, denormalise
+from deployments.video.checkpoints.experts import load_expert
+from deployments.video.engine import WanEngine
+from deployments.video.memory.plan import work_bytes
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import VideoRequest
 
 TEXT_TOKENS = 512

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from PIL import Image
 from transformers import AutoTokenizer, UMT5EncoderModel
 
-from deployments.video.checkpoints import load_scheduler
+from deployments.video.checkpoints.folder import load_scheduler
 from deployments.wire import VideoRequest
 
 

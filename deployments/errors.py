@@ -1,12 +1,18 @@
-"""The errors that deployments raise. Each survives pickling, so that the ingress can map it to a problem."""
+"""The errors that deployments raise.
+
+Each survives pickling, so that the ingress can map it to a problem.
+"""
 
 
 class DeploymentError(Exception):
-    """Base of all errors that a deployment raises on purpose."""
+    """Base class of all errors that a deployment raises on purpose."""
 
 
 class RequestRefused(DeploymentError):
-    """The caller can mend this: ``field`` names what is wrong, ``detail`` says why and what to send instead."""
+    """The base of errors that the caller can fix.
+
+    ``field`` names the field that is wrong; ``detail`` says why, and what to send instead.
+    """
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(field, detail)
@@ -15,36 +21,40 @@ class RequestRefused(DeploymentError):
 
 
 class NoFaceFound(RequestRefused):
-    """A picture that must show a face shows none."""
+    """An image that must show a face shows none."""
 
 
 class ImageNotSupported(RequestRefused):
-    """Image-to-video was asked of a checkpoint that cannot condition on an image."""
+    """The request has an image, but the checkpoint cannot condition on one."""
 
 
 class AccelerationNotSupported(RequestRefused):
-    """An acceleration that this model is not set up for."""
+    """The request asks for an acceleration that the model is not set up for."""
 
 
 class PromptTooLong(RequestRefused):
-    """The prompt has more tokens than the text encoder reads: it would be cut silently."""
+    """The prompt has more tokens than the text encoder reads, so it would be cut silently."""
 
 
 class VideoTooLarge(RequestRefused):
-    """The GPU's memory does not hold the work on a video of this size."""
+    """The GPU has not enough memory for a video of this size."""
 
 
 class CheckpointRefused(DeploymentError):
-    """Model files that are absent, incomplete or of another architecture. The message names file and tensor."""
+    """Model files are missing, incomplete or of another architecture.
+
+    The message names the file, and the tensor if one is wrong.
+    """
 
 
 class Cancelled(DeploymentError):
-    """The work was stopped: its consumer cancelled it, closed its window or died."""
+    """The work was stopped because its consumer cancelled it, closed the stream or died."""
 
 
 class EngineBroken(DeploymentError):
-    """The engine fails at everything, as after a lost GPU; raised by ``check_health``."""
+    """Every call of the engine fails, as after a GPU is lost. Raised by ``check_health``."""
 
 
 class ReplicaStalled(DeploymentError):
-    """The engine has shown no sign of life for longer than its limit; raised by ``check_health``."""
+    """The engine has shown no sign of life for longer than its limit. Raised by
+    ``check_health``."""

@@ -1,21 +1,22 @@
-"""FaceSwapper: detect, identify, swap, restore, paste. Stateless: who is followed through a video, the request itself knows."""
+"""FaceSwapper: detect, identify, swap, restore, paste.
+
+It keeps no state between calls; the request itself follows people through a video.
+"""
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ray import serve
 
 from deployments import hardware
+from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
-from deployments.settings import FaceModels, FaceSettings
-from deployments.turns import Stop, Turns
+from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
 from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
 
-if TYPE_CHECKING:
-    from deployments.faces.engine import FaceEngine
+Models = FaceModels | AlignmentFaceModels
 
 
 @serve.deployment(
@@ -27,82 +28,80 @@ if TYPE_CHECKING:
     health_check_timeout_s=30,
 )
 class FaceSwapper:
-    """A Ray Serve deployment; the models are loaded when a replica starts. ``concurrency`` calls at a time go through the engine.
+    """The Ray Serve deployment; each replica loads the models when it starts.
 
-    ``models`` None: the demo's engines (YuNet, SFace, swap by alignment).
+    ``models`` may be a function, which the replica calls: it can then prepare files on its own
+    machine. At most ``settings.concurrency`` calls run in the engine at the same time.
     """
 
-    def __init__(self, settings: FaceSettings, models: FaceModels | None) -> None:
+    def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
         import cv2
 
         from deployments.faces.engine import build_face_engine
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
-        if models is None:
-            if settings.device == "cuda":
-                raise CheckpointRefused(
-                    "the demo's face engine runs on the CPU; set `device: auto`, or configure `models.faces`"
-                )
-            self._engine = build_demo_engine(settings)
-        else:
-            self._engine = build_face_engine(settings, models, _use_cuda(settings))
-        self._turns = Turns(settings.concurrency, settings.stall_timeout_s)
-        hardware.publish("CUDA" if models is not None and _use_cuda(settings) else "CPU")
+        models = models() if callable(models) else models
+        # The swap by alignment has no models for a GPU.
+        use_cuda = _use_cuda(settings) if isinstance(models, FaceModels) else False
+        self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
+        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
+        hardware.publish("CUDA" if use_cuda else "CPU")
 
     async def identify(self, images: Sequence[Image], field: str) -> Reference:
-        """The person that ``images`` show, by the largest face in each; raises NoFaceFound, naming the request's ``field``."""
+        """Return the identity of the largest face in each of ``images``, averaged.
 
-        def work(stop: Stop) -> Reference:
+        Raises NoFaceFound for ``field``, the field of the request that the images came in.
+        """
+
+        def work(cancel: CancelFlag) -> Reference:
             start = time.perf_counter()
-            reference = self._engine.identify(images, field, stop.check)
+            reference = self._engine.identify(images, field, cancel.check)
             return replace(reference, seconds=time.perf_counter() - start)
 
-        return await self._turns.run(work)
+        return await self._threads.run(work)
 
     async def analyse(self, frames: Frames) -> Analysis:
-        """The faces in each frame, the largest first."""
+        """Return the faces in each frame, the largest first."""
 
-        def work(stop: Stop) -> Analysis:
+        def work(cancel: CancelFlag) -> Analysis:
             start = time.perf_counter()
-            faces = self._engine.analyse(frames, stop.check)
-            return Analysis(tuple(tuple(some) for some in faces), time.perf_counter() - start, self._engine.name)
+            faces = self._engine.analyse(frames, cancel.check)
+            return Analysis(tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name)
 
-        return await self._turns.run(work)
+        return await self._threads.run(work)
 
     async def swap(
         self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
     ) -> SwappedChunk:
-        """The chunk with those ``faces``, given for each of its frames, replaced by the reference's."""
+        """Return the chunk with ``faces``, given per frame, replaced by the face of
+        ``reference``."""
 
-        def work(stop: Stop) -> SwappedChunk:
+        def work(cancel: CancelFlag) -> SwappedChunk:
             start = time.perf_counter()
-            frames = self._engine.swap(chunk.frames, faces, reference, options, stop.check)
-            return SwappedChunk(chunk.index, frames, time.perf_counter() - start, self._engine.restorer(options))
+            frames = self._engine.swap(chunk.frames, faces, reference=reference, options=options, check=cancel.check)
+            return SwappedChunk(
+                index=chunk.index,
+                frames=frames,
+                seconds=time.perf_counter() - start,
+                restorer=self._engine.restorer(options),
+            )
 
-        return await self._turns.run(work)
+        return await self._threads.run(work)
 
     async def warm(self) -> None:
-        """Does nothing: being called brings a replica up."""
+        """Do nothing: the call alone makes Serve start a replica."""
 
     def check_health(self) -> None:
-        """Raises if the engine has stalled; Serve then replaces the replica."""
-        self._turns.check_health()
-
-
-def build_demo_engine(settings: FaceSettings) -> "FaceEngine":
-    """The demo's engine: YuNet, SFace and the swap by alignment."""
-    from demo.face_models import ensure_face_models
-    from deployments.faces.analysis import OpenCVAnalyser
-    from deployments.faces.engine import FaceEngine
-    from deployments.faces.swap import AlignmentSwapper
-
-    models = ensure_face_models()
-    return FaceEngine(OpenCVAnalyser(models.detector, models.recogniser, settings), AlignmentSwapper(), None)
+        """Raise if the engine is stalled or broken; Serve then replaces the replica."""
+        self._threads.check_health()
 
 
 def _use_cuda(settings: FaceSettings) -> bool:
-    """Whether the sessions must run on a GPU: where Ray gave the replica one, or the settings insist."""
-    given = bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if settings.device == "cuda" and not given:
-        raise CheckpointRefused("device is `cuda`, but Ray gave this replica no GPU; set num_gpus or `device: cpu`")
-    return settings.device == "cuda" or (settings.device == "auto" and given)
+    """Return whether the sessions must run on a GPU.
+
+    They must if the settings require it, or if the device is `auto` and Ray gave the replica a GPU.
+    """
+    has_gpu = bool(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if settings.device == "cuda" and not has_gpu:
+        raise CheckpointRefused("device is `cuda`, but Ray gave this replica no GPU; set `num_gpus`, or `device: cpu`")
+    return settings.device == "cuda" or (settings.device == "auto" and has_gpu)

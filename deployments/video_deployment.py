@@ -1,24 +1,26 @@
-"""What the two video deployments have in common: they stream an engine's events, in turn, and can be found unhealthy."""
+"""The base of the video deployments: it streams the events of an engine that runs in a thread."""
 
+import asyncio
+import concurrent.futures
 from collections.abc import AsyncIterator
 from typing import Any
 
 from deployments import hardware
+from deployments.engine import VideoEngine
+from deployments.engine_threads import CancelFlag, EngineThreads
+from deployments.errors import Cancelled
+from deployments.flow_control import ProducerEnd
 from deployments.settings import VideoSettings
-from deployments.turns import Turns
-from deployments.video.engine import VideoEngine
-from deployments.video_stream import stream_video
-from deployments.window import Stream
-from deployments.wire import VideoEvent, VideoRequest
+from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
 
 OPTIONS: dict[str, Any] = {
-    "max_ongoing_requests": 1,  # of one GPU; the others wait where the queue limit sees them
+    "max_ongoing_requests": 1,  # one GPU runs one request; the others wait where the queue limit counts them
     "max_queued_requests": 32,
     "graceful_shutdown_timeout_s": 1800,  # a video takes minutes
     "health_check_period_s": 10,
     "health_check_timeout_s": 30,
 }
-"""Serve options of a video deployment; a Serve config file may override each, in place."""
+"""Serve options of a video deployment. A Serve config file may override each of them in place."""
 
 
 class VideoDeployment:
@@ -26,17 +28,93 @@ class VideoDeployment:
 
     def __init__(self, engine: VideoEngine, settings: VideoSettings) -> None:
         self._engine = engine
-        self._turns = Turns(settings.concurrency, settings.stall_timeout_s)
+        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
         hardware.publish(engine.hardware)
 
-    async def generate(self, request: VideoRequest, stream: Stream) -> AsyncIterator[VideoEvent]:
-        """Yields the events of one video; see ``stream_video``."""
-        async for event in stream_video(self._engine, request, stream, self._turns):
+    async def generate(self, request: VideoRequest, stream: ProducerEnd) -> AsyncIterator[VideoEvent]:
+        """Yield the events of one video; see ``stream_video``."""
+        async for event in stream_video(self._engine, request, stream, self._threads):
             yield event
 
     async def warm(self) -> None:
-        """Does nothing: being called brings a replica up."""
+        """Do nothing: the call alone makes Serve start a replica."""
 
     def check_health(self) -> None:
-        """Raises if the engine has stalled; Serve then replaces the replica."""
-        self._turns.check_health()
+        """Raise if the engine is stalled or broken; Serve then replaces the replica."""
+        self._threads.check_health()
+
+
+async def stream_video(
+    engine: VideoEngine, request: VideoRequest, stream: ProducerEnd, threads: EngineThreads
+) -> AsyncIterator[VideoEvent]:
+    """Yield the progress and the chunks of one video and, last, Finished.
+
+    The engine stops within one step when this generator is cancelled or closed, when the consumer
+    closes ``stream``, and when the consumer dies; in the last two cases the generator raises
+    Cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
+
+    def generate(cancel: CancelFlag) -> Finished:
+        return engine.generate(request, _ThreadSink(cancel, stream, events=events, loop=loop))
+
+    async with threads.start(generate) as (work, cancel):
+        closed = asyncio.ensure_future(stream.closed())
+
+        def stop(_: object) -> None:
+            cancel.set()
+            events.put_nowait(None)
+
+        closed.add_done_callback(stop)
+        work.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            yield Progress("start", 1, 1)
+            while (event := await events.get()) is not None:
+                yield event
+            if not work.done():
+                raise Cancelled("the consumer has closed the stream or is gone")
+            yield work.result()
+        finally:
+            closed.remove_done_callback(stop)
+            closed.cancel()
+
+
+class _ThreadSink:
+    """An engine's sink: passes events from the worker thread to the event loop, and credits
+    back."""
+
+    def __init__(
+        self,
+        cancel: CancelFlag,
+        stream: ProducerEnd,
+        *,
+        events: "asyncio.Queue[VideoEvent | None]",
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._cancel = cancel
+        self._stream = stream
+        self._events = events
+        self._loop = loop
+
+    def progress(self, progress: Progress) -> None:
+        self._put(progress)
+
+    def chunk(self, chunk: FrameChunk) -> None:
+        self._put(chunk)
+
+    def ready(self) -> None:
+        credit = asyncio.run_coroutine_threadsafe(self._stream.acquire(), self._loop)
+        while True:
+            try:
+                self._cancel.check()
+                return credit.result(timeout=0.1)
+            except concurrent.futures.TimeoutError:
+                continue
+            except Cancelled:
+                credit.cancel()
+                raise
+
+    def _put(self, event: VideoEvent) -> None:
+        self._cancel.check()
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)

@@ -1,4 +1,4 @@
-"""Wan22GGUF: Wan 2.2 I2V-A14B, both experts from GGUF files, image-to-video."""
+"""Wan22GGUF: Wan 2.2 I2V-A14B for image-to-video, with both experts from GGUF files."""
 
 from ray import serve
 
@@ -8,22 +8,9 @@ from deployments.video_deployment import OPTIONS, VideoDeployment
 
 @serve.deployment(name="Wan22GGUF", **OPTIONS)
 class Wan22GGUF(VideoDeployment):
-    """A Ray Serve deployment; the checkpoints are loaded when a replica starts. ``models`` None: the demo's."""
+    """The Ray Serve deployment; each replica loads the checkpoints when it starts."""
 
-    def __init__(self, settings: Wan22Settings, models: Wan22Models | None) -> None:
-        from deployments.video.wan import build_wan22  # torch: not where the graph is built
+    def __init__(self, settings: Wan22Settings, models: Wan22Models) -> None:
+        from deployments.video.build import build_wan22  # here, since the process that builds the graph has no torch
 
-        VideoDeployment.__init__(self, build_wan22(settings, models or _demo_models()), settings)
-
-
-def _demo_models() -> Wan22Models:
-    from demo.checkpoints import demo_checkpoints
-
-    made = demo_checkpoints()
-    return Wan22Models(
-        folder=str(made.a14b),
-        high_noise=made.high_noise,
-        low_noise=made.low_noise,
-        high_noise_distilled=made.high_noise_lora,
-        low_noise_distilled=made.low_noise_lora,
-    )
+        VideoDeployment.__init__(self, build_wan22(settings, models), settings)

@@ -1,6 +1,7 @@
-"""All that crosses between replicas. Plain frozen dataclasses over NumPy: no torch, no JSON, no base64.
+"""What crosses between replicas: frozen dataclasses over NumPy arrays.
 
-Arrays arrive read-only at the other side of a handle; copy before writing in place.
+There is no torch, JSON or base64 in them. Arrays that arrive through a handle are read-only; copy
+one before writing to it.
 """
 
 from dataclasses import dataclass
@@ -15,18 +16,19 @@ Image = npt.NDArray[np.uint8]
 """uint8 RGB, ``[height, width, 3]``."""
 
 Embedding = npt.NDArray[np.float32]
-"""float32 ``[d]``, of length 1: the nearer to 1 the product of two is, the more alike the faces."""
+"""float32 ``[d]`` of length 1. The dot product of two is near 1 if the faces are alike."""
 
 Acceleration = Literal["none", "cache", "distilled", "fp8"]
-"""What a caller trades exactness for speed by."""
+"""The way in which a caller trades exactness for speed."""
 Stage = Literal["start", "encode", "denoise", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRequest:
-    """One video to generate. ``image``, where given, has exactly ``height`` x ``width`` pixels.
+    """One video to generate.
 
-    ``num_frames`` is 4k+1; ``width`` and ``height`` are multiples of 16; ``cfg`` is the guidance scale (1 turns guidance off).
+    ``width`` and ``height`` are multiples of 16; ``num_frames`` is 4k+1; ``cfg`` is the guidance
+    scale (1 turns guidance off); ``image``, if given, has exactly ``height`` x ``width`` pixels.
     """
 
     prompt: str
@@ -43,7 +45,7 @@ class VideoRequest:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A stage has begun (``step`` 0) or a step of it has ended (``step`` of ``steps``)."""
+    """A stage has begun (``step`` is 0), or one of its steps has ended (``step`` of ``steps``)."""
 
     stage: Stage
     step: int
@@ -60,11 +62,13 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of a video. ``seconds`` that the replica spent in each stage, waiting for the consumer not included."""
+    """The last event of a video."""
 
     seconds: dict[str, float]
+    """The time that the replica spent in each stage, without waiting for the consumer."""
     acceleration: str = ""
-    """What was done other than exactly, as `X-Acceleration` says it; empty: nothing."""
+    """The deviations from the exact computation, as in `X-Acceleration`; empty if there are
+    none."""
 
 
 VideoEvent = Progress | FrameChunk | Finished
@@ -72,34 +76,33 @@ VideoEvent = Progress | FrameChunk | Finished
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A detected face, in pixels of the picture that it was found in.
-
-    ``box`` is float32 ``[4]`` (left, top, right, bottom); ``landmarks`` float32 ``[5, 2]`` (the eye at the picture's left, the other
-    eye, nose, mouth corner at the left, the other corner); ``embedding`` float32 ``[d]``, of length 1.
-    """
+    """A detected face, in pixels of the image that it was found in."""
 
     box: npt.NDArray[np.float32]
+    """float32 ``[4]``: left, top, right, bottom."""
     landmarks: npt.NDArray[np.float32]
+    """float32 ``[5, 2]``: the eye on the left of the image, the other eye, nose, left and right
+    mouth corner."""
     score: float
     embedding: Embedding
 
     @property
     def area(self) -> float:
-        """Pixels that the box covers."""
+        """The area of the box in pixels."""
         left, top, right, bottom = (float(v) for v in self.box)
         return max(0.0, right - left) * max(0.0, bottom - top)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The identity to put into other pictures: the face, and the pixels around it (``face`` is in their coordinates).
-
-    ``seconds``: what it took to find it.
-    """
+    """The identity to put into other images."""
 
     pixels: Image
+    """The face and its surroundings."""
     face: Face
+    """The face, in coordinates of ``pixels``."""
     seconds: float = 0.0
+    """How long it took to find the face."""
 
 
 Faces = Literal["largest", "all", "left", "right", "index"]
@@ -107,39 +110,46 @@ Faces = Literal["largest", "all", "left", "right", "index"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which faces are replaced. ``index`` counts from the left, from 0; ``target``: only the face of this person."""
+    """Which faces are replaced."""
 
     faces: Faces = "largest"
     index: int = 0
+    """With ``faces="index"``, the number of the face, counted from the left, from 0."""
     target: Embedding | None = None
+    """If given, only the face of this person is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The faces in each frame that was looked at, the largest first; ``seconds`` that it took; the engine that will swap them."""
+    """The faces in each analysed frame."""
 
     faces: tuple[tuple[Face, ...], ...]
+    """Per frame, the largest face first."""
     seconds: float
+    """How long the analysis took."""
     engine: str
+    """The name of the engine that will swap the faces."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwapOptions:
-    """``restore``: run the restorer, if one is configured; ``visibility`` (0..1): its share in the result;
-
-    ``codeformer_weight`` (0..1): CodeFormer's fidelity, 1 keeps the identity, 0 gives the cleanest face.
-    """
+    """How a swapped face is restored."""
 
     restore: bool = True
+    """Whether the restorer runs, if one is configured."""
     visibility: float = 1.0
+    """The share of the restored face in the result, 0 to 1."""
     codeformer_weight: float = 0.5
+    """CodeFormer's fidelity: 1 keeps the identity, 0 gives the cleanest face."""
 
 
 @dataclass(frozen=True, slots=True)
 class SwappedChunk:
-    """A chunk after the swap; ``seconds`` that it took, and the name of the restorer that ran, or ``none``."""
+    """A chunk after the swap."""
 
     index: int
     frames: Frames
     seconds: float
+    """How long the swap took."""
     restorer: str
+    """The name of the restorer that ran, or ``none``."""

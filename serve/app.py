@@ -1,40 +1,52 @@
 """The composition root: settings in, a bound Ray Serve application out."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from ray.serve import Application
+from pydantic import BaseModel
+from ray.serve import Application, Deployment
 
+from demo.checkpoints import wan22_models, wan26_models
+from demo.face_models import face_models
 from deployments.face_swapper import FaceSwapper
 from deployments.wan22_gguf import Wan22GGUF
 from deployments.wan26 import Wan26
 from serve.config import AppConfig, Hardware
-from serve.ingress import Ingress
+from serve.http.ingress import Ingress
+from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26, Model
+
+DEPLOYMENTS: Mapping[Model, Deployment] = {WAN26: Wan26, WAN22_GGUF: Wan22GGUF, FACE_SWAPPER: FaceSwapper}
+"""The Ray Serve deployment of each model."""
 
 
 def build(args: AppConfig) -> Application:
-    """The application that ``args`` describe; what a Serve config file names as ``serve.app:build``."""
-    return bind(args, wan26=Wan26, wan22_gguf=Wan22GGUF, face_swapper=FaceSwapper)
+    """Return the application that ``args`` describe. Serve config files name it as ``serve.app:build``."""
+    return bind(args, DEPLOYMENTS)
 
 
-def bind(config: AppConfig, *, wan26: Any, wan22_gguf: Any, face_swapper: Any) -> Application:
-    """The graph over given deployments: each gets its engine's settings and its models, and is placed as configured."""
-    models = None if config.models == "demo" else config.models
+def bind(config: AppConfig, deployments: Mapping[Model, Deployment]) -> Application:
+    """Return the graph over ``deployments``, each with its engine's settings and its model files."""
+    files = model_files(config)
+    models = {
+        model.name: deployments[model]
+        .options(ray_actor_options=_actor_options(config.deployment_of(model).hardware))
+        .bind(config.deployment_of(model).engine, files[model])
+        for model in MODELS
+    }
+    resources = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
     ingress: Any = Ingress
-    placed = ingress.options(ray_actor_options={"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources})
-    application: Application = placed.bind(
-        config,
-        wan26.options(ray_actor_options=_place(config.wan26.hardware)).bind(config.wan26.engine, models and models.wan26),
-        wan22_gguf.options(ray_actor_options=_place(config.wan22_gguf.hardware)).bind(
-            config.wan22_gguf.engine, models and models.wan22_gguf
-        ),
-        face_swapper.options(ray_actor_options=_place(config.face_swapper.hardware)).bind(
-            config.face_swapper.engine, models and models.faces
-        ),
-    )
+    application: Application = ingress.options(ray_actor_options=resources).bind(config, models)
     return application
 
 
-def _place(hardware: Hardware) -> dict[str, Any]:
+def model_files(config: AppConfig) -> dict[Model, BaseModel]:
+    """Return where the files of each model are: those of the demo, or as configured."""
+    if config.models == "demo":
+        return {WAN26: wan26_models(), WAN22_GGUF: wan22_models(), FACE_SWAPPER: face_models()}
+    return {model: getattr(config.models, model.files) for model in MODELS}
+
+
+def _actor_options(hardware: Hardware) -> dict[str, Any]:
     options: dict[str, Any] = {"num_cpus": hardware.num_cpus, "num_gpus": hardware.num_gpus}
     if hardware.accelerator_type is not None:
         options["accelerator_type"] = hardware.accelerator_type

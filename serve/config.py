@@ -1,7 +1,9 @@
-"""AppConfig: every setting of the application, typed, once. It is the ``args`` of a Serve config file; only ``build`` reads it.
+"""AppConfig: every setting of the application, typed and declared once.
 
-What Serve itself can set per deployment (autoscaling_config, max_ongoing_requests, logging_config, ...) is not repeated here: it
-belongs under ``deployments:`` of the same file, where a change is applied in place. A change of ``args`` restarts every replica.
+It is the ``args`` of a Serve config file, and only ``build`` reads it. What Serve itself can set for
+a deployment (autoscaling_config, max_ongoing_requests, logging_config, ...) is not repeated here: it
+belongs under ``deployments:`` in the same file, where a change is applied in place. A change of
+``args`` restarts every replica.
 """
 
 import math
@@ -20,57 +22,59 @@ from deployments.settings import (
     Wan26Models,
     Wan26Settings,
 )
+from serve.models import Model
 
 
 class Hardware(Settings):
-    """What a replica of a deployment is placed on, and what it costs."""
+    """The hardware that a deployment's replicas run on, and its price."""
 
     num_cpus: float = Field(default=1.0, ge=0)
-    """Logical CPUs of a replica."""
+    """Logical CPUs for each replica."""
     num_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of a replica, or a fraction of one."""
+    """GPUs for each replica, or a fraction of one."""
     accelerator_type: str | None = None
-    """Ray's accelerator type that a replica must be placed on, such as `L40S` or `A100-80G`; absent: any node."""
+    """Ray's accelerator type that a replica needs, such as `L40S` or `A100-80G`. If absent, any
+    node will do."""
     gpu_type: str | None = None
-    """What `X-GPU-Type` says; absent: the accelerator type, or `CPU` without a GPU."""
+    """Value of the `X-GPU-Type` header. If absent, the accelerator type, or `CPU` without a GPU."""
     price_usd_per_hour: float = Field(default=0.0, ge=0)
-    """Price of one replica's hardware, for `X-Cost-USD`."""
+    """Price of one replica's hardware in USD per hour, for the `X-Cost-USD` header."""
 
     @property
     def label(self) -> str:
-        """The hardware's name in `X-GPU-Type`."""
+        """The name of the hardware in the `X-GPU-Type` header."""
         return self.gpu_type or self.accelerator_type or ("GPU" if self.num_gpus else "CPU")
 
 
 class Wan26Deployment(Settings):
-    """Wan26: where it runs and how."""
+    """Hardware and engine of Wan26."""
 
     hardware: Hardware = Hardware()
-    """Placement and price."""
+    """Placement and price of the replicas."""
     engine: Wan26Settings = Wan26Settings()
-    """The engine."""
+    """Settings of the engine."""
 
 
 class Wan22Deployment(Settings):
-    """Wan22GGUF: where it runs and how."""
+    """Hardware and engine of Wan22GGUF."""
 
     hardware: Hardware = Hardware()
-    """Placement and price."""
+    """Placement and price of the replicas."""
     engine: Wan22Settings = Wan22Settings()
-    """The engine."""
+    """Settings of the engine."""
 
 
 class FaceDeployment(Settings):
-    """FaceSwapper: where it runs and how."""
+    """Hardware and engine of FaceSwapper."""
 
     hardware: Hardware = Hardware()
-    """Placement and price."""
+    """Placement and price of the replicas."""
     engine: FaceSettings = FaceSettings()
-    """The engine."""
+    """Settings of the engine."""
 
 
 class Models(Settings):
-    """Model files of all three deployments."""
+    """The model files of all three deployments."""
 
     wan26: Wan26Models
     """Checkpoints of Wan26."""
@@ -81,105 +85,118 @@ class Models(Settings):
 
 
 class VideoDefaults(Settings):
-    """Values of a video request's fields where the request has none."""
+    """Default values of the fields of a video request."""
 
     width: int = Field(default=832, multiple_of=16, gt=0)
-    """Pixels."""
+    """Width in pixels."""
     height: int = Field(default=480, multiple_of=16, gt=0)
-    """Pixels."""
+    """Height in pixels."""
     num_frames: int = Field(default=33, ge=1)
-    """Frames, 4k+1."""
+    """Number of frames, 4k+1."""
     steps: int = Field(default=30, ge=1)
-    """Denoise steps."""
+    """Number of denoise steps."""
     cfg: float = Field(default=6.0, ge=1)
     """Guidance scale."""
     fps: float = Field(default=16, gt=0)
     """Frames a second."""
     distilled_steps: int = Field(default=4, ge=1)
-    """Denoise steps with `acceleration: distilled`, which runs without guidance: what the model was taught to need."""
+    """Number of denoise steps with `acceleration: distilled`: as many as the model was taught with.
+    """
 
 
 class Limits(Settings):
-    """What a request may ask for. All of it is found before the work begins, and published at /limits."""
+    """Limits for requests. They are checked before any work begins and published at /limits."""
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
-    """Bytes of a request's body; base64 makes a file a third larger."""
+    """Most bytes in a request's body. Base64 makes a file a third larger."""
     max_image_pixels: int = Field(default=32_000_000, gt=0)
-    """Width times height of a picture that is sent."""
+    """Most pixels in an image that is sent: width times height."""
     max_source_frames: int = Field(default=3_000, gt=0)
-    """Frames of a video that is sent."""
+    """Most frames in a video that is sent."""
     max_source_seconds: float = Field(default=120, gt=0)
-    """Seconds of a video that is sent."""
+    """Longest video that is sent, in seconds."""
     max_source_pixels: int = Field(default=3840 * 2160, gt=0)
-    """Width times height of a video that is sent."""
+    """Most pixels in a frame of a video that is sent: width times height."""
     max_prompt_chars: int = Field(default=5_000, gt=0)
-    """Characters of a prompt. (The text encoder reads 512 tokens; a longer prompt is refused too.)"""
+    """Most characters in a prompt. A prompt of more than 512 tokens, which the text encoder cannot
+    read, is refused too."""
     max_width: int = Field(default=1280, gt=0, multiple_of=16)
-    """Pixels of a generated video."""
+    """Largest width of a generated video in pixels."""
     max_height: int = Field(default=1280, gt=0, multiple_of=16)
-    """Pixels of a generated video."""
+    """Largest height of a generated video in pixels."""
     max_pixels: int = Field(default=1280 * 720, gt=0)
-    """Width times height of a generated video."""
+    """Most pixels in a frame of a generated video: width times height."""
     max_frames: int = Field(default=81, gt=0)
-    """Frames of a generated video."""
+    """Most frames in a generated video."""
     max_steps: int = Field(default=100, gt=0)
-    """Denoise steps."""
+    """Most denoise steps."""
     max_cfg: float = Field(default=20.0, ge=1)
-    """Guidance scale."""
+    """Largest guidance scale."""
     max_fps: float = Field(default=120.0, gt=0)
-    """Frames a second."""
+    """Highest frame rate in frames a second."""
     request_timeout_s: float = Field(default=1800, gt=0)
-    """Seconds after which a request ends with 504. Serve's own `http_options.request_timeout_s` must be larger."""
+    """Seconds after which a request ends with a 504. Serve's own `http_options.request_timeout_s`
+    must be larger."""
 
 
-class Ingress(Settings):
-    """The HTTP side."""
+class IngressSettings(Settings):
+    """The ingress, which takes HTTP requests, runs their pipelines and encodes the results."""
 
     num_cpus: float = Field(default=1.0, ge=0)
-    """Logical CPUs of a replica."""
+    """Logical CPUs for each replica."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """Ray's custom resources of a replica: they keep it to nodes that declare them, and off a GPU's node that then never goes."""
+    """Ray's custom resources for each replica. They keep replicas on nodes that declare them, and
+    so off GPU nodes, which could then never be scaled down."""
     api_keys: Path | None = None
-    """File of the keys that may call, a line each: a name, and the key's SHA-256 in hex; read again when it changes. None: open to all."""
+    """File of the keys that may call. Each line has a name and the key's SHA-256 in hex. The file
+    is read again when it changes. If absent, everyone may call."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call; `*` for all. None by default."""
+    """Origins whose web pages may call, or `*` for all. None by default."""
     window: int = Field(default=4, ge=2)
-    """Chunks of 4 frames that a video model may be ahead of the encoder, for one request."""
+    """Number of chunks of 4 frames that a video model may be ahead of the encoder in one request.
+    """
     swap_ahead: int = Field(default=2, ge=1)
-    """Chunks that are being swapped at the same time, for one request."""
+    """Number of chunks of one request that are swapped at the same time."""
     tracking: Tracking = Tracking()
     """How faces are followed through a video."""
     encoder_threads: int = Field(default=4, ge=1)
-    """Threads that decode and encode media, for all requests of a replica."""
+    """Number of threads that decode and encode media for all requests of a replica."""
     max_concurrent_requests: int = Field(default=256, ge=1)
-    """Requests under way in one replica, waiting ones included; more are answered 503."""
+    """Most requests in progress in one replica, waiting ones included. Further requests get a 503.
+    """
     webp_method: int = Field(default=0, ge=0, le=6)
-    """libwebp's effort: 0 fast, 6 small."""
+    """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
-    """libx264's effort."""
+    """Preset of libx264: slower presets make smaller files."""
     h264_crf: int = Field(default=18, ge=0, le=51)
-    """libx264's quality: lower is better and larger."""
+    """Constant rate factor of libx264. A lower value means better quality and larger files."""
 
 
 class AppConfig(Settings):
-    """All settings. `ryla serve PRESET` runs the ones in serve/presets/."""
+    """All settings of the application. `ryla serve PRESET` uses those in serve/presets/."""
 
     models: Literal["demo"] | Models = "demo"
-    """`demo`: the small trained models of this package, for a CPU. Else where the model files are."""
+    """`demo` for the small trained models of this package, which run on a CPU, or else where the
+    model files are."""
     wan26: Wan26Deployment = Wan26Deployment()
-    """The deployment Wan26."""
+    """Settings of the deployment Wan26."""
     wan22_gguf: Wan22Deployment = Wan22Deployment()
-    """The deployment Wan22GGUF."""
+    """Settings of the deployment Wan22GGUF."""
     face_swapper: FaceDeployment = FaceDeployment()
-    """The deployment FaceSwapper."""
-    ingress: Ingress = Ingress()
-    """The ingress."""
+    """Settings of the deployment FaceSwapper."""
+    ingress: IngressSettings = IngressSettings()
+    """Settings of the ingress."""
     wan26_defaults: VideoDefaults = VideoDefaults()
-    """Defaults of the /wan2.6 paths."""
+    """Default values of requests to the /wan2.6 paths."""
     wan22_defaults: VideoDefaults = VideoDefaults(cfg=5.0)
-    """Defaults of the /wan22 paths."""
+    """Default values of requests to the /wan22 paths."""
     limits: Limits = Limits()
-    """What a request may ask for."""
+    """Limits for requests."""
+
+    def deployment_of(self, model: Model) -> Wan26Deployment | Wan22Deployment | FaceDeployment:
+        """Return the settings of a model's deployment."""
+        settings: Wan26Deployment | Wan22Deployment | FaceDeployment = getattr(self, model.setting)
+        return settings
 
     @model_validator(mode="after")
     def _spread_over_its_gpus(self) -> "AppConfig":
@@ -187,11 +204,11 @@ class AppConfig(Settings):
             spread, count = model.engine.spread, model.hardware.num_gpus
             if spread == "none" and count > 1:
                 raise ValueError(
-                    f"{name}.hardware.num_gpus is {count:g}, and nothing uses the second: set {name}.engine.spread"
+                    f"{name}.hardware.num_gpus is {count:g}, but only one GPU would be used: set {name}.engine.spread"
                 )
             if spread != "none" and count not in (0, 2):
                 raise ValueError(
-                    f"{name}.engine.spread is `{spread}`, which runs on 2 GPUs; {name}.hardware.num_gpus is {count:g}"
+                    f"{name}.engine.spread is `{spread}`, which needs 2 GPUs, but {name}.hardware.num_gpus is {count:g}"
                 )
         return self
 
@@ -207,9 +224,9 @@ class AppConfig(Settings):
                 ("cfg", self.limits.max_cfg),
                 ("fps", self.limits.max_fps),
             )
-            for field, most in pairs:
-                if getattr(defaults, field) > most:
-                    raise ValueError(f"{name}.{field} is {getattr(defaults, field)}, over its limit {most}")
+            for field, limit in pairs:
+                if getattr(defaults, field) > limit:
+                    raise ValueError(f"{name}.{field} is {getattr(defaults, field)}, which is over its limit of {limit}")
             if math.prod((defaults.width, defaults.height)) > self.limits.max_pixels:
-                raise ValueError(f"{name}: {defaults.width} x {defaults.height} is over limits.max_pixels")
+                raise ValueError(f"{name}: {defaults.width} x {defaults.height} is more than limits.max_pixels")
         return self

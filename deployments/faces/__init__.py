@@ -1,1 +1,1 @@
-"""Face engines: detect and identify, swap, restore, paste. Nothing here knows Ray."""
+"""The face engine: detect and identify, swap, restore, paste. Nothing here depends on Ray."""

@@ -1,4 +1,4 @@
-"""Finds faces in pictures and gives each an embedding. Two engines behind one Protocol."""
+"""Finds faces in images and computes an embedding for each; there are two analysers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,36 +9,41 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.batch import batch_of
-from deployments.faces.onnx import fix_shape, open_session, read_model, session_options
+from deployments.faces.models.batch import batch_of
+from deployments.faces.models.graph import fix_shape, read_model
+from deployments.faces.models.session import open_session, session_options
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
 
 
-def _unwatched() -> None:
-    """For work that nobody stops."""
+def _never_cancelled() -> None:
+    """Do nothing: the check for work that cannot be cancelled."""
 
 
 class FaceAnalyser(Protocol):
-    """Detects and identifies."""
+    """Detects faces and computes their embeddings."""
 
     name: str
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
-        """The faces in each uint8 RGB picture, the largest first. ``check`` is called once a picture and may raise."""
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
+        """Return the faces in each uint8 RGB image, the largest first.
+
+        ``check`` is called once per image; it raises Cancelled to stop the work.
+        """
 
 
 class InsightFaceAnalyser:
-    """insightface's detector and recogniser of a model pack such as buffalo_l (SCRFD, ArcFace).
+    """An insightface model pack such as buffalo_l: SCRFD detects, ArcFace identifies.
 
-    The faces of all pictures are identified together; the result is ``FaceAnalysis.get``'s.
+    The results are those of ``insightface.app.FaceAnalysis.get``, but the embeddings of all images
+    are computed together.
     """
 
     name = "insightface"
 
     def __init__(self, folder: Path, settings: FaceSettings, use_cuda: bool) -> None:
         if not folder.is_dir():  # insightface would try to download it
-            raise CheckpointRefused(f"{folder}: no such folder; it must hold the ONNX files of an insightface model pack")
+            raise CheckpointRefused(f"{folder}: no such folder; it must contain the ONNX files of an insightface model pack")
         from insightface.app import FaceAnalysis
         from insightface.utils import face_align
 
@@ -52,26 +57,27 @@ class InsightFaceAnalyser:
         )
         for task in ("detection", "recognition"):
             if task not in self._analysis.models:
-                raise CheckpointRefused(f"{folder}: no {task} model among its ONNX files")
+                raise CheckpointRefused(f"{folder}: none of its ONNX files is a {task} model")
         size = (settings.detection_size, settings.detection_size)
         self._analysis.prepare(ctx_id=-1, det_thresh=settings.detection_threshold, det_size=size)
         self._recogniser = self._analysis.models["recognition"]
         if use_cuda:
-            # insightface's sessions are for any size of picture, on the CPU; ours is always the same, so they can be CUDA graphs.
+            # insightface opens its sessions on the CPU, for images of any size. The engine always
+            # uses one size, so that the sessions can be captured as CUDA graphs.
             for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
                 path = Path(model.model_file)
-                width, height = model.input_size  # the settings', unless the file's is fixed
+                width, height = model.input_size  # the file's size if it is fixed, else the one in the settings
                 graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
-                model.session = open_session(path, settings, use_cuda, graph)
+                model.session = open_session(path, settings, use_cuda=use_cuda, model=graph)
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
-        """See FaceAnalyser."""
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
+        """Return the faces in each image; see ``FaceAnalyser``."""
         found: list[tuple[int, Any, Any]] = []
         aligned: list[Any] = []
         for i, image in enumerate(images):
             check()
-            if not _may_show_a_face(image):
+            if not _is_large_enough(image):
                 continue
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             boxes, points = self._analysis.det_model.detect(bgr, max_num=0, metric="default")
@@ -85,40 +91,40 @@ class InsightFaceAnalyser:
         faces: list[list[Face]] = [[] for _ in images]
         for (i, box, landmarks), feature in zip(found, features, strict=True):
             faces[i].append(Face(_f32(box[:4]), _f32(landmarks), float(box[4]), _f32(feature / np.linalg.norm(feature))))
-        return [_largest_first(some) for some in faces]
+        return [_largest_first(image_faces) for image_faces in faces]
 
 
 class OpenCVAnalyser:
-    """OpenCV's YuNet detector and SFace recogniser: small enough for a CPU."""
+    """OpenCV's YuNet detector and SFace recogniser, which are small enough for a CPU."""
 
     name = "opencv"
 
     def __init__(self, detector: Path, recogniser: Path, settings: FaceSettings) -> None:
         for path in (detector, recogniser):
             if not path.is_file():
-                raise CheckpointRefused(f"{path}: no such file")
+                raise CheckpointRefused(f"{path}: no such file; for the demo's models, run `python -m demo`")
         threshold = settings.detection_threshold
         self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         self._longest = settings.detection_size
-        self._lock = Lock()  # the detector is told each picture's size before it looks at it
+        self._lock = Lock()  # setting the size of the detector's input and running it belong together
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _unwatched) -> list[list[Face]]:
-        """See FaceAnalyser."""
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
+        """Return the faces in each image; see ``FaceAnalyser``."""
         found = []
         for image in images:
             check()
             with self._lock:
-                found.append(self._in_one(image) if _may_show_a_face(image) else [])
+                found.append(self._analyse(image) if _is_large_enough(image) else [])
         return found
 
-    def _in_one(self, image: Image) -> list[Face]:
+    def _analyse(self, image: Image) -> list[Face]:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         height, width = bgr.shape[:2]
         scale = min(1.0, self._longest / max(height, width))
-        seen = bgr if scale == 1.0 else cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._detector.setInputSize((seen.shape[1], seen.shape[0]))
-        _, rows = self._detector.detect(seen)
+        scaled = bgr if scale == 1.0 else cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        self._detector.setInputSize((scaled.shape[1], scaled.shape[0]))
+        _, rows = self._detector.detect(scaled)
         return _largest_first([self._identify(bgr, row, scale) for row in ([] if rows is None else rows)])
 
     def _identify(self, bgr: Any, row: Any, scale: float) -> Face:
@@ -130,8 +136,11 @@ class OpenCVAnalyser:
         return Face(_f32([x, y, x + w, y + h]), _f32(landmarks), float(full[14]), _f32(feature / np.linalg.norm(feature)))
 
 
-def _may_show_a_face(image: Image) -> bool:
-    """Whether the detectors can scale the picture at all: not if it is a few pixels high, or a stripe."""
+def _is_large_enough(image: Image) -> bool:
+    """Return whether the detectors can scale the image.
+
+    They fail on images of a few pixels and on narrow stripes.
+    """
     height, width = image.shape[:2]
     return bool(min(height, width) >= 16 and max(height, width) <= 64 * min(height, width))
 

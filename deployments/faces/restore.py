@@ -1,4 +1,4 @@
-"""Restores the detail of a swapped face: GFPGAN or CodeFormer, as ONNX graphs."""
+"""Restores the detail of swapped faces with GFPGAN or CodeFormer, as ONNX graphs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,29 +7,35 @@ from typing import Any, Protocol
 import numpy as np
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.batch import batch_of
-from deployments.faces.onnx import open_session, read_model, take_pixels
+from deployments.faces.models.batch import batch_of
+from deployments.faces.models.graph import read_model, take_pixels
+from deployments.faces.models.session import open_session
 from deployments.settings import FaceSettings
 from deployments.wire import Image
 
 SIZE = 512
+"""The side of the aligned faces, in pixels."""
 
 
 class Restorer(Protocol):
-    """Sharpens an aligned face."""
+    """Restores the detail of aligned faces."""
 
     name: str
-    """What `X-Face-Restorer` says."""
+    """The value of `X-Face-Restorer`."""
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
-        """uint8 RGB faces of 512 x 512 pixels, aligned to FFHQ's template -> the same, restored. ``check`` may raise."""
+        """Return ``faces`` restored: uint8 RGB of 512 x 512 pixels, aligned to FFHQ's template.
+
+        ``check`` is called between batches; it raises Cancelled to stop the work.
+        """
 
 
 class OnnxRestorer:
-    """A graph [n, 3, 512, 512] -> [n, 3, 512, 512] in -1..1; CodeFormer's has its fidelity weight as a second input.
+    """A restorer from a graph that maps ``[n, 3, 512, 512]`` in -1..1 to the same.
 
-    Faces go through it together if its first dimension is open and that is true; GFPGAN's convolutions, whose weights the face
-    itself makes, are exported for one.
+    CodeFormer's graph has its fidelity weight as a second input. Faces are restored in batches if
+    the graph supports it; GFPGAN's does not, since its convolutions get their weights from the
+    face.
     """
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
@@ -37,18 +43,18 @@ class OnnxRestorer:
         model = read_model(path)
         shape = [side.dim_value or side.dim_param or None for side in model.graph.input[0].type.tensor_type.shape.dim]
         if shape[1:] != [3, SIZE, SIZE]:
-            raise CheckpointRefused(f"{path}: input {shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
-        self._session = open_session(path, settings, use_cuda, take_pixels(model))
-        inputs = self._session.get_inputs()  # bound by index: exports do not agree on names
+            raise CheckpointRefused(f"{path}: input shape {shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
+        self._session = open_session(path, settings, use_cuda=use_cuda, model=take_pixels(model))
+        inputs = self._session.get_inputs()  # identified by position, since exports use different names
         if (name == "codeformer") != (len(inputs) == 2):
-            raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (picture and weight)")
+            raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (image and weight)")
         self._batch = batch_of(self._session, path.name)
         self._names = [value.name for value in inputs]
         self._weight_type: Any = np.float64 if len(inputs) == 2 and inputs[1].type == "tensor(double)" else np.float32
         self._weight_shape = list(inputs[1].shape) if len(inputs) == 2 else []
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
-        """See Restorer."""
+        """Return ``faces`` restored; see ``Restorer``."""
         restored: list[Image] = []
         for start in range(0, len(faces), self._batch):
             check()
@@ -59,6 +65,6 @@ class OnnxRestorer:
         return restored
 
     def _weights(self, weight: float, count: int) -> Any:
-        """One for all, or one a face where the graph's dimension is open."""
-        each = [side if isinstance(side, int) else count for side in self._weight_shape]
-        return np.full(each, weight, self._weight_type)
+        """Return one weight for all faces, or one per face if the graph's dimension is variable."""
+        shape = [side if isinstance(side, int) else count for side in self._weight_shape]
+        return np.full(shape, weight, self._weight_type)

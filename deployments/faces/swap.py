@@ -1,4 +1,4 @@
-"""Makes one identity's face for aligned crops of other pictures. Two engines behind one Protocol."""
+"""Puts the face of one identity into aligned crops of other images; there are two swappers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,25 @@ import numpy.typing as npt
 from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.batch import batch_of, let_batch
-from deployments.faces.colour import match_colours
-from deployments.faces.onnx import open_session, read_model
-from deployments.faces.paste import ARCFACE, Mask, Matrix, align, align_affine, crop, sharp_box_mask
+from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, align_affine, crop
+from deployments.faces.compositing.colour import match_colours
+from deployments.faces.compositing.paste import Mask, sharp_box_mask
+from deployments.faces.models.batch import batch_of
+from deployments.faces.models.graph import open_batch, read_model
+from deployments.faces.models.session import open_session
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
 
 Target: TypeAlias = tuple[Image, Face]
-"""A picture, and the face in it that is to be replaced."""
+"""An image, and the face in it that is replaced."""
 
 _TILE = 128
-"""Side of what inswapper sees, pixels."""
+"""The side of inswapper's input, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A new face as an aligned square crop (uint8 RGB), the matrix that aligned it, and its blending mask."""
+    """A new face: an aligned square crop (uint8 RGB), its matrix and its blending mask."""
 
     pixels: Image
     matrix: Matrix
@@ -35,87 +37,97 @@ class Patch:
 
 
 class Swapper(Protocol):
-    """Makes the new face."""
+    """Makes the new faces."""
 
     name: str
-    """What `X-Face-Engine` says."""
+    """The value of `X-Face-Engine`."""
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
-        """A patch for each target. ``check`` is called between batches and may raise."""
+        """Return a patch for each target.
+
+        ``check`` is called between batches; it raises Cancelled to stop the work.
+        """
 
 
 class InSwapper:
-    """inswapper_128, over all targets together where its file allows.
+    """inswapper_128, in batches if its file allows them.
 
-    What goes into the graph and what becomes of its output is insightface's ``INSwapper``. With a ``pixel_boost`` of 256 or 512 the
-    face is cropped at that size and dealt out, pixel by pixel in turn, to as many pictures of 128 pixels as it takes.
+    Its inputs and the treatment of its outputs are those of insightface's ``INSwapper``. With a
+    ``pixel_boost`` of 256 or 512 the face is cropped at that size, and its pixels are distributed
+    in turn to 4 or 16 tiles of 128 pixels.
     """
 
     name = "inswapper"
 
     def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
         model = read_model(path)
-        self._session = open_session(path, settings, use_cuda, let_batch(model))
+        self._session = open_session(path, settings, use_cuda=use_cuda, model=open_batch(model))
         inputs = self._session.get_inputs()
         shapes = [list(value.shape) for value in inputs]
         if len(shapes) != 2 or shapes[0][2:] != [_TILE, _TILE] or shapes[1][1:] != [512]:
-            raise CheckpointRefused(f"{path}: inputs {shapes}; inswapper takes [n, 3, {_TILE}, {_TILE}] and [n, 512]")
+            raise CheckpointRefused(f"{path}: input shapes {shapes}; inswapper takes [n, 3, {_TILE}, {_TILE}] and [n, 512]")
         self._batch = batch_of(self._session, path.name)
         self._names = [value.name for value in inputs]
         constants = model.graph.initializer
-        named = [tensor for tensor in constants if tensor.name == "buff2fs"]  # insightface takes the last, whatever it is
+        named = [tensor for tensor in constants if tensor.name == "buff2fs"]  # insightface takes the last in any case
         self._identity_map = numpy_helper.to_array(named[0] if named else constants[-1])
         if self._identity_map.shape != (512, 512):
             raise CheckpointRefused(f"{path}: the identity map has shape {list(self._identity_map.shape)}, expected [512, 512]")
         self._tiles = settings.pixel_boost // _TILE
         self._size = settings.pixel_boost
-        # ArcFace's template is 112 pixels wide; inswapper's has 8 more at each side.
+        # ArcFace's template is 112 pixels wide; inswapper's has 8 more on each side.
         self._template = (ARCFACE + np.array([8, 0])) * self._tiles
         self._mask = sharp_box_mask(self._size)
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
-        """See Swapper."""
+        """Return a patch for each target; see ``Swapper``."""
         latent = reference.face.embedding @ self._identity_map
         latent = (latent / np.linalg.norm(latent))[None].astype(np.float32)
         matrices = [align(face.landmarks, self._template) for _, face in targets]
         tiles = np.concatenate(
             [
-                _deal(np.asarray(cv2.warpAffine(frame, matrix, (self._size, self._size))), self._tiles)
+                _split(np.asarray(cv2.warpAffine(frame, matrix, (self._size, self._size))), self._tiles)
                 for (frame, _), matrix in zip(targets, matrices, strict=True)
             ]
         )
-        made = []
+        outputs = []
         for start in range(0, len(tiles), self._batch):
             check()
             blob = tiles[start : start + self._batch].transpose(0, 3, 1, 2).astype(np.float32) / 255
             feeds = {self._names[0]: blob, self._names[1]: np.repeat(latent, len(blob), axis=0)}
-            made.append(self._session.run(None, feeds)[0])
-        pixels = np.clip(np.concatenate(made).transpose(0, 2, 3, 1) * 255, 0, 255).astype(np.uint8)
-        each = self._tiles**2
+            outputs.append(self._session.run(None, feeds)[0])
+        pixels = np.clip(np.concatenate(outputs).transpose(0, 2, 3, 1) * 255, 0, 255).astype(np.uint8)
+        count = self._tiles**2
         return [
-            Patch(_gather(pixels[i * each : (i + 1) * each], self._tiles), matrix, self._mask)
+            Patch(_join(pixels[i * count : (i + 1) * count], self._tiles), matrix, self._mask)
             for i, matrix in enumerate(matrices)
         ]
 
 
-def _deal(image: Image, n: int) -> Image:
-    """A picture of ``n`` times 128 pixels -> ``n * n`` of 128, each of every n-th pixel."""
+def _split(image: Image, n: int) -> Image:
+    """Split an image of ``n * 128`` pixels a side into ``n * n`` tiles, each with every n-th
+    pixel."""
     side = image.shape[0] // n
     return np.ascontiguousarray(image.reshape(side, n, side, n, 3).transpose(1, 3, 0, 2, 4)).reshape(n * n, side, side, 3)
 
 
-def _gather(tiles: Image, n: int) -> Image:
-    """The reverse of ``_deal``."""
+def _join(tiles: Image, n: int) -> Image:
+    """Join the tiles of ``_split`` into one image."""
     side = tiles.shape[1]
     return np.ascontiguousarray(tiles.reshape(n, n, side, side, 3).transpose(2, 0, 3, 1, 4)).reshape(side * n, side * n, 3)
 
 
 class AlignmentSwapper:
-    """Swap without a network: the reference's pixels, aligned to the same template, their colours matched, blended in."""
+    """A swap without a neural network.
+
+    It aligns the pixels of the reference to the same template, matches their colours and blends
+    them in.
+    """
 
     name = "alignment"
     size = 192
-    # ArcFace's template cuts at the eyebrows and the chin; moved and shrunk in the crop so that the whole face is in.
+    # ArcFace's template cuts at the eyebrows and the chin; here it is moved and shrunk to show the
+    # whole face.
     template = (ARCFACE - 56) / 112 * 0.8 * size + np.array([size / 2, size * 0.52])
 
     def __init__(self) -> None:
@@ -129,14 +141,15 @@ class AlignmentSwapper:
         self._mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 28))
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
-        """See Swapper."""
+        """Return a patch for each target; see ``Swapper``."""
         patches = []
         for frame, face in targets:
             check()
             matrix = align(face.landmarks, self.template)
             target = crop(frame, matrix, self.size)
-            # Half way between the template and where the target's own features are: nearer to its pose, still the reference's face.
-            seen = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
-            source = crop(reference.pixels, align_affine(reference.face.landmarks, (seen + self.template) / 2), self.size)
+            # Halfway between the template and the target's own features: nearer to its pose, still
+            # the reference's face.
+            landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
+            source = crop(reference.pixels, align_affine(reference.face.landmarks, (landmarks + self.template) / 2), self.size)
             patches.append(Patch(match_colours(source, target, self._inside), matrix, self._mask))
         return patches

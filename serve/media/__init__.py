@@ -1,9 +1,13 @@
-"""Media in and out: PyAV and Pillow. What is wrong with a file is a ``MediaError``."""
+"""Reading and writing of images, video and audio with Pillow and PyAV.
+
+A file that cannot be used raises a ``MediaError`` whose message is meant for the caller of the API.
+"""
 
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "video/mp4": "mp4"}
-"""Media type -> ending of a file's name."""
+"""The file name extension for each media type that the service returns."""
 
-PICTURES = ("image/jpeg", "image/png", "image/webp")
-"""What is read where a picture is due."""
-VIDEOS = ("video/mp4", "video/webm", "image/gif", "image/webp", *PICTURES[:2])
-"""What is read where a video is due; a still picture is a video of one frame."""
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+"""The media types that are accepted as an image."""
+
+VIDEO_TYPES = ("video/mp4", "video/webm", "image/gif", "image/webp", "image/jpeg", "image/png")
+"""The media types that are accepted as a video; a still image is a video of one frame."""

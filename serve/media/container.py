@@ -1,4 +1,8 @@
-"""Opens video files by what their first bytes say, and by nothing else: FFmpeg left to guess also reads texts that name other sources."""
+"""Detection of the container format, and opening of video files with PyAV.
+
+The first bytes alone decide which demuxer runs. Left to guess, FFmpeg would also open playlists and
+session descriptions, which make it read other files or listen on a socket.
+"""
 
 import av
 import av.error
@@ -7,34 +11,35 @@ from av.container import InputContainer
 from serve.media.errors import MediaError
 from serve.media.spool import Media, open_media
 
-_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
-"""What an MP4 or an old QuickTime file may begin with."""
+_FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+"""The types of box that an MP4 or an old QuickTime file may begin with."""
 _MATROSKA = b"\x1aE\xdf\xa3"
+_SEND = "send MP4, WebM, GIF or WebP"
 
 
 def is_matroska(data: Media) -> bool:
-    """WebM or Matroska."""
+    """Return whether ``data`` is a WebM or Matroska file."""
     return _head(data)[:4] == _MATROSKA
 
 
-def is_picture(data: Media) -> bool:
-    """Of a kind that Pillow reads."""
+def is_image(data: Media) -> bool:
+    """Return whether ``data`` begins like a GIF, WebP, PNG or JPEG file."""
     head = _head(data)
     return head[:3] == b"GIF" or head[:4] in (b"RIFF", b"\x89PNG") or head[:2] == b"\xff\xd8"
 
 
 def open_container(data: Media) -> InputContainer:
-    """An MP4, QuickTime, WebM or Matroska file; raises MediaError for anything else."""
+    """Open an MP4, QuickTime, WebM or Matroska file; raise ``MediaError`` for anything else."""
     if is_matroska(data):
-        kind = "matroska"
-    elif _head(data)[4:8] in _BOXES:
-        kind = "mov"
+        demuxer = "matroska"
+    elif _head(data)[4:8] in _FIRST_BOXES:
+        demuxer = "mov"
     else:
-        raise MediaError("not a video that can be read; send MP4, WebM, GIF or WebP")
+        raise MediaError(f"the file is not a video in a supported format; {_SEND}")
     try:
-        return av.open(open_media(data), mode="r", format=kind)
+        return av.open(open_media(data), mode="r", format=demuxer)
     except av.error.FFmpegError as e:
-        text = f"not a video that can be read, perhaps truncated ({e.strerror}); send MP4, WebM, GIF or WebP"
+        text = f"the video cannot be opened, perhaps because it is truncated ({e.strerror}); {_SEND}"
         raise MediaError(text) from None
 
 

@@ -1,9 +1,9 @@
-"""What can be wrong with a file that was sent."""
+"""The errors that a media file can cause."""
 
 
 class MediaError(Exception):
-    """The bytes are not what they should be; the message says what is wrong and what to send."""
+    """The file cannot be used; the message says what is wrong and what to send instead."""
 
 
 class MediaTooLarge(MediaError):
-    """The media are over a configured limit; found before decoding."""
+    """The file exceeds a configured limit or a limit of the output format."""

@@ -1,4 +1,7 @@
-"""Media that may be large: small ones are bytes, the others files on disk that have no name, and so leave nothing behind."""
+"""Storage for media of any size: small files are bytes, large ones are unnamed files on disk.
+
+An unnamed file takes no space once its last descriptor is closed, even if the process is killed.
+"""
 
 import io
 import os
@@ -7,38 +10,38 @@ from typing import BinaryIO, TypeAlias, cast
 
 
 class Spool:
-    """A file that is gone when nobody holds it any more, or when the process ends, however it does."""
+    """An unnamed temporary file that is freed with its last reference, or when the process ends."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def close(self) -> None:
-        """Gives up the file, whoever still holds this."""
+        """Free the file at once, even if readers still refer to it."""
         self._file.close()
 
     __del__ = close
 
     @classmethod
     def empty(cls) -> "Spool":
-        """A new one, in the system's folder for temporary files (``TMPDIR``)."""
+        """Create an empty file in the system's temporary folder (``TMPDIR``)."""
         return cls(cast(BinaryIO, tempfile.TemporaryFile(buffering=0)))
 
     @property
     def file(self) -> BinaryIO:
-        """What writes to it."""
+        """The unbuffered file object to write to."""
         return self._file
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return os.fstat(self._file.fileno()).st_size
 
     def open(self) -> BinaryIO:
-        """A reader with a position of its own."""
+        """Return a reader with its own position, which starts at 0."""
         return io.BufferedReader(_Reader(self))
 
     def read(self) -> bytes:
-        """All of it."""
+        """Return the whole content."""
         with self.open() as file:
             return file.read()
 
@@ -47,20 +50,20 @@ Media: TypeAlias = bytes | Spool
 
 
 def open_media(media: Media) -> BinaryIO:
-    """A reader with a position of its own."""
+    """Return a reader with its own position, which starts at 0."""
     return io.BytesIO(media) if isinstance(media, bytes) else media.open()
 
 
 def read_media(media: Media) -> bytes:
-    """All of it."""
+    """Return the whole content as bytes."""
     return media if isinstance(media, bytes) else media.read()
 
 
 class _Reader(io.RawIOBase):
-    """Reads a file that others read and write at the same time: the descriptor's own position is not used."""
+    """Reads at its own position, so that several readers and a writer can share the descriptor."""
 
     def __init__(self, spool: Spool) -> None:
-        self._spool = spool  # which keeps the file open
+        self._spool = spool  # this reference keeps the file open
         self._position = 0
 
     def readable(self) -> bool:
@@ -73,11 +76,12 @@ class _Reader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._spool.size}[whence]
-        self._position = base + offset
+        origins = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._spool.size}
+        self._position = origins[whence] + offset
         return self._position
 
     def readinto(self, buffer: object) -> int:
-        count = os.preadv(self._spool.file.fileno(), [memoryview(buffer)], self._position)  # type: ignore[arg-type]
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        count = os.preadv(self._spool.file.fileno(), [view], self._position)
         self._position += count
         return count

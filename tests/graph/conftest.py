@@ -1,4 +1,4 @@
-"""One local Ray for all tests of this folder: the demo at /, and the application of photo.py at /photo."""
+"""One local Ray for all tests of this folder: the demo at /, and the application of fake_engine.py at /photo."""
 
 import json
 import os
@@ -14,7 +14,11 @@ import pytest
 import ray
 import yaml
 
-from serve.cli import PRESETS, running
+from demo.face_models import face_models
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings
+from serve.cli.presets import PRESETS
+from serve.cli.service import running
 
 ROOT = Path(__file__).parents[2]
 PORT = 8123
@@ -96,7 +100,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         {
             "name": "photo",
             "route_prefix": "/photo",
-            "import_path": "tests.graph.photo:build",
+            "import_path": "tests.graph.fake_engine:build",
             "args": photo_args,
             "deployments": [
                 {"name": "Wan26", "max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": scale},
@@ -122,6 +126,13 @@ def is_healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
+
+
+@pytest.fixture(scope="session")
+def analyser() -> OpenCVAnalyser:
+    """The demo's face analyser, to look at answers with."""
+    models = face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
 @pytest.fixture

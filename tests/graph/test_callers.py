@@ -10,11 +10,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from deployments.faces.analysis import OpenCVAnalyser
 from deployments.wire import Image
 from serve.client import decode
-from serve.samples import PORTRAIT, clip, data_uri, jpeg, pan, payload, portrait, stranger
+from serve.http.examples import payload
+from serve.media.samples import PORTRAIT, clip, data_uri, jpeg, pan, portrait, stranger
 from tests.graph.conftest import Service
-from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
+from tests.graph.frames import face_of, frames_of
 
 pytestmark = pytest.mark.graph
 FACE = payload("wan2.6-i2v")["reference_image"]
@@ -55,7 +57,7 @@ SOURCES: dict[str, tuple[Callable[[], bytes], str, int, str]] = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_a_video_of_any_kind_is_swapped(service: Service, http: httpx.Client, analyser: Any, kind: str) -> None:  # noqa: F811
+def test_a_video_of_any_kind_is_swapped(service: Service, http: httpx.Client, analyser: OpenCVAnalyser, kind: str) -> None:
     make, label, count, fps = SOURCES[kind]
     body = {"source_video": data_uri(make(), label), "reference_image": FACE}
     response = http.post(f"{service.url}/batch-video-faceswap", json=body)
@@ -91,7 +93,9 @@ def test_a_video_without_a_face_comes_back_unchanged(service: Service, http: htt
         assert np.abs(before.astype(int) - after).mean() < 4  # H.264's own loss
 
 
-def test_pictures_are_upright_flattened_and_of_any_shape(service: Service, http: httpx.Client, analyser: Any) -> None:  # noqa: F811
+def test_pictures_are_upright_flattened_and_of_any_shape(
+    service: Service, http: httpx.Client, analyser: OpenCVAnalyser
+) -> None:
     exif = PIL.Image.Exif()
     exif[0x0112] = 8  # the camera was turned the other way
     lying = png(np.ascontiguousarray(np.rot90(stranger(), -1)), exif=exif)

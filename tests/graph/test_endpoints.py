@@ -12,33 +12,17 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 
-from demo.face_models import ensure_face_models
 from deployments.faces.analysis import OpenCVAnalyser
-from deployments.settings import FaceSettings
-from deployments.wire import Face, Image
-from serve.client import ENDPOINTS, Answer, check, decode
-from serve.media.images import decode_base64, decode_image, encode_image
-from serve.samples import PORTRAIT, clip, data_uri, group, jpeg, payload, portrait, stranger
+from serve.cli.smoke import ENDPOINTS
+from serve.client import Answer, check_answer, decode
+from serve.http.examples import payload
+from serve.media.data_uri import decode_base64
+from serve.media.images import decode_image, encode_image
+from serve.media.samples import PORTRAIT, clip, data_uri, group, jpeg, portrait, stranger
 from tests.graph.conftest import Service
+from tests.graph.frames import face_of, frames_of
 
 pytestmark = pytest.mark.graph
-
-
-@pytest.fixture(scope="module")
-def analyser() -> OpenCVAnalyser:
-    models = ensure_face_models()
-    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
-
-
-def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
-    (faces,) = analyser.faces([image])
-    assert faces, "no face in the picture"
-    return faces[0]
-
-
-def frames_of(data: bytes) -> list[Image]:
-    with av.open(io.BytesIO(data), mode="r") as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def audio_of(data: bytes) -> list[tuple[int | None, bytes]]:
@@ -60,7 +44,7 @@ def answers(service: Service) -> Iterator[dict[str, Answer]]:
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_answer_is_what_its_headers_say(answers: dict[str, Answer], name: str) -> None:
     answer = answers[name]
-    decoded = check(name, answer)
+    decoded = check_answer(name, answer)
     headers = answer.headers
     video = name.startswith("wan")
     swap = "faceswap" in name

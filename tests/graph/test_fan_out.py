@@ -6,7 +6,7 @@ import httpx
 import psutil
 import pytest
 
-from serve.samples import data_uri, group, jpeg, pan, stranger
+from serve.media.samples import data_uri, group, jpeg, pan, stranger
 from tests.graph.conftest import Service, wait_until
 from tests.graph.test_faces import film
 

@@ -13,7 +13,7 @@ import pytest
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames
-from serve.samples import PORTRAIT, clip, stranger, tone
+from serve.media.samples import PORTRAIT, clip, stranger, tone
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph
@@ -53,7 +53,7 @@ def pixel() -> bytes:
 WHOLE = clip(stranger())
 BAD = {
     **{f"cut after {tenth} tenths": (WHOLE[: len(WHOLE) * tenth // 10], 422, "truncated") for tenth in range(1, 10)},
-    "sound alone": (tone(0.5), 422, "no video in this file"),
+    "sound alone": (tone(0.5), 422, "contains no video"),
     "text": (b"WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n" * 20, 422, "send MP4, WebM, GIF or WebP"),
     "an archive": (b"PK\x03\x04" + bytes(3000), 422, "send MP4, WebM, GIF or WebP"),
     "8K": (film(7680, 4320, 1, 0), 413, "at most 2073600 pixels"),

@@ -10,7 +10,7 @@ import ray
 import yaml
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from helm.generate import CHART
+from helm.generator.paths import CHART
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph

@@ -13,9 +13,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
 from serve.media.decode import open_source
-from serve.samples import PORTRAIT, pan, stranger
+from serve.media.samples import PORTRAIT, pan, stranger
 from tests.graph.conftest import Service
-from tests.serve.media import LIMITS, all_of, rotated
+from tests.unit.serve.media.make_media import LIMITS, decode_all, rotate
 
 pytestmark = pytest.mark.graph
 TIMES = tuple(Fraction(1001 * i + 400 * (i % 3), 30_000) for i in range(24))
@@ -38,7 +38,7 @@ def phone_film() -> bytes:
         heard = AudioFrame.from_ndarray(wave, format="fltp", layout="5.1")
         heard.sample_rate, heard.pts = 48_000, 0
         container.mux((*video.encode(), *sound.encode(heard), *sound.encode(None)))
-    return rotated(buffer.getvalue(), 1)
+    return rotate(buffer.getvalue(), 1)
 
 
 def packets(film: bytes) -> list[tuple[int | None, bytes]]:
@@ -49,14 +49,14 @@ def packets(film: bytes) -> list[tuple[int | None, bytes]]:
 
 def test_a_phones_film_comes_back_upright_with_its_times_and_its_sound(service: Service, http: httpx.Client) -> None:
     film = phone_film()
-    before, shown = all_of(source := open_source(film, LIMITS))
+    before, shown = decode_all(source := open_source(film, LIMITS))
     assert before[0].shape == (224, 192, 3), "the film is not turned"
     assert len({b - a for a, b in pairwise(shown)}) > 1, "its rate does not vary"
     files = {"source_video": ("a", film), "reference_image": ("b", PORTRAIT.read_bytes())}
     response = http.post(f"{service.url}/batch-video-faceswap", files=files)
     assert response.status_code == 200, response.text
     assert response.headers["X-Frames-Swapped"] == str(len(TIMES))
-    after, times = all_of(result := open_source(response.content, LIMITS))
+    after, times = decode_all(result := open_source(response.content, LIMITS))
     assert times == shown
     assert result.duration == source.duration
     assert packets(response.content) == packets(film)

@@ -17,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from serve.samples import clip, data_uri, jpeg, payload, portrait, stranger
+from serve.http.examples import payload
+from serve.media.samples import clip, data_uri, jpeg, portrait, stranger
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph
@@ -53,7 +54,12 @@ FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("wan2.6", {"prompt": "x" * 100_000}, "#/prompt", "5000"),
     ("wan2.6", {"prompt": "word " * 600}, "#/prompt", "512"),
     ("wan2.6-i2v", {"prompt": "x"}, "#/reference_image", "`reference_image` is required"),
-    ("wan2.6-i2v", {"prompt": "x", "reference_image": "https://example.org/a.jpg"}, "#/reference_image", "fetches nothing"),
+    (
+        "wan2.6-i2v",
+        {"prompt": "x", "reference_image": "https://example.org/a.jpg"},
+        "#/reference_image",
+        "URLs are not fetched",
+    ),
     ("wan2.6-i2v", {"prompt": "x", "reference_image": "%%%"}, "#/reference_image", "base64"),
     ("wan2.6-i2v", {"prompt": "x", "reference_image": uri(b"hello there")}, "#/reference_image", "JPEG, PNG or WebP"),
     ("wan22-i2v", {"reference_image": uri(jpeg(portrait())[:-2000])}, "#/reference_image", "truncated"),

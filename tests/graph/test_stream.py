@@ -16,18 +16,22 @@ import psutil
 import pytest
 from ray import serve as ray_serve
 
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.flow_control import ConsumerEnd
 from deployments.wire import Progress, VideoRequest
-from serve.config import AppConfig, Hardware, Ingress
-from serve.endpoints import make_endpoints
-from serve.face_swap import ChunkStep
-from serve.graph import Graph
+from serve.config import AppConfig, Hardware
+from serve.http.endpoints import make_endpoints
+from serve.http.examples import payload
 from serve.media.images import encode_image
-from serve.meter import Meter
-from serve.pipelines import Pipelines
-from serve.readiness import Readiness
-from serve.samples import data_uri, payload, portrait, stranger
+from serve.media.samples import data_uri, portrait, stranger
+from serve.models import MODELS, WAN26
+from serve.pipelines.context import ChunkStep, RequestContext, ignore_steps
+from serve.pipelines.handles import Handles, make_handles
+from serve.pipelines.meter import Meter
+from serve.pipelines.pipelines import make_pipelines
+from serve.pipelines.readiness import Readiness
 from tests.graph.conftest import Service, is_healthy, wait_until
-from tests.graph.test_endpoints import analyser, face_of, frames_of  # noqa: F401 (a fixture)
+from tests.graph.frames import face_of, frames_of
 
 pytestmark = pytest.mark.graph
 FACE = payload("wan2.6-i2v")["reference_image"]
@@ -38,14 +42,15 @@ def order(name: str, **rest: Any) -> dict[str, Any]:
     return {"prompt": json.dumps({"name": name, **rest}), "reference_image": FACE, "face_image": FACE}
 
 
-def connect() -> Graph:
-    """A consumer in this process, as the ingress is one in its own."""
-    names = {"wan26": "Wan26", "face-swapper": "FaceSwapper"}
-    handles = {model: ray_serve.get_deployment_handle(name, "photo") for model, name in names.items()}
-    return Graph(handles, Readiness("photo"), window=3)
+def connect() -> Handles:
+    """Return handles for a consumer in this process, like the ingress in its own."""
+    deployments = {model.name: ray_serve.get_deployment_handle(model.deployment, "photo") for model in MODELS}
+    return make_handles(deployments, Readiness("photo"), ConsumerEnd(), window=3)
 
 
-def test_every_frame_of_a_generated_video_comes_out_swapped(service: Service, http: httpx.Client, analyser: Any) -> None:  # noqa: F811
+def test_every_frame_of_a_generated_video_comes_out_swapped(
+    service: Service, http: httpx.Client, analyser: OpenCVAnalyser
+) -> None:
     response = http.post(f"{service.photo}/wan2.6-i2v-faceswap", json=order("chain"))
     assert response.status_code == 200, response.text
     assert response.headers["x-frames"] == response.headers["x-frames-swapped"] == "17"
@@ -65,35 +70,36 @@ def test_a_text_checkpoints_refusal_of_an_image_names_the_callers_field(service:
 
 
 async def test_swap_and_encode_run_while_the_model_still_decodes(service: Service) -> None:
-    pipelines = Pipelines(connect(), Ingress(), AppConfig().limits)
+    pipelines = make_pipelines(AppConfig(), connect())
     endpoint = next(e for e in make_endpoints(AppConfig()) if e.name == "wan2.6-i2v-faceswap")
     body = {**order("trace", chunk_s=0.15), "width": 192, "height": 224, "length": 33, "steps": 1}
     parsed = endpoint.schema.parse(body, strict=True)
     seen: list[ChunkStep | Progress] = []
     meter = Meter({"wan26": Hardware(), "face-swapper": Hardware()})
-    outcome = await endpoint.run(pipelines, parsed.body, 1, "video/mp4", meter, seen.append)
+    context = RequestContext(1, "video/mp4", meter, seen.append)
+    result = await endpoint.run(pipelines, parsed.request, context)
     steps = [(event.kind, event.index) for event in seen if isinstance(event, ChunkStep)]
     decoded, started, encoded = ([i for k, i in steps if k == kind] for kind in ("decoded", "swap-started", "encoded"))
     starts = [0, *range(1, 33, 4)]
     assert decoded == started == encoded == starts  # nothing lost, order kept
     assert steps.index(("swap-started", 0)) < steps.index(("decoded", starts[-1]))
     assert steps.index(("encoded", 0)) < steps.index(("decoded", starts[-1]))
-    assert outcome.frames == 33
-    assert outcome.swap is not None
-    assert outcome.swap.swapped == 33
+    assert result.frames == 33
+    assert result.swap is not None
+    assert result.swap.swapped == 33
 
 
 async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Service) -> None:
     import ray._private.internal_api as internal
 
     request = VideoRequest(json.dumps({"name": "stall", "step_s": 0.01}), "", 832, 480, 201, 1, 5.0, 0)
-    meter = Meter({"wan26": Hardware()})
-    async with connect().video("wan26", request, meter, lambda _: None) as video:
+    context = RequestContext(0, "video/mp4", Meter({WAN26.name: Hardware()}), ignore_steps)
+    async with connect().video[WAN26.name].generate(request, context) as video:
         await anext(video.chunks)
         await asyncio.sleep(30)
         assert len(service.journal.entries("stall", "chunk")) == 3  # the window, though 51 chunks are to come
         assert "Spilled" not in internal.memory_summary(stats_only=True)
-        video.done_with_one()
+        video.release()
         await asyncio.sleep(1)
         assert len(service.journal.entries("stall", "chunk")) == 4
     wait_until(lambda: _idle(service), 10)

@@ -2,7 +2,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* KubeRay takes names of 47 characters at most, and makes longer ones of them. */}}
+{{/* KubeRay allows at most 47 characters, since it derives longer names from this one. */}}
 {{- define "ryla-serve.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -18,7 +18,10 @@ app.kubernetes.io/part-of: ryla-serve
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Labels of objects. Not of Ray's pod templates: there a new chart version would make a new cluster. */}}
+{{/*
+Labels of all objects. Ray's pod templates must not have them: a new chart version would change the
+templates and start a new cluster.
+*/}}
 {{- define "ryla-serve.labels" -}}
 {{ include "ryla-serve.selectorLabels" . }}
 app.kubernetes.io/name: {{ include "ryla-serve.name" . }}
@@ -40,7 +43,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* Lays `from` over `into`, maps into maps, null removing: `mergeOverwrite` would keep what is to become 0 or false. */}}
+{{/*
+Merges `from` into `into`, map by map; null removes a key. `mergeOverwrite` would ignore 0 and false.
+*/}}
 {{- define "ryla-serve.overlay" -}}
 {{- $into := .into -}}
 {{- range $key, $value := .from -}}
@@ -55,8 +60,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{/*
-The Serve config: the preset's, with `config` over its args and `deployments` over its deployments. The Ray inside one pod
-declares no custom resources: an ingress that asked for one would wait for ever.
+The Serve config: the preset with `config` merged into its args and `deployments` into its
+deployments. With `mode: pod`, Ray has no custom resources, so an ingress replica that requested one
+would never be scheduled.
 */}}
 {{- define "ryla-serve.serveConfig" -}}
 {{- $config := .Files.Get (printf "files/presets/%s.yaml" .Values.preset) | fromYaml -}}
@@ -91,7 +97,7 @@ declares no custom resources: an ingress that asked for one would wait for ever.
 {{- dig "limits" "max_body_bytes" 67108864 $args | int64 -}}
 {{- end -}}
 
-{{/* What Kubernetes' restricted level asks for. */}}
+{{/* Required by the restricted Pod Security Standard. */}}
 {{- define "ryla-serve.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001
@@ -106,7 +112,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Resources with GPUs: dict of resources, gpus, gpuResource. */}}
+{{/* Resource requests and limits with GPUs. Takes a dict of resources, gpus and gpuResource. */}}
 {{- define "ryla-serve.resources" -}}
 {{- $limits := deepCopy .resources.limits -}}
 {{- if .gpus -}}
@@ -122,13 +128,13 @@ limits:
 {{- end }}
 {{- end -}}
 
-{{/* Environment of every container that runs Ray. `drain` in seconds. */}}
+{{/* Environment of every container that runs Ray. Takes a dict of root and drain (in seconds). */}}
 {{- define "ryla-serve.env" -}}
 - {name: HOME, value: /tmp}
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.proxy:middlewares"}
 - {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
-# Ray's own buckets end at 10 minutes of a request and 4 of a start.
+# Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
 - {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
@@ -148,7 +154,7 @@ limits:
 {{- end }}
 {{- end -}}
 
-{{/* dict of root, tmpSize, shmSize */}}
+{{/* Volumes of every container that runs Ray. Takes a dict of root, tmpSize and shmSize. */}}
 {{- define "ryla-serve.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: {{ .tmpSize | quote }}}}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .shmSize | quote }}}}
@@ -161,12 +167,15 @@ limits:
 {{- end }}
 {{- end -}}
 
-{{/* Bytes of Ray's object store in a /dev/shm of so many GiB; what does not fit there Ray puts on disk without a word. */}}
+{{/*
+Size in bytes of Ray's object store for a /dev/shm of the given GiB: 90 %, since Ray silently moves to
+disk what does not fit.
+*/}}
 {{- define "ryla-serve.objectStore" -}}
 {{- mul . 966367641 -}}
 {{- end -}}
 
-{{/* The volume source of the model files; empty if there is none. */}}
+{{/* Volume source of the model files, or nothing if there is none. */}}
 {{- define "ryla-serve.modelVolume" -}}
 {{- with .Values.models -}}
 {{- if .volume -}}
@@ -177,7 +186,10 @@ persistentVolumeClaim: {claimName: {{ include "ryla-serve.fullname" $ }}-models}
 {{- end -}}
 {{- end -}}
 
-{{/* Node selector, tolerations and affinity of a worker group: what the platform says, then what the group says. */}}
+{{/*
+Node selector, tolerations, affinity and priority class of a group: the platform's, then the group's.
+Takes a dict of root, name and group.
+*/}}
 {{- define "ryla-serve.placement" -}}
 {{- $selector := dict -}}
 {{- $tolerations := list -}}
@@ -188,7 +200,7 @@ persistentVolumeClaim: {claimName: {{ include "ryla-serve.fullname" $ }}-models}
 {{- with .group.accelerator -}}
 {{- $labels := get $known.accelerators . | default dict -}}
 {{- if and (not $labels) (not $.group.nodeSelector) (not $.group.affinity) $known.accelerators -}}
-{{- fail (printf "worker group %s: platform %s has no known node labels for accelerator %s (only %s): set its nodeSelector" $.name $.root.Values.platform . (keys $known.accelerators | sortAlpha | join ", ")) -}}
+{{- fail (printf "worker group %s: platform %s has no known node labels for accelerator %s (only for %s); set nodeSelector in the group" $.name $.root.Values.platform . (keys $known.accelerators | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- range $key, $value := $labels -}}
 {{- if kindIs "slice" $value -}}
@@ -220,7 +232,10 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Annotations of a pod: dict of root, group, keep (whether the platform is to leave its node alone). */}}
+{{/*
+Annotations of a pod. Takes a dict of root, group and keep (whether the platform's node autoscaler must
+not remove the pod's node).
+*/}}
 {{- define "ryla-serve.annotations" -}}
 {{- $platform := get (.root.Files.Get "files/platforms.yaml" | fromYaml) .root.Values.platform -}}
 {{- $annotations := ternary $platform.keep dict (not (empty .keep)) -}}
@@ -230,7 +245,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* A job's pod that runs `ryla`: dict of root, name, args, resources. */}}
+{{/* Environment variable with the API key of the smoke test. */}}
 {{- define "ryla-serve.apiKeyEnv" -}}
 {{- with .Values.auth.smokeKeySecret }}
 - {name: RYLA_API_KEY, valueFrom: {secretKeyRef: {name: {{ . }}, key: key}}}

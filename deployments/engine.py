@@ -1,0 +1,32 @@
+"""The protocols between a video deployment and the engine that it drives."""
+
+from typing import Protocol
+
+from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
+
+
+class EventSink(Protocol):
+    """Receives an engine's events. Every method raises ``Cancelled`` once the video is not needed."""
+
+    def progress(self, progress: Progress) -> None:
+        """Receive the progress of a stage."""
+
+    def ready(self) -> None:
+        """Block until the consumer has room for another chunk."""
+
+    def chunk(self, chunk: FrameChunk) -> None:
+        """Receive decoded frames."""
+
+
+class VideoEngine(Protocol):
+    """Generates videos; a video deployment calls it from a worker thread."""
+
+    @property
+    def hardware(self) -> str:
+        """A description of what the models run on."""
+
+    def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        """Generate the video of ``request``; every event except the returned one goes to ``sink``.
+
+        Raises ``RequestRefused`` for what the caller can fix, and ``Cancelled`` when ``sink`` does.
+        """

@@ -1,0 +1,118 @@
+"""Runs engine calls in worker threads and never abandons one: a cancelled call is waited for.
+
+Cancelling an asyncio task does not stop a thread. If the task returned at once, the next request
+would step on the GPU while the old one still runs. So the task that started the thread asks it to
+stop and then waits, shielded, until it has.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from deployments.errors import Cancelled, DeploymentError, EngineBroken, ReplicaStalled
+
+T = TypeVar("T")
+FAILURES = 3
+"""Failed calls in a row after which a replica counts as broken; the input may be the cause of a
+single one."""
+
+
+class CancelFlag:
+    """A flag that an engine checks once per step. Each check is also a sign of life."""
+
+    def __init__(self) -> None:
+        self._flag = threading.Event()
+        self.last_sign = time.monotonic()
+        """The time of the last check, by ``time.monotonic``."""
+
+    def set(self) -> None:
+        """Ask the engine to stop."""
+        self._flag.set()
+
+    def check(self) -> None:
+        """Raise Cancelled if the engine has been asked to stop."""
+        self.last_sign = time.monotonic()
+        if self._flag.is_set():
+            raise Cancelled("the result is no longer needed: the consumer cancelled the call or is gone")
+
+
+class EngineThreads:
+    """Runs at most ``concurrency`` engine calls at a time.
+
+    Further calls wait, first come first served.
+    """
+
+    def __init__(self, concurrency: int, stall_timeout_s: float) -> None:
+        self._slots = asyncio.Semaphore(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
+        self._stall_timeout_s = stall_timeout_s
+        self._running: set[CancelFlag] = set()
+        self._failures = 0
+        """Calls in a row that ended in an error other than DeploymentError."""
+
+    @asynccontextmanager
+    async def start(self, call: Callable[[CancelFlag], T]) -> AsyncIterator[tuple["asyncio.Future[T]", CancelFlag]]:
+        """Run ``call`` in a thread as soon as a slot is free.
+
+        Leaving the block asks the call to stop and waits until it has ended.
+        """
+        async with self._slots:
+            cancel = CancelFlag()
+            work = asyncio.get_running_loop().run_in_executor(self._threads, call, cancel)
+            self._running.add(cancel)
+            try:
+                yield work, cancel
+            finally:
+                cancel.set()
+                await _wait_for_end(work)
+                self._running.discard(cancel)
+                self._count_failures(work)
+
+    async def run(self, call: Callable[[CancelFlag], T]) -> T:
+        """Return the result of ``call``, which must check the flag that it is given."""
+        async with self.start(call) as (work, _):
+            return await asyncio.shield(work)
+
+    def check_health(self) -> None:
+        """Raise an error if the replica must be replaced.
+
+        Raises ReplicaStalled if a running call has shown no sign of life for too long, and
+        EngineBroken if the last calls all failed: after a CUDA error nothing runs in the process
+        any more, and only a new process helps.
+        """
+        if self._failures >= FAILURES:
+            raise EngineBroken(f"the last {self._failures} calls of the engine all failed; the log has their errors")
+        for cancel in self._running:
+            silent = time.monotonic() - cancel.last_sign
+            if silent > self._stall_timeout_s:
+                raise ReplicaStalled(
+                    f"no sign of life from the engine for {silent:.0f} s (limit {self._stall_timeout_s:.0f} s)"
+                )
+
+    def _count_failures(self, work: "asyncio.Future[T]") -> None:
+        error = None if work.cancelled() else work.exception()
+        if error is None:
+            self._failures = 0
+        elif not isinstance(error, DeploymentError):
+            self._failures += 1
+
+
+async def _wait_for_end(work: "asyncio.Future[T]") -> None:
+    """Wait until ``work`` is done, even if the waiting task is cancelled meanwhile.
+
+    Raises CancelledError afterwards if it was.
+    """
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            cancelled = True
+    if not work.cancelled():
+        work.exception()  # marks it as retrieved; the caller gets it from the future
+    if cancelled:
+        raise asyncio.CancelledError

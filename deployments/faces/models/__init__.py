@@ -1,0 +1,1 @@
+"""ONNX models: their files, their sessions, batches and CUDA graphs."""

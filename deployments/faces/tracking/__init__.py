@@ -1,0 +1,1 @@
+"""Following faces through a video, and choosing which of them are replaced."""

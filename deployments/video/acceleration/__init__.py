@@ -1,0 +1,1 @@
+"""Speed-ups that a caller chooses per request and that change the result."""

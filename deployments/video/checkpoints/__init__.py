@@ -1,0 +1,1 @@
+"""Checkpoints: find model files, check that they are complete, and load them."""

@@ -1,0 +1,1 @@
+"""GPU memory: what stays on the GPU, what is offloaded, and which device runs an engine."""

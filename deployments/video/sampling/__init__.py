@@ -1,0 +1,1 @@
+"""Sampling: prepares what a video is conditioned on, and denoises its latents."""

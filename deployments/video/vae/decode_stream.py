@@ -1,0 +1,79 @@
+"""Decodes Wan latents in groups of frames as the causal VAE releases them: 1 frame, then 4 each.
+
+The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is a local
+one, because another request's encode would reset the VAE's.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from deployments.errors import CheckpointRefused
+from deployments.wire import Frames
+
+
+def denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Return the transformer's latents ``[1, c, t, h, w]`` scaled and shifted for the VAE's decoder.
+
+    The result has the dtype and device of ``vae``.
+    """
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean).view(shape).to(vae.device, vae.dtype)
+    std = torch.tensor(vae.config.latents_std).view(shape).to(vae.device, vae.dtype)
+    # Divides by the reciprocal as diffusers does: multiplying would round differently.
+    return latents.to(vae.device, vae.dtype) / (1.0 / std) + mean
+
+
+@torch.no_grad()
+def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield groups ``[1, 3, n, height, width]`` in -1..1 for denormalised latents ``[1, c, t, h, w]``.
+
+    ``n`` is 1 for the first group and 4 for the others. Each group is computed when it is asked
+    for. Raises ``CheckpointRefused`` for a VAE with tiling or with a patch size.
+    """
+    if vae.use_tiling or vae.config.patch_size is not None:
+        raise CheckpointRefused("a VAE with tiling or `patch_size` cannot be decoded as a stream; use the Wan 2.1 VAE")
+    cache: list[torch.Tensor | None] = [None] * vae._cached_conv_counts["decoder"]
+    x = vae.post_quant_conv(latents)
+    for i in range(x.shape[2]):
+        group = vae.decoder(x[:, :, i : i + 1], feat_cache=cache, feat_idx=[0], first_chunk=i == 0)
+        yield torch.clamp(group, min=-1.0, max=1.0)
+
+
+def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
+    """Yield uint8 RGB frames ``[n, height, width, 3]`` in host memory for each group.
+
+    ``groups`` are ``[1, 3, n, height, width]`` in -1..1. The first group is copied from a GPU at
+    once; each later one is copied while the next is being decoded.
+    """
+    last: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    for number, group in enumerate(groups):
+        pixels = to_pixels(group)
+        if not pixels.is_cuda:
+            yield pixels.numpy()
+            continue
+        host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+        host.copy_(pixels, non_blocking=True)
+        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        copied.record()
+        if number == 0:
+            yield _wait(host, copied)
+            continue
+        if last is not None:
+            yield _wait(*last)
+        last = host, copied
+    if last is not None:
+        yield _wait(*last)
+
+
+def to_pixels(group: torch.Tensor) -> torch.Tensor:
+    """Return contiguous uint8 RGB ``[n, height, width, 3]`` for ``[1, 3, n, height, width]`` in -1..1."""
+    pixels = ((group[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(1, 2, 3, 0).contiguous()
+
+
+def _wait(host: torch.Tensor, copied: Any) -> Frames:
+    copied.synchronize()
+    frames: Frames = host.numpy()
+    return frames

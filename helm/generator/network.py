@@ -1,0 +1,82 @@
+"""Values of the network: the Service, Ingress, HTTPRoute and network policies."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from helm.generator.base import Labels, Object, Values
+
+
+class Service(Values):
+    """The Kubernetes Service that clients, the Ingress and the HTTPRoute connect to."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Service type."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Service port."""
+    annotations: Labels = {}
+    """Annotations added to the Service."""
+
+
+class IngressHost(Values):
+    """A host of the Ingress."""
+
+    host: str
+    """Host name."""
+    path: str = "/"
+    """Path prefix."""
+
+
+class IngressValues(Values):
+    """A Kubernetes Ingress for the service."""
+
+    enabled: bool = False
+    """Whether to create an Ingress."""
+    class_name: str = ""
+    """Ingress class name."""
+    controller: Literal["nginx", "alb", "other"] = "nginx"
+    """Ingress controller. For `nginx` and `alb` the chart adds annotations for timeouts, body size,
+    health checks and unbuffered responses. For `other`, set them in `annotations`."""
+    annotations: Labels = {}
+    """Annotations added to the Ingress. They override those of the chart."""
+    hosts: list[IngressHost] = []
+    """Hosts of the Ingress, each with `host` and `path`."""
+    tls: list[Object] = []
+    """TLS configuration of the Ingress: `[{secretName, hosts}]`."""
+
+
+class HttpRoute(Values):
+    """A Gateway API HTTPRoute for the service."""
+
+    enabled: bool = False
+    """Whether to create an HTTPRoute."""
+    parent_refs: list[Object] = []
+    """Gateways that the route attaches to."""
+    hostnames: list[str] = []
+    """Host names of the route."""
+    annotations: Labels = {}
+    """Annotations added to the HTTPRoute."""
+
+
+class NetworkPolicy(Values):
+    """Network policies for the pods of the release.
+
+    Ray's own ports are open to those pods only; port 8000, the dashboard and the metrics ports to
+    the peers listed here.
+    """
+
+    enabled: bool = True
+    """Whether to create network policies. The cluster's network plugin must enforce them."""
+    callers: list[Object] = [{"namespaceSelector": {}}]
+    """Peers that may connect to port 8000: your ingress controller or gateway. By default, every
+    pod of the Kubernetes cluster."""
+    operator: list[Object] = [
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
+    ]
+    """Peers that match the KubeRay operator, which needs the dashboard (port 8265) and port
+    8000."""
+    monitoring: list[Object] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    """Peers that may scrape the metrics ports: your Prometheus."""
+    dashboard: list[Object] = []
+    """Additional peers that may open the Ray dashboard. `kubectl port-forward` works without an
+    entry."""

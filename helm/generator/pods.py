@@ -1,0 +1,194 @@
+"""Values of the pods: images, resources, placement, the Ray head, the worker groups."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from helm.generator.base import Labels, Object, Quantity, Values
+from serve.models import MODELS, WAN22_GGUF, WAN26
+
+
+class Image(Values):
+    """A container image."""
+
+    repository: str = "ryla-serve"
+    """Image repository, including the registry."""
+    tag: str = ""
+    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster beside
+    the old one (see `upgrade`)."""
+    digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
+    """Image digest, for example `sha256:...`. Takes precedence over `tag`."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Image pull policy."""
+
+
+class Resources(Values):
+    """Resource requests and limits of a container."""
+
+    requests: dict[str, Quantity] = {}
+    """Resource requests."""
+    limits: dict[str, Quantity] = {}
+    """Resource limits, without GPUs: where there is a `gpus` value, it sets their limit."""
+
+
+class Placement(Values):
+    """Scheduling constraints and annotations of pods, in addition to those that `platform` sets."""
+
+    node_selector: Labels = {}
+    """Node labels that are required for scheduling."""
+    tolerations: list[Object] = []
+    """Tolerations for node taints."""
+    affinity: Object = {}
+    """Affinity rules for scheduling. They replace those that `platform` sets."""
+    priority_class_name: str = ""
+    """Priority class of the pods."""
+    annotations: Labels = {}
+    """Annotations added to the pods. They override `podAnnotations` and those that `platform`
+    sets."""
+
+
+class Head(Placement):
+    """The Ray head: GCS, autoscaler, dashboard and Serve controller, but no replicas."""
+
+    image: str = ""
+    """Image of the head, if it differs from `image`. One without GPU libraries starts faster; Ray
+    and Python must be the same."""
+    resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
+    """Resource requests and limits of the head container."""
+    serve: bool = True
+    """Whether the head accepts requests, too. If not, some connections are refused during an image
+    upgrade while proxies start."""
+    drain_seconds: int = Field(default=50, ge=5)
+    """Seconds that a deleted head may take to finish the requests that came in through it. Nothing
+    scales during that time."""
+    tmp_size: Quantity = "10Gi"
+    """Size limit of the `/tmp` volume, which holds Ray's logs."""
+
+
+class Autoscaler(Values):
+    """The Ray autoscaler (v2), a sidecar container of the head."""
+
+    idle_timeout_seconds: int = Field(default=300, ge=0)
+    """Seconds after which an idle worker pod is removed."""
+    upscaling_mode: Literal["Default", "Conservative", "Aggressive"] = "Default"
+    """Upscaling mode of the autoscaler, which determines how fast it adds workers."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "1Gi"})
+    """Resource requests and limits of the autoscaler container."""
+
+
+class WorkerGroup(Placement):
+    """Identical worker pods, started when a replica requests the resources that they declare."""
+
+    enabled: bool = True
+    """Whether to create the group. Appending a group is applied in place; any other change to the
+    groups starts a new cluster."""
+    image: str = ""
+    """Image of the group, if it differs from the top-level `image`."""
+    accelerator: str = ""
+    """Ray accelerator type that the group declares, for example `L40S`. Ray cannot detect it while
+    the group has no pods."""
+    also_accelerators: list[str] = []
+    """Additional accelerator types that the group declares. For example, Ray detects an 80 GB A100
+    as `A100`."""
+    gpus: int = Field(default=0, ge=0)
+    """Number of GPUs per pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Resource name under which the device plugin advertises GPUs."""
+    cpus: int = Field(default=4, ge=1)
+    """Number of CPUs per pod that the group declares to Ray. Replicas request them with
+    `hardware.num_cpus`."""
+    custom_resources: dict[str, int] = {}
+    """Custom Ray resources per pod, for example `ingress`, which `config.ingress.resources`
+    requests."""
+    resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
+    """Resource requests and limits of the worker container."""
+    min_replicas: int = Field(default=0, ge=0)
+    """Minimum number of pods."""
+    max_replicas: int = Field(default=4, ge=0)
+    """Maximum number of pods."""
+    drain_seconds: int = Field(default=120, ge=5)
+    """Seconds that a pod may take to finish its requests when it is deleted or its node is drained.
+    An idle pod takes about as long."""
+    object_store_gib: int = Field(default=4, ge=1)
+    """Size of `/dev/shm` in GiB: Ray's object store, which carries frames between replicas. It
+    counts towards the pod's memory."""
+    tmp_size: Quantity = "20Gi"
+    """Size limit of the `/tmp` volume, which holds Ray's logs, uploaded files and compiled
+    kernels."""
+    runtime_class_name: str = ""
+    """Runtime class of the pods, if GPUs require one (usually `nvidia`)."""
+    spread: bool = False
+    """Whether the pods prefer different nodes and zones."""
+
+
+class ExtraWorkerGroup(WorkerGroup):
+    """An additional worker group."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    """Name of the group."""
+
+
+def _runs(accelerator: str) -> str:
+    names = [model.deployment for model in MODELS if model.accelerator == accelerator]
+    return f"Workers with one {accelerator} GPU, for {' and '.join(names)}."
+
+
+class WorkerGroups(Values):
+    """The built-in worker groups. KubeRay compares their order, too."""
+
+    cpu: WorkerGroup = WorkerGroup(
+        cpus=4,
+        min_replicas=2,
+        max_replicas=8,
+        custom_resources={"ingress": 1},
+        drain_seconds=300,
+        spread=True,
+        resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
+        object_store_gib=2,
+    )
+    """Workers without a GPU, for the ingress replicas. With two pods, the service survives the loss
+    of one. All requests pass through them, so their `drainSeconds` must be at least that of every
+    other group."""
+    l40s: WorkerGroup = Field(
+        default=WorkerGroup(
+            accelerator=WAN26.accelerator,
+            gpus=1,
+            cpus=4,
+            max_replicas=8,
+            resources=Resources(requests={"cpu": "6", "memory": "32Gi"}, limits={"memory": "32Gi"}),
+        ),
+        alias="l40s",
+        description=_runs(WAN26.accelerator),
+    )
+    a100_80g: WorkerGroup = Field(
+        default=WorkerGroup(
+            accelerator=WAN22_GGUF.accelerator,
+            also_accelerators=["A100"],
+            gpus=1,
+            cpus=4,
+            resources=Resources(requests={"cpu": "8", "memory": "80Gi"}, limits={"memory": "80Gi"}),
+            drain_seconds=300,
+        ),
+        alias="a100-80g",
+        description=_runs(WAN22_GGUF.accelerator),
+    )
+
+
+class Pod(Values):
+    """The single pod that runs everything when `mode` is `pod`."""
+
+    gpus: int = Field(default=0, ge=0)
+    """Number of GPUs of the pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Resource name under which the device plugin advertises GPUs."""
+    resources: Resources = Resources(requests={"cpu": "1", "memory": "6Gi"}, limits={"memory": "12Gi"})
+    """Resource requests and limits of the container."""
+    object_store_gib: int = Field(default=2, ge=1)
+    """Size of `/dev/shm` in GiB, for Ray's object store. It must be at least a tenth of the pod's
+    memory."""
+    tmp_size: Quantity = "10Gi"
+    """Size limit of the `/tmp` volume."""
+    startup_seconds: int = Field(default=600, ge=5)
+    """Seconds that the models may take to load before the pod is restarted."""
+    placement: Placement = Placement()
+    """Scheduling constraints and annotations of the pod."""

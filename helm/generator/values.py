@@ -1,0 +1,164 @@
+"""All values of the chart. values.yaml, its schema and the chart's README are generated from them
+(`make chart`)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from helm.generator.base import Labels, Object, Values
+from helm.generator.model_files import ModelFiles
+from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
+from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, Pod, Resources, WorkerGroups
+from helm.generator.ray_cluster import FaultTolerance, Upgrade
+from serve.models import MODELS
+
+DEPLOYMENTS = ("Ingress", *(model.deployment for model in MODELS))
+"""The Ray Serve deployments that `deployments` may configure."""
+
+
+class Auth(Values):
+    """Authentication of callers and of Ray. The Secrets must exist before the chart is
+    installed."""
+
+    api_keys_secret: str = ""
+    """Name of the Secret with the API keys. Its key `keys` has one line per API key: a name, and
+    the SHA-256 of the API key in hex. Changes apply without a restart. If empty, no API key is
+    required."""
+    smoke_key_secret: str = ""
+    """Name of the Secret with the API key for the smoke test, under the key `key`. It must be one
+    of the API keys."""
+    ray_token_secret: str = ""
+    """Name of the Secret with Ray's token (dashboard, job API, GCS), under the key `auth_token`. To
+    rotate the token, use a Secret with another name: it starts a new cluster."""
+
+
+class Metrics(Values):
+    """Integration with the Prometheus operator and Grafana."""
+
+    pod_monitor: bool = False
+    """Whether to create a PodMonitor. Needs the API monitoring.coreos.com/v1."""
+    interval: str = "15s"
+    """Scrape interval of the PodMonitor."""
+    rules: bool = False
+    """Whether to create alert rules (PrometheusRule). docs/operations.md explains each alert and
+    what to do about it."""
+    dashboards: bool = False
+    """Whether to create the Grafana dashboards, each as a ConfigMap with the label
+    `grafana_dashboard: "1"`."""
+    labels: Labels = {}
+    """Labels added to the PodMonitor and the PrometheusRule, for your Prometheus to select them."""
+
+
+class Preflight(Values):
+    """Job that runs before an install or upgrade.
+
+    It fetches and verifies the model files and validates the settings. If it fails, nothing is
+    changed.
+    """
+
+    enabled: bool = True
+    """Whether to run the job."""
+    timeout_seconds: int = Field(default=900, ge=10)
+    """Seconds that the job may take, including pulling the image and verifying model files.
+    `models.fetch.timeoutSeconds` is added."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "2Gi"})
+    """Resource requests and limits of each container of the job."""
+
+
+class Rollout(Values):
+    """Job that runs after an install or upgrade.
+
+    It waits for the new version, wakes every model and calls every endpoint.
+    """
+
+    enabled: bool = True
+    """Whether to run the job. Without it, broken files of a model that is scaled to zero are only
+    noticed by its first caller."""
+    smoke: bool = True
+    """Whether to call every endpoint. This starts GPUs of every kind once."""
+    timeout_seconds: int = Field(default=3600, ge=10)
+    """Seconds that the job may take. Half of them are for the new version to become ready. `helm
+    --timeout` must be longer."""
+    resources: Resources = Resources(requests={"cpu": "200m", "memory": "512Mi"}, limits={"memory": "1Gi"})
+    """Resource requests and limits of each container of the job, and of the `helm test` pod."""
+
+
+class ChartValues(Values):
+    """All values of the chart."""
+
+    name_override: str = ""
+    """Overrides the chart's name in the names of objects."""
+    fullname_override: str = ""
+    """Overrides the full name of the release in the names of objects."""
+    mode: Literal["rayservice", "pod"] = "rayservice"
+    """Deployment mode. `rayservice`: a Ray cluster that scales, managed by the KubeRay operator.
+    `pod`: everything in one pod, without an operator, for a demo or one large GPU."""
+    platform: Literal["generic", "gke", "eks-karpenter", "gfd"] = "generic"
+    """Kubernetes platform, which determines the labels and taints of GPU nodes. `gfd`: NVIDIA GPU
+    Feature Discovery. `generic`: none are known; set `nodeSelector` and `tolerations` in each
+    worker group."""
+    common_labels: Labels = {}
+    """Labels added to every object, but not to the pods of the service."""
+    image: Image = Image()
+    """Container image of the service."""
+    image_pull_secrets: list[Object] = []
+    """Secrets for pulling images from a private registry."""
+    preset: Literal["production", "demo", "single-gpu"] = "production"
+    """Serve config that `config` and `deployments` are merged into."""
+    config: Object = {}
+    """Application settings (AppConfig), merged over the preset. **Any change restarts every
+    replica.** `null` removes a setting of the preset."""
+    deployments: dict[str, Object] = Field(
+        default={},
+        description=f"Ray Serve settings of each deployment ({', '.join(DEPLOYMENTS)}), merged over the preset. Changes are "
+        "applied in place.",
+    )
+    request_timeout_seconds: int = Field(default=2100, ge=1)
+    """Request timeout of Ray Serve in seconds. It must be longer than
+    `config.limits.request_timeout_s` and shorter than the load balancer's."""
+    env: list[Object] = []
+    """Environment variables added to every Ray container."""
+    pod_annotations: Labels = {}
+    """Annotations added to every pod of the service and to the preflight job, which fetches model
+    files."""
+    service_account_name: str = ""
+    """Name of an existing service account for the workers (or the single pod) and the preflight job,
+    for example one that may read a bucket."""
+    head: Head = Head()
+    """Ray head."""
+    autoscaler: Autoscaler = Autoscaler()
+    """Ray autoscaler, a sidecar container of the head."""
+    worker_groups: WorkerGroups = WorkerGroups()
+    """Built-in worker groups."""
+    extra_worker_groups: list[ExtraWorkerGroup] = []
+    """Additional worker groups, each with a `name` and the values of a built-in group. Appending
+    one is applied in place."""
+    upgrade: Upgrade = Upgrade()
+    """How to roll out changes that Ray Serve cannot apply in place."""
+    fault_tolerance: FaultTolerance = FaultTolerance()
+    """Keeps the service up when the Ray head is lost. Needs Redis."""
+    models: ModelFiles = ModelFiles()
+    """Model files: where they are mounted and how they get there."""
+    auth: Auth = Auth()
+    """Authentication of callers and of Ray."""
+    service: Service = Service()
+    """Kubernetes Service that clients, the Ingress and the HTTPRoute connect to."""
+    ingress: IngressValues = IngressValues()
+    """Kubernetes Ingress for the service."""
+    http_route: HttpRoute = HttpRoute()
+    """Gateway API HTTPRoute for the service."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Network policies for the pods of the release."""
+    pod_disruption_budgets: bool = True
+    """Whether to create a PodDisruptionBudget for each worker group that has at least two
+    `minReplicas`. It keeps all but one of them running while nodes are drained. Smaller groups get
+    none, since it would block every drain."""
+    metrics: Metrics = Metrics()
+    """Integration with the Prometheus operator and Grafana."""
+    preflight: Preflight = Preflight()
+    """Job that runs before an install or upgrade and validates settings and model files."""
+    rollout: Rollout = Rollout()
+    """Job that runs after an install or upgrade, waits for the new version and calls every
+    endpoint."""
+    pod: Pod = Pod()
+    """The single pod, used when `mode` is `pod`."""

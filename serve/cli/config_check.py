@@ -1,0 +1,165 @@
+"""Checks a Serve config file, or a RayService that contains one, before a cluster sees it."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from serve.config import AppConfig, Hardware
+from serve.http.proxy import IMPORT_PATH as PROXY
+from serve.models import MODELS
+
+IMPORT_PATH = "serve.app:build"
+
+
+def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
+    """Yield a name, the Serve config and the RayService around it for each Serve config in ``text``.
+
+    ``text`` is YAML. The RayService is None where the config stands alone.
+    """
+    for document in yaml.safe_load_all(text):
+        if not isinstance(document, dict):
+            continue
+        if document.get("kind") == "RayService":
+            config = yaml.safe_load(document["spec"]["serveConfigV2"])
+            yield f"RayService {document['metadata']['name']}", config, document
+        elif "applications" in document:
+            yield "Serve config", document, None
+
+
+def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, files: bool = False) -> list[str]:
+    """Return a sentence for each fault of a Serve config, and none if all is well.
+
+    With ``service`` the RayService around it is checked too, and with ``files`` whether the model
+    files are on this machine.
+    """
+    try:
+        schema = ServeDeploySchema.model_validate(config)
+    except ValidationError as e:
+        return _sentences("", e)
+    ours = [application for application in schema.applications if application.import_path == IMPORT_PATH]
+    if not ours:
+        return [f"no application has the import_path {IMPORT_PATH}"]
+    found: list[str] = []
+    for application in ours:
+        try:
+            settings = AppConfig.model_validate(application.args)
+        except ValidationError as e:
+            found += _sentences("args.", e)
+            continue
+        found += _serve_faults(settings, config)
+        if files:
+            found += [
+                f"args.{name}: {path} does not exist on this machine"
+                for name, path in model_paths(settings)
+                if not path.exists()
+            ]
+        if service is not None:
+            found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]
+    return found
+
+
+def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
+    """Yield the setting and the path of each model file or folder that ``settings`` name.
+
+    A model that may be fetched from a hub has no path here.
+    """
+    if settings.models == "demo":
+        return
+    hub = {"wan26": settings.wan26.engine.allow_hub, "wan22_gguf": settings.wan22_gguf.engine.allow_hub}
+    for name, models in settings.models:
+        for field, path in models:
+            fetched = isinstance(path, str) and hub.get(name, False) and not Path(path).is_absolute()
+            if path is not None and not fetched:
+                yield f"models.{name}.{field}", Path(path)
+
+
+def _serve_faults(settings: AppConfig, config: dict[str, Any]) -> Iterator[str]:
+    timeout = (config.get("http_options") or {}).get("request_timeout_s")
+    if timeout is not None and timeout <= settings.limits.request_timeout_s:
+        yield (
+            f"http_options.request_timeout_s is {timeout}, which must be larger than args.limits.request_timeout_s, "
+            f"{settings.limits.request_timeout_s}: otherwise callers get the proxy's plain-text 408 instead of our 504"
+        )
+    known = {"Ingress", *(model.deployment for model in MODELS)}
+    for application in config["applications"]:
+        for deployment in application.get("deployments", []):
+            name, scale = deployment["name"], deployment.get("autoscaling_config") or {}
+            if name not in known:
+                yield f"deployments: unknown deployment {name}; available: {', '.join(sorted(known))}"
+            if scale.get("initial_replicas") is not None:
+                yield f"deployments.{name}: initial_replicas resets a running model at every change of the config; leave it out"
+
+
+def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[str]:
+    cluster = service["spec"]["rayClusterConfig"]
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    offers = {name: _resources(group) for name, group in groups.items()}
+    for name, hardware in _hardware(settings):
+        if not any(_fits(hardware, offer) for offer in offers.values()):
+            needs = ", ".join(f"{key} {value:g}" for key, value in _needs(hardware).items())
+            yield f"args.{name} needs {needs}, which no worker group declares in its `resources`: {offers}"
+    pods = {"the head": cluster["headGroupSpec"], **{f"worker group {name}": group for name, group in groups.items()}}
+    for name, group in pods.items():
+        given = {e["name"]: e.get("value") for e in group["template"]["spec"]["containers"][0].get("env", [])}
+        if given.get("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH") != PROXY:
+            yield f"{name}: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be {PROXY}"
+        if given.get("RYLA_MAX_BODY_BYTES") != str(settings.limits.max_body_bytes):
+            yield f"{name}: RYLA_MAX_BODY_BYTES must be args.limits.max_body_bytes, {settings.limits.max_body_bytes}"
+
+
+def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:
+    """Yield the worker groups whose deployments may together need more GPUs than the group can have.
+
+    One deployment would then starve another.
+    """
+    scales = {
+        deployment["name"]: (deployment.get("autoscaling_config") or {}).get("max_replicas", 1)
+        for application in config["applications"]
+        for deployment in application.get("deployments", [])
+    }
+    wanted: dict[str, dict[str, float]] = {}
+    groups = {group["groupName"]: group for group in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    for model in MODELS:
+        hardware = settings.deployment_of(model).hardware
+        fitting = [group for group, spec in groups.items() if _fits(hardware, _resources(spec))]
+        if hardware.num_gpus and len(fitting) == 1:
+            wanted.setdefault(fitting[0], {})[model.deployment] = scales.get(model.deployment, 1) * hardware.num_gpus
+    for group, shares in wanted.items():
+        room = groups[group].get("maxReplicas", 0) * _resources(groups[group])["GPU"]
+        if sum(shares.values()) > room:
+            who = " and ".join(f"{name} {share:g}" for name, share in shares.items())
+            yield (
+                f"worker group {group} has at most {room:g} GPUs, but its deployments may need {who}: "
+                "raise its maxReplicas or lower their max_replicas"
+            )
+
+
+def _hardware(settings: AppConfig) -> Iterator[tuple[str, Hardware]]:
+    yield "ingress", Hardware(num_cpus=settings.ingress.num_cpus)
+    for model in MODELS:
+        yield f"{model.setting}.hardware", settings.deployment_of(model).hardware
+
+
+def _needs(hardware: Hardware) -> dict[str, float]:
+    """Return the Ray resources that a replica needs."""
+    needs = {"CPU": hardware.num_cpus, "GPU": hardware.num_gpus}
+    if hardware.accelerator_type is not None:
+        needs[f"accelerator_type:{hardware.accelerator_type}"] = 0.001  # the amount that Ray requests
+    return {name: value for name, value in needs.items() if value}
+
+
+def _resources(group: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in (group.get("resources") or {}).items()}
+
+
+def _fits(hardware: Hardware, offer: dict[str, float]) -> bool:
+    return all(offer.get(name, -math.inf) >= value for name, value in _needs(hardware).items())
+
+
+def _sentences(prefix: str, error: ValidationError) -> list[str]:
+    return [f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]

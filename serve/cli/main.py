@@ -1,0 +1,201 @@
+"""`ryla`: run the service, call it, check its configuration, and test a deployed one."""
+
+import base64
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from deployments.errors import CheckpointRefused
+from serve.cli.config_check import documents, faults
+from serve.cli.console import console, print_error
+from serve.cli.presets import address, find_preset, listening_on
+from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
+from serve.cli.service import running, serve_environment
+from serve.cli.smoke import run_smoke
+from serve.client import CallFailed, Client
+from serve.media import EXTENSIONS
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+models = typer.Typer(no_args_is_help=True, help="Check the model files.")
+app.add_typer(models, name="models")
+
+URL = "http://127.0.0.1:8000"
+Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="URL of the service.")]
+Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="Your key, if the service requires one.")]
+DEMO_TIMEOUT_S = 900
+
+
+@app.command()
+def serve(
+    preset: Annotated[str, typer.Argument(help="demo, single-gpu, production, or a Serve config file.")] = "demo",
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on instead of the config's; 0.0.0.0 listens on all.")
+    ] = None,
+) -> None:
+    """Run the service on this machine until Ctrl-C. The Ray dashboard is at port 8265."""
+    path = find_preset(preset)
+    if host is not None:
+        path = listening_on(path, host)
+    console.print(f"Starting {path.name}: http://{address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
+    console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
+    os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
+
+
+@app.command()
+def call(
+    endpoint: Annotated[str, typer.Argument(help="Name of the endpoint, for instance wan2.6.")],
+    fields: Annotated[
+        list[str] | None,
+        typer.Argument(help="field=value, or field=@file for an image or video; a field that is repeated becomes a list."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File to write; its extension selects the format. Default: the endpoint's name."),
+    ] = None,
+    url: Url = URL,
+    key: Key = None,
+) -> None:
+    """Call an endpoint and write the result to a file."""
+    values: dict[str, list[str]] = {}
+    for name, value in map(_parse_field, fields or []):
+        values.setdefault(name, []).append(value)
+    body = {name: several if several[1:] else several[0] for name, several in values.items()}
+    extension = "" if output is None else output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    accept = next((media_type for media_type, known in EXTENSIONS.items() if known == extension), "*/*")
+    try:
+        with Client(url, key=key) as client:
+            answer = client.call(endpoint.strip("/"), body, accept=accept)
+    except CallFailed as e:
+        print_error(str(e))
+        raise typer.Exit(1) from None
+    path = output or Path(f"{endpoint.strip('/')}.{answer.extension}")
+    path.write_bytes(answer.data)
+    for name, value in answer.headers.items():
+        if name.startswith("x-") or name == "server-timing":
+            console.print(f"{name}: {value}", highlight=False)
+    console.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument(envvar="RYLA_URL", help="URL of the service.")] = URL,
+    save: Annotated[Path | None, typer.Option(help="Folder to save the results in.")] = None,
+    key: Key = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait until the service accepts requests.")] = 0,
+    timeout: Annotated[float, typer.Option(help="Seconds for the whole test, the wait included.")] = 7200,
+) -> None:
+    """Call all seven endpoints, decode the results and print a table; fail if anything is wrong.
+
+    Models that are asleep are started.
+    """
+    deadline = time.monotonic() + timeout
+    with Client(url, key=key) as client:
+        try:
+            if wait:
+                client.wait(min(wait, timeout))
+        except CallFailed as e:
+            print_error(str(e))
+            raise typer.Exit(1) from None
+        ok = run_smoke(client, save, deadline)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.")] = Path("test-output")) -> None:
+    """Start the demo, call all seven endpoints, save the results and stop the demo."""
+    with running(find_preset("demo")) as client:
+        ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    config: Annotated[
+        str,
+        typer.Argument(help="Serve config file, Kubernetes manifests with a RayService, a preset, or - for standard input."),
+    ],
+    files: Annotated[
+        bool, typer.Option("--files", help="Also check that the model files that it names are on this machine.")
+    ] = False,
+) -> None:
+    """Check a configuration before a cluster sees it: `helm template ... | ryla check -`."""
+    text = sys.stdin.read() if config == "-" else find_preset(config).read_text()
+    checked = 0
+    found: list[str] = []
+    for name, serve_config, service in documents(text):
+        checked += 1
+        found += [f"{name}: {fault}" for fault in faults(serve_config, service, files=files)]
+    if not checked:
+        found.append(f"{config} contains neither a Serve config nor a RayService")
+    for line in found:
+        print_error(line)
+    if found:
+        raise typer.Exit(1)
+    console.print(f"{checked} checked, nothing wrong")
+
+
+@models.command("check")
+def check_models(
+    folder: Annotated[Path, typer.Argument(help="Folder with the face models; its subfolders are searched too.")],
+    checksums: Annotated[Path | None, typer.Option(help="File of SHA-256 sums, as `sha256sum` writes it.")] = None,
+) -> None:
+    """Check FaceSwapper's model files: present, of the published signature and, with checksums, unchanged."""
+    from deployments.faces.files import check_files, read_checksums
+
+    table = Table("model", "setting", "file", "verdict")
+    faulty = 0
+    try:
+        for report in check_files(folder, {} if checksums is None else read_checksums(checksums)):
+            faulty += bool(report.faults)
+            file = "" if report.path is None else str(report.path.relative_to(folder))
+            verdict = "; ".join(report.faults) or ("good" if report.path else "not there; optional")
+            style = "red" if report.faults else None
+            table.add_row(report.signature.what, report.signature.setting, file, verdict, style=style)
+    except (CheckpointRefused, OSError) as e:
+        print_error(str(e))
+        raise typer.Exit(1) from None
+    console.print(table)
+    if faulty:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rollout(
+    name: Annotated[str, typer.Argument(help="Name of the RayService.")],
+    namespace: Annotated[str, typer.Option(envvar="RYLA_NAMESPACE", help="Namespace of the RayService.")] = "default",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 1800,
+) -> None:
+    """In a pod: wait until KubeRay has rolled out a RayService's current spec; fail if it cannot."""
+    try:
+        with in_cluster() as api:
+            await_rollout(api, namespace, name, timeout_s=timeout, say=_print_line)
+    except RolloutFailed as e:
+        print_error(str(e))
+        raise typer.Exit(1) from None
+
+
+def _print_line(line: str) -> None:
+    console.print(line, highlight=False, markup=False)
+
+
+def _parse_field(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"`{text}` must have the form field=value")
+    if value.startswith("@"):
+        try:
+            return name, base64.b64encode(Path(value[1:]).read_bytes()).decode()
+        except OSError as e:
+            raise typer.BadParameter(f"{name}: {e}") from None
+    return name, value
+
+
+if __name__ == "__main__":
+    app()

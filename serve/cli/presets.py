@@ -1,0 +1,39 @@
+"""Serve config files: the presets of this package, and files of the user."""
+
+import tempfile
+from pathlib import Path
+
+import typer
+import yaml
+
+from serve.cli.console import print_error
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+def find_preset(name: str) -> Path:
+    """Return the file of a preset, or ``name`` itself if it is a file; exit with 2 if neither exists."""
+    path = PRESETS / f"{name}.yaml"
+    if path.is_file():
+        return path
+    if Path(name).is_file():
+        return Path(name)
+    presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+    print_error(f"no preset or file is named {name}; presets: {presets}")
+    raise typer.Exit(2)
+
+
+def listening_on(config: Path, host: str) -> Path:
+    """Return a copy of a config file that listens on another address."""
+    settings = yaml.safe_load(config.read_text())
+    settings.setdefault("http_options", {})["host"] = host
+    copy = Path(tempfile.mkdtemp(prefix="ryla-")) / config.name
+    copy.write_text(yaml.safe_dump(settings))
+    return copy
+
+
+def address(config: Path) -> str:
+    """Return the `host:port` at which a service with this config is reached from this machine."""
+    options = yaml.safe_load(config.read_text()).get("http_options", {})
+    host = options.get("host", "127.0.0.1")
+    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"

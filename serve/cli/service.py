@@ -1,0 +1,65 @@
+"""Runs the service on this machine."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from serve.cli.console import spinner
+from serve.cli.presets import address
+from serve.client import CallFailed, Client
+from serve.config import Limits
+from serve.http.proxy import IMPORT_PATH
+
+START_TIMEOUT_S = 300
+
+
+def serve_environment(config: Path) -> dict[str, str]:
+    """Return the environment to start Ray in: Serve's proxy reads its middleware and limits there."""
+    limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
+    max_bytes = max(Limits(**settings).max_body_bytes for settings in limits)
+    programs = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
+        "RYLA_MAX_BODY_BYTES": str(max_bytes),
+    }
+
+
+@contextlib.contextmanager
+def running(config: Path, log: Path | None = None) -> Iterator[Client]:
+    """Run a service with a Serve config file while the block runs; every model is ready when it begins."""
+    log = log or Path("test-output/serve.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["serve", "run", str(config)], env=serve_environment(config), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+        try:
+            with Client(f"http://{address(config)}") as client:
+                _wait_until_ready(client, process, log)
+                yield client
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    with spinner() as progress:
+        progress.add_task("starting the models")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not client.is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise CallFailed(f"the service did not start; see {log}")
+            time.sleep(0.5)

@@ -1,0 +1,69 @@
+"""The smoke test: calls every endpoint of a service with its example and checks the answers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from serve.cli.console import console, spinner
+from serve.cli.overview import overview
+from serve.client import Answer, CallFailed, Client, Decoded, check_answer
+from serve.config import AppConfig
+from serve.http.endpoints import make_endpoints
+from serve.http.examples import payload
+
+ENDPOINTS = tuple(endpoint.name for endpoint in make_endpoints(AppConfig()))
+
+
+def call_example(client: Client, endpoint: str, timeout_s: float) -> tuple[Answer, Decoded]:
+    """Call an endpoint with its example and check the answer; raise CallFailed if anything is wrong."""
+    if timeout_s <= 0:
+        raise CallFailed(f"{endpoint}: not called, because the time is up")
+    answer = client.call(endpoint, payload(endpoint), timeout_s)
+    return answer, check_answer(endpoint, answer)
+
+
+def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
+    """Call all endpoints one after another and print a table; return whether all answers are right.
+
+    ``deadline`` is a time of the monotonic clock. Files and an overview of them go to ``save``.
+    """
+    table = Table("endpoint", "seconds", "media type", "size", "frames", "swapped", "bytes", "GPU", "cost (USD)")
+    answers: list[tuple[str, dict[str, Any], bytes]] = []
+    with spinner() as progress:
+        task = progress.add_task("", total=len(ENDPOINTS))
+        for name in ENDPOINTS:
+            progress.update(task, description=f"/{name}")
+            try:
+                answer, decoded = call_example(client, name, deadline - time.monotonic())
+            except CallFailed as e:
+                table.add_row(f"/{name}", f"[red]{e}[/red]")
+                continue
+            finally:
+                progress.advance(task)
+            table.add_row(*_row(name, answer, decoded))
+            answers.append((name, payload(name), answer.data))
+            if save is not None:
+                save.mkdir(parents=True, exist_ok=True)
+                (save / f"{name}.{answer.extension}").write_bytes(answer.data)
+    console.print(table)
+    if save is not None and answers:
+        overview(answers).save(save / "overview.png")
+        console.print(f"Everything at a glance: {save / 'overview.png'}")
+    return len(answers) == len(ENDPOINTS)
+
+
+def _row(name: str, answer: Answer, decoded: Decoded) -> list[str]:
+    headers = answer.headers
+    return [
+        f"/{name}",
+        f"{answer.seconds:.1f}",
+        decoded.media_type,
+        f"{decoded.width}x{decoded.height}",
+        str(decoded.frames),
+        headers.get("x-frames-swapped", ""),
+        str(len(answer.data)),
+        headers["x-gpu-type"],
+        headers["x-cost-usd"],
+    ]

@@ -1,0 +1,78 @@
+"""What a service answered, and whether it is what its headers say."""
+
+import io
+from dataclasses import dataclass
+
+import av
+import av.error
+import httpx
+import PIL.Image
+
+from serve.media import EXTENSIONS
+
+
+class CallFailed(Exception):
+    """The service refused a call, or its answer is not what its headers say."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result: the file, its headers, and the seconds that the call took."""
+
+    data: bytes
+    headers: httpx.Headers
+    seconds: float
+
+    @property
+    def media_type(self) -> str:
+        """The declared media type, without parameters."""
+        return str(self.headers.get("content-type", "")).split(";")[0]
+
+    @property
+    def extension(self) -> str:
+        """The extension of a file with this answer, without a dot."""
+        return EXTENSIONS.get(self.media_type, "bin")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file holds."""
+
+    media_type: str
+    width: int
+    height: int
+    frames: int
+
+
+def check_answer(endpoint: str, answer: Answer) -> Decoded:
+    """Decode every frame of an answer; raise CallFailed if it is not what its headers say."""
+    try:
+        decoded = decode(answer.data)
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, av.error.FFmpegError) as e:
+        raise CallFailed(f"{endpoint}: the answer cannot be decoded ({type(e).__name__}: {e})") from e
+    faults = []
+    if decoded.media_type != answer.media_type:
+        faults.append(f"Content-Type is {answer.media_type}, but the file is {decoded.media_type}")
+    if str(decoded.frames) != answer.headers.get("x-frames"):
+        faults.append(f"X-Frames is {answer.headers.get('x-frames')}, but the file has {decoded.frames}")
+    if answer.headers.get("x-frames-swapped") == "0":
+        faults.append("no face was swapped")
+    if answer.headers.get("x-model") != endpoint:
+        faults.append(f"X-Model is {answer.headers.get('x-model')}")
+    if faults:
+        raise CallFailed(f"{endpoint}: {'; '.join(faults)}")
+    return decoded
+
+
+def decode(data: bytes) -> Decoded:
+    """Return what is in an image, an animation or a video; all of it is decoded."""
+    if data[4:8] == b"ftyp":
+        with av.open(io.BytesIO(data), mode="r") as container:
+            frames = list(container.decode(video=0))
+        return Decoded("video/mp4", frames[0].width, frames[0].height, len(frames))
+    image = PIL.Image.open(io.BytesIO(data))
+    count = getattr(image, "n_frames", 1)
+    for i in range(count):
+        image.seek(i)
+        image.load()
+    return Decoded(PIL.Image.MIME[image.format or ""], *image.size, count)

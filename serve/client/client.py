@@ -1,0 +1,76 @@
+"""Calls a service over HTTP."""
+
+import time
+from typing import Any
+
+import httpx
+
+from serve.client.answers import Answer, CallFailed
+
+
+class Client:
+    """A connection to one service.
+
+    ``timeout_s`` is the limit for a whole call: a model that is asleep may need minutes to start.
+    ``key`` is the caller's key, where the service requires one.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def call(self, endpoint: str, body: dict[str, Any], timeout_s: float | None = None, accept: str = "*/*") -> Answer:
+        """POST ``body`` and return the answer, of the media type ``accept``.
+
+        Raises CallFailed with the problem's detail unless the status is 200.
+        """
+        start = time.perf_counter()
+        try:
+            response = self._http.post(
+                f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout, headers={"Accept": accept}
+            )
+        except httpx.TransportError as e:
+            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
+        if response.status_code != 200:
+            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
+        return Answer(response.content, response.headers, time.perf_counter() - start)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when the service accepts requests; raise CallFailed after ``timeout_s``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                response = self._http.get("/readyz", timeout=5)
+                text = f"{response.status_code} {_detail(response)}"
+            except httpx.TransportError as e:
+                text = str(e)
+            else:
+                if response.status_code == 200:
+                    return
+            if time.monotonic() > deadline:
+                raise CallFailed(f"{self.url} does not accept requests after {timeout_s:g} s: {text}")
+            time.sleep(1)
+
+    def is_ready(self) -> bool:
+        """Return whether every model is ready."""
+        try:
+            response = self._http.get("/readyz", timeout=5)
+        except httpx.TransportError:
+            return False
+        if response.status_code != 200:
+            return False
+        return all(model["state"] == "ready" for model in response.json()["models"].values())
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]

@@ -1,0 +1,32 @@
+"""The ASGI application: the routes and the layers around them."""
+
+import logging
+
+from starlette.types import ASGIApp
+
+from serve.config import AppConfig
+from serve.http.auth import ApiKeys, RequireKey
+from serve.http.body_limit import BodyLimit
+from serve.http.middleware import Cors, RequestBoundary
+from serve.http.routes import DOCS_ASSETS, make_router, make_routes, open_paths
+from serve.pipelines.handles import Handles
+from serve.pipelines.pipelines import make_pipelines
+from serve.pipelines.readiness import Readiness
+
+logger = logging.getLogger("ray.serve")
+
+
+def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIApp:
+    """Return the ASGI application over the given models. The layer added last is the outermost."""
+    routes = make_routes(config, make_pipelines(config, handles), readiness)
+    app: ASGIApp = make_router(routes)
+    app = BodyLimit(app, config.limits.max_body_bytes)
+    if config.ingress.api_keys is not None:
+        keys = ApiKeys(config.ingress.api_keys)
+        app = RequireKey(app, keys, open_paths=open_paths(routes), open_prefixes=(f"{DOCS_ASSETS}/",))
+    else:
+        logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
+    app = RequestBoundary(app)
+    if config.ingress.cors_origins:
+        app = Cors(app, config.ingress.cors_origins)  # outermost, so that pages can read problems too
+    return app

@@ -1,0 +1,94 @@
+"""Who may call: bearer keys, configured as hashes in a file that is read again when it changes."""
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve.http.problems import Problem
+
+logger = logging.getLogger("ray.serve")
+
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{64})")
+
+
+class ApiKeys:
+    """The keys in a file: each line has a name and the SHA-256 of a key in hex; `#` begins a comment.
+
+    The file is read again after ``max_age_s``, so that keys are added and removed without a restart
+    (on Kubernetes: by changing the mounted Secret). Raises ValueError or OSError when it cannot be
+    read at the start; later the error is logged and the last good keys stay in force.
+    """
+
+    def __init__(self, path: Path, max_age_s: float = 5.0) -> None:
+        self._path = path
+        self._max_age_s = max_age_s
+        self._names = self._read()
+        self._read_at = time.monotonic()
+
+    def name_of(self, key: str) -> str | None:
+        """Return the name on a key's line, or None if the key is not valid."""
+        if time.monotonic() - self._read_at > self._max_age_s:
+            self._read_at = time.monotonic()
+            try:
+                self._names = self._read()
+            except (OSError, ValueError):
+                logger.exception("the API keys could not be read again; the last good keys stay in force")
+        # Keys are found by their hash, so the time that a search takes reveals nothing about them.
+        return self._names.get(hashlib.sha256(key.encode()).hexdigest())
+
+    def _read(self) -> dict[str, str]:
+        names = {}
+        for number, line in enumerate(self._path.read_text().splitlines(), 1):
+            text = line.partition("#")[0].strip()
+            if not text:
+                continue
+            found = _LINE.fullmatch(text)
+            if found is None:
+                raise ValueError(
+                    f"{self._path}, line {number}: must be a name and a key's SHA-256 in hex; "
+                    "`printf %s KEY | sha256sum` prints the hash"
+                )
+            names[found["digest"].lower()] = found["name"]
+        return names
+
+
+class RequireKey:
+    """Middleware that refuses requests without a valid key with a 401 problem.
+
+    ``open_paths`` need no key, nor does anything below the prefixes in ``open_prefixes``.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_paths: Collection[str], open_prefixes: tuple[str, ...]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+        self._open_prefixes = open_prefixes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+            name = self._authenticate(Headers(scope=scope).get("authorization", ""))
+            scope.setdefault("state", {})["caller"] = name
+        await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open_paths or path.startswith(self._open_prefixes)
+
+    def _authenticate(self, authorization: str) -> str:
+        """Return the caller's name."""
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise _unauthorized("send your key: `Authorization: Bearer KEY`", "")
+        name = self._keys.name_of(key.strip())
+        if name is None:
+            raise _unauthorized("this key is not valid, or no longer valid", ', error="invalid_token"')
+        return name
+
+
+def _unauthorized(detail: str, error: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": f'Bearer realm="ryla"{error}'})

@@ -1,0 +1,68 @@
+"""Reads a request's body: JSON or, where an endpoint takes it, a multipart form.
+
+The names, types and files of the fields are checked later, by the endpoint's schema.
+"""
+
+import os
+import sys
+from typing import Any
+
+import pydantic_core
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from serve.http.problems import Problem
+from serve.media.spool import Media, Spool
+
+IN_MEMORY_BYTES = 2**20
+"""The size up to which Starlette keeps a form part in memory."""
+
+
+async def read_body(request: Request, *, form: bool, optional: bool = False) -> dict[str, Any]:
+    """Return the fields of a body by name.
+
+    Files of a form come as bytes, or as a Spool where they are large enough to be on disk. With
+    ``form`` a multipart body is accepted too; with ``optional`` an absent body has no fields. Raises
+    a 400, 415 or 422 problem.
+    """
+    media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if media_type == "application/json" or media_type.endswith("+json"):
+        # request.body() would keep the bytes for as long as the request lasts.
+        body = b"".join([piece async for piece in request.stream()])
+        return {} if optional and not body else _parse_json(body)
+    if form and media_type == "multipart/form-data":
+        return await _read_form(request)
+    accepted = "application/json or multipart/form-data" if form else "application/json"
+    raise Problem(415, "unsupported-media-type", f"Content-Type is `{media_type[:100]}`; send {accepted}")
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        # NaN and Infinity pass here, because the schema that refuses them knows the field's name.
+        value = pydantic_core.from_json(body, allow_inf_nan=True, cache_strings="keys")
+    except ValueError as e:
+        raise Problem(400, "invalid-json", f"the body is not valid JSON: {str(e)[:200]}") from None
+    if not isinstance(value, dict):
+        raise Problem(422, "invalid-field", "the body must be a JSON object with the fields that /docs lists")
+    return value
+
+
+async def _read_form(request: Request) -> dict[str, Any]:
+    try:
+        # A part may be as large as the whole body: a text part can hold base64.
+        async with request.form(max_files=32, max_fields=100, max_part_size=sys.maxsize) as form:
+            values: dict[str, list[str | Media]] = {}
+            for name, value in form.multi_items():
+                values.setdefault(name, []).append(await _read_upload(value) if isinstance(value, UploadFile) else value)
+            # As in JSON, a field that is sent once is a value and one that is sent again an array.
+            return {name: several if several[1:] else several[0] for name, several in values.items()}
+    except HTTPException as e:
+        raise Problem(400, "invalid-form", f"the body is not a valid form: {e.detail}") from None
+
+
+async def _read_upload(file: UploadFile) -> Media:
+    """Return a part's content; a large one is on disk already and outlives the form."""
+    if (file.size or 0) <= IN_MEMORY_BYTES:
+        return await file.read()
+    return Spool(os.fdopen(os.dup(file.file.fileno()), "rb"))

@@ -1,0 +1,104 @@
+"""The table of endpoints that make something: paths, schemas, media types, models and pipelines."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from serve.config import AppConfig
+from serve.http.schemas import Schema, image_swap_schema, video_schema, video_swap_schema
+from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26, Model
+from serve.pipelines.context import RequestContext
+from serve.pipelines.pipelines import Pipelines
+from serve.pipelines.result import Result
+
+Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
+"""A call of one pipeline with a request of the endpoint's schema."""
+
+ANIMATION_RESULTS = ("image/webp", "video/mp4")
+VIDEO_RESULTS = ("video/mp4", "image/webp")
+IMAGE_RESULTS = ("image/jpeg", "image/png", "image/webp")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One row: a POST path with its aliases.
+
+    ``media_types`` are the formats of the result, the default first. ``models`` are those that the
+    endpoint uses; `X-GPU-Type` names the hardware of the first. ``form`` says whether the endpoint
+    also takes a multipart form.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    summary: str
+    schema: Schema
+    media_types: tuple[str, ...]
+    models: tuple[Model, ...]
+    run: Run
+    form: bool = False
+
+
+def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
+    """Return all endpoints, with the defaults and limits of ``config``."""
+
+    def wan26(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
+        frames = ("length", "num_frames")
+        schema = video_schema(name, config.wan26_defaults, config.limits, prompt_required=True, frames=frames, **images)
+        return _video_endpoint(name, summary, schema, WAN26)
+
+    def wan22(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
+        frames = ("num_frames", "length")
+        schema = video_schema(name, config.wan22_defaults, config.limits, prompt_required=False, frames=frames, **images)
+        return _video_endpoint(name, summary, schema, WAN22_GGUF)
+
+    reference, source = ("reference_image",), ("source_image", "reference_image")
+    return (
+        wan26("wan2.6", "Generate a video from a text"),
+        wan26("wan2.6-i2v", "Generate a video from a text and its first frame", image=reference),
+        wan26(
+            "wan2.6-i2v-faceswap",
+            "Generate a video from a text and its first frame, and swap a face into every frame",
+            image=reference,
+            face=("face_image", "reference_face"),
+        ),
+        wan22("wan22-i2v", "Generate a video from its first frame with the 14B model", image=source),
+        wan22(
+            "wan22-i2v-faceswap",
+            "Generate a video from its first frame with the 14B model, and swap a face into every frame",
+            image=source,
+            face=("face_image",),
+        ),
+        Endpoint(
+            name="image-faceswap",
+            paths=("/image-faceswap",),
+            summary="Replace the face in an image",
+            schema=image_swap_schema(config.limits),
+            media_types=IMAGE_RESULTS,
+            models=(FACE_SWAPPER,),
+            run=lambda pipelines, request, context: pipelines.image_swap.run(request, context),
+            form=True,
+        ),
+        Endpoint(
+            name="batch-video-faceswap",
+            paths=("/batch-video-faceswap", "/video-faceswap"),
+            summary="Replace the face in every frame of a video and keep its sound",
+            schema=video_swap_schema(config.limits),
+            media_types=VIDEO_RESULTS,
+            models=(FACE_SWAPPER,),
+            run=lambda pipelines, request, context: pipelines.video_swap.run(request, context),
+            form=True,
+        ),
+    )
+
+
+def _video_endpoint(name: str, summary: str, schema: Schema, model: Model) -> Endpoint:
+    swaps = "face" in schema.names
+    return Endpoint(
+        name=name,
+        paths=(f"/{name}",),
+        summary=summary,
+        schema=schema,
+        media_types=VIDEO_RESULTS if swaps else ANIMATION_RESULTS,
+        models=(model, FACE_SWAPPER) if swaps else (model,),
+        run=lambda pipelines, request, context: pipelines.video.run(pipelines.handles.video[model.name], request, context),
+    )

@@ -1,0 +1,38 @@
+"""The ingress: the Ray Serve deployment that HTTP requests reach."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from deployments.flow_control import ConsumerEnd
+from serve.config import AppConfig
+from serve.http.application import make_app
+from serve.pipelines.handles import make_handles
+from serve.pipelines.readiness import Readiness
+
+
+@serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=1000,  # the ingress counts requests itself, so that a refusal is a problem
+    graceful_shutdown_timeout_s=1800,
+    health_check_period_s=10,
+    health_check_timeout_s=30,
+)
+@serve.ingress()
+class Ingress:
+    """Validates requests, runs their pipelines and answers with the results.
+
+    ``models`` are the handles of the model deployments, by the models' API names.
+    """
+
+    def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle[Any]]) -> None:
+        self._config = config
+        self._models = models
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return the ASGI application of this replica; Serve calls this when the replica starts."""
+        readiness = Readiness(serve.get_replica_context().app_name)
+        handles = make_handles(self._models, readiness, ConsumerEnd(), self._config.ingress.window)
+        return make_app(self._config, handles, readiness)

@@ -1,0 +1,114 @@
+"""The layers around every request of the ingress: its id, problems for whatever fails, and CORS."""
+
+import asyncio
+import logging
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http.problems import Problem, problem_of
+from serve.http.request_id import choose_request_id, send_with_request_id
+from serve.http.result_headers import EXPOSED_HEADERS
+
+logger = logging.getLogger("ray.serve")
+
+
+class RequestBoundary:
+    """The outermost layer: gives each request an id and turns whatever is raised into a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["app"] = self  # lets Starlette's router raise its refusals instead of answering in plain text
+        started = False
+        named = send_with_request_id(send, request_id)
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await named(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except asyncio.CancelledError:
+            logger.info("499 %s %s: the client left (request id %s)", scope["method"], scope["path"], request_id)
+            raise
+        except Exception as error:
+            response = self._problem(error, scope, request_id).response(request_id)
+            if started:
+                raise
+            _release_frames(error)
+            await response(scope, receive, send)
+
+    @staticmethod
+    def _problem(error: Exception, scope: Scope, request_id: str) -> Problem:
+        """Return the problem that ``error`` means to the caller, and log it."""
+        if isinstance(error, HTTPException):
+            return problem_of_status(error, scope)
+        if isinstance(error, ClientDisconnect):
+            problem: Problem | None = Problem(499, "client-left", "the client left")
+        else:
+            problem = problem_of(error)
+        if problem is None:
+            logger.error("500 %s %s (request id %s)", scope["method"], scope["path"], request_id, exc_info=error)
+            return Problem(500, "internal", "an error on our side; quote the request id when you report it")
+        level = logging.WARNING if problem.status >= 500 else logging.INFO
+        logger.log(
+            level, "%d %s %s: %s (request id %s)", problem.status, scope["method"], scope["path"], problem.detail, request_id
+        )
+        return problem
+
+
+def _release_frames(error: BaseException) -> None:
+    """Drop the tracebacks of ``error`` and of the errors behind it.
+
+    Tasks and frames refer to the error, and its traceback refers to their frames. That cycle would
+    keep a large upload on disk until the next garbage collection.
+    """
+    errors: list[BaseException | None] = [error]
+    while errors:
+        if (current := errors.pop()) is not None and current.__traceback__ is not None:
+            current.__traceback__ = None
+            errors += [current.__cause__, current.__context__]
+
+
+def problem_of_status(error: HTTPException, scope: Scope) -> Problem:
+    """Return the problem for a refusal of Starlette's own, such as an unknown path or method."""
+    if error.status_code == 404:
+        return Problem(404, "not-found", f"unknown path: {scope['path'][:200]}; /docs lists the paths")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{scope['method']} is not allowed here; allowed: {allowed}"
+        return Problem(405, "method-not-allowed", detail, headers={"Allow": allowed})
+    return Problem(error.status_code if error.status_code in (400, 413, 422) else 400, "bad-request", str(error.detail))
+
+
+class Cors(CORSMiddleware):
+    """Starlette's CORS middleware, whose plain-text refusals become problems."""
+
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE", "HEAD"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight request; see CORSMiddleware."""
+        response = super().preflight_response(request_headers)
+        if response.status_code >= 400:
+            request_id = choose_request_id(request_headers.get("x-request-id"))
+            return Problem(400, "cors", bytes(response.body).decode()).response(request_id)
+        return response

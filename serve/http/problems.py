@@ -1,0 +1,137 @@
+"""Problems (RFC 9457): the one form in which a request fails, and what each error becomes."""
+
+import json
+import math
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from starlette.responses import Response
+
+from deployments.errors import CheckpointRefused, RequestRefused
+from serve.pipelines.attempts import causes, is_lost_replica
+from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
+
+TITLES = {
+    "bad-request": "Bad request",
+    "body-too-large": "Body too large",
+    "client-left": "Client closed the request",
+    "cors": "Origin not allowed",
+    "internal": "Internal error",
+    "invalid-field": "Invalid request",
+    "invalid-form": "Not a valid form",
+    "invalid-json": "Not valid JSON",
+    "media-too-large": "Media too large",
+    "method-not-allowed": "Method not allowed",
+    "not-acceptable": "Not acceptable",
+    "not-found": "Not found",
+    "not-implemented": "Not implemented",
+    "replica-lost": "A model replica was lost",
+    "timeout": "Time limit reached",
+    "unauthorized": "No valid key",
+    "unavailable": "Not available now",
+    "unsupported-media-type": "Unsupported media type",
+}
+"""The title of each kind of problem, by its slug: the last part of the problem's type."""
+
+REQUIRED = "is required"
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field: its name in the request, and what to send instead."""
+
+    field: str
+    detail: str
+
+
+class Problem(Exception):
+    """A failed request. ``slug`` is the last part of the problem's type; docs/http.md lists them."""
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        detail: str,
+        *,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.slug = slug
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+    def with_field_names(self, names: Mapping[str, str]) -> "Problem":
+        """Return the same problem with the names that the caller used for the fields."""
+        if not self.errors:
+            return self
+        errors = [FieldError(names.get(e.field, e.field), e.detail) for e in self.errors]
+        return Problem(self.status, self.slug, _sentence(errors), errors=errors, headers=self.headers)
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem as an application/problem+json response."""
+        body: dict[str, object] = {
+            "type": f"urn:ryla:problem:{self.slug}",
+            "title": TITLES[self.slug],
+            "status": self.status,
+            "detail": self.detail,
+            "instance": f"urn:uuid:{uuid.uuid4()}",
+            "request_id": request_id,
+        }
+        if self.errors:
+            body["errors"] = [{"pointer": f"#/{_escape(e.field)}", "detail": e.detail} for e in self.errors]
+        return Response(json.dumps(body), self.status, {**self.headers, "X-Request-Id": request_id}, "application/problem+json")
+
+
+def invalid(field: str, detail: str) -> Problem:
+    """Return a 422 for one field."""
+    return invalid_fields([FieldError(field, detail)])
+
+
+def invalid_fields(errors: list[FieldError]) -> Problem:
+    """Return a 422 for several fields."""
+    return Problem(422, "invalid-field", _sentence(errors), errors=errors)
+
+
+def unavailable(detail: str, retry_after_s: float) -> Problem:
+    """Return a 503 that says when to try again."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+def problem_of(error: BaseException, retry_after_s: float = 10) -> Problem | None:
+    """Return the problem that an error means to the caller, or None if the fault is ours.
+
+    ``retry_after_s`` says when a queue that is full now may have room again.
+    """
+    for cause in causes(error):
+        if isinstance(cause, Problem):
+            return cause
+        if isinstance(cause, MediaOverLimit):
+            errors = [FieldError(cause.field, cause.detail)]
+            return Problem(413, "media-too-large", _sentence(errors), errors=errors)
+        if isinstance(cause, RequestRefused):
+            return invalid(cause.field, cause.detail)
+        if isinstance(cause, ModelUnavailable):
+            return unavailable(cause.detail, cause.retry_after_s)
+        if isinstance(cause, BackPressureError):
+            return unavailable("the model's queue is full", retry_after_s)
+        if isinstance(cause, DeploymentUnavailableError | CheckpointRefused):
+            return unavailable("the model could not be started; /readyz says why", 60)
+        if is_lost_replica(cause):
+            return Problem(502, "replica-lost", "the replica that worked on this request died, and so did its replacement")
+        if isinstance(cause, TimeoutError):
+            return Problem(504, "timeout", "the request reached its time limit")
+    return None
+
+
+def _sentence(errors: Iterable[FieldError]) -> str:
+    return "; ".join(f"`{e.field}` {e.detail}" if e.detail == REQUIRED else f"`{e.field}`: {e.detail}" for e in errors)
+
+
+def _escape(field: str) -> str:
+    """Return a field's name as a token of a JSON pointer (RFC 6901)."""
+    return field.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,233 @@
+"""The body of each endpoint: its pydantic model, and what its fields are called there.
+
+The models are made from the settings, so that defaults and limits are the ones in force.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, create_model
+
+from serve.config import Limits, VideoDefaults
+from serve.http.problems import REQUIRED, FieldError, invalid_fields
+from serve.pipelines.fields import MAX_SEED, PICTURES_SCHEMA, Count, File, Number, Pictures, side
+from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A valid request, the names that the caller used for its fields, and the unknown fields."""
+
+    request: PipelineRequest
+    sent_as: Mapping[str, str]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The model of a body and the public names of its fields at one endpoint.
+
+    ``names`` maps each field's own name to its public names, the documented one first.
+    """
+
+    model: type[PipelineRequest]
+    names: Mapping[str, tuple[str, ...]]
+    limits: Limits
+    second_reference: bool = field(default=False)
+    """Whether `reference_image` is the face where both images are sent, and else the first frame."""
+    distilled: Mapping[str, Any] = field(default_factory=dict)
+    """The defaults of fields with `acceleration: distilled`."""
+
+    def parse(self, fields: Mapping[str, Any], *, strict: bool) -> Parsed:
+        """Return the validated request; raise a 422 problem that names each wrong field.
+
+        With ``strict`` an unknown field is an error.
+        """
+        values, sent_as, errors = self._resolve_names(fields)
+        ignored = self._unknown_fields(fields)
+        if strict:
+            errors += [FieldError(name, "unknown field, and `Prefer: handling=strict` was sent") for name in ignored]
+        if values.get("acceleration") == "distilled":
+            values = {**self.distilled, **values}
+        try:
+            request = self.model.model_validate(values)
+        except ValidationError as e:
+            for error in e.errors(include_url=False, include_input=False):
+                errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
+            raise invalid_fields(errors) from None
+        if isinstance(request, GenerateVideo):
+            errors += self._over_limits(request, sent_as)
+            if request.cfg == 1 and request.negative_prompt:
+                ignored += (sent_as["negative_prompt"],)
+                if strict:
+                    errors.append(
+                        FieldError(ignored[-1], "has no effect without guidance, and `Prefer: handling=strict` was sent")
+                    )
+        if errors:
+            raise invalid_fields(errors)
+        return Parsed(request, sent_as, ignored)
+
+    def _resolve_names(self, fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], list[FieldError]]:
+        """Return the values by our own names, the public name of each field, and contradictions.
+
+        A field that is null counts as absent.
+        """
+        sent = {name: value for name, value in fields.items() if value is not None}
+        names = dict(self.names)
+        if self.second_reference and "source_image" in sent:
+            names |= {"image": ("source_image",), "face": ("face_image", "reference_image")}
+        values: dict[str, Any] = {}
+        sent_as = {name: public[0] for name, public in names.items()}
+        errors: list[FieldError] = []
+        for name, public in names.items():
+            present = [alias for alias in public if alias in sent]
+            if present:
+                values[name], sent_as[name] = sent[present[0]], present[0]
+                errors += [
+                    FieldError(alias, f"means the same as `{present[0]}` and differs from it; send one of them")
+                    for alias in present[1:]
+                    if not _is_same(sent[alias], sent[present[0]])
+                ]
+        return values, sent_as, errors
+
+    def _unknown_fields(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        known = {alias for public in self.names.values() for alias in public}
+        return tuple(name for name in fields if name not in known)
+
+    def _over_limits(self, request: GenerateVideo, sent_as: Mapping[str, str]) -> list[FieldError]:
+        errors = []
+        pixels = request.width * request.height
+        if pixels > self.limits.max_pixels:
+            detail = (
+                f"{request.width} x {request.height} is {pixels} pixels; at most {self.limits.max_pixels} pixels are "
+                "accepted (see /limits): make the video smaller"
+            )
+            errors.append(FieldError(sent_as["width"], detail))
+        if request.frames > self.limits.max_frames:
+            detail = f"at most {self.limits.max_frames} frames are accepted (see /limits)"
+            errors.append(FieldError(sent_as["num_frames"], detail))
+        if request.acceleration == "distilled" and request.cfg != 1:
+            errors.append(FieldError(sent_as["cfg"], "a distilled model runs without guidance: leave it out, or send 1"))
+        return errors
+
+    def json_schema(self, *, form: bool = False) -> dict[str, Any]:
+        """Return the JSON Schema for OpenAPI, under the endpoint's public names.
+
+        In a ``form`` files are binary parts; in JSON they are strings.
+        """
+        schema = self.model.model_json_schema()
+        properties = {}
+        for name, public in self.names.items():
+            entry = dict(schema["properties"][name])
+            entry.pop("title", None)
+            if "anyOf" in entry:  # every field may be null, which OpenAPI 3.0 cannot say as a type
+                entry |= next(kind for kind in entry.pop("anyOf") if kind["type"] != "null")
+                entry.pop("default", None)
+            for theirs, ours in (("ge", "minimum"), ("le", "maximum")):  # pydantic's words behind a validator
+                if theirs in entry:
+                    entry[ours] = entry.pop(theirs)
+            if entry.get("items", {}).get("format") == "binary" and not form:
+                text = {"type": "string"}
+                entry = {"description": entry["description"], "oneOf": [text, {**PICTURES_SCHEMA, "items": text}]}
+            elif entry.get("format") == "binary":
+                file = {"format": "binary"} if form else {}
+                entry = {"type": "string", "description": entry.get("description", ""), **file}
+            if public[1:]:
+                aliases = ", ".join(f"`{alias}`" for alias in public[1:])
+                entry["description"] = f"{entry.get('description', '')} Also called {aliases}.".strip()
+            properties[public[0]] = entry
+        required = [self.names[name][0] for name in schema.get("required", [])]
+        return {"type": "object", "properties": properties, "required": required}
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Return whether two values mean the same, as 33 and "33" do."""
+    return one == other or str(one).strip() == str(other).strip()
+
+
+def _describe(error: Any) -> str:
+    if error["type"] == "missing" or (error["type"] == "string_too_short" and error["loc"] == ("prompt",)):
+        return REQUIRED
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return str(error["msg"][0].lower() + error["msg"][1:])
+
+
+def video_schema(
+    name: str,
+    defaults: VideoDefaults,
+    limits: Limits,
+    *,
+    prompt_required: bool,
+    frames: tuple[str, ...],
+    image: tuple[str, ...] = (),
+    face: tuple[str, ...] = (),
+) -> Schema:
+    """Return the schema of an endpoint that generates a video.
+
+    ``frames``, ``image`` and ``face`` are the public names of those fields; an endpoint without
+    names for ``image`` or ``face`` does not have the field.
+    """
+    prompt = Field(default="", max_length=limits.max_prompt_chars)
+    if prompt_required:
+        description = "What the video shows, at most 512 tokens."
+        prompt = Field(min_length=1, max_length=limits.max_prompt_chars, description=description)
+
+    def number(value: float | int, low: float | int, high: float | int, description: str) -> Any:
+        return Field(default=value, ge=low, le=high, description=description)
+
+    fields: dict[str, Any] = {
+        "prompt": (str, prompt),
+        "negative_prompt": (
+            str,
+            Field(default="", max_length=limits.max_prompt_chars, description="What the video must not show."),
+        ),
+        "width": (side(limits.max_width), Field(default=defaults.width, description="Width in pixels.")),
+        "height": (side(limits.max_height), Field(default=defaults.height, description="Height in pixels.")),
+        "num_frames": (
+            Annotated[Count, Field(json_schema_extra={"maximum": limits.max_frames})],
+            Field(default=defaults.num_frames, ge=1, description="Number of frames, rounded down to 4k+1."),
+        ),
+        "steps": (Count, number(defaults.steps, 1, limits.max_steps, "Number of denoise steps.")),
+        "cfg": (
+            Number,
+            number(defaults.cfg, 1, limits.max_cfg, "Guidance scale; 1 turns guidance off, which halves the time."),
+        ),
+        "fps": (Number, number(defaults.fps, 1, limits.max_fps, "Frames a second.")),
+        "seed": (
+            Annotated[Count, Field(ge=0, le=MAX_SEED)] | None,
+            Field(default=None, description="Seed of the video; if absent, one is drawn and returned in X-Seed."),
+        ),
+    }
+    names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
+    if image:
+        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
+        names["image"] = image
+    if face:
+        fields["face"] = (Pictures, Field(description=FACE))
+        names |= {"face": face} | {name: (name,) for name in (*SwapFields.model_fields, "require_face")}
+    return Schema(
+        model=create_model(name, __base__=GenerateVideo, **fields),
+        names=names,
+        limits=limits,
+        second_reference=bool(face) and "reference_image" in image[1:],
+        distilled={"steps": defaults.distilled_steps, "cfg": 1},
+    )
+
+
+def image_swap_schema(limits: Limits) -> Schema:
+    """Return the schema of /image-faceswap."""
+    return Schema(SwapImage, _swap_names(SwapImage, "source_image"), limits)
+
+
+def video_swap_schema(limits: Limits) -> Schema:
+    """Return the schema of /batch-video-faceswap."""
+    fps = Field(default=None, description="Frames a second; if absent, the source's own rate.")
+    rate = Annotated[Number, Field(ge=1, le=limits.max_fps)] | None
+    model = create_model("VideoSwap", __base__=SwapVideo, fps=(rate, fps))
+    return Schema(model, _swap_names(model, "source_video"), limits)
+
+
+def _swap_names(model: type[PipelineRequest], source: str) -> dict[str, tuple[str, ...]]:
+    return {name: (name,) for name in model.model_fields} | {"source": (source,), "face": ("reference_image",)}

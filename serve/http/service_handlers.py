@@ -1,0 +1,169 @@
+"""Handles the routes that are about the service itself: health, readiness, limits and docs."""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from serve.config import AppConfig
+from serve.http.admission import Admission
+from serve.http.bodies import read_body
+from serve.http.endpoints import Endpoint
+from serve.http.problems import invalid, unavailable
+from serve.http.version import VERSION
+from serve.media import IMAGE_TYPES, VIDEO_TYPES
+from serve.models import MODELS, find_model
+from serve.pipelines.handles import Handles
+from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
+
+logger = logging.getLogger("ray.serve")
+
+
+class ServiceHandlers:
+    """The handlers, one method for each route."""
+
+    def __init__(
+        self,
+        config: AppConfig,
+        endpoints: Sequence[Endpoint],
+        handles: Handles,
+        readiness: Readiness,
+        admission: Admission,
+    ) -> None:
+        self._config = config
+        self._endpoints = endpoints
+        self._handles = handles
+        self._readiness = readiness
+        self._admission = admission
+        self._warming: dict[str, asyncio.Task[None]] = {}
+
+    async def root(self, _: Request) -> Response:
+        """Say what this is. Load balancers that are not configured otherwise probe this path."""
+        return JSONResponse({"app": "ryla", "version": VERSION, "docs": "/docs"})
+
+    async def health(self, _: Request) -> Response:
+        """Say that the service is there."""
+        return JSONResponse({"status": "healthy", "app": "ryla", "version": VERSION})
+
+    async def healthz(self, _: Request) -> Response:
+        """Say that this ingress process is alive."""
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Say whether requests are accepted, and the state of every model or of one."""
+        states = await self._states()
+        wanted = request.query_params.get("model")
+        self._admission.check()
+        if wanted is None:
+            return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
+        if find_model(wanted) is None:
+            raise invalid("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
+        state = states[wanted]
+        if state.state == "ready":
+            return JSONResponse({"ready": True, "models": {wanted: asdict(state)}})
+        reason = f" ({state.reason})" if state.reason else ""
+        raise unavailable(f"{wanted} is {state.state}{reason}", retry_after_s=5)
+
+    async def warm(self, request: Request) -> Response:
+        """Start the models that are asleep, and answer at once."""
+        names = (await read_body(request, form=False, optional=True)).get("models")
+        if names is not None and not _are_model_names(names):
+            raise invalid("models", f"must be a list of model names; available: {_model_names()}")
+        states = await self._states()
+        wanted = [model.name for model in MODELS if names is None or model.name in names]
+        for name in wanted:
+            if states[name].state != "ready" and name not in self._warming:
+                # The task gets a context of its own, because it must outlive this request.
+                task = asyncio.get_running_loop().create_task(self._warm_up(name), context=contextvars.Context())
+                self._warming[name] = task
+                task.add_done_callback(partial(self._end_warming, name))
+        return JSONResponse({"models": {name: asdict(states[name]) for name in wanted}}, 202)
+
+    async def _warm_up(self, model: str) -> None:
+        try:
+            await self._handles.of(model).warm()
+        except Exception as error:  # no caller is left to tell, so the log says it
+            logger.warning("warming %s failed: %s", model, error)
+
+    def _end_warming(self, name: str, _: "asyncio.Task[None]") -> None:
+        del self._warming[name]
+
+    async def _states(self) -> dict[str, ModelState]:
+        try:
+            return await self._readiness.all()
+        except StateUnknown:
+            raise unavailable(
+                "Serve's controller does not answer, so the state of the models is unknown", retry_after_s=5
+            ) from None
+
+    async def limits(self, _: Request) -> Response:
+        """Return the limits, defaults, media types and prices in force."""
+        hardware = {model.name: self._config.deployment_of(model).hardware for model in MODELS}
+        return JSONResponse(
+            {
+                "limits": self._config.limits.model_dump(),
+                "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
+                "prices": {
+                    name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()
+                },
+                "endpoints": {path: _limits_of(endpoint) for endpoint in self._endpoints for path in endpoint.paths},
+            }
+        )
+
+
+def _are_model_names(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) and find_model(name) for name in names)
+
+
+def _model_names() -> str:
+    return ", ".join(model.name for model in MODELS)
+
+
+def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
+    properties = endpoint.schema.json_schema()["properties"]
+    distilled = {"distilled_defaults": endpoint.schema.distilled} if endpoint.schema.distilled else {}
+    return {
+        "defaults": {name: entry["default"] for name, entry in properties.items() if "default" in entry},
+        **distilled,
+        "media_types": {
+            "request": ["application/json", *(["multipart/form-data"] if endpoint.form else [])],
+            "response": endpoint.media_types,
+        },
+        "models": [model.name for model in endpoint.models],
+    }
+
+
+class DocsHandlers:
+    """The OpenAPI document and the page that shows it."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    async def openapi(self, _: Request) -> Response:
+        """Return the OpenAPI document."""
+        return JSONResponse(self._document)
+
+    async def docs(self, _: Request) -> Response:
+        """Return the page with Swagger UI."""
+        return HTMLResponse(_PAGE)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><title>ryla-serve</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+</head>
+<body>
+<div id="ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"})</script>
+</body>
+</html>
+"""

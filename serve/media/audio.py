@@ -1,0 +1,95 @@
+"""The audio track of an MP4 file, copied or transcoded from another file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import TypeAlias
+
+import av.error
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from serve.media.container import open_container
+from serve.media.errors import MediaError
+from serve.media.spool import Media
+
+_AudioPacket: TypeAlias = "Packet[AudioStream]"
+
+_COPIED_CODECS = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
+"""The codecs that MP4 can hold; audio in any other codec is transcoded to AAC."""
+_MAX_AAC_RATE = 48_000
+_DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""The usual layout for each number of channels, for files that state only their number."""
+
+
+class AudioTrack:
+    """Writes the first audio stream of ``file`` to ``container``, in step with the video.
+
+    The packets are copied with their timing if MP4 can hold their codec, and transcoded to AAC
+    otherwise. All methods raise ``MediaError`` for audio that is damaged or cannot be decoded.
+    """
+
+    def __init__(self, file: Media, container: OutputContainer) -> None:
+        self._container = container
+        self._source = open_container(file)
+        try:
+            with _as_media_error():
+                self._packets = _open_packets(self._source, container)
+                self._pending = next(self._packets, None)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def mux_until(self, time: Fraction | None) -> None:
+        """Write the packets that start at or before ``time`` (seconds), or all the rest if None."""
+        with _as_media_error():
+            while (packet := self._pending) is not None:
+                if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
+                    return
+                self._container.mux(packet)
+                self._pending = next(self._packets, None)
+
+    def close(self) -> None:
+        """Close the file that the audio is read from."""
+        self._source.close()
+
+
+def _open_packets(source: InputContainer, container: OutputContainer) -> Iterator[_AudioPacket]:
+    """Add an audio stream to ``container`` and return the packets for it."""
+    stream = source.streams.audio[0]
+    if stream.codec_context is None:
+        raise MediaError("the audio is in an unsupported format; send the video without audio, or with AAC")
+    if stream.codec_context.name in _COPIED_CODECS:
+        return _copy(source, stream, container.add_stream_from_template(stream))
+    layout = stream.layout.name
+    if layout.endswith("channels"):  # FFmpeg's name for a layout of which it knows only the number
+        layout = _DEFAULT_LAYOUTS.get(stream.layout.nb_channels, "stereo")
+    encoder = container.add_stream("aac", rate=min(stream.rate, _MAX_AAC_RATE), layout=layout)
+    return _transcode(source, stream, encoder)
+
+
+def _copy(source: InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[_AudioPacket]:
+    for packet in source.demux(stream):
+        if packet.dts is not None:  # the packet without a time marks the end of the stream
+            packet.stream = target
+            yield packet
+
+
+def _transcode(source: InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[_AudioPacket]:
+    resampler = AudioResampler(format="fltp", layout=encoder.layout, rate=encoder.rate)
+    for frame in source.decode(stream):
+        for resampled in resampler.resample(frame):
+            yield from encoder.encode(resampled)
+    yield from encoder.encode(None)
+
+
+@contextmanager
+def _as_media_error() -> Iterator[None]:
+    try:
+        yield
+    except av.error.FFmpegError as e:
+        raise MediaError(
+            f"the audio is damaged or in an unsupported format ({e.strerror}); send the video without audio, or with AAC"
+        ) from None

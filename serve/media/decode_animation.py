@@ -1,0 +1,71 @@
+"""Decoding of GIF, animated WebP and still images with Pillow."""
+
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+
+import PIL.Image
+
+from deployments.wire import Image
+from serve.media.errors import MediaError
+from serve.media.images import check_size, open_image, to_pixels
+from serve.media.source import STILL_FPS, Source, SourceLimits
+
+_DEFAULT_DURATION_MS = 100
+"""How long browsers show a frame whose stated duration is 0 ms."""
+
+
+class _Animation(Source):
+    """An animated or still image; ``durations`` are the seconds for which each frame is shown."""
+
+    def __init__(self, image: PIL.Image.Image, durations: list[Fraction]) -> None:
+        super().__init__(len(durations), sum(durations, Fraction(0)))
+        self._image = image
+        self._durations = durations
+
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        time = Fraction(0)
+        for i, duration in enumerate(self._durations):
+            self._image.seek(i)
+            yield to_pixels(self._image), time
+            time += duration
+
+    def at_fps(self, fps: Fraction) -> Source:
+        """Return the same frames, each shown for 1 / ``fps`` seconds."""
+        return _Animation(self._image, [1 / fps] * self.count)
+
+
+def open_animation(data: bytes, limits: SourceLimits) -> Source:
+    """Open a GIF, WebP, PNG or JPEG file as a video; a still image becomes one frame.
+
+    Raises ``MediaError`` for a damaged or truncated file and ``MediaTooLarge`` for one that exceeds
+    ``limits``.
+    """
+    image = open_image(data, limits.pixels)
+    if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
+        raise MediaError("the GIF is truncated: its end is missing; send the complete file")
+    try:
+        durations = _read_durations(image, limits)
+    except (OSError, EOFError, ValueError, SyntaxError, IndexError, struct.error) as e:
+        raise MediaError(f"the image is damaged or truncated ({e}); send the complete file") from None
+    source = _Animation(image, durations)
+    if source.count > 1:
+        limits.check_seconds(float(source.duration))
+    return source
+
+
+def _read_durations(image: PIL.Image.Image, limits: SourceLimits) -> list[Fraction]:
+    """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
+    # The MPO files of phones hold several still images, of which viewers show the first.
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if count == 1:
+        return [1 / STILL_FPS]
+    limits.check_frames(count)
+    durations = []
+    for i in range(count):
+        image.seek(i)
+        check_size(image, limits.pixels)  # a later frame may be larger than the first
+        if image.format == "WEBP":
+            image.load()  # Pillow does not know the duration of a WebP frame before it is decoded
+        durations.append(Fraction(int(image.info.get("duration") or _DEFAULT_DURATION_MS), 1000))
+    return durations

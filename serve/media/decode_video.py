@@ -1,0 +1,164 @@
+"""Decoding of MP4, QuickTime, WebM and Matroska files with PyAV."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
+from av.video.stream import VideoStream
+
+from deployments.wire import Image
+from serve.media.container import is_matroska, open_container
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.source import STILL_FPS, Source, SourceLimits
+from serve.media.spool import Media
+
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+
+
+class _Video(Source):
+    """A video file; ``max_pixels`` is the limit for each decoded frame."""
+
+    def __init__(self, data: Media, count: int, duration: Fraction, *, has_audio: bool, max_pixels: int) -> None:
+        super().__init__(count, duration, data if has_audio else None)
+        self._data = data
+        self._max_pixels = max_pixels
+
+    def frames(self) -> Iterator[tuple[Image, Fraction]]:
+        decoded = 0
+        try:
+            with open_container(self._data) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                # Frames may be larger than the header says: the decoder must refuse them before it
+                # allocates their memory.
+                stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels)}
+                size: tuple[int, int] | None = None
+                for frame in container.decode(stream):
+                    if frame.pts is None or frame.time_base is None:
+                        raise MediaError("the video's frames have no timestamps; re-encode the video")
+                    size = size or (frame.width, frame.height)
+                    if frame.width * frame.height > self._max_pixels:
+                        raise MediaTooLarge(
+                            f"the video has a frame of {frame.width} x {frame.height} pixels; "
+                            f"at most {self._max_pixels} pixels are accepted: scale it down"
+                        )
+                    yield _to_rgb(frame, *size), frame.pts * frame.time_base
+                    decoded += 1
+        except av.error.FFmpegError as e:
+            raise MediaError(f"the video is damaged ({e.strerror}); send the complete file or re-encode it") from None
+        if decoded < self.count:
+            raise MediaError(
+                f"the video is damaged or truncated: only {decoded} of its {self.count} frames can be decoded; "
+                "send the complete file"
+            )
+
+
+def open_video(data: Media, limits: SourceLimits) -> Source:
+    """Open a video file: read its packets to learn its size and length, without decoding a frame.
+
+    Raises ``MediaError`` for an unsupported, damaged or truncated file and ``MediaTooLarge`` for
+    one that exceeds ``limits``.
+    """
+    try:
+        with open_container(data) as container:
+            if not container.streams.video:
+                raise MediaError("the file contains no video; send MP4, WebM, GIF or WebP")
+            stream = container.streams.video[0]
+            limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+            if stream.frames:
+                limits.check_frames(stream.frames)
+            timeline = _read_timeline(container, stream, limits)
+            frame_seconds = 1 / Fraction(stream.average_rate or STILL_FPS)
+            stated_seconds = Fraction(container.duration or 0, av.time_base)
+            # MP4 also states its number of frames; for WebM the duration alone shows a missing end.
+            tolerance = 2 * frame_seconds + Fraction(1, 10) if is_matroska(data) else max(Fraction(1), stated_seconds / 20)
+            _check_complete(timeline, stream.frames, stated_seconds, tolerance)
+            duration = timeline.duration(frame_seconds)
+            limits.check_seconds(float(duration))
+            has_audio = bool(container.streams.audio)
+            return _Video(data, timeline.count, duration, has_audio=has_audio, max_pixels=limits.pixels)
+    except av.error.FFmpegError as e:
+        raise MediaError(f"the video is damaged or truncated ({e.strerror}); send MP4, WebM, GIF or WebP") from None
+
+
+@dataclass
+class _Timeline:
+    """What the packets of a file say about its video stream; times are in seconds.
+
+    ``stored`` counts all packets of the stream, ``count`` only those that the decoder will show:
+    an edit list can hide packets that are still in the file.
+    """
+
+    stored: int = 0
+    count: int = 0
+    first_start: Fraction = Fraction(10**9)
+    last_start: Fraction = Fraction(-(10**9))
+    last_end: Fraction = Fraction(0)
+    file_end: Fraction = Fraction(0)
+    """When the last packet of any stream ends, audio included."""
+
+    def duration(self, frame_seconds: Fraction) -> Fraction:
+        """Return the video's duration; ``frame_seconds`` is the mean duration of a frame."""
+        duration = self.last_end - self.first_start
+        if duration <= 0 or self.last_start == self.last_end:  # the packets state no durations
+            return self.last_start - self.first_start + frame_seconds
+        return duration
+
+
+def _read_timeline(container: InputContainer, stream: VideoStream, limits: SourceLimits) -> _Timeline:
+    timeline = _Timeline()
+    for packet in container.demux():
+        if packet.pts is None or packet.time_base is None:
+            continue
+        is_video = packet.stream_index == stream.index
+        if is_video:
+            timeline.stored += 1
+        if packet.is_discard:  # an edit list cuts this packet away: the decoder will not show it
+            continue
+        if packet.is_corrupt:
+            raise MediaError("the video is truncated: its last part is missing; send the complete file")
+        start = packet.pts * packet.time_base
+        end = start + (packet.duration or 0) * packet.time_base
+        timeline.file_end = max(timeline.file_end, end)
+        if is_video:
+            timeline.count += 1
+            timeline.first_start = min(timeline.first_start, start)
+            timeline.last_start = max(timeline.last_start, start)
+            timeline.last_end = max(timeline.last_end, end)
+            limits.check_frames(timeline.count)
+    return timeline
+
+
+def _check_complete(timeline: _Timeline, stated_frames: int, stated_seconds: Fraction, tolerance: Fraction) -> None:
+    """Raise ``MediaError`` if the file holds less than its header states."""
+    if timeline.count == 0:
+        raise MediaError("the file contains no video frames; send MP4, WebM, GIF or WebP")
+    if timeline.stored < stated_frames:
+        raise MediaError(
+            f"the video is truncated: it contains {timeline.stored} of its {stated_frames} frames; send the complete file"
+        )
+    if stated_seconds - timeline.file_end > tolerance:
+        raise MediaError(
+            f"the video is truncated: it ends after {float(timeline.file_end):.1f} of {float(stated_seconds):.1f} seconds; "
+            "send the complete file"
+        )
+
+
+def _to_rgb(frame: VideoFrame, width: int, height: int) -> Image:
+    """Return the frame upright, as uint8 RGB scaled to ``width`` x ``height`` before its rotation.
+
+    All frames get the size of the first one, because the frames of a recorded video call change
+    their size with the network's speed.
+    """
+    colorspace: int = frame.colorspace
+    if colorspace == _UNSPECIFIED:  # players assume BT.709 from 720 lines on, and BT.601 below
+        colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+    pixels = np.asarray(frame.reformat(width, height, "rgb24", src_colorspace=colorspace).to_ndarray(), np.uint8)
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels

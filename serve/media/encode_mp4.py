@@ -1,0 +1,140 @@
+"""Encoding of MP4 files with PyAV: H.264 in BT.709, with the audio track of another file."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.codec.context import Flags as CodecFlags
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from deployments.wire import Frames, Image
+from serve.media.audio import AudioTrack
+from serve.media.encode import Encoder
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.spool import Media, Spool
+
+MAX_SIDE = 16_384
+"""The largest width and height in pixels, from the highest level of H.264."""
+TICKS = 360_000
+"""Ticks per second; at the usual frame rates, NTSC's included, a frame lasts whole ticks."""
+_BT709 = 1
+_CPU_INFO = Path("/proc/cpuinfo")
+_REPEATABLE = {"x264-params": "asm=avx2"} if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else {}
+"""Options that make x264 return the same bytes for the same frames.
+
+The AVX-512 code of its macroblock tree reads uninitialised memory, so that the same frames give
+different bytes in each run, half a level apart. The AVX2 code does not, and is as fast.
+"""
+
+
+class Mp4Encoder(Encoder):
+    """Encodes H.264 (yuv420p, BT.709) into an MP4 file on disk whose index comes first (faststart).
+
+    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose first audio stream is
+    copied with its timing. ``seconds`` is the video's duration; without it, the last frame is shown
+    for 1 / ``fps`` seconds.
+    """
+
+    def __init__(
+        self, fps: Fraction, preset: str, crf: int, audio: Media | None = None, seconds: Fraction | None = None
+    ) -> None:
+        self._fps = fps
+        self._seconds = seconds
+        self._end: Fraction | None = None
+        self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
+        self._audio_file = audio
+        spool = Spool.empty()
+        self._spool: Spool | None = spool
+        self._container: OutputContainer | None = av.open(
+            spool.file,
+            "w",
+            format="mp4",
+            options={"movflags": "faststart"},
+            # To move the index to the front, the muxer reads what it has written. The lambda must
+            # not refer to `self`: that cycle would keep x264's threads alive.
+            io_open=lambda *_: spool.open(),
+        )
+        self._reformatter = VideoReformatter()
+        self._video: VideoStream | None = None
+        self._audio: AudioTrack | None = None
+
+    def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
+        video = self._video or self._begin(frames.shape[2], frames.shape[1])
+        container = self._open_container()
+        if self._end is None and self._seconds is not None:
+            self._end = times[0] + self._seconds
+        for pixels, time in zip(frames, times, strict=True):
+            frame = VideoFrame.from_ndarray(_pad_to_even(pixels), format="rgb24")
+            frame = self._reformatter.reformat(
+                frame,
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            frame.colorspace = _BT709
+            frame.color_range = ColorRange.MPEG
+            frame.pts = round(time * TICKS)
+            frame.time_base = Fraction(1, TICKS)
+            # The muxer uses the duration of the last frame only; the others last until the next one.
+            end = self._end or time + 1 / self._fps
+            frame.duration = max(1, round((end - time) * TICKS))
+            if self._audio is not None:
+                self._audio.mux_until(time)
+            container.mux(video.encode(frame))
+            self.frames += 1
+
+    def close(self) -> Spool:
+        if self._video is None or self._spool is None:
+            raise MediaError("the video has no frames")
+        container = self._open_container()
+        container.mux(self._video.encode())
+        if self._audio is not None:
+            self._audio.mux_until(None)
+        container.close()
+        spool, self._spool = self._spool, None
+        self.discard()
+        return spool
+
+    def discard(self) -> None:
+        if self._audio is not None:
+            self._audio.close()
+        self._video, self._container, self._audio = None, None, None
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _open_container(self) -> OutputContainer:
+        if self._container is None:
+            raise MediaError("the video is already finished")
+        return self._container
+
+    def _begin(self, width: int, height: int) -> VideoStream:
+        """Add the streams to the container, now that the size of the frames is known."""
+        if max(width, height) > MAX_SIDE:
+            raise MediaTooLarge(
+                f"the result has {width} x {height} pixels; MP4 allows at most {MAX_SIDE} pixels per side: scale the video down"
+            )
+        container = self._open_container()
+        self._video = container.add_stream("libx264", rate=self._fps.limit_denominator(1001), options=self._options)
+        self._video.width, self._video.height = width + width % 2, height + height % 2
+        self._video.pix_fmt = "yuv420p"
+        context = self._video.codec_context
+        context.time_base = Fraction(1, TICKS)
+        context.flags |= CodecFlags.frame_duration
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = ColorRange.MPEG
+        if self._audio_file is not None:
+            self._audio = AudioTrack(self._audio_file, container)
+        return self._video
+
+
+def _pad_to_even(pixels: Image) -> Image:
+    """Repeat the last row or column where a side is odd, because yuv420p needs even sides."""
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,45 @@
+"""Retries: a request whose replica dies is started once more, with the same seed."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+import ray.exceptions
+
+from deployments.errors import Cancelled
+from serve.pipelines.context import RequestContext
+from serve.pipelines.result import Result
+
+logger = logging.getLogger("ray.serve")
+
+ATTEMPTS = 2
+"""How often a request is started at most."""
+
+LOST = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError, Cancelled)
+
+
+async def run_attempts(run: Callable[[], Awaitable[Result]], context: RequestContext, name: str) -> Result:
+    """Return the result of ``run``, which is called again if a replica was lost under it."""
+    attempt = 1
+    while True:
+        context.meter.clear()
+        try:
+            return replace(await run(), attempts=attempt)
+        except Exception as error:
+            if attempt == ATTEMPTS or not is_lost_replica(error):
+                raise
+            logger.warning("%s: a replica was lost (%s); trying again", name, type(error).__name__)
+        attempt += 1
+
+
+def is_lost_replica(error: BaseException) -> bool:
+    """Return whether a replica failed and not the request, so that another attempt may succeed."""
+    return any(isinstance(cause, LOST) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and the errors that Ray has wrapped in it, outermost first."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = getattr(current, "cause", None)

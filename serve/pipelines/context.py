@@ -1,0 +1,38 @@
+"""What a request carries through its pipeline."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.wire import Progress
+from serve.pipelines.meter import Meter
+
+
+@dataclass(frozen=True)
+class ChunkStep:
+    """A step that the chunk whose first frame is number ``index`` has reached."""
+
+    kind: Literal["decoded", "swap-started", "swapped", "encoded"]
+    index: int
+
+
+Observer = Callable[[Progress | ChunkStep], None]
+"""A function that is called with each step of a request as it happens."""
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """Everything about a request that is not in its body.
+
+    ``seed`` drives the video model, ``media_type`` is the format of the result, ``meter`` collects
+    times and costs, and ``observe`` is called with each step.
+    """
+
+    seed: int
+    media_type: str
+    meter: Meter
+    observe: Observer
+
+
+def ignore_steps(_: object) -> None:
+    """Do nothing: the observer of a request whose progress nobody follows."""

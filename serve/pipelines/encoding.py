@@ -1,0 +1,87 @@
+"""Encodes a video while its frames arrive."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from typing import TypeVar
+
+from serve.config import IngressSettings
+from serve.media.encode import Encoder
+from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode_webp import WebpEncoder
+from serve.media.source import Source, TimedFrames
+from serve.media.spool import Media
+from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.meter import Stopwatch
+
+T = TypeVar("T")
+
+
+class VideoWriter:
+    """An encoder that works in a thread, one call at a time. ``field`` is named if the file is at fault."""
+
+    def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, context: RequestContext) -> None:
+        self._encoder = encoder
+        self._field = field
+        self._threads = threads
+        self._context = context
+        self._call: asyncio.Future[object] | None = None
+
+    async def add(self, chunk: TimedFrames) -> None:
+        """Encode the frames of ``chunk``."""
+        await self._run(lambda: self._encoder.add(chunk.frames, chunk.times))
+        self._context.observe(ChunkStep("encoded", chunk.index))
+
+    async def close(self) -> tuple[Media, int]:
+        """Finish the file; return it and the number of its frames."""
+        data = await self._run(self._encoder.close)
+        return data, self._encoder.frames
+
+    async def discard(self) -> None:
+        """Free what the encoder holds, once the call that may still run in its thread has ended."""
+        if self._call is not None:
+            await asyncio.wait({self._call})
+        self._encoder.discard()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        with Stopwatch() as watch:
+            call = asyncio.ensure_future(self._threads.check(self._field, function))
+            self._call = call
+            result = await asyncio.shield(call)
+        self._context.meter.add_phase("encode", watch.seconds)
+        return result
+
+
+class VideoWriters:
+    """Opens a writer for each video, with the encoder settings of the ingress."""
+
+    def __init__(self, settings: IngressSettings, threads: MediaThreads) -> None:
+        self._settings = settings
+        self._threads = threads
+
+    @asynccontextmanager
+    async def open(
+        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: Source | None = None
+    ) -> AsyncIterator[VideoWriter]:
+        """Open a writer for ``count`` frames; leaving the block frees it.
+
+        With a ``source``, its sound is copied and its duration kept.
+        """
+        audio, seconds = (None, None) if source is None else (source.audio, source.duration)
+        if context.media_type == "video/mp4":
+            encoder: Encoder = Mp4Encoder(
+                fps,
+                preset=self._settings.h264_preset,
+                crf=self._settings.h264_crf,
+                audio=audio,
+                seconds=seconds,
+            )
+        else:
+            encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
+        writer = VideoWriter(encoder, field, self._threads, context)
+        try:
+            yield writer
+        finally:
+            await writer.discard()

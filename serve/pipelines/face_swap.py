@@ -1,0 +1,204 @@
+"""A face swap over a stream of frames, in four stages: find cuts, look, follow, swap.
+
+Looking and swapping are calls to whichever replica is free, several chunks at a time. Following
+needs the frames in order and happens here, in the request, so any number of replicas can work on
+one video and the result does not depend on how many they are.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from fractions import Fraction
+
+from deployments.errors import RequestRefused
+from deployments.faces.tracking.choice import Chooser
+from deployments.faces.tracking.cuts import CutFinder
+from deployments.faces.tracking.tracks import Tracker
+from deployments.wire import Choice, Face, FrameChunk, Frames, Reference, SwapOptions
+from serve.config import IngressSettings
+from serve.media.source import CHUNK, TimedFrames
+from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.errors import qualify
+from serve.pipelines.handles import FaceSwapperHandle
+from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.ordered import map_ordered
+from serve.pipelines.requests import SwapFields
+from serve.pipelines.result import SwapTally
+
+
+@dataclass(frozen=True)
+class _CutChunk:
+    """A chunk, and for each frame whether a scene begins with it."""
+
+    chunk: TimedFrames
+    cuts: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _AnalysedChunk(_CutChunk):
+    """A chunk, and the faces in each frame that was looked at (None for the others)."""
+
+    faces: tuple[tuple[Face, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class _FollowedChunk:
+    """A chunk, and the faces to replace in each frame."""
+
+    chunk: TimedFrames
+    faces: tuple[tuple[Face, ...], ...]
+
+
+class FaceSwap:
+    """The face swap of one request. ``tally`` counts the frames that have come out so far."""
+
+    def __init__(
+        self,
+        swapper: FaceSwapperHandle,
+        settings: IngressSettings,
+        context: RequestContext,
+        *,
+        reference: Reference,
+        choice: Choice,
+        options: SwapOptions,
+    ) -> None:
+        self._swapper = swapper
+        self._settings = settings
+        self._context = context
+        self._reference = reference
+        self._options = options
+        self._tracker = Tracker(settings.tracking, Chooser(choice, settings.tracking.match_threshold))
+        self._cuts = CutFinder()
+        self.tally = SwapTally()
+
+    @property
+    def held_chunks(self) -> int:
+        """The most chunks of four frames that are held in here before the first one comes out."""
+        return self._settings.swap_ahead + self._tracker.delay // CHUNK + 2
+
+    async def chunks(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[TimedFrames, None]:
+        """Yield the chunks of ``source``, in order, with the faces replaced."""
+        ahead = self._settings.swap_ahead
+        async with (
+            aclosing(self._find_cuts(source)) as cut,
+            aclosing(map_ordered(cut, self._look, ahead)) as analysed,
+            aclosing(self._follow(analysed)) as followed,
+            aclosing(map_ordered(followed, self._swap, ahead)) as swapped,
+        ):
+            async for chunk in swapped:
+                yield chunk
+
+    async def image(self, pixels: Frames) -> Frames:
+        """Return a single image, given as a chunk of one frame, with the faces replaced."""
+
+        async def single() -> AsyncIterator[TimedFrames]:
+            yield TimedFrames(0, pixels, (Fraction(0),))
+
+        async with aclosing(self.chunks(single())) as chunks:
+            return (await anext(chunks)).frames
+
+    def require_swapped(self, field: str) -> None:
+        """Raise RequestRefused, which names ``field``, if no face was replaced in any frame."""
+        if not self.tally.swapped:
+            raise RequestRefused(field, "no frame of the video shows a face that is to be replaced, and `require_face` is true")
+
+    async def _find_cuts(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[_CutChunk, None]:
+        async for chunk in source:
+            # In a thread, like everything that takes milliseconds: all requests share the event loop.
+            yield _CutChunk(chunk, await asyncio.to_thread(self._scene_starts, chunk))
+
+    def _scene_starts(self, chunk: TimedFrames) -> tuple[bool, ...]:
+        return tuple(self._cuts.starts_scene(frame) for frame in chunk.frames)
+
+    async def _look(self, cut: _CutChunk) -> _AnalysedChunk:
+        chunk, cuts = cut.chunk, cut.cuts
+        every = self._settings.tracking.detect_every
+        wanted = [i for i, starts in enumerate(cuts) if starts or (chunk.index + i) % every == 0]
+        faces: list[tuple[Face, ...] | None] = [None] * len(cuts)
+        if wanted:
+            frames = chunk.frames if len(wanted) == len(cuts) else chunk.frames[wanted]
+            analysis = await self._swapper.analyse(frames, self._context.meter)
+            self._context.meter.add_phase("swap", analysis.seconds)
+            self.tally.engine = analysis.engine
+            for i, found in zip(wanted, analysis.faces, strict=True):
+                faces[i] = found
+        return _AnalysedChunk(chunk, cuts, tuple(faces))
+
+    async def _follow(self, analysed: AsyncIterator[_AnalysedChunk]) -> AsyncGenerator[_FollowedChunk, None]:
+        """Decide which faces to replace. The tracker answers late, so whole chunks wait for it."""
+        waiting: deque[TimedFrames] = deque()
+        decided: deque[tuple[Face, ...]] = deque()
+
+        def complete() -> _FollowedChunk | None:
+            if not waiting or len(decided) < len(waiting[0].frames):
+                return None
+            chunk = waiting.popleft()
+            return _FollowedChunk(chunk, tuple(decided.popleft() for _ in chunk.frames))
+
+        async for item in analysed:
+            waiting.append(item.chunk)
+            decided += await asyncio.to_thread(self._track, item)
+            self.tally.most_faces = max(self.tally.most_faces, *(len(faces or ()) for faces in item.faces))
+            while (followed := complete()) is not None:
+                yield followed
+        decided += self._tracker.end()
+        while (followed := complete()) is not None:
+            yield followed
+
+    def _track(self, analysed: _AnalysedChunk) -> list[tuple[Face, ...]]:
+        frames = zip(analysed.faces, analysed.chunk.times, analysed.cuts, strict=True)
+        return [decided for faces, time, cut in frames for decided in self._tracker.add(faces, float(time), cut=cut)]
+
+    async def _swap(self, followed: _FollowedChunk) -> TimedFrames:
+        chunk, faces = followed.chunk, followed.faces
+        self.tally.frames += len(faces)
+        if not any(faces):
+            return chunk
+        meter, observe = self._context.meter, self._context.observe
+        observe(ChunkStep("swap-started", chunk.index))
+        frames = FrameChunk(chunk.index, chunk.frames)
+        swapped = await self._swapper.swap(frames, faces, self._reference, self._options, meter=meter)
+        observe(ChunkStep("swapped", chunk.index))
+        meter.add_phase("swap", swapped.seconds)
+        self.tally.swapped += sum(1 for frame_faces in faces if frame_faces)
+        if swapped.restorer != "none":
+            self.tally.restorer = swapped.restorer
+        return TimedFrames(chunk.index, swapped.frames, chunk.times)
+
+
+class FaceSwaps:
+    """Begins the face swap of each request, once the person to put in is known."""
+
+    def __init__(
+        self, swapper: FaceSwapperHandle, settings: IngressSettings, threads: MediaThreads, max_image_pixels: int
+    ) -> None:
+        self._swapper = swapper
+        self._settings = settings
+        self._threads = threads
+        self._max_image_pixels = max_image_pixels
+
+    async def begin(self, request: SwapFields, face: Sequence[bytes], context: RequestContext) -> FaceSwap:
+        """Return the swap of ``request``; raise RequestRefused if one of its pictures shows no face."""
+        reference = await self._identify(face, "face", context)
+        target = None
+        if request.target_face is not None:
+            target = (await self._identify(request.target_face, "target_face", context)).face.embedding
+        return FaceSwap(
+            self._swapper,
+            self._settings,
+            context,
+            reference=reference,
+            choice=Choice(request.faces, request.face_index, target),
+            options=SwapOptions(request.restore_face, request.face_restore_visibility, request.codeformer_weight),
+        )
+
+    async def _identify(self, pictures: Sequence[bytes], field: str, context: RequestContext) -> Reference:
+        images = []
+        for number, data in enumerate(pictures, 1):
+            try:
+                images.append(await self._threads.decode_image(field, data, self._max_image_pixels))
+            except RequestRefused as e:
+                raise e if len(pictures) == 1 else qualify(e, f"picture {number} of {len(pictures)}") from None
+        return await self._swapper.identify(images, field, context.meter)

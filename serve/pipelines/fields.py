@@ -1,0 +1,93 @@
+"""The types of request fields: how a value from JSON or from a form becomes a number or a file.
+
+Each type refuses what Python would accept and JSON does not, and says what to send instead.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from serve.media.data_uri import decode_base64
+from serve.media.errors import MediaError
+from serve.media.spool import Media, Spool, read_media
+
+MAX_SEED = 2**63 - 1
+MAX_PICTURES = 8
+"""The most pictures of one person that a request may send."""
+
+
+def _check_number(value: object) -> object:
+    """Refuse booleans and numbers that are not finite, which Python takes for numbers."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a boolean")
+    text = str(value).strip().lower() if isinstance(value, float | str) else ""
+    if text.lstrip("+-") in ("nan", "inf", "infinity"):
+        raise ValueError("must be a finite number")
+    return value
+
+
+def _read_file(value: object) -> object:
+    """Return the bytes of a file that came as a data URI, as base64 or in a form."""
+    if isinstance(value, bytes | Spool):
+        return read_media(value)
+    if isinstance(value, str):
+        try:
+            return decode_base64(value)
+        except MediaError as e:
+            raise ValueError(str(e)) from None
+    raise ValueError("must be a string: send the file as a data URI or base64")
+
+
+def _read_media(value: object) -> object:
+    """Return a file that may stay on disk, where a large form part already is."""
+    return value if isinstance(value, Spool) else _read_file(value)
+
+
+def _read_pictures(value: object) -> object:
+    """Return one picture or an array of them as a tuple."""
+    if not isinstance(value, list):
+        return (_read_file(value),)
+    if not 1 <= len(value) <= MAX_PICTURES:
+        raise ValueError(f"{len(value)} pictures were sent; send 1 to {MAX_PICTURES} pictures of one person")
+    pictures = []
+    for number, item in enumerate(value, 1):
+        try:
+            pictures.append(_read_file(item))
+        except ValueError as e:
+            raise ValueError(f"picture {number} of {len(value)}: {e}") from None
+    return tuple(pictures)
+
+
+def side(largest: int) -> Any:
+    """Return the type of a width or height: a multiple of 16, up to ``largest`` pixels."""
+
+    def check(value: int) -> int:
+        nearest = min(max(16, (value + 8) // 16 * 16), largest)
+        if value % 16 or not 16 <= value <= largest:
+            raise ValueError(f"{value} is not a multiple of 16 between 16 and {largest}; the nearest valid value is {nearest}")
+        return value
+
+    schema = WithJsonSchema({"type": "integer", "minimum": 16, "maximum": largest, "multipleOf": 16})
+    return Annotated[int, BeforeValidator(_check_number), AfterValidator(check), schema]
+
+
+Count = Annotated[int, BeforeValidator(_check_number)]
+Number = Annotated[float, BeforeValidator(_check_number)]
+Share = Annotated[float, BeforeValidator(_check_number), Field(ge=0, le=1, allow_inf_nan=False)]
+"""A number from 0 to 1."""
+
+File = Annotated[bytes, BeforeValidator(_read_file)]
+Video = Annotated[Media, BeforeValidator(_read_media), WithJsonSchema({"type": "string", "format": "binary"})]
+PICTURES_SCHEMA = {
+    "type": "array",
+    "items": {"type": "string", "format": "binary"},
+    "minItems": 1,
+    "maxItems": MAX_PICTURES,
+}
+Pictures = Annotated[tuple[bytes, ...], BeforeValidator(_read_pictures), WithJsonSchema(PICTURES_SCHEMA)]
+
+
+def exact_rate(fps: float) -> Fraction:
+    """Return the fraction that a frame rate stands for: denominators in use go up to 1001."""
+    return Fraction(fps).limit_denominator(1001)

@@ -1,0 +1,229 @@
+"""The model deployments as pipelines see them: one typed method for each call.
+
+Every call is cancelled when its caller is, ends early when the model cannot start, and reports its
+times to the request's meter.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.flow_control import ConsumerEnd, ProducerEnd
+from deployments.wire import (
+    Analysis,
+    Face,
+    Finished,
+    FrameChunk,
+    Frames,
+    Image,
+    Reference,
+    SwapOptions,
+    SwappedChunk,
+    VideoRequest,
+)
+from serve.models import FACE_SWAPPER, MODELS, Model
+from serve.pipelines.context import RequestContext
+from serve.pipelines.errors import ModelUnavailable
+from serve.pipelines.meter import Meter
+from serve.pipelines.readiness import Readiness, StateUnknown
+
+T = TypeVar("T")
+
+QUEUE_RETRY_S = 0.5
+"""Seconds after which a request that has already begun asks a full queue again."""
+START_POLL_S = 2.0
+"""Seconds between two looks at whether the model that a request waits for has failed to start."""
+
+OnFullQueue = Literal["refuse", "retry"]
+"""What a call does when the queue is full: refuse the request, or try again until there is room."""
+
+
+class ModelHandle:
+    """A model deployment."""
+
+    def __init__(self, model: Model, handle: DeploymentHandle[Any], readiness: Readiness) -> None:
+        self.model = model
+        self._handle = handle
+        self._readiness = readiness
+
+    async def warm(self) -> None:
+        """Return when a replica is up; raise ModelUnavailable if it cannot start."""
+        await self._call("warm")
+
+    async def _call(self, method: str, *args: object) -> tuple[Any, bool]:
+        """Return the result of a method and whether the model was ready the whole time."""
+        response = getattr(self._handle, method).remote(*args)
+        task = asyncio.ensure_future(_as_coroutine(response))
+        try:
+            return await self._unless_start_fails(task)
+        finally:
+            if not task.done():
+                response.cancel()
+                task.cancel()
+
+    async def _unless_start_fails(self, task: "asyncio.Future[T]") -> tuple[T, bool]:
+        """Return the task's result and whether the model was ready the whole time.
+
+        Raise ModelUnavailable as soon as the model is known to have failed to start.
+        """
+        was_ready = True
+        while True:
+            done, _ = await asyncio.wait({task}, timeout=START_POLL_S)
+            if done:
+                return task.result(), was_ready
+            try:
+                state = await self._readiness.of(self.model.name)
+            except StateUnknown:
+                continue  # the controller is away, and running models do not need it
+            was_ready = was_ready and state.state == "ready"
+            if state.state == "failed":
+                raise ModelUnavailable(f"the model {self.model.name} could not be started; /readyz says why", retry_after_s=60)
+
+
+class FaceSwapperHandle(ModelHandle):
+    """The deployment that finds and replaces faces."""
+
+    async def identify(self, images: Sequence[Image], field: str, meter: Meter) -> Reference:
+        """Return the person that ``images`` show; raise NoFaceFound, which names ``field``."""
+        reference: Reference = await self._timed(meter, "refuse", "identify", images, field)
+        return reference
+
+    async def analyse(self, frames: Frames, meter: Meter) -> Analysis:
+        """Return the faces in each of ``frames``, the largest face first."""
+        analysis: Analysis = await self._timed(meter, "retry", "analyse", frames)
+        return analysis
+
+    async def swap(
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: Reference,
+        options: SwapOptions,
+        meter: Meter,
+    ) -> SwappedChunk:
+        """Return ``chunk`` with ``faces``, which are given for each frame, replaced by ``reference``."""
+        swapped: SwappedChunk = await self._timed(meter, "retry", "swap", chunk, faces, reference, options)
+        return swapped
+
+    async def _timed(self, meter: Meter, on_full_queue: OnFullQueue, method: str, *args: object) -> Any:
+        """Return the result of a method and add its ``seconds`` to ``meter``.
+
+        A request that has not begun may be refused by a full queue, and the time that it waits is a
+        phase of its own. One that has begun tries again, so that no work of others is lost.
+        """
+        start = time.perf_counter()
+        while True:
+            try:
+                result, was_ready = await self._call(method, *args)
+                break
+            except BackPressureError:
+                if on_full_queue == "refuse":
+                    raise
+                await asyncio.sleep(QUEUE_RETRY_S)
+        meter.add_work(self.model.name, result.seconds)
+        if on_full_queue == "refuse":
+            waited = max(0.0, time.perf_counter() - start - result.seconds)
+            meter.add_phase("queue" if was_ready else "start", waited)
+        return result
+
+
+class VideoHandle(ModelHandle):
+    """A deployment that generates videos.
+
+    ``window`` is the number of chunks that it may be ahead of its consumer.
+    """
+
+    def __init__(
+        self, model: Model, handle: DeploymentHandle[Any], readiness: Readiness, consumer: ConsumerEnd, window: int
+    ) -> None:
+        super().__init__(model, handle, readiness)
+        self._consumer = consumer
+        self._window = window
+
+    @asynccontextmanager
+    async def generate(
+        self, request: VideoRequest, context: RequestContext, held_chunks: int = 0
+    ) -> AsyncIterator["VideoStream"]:
+        """Stream the chunks of a video as they are decoded. Leaving the block stops the model.
+
+        ``held_chunks`` is the number of chunks that the consumer holds back before it releases the
+        first one; the credit window grows by as much.
+        """
+        start = time.perf_counter()
+        stream = self._consumer.new_stream()
+        events: Any = None
+        first: asyncio.Future[Any] | None = None
+        try:
+            await self._consumer.open(stream, self._window + held_chunks)
+            events = self._handle.options(stream=True).generate.remote(request, stream)
+            first = asyncio.ensure_future(_as_coroutine(anext(events)))
+            _, was_ready = await self._unless_start_fails(first)
+            context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)
+            yield VideoStream(_chunks(events, self.model.name, context), self._consumer, stream)
+        finally:
+            if first is not None:
+                first.cancel()
+                events.cancel()
+            self._consumer.close(stream)
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The chunks of one video, each of which is released once its consumer is done with it."""
+
+    chunks: AsyncGenerator[FrameChunk, None]
+    _consumer: ConsumerEnd
+    _stream: ProducerEnd
+
+    def release(self) -> None:
+        """Give the model the credit for one more chunk."""
+        self._consumer.release(self._stream)
+
+
+async def _chunks(events: Any, model: str, context: RequestContext) -> AsyncGenerator[FrameChunk, None]:
+    """Yield the chunks among ``events``; report progress to the observer and times to the meter."""
+    async for event in events:
+        if isinstance(event, FrameChunk):
+            yield event
+        elif isinstance(event, Finished):
+            context.meter.add_work(model, sum(event.seconds.values()))
+            context.meter.acceleration = event.acceleration
+            for name in ("denoise", "decode"):
+                context.meter.add_phase(name, event.seconds.get(name, 0.0))
+        else:
+            context.observe(event)
+
+
+@dataclass(frozen=True)
+class Handles:
+    """The handles of all models: video models by their API names, and the face swapper."""
+
+    video: dict[str, VideoHandle]
+    face_swapper: FaceSwapperHandle
+
+    def of(self, model: str) -> ModelHandle:
+        """Return the handle of a model by its API name."""
+        return self.face_swapper if model == FACE_SWAPPER.name else self.video[model]
+
+
+def make_handles(
+    deployments: dict[str, DeploymentHandle[Any]], readiness: Readiness, consumer: ConsumerEnd, window: int
+) -> Handles:
+    """Wrap Serve's handles, which are given by the models' API names."""
+    video = {
+        model.name: VideoHandle(model, deployments[model.name], readiness, consumer, window)
+        for model in MODELS
+        if model is not FACE_SWAPPER
+    }
+    return Handles(video, FaceSwapperHandle(FACE_SWAPPER, deployments[FACE_SWAPPER.name], readiness))
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    """Await ``awaitable``: asyncio makes tasks of coroutines only."""
+    return await awaitable

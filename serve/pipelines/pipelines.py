@@ -1,0 +1,35 @@
+"""The pipelines of an ingress replica, which share its threads and handles."""
+
+from dataclasses import dataclass
+
+from serve.config import AppConfig
+from serve.pipelines.encoding import VideoWriters
+from serve.pipelines.face_swap import FaceSwaps
+from serve.pipelines.handles import Handles
+from serve.pipelines.image_swap import ImageSwapPipeline
+from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.video import VideoPipeline
+from serve.pipelines.video_swap import VideoSwapPipeline
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """One pipeline for each kind of request, and the handles that they call."""
+
+    handles: Handles
+    video: VideoPipeline
+    image_swap: ImageSwapPipeline
+    video_swap: VideoSwapPipeline
+
+
+def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
+    """Build the pipelines over the given handles."""
+    threads = MediaThreads(config.ingress.encoder_threads)
+    faces = FaceSwaps(handles.face_swapper, config.ingress, threads, config.limits.max_image_pixels)
+    writers = VideoWriters(config.ingress, threads)
+    return Pipelines(
+        handles,
+        video=VideoPipeline(faces, writers, threads, config.limits),
+        image_swap=ImageSwapPipeline(faces, threads, config.limits),
+        video_swap=VideoSwapPipeline(faces, writers, threads, config.limits),
+    )

@@ -1,0 +1,92 @@
+"""The state of each model, as Serve's controller reports it."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import DeploymentStatusOverview
+
+from deployments import hardware
+from serve.models import MODELS
+
+State = Literal["ready", "starting", "asleep", "failed"]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """The state of one model.
+
+    ``reason`` says why a model failed to start; ``hardware`` describes what a ready model runs on
+    and where its weights are.
+    """
+
+    state: State
+    replicas: int
+    reason: str | None = None
+    hardware: str | None = None
+
+
+class StateUnknown(Exception):
+    """Serve's controller does not answer, or does not know this application yet."""
+
+
+class Readiness:
+    """Asks Serve's controller for the state of the models, at most once every ``max_age_s``.
+
+    A call waits at most ``timeout_s``: the controller may be away together with the head node.
+    """
+
+    def __init__(self, app_name: str, max_age_s: float = 1.0, timeout_s: float = 5.0) -> None:
+        self._app_name = app_name
+        self._max_age_s = max_age_s
+        self._timeout_s = timeout_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
+        self._query: asyncio.Future[dict[str, ModelState]] | None = None
+        self._queried_at = float("-inf")
+
+    async def of(self, model: str) -> ModelState:
+        """Return the state of one model by its API name; raise StateUnknown if it cannot be had."""
+        return (await self.all())[model]
+
+    async def all(self) -> dict[str, ModelState]:
+        """Return the state of each model by its API name; raise StateUnknown if it cannot be had."""
+        if self._query is None or (self._query.done() and time.monotonic() - self._queried_at > self._max_age_s):
+            self._query = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._query), self._timeout_s)
+        except (TimeoutError, KeyError, RayError, RayServeException) as e:
+            raise StateUnknown from e
+
+    def _ask(self) -> dict[str, ModelState]:
+        try:
+            deployments = serve.status().applications[self._app_name].deployments
+            states = {model: _state(deployments[model.deployment]) for model in MODELS}
+            return {model.name: self._with_hardware(state, model.deployment) for model, state in states.items()}
+        finally:
+            self._queried_at = time.monotonic()
+
+    def _with_hardware(self, state: ModelState, deployment: str) -> ModelState:
+        return replace(state, hardware=hardware.read(self._app_name, deployment)) if state.state == "ready" else state
+
+
+def _state(overview: DeploymentStatusOverview) -> ModelState:
+    replicas = {str(getattr(state, "value", state)): count for state, count in overview.replica_states.items()}
+    running = replicas.get("RUNNING", 0)
+    if running:
+        return ModelState("ready", running)
+    # Serve replaces a replica that died, so only one that could not start means failure.
+    if overview.status_trigger.value == "REPLICA_STARTUP_FAILED":
+        return ModelState("failed", 0, _reason(overview.message))
+    return ModelState("starting" if sum(replicas.values()) - replicas.get("STOPPING", 0) else "asleep", 0)
+
+
+def _reason(message: str) -> str:
+    """Return the exception that ended a replica's start, without its traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0] or "Refused" in line.split(":")[0]]
+    return (errors or lines or ["the replica did not start"])[-1][:500]

@@ -1,0 +1,89 @@
+"""The requests that pipelines take, one class for each kind.
+
+Their fields have the service's own names; what a field is called at an endpoint, and the defaults
+and limits in force, are the business of ``serve.http.schemas``, which derives from these classes.
+"""
+
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deployments.wire import Acceleration, Faces
+from serve.pipelines.fields import Count, File, Number, Pictures, Share, Video, exact_rate
+
+FACE = "The face to put in: a picture as a data URI or base64, or several of the same person, which are averaged."
+
+
+class PipelineRequest(BaseModel):
+    """Base of all requests."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class SwapFields(PipelineRequest):
+    """The fields that every face swap takes."""
+
+    faces: Faces = Field(
+        default="largest", description="Which faces are replaced: the largest, all, or one counted from the left."
+    )
+    face_index: Annotated[Count, Field(ge=0, le=999)] = Field(
+        default=0, description="With `faces: index`: the number of the face, from the left, from 0."
+    )
+    target_face: Pictures | None = Field(default=None, description="Pictures of the person to be replaced; nobody else is.")
+    restore_face: bool = Field(default=True, description="Sharpen swapped faces, if a restorer is configured.")
+    face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
+    codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
+
+
+class GenerateVideo(SwapFields):
+    """Generate a video from a prompt, from ``image`` if it is given, with ``face`` swapped in."""
+
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    num_frames: Count
+    steps: Count
+    cfg: Number
+    fps: Number
+    seed: int | None
+    acceleration: Acceleration = Field(
+        default="none",
+        description="Faster, not exact. `cache` skips forward passes that would change little; `fp8` computes 8-bit products, "
+        "on GPUs that have them; `distilled` runs a model that was taught to need few steps and no guidance.",
+    )
+    image: File | None = None
+    face: Pictures | None = None
+    require_face: bool = False
+
+    @property
+    def rate(self) -> Fraction:
+        """The frame rate as an exact fraction."""
+        return exact_rate(self.fps)
+
+    @property
+    def frames(self) -> int:
+        """The number of frames that will be made: Wan makes 4k+1, so the request is rounded down."""
+        return (self.num_frames - 1) // 4 * 4 + 1
+
+
+class SwapImage(SwapFields):
+    """Replace the face in an image."""
+
+    source: File
+    face: Pictures = Field(description=FACE)
+
+
+class SwapVideo(SwapFields):
+    """Replace the face in every frame of a video."""
+
+    source: Video
+    face: Pictures = Field(description=FACE)
+    fps: Number | None = None
+    require_face: bool = False
+
+    @property
+    def rate(self) -> Fraction | None:
+        """The frame rate as an exact fraction, or None for the source's own."""
+        return None if self.fps is None else exact_rate(self.fps)

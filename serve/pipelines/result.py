@@ -1,0 +1,34 @@
+"""The result of a pipeline."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from serve.media.spool import Media
+
+
+@dataclass
+class SwapTally:
+    """Counts over all frames of a face swap, filled while frames come out."""
+
+    frames: int = 0
+    swapped: int = 0
+    most_faces: int = 0
+    engine: str = ""
+    restorer: str = "none"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished file and what is known about it.
+
+    ``fps`` is None for an image, ``seed`` where no video was generated, and ``swap`` where no face
+    was swapped. ``attempts`` counts how often the request was started.
+    """
+
+    data: Media
+    media_type: str
+    frames: int
+    fps: Fraction | None = None
+    seed: int | None = None
+    swap: SwapTally | None = None
+    attempts: int = 1

@@ -1,0 +1,93 @@
+"""Generates a video from a prompt or an image, with a face swapped in if the request sends one."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from fractions import Fraction
+
+from deployments.wire import FrameChunk, Image, VideoRequest
+from serve.config import Limits
+from serve.media.images import cover
+from serve.media.source import TimedFrames
+from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.encoding import VideoWriters
+from serve.pipelines.face_swap import FaceSwaps
+from serve.pipelines.handles import VideoHandle
+from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.requests import GenerateVideo
+from serve.pipelines.result import Result
+
+
+class VideoPipeline:
+    """One way through the graph: video model, then face swapper, then encoder.
+
+    The stages overlap: a chunk is swapped and encoded while the next one is being decoded.
+    """
+
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, limits: Limits) -> None:
+        self._faces = faces
+        self._writers = writers
+        self._threads = threads
+        self._limits = limits
+
+    async def run(self, model: VideoHandle, request: GenerateVideo, context: RequestContext) -> Result:
+        """Return the video. Everything that can be refused is refused before a GPU works."""
+        image = await self._decode_image(request)
+        swap = None if request.face is None else await self._faces.begin(request, request.face, context)
+        image = await self._fit_image(image, request)
+        held_chunks = 0 if swap is None else swap.held_chunks
+        async with self._writers.open("image", context, fps=request.rate, count=request.frames) as writer:
+            # Denoising and decoding: the model yields chunks as it decodes them.
+            async with (
+                model.generate(_model_request(request, image, context.seed), context, held_chunks) as video,
+                aclosing(video.chunks) as decoded,
+                aclosing(_with_times(decoded, request.rate, context)) as timed,
+                aclosing(timed if swap is None else swap.chunks(timed)) as finished,
+            ):
+                async for chunk in finished:
+                    await writer.add(chunk)
+                    video.release()
+            if swap is not None and request.require_face:
+                swap.require_swapped("image")
+            data, count = await writer.close()
+        return Result(
+            data,
+            context.media_type,
+            count,
+            fps=request.rate,
+            seed=context.seed,
+            swap=None if swap is None else swap.tally,
+        )
+
+    async def _decode_image(self, request: GenerateVideo) -> Image | None:
+        if request.image is None:
+            return None
+        return await self._threads.decode_image("image", request.image, self._limits.max_image_pixels)
+
+    async def _fit_image(self, image: Image | None, request: GenerateVideo) -> Image | None:
+        """Scale an image to cover the video and crop it around its centre."""
+        return None if image is None else await self._threads.run(cover, image, request.width, request.height)
+
+
+def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> VideoRequest:
+    return VideoRequest(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        num_frames=request.frames,
+        steps=request.steps,
+        cfg=request.cfg,
+        seed=seed,
+        image=image,
+        acceleration=request.acceleration,
+    )
+
+
+async def _with_times(
+    chunks: AsyncIterator[FrameChunk], fps: Fraction, context: RequestContext
+) -> AsyncGenerator[TimedFrames, None]:
+    """Give each frame the time at which it is shown."""
+    async for chunk in chunks:
+        context.observe(ChunkStep("decoded", chunk.index))
+        times = tuple((chunk.index + i) / fps for i in range(len(chunk.frames)))
+        yield TimedFrames(chunk.index, chunk.frames, times)

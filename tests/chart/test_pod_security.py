@@ -1,0 +1,69 @@
+"""Security of the pods: the restricted Pod Security Standard, Secrets, access to the API server."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.rendering import EVERYTHING, VALUES, groups, one, pod_templates, render
+
+
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_every_pod_meets_the_restricted_level(file: Path) -> None:
+    found = 0
+    for name, template in pod_templates(render(None, file)):
+        spec = template["spec"]
+        found += 1
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")), name
+        assert not any("hostPath" in volume for volume in spec.get("volumes", [])), name
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False, name
+            assert context["readOnlyRootFilesystem"] is True, name
+            assert context["capabilities"] == {"drop": ["EVERYTHING"]}, name
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"], name
+            mounts = {m["mountPath"] for m in container.get("volumeMounts", [])}
+            if "ray" in container["name"]:
+                assert {"/tmp", "/dev/shm"} <= mounts, name
+                assert {"name": "HOME", "value": "/tmp"} in container["env"], name
+        declared = {volume["name"] for volume in spec.get("volumes", [])} | {"data"}
+        used = {m["name"] for c in [*spec.get("initContainers", []), *spec["containers"]] for m in c.get("volumeMounts", [])}
+        assert used <= declared, name
+    assert found >= 3
+
+
+def test_the_autoscaler_container_meets_the_restricted_level() -> None:
+    context = one(render(), "RayService")["spec"]["rayClusterConfig"]["autoscalerOptions"]["securityContext"]
+    assert context == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["EVERYTHING"]},
+    }
+
+
+def test_secrets_are_referenced_and_never_created() -> None:
+    objects = render(EVERYTHING)
+    assert not [o for o in objects if o["kind"] == "Secret"]
+    spec = one(objects, "RayService")["spec"]["rayClusterConfig"]
+    assert spec["authOptions"] == {"mode": "token", "secretName": "token"}
+    assert spec["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"] == {
+        "name": "redis",
+        "key": "password",
+    }
+    text = one(objects, "RayService")["spec"]["serveConfigV2"]
+    assert yaml.safe_load(text)["applications"][0]["args"]["ingress"]["api_keys"] == "/etc/ryla/keys/keys"
+    for group in groups(objects).values():
+        assert {"name": "api-keys", "secret": {"secretName": "keys"}} in group["template"]["spec"]["volumes"]
+
+
+def test_only_the_head_and_the_rollout_job_may_call_the_api_server() -> None:
+    objects = render()
+    rules = one(objects, "Role")["rules"]
+    assert [(r["resources"], r["verbs"]) for r in rules] == [(["rayservices"], ["get"]), (["pods"], ["list"])]
+    assert rules[0]["resourceNames"] == ["ryla"]
+    for name, template in pod_templates(objects):
+        if "head" not in name and "rollout" not in name:
+            assert template["spec"]["automountServiceAccountToken"] is False, name

@@ -1,0 +1,54 @@
+"""The Serve config inside the RayService: the preset with `config` and `deployments` merged in."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve.check import documents, faults
+from serve.cli import PRESETS
+from serve.config import AppConfig, Limits
+from tests.chart.rendering import VALUES, one, render, serve_config
+
+
+def test_the_default_is_the_production_preset() -> None:
+    preset = yaml.safe_load((PRESETS / "production.yaml").read_text())
+    assert serve_config(render()) == preset
+
+
+def test_config_and_deployments_are_merged_over_the_preset() -> None:
+    objects = render(
+        {
+            "config": {
+                "limits": {"max_frames": 33, "max_body_bytes": 1000},
+                "wan26": {"hardware": {"num_cpus": 0}, "engine": {"warm_up": None, "compile": False}},
+            },
+            "deployments": {"Wan26": {"autoscaling_config": {"min_replicas": 1}, "max_queued_requests": 5}},
+        }
+    )
+    application = serve_config(objects)["applications"][0]
+    settings = AppConfig.model_validate(application["args"])
+    assert settings.limits.max_frames == 33
+    assert settings.wan26.hardware.num_cpus == 0  # zero and false are values, too
+    assert settings.wan26.engine.compile is False
+    assert settings.wan26.engine.warm_up == ()  # null removed the preset's
+    assert settings.wan26.hardware.accelerator_type == "L40S"
+    wan26 = next(d for d in application["deployments"] if d["name"] == "Wan26")
+    assert (wan26["autoscaling_config"]["min_replicas"], wan26["autoscaling_config"]["max_replicas"]) == (1, 4)
+    assert wan26["max_queued_requests"] == 5
+    head = one(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    environment = {e["name"]: e.get("value") for e in head["spec"]["containers"][0]["env"]}
+    assert environment["RYLA_MAX_BODY_BYTES"] == "1000"
+
+
+def test_the_body_limit_of_the_proxy_is_the_default_setting() -> None:
+    environment = one(render(), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0][
+        "env"
+    ]
+    assert {"name": "RYLA_MAX_BODY_BYTES", "value": str(Limits().max_body_bytes)} in environment
+
+
+@pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
+def test_the_settings_of_every_values_file_are_valid(file: Path) -> None:
+    for name, config, service in documents(yaml.safe_dump_all(render(None, file))):
+        assert faults(config, service) == [], name

@@ -1,0 +1,55 @@
+"""Wrong values are refused with a message that names them."""
+
+import pytest
+
+from tests.chart.rendering import Json, Refused, render
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"platfrom": "gke"}, "additional properties 'platfrom' not allowed"),
+        ({"platform": "aks"}, "/platform': value must be one of 'generic', 'gke', 'eks-karpenter', 'gfd'"),
+        ({"image": {"tag": 1.0}}, "/image/tag': got number, want string"),
+        ({"image": {"digest": "latest"}}, "/image/digest': 'latest' does not match pattern"),
+        ({"workerGroups": {"h100": {}}}, "/workerGroups': additional properties 'h100' not allowed"),
+        ({"workerGroups": {"l40s": {"gpus": "one"}}}, "/workerGroups/l40s/gpus': got string, want integer"),
+        ({"workerGroups": {"l40s": {"minReplicas": 9}}}, "worker group l40s: minReplicas (9) must not exceed maxReplicas (8)"),
+        ({"config": {"wan27": {}}}, "/config': additional properties 'wan27' not allowed"),
+        ({"config": {"limits": {"max_frames": 0}}}, "max_frames"),
+        ({"config": {"wan26": {"engine": {"attention": "flash"}}}}, "attention"),
+        ({"deployments": {"Wan27": {}}}, "/deployments': additional properties 'Wan27' not allowed"),
+        ({"deployments": {"Wan26": {"autoscaling_config": {"min": 1}}}}, "additional properties 'min' not allowed"),
+        ({"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}, "upgrade.incremental.gatewayClassName is required"),
+        (
+            {
+                "upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "istio"}},
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+            },
+            "disable ingress and httpRoute",
+        ),
+        ({"faultTolerance": {"redis": "own"}}, "faultTolerance.passwordSecret is required"),
+        ({"faultTolerance": {"redis": "external", "passwordSecret": "r"}}, "faultTolerance.address is required"),
+        ({"models": {"sha256": {"a": "0"}}}, "need a volume: set models.volume or models.claim.create"),
+        ({"ingress": {"enabled": True}}, "ingress.hosts must name at least one host"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs must name at least one Gateway"),
+        ({"service": {"port": 0}}, "/service/port"),
+        ({"models": {"claim": {"create": True}}}, "models.claim.create creates an empty volume: set models.fetch.command"),
+        ({"auth": {"apiKeysSecret": "keys"}}, "auth.apiKeysSecret requires auth.smokeKeySecret"),
+        (
+            {"mode": "pod", "auth": {"rayTokenSecret": "t"}},
+            "mode: pod does not support metrics.podMonitor, metrics.rules, auth.rayTokenSecret",
+        ),
+    ],
+)
+def test_wrong_values_are_refused(values: Json, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(values)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("names", [["l40s"], ["h100", "h100"]])
+def test_a_duplicate_worker_group_name_is_refused(names: list[str]) -> None:
+    """KubeRay would accept the RayService but never create its cluster."""
+    with pytest.raises(Refused, match=f"the name {names[-1]} is already used by another worker group"):
+        render({"extraWorkerGroups": [{"name": name, "accelerator": "H100", "gpus": 1} for name in names]})

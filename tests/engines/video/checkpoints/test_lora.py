@@ -1,0 +1,219 @@
+"""LoRAs: a view computes what merged weights would, in every layout that people publish; the model itself stays as it was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from diffusers.quantizers.gguf.utils import GGUFParameter
+from safetensors.torch import save_file
+
+from deployments.errors import CheckpointRefused
+from deployments.settings import VideoSettings
+from deployments.video.kernels.install import accelerate
+from deployments.video.checkpoints.gguf import load_gguf
+from deployments.video.checkpoints.lora import is_lora, with_lora
+from tests.deployments.test_single_file import CPU, KINDS, make, published, published_name, write
+from tests.engines.random_models import RandomCheckpoints, make_lora
+
+State = dict[str, torch.Tensor]
+RANK = 4
+
+
+@torch.no_grad()
+def forward(model: Any) -> torch.Tensor:
+    """What ``model`` makes of seeded noise."""
+    generator = torch.Generator().manual_seed(1)
+    more = {}
+    if hasattr(model, "vace_blocks"):
+        more["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
+    if model.config.image_dim is not None:
+        more["encoder_hidden_states_image"] = torch.randn(1, 257, 64, generator=generator)
+    inputs = {
+        "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 64, 256, generator=generator),
+    }
+    result: torch.Tensor = model(**inputs, **more, return_dict=False)[0]
+    return result
+
+
+def merged(model: Any, folder: Path, changes: State, kind: str) -> Any:
+    """Another model with the very changes in its weights."""
+    other = KINDS[kind]()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, change in changes.items():
+        state[name] += change
+    other.load_state_dict(state)
+    return other
+
+
+def products(lora: State, scale: float = 1.0) -> State:
+    """The whole changes that low-rank ones stand for, by the names of the weights."""
+    layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith("lora_A.weight")]
+    return {f"{name}.weight": scale * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] for name in layers}
+
+
+def original(lora: State) -> State:
+    """By the names of the original release."""
+    renamed = {}
+    for name, tensor in lora.items():
+        layer, end = name.split(".lora_")
+        renamed[f"diffusion_model.{published_name(layer + '.')[:-1]}.lora_{end}"] = tensor
+    return renamed
+
+
+def with_alpha(lora: State, alpha: float) -> State:
+    """`lora_down` and `lora_up`, scaled by ``alpha`` over the rank."""
+    state = {name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): tensor for name, tensor in lora.items()}
+    return state | {name.replace("lora_A.weight", "alpha"): torch.tensor(alpha) for name in lora if "lora_A" in name}
+
+
+LAYOUTS: dict[str, tuple[Callable[[State], State], float]] = {
+    "diffusers": (lambda lora: {f"transformer.{name}": tensor for name, tensor in lora.items()}, 1.0),
+    "original": (original, 1.0),
+    "original, down and up with alpha": (lambda lora: with_alpha(original(lora), 2.0), 2.0 / RANK),
+    "half precision": (lambda lora: {name: tensor.half() for name, tensor in original(lora).items()}, 1.0),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_computes_what_merged_weights_would(kind: str, layout: str, tmp_path: Path) -> None:
+    model = make(kind, tmp_path)
+    lora, (rename, scale) = make_lora(model, RANK), LAYOUTS[layout]
+    path = write(tmp_path / "lora.safetensors", rename(lora))
+    assert is_lora(path)
+    before = forward(model)
+    view = with_lora(model, path, torch.float32)
+    expected = forward(merged(model, tmp_path, products(lora, scale), kind))
+    rough = {"rtol": 5e-3, "atol": 5e-3} if layout == "half precision" else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(forward(view), expected, **rough)
+    assert (expected - before).abs().mean() > 10 * rough["atol"], "it changes what the model says"
+    assert torch.equal(forward(model), before), "the model itself stays as it was"
+    shared = {parameter.data_ptr() for parameter in model.parameters()}
+    assert shared <= {parameter.data_ptr() for parameter in view.parameters()}, "weights are shared"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_whole_differences_of_weights_biases_norms_and_modulations(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make("text", tmp_path)
+    changes = {
+        "blocks.0.attn1.norm_q.weight": ("diffusion_model.blocks.0.self_attn.norm_q.diff", 0.5),
+        "blocks.1.ffn.net.2.bias": ("diffusion_model.blocks.1.ffn.2.diff_b", 0.5),
+        "blocks.1.norm2.bias": ("diffusion_model.blocks.1.norm3.diff_b", 0.5),
+        "blocks.2.attn2.to_k.weight": ("diffusion_model.blocks.2.cross_attn.k.diff", 0.2),
+        "patch_embedding.weight": ("diffusion_model.patch_embedding.diff", 0.1),
+        "blocks.1.scale_shift_table": ("diffusion_model.blocks.1.diff_m", 0.5),
+        "blocks.3.scale_shift_table": ("diffusion_model.blocks.3.diff_m", 0.5),
+        "scale_shift_table": ("diffusion_model.head.diff_m", 0.5),
+    }
+    state = {name: torch.randn_like(model.state_dict()[name]) * size for name, (_, size) in changes.items()}
+    lora = make_lora(model, RANK)
+    lora = {name: tensor for name, tensor in lora.items() if name.startswith("blocks.3.ffn.")}
+    path = write(tmp_path / "lora.safetensors", original(lora) | {changes[name][0]: state[name] for name in state})
+    expected = forward(merged(model, tmp_path, state | products(lora), "text"))
+    if fast:
+        accelerate_on_cpu(model, monkeypatch)
+    before = forward(model)
+    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(forward(model), before)
+
+
+@pytest.mark.parametrize("change", ["product", "whole"])
+def test_a_quantised_expert_keeps_its_weights_as_stored(random_models: RandomCheckpoints, tmp_path: Path, change: str) -> None:
+    def load() -> Any:
+        return load_gguf(random_models.high_noise, random_models.a14b, "transformer", torch.float32, CPU)
+
+    name = "blocks.1.ffn.net.0.proj"
+    down, up = torch.randn(RANK, 256) * 0.2, torch.randn(512, RANK) * 0.2
+    state = {"lora_A.weight": down, "lora_B.weight": up} if change == "product" else {"diff": up @ down}
+    path = tmp_path / "lora.safetensors"
+    save_file({f"transformer.{name}.{end}": tensor for end, tensor in state.items()}, path)
+    model = load()
+    view = with_lora(model, path, torch.float32)
+    assert isinstance(view.get_parameter(f"{name}.linear.weight"), GGUFParameter)
+    plain = load()
+    plain.dequantize()
+    plain.get_submodule(name).weight.data += up @ down
+    torch.testing.assert_close(forward(view), forward(plain), rtol=1e-3, atol=1e-3)
+    assert (forward(view) - forward(model)).abs().mean() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["text", "VACE"])
+def test_behind_what_makes_blocks_faster(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(kind, tmp_path)
+    lora = make_lora(model, RANK)
+    path = write(tmp_path / "lora.safetensors", original(lora))
+    expected = forward(merged(model, tmp_path, products(lora), kind))
+    accelerate_on_cpu(model, monkeypatch)
+    before = forward(model)
+    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(forward(model), before)
+
+
+def accelerate_on_cpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, the activation included: a CPU's epilogue is the exact one, a GPU's the approximation."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
+    monkeypatch.setattr(
+        torch, "_addmm_activation", lambda bias, x, w, use_gelu: F.gelu(torch.addmm(bias, x, w), approximate="tanh")
+    )
+    accelerate(model, VideoSettings(compile=False), torch.device("cuda"))
+
+
+LAYER = "diffusion_model.blocks.0.self_attn.q"
+PAIR = {f"{LAYER}.lora_down.weight": torch.zeros(2, 256), f"{LAYER}.lora_up.weight": torch.zeros(256, 2)}
+FAULTS: dict[str, tuple[State, str]] = {
+    "unknown kind": (
+        {f"{LAYER}.hada_w1_a": torch.zeros(2, 2)},
+        "unknown tensor `diffusion_model.blocks.0.self_attn.q.hada_w1_a`",
+    ),
+    "unknown prefix": ({"lora_unet_blocks_0_q.lora_down.weight": torch.zeros(2, 256)}, "unknown tensor `lora_unet_blocks_0_q"),
+    "another model": (
+        {name.replace(".0.", ".9."): tensor for name, tensor in PAIR.items()},
+        "changes `blocks.9.attn1.to_q`, which this model has not",
+    ),
+    "half a change": ({f"{LAYER}.lora_up.weight": PAIR[f"{LAYER}.lora_up.weight"]}, "`blocks.0.attn1.to_q` has up only: half"),
+    "alpha alone": ({f"{LAYER}.alpha": torch.tensor(1.0)}, "has alpha only: half of a change"),
+    "a wider model": (
+        PAIR | {f"{LAYER}.lora_up.weight": torch.zeros(512, 2)},
+        r"changes `blocks.0.attn1.to_q` by \[512, 256\], which is \[256, 256\] in this model",
+    ),
+    "changed twice": (PAIR | {f"{LAYER}.diff": torch.zeros(256, 256)}, "is changed twice, by `diff` and by a product"),
+    "no layer": (
+        {name.replace(".self_attn.q", ""): tensor for name, tensor in PAIR.items()},
+        "changes `blocks.0`, which this model has not",
+    ),
+    "a modulation of another model": (
+        {"diffusion_model.blocks.0.diff_m": torch.zeros(1, 6, 512)},
+        r"changes `blocks.0.scale_shift_table`, \[1, 6, 256\] in this model, by `diff` \[1, 6, 512\]",
+    ),
+    "a wrong bias": (PAIR | {f"{LAYER}.diff_b": torch.zeros(255)}, r"changes the bias of `blocks.0.attn1.to_q` by \[255\]"),
+    "a product for a convolution": (
+        {name.replace("blocks.0.self_attn.q", "patch_embedding"): tensor for name, tensor in PAIR.items()},
+        r"changes `patch_embedding` by \[256, 256\], which is \[256, 16, 1, 2, 2\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_does_not_fit_is_refused_by_what_is_wrong(fault: str, tmp_path: Path) -> None:
+    model = make("text", tmp_path)
+    state, sentence = FAULTS[fault]
+    with pytest.raises(CheckpointRefused, match=sentence) as caught:
+        with_lora(model, write(tmp_path / "lora.safetensors", state), torch.float32)
+    assert str(tmp_path / "lora.safetensors") in str(caught.value)
+
+
+def test_whole_models_and_broken_files_are_told_from_loras(tmp_path: Path) -> None:
+    model = make("text", tmp_path)
+    assert not is_lora(write(tmp_path / "whole.safetensors", published(model)))
+    assert not is_lora(tmp_path / "expert.gguf")
+    path = write(tmp_path / "lora.safetensors", original(make_lora(model)))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(CheckpointRefused, match="not a readable safetensors file, perhaps truncated"):
+        is_lora(path)

@@ -1,0 +1,21 @@
+"""Reads the faces and frames of answers."""
+
+import io
+
+import av
+
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.wire import Face, Image
+
+
+def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
+    """Return the largest face in ``image``."""
+    (faces,) = analyser.faces([image])
+    assert faces, "no face in the picture"
+    return faces[0]
+
+
+def frames_of(data: bytes) -> list[Image]:
+    """Return the frames of an MP4 file."""
+    with av.open(io.BytesIO(data), mode="r") as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

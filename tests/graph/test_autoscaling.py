@@ -1,0 +1,53 @@
+"""Ray's autoscaler with the chart's worker groups on fake nodes.
+
+It needs the machine without any other Ray cluster. By its name it comes first in this folder, before
+the other tests start theirs.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helm.generator.paths import ROOT
+from tests.chart.rendering import declared_resources, groups, render, serve_config
+
+pytestmark = pytest.mark.graph
+
+
+def _ray_is_running() -> bool:
+    return any(process.info["name"] == "gcs_server" for process in psutil.process_iter(["name"]))
+
+
+def test_each_group_scales_from_zero_and_back() -> None:
+    deadline = time.monotonic() + 30  # the cluster of an earlier test may still be stopping
+    while _ray_is_running():
+        if time.monotonic() > deadline:
+            pytest.skip("a Ray cluster runs on this machine, and the fake cluster would stop it; run `ray stop --force`")
+        time.sleep(1)
+    objects = render()
+    declared = {
+        name: {resource: float(value) for resource, value in declared_resources(group).items()}
+        for name, group in groups(objects).items()
+    }
+    arguments = serve_config(objects)["applications"][0]["args"]
+    script = Path(__file__).with_name("fake_cluster.py")
+    command = [sys.executable, str(script), json.dumps(declared), json.dumps(arguments)]
+    # Its own folder, or later clusters would mistake what this one leaves behind for a running one.
+    # The path is short, since the folder contains sockets.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        environment = {**os.environ, "RAY_TMPDIR": folder}
+        run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT, env=environment)
+    lines = [line for line in run.stdout.splitlines() if line.startswith("PLACED ")]
+    assert lines, run.stdout[-3000:] + run.stderr[-3000:]
+    l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 4.0, "after": []}
+    a100 = {"before": [], "on": ["GPU", "accelerator_type:A100", "accelerator_type:A100-80G"], "cpus": 4.0, "after": []}
+    cpu = {"before": [], "on": ["ingress"], "cpus": 4.0, "after": []}
+    placed = {"Wan26": l40s, "Wan22GGUF": a100, "FaceSwapper": l40s, "Ingress": cpu}
+    assert json.loads(lines[0].removeprefix("PLACED ")) == placed

@@ -1,0 +1,76 @@
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from serve.media.decode import open_source
+from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.errors import MediaError
+from serve.media.samples import clip, pan, stranger
+from serve.media.spool import Media
+from tests.unit.serve.media.make_media import LIMITS, audio_packets, film, reencode
+
+
+def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
+    """Return the codec and the samples ``[channels, n]`` of the first audio stream."""
+    with av.open(io.BytesIO(data), mode="r") as container:
+        codec = container.streams.audio[0].codec_context.name
+        return codec, np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+
+
+def encode_with_audio(audio: Media) -> None:
+    encoder = Mp4Encoder(Fraction(16), "veryfast", 18, audio)
+    try:
+        encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
+        encoder.close()
+    finally:
+        encoder.discard()
+
+
+def test_audio_is_copied_packet_by_packet_with_its_offset() -> None:
+    data = clip(stranger())
+    source = open_source(data, LIMITS)
+    assert source.audio is not None
+    packets = audio_packets(data)
+    assert len(packets) > 40
+    assert audio_packets(reencode(source).read()) == packets
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 6)])
+def test_copied_audio_keeps_its_channels(layout: str, channels: int) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, (channels, 24_000)).astype(np.float32)
+    data = film("mp4", "aac", wave, layout)
+    copied = reencode(open_source(data, LIMITS)).read()
+    assert audio_packets(copied) == audio_packets(data)
+    assert decode_audio(copied)[1].shape[0] == channels
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 6)])
+def test_audio_that_mp4_cannot_hold_is_transcoded_with_its_channels(codec: str, layout: str, channels: int) -> None:
+    wave = (np.sin(np.arange(24_000) / 20) * 0.25).astype(np.float32)
+    data = film("matroska", codec, np.repeat(wave[None], channels, axis=0), layout)
+    name, samples = decode_audio(reencode(open_source(data, LIMITS)).read())
+    assert name == "aac"
+    assert samples.shape[0] == channels
+    assert samples.shape[1] / 48_000 == pytest.approx(0.5, abs=0.1)
+    assert samples[0, 8000:16_000].std() * 2**0.5 == pytest.approx(0.25, rel=0.05)
+
+
+def test_audio_of_an_unknown_codec_is_refused() -> None:
+    data = clip(stranger(), 8)
+    assert data.count(b"mp4a") == 1
+    with pytest.raises(MediaError, match="unsupported format; send the video without audio"):
+        encode_with_audio(data.replace(b"mp4a", b"zzzz"))
+
+
+def test_damaged_audio_is_refused() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)
+    data = bytearray(film("matroska", "flac", noise, "mono"))
+    start = data.rindex(b"fLaC") + 100
+    data[start:] = bytes(byte ^ 0x5A if i % 7 == 0 else byte for i, byte in enumerate(data[start:]))
+    with pytest.raises(MediaError):
+        encode_with_audio(bytes(data))

@@ -1,0 +1,84 @@
+import io
+from fractions import Fraction
+
+import numpy as np
+import PIL.Image
+import psutil
+import pytest
+
+from serve.media.decode_animation import open_animation
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.images import encode_image
+from serve.media.samples import pan, stranger
+from tests.unit.serve.media.make_media import LIMITS, animation, decode_all
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_a_new_rate_retimes_an_animation_and_keeps_its_frames(kind: str) -> None:
+    source = open_animation(animation(kind, pan(stranger(), 5, 64, 64), [100, 200, 50, 100, 150]), LIMITS)
+    assert (source.count, float(source.duration)) == (5, pytest.approx(0.6))
+    assert [float(t) for t in decode_all(source)[1]] == pytest.approx([0, 0.1, 0.3, 0.35, 0.45])
+    retimed = source.at_fps(Fraction(25))
+    assert (retimed.count, float(retimed.duration)) == (5, pytest.approx(0.2))
+    for old, new in zip(decode_all(source)[0], decode_all(retimed)[0], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_still_image_is_a_video_of_one_frame() -> None:
+    source = open_animation(encode_image(stranger(), "image/png"), LIMITS)
+    (frame,), (time,) = decode_all(source)
+    np.testing.assert_array_equal(frame, stranger())
+    assert (source.fps, time, source.audio) == (16, 0, None)
+
+
+def test_a_frame_of_no_duration_is_shown_for_a_tenth_of_a_second() -> None:
+    source = open_animation(animation("WEBP", pan(stranger(), 3, 64, 64), 0), LIMITS)
+    assert source.duration == Fraction(3, 10)
+
+
+def test_a_jpeg_that_holds_two_images_is_a_still() -> None:
+    images = [PIL.Image.fromarray(stranger()), PIL.Image.fromarray(stranger()[:80, :60])]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "MPO", save_all=True, append_images=images[1:])
+    source = open_animation(buffer.getvalue(), LIMITS)
+    assert source.count == 1
+    assert decode_all(source)[0][0].shape == stranger().shape
+
+
+def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded() -> None:
+    first, later = (PIL.Image.new("P", size) for size in ((1, 1), (9000, 9000)))
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=[first])
+    small = buffer.getvalue()
+    buffer = io.BytesIO()
+    later.save(buffer, "GIF")
+    huge = buffer.getvalue()
+    bomb = small[:-1] + huge[huge.index(b"\x2c") :]  # append the huge image's block
+    assert len(bomb) < 200_000
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(MediaTooLarge, match="9000 x 9000"):
+        open_animation(bomb, LIMITS)
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+
+
+def test_a_truncated_gif_is_refused_at_every_tenth() -> None:
+    whole = animation("GIF", pan(stranger(), 20, 96, 96))
+    assert len(decode_all(open_animation(whole, LIMITS))[0]) == 20
+    for tenth in range(1, 10):
+        with pytest.raises(MediaError, match="truncated"):
+            open_animation(whole[: len(whole) * tenth // 10], LIMITS)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_truncated_webp_is_refused(share: float) -> None:
+    whole = animation("WEBP", pan(stranger(), 20, 96, 96))
+    with pytest.raises(MediaError):
+        decode_all(open_animation(whole[: int(len(whole) * share)], LIMITS))
+
+
+def test_a_gif_with_a_damaged_block_is_refused() -> None:
+    whole = bytearray(animation("GIF", pan(stranger(), 3, 64, 64)))
+    start = whole.index(b"\x21\xf9", 1000)  # the control block of a later frame
+    whole[start:-1] = bytes(len(whole) - 1 - start)
+    with pytest.raises(MediaError):
+        decode_all(open_animation(bytes(whole), LIMITS))

@@ -1,0 +1,67 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from serve.media.decode import open_source
+from serve.media.encode import Encoder
+from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode_webp import WebpEncoder
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.samples import pan, stranger
+from serve.media.spool import read_media
+from tests.unit.serve.media.make_media import LIMITS
+
+
+def new(kind: type[Encoder], fps: Fraction = Fraction(16), seconds: Fraction | None = None, count: int = 0) -> Encoder:
+    if kind is Mp4Encoder:
+        return Mp4Encoder(fps, "medium", 18, seconds=seconds)
+    return WebpEncoder(fps, 0, count, seconds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"), [(Mp4Encoder, 1), *((kind, count) for kind in (Mp4Encoder, WebpEncoder) for count in (2, 5, 12))]
+)
+def test_the_last_frame_of_a_variable_rate_keeps_its_duration(kind: type[Encoder], count: int) -> None:
+    gaps = np.random.default_rng(count).integers(9, 90, count - 1)
+    times = tuple(Fraction(int(gaps[:i].sum()), 1000) for i in range(count))
+    seconds = times[-1] + Fraction(7, 10)
+    encoder = new(kind, count / seconds, seconds, count)
+    encoder.add(pan(stranger(), count, 96, 96), times)
+    source = open_source(read_media(encoder.close()), LIMITS)
+    assert source.duration == seconds
+    assert tuple(time for _, time in source.frames()) == times
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Mp4Encoder, "MP4"), (WebpEncoder, "WebP")])
+def test_a_size_that_the_format_does_not_support_is_refused(kind: type[Encoder], name: str) -> None:
+    encoder = new(kind)
+    with pytest.raises(MediaTooLarge, match=f"17000 x 4 pixels; {name} allows at most"):
+        encoder.add(np.zeros((1, 4, 17_000, 3), np.uint8), (Fraction(0),))
+    encoder.discard()
+
+
+@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder])
+def test_a_video_without_frames_is_refused(kind: type[Encoder]) -> None:
+    encoder = new(kind)
+    with pytest.raises(MediaError, match="the video has no frames"):
+        encoder.close()
+    encoder.discard()
+
+
+@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder])
+def test_the_frames_are_counted_and_discarding_a_closed_encoder_keeps_the_file(kind: type[Encoder]) -> None:
+    encoder = new(kind)
+    encoder.add(pan(stranger(), 3, 64, 64), tuple(Fraction(i, 16) for i in range(3)))
+    file = encoder.close()
+    encoder.discard()
+    assert encoder.frames == open_source(file, LIMITS).count == 3
+
+
+def test_a_closed_mp4_takes_no_more_frames() -> None:
+    encoder = Mp4Encoder(Fraction(16), "veryfast", 18)
+    frames = pan(stranger(), 1, 64, 64)
+    encoder.add(frames, (Fraction(0),))
+    encoder.close()
+    with pytest.raises(MediaError, match="already finished"):
+        encoder.add(frames, (Fraction(1),))

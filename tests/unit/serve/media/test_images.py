@@ -1,0 +1,79 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.images import cover, decode_image, encode_image, open_image
+from serve.media.samples import jpeg, stranger
+
+
+def png(image: PIL.Image.Image, exif: PIL.Image.Exif | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("media_type", "error"), [("image/jpeg", 6), ("image/png", 0), ("image/webp", 8)])
+def test_every_format_keeps_the_pixels(media_type: str, error: float) -> None:
+    decoded = decode_image(encode_image(stranger(), media_type), 10**6)
+    assert np.abs(decoded.astype(int) - stranger()).mean() <= error
+
+
+def test_the_exif_orientation_is_applied() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the image must be shown a quarter turn clockwise
+    image = stranger()
+    np.testing.assert_array_equal(decode_image(png(PIL.Image.fromarray(image), exif), 10**6), np.rot90(image, -1))
+
+
+def test_transparency_becomes_white() -> None:
+    image = np.dstack([stranger(), np.zeros(stranger().shape[:2], np.uint8)])
+    assert (decode_image(png(PIL.Image.fromarray(image, "RGBA")), 10**6) == 255).all()
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    decoded = decode_image(png(PIL.Image.fromarray(ramp)), 10**6)[..., 0].ravel().astype(int)
+    assert np.abs(decoded - np.arange(256)).max() <= 1
+
+
+def test_cover_scales_and_crops_the_centre() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[:, 50:150] = 255
+    assert (cover(image, 64, 64) >= 250).mean() > 0.95
+    assert cover(image, 64, 32).shape == (32, 64, 3)
+
+
+def test_an_unsupported_format_is_refused() -> None:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(stranger()).save(buffer, "BMP")
+    for data in (b"", b"hello there", buffer.getvalue()):
+        with pytest.raises(MediaError, match="not an image in a supported format; send JPEG, PNG or WebP"):
+            open_image(data, 10**6)
+
+
+def test_a_truncated_image_is_refused() -> None:
+    with pytest.raises(MediaError, match="damaged or truncated"):
+        decode_image(jpeg(stranger())[:-2000], 10**6)
+
+
+def test_a_damaged_header_is_refused() -> None:
+    data = bytearray(png(PIL.Image.fromarray(stranger())))
+    data[12:16] = b"IHDX"
+    with pytest.raises(MediaError):
+        decode_image(bytes(data), 10**6)
+
+
+def test_the_pixel_limit_is_inclusive() -> None:
+    data = png(PIL.Image.new("RGB", (20, 10)))
+    assert decode_image(data, 200).shape == (10, 20, 3)
+    with pytest.raises(MediaTooLarge, match="20 x 10 pixels; at most 199 pixels"):
+        decode_image(data, 199)
+
+
+@pytest.mark.parametrize(("media_type", "side"), [("image/webp", 17_000), ("image/jpeg", 66_000)])
+def test_a_size_that_the_format_does_not_support_is_refused(media_type: str, side: int) -> None:
+    with pytest.raises(MediaTooLarge, match=f"{side} x 4 pixels.*Accept header"):
+        encode_image(np.zeros((4, side, 3), np.uint8), media_type)

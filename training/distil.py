@@ -1,0 +1,325 @@
+"""Teaches the packed models to need 4 steps and no guidance: LoRAs, written as people publish them for Wan.
+
+The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same noise the student walks its own four
+steps; at each, the clip that it is heading for is held to the teacher's result, and the gradient goes through the walk.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.checkpoints import DemoCheckpoints
+from deployments.video.checkpoints import load_scheduler, load_text_encoder, load_tokenizer, load_transformer, load_vae
+from deployments.video.distilled import EvenEuler
+from deployments.video.experts import dequantise
+from deployments.video.gguf import load_gguf
+from deployments.video.layers import with_layers
+from deployments.video.lora import ORIGINAL, LoraLinear
+from deployments.video.solver import Solver
+from deployments.video.vace import text_model
+from training.causal import unroll
+from training.gguf_file import original_name
+from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket
+from training.replay import Replay
+from training.run import Run
+from training.scenes import draw_scenes
+from training.text import PaddedText, embed, tokenize, write_captions
+from training.transformers import BOUNDARY, picture_condition, vace_control
+
+STEPS, SHIFT = 4, 5.0
+TEACHER_STEPS, GUIDANCE = 12, 3.0
+RANK, WRITTEN_RANK = 32, 12
+"""While it is taught, and in the file: the nearest product of that rank, for a package that stays small."""
+RATE = 1e-3
+BATCH = 128
+SHARE = 0.25
+"""Of the usual number of clips: what the teacher is asked for."""
+EARLY = 0.3
+"""Weight of a step before the last in the loss."""
+
+Predict = Callable[[Tensor, float], Tensor]
+"""Latents and timestep, 1000 to 0, to velocity."""
+Model = Callable[[Tensor, float, Tensor, Tensor | None], Tensor]
+"""The same, with embeddings and what a picture becomes."""
+Control = Callable[[Tensor, Tensor], Tensor]
+"""What a picture becomes: of its latents and of grey ones (see Latents)."""
+
+
+@dataclass
+class Lesson:
+    """What a teacher made, of one size: noise and result float16 ``[n, 16, t, h, w]``, tokens, and the pictures' latents, if any."""
+
+    noise: Tensor
+    result: Tensor
+    tokens: Tensor
+    pictures: Tensor | None
+    grey: Tensor | None
+
+
+class Trained(LoraLinear):
+    """The same, added apart: a gradient, and autocast, go through it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` -> ``[..., out]``."""
+        assert self.up is not None
+        result: Tensor = self.linear(x) + F.linear(F.linear(x, self.down), self.up)
+        return result
+
+
+class Lora:
+    """Trainable changes of every linear layer in the blocks of ``transformers``."""
+
+    def __init__(self, transformer: Any) -> None:
+        self._layers: dict[str, LoraLinear] = {}
+        self._changed: dict[int, LoraLinear] = {}
+        self.parameters = nn.ParameterDict()
+        for name, layer in transformer.named_modules():
+            if name.startswith("blocks.") and isinstance(layer, nn.Linear):
+                down = torch.randn(RANK, layer.in_features, device=layer.weight.device) / math.sqrt(layer.in_features)
+                changed = Trained(layer, down, down.new_zeros(layer.out_features, RANK))
+                original = original_name(f"{name}.weight").removesuffix(".weight")
+                self._layers[original] = self._changed[id(layer)] = changed
+                for part, weight in (("down", changed.down), ("up", changed.up)):
+                    assert weight is not None
+                    self.parameters[f"{original}.lora_{part}.weight".replace(".", "-")] = weight.requires_grad_()
+
+    def on(self, transformer: Any) -> Any:
+        """A view of ``transformer``, which has the same layers."""
+        return with_layers(transformer, lambda layer: self._changed.get(id(layer)))
+
+    def write(self, path: Path) -> None:
+        """Writes a file as `lightx2v` and others do: the original release's names, with `alpha`."""
+        state = {}
+        for name, layer in self._layers.items():
+            assert layer.up is not None
+            left, scale, right = torch.linalg.svd((layer.up @ layer.down).detach(), full_matrices=False)
+            root = scale[:WRITTEN_RANK].sqrt()
+            state[f"{ORIGINAL}{name}.lora_up.weight"] = left[:, :WRITTEN_RANK] * root
+            state[f"{ORIGINAL}{name}.lora_down.weight"] = root[:, None] * right[:WRITTEN_RANK]
+            state[f"{ORIGINAL}{name}.alpha"] = torch.tensor(float(WRITTEN_RANK))
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path)
+
+
+def distil_wan26(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:
+    """One LoRA for both ways of the VACE model. True when finished."""
+    torch.manual_seed(26)
+    data = Data(target.vace, device)
+    vace = load_transformer(target.vace / "transformer", torch.float32, device)
+    text = text_model(vace)
+    _prepare(vace, device)
+    lora = Lora(text)
+
+    def ways(text_view: Any, vace_view: Any) -> dict[str, Model]:
+        def from_text(x: Tensor, told: float, words: Tensor, _: Tensor | None) -> Tensor:
+            return _call(text_view, x, told, words)
+
+        def from_picture(x: Tensor, told: float, words: Tensor, control: Tensor | None) -> Tensor:
+            return _call(vace_view, x, told, words, control_hidden_states=control)
+
+        return {"text": from_text, "picture": from_picture}
+
+    views = lora.on(text), lora.on(vace)
+    students = ways(*views)
+    _compile(vace, *views)
+    lessons = {
+        name: [data.teach(model, bucket, vace_control if name == "picture" else None) for bucket in BUCKETS]
+        for name, model in ways(text, vace).items()
+    }
+    finished = _train(path, {"lora": lora}, students, lessons, data, vace_control, total, deadline)
+    lora.write(target.vace_lora)
+    return finished
+
+
+def distil_wan22(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:
+    """A LoRA for each expert, in one walk: two steps are the one's, two the other's. True when finished."""
+    torch.manual_seed(22)
+    data = Data(target.a14b, device)
+    experts = {}
+    for part, file in (("transformer", target.high_noise), ("transformer_2", target.low_noise)):
+        experts[part] = load_gguf(file, target.a14b, part, torch.float32, device)
+        dequantise(experts[part])
+        _prepare(experts[part], device)
+    loras = {part: Lora(expert) for part, expert in experts.items()}
+
+    def way(models: Mapping[str, Any]) -> dict[str, Model]:
+        def from_picture(x: Tensor, told: float, words: Tensor, condition: Tensor | None) -> Tensor:
+            assert condition is not None
+            model = models["transformer" if told >= 1000 * BOUNDARY else "transformer_2"]
+            return _call(model, torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1), told, words)
+
+        return {"picture": from_picture}
+
+    def condition(pictures: Tensor, _: Tensor) -> Tensor:
+        return picture_condition(pictures)
+
+    views = {part: lora.on(experts[part]) for part, lora in loras.items()}
+    students = way(views)
+    _compile(*experts.values(), *views.values())
+    teacher = way(experts)["picture"]
+    lessons = {"picture": [data.teach(teacher, bucket, condition) for bucket in BUCKETS]}
+    finished = _train(path, loras, students, lessons, data, condition, total, deadline)
+    loras["transformer"].write(target.high_noise_lora)
+    loras["transformer_2"].write(target.low_noise_lora)
+    return finished
+
+
+class Data:
+    """What a folder's models are asked, and what they answer."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.device = device
+        self._vae = load_vae(folder / "vae", torch.float32, device)
+        mean, std = (self._vae.config[name] for name in ("latents_mean", "latents_std"))
+        self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in (mean, std))
+        unroll(self._vae)
+        self.encoder = load_text_encoder(folder / "text_encoder", torch.float32, device)
+        self._tokenizer = load_tokenizer(folder)
+        self._scheduler = load_scheduler(folder, None)
+        self._clips: dict[int, Latents] = {}
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """To the mean and deviation that the transformers know; float32."""
+        return (latents.float() - self._mean) / self._std
+
+    @torch.no_grad()
+    def teach(self, model: Model, bucket: Bucket, control: Control | None) -> Lesson:
+        """The teacher's results of one size; ``control`` None: from captions alone."""
+        number, count = BUCKETS.index(bucket), int(bucket.count * SHARE)
+        pictures = grey = None
+        if control is not None:
+            if number not in self._clips:
+                asked = Bucket(bucket.frames, bucket.height, bucket.width, count)
+                self._clips[number] = encode_bucket(self._vae, asked, 20 + number, 0, 1, self.device)
+            clips = self._clips[number]
+            captions, pictures, grey = clips.captions, self.normalise(clips.pictures).half(), self.normalise(clips.grey)
+        else:
+            captions = write_captions(list(draw_scenes(7_500 + number, count, SHARES)), 7_600 + number, 1)
+        tokens = tokenize(self._tokenizer, [texts[0] for texts in captions]).to(self.device)
+        shape = (len(tokens), 16, 1 + (bucket.frames - 1) // 4, bucket.height // 8, bucket.width // 8)
+        noise = torch.randn(shape, device=self.device, dtype=torch.float16)
+        result = torch.empty_like(noise)
+        begun = time.monotonic()
+        nothing = embed(self.encoder, tokenize(self._tokenizer, [""]).to(self.device))
+        for part in torch.arange(len(tokens), device=self.device).split(_batch(bucket)):  # type: ignore[no-untyped-call]
+            words = embed(self.encoder, tokens[part])
+            seen = None
+            if control is not None and pictures is not None and grey is not None:
+                seen = control(pictures[part].float(), grey)
+
+            def predict(x: Tensor, told: float, words: Tensor = words, seen: Tensor | None = seen) -> Tensor:
+                without = model(x, told, nothing.expand_as(words), seen)
+                return without + GUIDANCE * (model(x, told, words, seen) - without)
+
+            result[part] = _walk(Solver(self._scheduler, TEACHER_STEPS), noise[part].float(), predict).half()
+        print(f"{len(tokens)} of {bucket.width}x{bucket.height}x{bucket.frames}: {time.monotonic() - begun:.0f} s", flush=True)
+        return Lesson(noise, result, tokens, pictures, grey)
+
+
+def _walk(solver: Solver, noise: Tensor, predict: Predict) -> Tensor:
+    latents = solver.start(noise)
+    for told in solver.timesteps:
+        latents = solver.step(predict(latents, told))
+    return latents
+
+
+def _train(
+    path: Path,
+    loras: Mapping[str, Lora],
+    students: Mapping[str, Model],
+    lessons: Mapping[str, list[Lesson]],
+    data: Data,
+    control: Control,
+    total: int,
+    deadline: float,
+) -> bool:
+    parameters: dict[str, nn.Module] = {name: lora.parameters for name, lora in loras.items()}
+    flat = [weight for module in parameters.values() for weight in module.parameters()]
+    cuda = data.device.type == "cuda"
+    rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it anew at every step
+    optimizer = torch.optim.AdamW(flat, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
+    run = Run(path, parameters, [optimizer], total, decay=0.999, warm_up=100, deadline=deadline)
+    losses: list[Tensor] = []
+    names = sorted(students)
+
+    def learn(name: str, noise: Tensor, result: Tensor, words: Tensor, *seen: Tensor) -> Tensor:
+        loss = _loss(students[name], noise, result, words, *seen)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(flat, 1.0)
+        optimizer.step()
+        return loss.detach()
+
+    replay = Replay(learn)
+    for step in run.steps():
+        torch.manual_seed(step)
+        name = names[step % len(names)]
+        usual = (step // len(names)) % 10 < 9
+        number = 0 if usual else 1 + (step // (10 * len(names))) % (len(BUCKETS) - 1)
+        lesson = lessons[name][number]
+        chosen = torch.randint(len(lesson.noise), (_batch(BUCKETS[number]),), device=data.device)
+        with torch.no_grad():
+            words = embed(data.encoder, lesson.tokens[chosen])
+        seen = []
+        if lesson.pictures is not None and lesson.grey is not None:
+            seen = [control(lesson.pictures[chosen].float(), lesson.grey)]
+        losses.append(replay(name, lesson.noise[chosen].float(), lesson.result[chosen].float(), words, *seen))
+        if len(losses) == 200:
+            run.loss = torch.stack(losses).mean().item()
+            print(f"{path.stem} {step + 1}: loss {run.loss:.4f}", flush=True)
+            losses.clear()
+    run.average.swap()
+    return run.finished
+
+
+def _loss(model: Model, noise: Tensor, result: Tensor, words: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Mean squared error of the clip that each step heads for; the last one's is where the walk ends."""
+    scheduler = EvenEuler(shift=SHIFT)
+    scheduler.set_timesteps(STEPS)
+    losses, x = [], noise
+    for now, then, told in _steps(scheduler):
+        velocity = model(x, told, words, seen)
+        losses.append((x - now * velocity - result).square().mean())
+        x = x + (then - now) * velocity
+    return losses[-1] + EARLY * torch.stack(losses[:-1]).mean()
+
+
+def _steps(scheduler: Any) -> Iterator[tuple[float, float, float]]:
+    sigmas = scheduler.sigmas.tolist()
+    yield from zip(sigmas[:-1], sigmas[1:], scheduler.timesteps.tolist(), strict=True)
+
+
+def _call(model: Any, x: Tensor, told: float, words: Tensor, **more: Any) -> Tensor:
+    times = torch.full((len(x),), told, device=x.device)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda, cache_enabled=False):
+        result = model(x, times, words, return_dict=False, **more)[0]
+    assert isinstance(result, Tensor)
+    return result.float()
+
+
+def _compile(*models: Any) -> None:
+    """For a GPU. Views come before: a copy would call what the block itself was compiled to."""
+    for model in models:
+        for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
+            if model.scale_shift_table.is_cuda:
+                block.compile(dynamic=True)
+
+
+def _prepare(model: Any, device: torch.device) -> None:
+    processor = PaddedText(device)
+    for name, module in model.named_modules():
+        if name.endswith("attn2"):
+            module.set_processor(processor)
+    model.rope.float()
+
+
+def _batch(bucket: Bucket) -> int:
+    usual = BUCKETS[0]
+    return BATCH * usual.frames * usual.height * usual.width // (bucket.frames * bucket.height * bucket.width)

@@ -1,0 +1,99 @@
+"""Encodes clips once for the transformers: latents, latents of the first frame alone, captions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from training.causal import encode_clip
+from training.pictures import draw
+from training.scenes import draw_scenes
+from training.text import write_captions
+
+SHARES = {"shape": 0.6, "astronaut": 0.1, "officer": 0.1, "cat": 0.04, "rocket": 0.04, "collage": 0.12}
+WORDINGS = 3
+GREY = 128 / 127.5 - 1
+"""The grey of VACE's frames to be made."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Clips of one size."""
+
+    frames: int
+    height: int
+    width: int
+    count: int
+
+
+BUCKETS = (
+    Bucket(17, 128, 128, 36_000),
+    Bucket(33, 128, 128, 2_000),
+    Bucket(17, 192, 128, 1_500),
+    Bucket(17, 128, 192, 1_500),
+    Bucket(17, 256, 256, 1_500),
+)
+"""The first is the usual size."""
+
+
+@dataclass
+class Latents:
+    """One bucket, encoded. ``clips`` and ``pictures`` bf16 ``[n, 16, t, h, w]``, ``grey`` one such; not normalised.
+
+    ``pictures`` are the latents of a clip's first frame followed by nothing, as image-to-video is told of a picture; ``grey`` what
+    stands in VACE's control video for the frames to be made.
+    """
+
+    clips: Tensor
+    pictures: Tensor
+    grey: Tensor
+    captions: list[list[str]]
+
+
+@torch.no_grad()
+def encode_bucket(
+    vae: AutoencoderKLWan, bucket: Bucket, *, number: int, rank: int, ranks: int, device: torch.device
+) -> Latents:
+    """This process's share of a bucket. ``vae`` is unrolled."""
+    count = bucket.count // ranks
+    scenes = list(draw_scenes(5_000 + 100 * number + rank, count, SHARES))
+    step = max(4, 64 * 17 * 128 * 128 // (bucket.frames * bucket.height * bucket.width))
+    clips: list[Tensor] = []
+    pictures: list[Tensor] = []
+    for start in range(0, count, step):
+        clip = draw(scenes[start : start + step], bucket.frames, bucket.height, bucket.width, device)
+        clip = ((clip + 1) * 127.5).round() / 127.5 - 1  # what eight bits leave
+        picture = torch.cat([clip[:, :, :1], torch.zeros_like(clip[:, :, 1:])], dim=2)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            for source, out in ((clip, clips), (picture, pictures)):
+                out.append(encode_clip(vae, source)[0].to(torch.bfloat16))
+    grey = torch.full((1, 3, bucket.frames, bucket.height, bucket.width), GREY, device=device)
+    grey[:, :, 0] = 0
+    hidden = encode_clip(vae, grey)[0].to(torch.bfloat16)
+    return Latents(torch.cat(clips), torch.cat(pictures), hidden, write_captions(scenes, 9_000 + 100 * number + rank, WORDINGS))
+
+
+def save(folder: Path, number: int, rank: int, latents: Latents) -> None:
+    """Writes a part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(vars(latents), folder / f"{number}-{rank}.pt")
+
+
+def load(folder: Path, number: int, device: torch.device) -> Latents:
+    """All parts of a bucket."""
+    parts: list[dict[str, Any]] = [torch.load(file, map_location=device) for file in sorted(folder.glob(f"{number}-*.pt"))]
+    return Latents(
+        torch.cat([part["clips"] for part in parts]),
+        torch.cat([part["pictures"] for part in parts]),
+        parts[0]["grey"],
+        [texts for part in parts for texts in part["captions"]],
+    )
+
+
+def statistics(latents: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, over a sample."""
+    sample = latents[:8000].float().transpose(0, 1).flatten(1)
+    return sample.mean(1).tolist(), sample.std(1).tolist()

@@ -1,0 +1,83 @@
+"""Writes the trained models as people publish them: diffusers folders, and the experts as GGUF files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
+)
+from torch import nn
+
+from demo.checkpoints import DemoCheckpoints
+from training.gguf_file import write_wan_gguf
+from training.run import load_average
+from training.text import make_text_encoder
+from training.transformers import BOUNDARY, CONFIG, VACE_LAYERS
+from training.vae import make_vae
+
+FLOW_SHIFT = 3.0
+
+
+def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:
+    """UniPC on the flow schedule, as the published Wan folders configure it."""
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
+    )
+
+
+def pack(states: Path, target: Path) -> None:
+    """Packs the averaged weights of the stages' states in ``states`` into ``target``; model cards (README.md) stay."""
+    for old in target.rglob("*"):
+        if (old.is_file() or old.is_symlink()) and old.name != "README.md":
+            old.unlink()
+    made = DemoCheckpoints(target)
+    data = torch.load(states / "statistics.pt", weights_only=False)
+    vae = make_vae()
+    load_average(states / "vae.pt", {"vae": vae})
+    vae.register_to_config(latents_mean=data["mean"], latents_std=data["std"])
+    shared: dict[str, Any] = {
+        "tokenizer": data["tokenizer"],
+        "vae": vae.to(torch.float16),
+        "scheduler": make_scheduler(FLOW_SHIFT),
+    }
+
+    vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
+    text = _load(states / "wan26.pt", vace)
+    WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(made.vace)
+
+    high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))
+    text = _load(states / "low.pt", low)
+    _load(states / "high.pt", high)
+    pipeline = WanImageToVideoPipeline(
+        transformer=high,
+        transformer_2=low,
+        text_encoder=text,
+        boundary_ratio=BOUNDARY,
+        image_encoder=None,
+        image_processor=None,
+        **shared,
+    )
+    pipeline.save_pretrained(made.a14b)
+    for file in (made.a14b / "vae").iterdir():  # one VAE, not two
+        file.unlink()
+        file.symlink_to(Path("..", "..", made.vace.name, "vae", file.name))
+    for part, expert, path in (("transformer", high, made.high_noise), ("transformer_2", low, made.low_noise)):
+        for weights in (made.a14b / part).glob("*.safetensors*"):
+            weights.unlink()  # the experts' weights are in the GGUF files alone
+        write_wan_gguf(path, expert.state_dict(), "Q8_0", path.stem)
+
+
+def _load(path: Path, transformer: nn.Module) -> Any:
+    encoder = make_text_encoder()
+    load_average(path, {"transformer": transformer, "text_encoder": encoder})
+    return encoder.to(torch.bfloat16).eval()
+
+
+def write_statistics(states: Path, mean: list[float], std: list[float], tokenizer: Any) -> None:
+    """What the packing needs beside weights."""
+    torch.save({"mean": mean, "std": std, "tokenizer": tokenizer}, states / "statistics.pt")

@@ -1,0 +1,64 @@
+"""The stages of training, in order; each keeps its state in a file so that it can be resumed."""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from demo.checkpoints import DemoCheckpoints
+from training.causal import unroll
+from training.distil import distil_wan22, distil_wan26
+from training.latents import BUCKETS, encode_bucket, save
+from training.pack import pack, write_statistics
+from training.ranks import Ranks
+from training.run import load_average
+from training.transformers import BOUNDARY, Data, train_image_model, train_vace
+from training.vae import make_vae, train_vae
+
+STEPS = {"vae": 8_000, "wan26": 24_000, "trunk": 10_000, "low": 12_000, "high": 6_000, "distil26": 3_000, "distil22": 3_000}
+"""The number of training steps of each stage that has any."""
+STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack", "distil26", "distil22")
+
+
+def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: float, target: Path) -> bool:
+    """Run or resume one stage; return True when it is finished.
+
+    ``folder`` holds the states of all stages, ``target`` the packed models. ``deadline`` is a time of
+    ``time.monotonic``.
+    """
+    state = folder / f"{stage}.pt"
+    if stage == "vae":
+        return train_vae(state, steps, ranks, deadline)
+    if stage == "latents":
+        _encode(folder, ranks)
+        return True
+    if ranks.rank > 0:
+        return True
+    if stage == "pack":
+        pack(folder, target)
+        return True
+    if stage.startswith("distil"):
+        distil = distil_wan26 if stage == "distil26" else distil_wan22
+        return distil(state, DemoCheckpoints(target), ranks.device, steps, deadline)
+    data = _data(folder / "latents", ranks.device)
+    write_statistics(folder, data.mean, data.std, data.tokenizer)
+    if stage == "wan26":
+        return train_vace(state, data, steps, deadline)
+    start = None if stage == "trunk" else folder / "trunk.pt"
+    low, high = {"trunk": (0.0, 1.0), "low": (0.0, BOUNDARY), "high": (BOUNDARY, 1.0)}[stage]
+    return train_image_model(state, data, steps, deadline, start=start, low=low, high=high)
+
+
+@cache
+def _data(folder: Path, device: torch.device) -> Data:
+    return Data(folder, device)
+
+
+def _encode(folder: Path, ranks: Ranks) -> None:
+    vae = make_vae().to(ranks.device)
+    load_average(folder / "vae.pt", {"vae": vae})
+    unroll(vae)
+    for number, bucket in enumerate(BUCKETS):
+        if not (folder / "latents" / f"{number}-{ranks.rank}.pt").exists():
+            latents = encode_bucket(vae, bucket, number=number, rank=ranks.rank, ranks=ranks.count, device=ranks.device)
+            save(folder / "latents", number, ranks.rank, latents)

@@ -1,0 +1,218 @@
+"""Trains the transformers by flow matching: Wan26's VACE model, and the two experts of Wan22GGUF."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
+from torch import Tensor, nn
+
+from deployments.video.vace import text_model
+from training.latents import BUCKETS, SHARES, Latents, load, statistics
+from training.replay import Replay
+from training.run import Run, load_average
+from training.scenes import draw_scenes
+from training.text import LENGTH, PaddedText, embed, make_text_encoder, make_tokenizer, tokenize, write_captions
+
+CONFIG: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 64,
+    "text_dim": 256,
+    "freq_dim": 256,
+    "ffn_dim": 512,
+    "num_layers": 6,
+    "rope_max_seq_len": 128,
+}
+VACE_LAYERS = [0, 3]
+BATCH = 128
+RATE = 1.5e-3
+BOUNDARY = 0.9
+SHIFT = 3.0
+DROPPED_CAPTIONS = 0.1
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Normalised latents of clips, pictures (``[n, 16, t, h, w]``) and grey (n = 1; see Latents), and tokens ``[n, LENGTH]``."""
+
+
+class Data:
+    """All buckets on the device, normalised as they are drawn."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.device = device
+        self._buckets = [load(folder, number, device) for number in range(len(BUCKETS))]
+        self.mean, self.std = statistics(self._buckets[0].clips)
+        self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in (self.mean, self.std))
+        scenes = list(draw_scenes(4, 12_000, SHARES))
+        self.tokenizer = make_tokenizer([text for texts in write_captions(scenes, 4, 1) for text in texts])
+        self._tokens = [self._tokenize(bucket) for bucket in self._buckets]
+        self._none = tokenize(self.tokenizer, [""]).to(device)
+
+    def _tokenize(self, bucket: Latents) -> Tensor:
+        flat = [text for texts in bucket.captions for text in texts]
+        return tokenize(self.tokenizer, flat).view(len(bucket.captions), -1, LENGTH).to(self.device)
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """To zero mean and unit deviation, channel by channel; float32."""
+        return (latents.float() - self._mean) / self._std
+
+    def draw(self, step: int) -> Batch:
+        """What one step trains on: mostly of the usual size, every tenth step of another, sometimes shorter."""
+        number = 0 if step % 10 else 1 + (step // 10) % (len(self._buckets) - 1)
+        bucket = self._buckets[number]
+        usual = BUCKETS[0]
+        spec = BUCKETS[number]
+        count = BATCH * usual.frames * usual.height * usual.width // (spec.frames * spec.height * spec.width)
+        chosen = torch.randint(len(bucket.clips), (count,), device=self.device)
+        wording = torch.randint(self._tokens[number].shape[1], (count,), device=self.device)
+        tokens = self._tokens[number][chosen, wording]
+        dropped = torch.rand(count, device=self.device) < DROPPED_CAPTIONS
+        tokens = torch.where(dropped[:, None], self._none, tokens)
+        length = 3 if step % 50 == 25 else bucket.clips.shape[2]
+        parts = (bucket.clips[chosen], bucket.pictures[chosen], bucket.grey)
+        clips, pictures, grey = (self.normalise(part[:, :, :length]) for part in parts)
+        return clips, pictures, grey, tokens
+
+
+class Times:
+    """Times in ``[low, high]``: logit-normal, shifted towards noise as the schedulers shift theirs (Esser et al. 2024)."""
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        edges = (max(low, 1e-4), min(high, 1 - 1e-4))
+        unshifted = [edge / (SHIFT - (SHIFT - 1) * edge) for edge in edges]
+        self._low, self._high = (NormalDist().cdf(math.log(u / (1 - u))) for u in unshifted)
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """float32 ``[count]``."""
+        uniform = torch.rand(count, device=device, dtype=torch.float64)
+        time = torch.sigmoid(torch.special.ndtri(self._low + uniform * (self._high - self._low)))
+        return (SHIFT * time / (1 + (SHIFT - 1) * time)).float()
+
+
+def flow_loss(predict: Callable[[Tensor, Tensor], Tensor], clips: Tensor, times: Times) -> Tensor:
+    """Mean squared error of the velocity.
+
+    Half of the samples show the clip too strong, as guidance does in the first steps of a sampler; the velocity asked for leads
+    back to the clip itself. Without it a guidance scale of 5 over-saturates models as small as these.
+    """
+    count, device = len(clips), clips.device
+    time = times.draw(count, device)
+    noise = torch.randn_like(clips)
+    most = 0.5 * torch.minimum((1 - time) / 0.1, time / 0.9)
+    excess = most * torch.rand(count, device=device).square() * (torch.rand(count, device=device) < 0.5)
+    t, e = time.view(-1, 1, 1, 1, 1), excess.view(-1, 1, 1, 1, 1)
+    noisy = (1 - t + e) * clips + t * noise
+    target = noise - clips + e / t.clamp(min=1e-3) * clips
+    return F.mse_loss(predict(noisy, time * 1000).float(), target)
+
+
+def vace_control(pictures: Tensor, grey: Tensor) -> Tensor:
+    """VACE's 96 channels: what is given, what is to be made, and the mask, which is 1 wherever something is to be made.
+
+    The pipeline shrinks the mask to one value for four frames by their middle, so even the first value is 1.
+    """
+    mask = torch.ones(len(pictures), 64, *pictures.shape[2:], device=pictures.device)
+    return torch.cat([pictures, grey.expand_as(pictures), mask], dim=1)
+
+
+def picture_condition(pictures: Tensor) -> Tensor:
+    """The 20 channels of image-to-video: four of mask, 1 in the first latent frame, and the picture's latents."""
+    mask = torch.zeros(len(pictures), 4, *pictures.shape[2:], device=pictures.device)
+    mask[:, :, 0] = 1
+    return torch.cat([mask, pictures], dim=1)
+
+
+def prepare(model: Any, device: torch.device) -> None:
+    """Padded text, positions in float32, and blocks compiled one by one: a few seconds for all sizes."""
+    processor = PaddedText(device)
+    for name, module in model.named_modules():
+        if name.endswith("attn2"):
+            module.set_processor(processor)
+    model.rope.float()  # in float64 the rotation is a quarter of a step
+    if device.type == "cuda":
+        for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
+            block.compile(dynamic=True)
+
+
+def train_vace(path: Path, data: Data, total: int, deadline: float) -> bool:
+    """Text- and image-to-video in one VACE model: two steps of text for one of images. True when finished."""
+    torch.manual_seed(2026)
+    vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
+    encoder = make_text_encoder().to(data.device)
+    base = text_model(vace)
+    times = Times()
+
+    def loss_of(kind: str, clips: Tensor, pictures: Tensor, grey: Tensor, tokens: Tensor) -> Tensor:
+        text = embed(encoder, tokens)
+        if kind == "text":
+            return flow_loss(lambda x, t: base(x, t, text, return_dict=False)[0], clips, times)
+        control = vace_control(pictures, grey)
+        return flow_loss(lambda x, t: vace(x, t, text, control_hidden_states=control, return_dict=False)[0], clips, times)
+
+    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total, deadline)
+    prepare(vace, data.device)
+    return training.run(data, loss_of, lambda step: "image" if step % 3 == 2 else "text")
+
+
+def train_image_model(
+    path: Path, data: Data, total: int, deadline: float, *, start: Path | None, low: float, high: float
+) -> bool:
+    """A 36-channel model for times in ``[low, high]``, on top of ``start`` (then its text encoder stays as it is)."""
+    torch.manual_seed(22)
+    model = WanTransformer3DModel(**CONFIG, in_channels=36).to(data.device)
+    encoder = make_text_encoder().to(data.device)
+    modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
+    if start is not None:
+        load_average(start, modules)
+        encoder.requires_grad_(False)
+    times = Times(low, high)
+
+    def loss_of(kind: str, clips: Tensor, pictures: Tensor, grey: Tensor, tokens: Tensor) -> Tensor:
+        text, condition = embed(encoder, tokens), picture_condition(pictures)
+        return flow_loss(lambda x, t: model(torch.cat([x, condition], 1), t, text, return_dict=False)[0], clips, times)
+
+    training = Training(path, modules, total, deadline)
+    prepare(model, data.device)
+    return training.run(data, loss_of, lambda step: "image")
+
+
+class Training:
+    """AdamW over ``modules``, every step whole in a CUDA graph."""
+
+    def __init__(self, path: Path, modules: dict[str, nn.Module], total: int, deadline: float) -> None:
+        self._parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        self._device = self._parameters[0].device
+        cuda = self._device.type == "cuda"
+        # The rate is a tensor on a GPU: a graph reads it anew at every step.
+        rate = torch.tensor(RATE, device=self._device) if cuda else RATE
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
+        )
+        self._run = Run(path, modules, [self._optimizer], total, decay=0.9995, warm_up=500, deadline=deadline)
+
+    def run(self, data: Data, loss_of: Callable[..., Tensor], kind_of: Callable[[int], str]) -> bool:
+        """Trains; True when finished."""
+
+        def step(kind: str, *inputs: Tensor) -> Tensor:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda", cache_enabled=False):
+                loss = loss_of(kind, *inputs)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            self._optimizer.step()
+            return loss.detach()
+
+        replay = Replay(step)
+        losses: list[Tensor] = []
+        for number in self._run.steps():
+            torch.manual_seed(number)
+            losses.append(replay(kind_of(number), *data.draw(number)))
+            if len(losses) == 1000:
+                self._run.loss = torch.stack(losses).mean().item()
+                print(f"{self._run.path.stem} {number + 1}: loss {self._run.loss:.4f}", flush=True)
+                losses.clear()
+        return self._run.finished
