@@ -1,5 +1,5 @@
-# The image of ryla-serve, in two targets: `cpu`, which runs the demo without a network, and `gpu`. The
-# base is Debian 12, which has Python 3.11.
+# The image of ryla-serve, with two targets: `cpu`, which runs the demo without a network, and `gpu`.
+# The base is Debian 12, which has Python 3.11.
 #
 #   podman build --target cpu -t ryla-serve:cpu .      # or docker build
 #   podman run --rm -p 8000:8000 ryla-serve:cpu        # the demo on port 8000

@@ -48,13 +48,13 @@ class Caller(HttpUser):
 
     @tag("video")
     @task(1)
-    def a14b(self) -> None:
+    def wan22_image_to_video(self) -> None:
         """Call /wan22-i2v."""
         self.call("wan22-i2v")
 
     @tag("video", "swap")
     @task(1)
-    def a14b_with_face(self) -> None:
+    def wan22_image_to_video_with_face(self) -> None:
         """Call /wan22-i2v-faceswap."""
         self.call("wan22-i2v-faceswap")
 
