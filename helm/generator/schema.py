@@ -44,14 +44,16 @@ def _definition(name: str, schema: Json) -> Json:
 
 
 def _make_strict(deployment: Json) -> None:
-    """Refuse unknown keys, also in `autoscaling_config`, for which Serve takes any object as well."""
+    """Refuse unknown keys, also in `autoscaling_config`, for which Serve takes any object as
+    well."""
     deployment["additionalProperties"] = False
     scaling = deployment["properties"]["autoscaling_config"]
     scaling["anyOf"] = [variant for variant in scaling["anyOf"] if "additionalProperties" not in variant]
 
 
 def _optional(schema: Json) -> Json:
-    """Return ``schema`` with nothing required and null allowed, which removes a preset's setting."""
+    """Return ``schema`` with nothing required and null allowed, which removes a preset's
+    setting."""
     properties = {
         name: {"description": value.get("description", ""), "anyOf": [value, {"type": "null"}]}
         for name, value in schema.get("properties", {}).items()
