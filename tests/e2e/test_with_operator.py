@@ -280,6 +280,7 @@ def test_uninstall_leaves_nothing(cluster: Cluster) -> None:
     begin = time.monotonic()
     run("helm", "-n", cluster.namespace, "uninstall", "ryla", "--timeout", "300s", timeout_s=320)
     cluster.kubectl("delete", "pod", "-l", "app=caller", "--wait=false")
-    kinds = "pods,services,jobs,statefulsets,rayservices,rayclusters,networkpolicies,poddisruptionbudgets,persistentvolumeclaims,roles"
+    kinds = "pods,services,jobs,statefulsets,rayservices,rayclusters,networkpolicies,poddisruptionbudgets"
+    kinds += ",persistentvolumeclaims,roles"
     wait_until(lambda: not cluster.get(kinds)["items"], 300, "every object to be gone")
     figure("helm uninstall: every object gone after", f"{time.monotonic() - begin:.0f} s")
