@@ -1,6 +1,6 @@
 """A script that runs Ray's autoscaler with fake nodes, and reports where replicas are placed.
 
-    fake_cluster.py WORKER_GROUPS ARGS
+    python -m tests.graph.fake_cluster WORKER_GROUPS ARGS
 
 WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig as
 JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
