@@ -106,8 +106,8 @@ def main() -> None:
         options = {model.deployment: _place(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
         print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
