@@ -14,7 +14,7 @@ class Image(Values):
     repository: str = "ryla-serve"
     """Image repository, including the registry."""
     tag: str = ""
-    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster beside
+    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster next to
     the old one (see `upgrade`)."""
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """Image digest, for example `sha256:...`. Takes precedence over `tag`."""
