@@ -63,8 +63,7 @@ def _thumbnail(image: Image) -> npt.NDArray[np.float32]:
 
 
 def _histogram(image: Image) -> npt.NDArray[np.float64]:
-    """Return the shares of colours, with four levels each of red, green and blue: float64
-    ``[64]``."""
+    """Return the share of each colour, with four levels per channel: float64 ``[64]``."""
     levels = (image // (256 // _BINS)).reshape(-1, 3).astype(np.int64)
     counts = np.bincount(levels @ [_BINS * _BINS, _BINS, 1], minlength=_BINS**3)
     return np.asarray(counts / len(levels))
