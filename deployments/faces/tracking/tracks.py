@@ -85,7 +85,7 @@ class _Track:
 
 
 class Tracker:
-    """Takes detections frame by frame and returns the chosen faces, smoothed, a few frames later.
+    """Takes detections frame by frame and returns the chosen, smoothed faces some frames later."""
 
     def __init__(self, settings: Tracking, choose: Choose) -> None:
         self._settings = settings
