@@ -1,4 +1,4 @@
-"""Face engines: the demo's on real photographs, production's on graphs with the published signatures."""
+"""The face engines: the demo's on real photographs, production's on graphs with the published signatures."""
 
 import contextlib
 import dataclasses
@@ -15,19 +15,20 @@ import onnxruntime
 import pytest
 from insightface.model_zoo.inswapper import INSwapper
 
-from demo.face_models import ensure_face_models
+from demo.face_models import face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
-from deployments.face_swapper import FaceSwapper, build_demo_engine
+from deployments.face_swapper import FaceSwapper
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
+from deployments.faces.compositing.alignment import ARCFACE, align, crop
+from deployments.faces.compositing.paste import paste
 from deployments.faces.engine import FaceEngine, build_face_engine
+from deployments.faces.models.session import providers, require_device
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.onnx import providers, require_device
-from deployments.faces.paste import ARCFACE, align, crop, paste
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
 from serve.samples import group, portrait, stranger
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)
 LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
@@ -35,12 +36,12 @@ LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
 
 @pytest.fixture(scope="module")
 def demo_engine() -> FaceEngine:
-    return build_demo_engine(FaceSettings())
+    return build_face_engine(FaceSettings(), face_models(), use_cuda=False)
 
 
 @pytest.fixture(scope="module")
 def analyser() -> OpenCVAnalyser:
-    models = ensure_face_models()
+    models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
@@ -57,18 +58,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> FaceModels:
 SETTINGS = FaceSettings(detection_size=onnx_graphs.SCRFD_SIZE)
 
 
-def unwatched() -> None:
-    """No one stops these."""
+def never_cancelled() -> None:
+    """Do nothing: these tests do not cancel the work."""
 
 
 def identify(engine: FaceEngine, image: Image) -> Reference:
-    return engine.identify([image], "face", unwatched)
+    return engine.identify([image], "face", never_cancelled)
 
 
 def swap(engine: FaceEngine, frame: Image, reference: Reference, options: SwapOptions) -> tuple[Image, int]:
     """A frame with its largest face swapped, and the number of faces found."""
-    (faces,) = engine.analyse([frame], unwatched)
-    return engine.swap(frame[None], [faces[:1]], reference, options, unwatched)[0], len(faces)
+    (faces,) = engine.analyse([frame], never_cancelled)
+    return engine.swap(frame[None], [faces[:1]], reference, options, never_cancelled)[0], len(faces)
 
 
 def picture() -> Image:
@@ -166,7 +167,7 @@ def test_production_swap_is_insightfaces_own_with_the_map_by_name(
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
     face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
-    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (128, 128, 3)
     # The graph inverts the aligned crop and adds the mean of the mapped identity.
     rng = np.random.default_rng(1)
@@ -194,7 +195,7 @@ def test_a_batch_of_swaps_and_the_paste_are_insightfaces_own(analyser: OpenCVAna
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
     reference = Reference(frame, dataclasses.replace(faces[0], embedding=embedding))
-    patches = swapper.swap([(frame, face) for face in faces], reference, unwatched)
+    patches = swapper.swap([(frame, face) for face in faces], reference, never_cancelled)
     model, bgr = theirs(path, swapper), np.ascontiguousarray(frame[:, :, ::-1])
     for face, patch in zip(faces, patches, strict=True):
         target, source = SimpleNamespace(kps=face.landmarks), SimpleNamespace(normed_embedding=embedding)
@@ -231,7 +232,7 @@ def test_pixel_boost_sees_every_pixel_of_a_larger_crop(tmp_path: Path, boost: in
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     face = Face(np.float32(BOX), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
-    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (boost, boost, 3)
     np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
     before = crop(frame, patch.matrix, boost).astype(float)
@@ -276,9 +277,9 @@ def test_colours_are_matched_where_configured(models: FaceModels) -> None:
 def test_threads_that_share_an_engine_get_what_each_would_get_alone(demo_engine: FaceEngine) -> None:
     """Pictures of different sizes: the detector must not be told the other one's."""
     pictures = [group(), stranger(), cv2.resize(group(), None, fx=0.6, fy=0.6), portrait()]
-    alone = [demo_engine.analyse([picture], unwatched)[0] for picture in pictures]
+    alone = [demo_engine.analyse([picture], never_cancelled)[0] for picture in pictures]
     with ThreadPoolExecutor(4) as threads:
-        shared = [*threads.map(lambda i: demo_engine.analyse([pictures[i % 4]], unwatched)[0], range(16))]
+        shared = [*threads.map(lambda i: demo_engine.analyse([pictures[i % 4]], never_cancelled)[0], range(16))]
     for i, faces in enumerate(shared):
         assert len(faces) == len(alone[i % 4])
         for one, other in zip(faces, alone[i % 4], strict=True):
@@ -289,12 +290,12 @@ def test_threads_that_share_an_engine_get_what_each_would_get_alone(demo_engine:
 def test_several_pictures_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
     pictures = [stranger(), np.ascontiguousarray(stranger()[:, ::-1])]
     one, other = (faces[0].embedding for faces in analyser.faces(pictures))
-    reference = demo_engine.identify(pictures, "face", unwatched)
+    reference = demo_engine.identify(pictures, "face", never_cancelled)
     mean = (one + other) / np.linalg.norm(one + other)
     np.testing.assert_allclose(reference.face.embedding, mean, atol=1e-6)
     assert min(mean @ one, mean @ other) > one @ other
-    with pytest.raises(NoFaceFound, match="picture 2 of 2"):
-        demo_engine.identify([stranger(), np.zeros((99, 99, 3), np.uint8)], "face", unwatched)
+    with pytest.raises(NoFaceFound, match="image 2 of 2"):
+        demo_engine.identify([stranger(), np.zeros((99, 99, 3), np.uint8)], "face", never_cancelled)
 
 
 def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
 
 def test_the_demos_engine_runs_on_no_gpu_and_says_so() -> None:
     with pytest.raises(CheckpointRefused, match="runs on the CPU"):
-        FaceSwapper.func_or_class(FaceSettings(device="cuda"), None)
+        FaceSwapper.func_or_class(FaceSettings(device="cuda"), face_models)
 
 
 def test_a_gpus_memory_is_capped_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,4 +379,4 @@ def test_loading_face_models_opens_no_socket(models: FaceModels, monkeypatch: py
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up a host"))
     build_face_engine(SETTINGS, models, use_cuda=False)
-    build_demo_engine(FaceSettings())
+    build_face_engine(FaceSettings(), face_models(), use_cuda=False)
