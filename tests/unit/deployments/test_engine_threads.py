@@ -1,37 +1,38 @@
-"""Turns: one call after another, none abandoned, and a silent one is found."""
+"""Engine threads: a call waits for its slot, none is abandoned, and a silent one is noticed."""
 
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
-from deployments.turns import FAILURES, Stop, Turns
 
+from deployments.engine_threads import FAILURES, CancelFlag, EngineThreads
 from deployments.errors import Cancelled, EngineBroken, NoFaceFound, ReplicaStalled
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
-    turns = Turns(1, 60)
+    threads = EngineThreads(1, 60)
     running: list[str] = []
     overlaps: list[list[str]] = []
 
-    def work(name: str) -> object:
-        def call(stop: Stop) -> None:
+    def work(name: str) -> Callable[[CancelFlag], None]:
+        def call(cancel: CancelFlag) -> None:
             running.append(name)
             overlaps.append(list(running))
             try:
                 for _ in range(20):
                     time.sleep(0.02)
-                    stop.check()
+                    cancel.check()
             finally:
                 running.remove(name)
 
         return call
 
-    first = asyncio.create_task(turns.run(work("first")))  # type: ignore[arg-type]
+    first = asyncio.create_task(threads.run(work("first")))
     await asyncio.sleep(0.05)
     first.cancel()
-    second = asyncio.create_task(turns.run(work("second")))  # type: ignore[arg-type]
+    second = asyncio.create_task(threads.run(work("second")))
     with pytest.raises(asyncio.CancelledError):
         await first
     assert "first" not in running
@@ -39,15 +40,33 @@ async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins
     assert overlaps == [["first"], ["second"]]
 
 
+async def test_as_many_calls_run_at_the_same_time_as_configured() -> None:
+    threads = EngineThreads(2, 60)
+    both = threading.Barrier(2, timeout=5)
+    started: list[int] = []
+
+    def call(number: int) -> Callable[[CancelFlag], int]:
+        def work(_: CancelFlag) -> int:
+            started.append(number)
+            if number < 2:
+                both.wait()  # passes only if two calls run at the same time
+            return number
+
+        return work
+
+    assert await asyncio.gather(*(threads.run(call(number)) for number in range(4))) == [0, 1, 2, 3]
+    assert sorted(started[:2]) == [0, 1]
+
+
 async def test_a_call_that_is_cancelled_twice_is_still_waited_for() -> None:
-    turns = Turns(1, 60)
+    threads = EngineThreads(1, 60)
     ended = threading.Event()
 
-    def stubborn(_: Stop) -> None:
+    def stubborn(_: CancelFlag) -> None:
         time.sleep(0.3)
         ended.set()
 
-    task = asyncio.create_task(turns.run(stubborn))
+    task = asyncio.create_task(threads.run(stubborn))
     await asyncio.sleep(0.05)
     for _ in range(3):
         task.cancel()
@@ -57,64 +76,83 @@ async def test_a_call_that_is_cancelled_twice_is_still_waited_for() -> None:
     assert ended.is_set()
 
 
-async def test_errors_come_through_and_free_the_turn() -> None:
-    turns = Turns(1, 60)
+async def test_errors_reach_the_caller_and_free_the_slot() -> None:
+    threads = EngineThreads(1, 60)
 
-    def broken(_: Stop) -> None:
+    def broken(_: CancelFlag) -> None:
         raise ValueError("no")
 
     for _ in range(3):
         with pytest.raises(ValueError, match="no"):
-            await turns.run(broken)
-    assert await turns.run(lambda _: 5) == 5
+            await threads.run(broken)
+    assert await threads.run(lambda _: 5) == 5
+
+
+async def test_leaving_the_block_early_stops_the_call() -> None:
+    threads = EngineThreads(1, 60)
+    stopped = threading.Event()
+
+    def work(cancel: CancelFlag) -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+                cancel.check()
+        finally:
+            stopped.set()
+
+    async with threads.start(work) as (future, _):
+        await asyncio.sleep(0.05)
+        assert not future.done()
+    assert stopped.is_set()
+    assert isinstance(future.exception(), Cancelled)
 
 
 async def test_an_engine_without_a_sign_of_life_is_found_unhealthy() -> None:
-    turns = Turns(1, 0.2)
-    turns.check_health()
+    threads = EngineThreads(1, 0.2)
+    threads.check_health()
     release = threading.Event()
 
-    def wedged(stop: Stop) -> None:
-        stop.check()
+    def wedged(cancel: CancelFlag) -> None:
+        cancel.check()
         release.wait(5)
 
-    task = asyncio.create_task(turns.run(wedged))
+    task = asyncio.create_task(threads.run(wedged))
     await asyncio.sleep(0.05)
-    turns.check_health()
+    threads.check_health()
     await asyncio.sleep(0.3)
     with pytest.raises(ReplicaStalled, match="no sign of life"):
-        turns.check_health()
+        threads.check_health()
     release.set()
     await task
-    turns.check_health()
+    threads.check_health()
 
 
-def test_stop_raises_once_it_is_set() -> None:
-    stop = Stop()
-    stop.check()
-    stop.set()
+def test_check_raises_once_the_flag_is_set() -> None:
+    cancel = CancelFlag()
+    cancel.check()
+    cancel.set()
     with pytest.raises(Cancelled):
-        stop.check()
+        cancel.check()
 
 
-async def test_an_engine_that_fails_at_everything_is_unhealthy_until_something_works() -> None:
-    turns = Turns(1, 60)
+async def test_an_engine_that_fails_at_everything_is_unhealthy_until_a_call_succeeds() -> None:
+    threads = EngineThreads(1, 60)
 
-    def lost(_: Stop) -> None:
+    def lost(_: CancelFlag) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    def refused(_: Stop) -> None:
+    def refused(_: CancelFlag) -> None:
         raise NoFaceFound("face", "no face found")
 
     for _ in range(FAILURES - 1):
         with pytest.raises(RuntimeError):
-            await turns.run(lost)
+            await threads.run(lost)
         with pytest.raises(NoFaceFound):
-            await turns.run(refused)
-    turns.check_health()
+            await threads.run(refused)
+    threads.check_health()
     with pytest.raises(RuntimeError):
-        await turns.run(lost)
+        await threads.run(lost)
     with pytest.raises(EngineBroken, match="all failed"):
-        turns.check_health()
-    await turns.run(lambda _: None)
-    turns.check_health()
+        threads.check_health()
+    await threads.run(lambda _: None)
+    threads.check_health()
