@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
-from deployments.engine import EventSink
 
 from deployments import hardware
+from deployments.engine import EventSink
 from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled, PromptTooLong, ReplicaStalled
 from deployments.flow_control import ProducerEnd

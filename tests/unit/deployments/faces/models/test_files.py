@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments.faces.files import check_files, read_checksums
-from deployments.faces.paste import ARCFACE
 from typer.testing import CliRunner
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.compositing.alignment import ARCFACE
+from deployments.faces.models.files import check_files, read_checksums
 from serve.cli import app
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def faults(folder: Path, **checksums: str) -> dict[str, tuple[str, ...]]:
     sums = {name.replace("__", "."): value for name, value in checksums.items()}
     reports = check_files(folder, sums)
-    return {report.path.name if report.path else report.signature.what: report.faults for report in reports if report.faults}
+    return {report.path.name if report.path else report.signature.model: report.faults for report in reports if report.faults}
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -67,7 +67,7 @@ def test_a_file_of_another_model_or_half_a_file_is_named(folder: Path) -> None:
     found = faults(folder)
     assert set(found) == {"inswapper_128.onnx", "codeformer.onnx", "GFPGANv1.4.onnx", "dfl_xseg.onnx"}
     assert "1 inputs, expected 2" in found["inswapper_128.onnx"]
-    assert "input `target` is [1, 3, 128, 128], expected [?, 3, 512, 512]" in found["codeformer.onnx"]
+    assert "input `target` has shape [1, 3, 128, 128], expected [?, 3, 512, 512]" in found["codeformer.onnx"]
     for name in ("GFPGANv1.4.onnx", "dfl_xseg.onnx"):
         assert "ONNX" in found[name][0]
 
@@ -83,8 +83,8 @@ def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
     del wrong["GFPGANv1.4.onnx"]
     found = {report.path.name: report.faults for report in check_files(folder, wrong) if report.path and report.faults}
     assert set(found) == {"codeformer.onnx", "GFPGANv1.4.onnx"}
-    assert "fetch it again" in found["codeformer.onnx"][0]
-    assert "not in the file of checksums" in found["GFPGANv1.4.onnx"][0]
+    assert "download it again" in found["codeformer.onnx"][0]
+    assert "not listed in the checksum file" in found["GFPGANv1.4.onnx"][0]
     assert len(names) == 7
     file.write_text("nonsense\n")
     with pytest.raises(CheckpointRefused, match="line 1"):
