@@ -1,7 +1,9 @@
-"""Teaches the packed models to need 4 steps and no guidance: LoRAs, written as people publish them for Wan.
+"""Teaches the packed models to need 4 steps and no guidance: LoRAs, written as people publish them
+for Wan.
 
-The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same noise the student walks its own four
-steps; at each, the clip that it is heading for is held to the teacher's result, and the gradient goes through the walk.
+The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same
+noise the student walks its own four steps; at each, the clip that it is heading for is held to the
+teacher's result, and the gradient goes through the walk.
 """
 
 import math
@@ -37,7 +39,8 @@ from training.transformers import BOUNDARY, picture_condition, vace_control
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0
 RANK, WRITTEN_RANK = 32, 12
-"""While it is taught, and in the file: the nearest product of that rank, for a package that stays small."""
+"""While it is taught, and in the file: the nearest product of that rank, for a package that stays
+small."""
 RATE = 1e-3
 BATCH = 128
 SHARE = 0.25
@@ -55,7 +58,8 @@ Control = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Lesson:
-    """What a teacher made, of one size: noise and result float16 ``[n, 16, t, h, w]``, tokens, and the pictures' latents, if any."""
+    """What a teacher made, of one size: noise and result float16 ``[n, 16, t, h, w]``, tokens, and
+    the pictures' latents, if any."""
 
     noise: Tensor
     result: Tensor
@@ -139,7 +143,8 @@ def distil_wan26(path: Path, target: DemoCheckpoints, device: torch.device, tota
 
 
 def distil_wan22(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:
-    """A LoRA for each expert, in one walk: two steps are the one's, two the other's. True when finished."""
+    """A LoRA for each expert, in one walk: two steps are the one's, two the other's. True when
+    finished."""
     torch.manual_seed(22)
     data = Data(target.a14b, device)
     experts = {}
@@ -280,7 +285,8 @@ def _train(
 
 
 def _loss(model: Model, noise: Tensor, result: Tensor, words: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Mean squared error of the clip that each step heads for; the last one's is where the walk ends."""
+    """Mean squared error of the clip that each step heads for; the last one's is where the walk
+    ends."""
     scheduler = EvenEuler(shift=SHIFT)
     scheduler.set_timesteps(STEPS)
     losses, x = [], noise

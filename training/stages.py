@@ -23,8 +23,8 @@ STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack", "distil26",
 def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: float, target: Path) -> bool:
     """Run or resume one stage; return True when it is finished.
 
-    ``folder`` holds the states of all stages, ``target`` the packed models. ``deadline`` is a time of
-    ``time.monotonic``.
+    ``folder`` holds the states of all stages, ``target`` the packed models. ``deadline`` is a time
+    of ``time.monotonic``.
     """
     state = folder / f"{stage}.pt"
     if stage == "vae":

@@ -1,4 +1,5 @@
-"""The text side: a tokenizer made from captions, a small UMT5 encoder, and how the transformers see padded text in training."""
+"""The text side: a tokenizer made from captions, a small UMT5 encoder, and how the transformers see
+padded text in training."""
 
 import math
 import random
@@ -16,13 +17,14 @@ from training.scenes import Scene, caption
 WIDTH = 256
 VOCABULARY = 512
 LENGTH = 32
-"""Tokens of a caption in training, the last one always padding."""
+"""The number of tokens of a caption in training; the last one is always padding."""
 PADDED_LENGTH = 512
-"""Tokens that the pipelines pad a prompt to."""
+"""The number of tokens to which the pipelines pad a prompt."""
 
 
 def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer of the words in ``captions`` and of single letters, closing with ``</s>`` as UMT5's does.
+    """A Unigram tokenizer of the words in ``captions`` and of single letters, closing with ``</s>``
+    as UMT5's does.
 
     What else there is falls back to bytes.
     """
@@ -86,7 +88,8 @@ def embed(encoder: nn.Module, tokens: Tensor) -> Tensor:
 
 
 class PaddedText(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
-    """Cross-attention over LENGTH tokens that gives what PADDED_LENGTH would: the last token, padding, stands for all the rest."""
+    """Cross-attention over LENGTH tokens that gives what PADDED_LENGTH would: the last token,
+    padding, stands for all the rest."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
