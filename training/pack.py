@@ -81,6 +81,6 @@ def _load(path: Path, transformer: nn.Module) -> Any:
     return encoder.to(torch.bfloat16).eval()
 
 
-def write_statistics(states: Path, mean: list[float], std: list[float], tokenizer: Any) -> None:
+def write_statistics(states: Path, *, mean: list[float], std: list[float], tokenizer: Any) -> None:
     """Save what packing needs besides weights."""
     torch.save({"mean": mean, "std": std, "tokenizer": tokenizer}, states / "statistics.pt")

@@ -27,8 +27,7 @@ ZOOM = 0.008
 
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 
-# Where the face is, as (x, y, height) in shares of the photograph's shorter side; for the others,
-# where to look.
+# Where the face is: (x, y, height) as shares of the photograph's shorter side.
 _FACES = {"astronaut": (0.436, 0.233, 0.22), "officer": (0.519, 0.436, 0.42)}
 _FILES = {
     "astronaut": "astronaut.jpg",
@@ -152,8 +151,8 @@ def outline(shape: str, x: Tensor, y: Tensor) -> Tensor:
         one = torch.maximum(x.abs() - 0.34, y.abs() - 0.98)
         return torch.minimum(one, torch.maximum(x.abs() - 0.98, y.abs() - 0.34))
     assert shape == "star"
-    # Folded into one of ten like triangles, a star's edge is one straight line from an outer to an
-    # inner corner.
+    # Folded into one of ten equal triangles, a star's edge is one straight line from an outer to
+    # an inner corner.
     sector = math.pi / 5
     around = torch.atan2(x, -y)
     folded = (around - torch.round(around / (2 * sector)) * 2 * sector).abs()

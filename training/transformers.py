@@ -39,8 +39,10 @@ DROPPED_CAPTIONS = 0.1
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Normalised latents of clips, pictures (``[n, 16, t, h, w]``) and grey (n = 1; see Latents), and
-tokens ``[n, LENGTH]``."""
+"""Normalised latents of clips and pictures, ``[n, 16, t, h, w]``, and of grey (n = 1), and tokens.
+
+The tokens are ``[n, LENGTH]``. See ``Latents``.
+"""
 
 
 class Data:
@@ -156,7 +158,7 @@ def prepare(model: Any, device: torch.device) -> None:
             block.compile(dynamic=True)
 
 
-def train_vace(path: Path, data: Data, total: int, deadline: float) -> bool:
+def train_vace(path: Path, data: Data, *, total: int, deadline: float) -> bool:
     """Train text- and image-to-video in one VACE model; return True when finished.
 
     Two steps of three are text-to-video.
@@ -174,13 +176,13 @@ def train_vace(path: Path, data: Data, total: int, deadline: float) -> bool:
         control = vace_control(pictures, grey)
         return flow_loss(lambda x, t: vace(x, t, text, control_hidden_states=control, return_dict=False)[0], clips, times)
 
-    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total, deadline)
+    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total=total, deadline=deadline)
     prepare(vace, data.device)
     return training.run(data, loss_of, lambda step: "image" if step % 3 == 2 else "text")
 
 
 def train_image_model(
-    path: Path, data: Data, total: int, deadline: float, *, start: Path | None, low: float, high: float
+    path: Path, data: Data, *, total: int, deadline: float, start: Path | None, low: float, high: float
 ) -> bool:
     """Train a 36-channel model for times in ``[low, high]``; return True when finished.
 
@@ -199,7 +201,7 @@ def train_image_model(
         text, condition = embed(encoder, tokens), picture_condition(pictures)
         return flow_loss(lambda x, t: model(torch.cat([x, condition], 1), t, text, return_dict=False)[0], clips, times)
 
-    training = Training(path, modules, total, deadline)
+    training = Training(path, modules, total=total, deadline=deadline)
     prepare(model, data.device)
     return training.run(data, loss_of, lambda step: "image")
 
@@ -207,7 +209,7 @@ def train_image_model(
 class Training:
     """Trains ``modules`` with AdamW; on a GPU a whole step is a CUDA graph."""
 
-    def __init__(self, path: Path, modules: dict[str, nn.Module], total: int, deadline: float) -> None:
+    def __init__(self, path: Path, modules: dict[str, nn.Module], *, total: int, deadline: float) -> None:
         self._parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self._device = self._parameters[0].device
         cuda = self._device.type == "cuda"

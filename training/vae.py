@@ -27,8 +27,10 @@ POOL = 9_000
 BATCH = 64
 WHOLE_BATCH = 16
 WHOLE_FROM = 0.85
-"""Share of the steps after which whole frames are trained on: attention and borders see what they
-will see in use."""
+"""The share of the steps after which whole frames are trained on.
+
+Attention and borders then see what they see in use.
+"""
 RATE = 1.5e-3
 KL_WEIGHT = 1e-3
 FACE_WEIGHT = 2.0
@@ -70,7 +72,7 @@ def reconstruction_loss(made: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
     return (weight * (error.abs() + 2 * error.square())).mean() + 0.5 * edges
 
 
-def train_vae(path: Path, total: int, ranks: Ranks, deadline: float) -> bool:
+def train_vae(path: Path, total: int, *, ranks: Ranks, deadline: float) -> bool:
     """Train until ``total`` steps or the deadline; return True when finished."""
     device = ranks.device
     torch.manual_seed(26)
