@@ -24,7 +24,7 @@ MOTIONS = {"still": np.zeros(41), "pan": np.linspace(-60, 60, 41), "start and st
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_detections_in_sensor_noise_tremble_a_third_as_much_and_do_not_lag(analyser: OpenCVAnalyser, motion: str) -> None:
+def test_smoothed_detections_jitter_at_most_a_third_as_much_and_do_not_lag(analyser: OpenCVAnalyser, motion: str) -> None:
     picture = cv2.resize(stranger(), None, fx=1.2, fy=1.2)
     size = picture.shape[1::-1]
     offsets = MOTIONS[motion]
@@ -41,7 +41,7 @@ def test_detections_in_sensor_noise_tremble_a_third_as_much_and_do_not_lag(analy
 
     assert jitter(steady) <= jitter(seen) / 3
     if motion != "still":
-        # Of all shifts in time, the one by which the smoothed path is nearest to that of the detections.
+        # The shift in time at which the smoothed path is nearest to the detections must be small.
         paths = [landmarks.mean(axis=1)[:, 0] for landmarks in (steady, seen)]
         shifts = np.linspace(-3, 3, 61)
         frames = np.arange(len(offsets), dtype=float)
@@ -51,8 +51,8 @@ def test_detections_in_sensor_noise_tremble_a_third_as_much_and_do_not_lag(analy
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_each_of_a_group_is_found_by_a_poor_picture_of_them(analyser: OpenCVAnalyser, number: int) -> None:
-    """The picture is flipped, made smaller and saved as JPEG of quality 40."""
+def test_each_member_of_a_group_is_found_by_a_poor_image_of_them(analyser: OpenCVAnalyser, number: int) -> None:
+    """The image is flipped, made smaller and saved as JPEG of quality 40."""
     people = analyser.faces([group()])[0]
     left, top, right, bottom = people[number].box
     margin = 0.5 * (right - left)
@@ -65,7 +65,7 @@ def test_each_of_a_group_is_found_by_a_poor_picture_of_them(analyser: OpenCVAnal
     np.testing.assert_array_equal(chosen.box, people[number].box)
 
 
-def test_somebody_who_is_not_in_the_picture_is_not_found(analyser: OpenCVAnalyser) -> None:
+def test_somebody_who_is_not_in_the_image_is_not_found(analyser: OpenCVAnalyser) -> None:
     people = analyser.faces([group()])[0]
     for absent in (portrait(), stranger()[::1]):
         known = analyser.faces([absent])[0][0].embedding

@@ -39,14 +39,14 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_files_of_the_published_signatures_are_good(folder: Path) -> None:
+def test_files_with_the_published_signatures_are_good(folder: Path) -> None:
     assert faults(folder) == {}
     code, output = run(str(folder))
     assert code == 0, output
     assert output.count("good") == 7
 
 
-def test_what_is_missing_is_named_if_it_is_needed(folder: Path) -> None:
+def test_a_missing_file_is_named_if_it_is_required(folder: Path) -> None:
     (folder / "inswapper_128.onnx").unlink()
     (folder / "codeformer.onnx").unlink()
     (folder / "buffalo_l" / "w600k_r50.onnx").unlink()
@@ -58,7 +58,7 @@ def test_what_is_missing_is_named_if_it_is_needed(folder: Path) -> None:
     assert "optional" in output
 
 
-def test_a_file_of_another_model_or_half_a_file_is_named(folder: Path) -> None:
+def test_a_file_of_another_model_and_a_truncated_file_are_named(folder: Path) -> None:
     onnx_graphs.restorer(folder / "inswapper_128.onnx", codeformer=False)
     onnx_graphs.inswapper(folder / "codeformer.onnx")
     whole = (folder / "GFPGANv1.4.onnx").read_bytes()
@@ -72,7 +72,7 @@ def test_a_file_of_another_model_or_half_a_file_is_named(folder: Path) -> None:
         assert "ONNX" in found[name][0]
 
 
-def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
+def test_checksums_are_read_in_the_format_of_sha256sum_and_compared(folder: Path) -> None:
     names = [path.name for path in folder.rglob("*.onnx")]
     right = {name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.onnx") for name in (path.name,)}
     file = folder / "sums"
@@ -93,7 +93,7 @@ def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
     assert run(str(folder / "nowhere"))[0] == 1
 
 
-def test_a_second_file_of_a_name_and_one_that_only_the_checksums_know_are_not_passed_over(folder: Path) -> None:
+def test_a_second_file_of_a_name_and_a_missing_file_with_a_checksum_are_reported(folder: Path) -> None:
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.onnx")}
     (folder / "old").mkdir()
     (folder / "old" / "codeformer.onnx").write_bytes(b"half")

@@ -26,13 +26,13 @@ PEOPLE = [face(300, size=30, who=0), face(100, size=20, who=1), face(500, size=2
         (Choice(target=person(5)), []),
     ],
 )
-def test_the_faces_that_are_meant(choice: Choice, expected: list[int]) -> None:
+def test_the_choice_of_faces(choice: Choice, expected: list[int]) -> None:
     (chosen,) = follow([PEOPLE], choice)
     assert sorted(round(float(one.landmarks[:, 0].mean())) for one in chosen) == expected
 
 
-def test_the_same_person_is_meant_until_they_are_gone() -> None:
-    """Two people of one size walk past each other: neither is lost to the other, and the one left over takes over only then."""
+def test_the_choice_stays_with_a_person_until_they_are_gone() -> None:
+    """Two people of one size walk past each other; the second is chosen only once the first has left."""
     frames = [
         [face(100 + 10 * i, size=20 + i % 3, who=0), face(300 - 10 * i, 160, size=20 + (i + 1) % 3, who=1)] for i in range(20)
     ]
@@ -53,7 +53,7 @@ def test_a_much_larger_face_takes_over() -> None:
     assert sum(one != other for one, other in pairwise(chosen)) == 1
 
 
-def test_the_person_wanted_is_taken_when_they_come_in_after_one_who_looks_like_them() -> None:
+def test_the_target_is_chosen_even_if_somebody_similar_was_there_first() -> None:
     frames = [[face(100, like=0.45)] if i < 12 else [face(100, like=0.45), face(400, who=0)] for i in range(40)]
     chosen = [x_of(faces) for faces in follow(frames, Choice(target=person(0)), smooth_frames=0)]
     assert chosen == pytest.approx([100.0] * 12 + [400.0] * 28)
@@ -73,8 +73,8 @@ def test_a_face_of_the_next_scene_is_not_counted() -> None:
     assert chosen == pytest.approx([300.0] * 4 + [100.0] * 16)
 
 
-def test_people_who_cross_are_not_exchanged_where_they_cover_each_other() -> None:
-    """One sits; another passes close by, and where they meet, each is found nearer to where the other was expected."""
+def test_people_who_cross_are_not_confused() -> None:
+    """Somebody passes close to a person who sits; where they meet, each is nearer to the other's expected place."""
     frames = [[face(200, who=0), face(120 + 8 * i, 112, who=1)] for i in range(20)]
     followed = follow(frames, Choice(target=person(0)), smooth_frames=0)
     assert [x_of(faces) for faces in followed] == pytest.approx([200.0] * 20, abs=0.5)

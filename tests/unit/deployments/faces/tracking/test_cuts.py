@@ -9,7 +9,7 @@ from deployments.faces.tracking.cuts import CutFinder
 from serve.samples import pan, portrait, stranger
 
 
-def test_cuts_are_found_and_pans_flashes_of_noise_and_zooms_are_none() -> None:
+def test_cuts_are_found_and_pans_noise_and_zooms_are_not_cuts() -> None:
     def cuts(frames: Sequence[Any]) -> list[int]:
         finder = CutFinder()
         return [i for i, frame in enumerate(frames) if finder.starts_scene(frame)]
@@ -22,3 +22,10 @@ def test_cuts_are_found_and_pans_flashes_of_noise_and_zooms_are_none() -> None:
     fast = [np.roll(one[0], 24 * i, axis=1) for i in range(8)]
     assert cuts(fast) == []
     assert cuts([np.full((3, 2, 3), 10 * i, np.uint8) for i in range(5)]) == []
+
+
+def test_the_first_frame_and_repeated_frames_start_no_scene() -> None:
+    finder = CutFinder()
+    frame = portrait()
+    assert [finder.starts_scene(frame) for _ in range(3)] == [False] * 3
+    assert finder.starts_scene(np.ascontiguousarray(255 - frame))

@@ -19,23 +19,23 @@ def test_a_face_hidden_for_five_frames_is_where_it_must_have_been() -> None:
     assert [x_of(faces) for faces in follow(frames)] == pytest.approx([50 + 4.0 * i for i in range(30)], abs=0.01)
 
 
-def test_nothing_is_put_where_a_head_has_turned_away() -> None:
+def test_nothing_is_pasted_where_a_head_has_turned_away() -> None:
     frames = [[face(50)] if i < 10 else [] for i in range(30)]
     assert [bool(faces) for faces in follow(frames)] == [i < 10 for i in range(30)]
     gone_long = [[] if 10 <= i < 19 else [face(50)] for i in range(30)]
     assert [bool(faces) for faces in follow(gone_long, max_gap=8)] == [not 10 <= i < 19 for i in range(30)]
 
 
-def test_people_who_are_a_little_alike_are_not_one_person_over_a_gap() -> None:
-    """Two of every ten pairs of people are as alike as this to a face recogniser; the place speaks for it, too."""
+def test_people_who_look_a_little_alike_are_not_one_person_over_a_gap() -> None:
+    """To a face recogniser two of every ten pairs of people are as alike as this, and the place is the same."""
     frames = [[] if 8 <= i < 12 else [face(50) if i < 8 else face(50, like=0.36)] for i in range(20)]
     assert [bool(faces) for faces in follow(frames)] == [not 8 <= i < 12 for i in range(20)]
     wanted = follow(frames, Choice(target=person(0)))
     assert [bool(faces) for faces in wanted] == [i < 8 for i in range(20)]
 
 
-def test_somebody_a_little_alike_who_takes_the_place_unseen_is_not_kept_for_the_other() -> None:
-    """A dissolve, or a cut that was not found: no gap, the same place, and a likeness that a blurred face might have."""
+def test_somebody_similar_who_takes_the_place_is_not_followed_as_the_other_person() -> None:
+    """So it is in a dissolve or an undetected cut: no gap, the same place, and the likeness of a blurred face."""
     frames = [[face(100, like=1.0 if i < 50 else 0.3)] for i in range(150)]
     swapped = [bool(faces) for faces in follow(frames, Choice(target=person(0)))]
     gap = Tracking().max_gap
@@ -53,7 +53,7 @@ def test_a_face_that_turns_away_slowly_stays_the_same_person() -> None:
     assert all(follow(frames, Choice(target=person(0))))
 
 
-def test_between_looks_nothing_is_put_where_the_next_look_finds_nobody() -> None:
+def test_between_detections_nothing_is_pasted_if_the_next_one_finds_nobody() -> None:
     frames = [([face(50)] if i <= 8 else []) if i % 8 == 0 else None for i in range(33)]
     assert [bool(faces) for faces in follow(frames, detect_every=8)] == [i <= 8 for i in range(33)]
 
@@ -63,13 +63,13 @@ def test_a_cut_between_two_people_is_not_bridged() -> None:
     frames = [[] if i in (9, 10) else [face(50, who=0 if i < 10 else 1)] for i in range(20)]
     followed = follow(frames, cuts=[10])
     assert [bool(faces) for faces in followed] == [i not in (9, 10) for i in range(20)]
-    # Not even without the cut being seen: they are two people.
+    # It is not bridged even if the cut is not detected, since they are two people.
     assert [bool(faces) for faces in follow(frames)] == [i not in (9, 10) for i in range(20)]
     near = [[face(50 if i < 10 else 56)] for i in range(20)]
     assert [x_of(faces) for faces in follow(near, cuts=[10])] == pytest.approx([50.0] * 10 + [56.0] * 10, abs=1e-3)
 
 
-def test_between_looks_faces_are_interpolated_and_a_cut_is_looked_at() -> None:
+def test_between_detections_faces_are_interpolated_and_a_cut_is_respected() -> None:
     def at(i: int) -> Face:
         return face(50 + 2 * i, who=0) if i < 13 else face(200, who=1)
 
