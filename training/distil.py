@@ -62,7 +62,7 @@ class Lesson:
     noise: Tensor
     """float16 ``[n, 16, t, h, w]``."""
     result: Tensor
-    """What the teacher made of the noise, float16 ``[n, 16, t, h, w]``."""
+    """The latents at which the teacher arrives, float16 ``[n, 16, t, h, w]``."""
     tokens: Tensor
     pictures: Tensor | None
     """The latents of the images, if the model has any."""

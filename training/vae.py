@@ -62,12 +62,12 @@ def held_out_clips(device: torch.device) -> dict[str, Tensor]:
     return {name: draw(chosen, FRAMES, SIDE, SIDE, device) for name, chosen in scenes.items()}
 
 
-def reconstruction_loss(made: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+def reconstruction_loss(decoded: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
     """Return the absolute and squared error, plus the error of neighbours' differences.
 
     The latter keeps edges sharp.
     """
-    error = made - clip
+    error = decoded - clip
     edges = sum((error.diff(dim=d).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (3, 4))
     return (weight * (error.abs() + 2 * error.square())).mean() + 0.5 * edges
 
@@ -93,8 +93,8 @@ def train_vae(path: Path, total: int, *, ranks: Ranks, deadline: float) -> bool:
             mean, log_variance = encode_clip(vae, clip)
             mean, log_variance = mean.float(), log_variance.float()
             latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-            made = decode_clip(vae, latents)
-        loss = reconstruction_loss(made.float(), clip, 1 + FACE_WEIGHT * face)
+            decoded = decode_clip(vae, latents)
+        loss = reconstruction_loss(decoded.float(), clip, 1 + FACE_WEIGHT * face)
         return loss + KL_WEIGHT * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
     compiled = torch.compile(loss_of, dynamic=False) if device.type == "cuda" else loss_of
@@ -140,7 +140,7 @@ def _report(run: Run, vae: AutoencoderKLWan, tests: dict[str, Tensor]) -> None:
     run.average.swap()
     figures = []
     for name, clips in tests.items():
-        made = torch.cat([decode_clip(vae, encode_clip(vae, clip[None])[0]).clamp(-1, 1) for clip in clips])
-        figures.append(f"{name} {psnr(made, clips):.2f} dB, last frames {psnr(made[:, :, -4:], clips[:, :, -4:]):.2f} dB")
+        decoded = torch.cat([decode_clip(vae, encode_clip(vae, clip[None])[0]).clamp(-1, 1) for clip in clips])
+        figures.append(f"{name} {psnr(decoded, clips):.2f} dB, last frames {psnr(decoded[:, :, -4:], clips[:, :, -4:]):.2f} dB")
     run.average.swap()
     print(f"{run.path.stem} at {run.step + 1}: {'; '.join(figures)}", flush=True)
