@@ -38,8 +38,10 @@ from training.transformers import BOUNDARY, picture_condition, vace_control
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0
 RANK, WRITTEN_RANK = 32, 12
-"""While it is taught, and in the file: the nearest product of that rank, for a package that stays
-small."""
+"""The ranks in training and in the file.
+
+The file has the nearest product of the lower rank, which keeps the package small.
+"""
 RATE = 1e-3
 BATCH = 128
 SHARE = 0.25
