@@ -1,4 +1,4 @@
-"""Face restorers: what they see, what of it comes back, and how many faces go at once."""
+"""Face restorers: their inputs, their outputs, and how many faces run at once."""
 
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,26 @@ from onnx import TensorProto, helper
 from deployments.errors import CheckpointRefused
 from deployments.faces.restore import OnnxRestorer
 from deployments.settings import FaceSettings
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 SETTINGS = FaceSettings(device="cpu")
 
 
-def unwatched() -> None:
-    """For work that nobody stops."""
+def never_cancelled() -> None:
+    """Do nothing: these tests do not cancel the work."""
 
 
 def graph_of(path: Path, *nodes: Any, **constants: Any) -> Path:
-    """A restorer whose file says that its first dimension is open."""
+    """Write a restorer whose file declares a variable first dimension."""
     shape = ["n", 3, 512, 512]
     given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("picture", "out"))
     return onnx_graphs.save(path, [*nodes], [given], [made], **constants)
 
 
-def test_faces_go_together_only_where_the_graph_makes_the_same_of_them(
+def test_faces_run_in_a_batch_only_if_the_graph_gives_the_same_results(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Published files say one thing of their first dimension and hold another."""
+    """Published files declare a first dimension that their nodes do not always support."""
     true = graph_of(tmp_path / "true.onnx", helper.make_node("Neg", ["picture"], ["out"]))
     fails = graph_of(
         tmp_path / "fails.onnx", helper.make_node("Reshape", ["picture", "one"], ["out"]), one=np.array([1, 3, 512, 512])
@@ -44,7 +44,7 @@ def test_faces_go_together_only_where_the_graph_makes_the_same_of_them(
     runs: list[int] = []
     for path in (true, fails, mixes):
         restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
-        alone = [restorer.restore([face], 0.5, unwatched)[0] for face in faces]
+        alone = [restorer.restore([face], 0.5, never_cancelled)[0] for face in faces]
         runs.clear()
         together = restorer.restore(faces, 0.5, lambda: runs.append(1))
         np.testing.assert_array_equal(together, alone)
@@ -52,8 +52,8 @@ def test_faces_go_together_only_where_the_graph_makes_the_same_of_them(
     assert [record.args[0] for record in caplog.records if "one face at a time" in record.msg] == ["fails.onnx", "mixes.onnx"]
 
 
-def test_a_restorers_graph_sees_pixels_as_it_was_trained_to(tmp_path: Path) -> None:
-    """What becomes of pixels before and after is part of the graph; here it doubles the contrast, and clips."""
+def test_a_restorer_converts_pixels_to_the_range_that_the_graph_expects(tmp_path: Path) -> None:
+    """The conversion is part of the graph, which here doubles the contrast of red and inverts blue."""
     shape = [1, 3, 512, 512]
     path = onnx_graphs.save(
         tmp_path / "GFPGANv1.4.onnx",
@@ -64,7 +64,7 @@ def test_a_restorers_graph_sees_pixels_as_it_was_trained_to(tmp_path: Path) -> N
     )
     restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
     faces = [np.random.default_rng(seed).integers(0, 256, (512, 512, 3), dtype=np.uint8) for seed in range(2)]
-    for face, made in zip(faces, restorer.restore(faces, 0.5, unwatched), strict=True):
+    for face, made in zip(faces, restorer.restore(faces, 0.5, never_cancelled), strict=True):
         red, green, blue = (face[:, :, i].astype(int) for i in range(3))
         np.testing.assert_allclose(made[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
         np.testing.assert_array_equal(made[:, :, 1], green)
@@ -75,6 +75,10 @@ def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
     path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True)
     restorer = OnnxRestorer("codeformer", path, SETTINGS, use_cuda=False)
     face = np.zeros((512, 512, 3), np.uint8)
-    assert {w: int(restorer.restore([face], w, unwatched)[0][0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {0.0: 0, 0.5: 128, 1.0: 255}
+    assert {w: int(restorer.restore([face], w, never_cancelled)[0][0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {
+        0.0: 0,
+        0.5: 128,
+        1.0: 255,
+    }
     with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
         OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)

@@ -1,4 +1,7 @@
-"""Small ONNX graphs with the published signatures of the production face models; what they compute is known to the tests."""
+"""Small ONNX graphs with the published signatures of the production face models.
+
+What they compute is simple, so that tests know the result.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ Values = list[onnx.ValueInfoProto]
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], inputs: Values, outputs: Values, **constants: npt.NDArray[Any]) -> Path:
+    """Write a graph and return ``path``."""
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
@@ -21,7 +25,10 @@ def save(path: Path, nodes: list[onnx.NodeProto], inputs: Values, outputs: Value
 
 
 def scrfd(path: Path, landmarks: npt.NDArray[np.float32], box: tuple[float, float, float, float]) -> Path:
-    """det_10g's signature for pictures of 160 x 160: always finds one face, at ``box`` with ``landmarks`` (pixels)."""
+    """Write a detector with the signature of det_10g for images of 160 x 160 pixels.
+
+    It always finds one face, at ``box`` with ``landmarks``, in pixels.
+    """
     names = {8: ("448", "451", "454"), 16: ("471", "474", "477"), 32: ("494", "497", "500")}
     nodes, outputs, constants = [], [], {}
     nodes.append(helper.make_node("ReduceMean", ["input.1"], ["mean"], keepdims=0))
@@ -47,7 +54,7 @@ def scrfd(path: Path, landmarks: npt.NDArray[np.float32], box: tuple[float, floa
 
 
 def arcface(path: Path) -> Path:
-    """w600k_r50's signature: an embedding that depends on the picture."""
+    """Write a recogniser with the signature of w600k_r50; the embedding depends on the image."""
     rng = np.random.default_rng(0)
     nodes = [
         helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
@@ -60,9 +67,10 @@ def arcface(path: Path) -> Path:
 
 
 def inswapper(path: Path, contrast: float = -1.0) -> Path:
-    """inswapper_128's signature: the target, by default inverted, plus a grey that depends on the source; `buff2fs` is not the last
+    """Write a swapper with the signature of inswapper_128.
 
-    initializer.
+    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is not
+    the last initializer.
     """
     rng = np.random.default_rng(1)
     nodes = [
@@ -94,7 +102,10 @@ def inswapper(path: Path, contrast: float = -1.0) -> Path:
 
 
 def restorer(path: Path, *, codeformer: bool) -> Path:
-    """GFPGAN's signature: everything becomes white; CodeFormer's: 2 w - 1 everywhere."""
+    """Write a restorer with the signature of GFPGAN or CodeFormer.
+
+    GFPGAN makes everything white; CodeFormer sets every value to 2 w - 1.
+    """
     nodes = [helper.make_node("Mul", ["picture", "zero"], ["black"])]
     inputs = [helper.make_tensor_value_info("picture", FLOAT, [1, 3, 512, 512])]
     if codeformer:
@@ -112,7 +123,7 @@ def restorer(path: Path, *, codeformer: bool) -> Path:
 
 
 def xseg(path: Path) -> Path:
-    """XSeg's signature: visible is what is brighter than half."""
+    """Write an occlusion model with the signature of XSeg: pixels brighter than half are visible."""
     nodes = [
         helper.make_node("ReduceMean", ["input"], ["grey"], axes=[3], keepdims=1),
         helper.make_node("Greater", ["grey", "half"], ["bright"]),
@@ -124,7 +135,10 @@ def xseg(path: Path) -> Path:
 
 
 def parser(path: Path) -> Path:
-    """A face parser's signature: skin where red, after its normalisation, is above 0; hair everywhere else."""
+    """Write an occlusion model with the signature of a face parser.
+
+    A pixel is skin if its normalised red is above 0, and hair otherwise.
+    """
     scores = np.zeros((19, 3, 1, 1), np.float32)
     scores[1, 0], scores[17, 0] = 1, -1
     nodes = [helper.make_node("Conv", ["input", "scores"], ["output"])]

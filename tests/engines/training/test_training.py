@@ -1,4 +1,4 @@
-"""The training code: exact where it must be, resumable, and able to make models that the engines load."""
+"""The training code is exact where it must be, can be resumed, and makes models that the engines load."""
 
 import copy
 import sys
@@ -10,22 +10,23 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
-import demo.train
-import demo.training.distil
-import demo.training.latents
-import demo.training.transformers
-import demo.training.vae
+import training.__main__
+import training.distil
+import training.latents
+import training.stages
+import training.transformers
+import training.vae
 from benchmarks.questions import Collected, load
 from demo.checkpoints import DemoCheckpoints
-from demo.training.causal import decode_clip, encode_clip, unroll
-from demo.training.latents import Bucket
-from demo.training.run import Run, load_average
-from demo.training.text import LENGTH, PADDED_LENGTH, PaddedText
-from demo.training.transformers import Times
 from deployments.wire import VideoRequest
+from training.causal import decode_clip, encode_clip, unroll
+from training.latents import Bucket
+from training.run import Run, load_average
+from training.text import LENGTH, PADDED_LENGTH, PaddedText
+from training.transformers import Times
 
 
-def test_the_whole_clip_at_once_is_what_diffusers_makes_in_chunks() -> None:
+def test_a_whole_clip_at_once_gives_what_diffusers_computes_in_chunks() -> None:
     torch.manual_seed(0)
     vae = AutoencoderKLWan(base_dim=16, num_res_blocks=1).eval().double()
     clip, latents = torch.randn(2, 3, 13, 32, 48).double(), torch.randn(2, 16, 4, 4, 6).double()
@@ -33,8 +34,8 @@ def test_the_whole_clip_at_once_is_what_diffusers_makes_in_chunks() -> None:
     unroll(unrolled)
     with torch.no_grad():
         torch.testing.assert_close(encode_clip(unrolled, clip)[0], vae.encode(clip).latent_dist.mean, rtol=1e-9, atol=1e-9)
-        made = decode_clip(unrolled, latents).clamp(-1, 1)
-        torch.testing.assert_close(made, vae.decode(latents, return_dict=False)[0], rtol=1e-9, atol=1e-9)
+        decoded = decode_clip(unrolled, latents).clamp(-1, 1)
+        torch.testing.assert_close(decoded, vae.decode(latents, return_dict=False)[0], rtol=1e-9, atol=1e-9)
 
 
 def test_short_text_stands_for_the_padded_one() -> None:
@@ -68,7 +69,7 @@ def train(path: Path, stop_after: int | None = None) -> nn.Linear:
     return model
 
 
-def test_a_stopped_stage_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+def test_a_resumed_stage_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole.pt")
     stopped = train(tmp_path / "parts.pt", stop_after=5)
     assert not torch.equal(stopped.weight, whole.weight)
@@ -81,38 +82,38 @@ def test_a_stopped_stage_ends_where_an_unbroken_one_does(tmp_path: Path) -> None
     assert not torch.equal(one.weight, whole.weight)  # the average lags behind
 
 
-def test_each_expert_draws_times_of_its_own_side() -> None:
+def test_each_expert_draws_times_on_its_own_side() -> None:
     torch.manual_seed(1)
     everywhere, low, high = (Times(*edges).draw(4000, torch.device("cpu")) for edges in ((0.0, 1.0), (0.0, 0.9), (0.9, 1.0)))
     assert 0 < low.min() < 0.3
     assert low.max() <= 0.9 <= high.min()
     assert 0.97 < high.max() <= 1
-    # The two sides together are the whole: the same distribution below the boundary.
+    # Both sides together have the whole distribution: below the boundary the medians agree.
     below = everywhere[everywhere < 0.9]
     assert abs(below.median() - low.median()) < 0.02
 
 
-def test_all_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.training.vae, "POOL", 4)
-    monkeypatch.setattr(demo.training.vae, "BATCH", 1)
-    monkeypatch.setattr(demo.training.vae, "WHOLE_FROM", 2.0)
-    monkeypatch.setattr(demo.training.vae, "held_out_clips", lambda device: {})
+def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.vae, "POOL", 4)
+    monkeypatch.setattr(training.vae, "BATCH", 1)
+    monkeypatch.setattr(training.vae, "WHOLE_FROM", 2.0)
+    monkeypatch.setattr(training.vae, "held_out_clips", lambda device: {})
     buckets = (Bucket(9, 32, 32, 4), Bucket(5, 32, 48, 4))
-    for module in (demo.training.latents, demo.training.transformers, demo.training.distil, demo.train):
+    for module in (training.latents, training.transformers, training.distil, training.stages):
         monkeypatch.setattr(module, "BUCKETS", buckets)
-    for module in (demo.training.transformers, demo.training.distil):
+    for module in (training.transformers, training.distil):
         monkeypatch.setattr(module, "BATCH", 2)
-    monkeypatch.setattr(demo.training.distil, "SHARE", 1)
-    monkeypatch.setattr(demo.training.distil, "TEACHER_STEPS", 2)
-    monkeypatch.setattr(demo.train, "STEPS", dict.fromkeys(demo.train.STEPS, 2))
+    monkeypatch.setattr(training.distil, "SHARE", 1)
+    monkeypatch.setattr(training.distil, "TEACHER_STEPS", 2)
+    monkeypatch.setattr(training.stages, "STEPS", dict.fromkeys(training.stages.STEPS, 2))
     target = tmp_path / "models"
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "states"), "--target", str(target)])
-    demo.train.main()
-    made = DemoCheckpoints(target)
-    assert all(file.is_symlink() for file in (made.a14b / "vae").iterdir())
-    models = load(made)
+    training.__main__.main()
+    models = DemoCheckpoints(target)
+    assert all(file.is_symlink() for file in (models.a14b / "vae").iterdir())
+    demo = load(models)
     picture = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    for engine in (models.wan26, models.wan22):
+    for engine in (demo.wan26, demo.wan22):
         sink = Collected()
         engine.generate(VideoRequest("a cat", "", 32, 32, 5, 2, 3.0, 1, image=picture), sink)
         assert np.concatenate(sink.chunks).shape == (5, 32, 32, 3)

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.files import check_files, read_checksums
-from deployments.faces.paste import ARCFACE
+from deployments.faces.compositing.alignment import ARCFACE
+from deployments.faces.models.files import check_files, read_checksums
 from serve.cli import app
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def faults(folder: Path, **checksums: str) -> dict[str, tuple[str, ...]]:
     sums = {name.replace("__", "."): value for name, value in checksums.items()}
     reports = check_files(folder, sums)
-    return {report.path.name if report.path else report.signature.what: report.faults for report in reports if report.faults}
+    return {report.path.name if report.path else report.signature.model: report.faults for report in reports if report.faults}
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -39,14 +39,14 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_files_of_the_published_signatures_are_good(folder: Path) -> None:
+def test_files_with_the_published_signatures_are_good(folder: Path) -> None:
     assert faults(folder) == {}
     code, output = run(str(folder))
     assert code == 0, output
     assert output.count("good") == 7
 
 
-def test_what_is_missing_is_named_if_it_is_needed(folder: Path) -> None:
+def test_a_missing_file_is_named_if_it_is_required(folder: Path) -> None:
     (folder / "inswapper_128.onnx").unlink()
     (folder / "codeformer.onnx").unlink()
     (folder / "buffalo_l" / "w600k_r50.onnx").unlink()
@@ -58,7 +58,7 @@ def test_what_is_missing_is_named_if_it_is_needed(folder: Path) -> None:
     assert "optional" in output
 
 
-def test_a_file_of_another_model_or_half_a_file_is_named(folder: Path) -> None:
+def test_a_file_of_another_model_and_a_truncated_file_are_named(folder: Path) -> None:
     onnx_graphs.restorer(folder / "inswapper_128.onnx", codeformer=False)
     onnx_graphs.inswapper(folder / "codeformer.onnx")
     whole = (folder / "GFPGANv1.4.onnx").read_bytes()
@@ -67,12 +67,12 @@ def test_a_file_of_another_model_or_half_a_file_is_named(folder: Path) -> None:
     found = faults(folder)
     assert set(found) == {"inswapper_128.onnx", "codeformer.onnx", "GFPGANv1.4.onnx", "dfl_xseg.onnx"}
     assert "1 inputs, expected 2" in found["inswapper_128.onnx"]
-    assert "input `target` is [1, 3, 128, 128], expected [?, 3, 512, 512]" in found["codeformer.onnx"]
+    assert "input `target` has shape [1, 3, 128, 128], expected [?, 3, 512, 512]" in found["codeformer.onnx"]
     for name in ("GFPGANv1.4.onnx", "dfl_xseg.onnx"):
         assert "ONNX" in found[name][0]
 
 
-def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
+def test_checksums_are_read_in_the_format_of_sha256sum_and_compared(folder: Path) -> None:
     names = [path.name for path in folder.rglob("*.onnx")]
     right = {name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.onnx") for name in (path.name,)}
     file = folder / "sums"
@@ -83,8 +83,8 @@ def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
     del wrong["GFPGANv1.4.onnx"]
     found = {report.path.name: report.faults for report in check_files(folder, wrong) if report.path and report.faults}
     assert set(found) == {"codeformer.onnx", "GFPGANv1.4.onnx"}
-    assert "fetch it again" in found["codeformer.onnx"][0]
-    assert "not in the file of checksums" in found["GFPGANv1.4.onnx"][0]
+    assert "download it again" in found["codeformer.onnx"][0]
+    assert "not listed in the checksum file" in found["GFPGANv1.4.onnx"][0]
     assert len(names) == 7
     file.write_text("nonsense\n")
     with pytest.raises(CheckpointRefused, match="line 1"):
@@ -93,7 +93,7 @@ def test_checksums_are_compared_as_sha256sum_writes_them(folder: Path) -> None:
     assert run(str(folder / "nowhere"))[0] == 1
 
 
-def test_a_second_file_of_a_name_and_one_that_only_the_checksums_know_are_not_passed_over(folder: Path) -> None:
+def test_a_second_file_of_a_name_and_a_missing_file_with_a_checksum_are_reported(folder: Path) -> None:
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.onnx")}
     (folder / "old").mkdir()
     (folder / "old" / "codeformer.onnx").write_bytes(b"half")

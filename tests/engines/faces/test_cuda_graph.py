@@ -1,4 +1,7 @@
-"""Runs at fixed places, in filled-up batches. What a graph captured is a GPU's matter: here each run is node by node."""
+"""Sessions with inputs at fixed places and padded batches.
+
+Whether a graph is really captured needs a GPU; here every run is node by node.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deployments.faces.batch import batch_of, let_batch
-from deployments.faces.cuda_graph import CapturedSession
-from deployments.faces.onnx import fix_shape, read_model
+from deployments.faces.models.batch import batch_of
+from deployments.faces.models.cuda_graph import CapturedSession
+from deployments.faces.models.graph import fix_shape, open_batch, read_model
 from deployments.faces.restore import OnnxRestorer
 from deployments.settings import FaceSettings
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 
 def plain(path: Path, model: bytes | None = None) -> Any:
@@ -24,7 +27,7 @@ def plain(path: Path, model: bytes | None = None) -> Any:
 def swapper(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("graphs") / "inswapper_128.onnx"
     onnx_graphs.inswapper(path)
-    return plain(path, let_batch(read_model(path)))
+    return plain(path, open_batch(read_model(path)))
 
 
 def feeds(session: Any, count: int, seed: int) -> dict[str, Any]:
@@ -35,17 +38,17 @@ def feeds(session: Any, count: int, seed: int) -> dict[str, Any]:
 def test_batches_of_any_size_give_what_the_session_gives(swapper: Any) -> None:
     captured = CapturedSession(swapper, "cpu")
     captured.capture((1, 4))
-    asked = [feeds(swapper, count, seed) for seed, count in enumerate((1, 3, 4, 2, 7, 1))]
-    made = [captured.run(None, some)[0] for some in asked]
-    # All are compared at the end: a later run must not write into what an earlier one gave.
-    for some, result in zip(asked, made, strict=True):
-        (expected,) = swapper.run(None, some)
+    batches = [feeds(swapper, count, seed) for seed, count in enumerate((1, 3, 4, 2, 7, 1))]
+    results = [captured.run(None, batch)[0] for batch in batches]
+    # All are compared at the end: a later run must not overwrite an earlier result.
+    for batch, result in zip(batches, results, strict=True):
+        (expected,) = swapper.run(None, batch)
         assert result.shape == expected.shape
         np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-def test_rows_that_fill_a_batch_up_are_nobodys_face_of_before(swapper: Any) -> None:
-    """Else pictures of one request would lie beside those of another."""
+def test_padding_rows_are_zeros_and_not_faces_of_an_earlier_batch(swapper: Any) -> None:
+    """Otherwise images of one request would remain beside those of another."""
     captured = CapturedSession(swapper, "cpu")
     captured.capture((4,))
     captured.run(None, feeds(swapper, 4, 1))
@@ -54,7 +57,7 @@ def test_rows_that_fill_a_batch_up_are_nobodys_face_of_before(swapper: Any) -> N
     assert all((value.numpy()[1:] == 0).all() for value in graph.inputs.values())
 
 
-def test_a_model_for_pictures_of_any_size_is_captured_once_its_size_is_fixed(tmp_path: Path) -> None:
+def test_a_model_for_images_of_any_size_is_captured_once_its_size_is_fixed(tmp_path: Path) -> None:
     shape = [1, 3, "height", "width"]
     graph = helper.make_graph(
         [helper.make_node("Mul", ["picture", "two"], ["doubled"])],
@@ -73,7 +76,7 @@ def test_a_model_for_pictures_of_any_size_is_captured_once_its_size_is_fixed(tmp
     np.testing.assert_array_equal(captured.run(["doubled"], {"picture": picture})[0], 2 * picture)
 
 
-def test_batches_that_a_graph_cannot_take_are_not_captured(tmp_path: Path) -> None:
+def test_batches_that_a_graph_does_not_support_are_not_captured(tmp_path: Path) -> None:
     path = onnx_graphs.save(
         tmp_path / "one.onnx",
         [helper.make_node("Reshape", ["given", "shape"], ["made"])],
@@ -89,8 +92,8 @@ def test_batches_that_a_graph_cannot_take_are_not_captured(tmp_path: Path) -> No
     np.testing.assert_array_equal(captured.run(None, {"given": row})[0], row)
 
 
-def test_every_face_of_a_batch_has_codeformers_weight(tmp_path: Path) -> None:
-    """Of an export whose dimensions are all open; what fills a batch up must reach no face."""
+def test_every_face_of_a_batch_gets_codeformers_weight(tmp_path: Path) -> None:
+    """The graph is an export whose dimensions are all variable; the padding must reach no face."""
     shape = ["n", 3, 512, 512]
     path = onnx_graphs.save(
         tmp_path / "codeformer.onnx",
@@ -111,5 +114,5 @@ def test_every_face_of_a_batch_has_codeformers_weight(tmp_path: Path) -> None:
     captured = CapturedSession(restorer._session, "cpu")
     captured.capture((1, 4))
     restorer._session = captured
-    made = restorer.restore([np.zeros((512, 512, 3), np.uint8)] * 3, 1.0, lambda: None)
-    assert [int(face.min()) for face in made] == [255] * 3
+    restored = restorer.restore([np.zeros((512, 512, 3), np.uint8)] * 3, 1.0, lambda: None)
+    assert [int(face.min()) for face in restored] == [255] * 3

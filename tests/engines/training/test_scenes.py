@@ -1,4 +1,4 @@
-"""The world that the demo's models are trained on, and the judge that says what a clip shows."""
+"""The scenes that the demo's models are trained on, and the judge that recognises what a clip shows."""
 
 import dataclasses
 import random
@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from benchmarks.judge import judge
 from benchmarks.questions import picture_of
 from demo.checkpoints import demo_checkpoints
-from demo.training.latents import SHARES
-from demo.training.scenes import (
+from training.latents import SHARES
+from training.scenes import (
     COLORS,
     HELD_OUT_VARIANT,
     SHAPE_MOTIONS,
@@ -23,10 +23,10 @@ from demo.training.scenes import (
     draw_shape,
     held_out_combinations,
 )
-from demo.training.text import LENGTH
+from training.text import LENGTH
 
 
-def test_training_never_draws_what_is_held_out_but_every_pair_of_it() -> None:
+def test_training_never_draws_held_out_combinations_but_every_pair_in_them() -> None:
     drawn = [scene for scene in draw_scenes(1, 20_000, SHARES) if scene.is_shape]
     seen = {(s.color, s.subject, s.motion) for s in drawn}
     held_out = set(held_out_combinations())
@@ -57,7 +57,7 @@ def test_the_judge_is_right_about_true_clips() -> None:
     assert wrong.total() <= 3, wrong
 
 
-def test_the_judge_learns_nothing_from_noise() -> None:
+def test_the_judge_finds_no_shape_in_noise() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (17, 128, 128, 3), dtype=np.uint8)
     ground = np.full((17, 128, 128, 3), 100, np.uint8)
     assert judge(ground) == judge(np.ascontiguousarray(ground[::-1]))
@@ -72,7 +72,7 @@ def test_a_shape_moves_as_its_name_says() -> None:
         assert judge(np.ascontiguousarray(clip[::-1])).motion != motion or motion == "turn"
 
 
-def test_captions_vary_fit_and_tell_what_they_should() -> None:
+def test_captions_vary_fit_the_model_and_name_what_is_shown() -> None:
     tokenizer = AutoTokenizer.from_pretrained(demo_checkpoints().vace / "tokenizer", local_files_only=True)
     unknown = tokenizer.unk_token_id
     lot = random.Random(5)

@@ -1,4 +1,4 @@
-"""Face engines: the demo's on real photographs, production's on graphs with the published signatures."""
+"""The face engines: the demo's on real photographs, production's on graphs with the published signatures."""
 
 import contextlib
 import dataclasses
@@ -15,19 +15,20 @@ import onnxruntime
 import pytest
 from insightface.model_zoo.inswapper import INSwapper
 
-from demo.face_models import ensure_face_models
+from demo.face_models import face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
-from deployments.face_swapper import FaceSwapper, build_demo_engine
+from deployments.face_swapper import FaceSwapper
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
+from deployments.faces.compositing.alignment import ARCFACE, align, crop
+from deployments.faces.compositing.paste import paste
 from deployments.faces.engine import FaceEngine, build_face_engine
+from deployments.faces.models.session import providers, require_device
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.onnx import providers, require_device
-from deployments.faces.paste import ARCFACE, align, crop, paste
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
 from serve.samples import group, portrait, stranger
-from tests.deployments import onnx_graphs
+from tests.engines.faces import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)
 LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
@@ -35,12 +36,12 @@ LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
 
 @pytest.fixture(scope="module")
 def demo_engine() -> FaceEngine:
-    return build_demo_engine(FaceSettings())
+    return build_face_engine(FaceSettings(), face_models(), use_cuda=False)
 
 
 @pytest.fixture(scope="module")
 def analyser() -> OpenCVAnalyser:
-    models = ensure_face_models()
+    models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
@@ -57,25 +58,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> FaceModels:
 SETTINGS = FaceSettings(detection_size=onnx_graphs.SCRFD_SIZE)
 
 
-def unwatched() -> None:
-    """No one stops these."""
+def never_cancelled() -> None:
+    """Do nothing: these tests do not cancel the work."""
 
 
 def identify(engine: FaceEngine, image: Image) -> Reference:
-    return engine.identify([image], "face", unwatched)
+    return engine.identify([image], "face", never_cancelled)
 
 
 def swap(engine: FaceEngine, frame: Image, reference: Reference, options: SwapOptions) -> tuple[Image, int]:
-    """A frame with its largest face swapped, and the number of faces found."""
-    (faces,) = engine.analyse([frame], unwatched)
-    return engine.swap(frame[None], [faces[:1]], reference, options, unwatched)[0], len(faces)
+    """Return a frame with its largest face swapped, and the number of faces found."""
+    (faces,) = engine.analyse([frame], never_cancelled)
+    return engine.swap(frame[None], [faces[:1]], reference, options, never_cancelled)[0], len(faces)
 
 
 def picture() -> Image:
     return np.random.default_rng(2).integers(60, 200, (160, 160, 3), dtype=np.uint8)
 
 
-def test_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(analyser: OpenCVAnalyser) -> None:
+def test_the_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(analyser: OpenCVAnalyser) -> None:
     faces = analyser.faces([group()])[0]
     assert len(faces) == 6
     assert [f.area for f in faces] == sorted((f.area for f in faces), reverse=True)
@@ -89,7 +90,7 @@ def test_folded_detector_finds_the_six_faces_of_the_group_the_largest_first(anal
         assert (face.landmarks < [right + 5, bottom + 5]).all()
 
 
-def test_folded_recogniser_knows_a_face_again_and_tells_others_apart(analyser: OpenCVAnalyser) -> None:
+def test_the_folded_recogniser_recognises_a_face_and_distinguishes_others(analyser: OpenCVAnalyser) -> None:
     everyone = [f.embedding for f in analyser.faces([group()])[0]]
     others = [a @ b for i, a in enumerate(everyone) for b in everyone[:i]]
     assert max(others) < 0.4
@@ -98,7 +99,7 @@ def test_folded_recogniser_knows_a_face_again_and_tells_others_apart(analyser: O
     assert person @ mirrored > 0.6
 
 
-def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
+def test_a_swapped_face_is_nearer_to_the_reference_than_to_the_original_for_all_pairs(
     demo_engine: FaceEngine, analyser: OpenCVAnalyser
 ) -> None:
     people = group()
@@ -122,13 +123,13 @@ def test_swap_brings_the_reference_nearer_than_the_source_for_all_pairs(
     assert tried >= 12
 
 
-def test_identify_names_the_field_that_shows_no_face(demo_engine: FaceEngine) -> None:
+def test_the_field_of_an_image_without_a_face_is_named(demo_engine: FaceEngine) -> None:
     with pytest.raises(NoFaceFound) as none:
         identify(demo_engine, np.full((200, 200, 3), 128, np.uint8))
     assert none.value.field == "face"
 
 
-def test_a_frame_without_a_face_comes_back_as_it_is(demo_engine: FaceEngine) -> None:
+def test_a_frame_without_a_face_is_returned_unchanged(demo_engine: FaceEngine) -> None:
     reference = identify(demo_engine, portrait())
     empty = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     result, found = swap(demo_engine, empty, reference, SwapOptions())
@@ -136,7 +137,7 @@ def test_a_frame_without_a_face_comes_back_as_it_is(demo_engine: FaceEngine) -> 
     np.testing.assert_array_equal(result, empty)
 
 
-def test_arrays_that_arrived_read_only_are_not_written(demo_engine: FaceEngine) -> None:
+def test_read_only_arrays_are_not_written_to(demo_engine: FaceEngine) -> None:
     frame = stranger().copy()
     frame.flags.writeable = False
     before = frame.copy()
@@ -157,7 +158,7 @@ def test_production_analysis_reads_the_published_outputs(models: FaceModels) -> 
     assert face.embedding @ other.embedding < 0.9
 
 
-def test_production_swap_is_insightfaces_own_with_the_map_by_name(
+def test_the_production_swap_is_insightfaces_with_the_identity_map_found_by_name(
     models: FaceModels, capsys: pytest.CaptureFixture[str]
 ) -> None:
     swapper = InSwapper(models.swapper, SETTINGS, use_cuda=False)
@@ -166,7 +167,7 @@ def test_production_swap_is_insightfaces_own_with_the_map_by_name(
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
     face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
-    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (128, 128, 3)
     # The graph inverts the aligned crop and adds the mean of the mapped identity.
     rng = np.random.default_rng(1)
@@ -177,15 +178,15 @@ def test_production_swap_is_insightfaces_own_with_the_map_by_name(
     np.testing.assert_allclose(patch.pixels, expected, atol=1.5)
 
 
-def theirs(path: Path, swapper: InSwapper) -> Any:
-    """insightface's own class over the same graph, with the identity map that it should have."""
+def insightface_swapper(path: Path, swapper: InSwapper) -> Any:
+    """Return insightface's class over the same graph, with the right identity map."""
     with contextlib.redirect_stdout(io.StringIO()):
         model = INSwapper(str(path), swapper._session)
     model.emap = swapper._identity_map
     return model
 
 
-def test_a_batch_of_swaps_and_the_paste_are_insightfaces_own(analyser: OpenCVAnalyser, tmp_path: Path) -> None:
+def test_a_batch_of_swaps_and_the_paste_match_insightface(analyser: OpenCVAnalyser, tmp_path: Path) -> None:
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.7)
     swapper = InSwapper(path, SETTINGS, use_cuda=False)
     frame = cv2.resize(group(), (1920, 1080), interpolation=cv2.INTER_CUBIC)
@@ -194,8 +195,8 @@ def test_a_batch_of_swaps_and_the_paste_are_insightfaces_own(analyser: OpenCVAna
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
     reference = Reference(frame, dataclasses.replace(faces[0], embedding=embedding))
-    patches = swapper.swap([(frame, face) for face in faces], reference, unwatched)
-    model, bgr = theirs(path, swapper), np.ascontiguousarray(frame[:, :, ::-1])
+    patches = swapper.swap([(frame, face) for face in faces], reference, never_cancelled)
+    model, bgr = insightface_swapper(path, swapper), np.ascontiguousarray(frame[:, :, ::-1])
     for face, patch in zip(faces, patches, strict=True):
         target, source = SimpleNamespace(kps=face.landmarks), SimpleNamespace(normed_embedding=embedding)
         crop_theirs, matrix = model.get(bgr, target, source, paste_back=False)
@@ -211,7 +212,7 @@ def test_a_batch_of_swaps_and_the_paste_are_insightfaces_own(analyser: OpenCVAna
         assert 10 * np.log10(255**2 / np.mean((frame[region].astype(float) - whole[region]) ** 2)) < 30, "nothing was swapped"
 
 
-def test_analysis_of_several_pictures_is_insightfaces_own(models: FaceModels) -> None:
+def test_the_analysis_of_several_images_matches_insightface(models: FaceModels) -> None:
     ours = InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)
     pictures = [picture(), 255 - picture(), np.zeros((8, 8, 3), np.uint8)]
     found = ours.faces(pictures)
@@ -224,14 +225,14 @@ def test_analysis_of_several_pictures_is_insightfaces_own(models: FaceModels) ->
 
 
 @pytest.mark.parametrize("boost", [256, 512])
-def test_pixel_boost_sees_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
-    """The graph works pixel by pixel: dealt out, swapped and gathered, the crop must be what it would make of the whole."""
+def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
+    """The graph works pixel by pixel, so a crop that is split, swapped and joined must equal the whole crop swapped."""
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.5)
     swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     face = Face(np.float32(BOX), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
-    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), unwatched)
+    (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (boost, boost, 3)
     np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
     before = crop(frame, patch.matrix, boost).astype(float)
@@ -242,8 +243,8 @@ def test_pixel_boost_sees_every_pixel_of_a_larger_crop(tmp_path: Path, boost: in
 
 
 @pytest.mark.parametrize("kind", ["xseg", "parser"])
-def test_what_hides_a_face_stays(models: FaceModels, tmp_path: Path, kind: str) -> None:
-    """Both graphs find the dark half of the picture to be no face."""
+def test_pixels_that_hide_a_face_are_kept(models: FaceModels, tmp_path: Path, kind: str) -> None:
+    """Both graphs classify the dark half of the image as not a face."""
     path = getattr(onnx_graphs, kind)(tmp_path / f"{kind}.onnx")
     frame = picture()
     frame[:, 80:] //= 4
@@ -261,7 +262,7 @@ def test_what_hides_a_face_stays(models: FaceModels, tmp_path: Path, kind: str) 
         OcclusionMask(models.swapper, SETTINGS, use_cuda=False)
 
 
-def test_colours_are_matched_where_configured(models: FaceModels) -> None:
+def test_colours_are_matched_if_configured(models: FaceModels) -> None:
     frame = picture() // 2
     plain = build_face_engine(SETTINGS, models, use_cuda=False)
     matching = build_face_engine(SETTINGS.model_copy(update={"match_colours": True}), models, use_cuda=False)
@@ -273,12 +274,12 @@ def test_colours_are_matched_where_configured(models: FaceModels) -> None:
     assert abs(on - before) < 12
 
 
-def test_threads_that_share_an_engine_get_what_each_would_get_alone(demo_engine: FaceEngine) -> None:
-    """Pictures of different sizes: the detector must not be told the other one's."""
+def test_threads_that_share_an_engine_get_the_same_results_as_alone(demo_engine: FaceEngine) -> None:
+    """The images have different sizes, and the detector must not be set to that of another thread."""
     pictures = [group(), stranger(), cv2.resize(group(), None, fx=0.6, fy=0.6), portrait()]
-    alone = [demo_engine.analyse([picture], unwatched)[0] for picture in pictures]
+    alone = [demo_engine.analyse([picture], never_cancelled)[0] for picture in pictures]
     with ThreadPoolExecutor(4) as threads:
-        shared = [*threads.map(lambda i: demo_engine.analyse([pictures[i % 4]], unwatched)[0], range(16))]
+        shared = [*threads.map(lambda i: demo_engine.analyse([pictures[i % 4]], never_cancelled)[0], range(16))]
     for i, faces in enumerate(shared):
         assert len(faces) == len(alone[i % 4])
         for one, other in zip(faces, alone[i % 4], strict=True):
@@ -286,15 +287,15 @@ def test_threads_that_share_an_engine_get_what_each_would_get_alone(demo_engine:
             np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
-def test_several_pictures_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
+def test_several_images_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
     pictures = [stranger(), np.ascontiguousarray(stranger()[:, ::-1])]
     one, other = (faces[0].embedding for faces in analyser.faces(pictures))
-    reference = demo_engine.identify(pictures, "face", unwatched)
+    reference = demo_engine.identify(pictures, "face", never_cancelled)
     mean = (one + other) / np.linalg.norm(one + other)
     np.testing.assert_allclose(reference.face.embedding, mean, atol=1e-6)
     assert min(mean @ one, mean @ other) > one @ other
-    with pytest.raises(NoFaceFound, match="picture 2 of 2"):
-        demo_engine.identify([stranger(), np.zeros((99, 99, 3), np.uint8)], "face", unwatched)
+    with pytest.raises(NoFaceFound, match="image 2 of 2"):
+        demo_engine.identify([stranger(), np.zeros((99, 99, 3), np.uint8)], "face", never_cancelled)
 
 
 def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path) -> None:
@@ -318,12 +319,12 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
     np.testing.assert_array_equal(off, swapped)
 
 
-def test_the_demos_engine_runs_on_no_gpu_and_says_so() -> None:
+def test_the_demos_engine_refuses_a_gpu() -> None:
     with pytest.raises(CheckpointRefused, match="runs on the CPU"):
-        FaceSwapper.func_or_class(FaceSettings(device="cuda"), None)
+        FaceSwapper.func_or_class(FaceSettings(device="cuda"), face_models)
 
 
-def test_a_gpus_memory_is_capped_where_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_gpu_is_limited_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     (cuda, options), cpu = providers(SETTINGS.model_copy(update={"gpu_mem_limit_bytes": 2**30}), use_cuda=True)
@@ -348,8 +349,8 @@ def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> 
     assert "choose one" in refused(gfpgan=gan, codeformer=gan)
 
 
-def test_a_gpu_that_is_configured_and_not_used_is_an_error(models: FaceModels) -> None:
-    """On this machine there is none: exactly what happens where the CPU package shadows the GPU one."""
+def test_a_gpu_that_is_configured_but_not_used_is_an_error(models: FaceModels) -> None:
+    """A machine without a GPU fails in the same way as one whose CPU package shadows the GPU package."""
     with pytest.raises(CheckpointRefused, match="shadows"):
         InSwapper(models.swapper, SETTINGS, use_cuda=True)
 
@@ -365,7 +366,7 @@ def test_a_gpu_that_is_configured_and_not_used_is_an_error(models: FaceModels) -
 
 
 @pytest.mark.parametrize("shape", [(1, 2000, 3), (2000, 1, 3), (8, 8, 3), (17, 1500, 3)])
-def test_pictures_too_thin_for_a_detector_show_no_face(
+def test_images_too_thin_for_a_detector_show_no_face(
     analyser: OpenCVAnalyser, models: FaceModels, shape: tuple[int, int, int]
 ) -> None:
     for engine in (analyser, InsightFaceAnalyser(models.analysis, SETTINGS, use_cuda=False)):
@@ -378,4 +379,4 @@ def test_loading_face_models_opens_no_socket(models: FaceModels, monkeypatch: py
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("looked up a host"))
     build_face_engine(SETTINGS, models, use_cuda=False)
-    build_demo_engine(FaceSettings())
+    build_face_engine(FaceSettings(), face_models(), use_cuda=False)
