@@ -105,12 +105,11 @@ class EngineAssembler:
         offloaded = transformers if self.plan.transformers == "offloaded" else []
         if self.plan.text_encoder == "offloaded":
             model = self._load_text_encoder(torch.device("cpu"))
-            offloader = WeightOffloader([*offloaded, model], self.device)
-            return TextEncoder(lambda: model, self.device, offloader=offloader), offloader
-        # Transformers leave the GPU before the text encoder is loaded there.
-        offloader_or_none = WeightOffloader(offloaded, self.device) if offloaded else None
+            shared = WeightOffloader([*offloaded, model], self.device)
+            return TextEncoder(lambda: model, self.device, offloader=shared), shared
+        offloader = WeightOffloader(offloaded, self.device) if offloaded else None
         freed = self.plan.text_encoder == "freed"
-        return TextEncoder(lambda: self._load_text_encoder(self.device), self.device, freed=freed), offloader_or_none
+        return TextEncoder(lambda: self._load_text_encoder(self.device), self.device, freed=freed), offloader
 
     def _load_text_encoder(self, device: torch.device) -> Any:
         return load_text_encoder(self.folder / "text_encoder", self.dtype, device)
