@@ -46,12 +46,13 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     second_device = None if settings.spread == "none" else pick_second_device(device)
-    folders = _wan26_folders(settings, models)
-    sizes = tuple(weight_bytes(empty_transformer(folder / "transformer"), dtype) for folder in folders)
+    sources = _wan26_sources(settings, models)
+    text_folder = sources[0].folder
+    sizes = tuple(weight_bytes(empty_transformer(source.folder / "transformer"), dtype) for source in sources)
     distilled_sizes, loras = distilled_bytes((models.text_distilled, models.image_distilled), sizes[0])
     assembler = place(
         settings=settings,
-        folder=folders[0],
+        folder=text_folder,
         dtype=dtype,
         device=device,
         second_device=second_device,
@@ -59,17 +60,15 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         loras=loras,
         placements=("kept",),
     )
-    loaders = [_FolderLoader(folder, settings, dtype, device, second_device) for folder in folders]
-    modes = [
-        loader.load_mode(weights) for loader, weights in zip(loaders, (models.text_weights, models.image_weights), strict=False)
-    ]
-    if not modes[-1].takes_image and len(modes) == 2:
+    loaders = [_ModeLoader(source, settings, dtype, device, second_device) for source in sources]
+    modes = [loader.load_mode() for loader in loaders]
+    if len(modes) == 2 and not modes[1].takes_image:
         raise CheckpointRefused(
-            f"{folders[1]}: configured as `image`, but {NO_IMAGE_INPUT}; name a VACE or 36-channel checkpoint"
+            f"{sources[1].folder}: configured as `image`, but {NO_IMAGE_INPUT}; name a VACE or 36-channel checkpoint"
         )
     if modes[0].pipeline_class is WanImageToVideoPipeline:
         raise CheckpointRefused(
-            f"{folders[0]}: an image-to-video checkpoint; name it as `image`, and a text-to-video checkpoint as `text`"
+            f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text-to-video checkpoint as `text`"
         )
     text_mode = loaders[0].with_distilled(modes[0], models.text_distilled)
     image_mode = None
@@ -124,10 +123,20 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
 
 
 @dataclass(frozen=True)
-class _FolderLoader:
-    """Loads the transformer of a Wan 1.3B folder, and the mode that runs it."""
+class _Source:
+    """A checkpoint of Wan 1.3B."""
 
     folder: Path
+    """The folder in diffusers' layout."""
+    weights: Path | None
+    """A single file with the transformer's weights, read instead of those in the folder."""
+
+
+@dataclass(frozen=True)
+class _ModeLoader:
+    """Loads the transformer of a Wan 1.3B checkpoint, and the mode that runs it."""
+
+    source: _Source
     settings: Wan26Settings
     dtype: torch.dtype
     device: torch.device
@@ -137,14 +146,15 @@ class _FolderLoader:
         """Load the transformer in ``file``; see ``TransformerLoader``."""
         return self._load_on(self.device, file)
 
-    def load_mode(self, weights: Path | None) -> Mode:
-        """Load the transformer from ``weights``, or else from the folder, and return its mode."""
+    def load_mode(self) -> Mode:
+        """Load the transformer and the other parts of its mode."""
+        folder, weights = self.source.folder, self.source.weights
         transformer = self._load_on(self.device, weights)
         has_image_encoder = getattr(transformer.config, "image_dim", None) is not None
         return Mode(
             pipeline_class=_pipeline_class(transformer),
-            image_encoder=load_image_encoder(self.folder, self.dtype, self.device) if has_image_encoder else None,
-            scheduler=load_scheduler(self.folder, self.settings.flow_shift),
+            image_encoder=load_image_encoder(folder, self.dtype, self.device) if has_image_encoder else None,
+            scheduler=load_scheduler(folder, self.settings.flow_shift),
             transformers={"transformer": transformer},
             twins=None if self.second_device is None else {"transformer": self._load_on(self.second_device, weights)},
         )
@@ -155,10 +165,11 @@ class _FolderLoader:
         return with_distilled(mode, {"transformer": file}, shift=shift, dtype=self.dtype, loader=self)
 
     def _load_on(self, device: torch.device, weights: Path | None) -> Any:
+        part = self.source.folder / "transformer"
         if weights is None:
-            transformer = load_transformer(self.folder / "transformer", self.dtype, device)
+            transformer = load_transformer(part, self.dtype, device)
         else:
-            transformer = load_single_file(weights, self.folder / "transformer", self.dtype, device)
+            transformer = load_single_file(weights, part, self.dtype, device)
         install_fast_blocks(transformer, self.settings, device)
         return transformer
 
@@ -195,13 +206,14 @@ class _ExpertLoader:
         return expert
 
 
-def _wan26_folders(settings: Wan26Settings, models: Wan26Models) -> list[Path]:
-    """Return the text checkpoint's folder and, if it is another model, the image checkpoint's."""
-    folders = [find_folder(models.text, allow_hub=settings.allow_hub)]
-    if models.image is not None and (models.image != models.text or models.image_weights is not None):
-        folders.append(find_folder(models.image, allow_hub=settings.allow_hub))
-        _require_same_vae(*folders)
-    return folders
+def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[_Source]:
+    """Return the text checkpoint and, if it is another one, the image checkpoint."""
+    text = _Source(find_folder(models.text, allow_hub=settings.allow_hub), models.text_weights)
+    if models.image is None or (models.image == models.text and models.image_weights is None):
+        return [text]
+    image = _Source(find_folder(models.image, allow_hub=settings.allow_hub), models.image_weights)
+    _require_same_vae(text.folder, image.folder)
+    return [text, image]
 
 
 def _expert_placements(settings: Wan22Settings, *, quantised: bool) -> tuple[TransformerPlacement, ...]:
