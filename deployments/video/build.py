@@ -165,11 +165,10 @@ class _ModeLoader:
         return with_distilled(mode, {"transformer": file}, shift=shift, dtype=self.dtype, loader=self)
 
     def _load_on(self, device: torch.device, weights: Path | None) -> Any:
-        part = self.source.folder / "transformer"
-        if weights is None:
-            transformer = load_transformer(part, self.dtype, device)
-        else:
-            transformer = load_single_file(weights, part, self.dtype, device)
+        part, dtype = self.source.folder / "transformer", self.dtype
+        transformer = (
+            load_transformer(part, dtype, device) if weights is None else load_single_file(weights, part, dtype, device)
+        )
         install_fast_blocks(transformer, self.settings, device)
         return transformer
 

@@ -8,7 +8,7 @@ import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from deployments.settings import VideoSettings
-from deployments.video.kernels.install import LinearGelu, accelerate
+from deployments.video.kernels.install import install_fast_blocks
 from deployments.video.checkpoints.experts import dequantise
 from deployments.video.checkpoints.gguf import load_gguf
 from tests.engines.random_models import RandomCheckpoints
@@ -73,11 +73,11 @@ def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
     with torch.no_grad():
         before = stored(*inputs, return_dict=False)[0]
         quantised = load(random_models)
-        accelerate(quantised, settings, CARD)
+        install_fast_blocks(quantised, settings, CARD)
         assert not any(isinstance(module, LinearGelu) for module in quantised.modules())
         torch.testing.assert_close(quantised(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
         dequantise(stored)
-        accelerate(stored, settings, CARD)
+        install_fast_blocks(stored, settings, CARD)
         assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
         # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.
         torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-2, atol=1e-2)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
-from deployments.video.kernels.install import accelerate
+from deployments.video.kernels.install import install_fast_blocks
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import is_lora, with_lora
 from tests.deployments.test_single_file import CPU, KINDS, make, published, published_name, write
@@ -162,7 +162,7 @@ def accelerate_on_cpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         torch, "_addmm_activation", lambda bias, x, w, use_gelu: F.gelu(torch.addmm(bias, x, w), approximate="tanh")
     )
-    accelerate(model, VideoSettings(compile=False), torch.device("cuda"))
+    install_fast_blocks(model, VideoSettings(compile=False), torch.device("cuda"))
 
 
 LAYER = "diffusion_model.blocks.0.self_attn.q"

@@ -22,7 +22,7 @@ from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.single_file import load_single_file
 from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import Image, VideoRequest
-from tests.engines.video.conftest import Recorder
+from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints
 
 CPU = torch.device("cpu")
@@ -163,14 +163,14 @@ def test_a_truncated_and_an_absent_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_wan26_takes_single_files_for_both_paths(
-    random_models: RandomCheckpoints, wan26: WanEngine, tmp_path: Path, small: VideoRequest, picture: Image
+    random_models: RandomCheckpoints, wan26: WanEngine, tmp_path: Path, small: VideoRequest, image: Image
 ) -> None:
     from dataclasses import replace
 
-    assert wan26._text is not None
+    assert text_mode_of(wan26) is not None
     files = {
         name: write(tmp_path / f"{name}.safetensors", published(path.transformers["transformer"]))
-        for name, path in (("text", wan26._text), ("image", wan26.image_path))
+        for name, path in (("text", text_mode_of(wan26)), ("image", image_mode_of(wan26)))
     }
     models = Wan26Models(
         text=str(random_models.text),
@@ -179,8 +179,8 @@ def test_wan26_takes_single_files_for_both_paths(
         image_weights=files["image"],
     )
     engine = build_wan26(Wan26Settings(), models)
-    for request in (small, replace(small, image=picture)):
-        ours, theirs = (e.latents(request, Recorder()) for e in (engine, wan26))
+    for request in (small, replace(small, image=image)):
+        ours, theirs = (latents_of(e, request) for e in (engine, wan26))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # a mapped file's weights are aligned otherwise
 
 
@@ -234,7 +234,7 @@ def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, ma
 
 
 def test_experts_may_be_safetensors_and_two_that_are_one_are_refused(
-    random_models: RandomCheckpoints, tmp_path: Path, small: VideoRequest, picture: Image
+    random_models: RandomCheckpoints, tmp_path: Path, small: VideoRequest, image: Image
 ) -> None:
     from dataclasses import replace
 
@@ -247,7 +247,7 @@ def test_experts_may_be_safetensors_and_two_that_are_one_are_refused(
     def build(one: Path, other: Path) -> WanEngine:
         return build_wan22(Wan22Settings(), Wan22Models(folder=str(random_models.a14b), high_noise=one, low_noise=other))
 
-    assert build(high, low).latents(replace(small, image=picture), Recorder()).isfinite().all()
+    assert latents_of(build(high, low), replace(small, image=image)).isfinite().all()
     with pytest.raises(CheckpointRefused, match="configured as `high_noise`, but by its name"):
         build(low, high)
     same = tmp_path / "expert.safetensors"

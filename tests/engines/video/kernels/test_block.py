@@ -8,7 +8,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from diffusers.models.transformers.transformer_wan_vace import WanVACETransformerBlock
 
-from deployments.video import unfused
+from deployments.video.kernels import reference
 from deployments.video.kernels.block import FastBlock, FastVaceBlock, native_attention
 
 WIDTH, HEADS, TOKENS = 96, 3, 24
@@ -44,7 +44,7 @@ def error(value: torch.Tensor, exact: torch.Tensor) -> float:
 def test_a_block_is_the_published_one(more: dict[str, Any], text_tokens: int) -> None:
     block, given = make(WanTransformerBlock, **more), inputs(text_tokens)
     theirs = block(*given.values())
-    ours = FastBlock(block, unfused, native_attention)(*given.values())
+    ours = FastBlock(block, reference, native_attention)(*given.values())
     assert error(given["x"], theirs) > 0.3
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -78,7 +78,7 @@ def test_in_bfloat16_a_block_is_no_further_from_float32() -> None:
     given["x"], given["text"] = given["x"].bfloat16(), given["text"].bfloat16()
     exact = copy.deepcopy(rounded).float()(given["x"].float(), given["text"].float(), given["modulation"], given["rotary"])
     theirs = rounded(*given.values())
-    ours = FastBlock(rounded, unfused, native_attention)(*given.values())
+    ours = FastBlock(rounded, reference, native_attention)(*given.values())
     assert ours.dtype == torch.bfloat16
     assert error(ours, exact) < 1.1 * error(theirs, exact) < 0.02
 
@@ -90,10 +90,10 @@ def test_a_control_block_is_the_published_one(first: bool) -> None:
     given = inputs()
     control = torch.randn(2, TOKENS, WIDTH, generator=torch.Generator().manual_seed(7))
     arguments = (given["x"], given["text"], control, given["modulation"], given["rotary"])
-    for theirs, ours in zip(block(*arguments), FastVaceBlock(block, unfused, native_attention)(*arguments), strict=True):
+    for theirs, ours in zip(block(*arguments), FastVaceBlock(block, reference, native_attention)(*arguments), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_block_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="without a norm"):
-        FastBlock(WanTransformerBlock(WIDTH, 160, HEADS), unfused, native_attention)
+        FastBlock(WanTransformerBlock(WIDTH, 160, HEADS), reference, native_attention)

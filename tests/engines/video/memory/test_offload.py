@@ -10,10 +10,10 @@ from deployments.errors import VideoTooLarge
 from deployments.video import memory
 from deployments.video.engine import WanEngine
 from deployments.video.memory.plan import GIB, ROOM, Plan, Weights, choose, work_bytes
-from deployments.video.memory.offload import Residence
+from deployments.video.memory.offload import WeightOffloader
 from deployments.video.sampling.text_encoder import TextEncoder
 from deployments.wire import Image, VideoRequest
-from tests.engines.video.conftest import Recorder
+from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
 
 A14B = Weights(text=11 * GIB, plain=53 * GIB, stored=(10 * GIB, 10 * GIB))
 WAYS = ("dequantised", "quantised", "offloaded")
@@ -58,7 +58,7 @@ def test_one_model_at_a_time_is_there() -> None:
     layers = make_layers()
     x = torch.ones(1, 4)
     expected = [layer(x) for layer in layers]
-    residence = Residence(layers[:2], CPU)
+    residence = WeightOffloader(layers[:2], CPU)
     waiting = [layer.weight.data_ptr() for layer in layers]  # type: ignore[union-attr, operator]
     assert layers[0] in residence
     assert layers[2] not in residence
@@ -108,12 +108,12 @@ class Card:
 
 def with_card(engine: WanEngine, free: int, residence: Residence | None = None) -> WanEngine:
     more: dict[str, Any] = {"cards": [Card(free)], "residence": residence}
-    return WanEngine(engine.prompts, engine.vae, engine._text, engine._image, "", **more)
+    return WanEngine(engine.prompts, engine.vae, text_mode_of(engine), image_mode_of(engine), "", **more)
 
 
 def test_a_video_that_would_not_fit_is_refused_before_anything_runs(wan26: WanEngine, small: VideoRequest) -> None:
-    assert wan26._text is not None
-    wanted = work_bytes(wan26._text.transformers["transformer"].config, small, batch_guidance=False)
+    assert text_mode_of(wan26) is not None
+    wanted = work_bytes(text_mode_of(wan26).transformers["transformer"].config, small, batch_guidance=False)
     recorder = Recorder()
     with pytest.raises(VideoTooLarge, match=r"wants .* GiB of the GPU's memory beside the models, 0\.5 are free") as caught:
         with_card(wan26, wanted - 1).generate(small, recorder)
@@ -123,23 +123,23 @@ def test_a_video_that_would_not_fit_is_refused_before_anything_runs(wan26: WanEn
     assert recorder.chunks
 
 
-def test_more_pixels_frames_and_forwards_want_more(wan26: WanEngine, picture: Image) -> None:
-    config = wan26.image_path.transformers["transformer"].config
+def test_more_pixels_frames_and_forwards_want_more(wan26: WanEngine, image: Image) -> None:
+    config = image_mode_of(wan26).transformers["transformer"].config
 
     def wants(width: int, height: int, frames: int, image: Image | None = None, batched: bool = False) -> int:
         return work_bytes(config, VideoRequest("", "", width, height, frames, 2, 5.0, 0, image=image), batch_guidance=batched)
 
     base = wants(832, 480, 33)
     assert base < wants(1280, 720, 33) < wants(1280, 720, 81) < 40 * GIB
-    assert base <= wants(832, 480, 33, picture)
-    assert wants(832, 480, 161) < wants(832, 480, 161, picture), "encoding keeps more of each frame than decoding"
+    assert base <= wants(832, 480, 33, image)
+    assert wants(832, 480, 161) < wants(832, 480, 161, image), "encoding keeps more of each frame than decoding"
     assert base <= wants(832, 480, 33, batched=True)
 
 
-def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: VideoRequest, picture: Image) -> None:
-    request = replace(small, steps=4, image=picture)
-    expected = wan22.latents(request, Recorder())
-    path = wan22.image_path
+def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: VideoRequest, image: Image) -> None:
+    request = replace(small, steps=4, image=image)
+    expected = latents_of(wan22, request)
+    path = image_mode_of(wan22)
     brought = []
 
     class Counting(Residence):
@@ -150,7 +150,7 @@ def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: Vi
 
     residence = Counting(path.transformers.values(), CPU)
     engine = with_card(wan22, 100 * GIB, residence)
-    assert torch.equal(engine.latents(request, Recorder()), expected)
+    assert torch.equal(latents_of(engine, request), expected)
     assert brought == [["transformer"], ["transformer_2"]]
     residence.clear()
     largest = max(sum(p.nbytes for p in expert.parameters()) for expert in path.transformers.values())
@@ -159,10 +159,10 @@ def test_experts_that_take_turns_give_the_same_video(wan22: WanEngine, small: Vi
 
 def test_a_visiting_text_encoder_is_not_counted_twice(wan26: WanEngine, small: VideoRequest) -> None:
     """It has gone again when the work begins: a video is not refused for its sake."""
-    assert wan26._text is not None
-    wanted = work_bytes(wan26._text.transformers["transformer"].config, small, batch_guidance=False)
+    assert text_mode_of(wan26) is not None
+    wanted = work_bytes(text_mode_of(wan26).transformers["transformer"].config, small, batch_guidance=False)
     recorder = Recorder()
-    with_card(wan26, wanted, Residence([torch.nn.Linear(4, 4)], CPU)).generate(small, recorder)
+    with_card(wan26, wanted, WeightOffloader([torch.nn.Linear(4, 4)], CPU)).generate(small, recorder)
     assert recorder.chunks
 
 

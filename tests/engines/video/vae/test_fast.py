@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from deployments.video import unfused
+from deployments.video.kernels import reference
 from deployments.video.vae.decode_stream import decode_stream, denormalise
-from deployments.video.vae.fast import NormConv, ResidualBlock, Upsample, quicken
+from deployments.video.vae.fast import NormConv, ResidualBlock, Upsample, install_fast_modules
 from deployments.video.engine import WanEngine
 
 
@@ -20,7 +20,7 @@ def pair(wan26: WanEngine) -> tuple[torch.nn.Module, torch.nn.Module]:
             if name.endswith("gamma"):  # as made, all are 1
                 torch.nn.init.normal_(parameter, 1.0, 0.3)
     quick = copy.deepcopy(published)
-    quicken(quick, unfused)
+    install_fast_modules(quick, reference)
     for kind, least in ((ResidualBlock, 10), (Upsample, 3), (NormConv, 2)):
         assert sum(isinstance(module, kind) for module in quick.modules()) >= least
     return published, quick
@@ -48,7 +48,7 @@ def test_in_bfloat16_it_is_nearer_to_float32(pair: tuple[torch.nn.Module, torch.
     latents = torch.randn(1, 16, 2, 6, 8, generator=torch.Generator().manual_seed(3))
     exact = torch.cat([*decode_stream(pair[0], denormalise(pair[0], latents))], dim=2)
     theirs, quick = (copy.deepcopy(pair[0]).to(torch.bfloat16) for _ in range(2))
-    quicken(quick, unfused)
+    install_fast_modules(quick, reference)
     decoded = (torch.cat([*decode_stream(vae, denormalise(vae, latents))], dim=2) for vae in (quick, theirs))
     errors = [float((video.float() - exact).norm()) for video in decoded]
     assert errors[0] < errors[1]

@@ -18,7 +18,7 @@ SCHEDULERS: dict[str, Any] = {
 
 
 def velocity(latents: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:
-    """Something not linear that leads from noise to a picture."""
+    """Something not linear that leads from noise to an image."""
     return torch.tanh(2 * latents) + 0.3 * latents.roll(1, -1) - float(timestep) / 1000
 
 
