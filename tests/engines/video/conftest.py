@@ -32,6 +32,4 @@ def image() -> Image:
 
 @pytest.fixture
 def small() -> VideoRequest:
-    return VideoRequest(
-        prompt="a cat", negative_prompt="", width=64, height=64, num_frames=5, steps=2, cfg=4.0, seed=1
-    )
+    return VideoRequest(prompt="a cat", negative_prompt="", width=64, height=64, num_frames=5, steps=2, cfg=4.0, seed=1)

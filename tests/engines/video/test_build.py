@@ -51,9 +51,7 @@ def test_the_pass_without_the_prompt_runs_on_the_second_device(
     assert set(calls) == {"own transformer"}
 
 
-def test_both_experts_have_twins(
-    random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image
-) -> None:
+def test_both_experts_have_twins(random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image) -> None:
     engine = build_wan22(Wan22Settings(spread="guidance"), wan22_models(random_models))
     request = replace(small, image=image)
     calls = record_calls(image_mode_of(engine))

@@ -13,12 +13,12 @@ from PIL import Image as Pillow
 
 from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong, VideoTooLarge
 from deployments.settings import Wan26Models, Wan26Settings
-from deployments.video.engine import WanEngine
 from deployments.video.build import build_wan26
+from deployments.video.engine import WanEngine
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
+from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.diffusers_calls import diffusers_arguments
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
-from tests.engines.random_models import RandomCheckpoints
 
 
 def test_the_global_random_state_is_left_alone(wan26: WanEngine, small: VideoRequest, image: Image) -> None:
@@ -86,9 +86,7 @@ def test_both_forwards_in_one_batch_give_the_same_video(
     for mode in (text_mode_of(engine), image_mode_of(engine)):
         mode.transformers["transformer"].patch_embedding.register_forward_hook(lambda m, a, out: calls.append(len(out)))
     for request in (small, replace(small, image=image)):
-        torch.testing.assert_close(
-            latents_of(engine, request), latents_of(wan26, request), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(latents_of(engine, request), latents_of(wan26, request), rtol=1e-5, atol=1e-5)
     assert set(calls) == {2 if batched else 1}
 
 
@@ -140,7 +138,9 @@ def test_concurrent_requests_get_the_frames_that_each_gets_alone(wan26: WanEngin
 
 
 @pytest.mark.parametrize("with_image", [False, True])
-def test_a_request_cancelled_at_any_event_ends_there(wan26: WanEngine, small: VideoRequest, image: Image, with_image: bool) -> None:
+def test_a_request_cancelled_at_any_event_ends_there(
+    wan26: WanEngine, small: VideoRequest, image: Image, with_image: bool
+) -> None:
     request = replace(small, image=image) if with_image else small
     complete = Recorder()
     wan26.generate(request, complete)

@@ -12,14 +12,14 @@ from diffusers.hooks import FirstBlockCacheConfig
 from deployments.errors import AccelerationNotSupported
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.acceleration.block_cache import BlockCache
-from deployments.video.engine import WanEngine
-from deployments.video.mode import Mode
 from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.build import build_wan26
+from deployments.video.engine import WanEngine
+from deployments.video.mode import Mode
 from deployments.wire import Image, VideoRequest
+from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.diffusers_calls import diffusers_arguments
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
-from tests.engines.random_models import RandomCheckpoints
 
 
 def engine_with(models: RandomCheckpoints, threshold: float | None) -> WanEngine:

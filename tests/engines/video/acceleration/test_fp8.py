@@ -8,14 +8,14 @@ import torch
 from diffusers.models.activations import GELU
 
 from deployments.errors import AccelerationNotSupported
-from deployments.video.kernels import reference
-from deployments.video.kernels.linear_gelu import LinearGelu
+from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.acceleration.fp8 import Fp8, Fp8Linear
 from deployments.video.engine import WanEngine
-from deployments.video.acceleration.choice import AccelerationOptions
+from deployments.video.kernels import reference
+from deployments.video.kernels.linear_gelu import LinearGelu
 from deployments.wire import Image, VideoRequest
-from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
 from tests.deployments.test_block_cache import inputs_of
+from tests.engines.video.recorder import Recorder, image_mode_of, text_mode_of
 
 
 def test_each_row_has_its_own_scale() -> None:
@@ -56,7 +56,9 @@ def test_a_layer_with_its_activation_is_converted_too() -> None:
     assert 1e-4 < float((result - exact).norm() / exact.norm()) < 0.06
 
 
-def test_fp8_is_refused_without_fp8_hardware_and_for_quantised_weights(wan26: WanEngine, wan22: WanEngine, small: VideoRequest, image: Image) -> None:
+def test_fp8_is_refused_without_fp8_hardware_and_for_quantised_weights(
+    wan26: WanEngine, wan22: WanEngine, small: VideoRequest, image: Image
+) -> None:
     with pytest.raises(AccelerationNotSupported, match="needs a GPU with fp8 arithmetic"):
         wan26.generate(replace(small, acceleration="fp8"), Recorder())
     able = replace(wan22, accelerations=AccelerationOptions(fp8_operations=reference))

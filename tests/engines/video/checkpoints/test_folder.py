@@ -18,8 +18,8 @@ from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import Image, VideoRequest
-from tests.engines.video.recorder import latents_of
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
+from tests.engines.video.recorder import latents_of
 
 
 def copy_of(folder: Path, to: Path) -> Path:

@@ -10,13 +10,16 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
 from demo.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings
 from deployments.video.build import build_wan22
+from deployments.video.checkpoints.gguf import load_gguf
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
+from tests.engines.video.checkpoints.published import CPU, make
 from tests.engines.video.recorder import image_mode_of, latents_of
 
 
@@ -113,3 +116,49 @@ def test_an_unsupported_tensor_type_is_named(random_models: RandomCheckpoints, t
     finish(writer)
     with pytest.raises(CheckpointRefused, match=r"norm3\.bias` is I8, which is not supported; available: .*Q5_K"):
         build_wan22(Wan22Settings(), wan22_models(random_models, high=path))
+
+
+def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
+    """Return a matrix in ``kind``.
+
+    The package cannot write K types, so those are random blocks with scales of a weight's size.
+    """
+    array = tensor.detach().numpy()
+    if not kind.name.endswith("_K"):
+        return gguf.quants.quantize(array, kind)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(0).integers(0, 256, (array.size // block, size), dtype=np.uint8)
+    scale = np.frombuffer(np.float16([1e-4]).tobytes(), np.uint8)
+    if kind.name in ("Q3_K", "Q6_K"):
+        blocks[:, -2:] = scale
+    else:
+        blocks[:, :2] = blocks[:, 2:4] = scale
+    return blocks.reshape(array.shape[0], -1)
+
+
+@pytest.mark.parametrize("others", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("matrices", ["Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16"])
+def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, matrices: str, others: str) -> None:
+    (tmp_path / "transformer").mkdir()
+    model = make("36 channels", tmp_path / "transformer")
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, arch="wan")
+    exact: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        kind = gguf.GGMLQuantizationType[matrices if tensor.ndim == 2 and name.endswith(".weight") else others]
+        packed = pack(tensor, kind) if tensor.ndim == 2 else gguf.quants.quantize(tensor.detach().numpy(), kind)
+        writer.add_tensor(original_name(name), packed, raw_dtype=kind)
+        exact[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind)).view(tensor.shape)
+    finish(writer)
+    loaded = load_gguf(path, tmp_path, "transformer", torch.float32, CPU)
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(dequantize_gguf_tensor(tensor).float(), exact[name], rtol=2e-3, atol=1e-4, msg=name)
+    model.load_state_dict(exact)
+    inputs = (
+        torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([500.0]),
+        torch.zeros(1, 512, 256),
+    )
+    with torch.no_grad():
+        result, expected = (m(*inputs, return_dict=False)[0].float() for m in (loaded, model.eval()))
+    assert (result - expected).norm() < 0.01 * expected.norm()

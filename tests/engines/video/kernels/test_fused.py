@@ -1,4 +1,4 @@
-"""The GPU's kernels compute what PyTorch's operations do: run here by Triton's interpreter."""
+"""The Triton kernels compute what ``reference`` does; Triton's interpreter runs them on the CPU."""
 
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,7 @@ def same(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("vectors", [1, 2])
 @pytest.mark.parametrize("gated", [True, False])
 def test_residual_norm(fused: ModuleType, vectors: int, gated: bool) -> None:
-    table = random(vectors, 6, 48)  # rows of a table, as the modulation is
+    table = random(vectors, 6, 48)  # the modulation too is made of rows of a table
     gate = table[:, 2] if gated else None
     inputs = (random(2, 5, 48), random(2, 5, 48) * 3, gate, table[:, 1], table[:, 0], 1e-6)
     for ours, theirs in zip(fused.residual_norm(*inputs), reference.residual_norm(*inputs), strict=True):
@@ -81,7 +81,8 @@ def test_quantise_rows(fused: ModuleType) -> None:
     x[3] = 0
     (ours, scales), (theirs, expected) = fused.quantise_rows(x), reference.quantise_rows(x)
     same(scales, expected)
-    # Triton's interpreter loses the carry where rounding reaches the next power of two; a GPU does not (`benchmarks.acceleration`).
+    # Triton's interpreter loses the carry where rounding reaches the next power of two. A GPU does not;
+    # `benchmarks.acceleration` prints how many values are equal there.
     other = ours.float() != theirs.float()
     assert other.float().mean() < 0.05
     same(2 * ours.float()[other], theirs.float()[other])

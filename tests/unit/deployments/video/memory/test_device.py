@@ -26,7 +26,9 @@ def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_second_gpu_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(CheckpointRefused, match=r"needs two GPUs in this replica, but torch sees 1; set `hardware\.num_gpus: 2`"):
+    with pytest.raises(
+        CheckpointRefused, match=r"needs two GPUs in this replica, but torch sees 1; set `hardware\.num_gpus: 2`"
+    ):
         pick_second_device(torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_second_device(torch.device("cuda")) == torch.device("cuda", 1)
