@@ -159,7 +159,7 @@ def test_a_whole_distilled_model_replaces_the_exact_one(
 
 def test_a_distilled_pair_is_checked_like_the_exact_one(random_models: RandomCheckpoints, tmp_path: Path) -> None:
     high, low = random_models.high_noise_lora, random_models.low_noise_lora
-    with pytest.raises(ValidationError, match="high_noise_distilled.*low_noise_distilled.*both"):
+    with pytest.raises(ValidationError, match=r"high_noise_distilled.*low_noise_distilled.*both"):
         experts(random_models, high=high)
     with pytest.raises(CheckpointRefused, match="`high_noise_distilled` and `low_noise_distilled` must be two files"):
         build_wan22(Wan22Settings(), experts(random_models, high=low, low=low))
