@@ -1,4 +1,4 @@
-"""The table of a scheduler gives what the scheduler gives."""
+"""A solver gives the results of the scheduler that it was made from."""
 
 from typing import Any
 
@@ -18,13 +18,13 @@ SCHEDULERS: dict[str, Any] = {
 
 
 def velocity(latents: torch.Tensor, timestep: torch.Tensor | float) -> torch.Tensor:
-    """Something not linear that leads from noise to a picture."""
+    """Return a nonlinear function of the latents and the timestep."""
     return torch.tanh(2 * latents) + 0.3 * latents.roll(1, -1) - float(timestep) / 1000
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 12, 50])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_it_runs_as_its_scheduler_does(name: str, steps: int) -> None:
+def test_a_solver_equals_its_scheduler(name: str, steps: int) -> None:
     scheduler = SCHEDULERS[name]
     noise = torch.randn(1, 4, 2, 6, 6, generator=torch.Generator().manual_seed(1))
     scheduler.set_timesteps(steps)
@@ -33,22 +33,22 @@ def test_it_runs_as_its_scheduler_does(name: str, steps: int) -> None:
         theirs = scheduler.step(velocity(theirs, timestep), timestep, theirs, return_dict=False)[0]
     solver = Solver(scheduler, steps)
     ours = solver.start(noise)
-    for told in solver.timesteps:
-        ours = solver.step(velocity(ours, told))
+    for timestep in solver.timesteps:
+        ours = solver.step(velocity(ours, timestep))
     assert solver.timesteps == scheduler.timesteps.tolist()
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=1e-5)
 
 
-def test_one_request_does_not_see_anothers_steps() -> None:
+def test_solvers_of_one_scheduler_are_independent() -> None:
     scheduler = SCHEDULERS["UniPC, shift 3"]
     noise = torch.randn(1, 4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
     alone, one, other = (Solver(scheduler, 3) for _ in range(3))
     expected = latents = alone.start(noise)
-    for told in alone.timesteps:
-        expected = alone.step(velocity(expected, told))
+    for timestep in alone.timesteps:
+        expected = alone.step(velocity(expected, timestep))
     latents, disturbing = one.start(noise), other.start(-noise)
-    for told in one.timesteps:
-        disturbing = other.step(velocity(disturbing, told))
-        latents = one.step(velocity(latents, told))
+    for timestep in one.timesteps:
+        disturbing = other.step(velocity(disturbing, timestep))
+        latents = one.step(velocity(latents, timestep))
     assert torch.equal(latents, expected)
