@@ -1,14 +1,18 @@
 """The whole ingress over a fake graph, as the tests of ``serve.http`` call it."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
+from deployments.wire import VideoRequest
 from serve.config import AppConfig
 from serve.http.application import make_app
 from serve.http.examples import payload
-from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 
 VIDEO = {"width": 64, "height": 48, "num_frames": 9, "steps": 2, "cfg": 3}
 LIMITS = {
@@ -41,3 +45,29 @@ def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
 def make_client(graph: FakeGraph, **settings: Any) -> TestClient:
     """Return a client of the application over ``graph``."""
     return TestClient(make_service(graph, **settings))
+
+
+@dataclass
+class HeldVideoModel(FakeVideoModel):
+    """A video model that holds each request between denoising and decoding until ``gate`` is set.
+
+    ``begun`` is set once it has a request, ``stopped`` is true once a request has ended.
+    """
+
+    gate: asyncio.Event | None = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: bool = False
+
+    def let_go(self) -> None:
+        """Let held requests go on."""
+        assert self.gate is not None
+        self.gate.set()
+
+    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+        """Yield the events of a video."""
+        self.begun.set()
+        try:
+            async for event in super().generate(request, stream):
+                yield event
+        finally:
+            self.stopped = True

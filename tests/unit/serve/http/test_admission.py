@@ -6,7 +6,7 @@ import pytest
 from serve.http.admission import Admission
 from serve.http.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_service
+from tests.unit.serve.http.service import HeldVideoModel, make_service
 
 
 def test_requests_are_admitted_up_to_the_limit() -> None:
@@ -47,18 +47,17 @@ def test_the_latest_duration_is_kept_for_each_model() -> None:
 
 
 async def test_a_full_ingress_refuses_requests_and_is_not_ready() -> None:
-    graph = FakeGraph()
-    graph.wan26.gate = asyncio.Event()
+    model = HeldVideoModel()
+    graph = FakeGraph(wan26=model)
     app = make_service(graph, ingress={"max_concurrent_requests": 1})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-        first = asyncio.ensure_future(client.post("/wan2.6", json={"prompt": "x"}))
-        while not graph.wan26.requests:
-            await asyncio.sleep(0)  # lets the first request run until the model has it
+        first = asyncio.ensure_future(client.post("/wan2.6", json={"prompt": "x"}, headers={"accept": "video/mp4"}))
+        await model.begun.wait()
         second = await client.post("/image-faceswap", json={})
         assert (second.status_code, second.headers["retry-after"]) == (503, "10")
         assert second.json()["type"] == "urn:ryla:problem:unavailable"
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/healthz")).status_code == 200
-        graph.wan26.gate.set()
+        model.let_go()
         assert (await first).headers["x-frames"] == "9"
         assert (await client.get("/readyz")).json()["ready"] is True
