@@ -6,24 +6,26 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from serve.media.spool import Spool
 from serve.pipelines.fields import MAX_PICTURES, Count, File, Number, Pictures, Share, Video, exact_rate, side
 
+CONFIG = ConfigDict(arbitrary_types_allowed=True)  # as in the requests
 ONE = base64.b64encode(b"one").decode()
 
 
 def refusal(kind: Any, value: object) -> str:
     """Return why ``value`` is refused as a field of type ``kind``."""
     with pytest.raises(ValidationError) as refused:
-        TypeAdapter(kind).validate_python(value)
+        read(kind, value)
     (error,) = refused.value.errors()
     return error["msg"]
 
 
 def read(kind: Any, value: object) -> Any:
-    return TypeAdapter(kind).validate_python(value)
+    """Return what a field of type ``kind`` makes of ``value``."""
+    return TypeAdapter(kind, config=CONFIG).validate_python(value)
 
 
 def spool_of(data: bytes) -> Spool:

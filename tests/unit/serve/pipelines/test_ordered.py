@@ -94,10 +94,14 @@ async def test_an_error_of_the_source_is_passed_on_after_the_items_before_it() -
 
 async def test_closing_the_stream_cancels_what_is_in_progress_and_waits_for_it() -> None:
     ended: list[int] = []
+    second_began = asyncio.Event()
 
     async def work(i: int) -> int:
         try:
-            if i:
+            if i == 0:
+                await second_began.wait()
+            else:
+                second_began.set()
                 await asyncio.Event().wait()
         finally:
             ended.append(i)

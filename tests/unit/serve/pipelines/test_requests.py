@@ -20,13 +20,13 @@ def test_the_rate_of_a_generated_video_is_exact() -> None:
 
 
 def test_a_video_that_is_sent_keeps_its_own_rate_unless_another_is_asked_for() -> None:
-    request = SwapVideo(source=b"video", face=(b"face",))
+    request = SwapVideo.model_validate({"source": b"video", "face": b"face"})
     assert request.rate is None
     assert request.model_copy(update={"fps": 12.5}).rate == Fraction(25, 2)
 
 
-def test_a_swap_replaces_the_largest_face_and_restores_it_unless_told_otherwise() -> None:
-    fields = SwapImage(source=b"image", face=(b"face",))
+def test_a_swap_replaces_the_largest_face_and_restores_it_by_default() -> None:
+    fields = SwapImage.model_validate({"source": b"image", "face": b"face"})
     assert (fields.faces, fields.face_index, fields.target_face) == ("largest", 0, None)
     assert (fields.restore_face, fields.face_restore_visibility, fields.codeformer_weight) == (True, 1.0, 0.5)
 
