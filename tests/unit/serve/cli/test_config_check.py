@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from serve.check import documents, faults
 from typer.testing import CliRunner
 
-from serve.check import documents, faults
 from serve.cli import PRESETS, app
 
 Json = dict[str, Any]

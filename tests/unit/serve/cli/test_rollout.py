@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
+from serve.rollout import RolloutFailed, await_rollout, missing
 
 from serve import rollout
-from serve.rollout import RolloutFailed, await_rollout, missing
 
 Json = dict[str, Any]
 PATH = "/apis/ray.io/v1/namespaces/video/rayservices/ryla"

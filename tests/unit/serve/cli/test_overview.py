@@ -1,10 +1,10 @@
 """The contact sheet."""
 
 import numpy as np
-
-from serve.media.images import encode_image
 from serve.overview import HEIGHT, MARGIN, overview
 from serve.samples import clip, data_uri, portrait
+
+from serve.media.images import encode_image
 
 
 def test_a_row_shows_what_was_given_and_frames_of_what_was_made() -> None:
