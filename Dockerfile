@@ -1,7 +1,8 @@
-# ryla-serve's image: `cpu` (runs the demo with no network) and `gpu`. The base is Debian 12, whose Python is 3.11.
+# The image of ryla-serve, with two targets: `cpu`, which runs the demo without a network, and `gpu`.
+# The base is Debian 12, which has Python 3.11.
 #
-#   podman build --target cpu -t ryla-serve:cpu .        (docker build takes the same)
-#   podman run --rm -p 8000:8000 ryla-serve:cpu          the demo on port 8000
+#   podman build --target cpu -t ryla-serve:cpu .      # or docker build
+#   podman run --rm -p 8000:8000 ryla-serve:cpu        # the demo on port 8000
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS base
@@ -13,7 +14,7 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1
 FROM base AS builder
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_HTTP_TIMEOUT=300
-# Where a proxy has certificates of its own: mount them into the build, and name the bundle here.
+# For a proxy with its own certificates: mount them into the build and name the bundle here.
 ARG SSL_CERT_FILE
 COPY constraints /src/constraints
 RUN python3 -m venv --without-pip /opt/venv \
@@ -21,14 +22,14 @@ RUN python3 -m venv --without-pip /opt/venv \
 COPY pyproject.toml /src/
 WORKDIR /src
 
-# What PyPI has for Linux is PyTorch's CUDA build. `--build-arg TORCH_BACKEND=cpu` takes PyTorch's own smaller CPU build instead,
-# where its index can be reached.
+# PyPI has PyTorch's CUDA build for Linux. `--build-arg TORCH_BACKEND=cpu` installs the smaller CPU
+# build instead, if PyTorch's own index can be reached.
 FROM builder AS cpu-packages
 ARG SSL_CERT_FILE
 ARG TORCH_BACKEND=
 RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
       --constraint constraints/constraints.txt --overrides constraints/overrides-cpu-image.txt \
- # libcudnn.so.9 must be there for the CUDA build to load; the engines behind it only a GPU opens. Headers nobody opens.
+ # The CUDA build needs libcudnn.so.9 to load, but not the engines behind it, nor any headers.
  && rm -rf /opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn_* \
       /opt/venv/lib/python3.11/site-packages/nvidia/*/include
 
@@ -46,8 +47,8 @@ COPY demo demo
 RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python --no-deps --target /opt/app .
 
 FROM base AS runtime
-# Ray writes ~/.ray and /tmp/ray; with a read-only root, /tmp is a tmpfs or an emptyDir.
-# The user has no entry in /etc/passwd: PyTorch names its cache of compiled kernels after $USER.
+# Ray writes to ~/.ray and /tmp/ray. With a read-only root, mount a tmpfs or an emptyDir at /tmp.
+# PyTorch names its cache of compiled kernels after $USER, since the user is not in /etc/passwd.
 ENV HOME=/tmp USER=ryla
 WORKDIR /tmp
 EXPOSE 8000 8265
@@ -56,9 +57,9 @@ CMD ["ryla", "serve", "demo", "--host", "0.0.0.0"]
 
 FROM runtime AS gpu
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
-# Where GKE mounts the driver; elsewhere the container toolkit puts it among the system's libraries.
+# GKE mounts the driver here; elsewhere, the container toolkit adds it to the system's libraries.
 ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64
-# Triton compiles its launcher when a model is compiled.
+# Triton needs a C compiler to compile its launcher.
 USER root
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \

@@ -1,8 +1,11 @@
-"""What `acceleration` costs and saves: `python -m benchmarks.acceleration`, on the demo's models; fp8 where the card has it.
+"""`python -m benchmarks.acceleration`: what the request field `acceleration` costs and saves.
 
-Held-out prompts and pictures; each video beside the exact one of the same seed. With `--full FOLDER`, on a GPU: what a pass that reuses
-takes at full size, what deciding takes where none does, fp8, and 4 steps with a LoRA (random weights, written to FOLDER; how often a
-pass reuses tells only a trained model).
+The demo's models answer held-out prompts and images, and each video is compared with the exact one of
+the same seed. fp8 is included where the GPU has it.
+
+`--full FOLDER` measures models of full size on a GPU: a pass that reuses blocks, the decision where
+none is reused, fp8, and 4 steps with a LoRA. Their weights are random and written to FOLDER, so they
+do not show how often a trained model reuses blocks.
 """
 
 import argparse
@@ -10,7 +13,7 @@ import gc
 import random
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,10 +28,10 @@ from benchmarks.questions import CFG, FRAMES, SIDE, STEPS, Collected, ask, image
 from demo.checkpoints import demo_checkpoints
 from demo.training.scenes import caption
 from deployments.settings import Wan22Settings, Wan26Settings
-from deployments.video.kernels.install import pick_operations
-from deployments.video.engine import WanEngine
-from deployments.video.acceleration.choice import Shortcuts
+from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
+from deployments.video.kernels.install import pick_operations
 from deployments.wire import Acceleration, Image, VideoRequest
 
 THRESHOLDS = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3)
@@ -36,55 +39,92 @@ Row = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
-class Way:
-    """How videos are made."""
+class Variant:
+    """One acceleration, and how the engine is set up for it."""
 
     name: str
     acceleration: Acceleration
-    shortcuts: Shortcuts
+    options: AccelerationOptions
 
 
-EXACT = Way("exact", "none", Shortcuts())
-DISTILLED = Way("distilled", "distilled", Shortcuts())
+EXACT = Variant("exact", "none", AccelerationOptions())
+DISTILLED = Variant("distilled", "distilled", AccelerationOptions())
 
 
-def ways(device: Literal["cpu", "cuda"]) -> Iterator[Way]:
-    """All that are compared."""
+def cache(name: str, threshold: float) -> Variant:
+    """Return the first-block cache with this threshold."""
+    return Variant(name, "cache", AccelerationOptions(cache_threshold=threshold))
+
+
+def fp8() -> Variant:
+    """Return fp8."""
+    return Variant("fp8", "fp8", AccelerationOptions(fp8_operations=pick_operations(Wan26Settings())))
+
+
+def variants(device: Literal["cpu", "cuda"]) -> Iterator[Variant]:
+    """Yield all variants that are compared with exact videos."""
     for threshold in THRESHOLDS:
-        yield Way(f"cache, {threshold:g}", "cache", Shortcuts(cache_threshold=threshold))
+        yield cache(f"cache, {threshold:g}", threshold)
     yield DISTILLED
     if device == "cuda":
-        yield Way("fp8", "fp8", Shortcuts(fp8=pick_operations(Wan26Settings())))
+        yield fp8()
 
 
 def compare(
-    name: str, engine: WanEngine, asked: list[tuple[str, Image | None]], device: Literal["cpu", "cuda"]
+    name: str, engine: WanEngine, questions: list[tuple[str, Image | None]], device: Literal["cpu", "cuda"]
 ) -> Iterator[Row]:
-    """A row a way: share of reused passes, time of denoising, PSNR and SSIM to the exact videos, mean and worst."""
-    exact = [_make(engine, prompt, image, EXACT) for prompt, image in asked]
-    for way in ways(device):
-        made = [_make(engine, prompt, image, way) for prompt, image in asked]
-        noise = [psnr(one[0], other[0]) for one, other in zip(made, exact, strict=True)]
-        alike = [_ssim(one[0], other[0]) for one, other in zip(made, exact, strict=True)]
-        seconds = [sum(one[1] for one in some) for some in (exact, made)]
+    """Yield a row for each variant.
+
+    It has the share of reused passes, how many times as fast denoising is, and PSNR and SSIM to the
+    exact videos, mean and worst.
+    """
+    exact = [_generate(engine, prompt, image, EXACT) for prompt, image in questions]
+    for variant in variants(device):
+        videos = [_generate(engine, prompt, image, variant) for prompt, image in questions]
+        pairs = list(zip(videos, exact, strict=True))
+        noise = [psnr(video.frames, other.frames) for video, other in pairs]
+        similarity = [_ssim(video.frames, other.frames) for video, other in pairs]
+        speed_up = sum(video.seconds for video in exact) / sum(video.seconds for video in videos)
         yield (
             name,
-            way.name,
-            f"{statistics.mean(one[2] for one in made):.0%}",
-            f"{seconds[0] / seconds[1]:.2f}",
+            variant.name,
+            f"{statistics.mean(video.reused for video in videos):.0%}",
+            f"{speed_up:.2f}",
             f"{statistics.mean(noise):.1f} ({min(noise):.1f}) dB",
-            f"{statistics.mean(alike):.3f} ({min(alike):.3f})",
+            f"{statistics.mean(similarity):.3f} ({min(similarity):.3f})",
         )
 
 
-def _make(engine: WanEngine, prompt: str, image: Image | None, way: Way) -> tuple[Frames, float, float]:
-    """The frames, seconds of denoising, share of reused passes."""
-    engine._shortcuts = way.shortcuts
+@dataclass(frozen=True)
+class Video:
+    """A generated video."""
+
+    frames: Frames
+    seconds: float
+    """Seconds of denoising."""
+    reused: float
+    """Share of the forward passes that reused blocks."""
+
+
+def _generate(engine: WanEngine, prompt: str, image: Image | None, variant: Variant) -> Video:
     sink = Collected()
-    steps, cfg = (4, 1.0) if way is DISTILLED else (STEPS, CFG)
-    finished = engine.generate(VideoRequest(prompt, "", SIDE, SIDE, FRAMES, steps, cfg, 1, image, way.acceleration), sink)
-    part, _, whole = finished.acceleration.rpartition("=")[2].partition("/")
-    return np.concatenate(sink.chunks), finished.seconds["denoise"], int(part) / int(whole) if whole else 0.0
+    steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
+    request = VideoRequest(
+        prompt=prompt,
+        negative_prompt="",
+        width=SIDE,
+        height=SIDE,
+        num_frames=FRAMES,
+        steps=steps,
+        cfg=cfg,
+        seed=1,
+        image=image,
+        acceleration=variant.acceleration,
+    )
+    finished = replace(engine, accelerations=variant.options).generate(request, sink)
+    reused, _, passes = finished.acceleration.rpartition("=")[2].partition("/")
+    share = int(reused) / int(passes) if passes else 0.0
+    return Video(np.concatenate(sink.chunks), finished.seconds["denoise"], share)
 
 
 def _ssim(one: Frames, other: Frames) -> float:
@@ -92,30 +132,33 @@ def _ssim(one: Frames, other: Frames) -> float:
 
 
 def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
-    """The demo's two models."""
+    """Compare all variants on the demo's two models."""
     demo = load(demo_checkpoints(), device)
     texts = [(ask(scene), None) for scene in shape_scenes(12)]
     yield from compare("Wan26, 12 prompts", demo.wan26, [*texts], device)
     lot = random.Random(4)
-    pictures = [(caption(scene, lot), picture_of(scene)[0]) for scene in image_scenes(12)]
-    yield from compare("Wan26, 12 pictures", demo.wan26, [*pictures], device)
-    yield from compare("Wan22GGUF, 12 pictures", demo.wan22, [*pictures], device)
+    images = [(caption(scene, lot), picture_of(scene)[0]) for scene in image_scenes(12)]
+    yield from compare("Wan26, 12 images", demo.wan26, [*images], device)
+    yield from compare("Wan22GGUF, 12 images", demo.wan22, [*images], device)
 
 
 def run_full(folder: Path) -> Iterator[Row]:
-    """Seconds of 30 steps at 832x480, 33 frames: exact; with a cache that never reuses; with one that always does; in fp8; distilled."""
-    from benchmarks.wan import PICTURE, Checkpoints
+    """Measure 30 steps at 832x480, 33 frames, with models of full size.
+
+    The variants are exact, a cache that never reuses, one that always does, fp8 and distilled.
+    """
+    from benchmarks.wan import IMAGE, Checkpoints, full_request
     from benchmarks.wan_checkpoints import write_lora
-    from deployments.video import fused, unfused
+    from deployments.video.kernels import fused, reference
 
     rows = torch.randn(1000, 13824, device="cuda", dtype=torch.bfloat16)
-    (ours, scales), (theirs, expected) = fused.quantise_rows(rows), unfused.quantise_rows(rows)
-    same = (ours.view(torch.uint8) == theirs.view(torch.uint8)).float().mean()
+    (ours, scales), (expected, expected_scales) = fused.quantise_rows(rows), reference.quantise_rows(rows)
+    equal = (ours.view(torch.uint8) == expected.view(torch.uint8)).float().mean()
     yield (
         "quantised rows",
-        f"as PyTorch's: {same:.5f}",
+        f"share equal to PyTorch's: {equal:.5f}",
         "",
-        f"scales {float((scales / expected - 1).abs().max()):.1e} apart",
+        f"scales {float((scales / expected_scales - 1).abs().max()):.1e} apart",
         "",
         "",
     )
@@ -128,21 +171,19 @@ def run_full(folder: Path) -> Iterator[Row]:
     large = large.model_copy(update={"high_noise_distilled": files["HighNoise"], "low_noise_distilled": files["LowNoise"]})
     engines: tuple[tuple[str, Callable[[], WanEngine], Image | None], ...] = (
         ("1.3B", lambda: build_wan26(Wan26Settings(device="cuda"), small), None),
-        ("A14B, Q5_K", lambda: build_wan22(Wan22Settings(device="cuda"), large), PICTURE),
+        ("A14B, Q5_K", lambda: build_wan22(Wan22Settings(device="cuda"), large), IMAGE),
     )
-    fp8 = Way("fp8", "fp8", Shortcuts(fp8=pick_operations(Wan26Settings())))
-    reuses = [Way("cache", "cache", Shortcuts(cache_threshold=threshold)) for threshold in (1e-9, 0.999)]
-    for name, build, picture in engines:
+    caches = [cache("cache", threshold) for threshold in (1e-9, 0.999)]
+    for name, build, image in engines:
         engine, exact = build(), 0.0
-        engine.warm(832, 480, 33)
-        # The first two for what is compiled, and which product is chosen, at first use.
-        for way in (fp8, DISTILLED, EXACT, *reuses, fp8, DISTILLED):
-            engine._shortcuts = way.shortcuts
-            steps, cfg = (4, 1.0) if way is DISTILLED else (30, 6.0)
-            request = VideoRequest("a cat", "", 832, 480, 33, steps, cfg, 1, picture, way.acceleration)
-            finished = engine.generate(request, Collected())
+        engine.warm_up(832, 480, 33)
+        # The first two compile kernels and choose matrix products, so they are measured again.
+        for variant in (fp8(), DISTILLED, EXACT, *caches, fp8(), DISTILLED):
+            steps, cfg = (4, 1.0) if variant is DISTILLED else (30, 6.0)
+            request = replace(full_request(steps=steps, cfg=cfg, image=image), acceleration=variant.acceleration)
+            finished = replace(engine, accelerations=variant.options).generate(request, Collected())
             seconds = finished.seconds["denoise"]
-            exact = seconds if way is EXACT else exact
+            exact = seconds if variant is EXACT else exact
             yield (
                 f"{name}, random weights",
                 finished.acceleration or "exact",
@@ -157,12 +198,12 @@ def run_full(folder: Path) -> Iterator[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--full", type=Path, metavar="FOLDER", help="full size, on a GPU")
+    parser.add_argument("--full", type=Path, metavar="FOLDER", help="measure models of full size on a GPU")
     arguments = parser.parse_args()
-    table = Table("model", "way", "reused", "denoising, times as fast", "PSNR to exact (worst)", "SSIM (worst)")
+    table = Table("model", "acceleration", "reused", "denoising, times as fast", "PSNR to exact (worst)", "SSIM (worst)")
     for row in run_demo(arguments.device) if arguments.full is None else run_full(arguments.full):
         table.add_row(*row)
         print(*row, sep=" | ", flush=True)

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.demo_models`: what the demo's models can, on things that training never saw, beside random weights.
+"""`python -m benchmarks.demo_models`: what the demo's models can do, compared with random weights.
 
-Every figure is judged from pixels (benchmarks/judge.py) or against the picture that the prompt asks for, drawn by the code that
-drew the training data. `--share 0.1` asks a tenth of the questions; `--states FOLDER` (of `demo.train`) adds GGUF against float32.
+All prompts and images are held out of training. Every figure is judged from pixels
+(benchmarks/judge.py), or by comparison with the true clip, which the code that drew the training data
+draws. `--share 0.1` asks a tenth of the questions. `--states FOLDER`, a folder of the training,
+compares GGUF files with float32 too.
 """
 
 import argparse
@@ -34,24 +36,25 @@ from demo.training.scenes import (
 from demo.training.transformers import picture_condition
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
-
-# How it is answered: each yields (figure, bar, how it is judged, value).
+from deployments.video.engine import WanEngine
+from deployments.video.mode import Mode
 
 Row = tuple[str, str, str, str]
+"""A figure, its target, how it is judged, and its value."""
 
 
 def obedience(demo: Demo, share: float) -> Iterator[Row]:
-    """Colour, shape and motion of held-out prompts."""
+    """Judge colour, shape and motion for held-out prompts."""
     lot = random.Random(4)
-    scenes = shape_scenes(_some(60, share))
+    scenes = shape_scenes(_scaled(60, share))
     prompts = [caption(scene, lot) for scene in scenes]
     prompts = [ask(scene) if scene.color not in prompt else prompt for scene, prompt in zip(scenes, prompts, strict=True)]
-    asked = [(s, p, seed) for s, p in zip(scenes, prompts, strict=True) for seed in (1, 2)]
-    seen = [judge(make(demo.wan26, prompt, seed=seed)) for _, prompt, seed in asked]
-    rights = _rights([scene for scene, _, _ in asked], seen)
+    questions = [(s, p, seed) for s, p in zip(scenes, prompts, strict=True) for seed in (1, 2)]
+    seen = [judge(make(demo.wan26, prompt, seed=seed)) for _, prompt, seed in questions]
+    rights = _rights([scene for scene, _, _ in questions], seen)
     for name, word, bar in (("color", "colour", ">= 95 %"), ("shape", "shape", ">= 85 %"), ("motion", "motion", ">= 85 %")):
         yield f"{len(scenes)} held-out prompts, 2 seeds, cfg {CFG:g}: {word} right", bar, "judge", _percent(rights[name])
-    few = list(zip(scenes, prompts, strict=True))[: _some(30, share)]
+    few = list(zip(scenes, prompts, strict=True))[: _scaled(30, share)]
     for cfg in (1.0, 3.0, 5.0, 6.0):
         rights = _rights([s for s, _ in few], [judge(make(demo.wan26, p, seed=3, cfg=cfg)) for _, p in few])
         text = " / ".join(_percent(rights[name]) for name in ("color", "shape", "motion"))
@@ -59,7 +62,7 @@ def obedience(demo: Demo, share: float) -> Iterator[Row]:
 
 
 def guidance(demo: Demo, share: float) -> Iterator[Row]:
-    """Seeds and negative prompts."""
+    """Judge the effect of seeds and negative prompts."""
     prompt = "a star moves to the left on a black background"
     one, other = make(demo.wan26, prompt, seed=1), make(demo.wan26, prompt, seed=2)
     yield "two seeds differ by", "shown", "PSNR of one to the other", f"{psnr(one, other):.1f} dB"
@@ -70,32 +73,32 @@ def guidance(demo: Demo, share: float) -> Iterator[Row]:
 
 
 def images(demo: Demo, share: float) -> Iterator[Row]:
-    """Image-to-video: the first frame, and the motion."""
-    scenes = image_scenes(_some(40, share))
+    """Judge the first frame and the motion of videos from images."""
+    scenes = image_scenes(_scaled(40, share))
     lot = random.Random(5)
     for name, engine in (("Wan26", demo.wan26), ("Wan22GGUF", demo.wan22)):
         firsts, moved = [], 0
         for scene in scenes:
             truth = picture_of(scene)
-            made = make(engine, caption(scene, lot), seed=1, image=truth[0])
-            firsts.append(psnr(made[0], truth[0]))
-            moved += moves_as(made, truth)
+            video = make(engine, caption(scene, lot), seed=1, image=truth[0])
+            firsts.append(psnr(video[0], truth[0]))
+            moved += moves_as(video, truth)
         first = f"{np.mean(firsts):.1f} dB (least {min(firsts):.1f})"
-        yield f"{name}, {len(scenes)} held-out pictures: first frame", ">= 25 dB", "PSNR to the picture", first
+        yield f"{name}, {len(scenes)} held-out images: first frame", ">= 25 dB", "PSNR to the image", first
         share_moved = _percent(moved / len(scenes))
         yield (
             f"{name}: frames 2 to 8 move as asked",
             ">= 85 %",
-            "PSNR to the moved picture over that to the still one",
+            "PSNR to the moving image over that to the still one",
             share_moved,
         )
 
 
 def experts(demo: Demo, share: float) -> Iterator[Row]:
-    """Both experts against one alone, and against the two swapped."""
-    path = demo.wan22.image_path
-    high, low = path.transformers["transformer"], path.transformers["transformer_2"]
-    scenes = image_scenes(_some(16, share))
+    """Compare both experts with either one alone, and with the two swapped."""
+    mode = _image_mode(demo.wan22)
+    high, low = mode.transformers["transformer"], mode.transformers["transformer_2"]
+    scenes = image_scenes(_scaled(16, share))
     lot = random.Random(6)
     prompts = [caption(scene, lot) for scene in scenes]
     both: list[float] = []
@@ -105,8 +108,8 @@ def experts(demo: Demo, share: float) -> Iterator[Row]:
         ("the low-noise one alone", low, low),
         ("swapped", low, high),
     ):
-        parts = {**path.transformers, "transformer": first, "transformer_2": second}
-        engine = demo.wan22.with_image_path(dataclasses.replace(path, transformers=parts))
+        transformers = {"transformer": first, "transformer_2": second}
+        engine = dataclasses.replace(demo.wan22, image_mode=dataclasses.replace(mode, transformers=transformers))
         scores = []
         for scene, prompt in zip(scenes, prompts, strict=True):
             truth = picture_of(scene)
@@ -119,37 +122,42 @@ def experts(demo: Demo, share: float) -> Iterator[Row]:
 
 
 def specialists(demo: Demo, share: float) -> Iterator[Row]:
-    """Each expert's error at the noise levels of its own side and of the other's."""
-    path = demo.wan22.image_path
-    assert path.boundary is not None
-    scenes = image_scenes(_some(40, share))
+    """Compare the experts' errors at the noise levels on either side of the boundary."""
+    mode = _image_mode(demo.wan22)
+    assert mode.boundary is not None
+    scenes = image_scenes(_scaled(40, share))
     lot = random.Random(10)
-    for side, low, high in (("noise", path.boundary, 1.0), ("detail", 0.0, path.boundary)):
+    for side, low, high in (("noise", mode.boundary, 1.0), ("detail", 0.0, mode.boundary)):
         errors: dict[str, list[float]] = {"transformer": [], "transformer_2": []}
         generator = torch.Generator().manual_seed(10)
         for number, scene in enumerate(scenes):
             clip = _encode(demo, picture_of(scene))
-            picture = _encode(demo, picture_of(scene)[:1], frames=FRAMES)
+            image = _encode(demo, picture_of(scene)[:1], frames=FRAMES)
             [text] = demo.wan22.prompts.embed({"prompt": caption(scene, lot)}, lambda: None)
             time = low + (high - low) * (number + 0.5) / len(scenes)
             noise = torch.randn(clip.shape, generator=generator)
-            seen = torch.cat([(1 - time) * clip + time * noise, picture_condition(picture)], dim=1)
+            inputs = torch.cat([(1 - time) * clip + time * noise, picture_condition(image)], dim=1)
             for part, values in errors.items():
                 with torch.no_grad():
-                    made = path.transformers[part](seen, torch.tensor([1000 * time]), text, return_dict=False)[0]
-                values.append(float((made - (noise - clip)).square().mean()))
+                    velocity = mode.transformers[part](inputs, torch.tensor([1000 * time]), text, return_dict=False)[0]
+                values.append(float((velocity - (noise - clip)).square().mean()))
         own, other = ("transformer", "transformer_2") if side == "noise" else ("transformer_2", "transformer")
         better = sum(a < b for a, b in zip(errors[own], errors[other], strict=True))
         yield (
             f"velocity error at {low:g} to {high:g} of noise: its expert / the other",
             "its expert is better",
-            f"mean over {len(scenes)} held-out pictures, one level each",
+            f"mean over {len(scenes)} held-out images, one level each",
             f"{np.mean(errors[own]):.4f} / {np.mean(errors[other]):.4f}; better in {better}",
         )
 
 
+def _image_mode(engine: WanEngine) -> Mode:
+    assert engine.image_mode is not None
+    return engine.image_mode
+
+
 def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
-    """Normalised latents of ``clip``; with ``frames``, followed by nothing up to that length."""
+    """Return the normalised latents of ``clip``, padded with grey frames to ``frames``."""
     pixels = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     if frames:
         pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, frames - len(clip)))
@@ -163,55 +171,60 @@ def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
 
 
 def portraits(demo: Demo, share: float) -> Iterator[Row]:
-    """Whether a face is there."""
+    """Judge whether videos of portraits show a face."""
     analyser = _analyser()
     lot = random.Random(7)
-    scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_some(12, share))]
-    ways: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
+    scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_scaled(12, share))]
+    sources: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
         ("prompts", lambda scene, prompt, seed: make(demo.wan26, prompt, seed=seed)),
-        ("pictures, Wan26", lambda scene, prompt, seed: make(demo.wan26, prompt, seed=seed, image=picture_of(scene)[0])),
-        ("pictures, Wan22GGUF", lambda scene, prompt, seed: make(demo.wan22, prompt, seed=seed, image=picture_of(scene)[0])),
+        ("images, Wan26", lambda scene, prompt, seed: make(demo.wan26, prompt, seed=seed, image=picture_of(scene)[0])),
+        ("images, Wan22GGUF", lambda scene, prompt, seed: make(demo.wan22, prompt, seed=seed, image=picture_of(scene)[0])),
     )
-    for name, way in ways:
+    for name, generate in sources:
         found = []
         for seed, scene in enumerate(scenes):
             prompt = f"a portrait of an {scene.subject}, the camera zooms in"
-            found += [bool(analyser.faces([np.ascontiguousarray(frame)])[0]) for frame in way(scene, prompt, seed)]
+            found += [bool(analyser.faces([np.ascontiguousarray(frame)])[0]) for frame in generate(scene, prompt, seed)]
         yield f"portrait {name}: frames with a face", ">= 90 %", "YuNet", _percent(float(np.mean(found)))
 
 
 def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
-    """The VAE alone."""
+    """Judge the VAE alone."""
     analyser = _analyser()
     lot = random.Random(8)
-    count = _some(20, share)
+    count = _scaled(20, share)
     sets = {
         "held-out shapes": [draw_shape(lot, held_out=True) for _ in range(count)],
         "moving portraits": [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(count)],
         "another photograph, panned": [Scene("coffee", motion, variant=HELD_OUT_VARIANT + 1) for motion in ("left", "down")],
     }
     bars = {"held-out shapes": ">= 32 dB", "moving portraits": ">= 27 dB", "another photograph, panned": "printed"}
-    alike: list[bool] = []
+    same_person: list[bool] = []
     for name, scenes in sets.items():
         scores = []
         for scene in scenes:
             truth = picture_of(scene)
-            made = reconstruct(demo, truth)
-            scores.append(psnr(made, truth))
+            result = reconstruct(demo, truth)
+            scores.append(psnr(result, truth))
             if name == "moving portraits":
-                alike += list(_alike(analyser, truth, made))
+                same_person += list(_same_person(analyser, truth, result))
         value = f"{np.mean(scores):.1f} dB (least {min(scores):.1f})"
         yield f"VAE, {len(scenes)} {name}", bars[name], "mean PSNR", value
-    yield "identity through the VAE: frames alike", ">= 90 %", "SFace cosine >= 0.5", _percent(float(np.mean(alike)))
+    yield (
+        "identity through the VAE: frames with the same person",
+        ">= 90 %",
+        "SFace cosine >= 0.5",
+        _percent(float(np.mean(same_person))),
+    )
 
 
 def reconstruct(demo: Demo, clip: Frames) -> Frames:
-    """``clip`` through the VAE and back."""
+    """Encode and decode ``clip`` with the VAE."""
     vae = demo.wan26.vae
     pixels = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.no_grad():
-        made = vae.decode(vae.encode(pixels).latent_dist.mode(), return_dict=False)[0]
-    return np.asarray(((made[0].permute(1, 2, 3, 0).numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mode(), return_dict=False)[0]
+    return np.asarray(((decoded[0].permute(1, 2, 3, 0).numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
 
 
 def _analyser() -> OpenCVAnalyser:
@@ -219,35 +232,35 @@ def _analyser() -> OpenCVAnalyser:
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
-def _alike(analyser: OpenCVAnalyser, truth: Frames, made: Frames) -> Iterator[bool]:
-    for one, other in zip(truth, made, strict=True):
+def _same_person(analyser: OpenCVAnalyser, truth: Frames, result: Frames) -> Iterator[bool]:
+    for one, other in zip(truth, result, strict=True):
         before, after = analyser.faces([np.ascontiguousarray(one), np.ascontiguousarray(other)])
         if before:
             yield bool(after) and float(before[0].embedding @ after[0].embedding) >= 0.5
 
 
 def quantisation(demo: Demo, states: Path | None) -> Iterator[Row]:
-    """GGUF files of other precisions against one another."""
-    from benchmarks.requantise import engines
+    """Compare GGUF files of several precisions."""
+    from benchmarks.requantise import build_engines
 
     scenes = image_scenes(4)
     with tempfile.TemporaryDirectory() as folder:
-        made = engines(demo.checkpoints, Path(folder), states)
-        exact = made.pop("float32", None)
-        name, reference = ("Q8_0", made.pop("Q8_0")) if exact is None else ("float32", exact)
-        for kind, engine in made.items():
+        engines = build_engines(demo.checkpoints, Path(folder), states)
+        exact = engines.pop("float32", None)
+        name, reference = ("Q8_0", engines.pop("Q8_0")) if exact is None else ("float32", exact)
+        for kind, engine in engines.items():
             scores = []
             for scene in scenes:
-                picture = picture_of(scene)[0]
+                image = picture_of(scene)[0]
                 prompt = ask(scene) if scene.is_shape else "zoom in"
-                one, other = (make(e, prompt, seed=1, image=picture) for e in (reference, engine))
+                one, other = (make(e, prompt, seed=1, image=image) for e in (reference, engine))
                 scores.append(psnr(one, other))
             bar = ">= 35 dB" if kind == "Q8_0" else "printed"
             yield f"{kind} against {name}, {len(scenes)} videos", bar, "PSNR, same seeds", f"{np.mean(scores):.1f} dB"
 
 
 def speed() -> Iterator[Row]:
-    """Through the service: HTTP, Ray, encoding."""
+    """Measure calls through the service, including HTTP, Ray and encoding."""
     from serve.cli import find_preset, running
     from serve.samples import payload
 
@@ -268,7 +281,7 @@ def _median(client: Any, name: str, body: dict[str, Any]) -> str:
     return f"{sorted(seconds)[1]:.1f} s"
 
 
-def _some(count: int, share: float) -> int:
+def _scaled(count: int, share: float) -> int:
     return max(2, round(count * share))
 
 
@@ -287,16 +300,16 @@ def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of the questions that are asked")
-    parser.add_argument("--states", type=Path, help="folder of demo.train")
-    parser.add_argument("--no-service", action="store_true", help="leave out the times through the service")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the questions to ask")
+    parser.add_argument("--states", type=Path, help="folder with the states of the training")
+    parser.add_argument("--no-service", action="store_true", help="do not measure the service")
     options = parser.parse_args()
     console = Console(width=180)
-    table = Table("figure", "bar", "judged by", "demo's models", "random weights")
+    table = Table("figure", "target", "judged by", "demo's models", "random weights")
 
     def add(row: Row, by_chance: str = "") -> None:
         table.add_row(*row, by_chance)

@@ -1,10 +1,11 @@
-"""`python -m benchmarks.face_engine [--device cuda] [--frames 33] [--concurrency 2]`: the production face engine on graphs of full size.
+"""`python -m benchmarks.face_engine [--device cuda]`: the production face engine at full size.
 
-The graphs have the published architectures and signatures and random weights (benchmarks/face_graphs.py); the detector's last layer finds
-one face a frame, a quarter of its width. All else is the service's own: detection, recognition, swap, restoration, paste.
+The ONNX graphs have the published architectures and signatures and random weights
+(benchmarks/face_graphs.py). The detector finds one face per frame, a quarter of the frame's width.
+Detection, recognition, swap, restoration and paste are the service's own.
 
-frames: 832x480, from frames in memory to frames in memory, chunks of four, ``--concurrency`` of them at a time.
-film: 1080p, from MP4 to MP4: decoding and encoding in threads of their own, as in the service.
+frames: 832x480, from frames in memory to frames in memory, ``--concurrency`` chunks of four at a time.
+film: 1080p, from MP4 to MP4, with threads for decoding and encoding as in the service.
 """
 
 import argparse
@@ -32,11 +33,11 @@ from serve.samples import group, portrait
 
 
 def unwatched() -> None:
-    """No one stops these."""
+    """A check that never stops the engine."""
 
 
 def build(folder: Path, device: str, *, graphs: bool) -> FaceEngine:
-    """The production engine over the written graphs."""
+    """Write the graphs and build the production engine on them."""
     files = {name: path for name, (path, _, _) in face_graphs.write(folder).items()}
     settings = FaceSettings(device=device, cuda_graphs=graphs)
     models = FaceModels(analysis=folder / "buffalo_l", swapper=files["inswapper_128"], gfpgan=files["GFPGANv1.4"])
@@ -44,7 +45,7 @@ def build(folder: Path, device: str, *, graphs: bool) -> FaceEngine:
 
 
 class Swap:
-    """One chunk after another through the engine."""
+    """Runs chunks through the engine, and adds up the time of each stage."""
 
     def __init__(self, engine: FaceEngine, reference: Reference) -> None:
         self._engine = engine
@@ -52,41 +53,41 @@ class Swap:
         self.seconds = {"analyse": 0.0, "swap": 0.0}
 
     def __call__(self, frames: Frames) -> Frames:
-        """The frames with the faces replaced."""
-        begun = time.perf_counter()
+        """Return the frames with their faces replaced."""
+        start = time.perf_counter()
         faces = self._engine.analyse(frames, unwatched)
-        looked = time.perf_counter()
+        analysed = time.perf_counter()
         result = self._engine.swap(frames, faces, self._reference, SwapOptions(), unwatched)
-        self.seconds["analyse"] += looked - begun
-        self.seconds["swap"] += time.perf_counter() - looked
+        self.seconds["analyse"] += analysed - start
+        self.seconds["swap"] += time.perf_counter() - analysed
         return result
 
 
-def picture(width: int, height: int) -> Frames:
-    """One frame."""
+def photograph(width: int, height: int) -> Frames:
+    """Return a frame of this size."""
     return np.asarray(cv2.resize(group(), (width, height), interpolation=cv2.INTER_CUBIC))
 
 
 def measure_frames(swap: Swap, count: int, concurrency: int) -> None:
-    """Prints frames a second at 832x480."""
-    chunks = [np.stack([picture(832, 480)] * min(CHUNK, count - i)) for i in range(0, count, CHUNK)]
+    """Print the frames per second at 832x480."""
+    chunks = [np.stack([photograph(832, 480)] * min(CHUNK, count - i)) for i in range(0, count, CHUNK)]
     swap(chunks[0])
     swap.seconds = dict.fromkeys(swap.seconds, 0.0)
     begun = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as threads:
-        done = [*threads.map(swap, chunks)]
+        swapped = [*threads.map(swap, chunks)]
     seconds = time.perf_counter() - begun
-    assert sum(len(frames) for frames in done) == count
-    assert all((frames != chunk).any() for frames, chunk in zip(done, chunks, strict=True))
+    assert sum(len(frames) for frames in swapped) == count
+    assert all((frames != chunk).any() for frames, chunk in zip(swapped, chunks, strict=True))
     parts = ", ".join(f"{name} {spent / count * 1000:.1f} ms" for name, spent in swap.seconds.items())
     print(
-        f"832x480, {count} frames, {concurrency} chunks at a time: {count / seconds:.1f} frames/s; of a thread's time a frame: {parts}"
+        f"832x480, {count} frames, {concurrency} chunks at a time: {count / seconds:.1f} frames/s; a thread's time per frame: {parts}"
     )
 
 
 def film(count: int) -> bytes:
-    """1080p, H.264."""
-    frame = picture(2000, 1160)
+    """Return a 1080p MP4 in H.264."""
+    frame = photograph(2000, 1160)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "18"})
@@ -99,7 +100,7 @@ def film(count: int) -> bytes:
 
 
 def measure_film(swap: Swap, count: int, concurrency: int) -> None:
-    """Prints frames a second at 1080p, from MP4 to MP4."""
+    """Print the frames per second at 1080p, from MP4 to MP4."""
     data = film(count)
     begun = time.perf_counter()
     source = open_source(data, SourceLimits(frames=count, seconds=count, pixels=1920 * 1080))
@@ -108,7 +109,7 @@ def measure_film(swap: Swap, count: int, concurrency: int) -> None:
     with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(concurrency) as threads, ThreadPoolExecutor(1) as writer:
 
         def ahead() -> Iterator[Any]:
-            """Each chunk and its swap, which is under way; a few more than there are threads."""
+            """Yield each chunk with its running swap, and start a few more than there are threads."""
             waiting = []
             while (chunk := decoder.submit(next, chunks, None).result()) is not None:
                 waiting.append((chunk, threads.submit(swap, chunk.frames)))
@@ -127,7 +128,7 @@ def measure_film(swap: Swap, count: int, concurrency: int) -> None:
 
 
 def main() -> None:
-    """Measures both, on CUDA also without its graphs."""
+    """Measure frames and film; on CUDA with and without CUDA graphs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--frames", type=int, default=33)

@@ -1,14 +1,17 @@
-"""ONNX graphs of the published face models' architectures and signatures, with random weights: time does not depend on the values.
+"""ONNX graphs with the architectures and signatures of the published face models.
 
-Each is built from its paper or reference code's layer table; ``PUBLISHED`` holds what the published files have (their bytes over four)
-and ``write`` asserts that the graph comes within a few per cent of it.
+Their weights are random, because time does not depend on the values. Each graph is built from the
+layer table of its paper or reference code. ``PUBLISHED`` holds the sizes of the published files (bytes
+divided by four), and ``write`` asserts that each graph is within 2 % of them.
 
-- det_10g: SCRFD-10GF (Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", 2021): ResNet blocks of 56, 88, 88
-  and 224 channels, PAFPN of 56, heads of 80.
+- det_10g: SCRFD-10GF (Guo et al., "Sample and Computation Redistribution for Efficient Face
+  Detection", 2021): ResNet blocks of 56, 88, 88 and 224 channels, PAFPN of 56, heads of 80.
 - w600k_r50: ArcFace's IResNet-50 (Deng et al., 2019).
-- inswapper_128: an encoder and decoder of up to 1024 channels around six residual blocks, their convolutions normalised and then
-  scaled and shifted by the identity (AdaIN, as in Chen et al., "SimSwap", 2020).
-- GFPGANv1.4: a U-Net whose features modulate a StyleGAN2 decoder of 512 pixels (Wang et al., 2021; its "clean" version).
+- inswapper_128: an encoder and decoder of up to 1024 channels around six residual blocks, whose
+  convolutions are normalised and then scaled and shifted by the identity (AdaIN, as in Chen et al.,
+  "SimSwap", 2020).
+- GFPGANv1.4: a U-Net whose features modulate a StyleGAN2 decoder of 512 pixels (Wang et al., 2021,
+  the "clean" version).
 """
 
 from dataclasses import dataclass
@@ -23,21 +26,24 @@ from onnx import TensorProto, helper, numpy_helper
 from deployments.faces.paste import ARCFACE
 
 PUBLISHED = {
-    # parameters and multiplications of one pass, in millions
+    # parameters and multiplications per pass, in millions
     "det_10g": (4.23, 13_300.0),
     "w600k_r50": (43.6, 6_330.0),
     "inswapper_128": (138.6, 0.0),
     "GFPGANv1.4": (85.1, 0.0),
 }
-"""Multiplications of det_10g: the paper's 9.98 G at 640 x 480, for 640 x 640. Those of inswapper and GFPGAN are not published."""
+"""The multiplications of det_10g are the paper's 9.98 G at 640x480, scaled to 640x640.
+
+Those of inswapper and GFPGAN are not published.
+"""
 TOLERANCE = 0.02
 FACE_SIDE = 160
-"""Pixels of the face that the detector finds in what it sees, which is 640 pixels wide."""
+"""The width in pixels of the face that the detector finds in its input, which is 640 pixels wide."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value in the graph: ``channels`` x ``side`` x ``side``."""
+    """A value in the graph, ``channels`` x ``side`` x ``side``."""
 
     name: str
     channels: int
@@ -45,7 +51,7 @@ class Tensor:
 
 
 class Builder:
-    """Adds nodes with random weights, and counts what they cost."""
+    """Adds nodes with random weights, and counts parameters and multiplications."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -57,14 +63,14 @@ class Builder:
         self.multiplications = 0
 
     def node(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Any node; its output's name."""
+        """Add a node and return the name of its output."""
         self._count += 1
         output = output or f"t{self._count}"
         self._nodes.append(helper.make_node(kind, [*inputs], [output], **attributes))
         return output
 
     def constant(self, value: Any) -> str:
-        """A constant that is no weight."""
+        """Add a constant that is not a weight, and return its name."""
         self._count += 1
         array = np.asarray(value)
         self._constants.append(
@@ -73,25 +79,25 @@ class Builder:
         return f"c{self._count}"
 
     def named(self, name: str, value: Any) -> None:
-        """A weight that no node uses, under a name of its own."""
+        """Add a weight that no node uses."""
         self.parameters += value.size
         self._constants.append(numpy_helper.from_array(value.astype(np.float32), name))
 
     def split(self, x: str, sizes: str) -> tuple[str, str]:
-        """Two parts of the channels."""
+        """Split the channels in two, and return the names of the parts."""
         self._count += 1
         parts = f"t{self._count}a", f"t{self._count}b"
         self._nodes.append(helper.make_node("Split", [x, sizes], [*parts], axis=1))
         return parts
 
     def weight(self, *shape: int, gain: float = 1.0) -> str:
-        """Random weights that keep a signal's size."""
+        """Add random weights that preserve the variance of a signal, and return their name."""
         fan = int(np.prod(shape[1:])) or 1
         self.parameters += int(np.prod(shape))
         return self.constant(self._rng.normal(0, gain * (2 / fan) ** 0.5, shape).astype(np.float32))
 
     def conv(self, x: Tensor, channels: int, kernel: int = 3, stride: int = 1, act: str = "", bias: float = 0.0) -> Tensor:
-        """A convolution with bias, padded to keep the size, and an activation."""
+        """Add a convolution with bias, padded to keep the size, and an activation."""
         side = -(-x.side // stride)
         self.multiplications += channels * x.channels * kernel**2 * side**2
         self.parameters += channels
@@ -103,50 +109,53 @@ class Builder:
         return self.act(Tensor(name, channels, side), act)
 
     def act(self, x: Tensor, kind: str) -> Tensor:
-        """Relu, leaky relu, PRelu, or nothing."""
+        """Add an activation (Relu, LeakyRelu, PRelu), or nothing for an empty ``kind``."""
         if kind == "PRelu":
             return Tensor(self.node(kind, x.name, self.weight(x.channels, 1, 1)), x.channels, x.side)
         attributes: dict[str, Any] = {"alpha": 0.2} if kind == "LeakyRelu" else {}
         return Tensor(self.node(kind, x.name, **attributes), x.channels, x.side) if kind else x
 
     def add(self, one: Tensor, other: Tensor) -> Tensor:
-        """Their sum."""
+        """Add two tensors."""
         return Tensor(self.node("Add", one.name, other.name), one.channels, one.side)
 
     def resize(self, x: Tensor, side: int) -> Tensor:
-        """Bilinear, to another size."""
+        """Resize bilinearly."""
         scales = self.constant(np.array([1, 1, side / x.side, side / x.side], np.float32))
         return Tensor(self.node("Resize", x.name, "", scales, mode="linear"), x.channels, side)
 
-    def linear(self, x: str, given: int, made: int) -> str:
-        """A fully connected layer over ``[n, given]``."""
-        self.multiplications += given * made
-        self.parameters += made
-        return self.node("Gemm", x, self.weight(made, given), self.constant(np.zeros(made, np.float32)), transB=1)
+    def linear(self, x: str, inputs: int, outputs: int) -> str:
+        """Add a fully connected layer from ``[n, inputs]`` to ``[n, outputs]``."""
+        self.multiplications += inputs * outputs
+        self.parameters += outputs
+        return self.node("Gemm", x, self.weight(outputs, inputs), self.constant(np.zeros(outputs, np.float32)), transB=1)
 
     def save(self, folder: Path, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> Path:
-        """Writes the graph; asserts that it is as large as the published one."""
-        given, made = (
+        """Write the graph, after checking that it is as large as the published one."""
+        input_infos, output_infos = (
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
             for values in (inputs, outputs)
         )
-        graph = helper.make_graph(self._nodes, self._name, given, made, self._constants)
+        graph = helper.make_graph(self._nodes, self._name, input_infos, output_infos, self._constants)
         path = folder / f"{self._name}.onnx"
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-        for found, wanted in zip((self.parameters, self.multiplications), PUBLISHED[self._name], strict=True):
-            assert not wanted or abs(found / 1e6 / wanted - 1) < TOLERANCE, (self._name, found, wanted)
+        for count, published in zip((self.parameters, self.multiplications), PUBLISHED[self._name], strict=True):
+            assert not published or abs(count / 1e6 / published - 1) < TOLERANCE, (self._name, count, published)
         return path
 
 
 def write(folder: Path) -> dict[str, tuple[Path, int, int]]:
-    """Name -> file, parameters, multiplications of one pass (of a picture of 640 x 640 for the detector)."""
+    """Write all graphs; return the file, parameters and multiplications per pass of each by name.
+
+    A pass of the detector takes an image of 640x640.
+    """
     pack = folder / "buffalo_l"
     pack.mkdir(parents=True, exist_ok=True)
-    made = {}
+    written = {}
     for build, place in ((det_10g, pack), (w600k_r50, pack), (inswapper_128, folder), (gfpgan, folder)):
         path, builder = build(place)
-        made[path.stem] = (path, builder.parameters, builder.multiplications)
-    return made
+        written[path.stem] = (path, builder.parameters, builder.multiplications)
+    return written
 
 
 def _residual(b: Builder, x: Tensor, channels: int, stride: int, act: str = "Relu") -> Tensor:
@@ -158,7 +167,10 @@ def _residual(b: Builder, x: Tensor, channels: int, stride: int, act: str = "Rel
 
 
 def det_10g(folder: Path) -> tuple[Path, Builder]:
-    """SCRFD-10GF with key points. Whatever it computes, it finds one face, in the middle of a wide picture: see ``_found``."""
+    """Write SCRFD-10GF with key points.
+
+    Whatever it computes, it finds one face in the middle of a wide image; see ``_detections``.
+    """
     b = Builder("det_10g")
     x = Tensor("input.1", 3, 640)
     for channels, stride in ((28, 2), (28, 1), (56, 1)):
@@ -190,18 +202,19 @@ def det_10g(folder: Path) -> tuple[Path, Builder]:
             flat = b.node(
                 "Reshape", b.node("Transpose", head.name, perm=[0, 2, 3, 1]), b.constant(np.array([-1, values], np.int64))
             )
-            nothing = b.node("Mul", flat, b.constant(np.array(1e-12, np.float32)))
-            found = b.node("Add", nothing, b.constant(_found(stride, values)))
-            b.node("Sigmoid" if values == 1 else "Identity", found, output=name)
+            vanishing = b.node("Mul", flat, b.constant(np.array(1e-12, np.float32)))
+            detections = b.node("Add", vanishing, b.constant(_detections(stride, values)))
+            b.node("Sigmoid" if values == 1 else "Identity", detections, output=name)
             tables[values].append(name)
-    names: dict[str, list[Any]] = {name: ["k", values] for values, some in tables.items() for name in some}
+    names: dict[str, list[Any]] = {name: ["k", values] for values, table in tables.items() for name in table}
     return b.save(folder, {"input.1": [1, 3, "h", "w"]}, names), b
 
 
-def _found(stride: int, values: int) -> npt.NDArray[np.float32]:
-    """What SCRFD's head answers, before the sigmoid, for one face of ``FACE_SIDE`` pixels, at one anchor of stride 16.
+def _detections(stride: int, values: int) -> npt.NDArray[np.float32]:
+    """Return the output of SCRFD's head for one face of ``FACE_SIDE`` pixels, before the sigmoid.
 
-    Scores, distances to the box's sides, or landmarks relative to the anchor, the last two in strides.
+    The face is at one anchor of stride 16. The result is scores, distances to the sides of the box, or
+    landmarks relative to the anchor, the last two in strides.
     """
     side = 640 // stride
     table = np.full((side, side, 2, values), -20.0 if values == 1 else 0.0, np.float32)
@@ -213,7 +226,7 @@ def _found(stride: int, values: int) -> npt.NDArray[np.float32]:
 
 
 def w600k_r50(folder: Path) -> tuple[Path, Builder]:
-    """IResNet-50."""
+    """Write IResNet-50."""
     b = Builder("w600k_r50")
     x = b.conv(Tensor("input.1", 3, 112), 64, act="PRelu")
     for blocks, channels in ((3, 64), (4, 128), (14, 256), (3, 512)):
@@ -225,7 +238,7 @@ def w600k_r50(folder: Path) -> tuple[Path, Builder]:
 
 
 def inswapper_128(folder: Path) -> tuple[Path, Builder]:
-    """The swapper, with its identity map."""
+    """Write the swapper with its identity map."""
     b = Builder("inswapper_128")
     small = b.constant(np.array(1e-8, np.float32))
 
@@ -256,7 +269,7 @@ def inswapper_128(folder: Path) -> tuple[Path, Builder]:
 
 
 def gfpgan(folder: Path) -> tuple[Path, Builder]:
-    """GFPGAN 1.4."""
+    """Write GFPGAN 1.4."""
     b = Builder("GFPGANv1.4")
     unet = {4: 256, 8: 256, 16: 256, 32: 256, 64: 256, 128: 128, 256: 64, 512: 32}
     decoder = {side: 2 * channels for side, channels in unet.items()}

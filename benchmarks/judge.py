@@ -1,7 +1,8 @@
-"""Says what a clip shows, from its pixels alone: the colour and form of a shape, and how it moves. No model is asked.
+"""Judges what a clip shows from its pixels alone: the colour and form of a shape, and how it moves.
 
-The ground is the median of the frame's border; what differs from it is the shape. Its colour is the nearest of the palette, its
-form the template that covers it best at any angle, its motion the steady change of its place, its size or its angle.
+The background is the median of the frame's border, and what differs from it is the shape. Its colour
+is the nearest one of the palette, its form the template that covers it best at any angle, and its
+motion the steady change of its position, size or angle. No model is involved.
 """
 
 import math
@@ -22,13 +23,13 @@ GRID = 48
 EXTENT = 1.45
 ANGLES = np.arange(0, 360, 6)
 LEAST_MOTION = 0.3
-"""Of the motion that training shows in a frame: less is standing still."""
+"""The least share of the motion per frame in training data that counts as motion."""
 _SYMMETRY = {"square": 90, "cross": 90, "triangle": 120, "star": 72}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a clip shows; None where there is no shape, or no single answer."""
+    """What a clip shows; None where there is no shape or no clear answer."""
 
     color: str | None
     shape: str | None
@@ -36,7 +37,7 @@ class Seen:
 
 
 def judge(frames: Frames) -> Seen:
-    """Judges uint8 ``[n, h, w, 3]``, n at least 5."""
+    """Judge a clip, uint8 ``[n, h, w, 3]`` with n of at least 5."""
     masks = [find_shape(frame) for frame in frames]
     visible = [i for i, mask in enumerate(masks) if mask is not None]
     if len(visible) < max(4, len(frames) // 2):
@@ -46,7 +47,10 @@ def judge(frames: Frames) -> Seen:
 
 
 def find_shape(frame: Frames) -> Mask | None:
-    """The largest connected part of ``frame`` that is not ground; None if nothing is large enough."""
+    """Return the largest connected part of ``frame`` that is not background.
+
+    Returns None if nothing is large enough.
+    """
     border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
     ground = np.median(border, axis=0)
     differing = (np.abs(frame.astype(np.int16) - ground).max(axis=2) > 48).astype(np.uint8)
@@ -76,7 +80,7 @@ def _lab(rgb: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
 
 
 def _templates() -> dict[str, npt.NDArray[np.bool_]]:
-    """Every form at every angle, of area 1 around its centre: ``[angles, GRID, GRID]``."""
+    """Return each form with area 1, centred, at every angle: ``[angles, GRID, GRID]``."""
     axis = (torch.arange(GRID) + 0.5) / GRID * 2 - 1
     templates = {}
     for shape in SHAPES:
@@ -100,7 +104,7 @@ _TEMPLATES = _templates()
 
 
 def _normalised(mask: Mask) -> Mask:
-    """``mask`` around its centre, scaled to area 1 on the templates' grid."""
+    """Return ``mask`` centred and scaled to area 1 on the templates' grid."""
     x, y = _center(mask)
     side = math.sqrt(mask.sum())
     axis = ((np.arange(GRID) + 0.5) / GRID * 2 - 1) * EXTENT * side
@@ -110,7 +114,7 @@ def _normalised(mask: Mask) -> Mask:
 
 
 def _overlaps(mask: Mask, shape: str) -> npt.NDArray[np.float64]:
-    """Intersection over union with ``shape`` at every angle."""
+    """Return the intersection over union with ``shape`` at every angle."""
     templates, own = _TEMPLATES[shape], _normalised(mask)
     both = (templates & own).sum(axis=(1, 2))
     return np.asarray(both / np.maximum(1, (templates | own).sum(axis=(1, 2))), np.float64)
@@ -157,7 +161,7 @@ def _slope(time: npt.NDArray[np.float64], values: npt.NDArray[np.generic]) -> fl
 
 
 def _turn(masks: list[Mask], time: npt.NDArray[np.float64]) -> float:
-    """The turn in a frame, in shares of what training shows; 0 for round forms."""
+    """Return the turn per frame, as a share of that in training data; 0 for round forms."""
     shape = _shape(list(masks), list(range(len(masks))), len(masks) // 2)
     if shape not in _SYMMETRY:
         return 0.0

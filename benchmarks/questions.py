@@ -1,4 +1,4 @@
-"""What the demo's models are asked: held-out prompts and pictures, the engines that answer, and the true clips beside them."""
+"""Held-out prompts and images for the demo's models, the engines that answer, and the true clips."""
 
 import dataclasses
 import random
@@ -21,8 +21,8 @@ from demo.training.scenes import (
     held_out_combinations,
 )
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.engine import WanEngine
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
 
 FRAMES, SIDE, STEPS, CFG = 17, 128, 12, 3.0
@@ -35,71 +35,84 @@ class Collected:
         self.chunks: list[Frames] = []
 
     def progress(self, progress: Progress) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
 
     def ready(self) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
 
     def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
         self.chunks.append(chunk.frames)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Both engines over one folder of models."""
+    """Both engines, and the folder that their models come from."""
 
     wan26: WanEngine
     wan22: WanEngine
     checkpoints: DemoCheckpoints
 
 
-def load(made: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -> Demo:
-    """As the replicas load them."""
-    experts = Wan22Models(
-        folder=str(made.a14b),
-        high_noise=made.high_noise,
-        low_noise=made.low_noise,
-        high_noise_distilled=made.high_noise_lora,
-        low_noise_distilled=made.low_noise_lora,
+def load(checkpoints: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -> Demo:
+    """Load both engines as the replicas do."""
+    lora = checkpoints.vace_lora
+    wan26 = Wan26Models(text=str(checkpoints.vace), text_distilled=lora, image_distilled=lora)
+    wan22 = Wan22Models(
+        folder=str(checkpoints.a14b),
+        high_noise=checkpoints.high_noise,
+        low_noise=checkpoints.low_noise,
+        high_noise_distilled=checkpoints.high_noise_lora,
+        low_noise_distilled=checkpoints.low_noise_lora,
     )
     return Demo(
-        build_wan26(
-            Wan26Settings(device=device),
-            Wan26Models(text=str(made.vace), text_distilled=made.vace_lora, image_distilled=made.vace_lora),
-        ),
-        build_wan22(Wan22Settings(device=device), experts),
-        made,
+        wan26=build_wan26(Wan26Settings(device=device), wan26),
+        wan22=build_wan22(Wan22Settings(device=device), wan22),
+        checkpoints=checkpoints,
     )
 
 
 def make(
     engine: WanEngine, prompt: str, *, seed: int, cfg: float = CFG, image: Image | None = None, negative: str = ""
 ) -> Frames:
-    """One video, uint8 ``[17, 128, 128, 3]``."""
+    """Generate one video, uint8 ``[17, 128, 128, 3]``."""
+    request = VideoRequest(
+        prompt=prompt,
+        negative_prompt=negative,
+        width=SIDE,
+        height=SIDE,
+        num_frames=FRAMES,
+        steps=STEPS,
+        cfg=cfg,
+        seed=seed,
+        image=image,
+    )
     sink = Collected()
-    engine.generate(VideoRequest(prompt, negative, SIDE, SIDE, FRAMES, STEPS, cfg, seed, image=image), sink)
+    engine.generate(request, sink)
     return np.concatenate(sink.chunks)
 
 
 def picture_of(scene: Scene) -> Frames:
-    """The true clip of a scene, uint8 ``[17, 128, 128, 3]``."""
+    """Draw the true clip of a scene, uint8 ``[17, 128, 128, 3]``."""
     clip = draw([scene], FRAMES, SIDE, SIDE)[0].permute(1, 2, 3, 0)
     return ((clip.numpy() + 1) * 127.5).round().astype(np.uint8)
 
 
 def psnr(one: Frames, other: Frames) -> float:
-    """dB."""
+    """Return the peak signal-to-noise ratio of two videos in dB."""
     return float(10 * np.log10(255**2 / max(1e-9, np.square(one.astype(np.float64) - other).mean())))
 
 
-def moves_as(made: Frames, truth: Frames) -> bool:
-    """Whether frames 2 to 8 are nearer to those of the true clip than to its first frame standing still."""
-    return psnr(made[1:8], truth[1:8]) > psnr(made[1:8], np.repeat(truth[:1], 7, axis=0))
+def moves_as(video: Frames, truth: Frames) -> bool:
+    """Return whether frames 2 to 8 are nearer to the true clip's than to its first frame."""
+    return psnr(video[1:8], truth[1:8]) > psnr(video[1:8], np.repeat(truth[:1], 7, axis=0))
 
 
 def shape_scenes(count: int) -> list[Scene]:
-    """Combinations of colour, shape and motion that training never sees, each once before any comes twice."""
+    """Return scenes of colours, shapes and motions that training never combines.
+
+    Every combination comes once before any comes twice.
+    """
     lot = random.Random(2)
     combinations = held_out_combinations()
     lot.shuffle(combinations)
@@ -110,14 +123,14 @@ def shape_scenes(count: int) -> list[Scene]:
 
 
 def ask(scene: Scene) -> str:
-    """A shape's plainest prompt."""
+    """Return the plainest prompt for a shape."""
     moves = {"turn": "turns", "zoom in": "zooms in", "zoom out": "zooms out"}
     article = "an" if scene.color[0] in "aeiou" else "a"
     return f"{article} {scene.color} {scene.subject} {moves.get(scene.motion, f'moves {scene.motion}')}"
 
 
 def image_scenes(count: int) -> list[Scene]:
-    """Pictures held out of training, half of them shapes, all of which move at the usual speed."""
+    """Return scenes held out of training, half of them shapes, which all move at the usual speed."""
     lot = random.Random(3)
     scenes: list[Scene] = []
     for number in range(count):

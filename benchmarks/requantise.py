@@ -1,4 +1,4 @@
-"""Wan22GGUF's engine over the demo's experts in other precisions."""
+"""Engines of Wan22GGUF with the demo's experts in other precisions."""
 
 from pathlib import Path
 
@@ -12,32 +12,35 @@ from demo.training.run import load_average
 from demo.training.text import make_text_encoder
 from demo.training.transformers import CONFIG
 from deployments.settings import Wan22Models, Wan22Settings
-from deployments.video.engine import WanEngine
 from deployments.video.build import build_wan22
+from deployments.video.engine import WanEngine
 
 State = dict[str, torch.Tensor]
 
 
-def engines(made: DemoCheckpoints, folder: Path, states: Path | None) -> dict[str, WanEngine]:
-    """Engines by precision: `Q8_0` as shipped and `Q5_K` from it; with the training's states `float32`, and `Q5_K` from that."""
-    shipped = {"high": made.high_noise, "low": made.low_noise}
+def build_engines(checkpoints: DemoCheckpoints, folder: Path, states: Path | None) -> dict[str, WanEngine]:
+    """Return engines by precision: `Q8_0` as shipped, and `Q5_K` made from it.
+
+    With the states of the training there is also `float32`, and `Q5_K` is made from that.
+    """
+    shipped = {"high": checkpoints.high_noise, "low": checkpoints.low_noise}
     masters = {
         name: stored_state(path) if states is None else trained_state(states / f"{name}.pt") for name, path in shipped.items()
     }
     kinds: dict[str, Quantization] = {"Q5_K": "Q5_K"}
     if states is not None:
         kinds["float32"] = "F32"
-    found = {"Q8_0": build_wan22(Wan22Settings(), _models(made, shipped))}
+    built = {"Q8_0": build_wan22(Wan22Settings(), _models(checkpoints, shipped))}
     for kind, quantization in kinds.items():
         files = {name: folder / f"{name}-{kind}.gguf" for name in shipped}
         for name, file in files.items():
             write_wan_gguf(file, masters[name], quantization, file.stem)
-        found[kind] = build_wan22(Wan22Settings(), _models(made, files))
-    return found
+        built[kind] = build_wan22(Wan22Settings(), _models(checkpoints, files))
+    return built
 
 
 def stored_state(path: Path) -> State:
-    """The tensors of a GGUF file, float32, under diffusers' names."""
+    """Return the tensors of a GGUF file in float32, by diffusers' names."""
     with torch.device("meta"):
         names = list(WanTransformer3DModel(**CONFIG, in_channels=36).state_dict())
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
@@ -50,11 +53,11 @@ def stored_state(path: Path) -> State:
 
 
 def trained_state(path: Path) -> State:
-    """The averaged weights of a training stage."""
+    """Return the averaged weights of a training stage."""
     model = WanTransformer3DModel(**CONFIG, in_channels=36)
     load_average(path, {"transformer": model, "text_encoder": make_text_encoder()})
     return dict(model.state_dict())
 
 
-def _models(made: DemoCheckpoints, files: dict[str, Path]) -> Wan22Models:
-    return Wan22Models(folder=str(made.a14b), high_noise=files["high"], low_noise=files["low"])
+def _models(checkpoints: DemoCheckpoints, files: dict[str, Path]) -> Wan22Models:
+    return Wan22Models(folder=str(checkpoints.a14b), high_noise=files["high"], low_noise=files["low"])

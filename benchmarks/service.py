@@ -1,8 +1,9 @@
-"""`python -m benchmarks.service [--folder DIR]`: the whole service on one GPU, called through HTTP; models at full size, random weights.
+"""`python -m benchmarks.service [--folder DIR]`: the whole service on one GPU, called through HTTP.
 
-The preset `single-gpu` with checkpoints that are written first (benchmarks/wan_checkpoints.py, benchmarks/face_graphs.py): all three
-models in one card's memory. Videos are 832x480x33; requests for one with and without a face swap take turns, so that what the swap adds
-is their difference. The detector of these graphs finds one face in any frame.
+It runs the preset `single-gpu`, with all three models in the memory of one GPU. The models have full
+size and random weights, and are written first (benchmarks/wan_checkpoints.py and
+benchmarks/face_graphs.py). Videos are 832x480x33. Requests with and without a face swap alternate, so
+that their difference is what the swap adds. The detector finds one face in any frame.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import yaml
 
 from benchmarks import face_graphs
 from benchmarks.face_engine import film
-from benchmarks.wan import PICTURE, STEPS, Checkpoints
+from benchmarks.wan import IMAGE, STEPS, Checkpoints
 from benchmarks.wan_checkpoints import write_vace
 from demo.checkpoints import demo_checkpoints
 from deployments.settings import Wan22Models
@@ -27,18 +28,18 @@ from serve.samples import PORTRAIT, data_uri, jpeg
 FILM_FRAMES = 264
 
 
-def configure(made: Checkpoints, folder: Path, *, demo_wan22: bool) -> Path:
-    """The preset with these models, as a file."""
+def configure(checkpoints: Checkpoints, folder: Path, *, demo_wan22: bool) -> Path:
+    """Write a configuration file: the preset with these models."""
     faces = {name: str(path) for name, (path, _, _) in face_graphs.write(folder / "faces").items()}
     image = folder / "vace"
     if not image.exists():
-        write_vace(image, made.shared)
+        write_vace(image, checkpoints.shared)
     demo = demo_checkpoints()
     small = Wan22Models(folder=str(demo.a14b), high_noise=demo.high_noise, low_noise=demo.low_noise)
     config = yaml.safe_load((PRESETS / "single-gpu.yaml").read_text())
     config["applications"][0]["args"]["models"] = {
-        "wan26": {"text": made.wan26.text, "image": str(image)},
-        "wan22_gguf": (small if demo_wan22 else made.wan22).model_dump(mode="json"),
+        "wan26": {"text": checkpoints.wan26.text, "image": str(image)},
+        "wan22_gguf": (small if demo_wan22 else checkpoints.wan22).model_dump(mode="json"),
         "faces": {
             "analysis": str(folder / "faces" / "buffalo_l"),
             "swapper": faces["inswapper_128"],
@@ -51,21 +52,21 @@ def configure(made: Checkpoints, folder: Path, *, demo_wan22: bool) -> Path:
 
 
 def ask(client: Client, endpoint: str, body: dict[str, Any]) -> Answer:
-    """An MP4 whose frames were all decoded."""
+    """Request an MP4 and check that all of its frames can be decoded."""
     answer = client.call(endpoint, body, accept="video/mp4")
     check(endpoint, answer)
     return answer
 
 
-def measure_videos(client: Client, name: str, picture: str, steps: int, rounds: int) -> None:
-    """Prints what a video takes with and without a face swap."""
-    body = {"prompt": "a cat", picture: data_uri(jpeg(PICTURE), "image/jpeg"), "steps": steps, "seed": 1}
+def measure_videos(client: Client, name: str, image_field: str, steps: int, rounds: int) -> None:
+    """Print the time of a video with and without a face swap."""
+    body = {"prompt": "a cat", image_field: data_uri(jpeg(IMAGE), "image/jpeg"), "steps": steps, "seed": 1}
     bodies = {name: body, f"{name}-faceswap": {**body, "face_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}}
     seconds: dict[str, list[float]] = {endpoint: [] for endpoint in bodies}
     for number in range(rounds + 1):
-        for endpoint, asked in bodies.items():
-            answer = ask(client, endpoint, asked)
-            if number:  # the first is for what is made once
+        for endpoint, request in bodies.items():
+            answer = ask(client, endpoint, request)
+            if number:  # the first round warms up
                 seconds[endpoint].append(answer.seconds)
     for endpoint, taken in seconds.items():
         print(
@@ -76,7 +77,7 @@ def measure_videos(client: Client, name: str, picture: str, steps: int, rounds: 
 
 
 def measure_film(client: Client) -> None:
-    """Prints frames a second of 1080p, upload and answer included."""
+    """Print the frames per second at 1080p, including upload and download."""
     video = film(FILM_FRAMES)
     body = {"source_video": data_uri(video, "video/mp4"), "reference_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}
     for _ in range(2):
@@ -89,13 +90,15 @@ def measure_film(client: Client) -> None:
 
 
 def main() -> None:
-    """Starts the service and prints the figures."""
+    """Start the service and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, help="of the checkpoints, 45 GB, kept; default: a temporary one")
-    parser.add_argument("--log", type=Path, help="of the service")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the checkpoints, 45 GB, which is kept; default: a temporary one"
+    )
+    parser.add_argument("--log", type=Path, help="log file of the service")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument(
-        "--demo-wan22", action="store_true", help="the demo's small pair for A14B: quicker, and not measured then"
+        "--demo-wan22", action="store_true", help="use the demo's small pair for A14B, which is then not measured"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.transport`: what a frame costs from replica to replica, by handle and as the replaced apps sent it.
+"""`python -m benchmarks.transport`: the cost of moving a frame from one replica to another.
 
-By handle: the real way of this service, chunks of 4 frames through a deployment handle, with credits. As before: each frame as
-WebP in base64 in JSON, POSTed over HTTP from one local server to another, and decoded there. One run, one table. The picture is a
-photograph of 832 x 480. The handle's column is also measured frame by frame.
+It compares chunks of 4 frames through a deployment handle with credits, which is what this service
+does, with what the replaced apps did: each frame as WebP in base64 in JSON, sent by POST from one
+local server to another and decoded there. Single frames through a handle are measured too. Frames are
+a photograph of 832x480.
 """
 
 import asyncio
@@ -34,13 +35,13 @@ FRAMES, ROUNDS, PORT = 64, 5, 8124
 
 @serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0.1})
 class Producer:
-    """Yields a video that is already there."""
+    """Yields a video that is already in memory."""
 
     def __init__(self) -> None:
         self._frames = pan(group(), FRAMES, 832, 480)
 
     async def generate(self, size: int, stream: Stream) -> AsyncIterator[FrameChunk]:
-        """Chunks of ``size`` frames, each with a credit."""
+        """Yield chunks of ``size`` frames, each for a credit."""
         for index in range(0, FRAMES, size):
             await stream.take()
             yield FrameChunk(index, self._frames[index : index + size])
@@ -48,20 +49,20 @@ class Producer:
 
 @serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0.1})
 class Consumer:
-    """Reads every byte of what comes."""
+    """Reads some pixels of every frame."""
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer.options(stream=True)
         self._windows = WindowOwner()
 
     async def consume(self, size: int) -> float:
-        """Seconds a frame."""
+        """Return the seconds per frame."""
         stream = self._windows.stream()
         await self._windows.open(stream, 4)
         start = time.perf_counter()
         total = 0
         async for chunk in self._producer.generate.remote(size, stream):
-            total += int(chunk.frames[:, ::16, ::16].sum())  # touched, not only mapped
+            total += int(chunk.frames[:, ::16, ::16].sum())  # reads the memory instead of only mapping it
             self._windows.give(stream)
         self._windows.close(stream)
         assert total > 0
@@ -69,7 +70,7 @@ class Consumer:
 
 
 def serve_frames() -> None:
-    """The other server: takes a frame as base64 WebP and decodes it."""
+    """Run a server that receives a frame as base64 WebP and decodes it."""
 
     async def take(request: Request) -> JSONResponse:
         body = await request.json()
@@ -80,7 +81,7 @@ def serve_frames() -> None:
 
 
 async def post_frames(frames: np.ndarray[Any, Any]) -> float:
-    """Seconds a frame, over HTTP."""
+    """Return the seconds per frame over HTTP."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}") as client:
         start = time.perf_counter()
         for frame in frames:
@@ -92,7 +93,7 @@ async def post_frames(frames: np.ndarray[Any, Any]) -> float:
 
 
 def wait_for_server() -> None:
-    """Returns when the HTTP server answers."""
+    """Wait until the HTTP server answers."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -105,7 +106,7 @@ def wait_for_server() -> None:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     server = multiprocessing.get_context("spawn").Process(target=serve_frames, daemon=True)
     server.start()
     ray.init(log_to_driver=False)
@@ -121,7 +122,7 @@ def main() -> None:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
         server.terminate()
-    print(f"{FRAMES} frames of 832x480 RGB, median of {ROUNDS} rounds (min, max), milliseconds a frame")
+    print(f"{FRAMES} frames of 832x480 RGB, median of {ROUNDS} rounds (min, max), milliseconds per frame")
     base = statistics.median(http)
     for name, seconds in (("handle, chunks of 4", chunks), ("handle, single frames", single), ("HTTP, base64 WebP", http)):
         ms = [s * 1000 for s in seconds]

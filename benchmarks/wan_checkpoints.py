@@ -1,4 +1,4 @@
-"""Writes checkpoints of Wan's published sizes with random weights, in files of the true formats. Needs a GPU."""
+"""Writes checkpoints of Wan's published sizes and formats with random weights. Needs a GPU."""
 
 import json
 from pathlib import Path
@@ -22,19 +22,19 @@ LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "
 
 
 def write_wan26(folder: Path, shared: Path) -> None:
-    """A diffusers folder of Wan2.1-T2V-1.3B; what all models have is linked from ``shared``."""
+    """Write a diffusers folder of Wan2.1-T2V-1.3B; shared parts are linked from ``shared``."""
     _write_folder(folder, shared, WanTransformer3DModel, **SMALL)
 
 
 def write_vace(folder: Path, shared: Path) -> None:
-    """A diffusers folder of Wan2.1-VACE-1.3B: every second block is twice there."""
+    """Write a diffusers folder of Wan2.1-VACE-1.3B, in which every second block has a control block."""
     _write_folder(folder, shared, WanVACETransformer3DModel, **SMALL, vace_layers=[*range(0, SMALL["num_layers"], 2)])
 
 
-def _write_folder(folder: Path, shared: Path, kind: Any, **config: Any) -> None:
+def _write_folder(folder: Path, shared: Path, model_class: Any, **config: Any) -> None:
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        transformer = kind(**config)
+        transformer = model_class(**config)
         torch.set_default_dtype(torch.float32)
     transformer.save_pretrained(folder / "transformer")
     make_scheduler(8.0).save_pretrained(folder / "scheduler")
@@ -42,7 +42,7 @@ def _write_folder(folder: Path, shared: Path, kind: Any, **config: Any) -> None:
 
 
 def write_shared(folder: Path) -> None:
-    """UMT5-XXL's encoder, a tokenizer (the demo's: a true one is not needed for times) and the VAE."""
+    """Write UMT5-XXL's encoder, the VAE, and the demo's tokenizer, which does not affect times."""
     config = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
@@ -55,7 +55,7 @@ def write_shared(folder: Path) -> None:
 
 
 def write_wan22(folder: Path, shared: Path) -> Wan22Models:
-    """A diffusers folder of Wan2.2-I2V-A14B without its experts, and the experts as Q5_K GGUF files of random blocks."""
+    """Write a diffusers folder of Wan2.2-I2V-A14B, and its experts as Q5_K files of random blocks."""
     with init_empty_weights():
         expert = WanTransformer3DModel(**LARGE, in_channels=36, out_channels=16)
     make_scheduler(5.0).save_pretrained(folder / "scheduler")
@@ -70,7 +70,10 @@ def write_wan22(folder: Path, shared: Path) -> Wan22Models:
 
 
 def write_lora(path: Path, folder: Path, rank: int) -> None:
-    """Random changes of every linear layer in the blocks of the transformer that ``folder`` configures, so small that none matters."""
+    """Write a LoRA for every linear layer in the blocks of the transformer in ``folder``.
+
+    Its random changes are too small to matter.
+    """
     state = {}
     for name, layer in empty_transformer(folder).named_modules():
         if isinstance(layer, torch.nn.Linear) and name.startswith("blocks."):
@@ -93,10 +96,12 @@ def _write_random_gguf(path: Path, model: Any) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.ndim == 2 and name.endswith(".weight"):
             blocks = torch.randint(256, (tensor.numel() // 256, 176), dtype=torch.uint8, device="cuda")
-            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # weights of some hundredths
+            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # so that weights are a few hundredths
             blocks[:, :4] = scales.view(torch.uint8)
             writer.add_tensor(original_name(name), blocks.view(tensor.shape[0], -1).cpu().numpy(), raw_dtype=kind)
         else:
             writer.add_tensor(original_name(name), (0.02 * torch.randn(tensor.shape)).numpy())
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
-        step()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

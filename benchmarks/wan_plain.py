@@ -1,4 +1,4 @@
-"""Plain diffusers, for comparison."""
+"""Videos with plain diffusers, for comparison."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from deployments.wire import VideoRequest
 
 
 def load_parts(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict[str, Any]:
-    """Tokenizer, text encoder and VAE."""
+    """Load tokenizer, text encoder and VAE."""
     return {
         "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
         "text_encoder": UMT5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype).to("cuda"),
@@ -24,22 +24,38 @@ def load_parts(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype) -> dict
 
 
 def load_plain(folder: Path, dtype: torch.dtype, vae_dtype: torch.dtype = torch.float32) -> WanPipeline:
-    """Text to video."""
+    """Load diffusers' text-to-video pipeline."""
     transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype).to("cuda")
     return WanPipeline(transformer=transformer, scheduler=load_scheduler(folder, None), **load_parts(folder, dtype, vae_dtype))
 
 
-def run(pipeline: Any, steps: int, *image: Image.Image) -> float:
-    """Seconds of a video of 832x480x33."""
+def run(pipeline: Any, steps: int, image: Image.Image | None = None) -> float:
+    """Return the seconds that a video of 832x480 with 33 frames takes."""
     pipeline.set_progress_bar_config(disable=True)
-    return timed(lambda: pipeline(*image, "a cat", "", 480, 832, 33, num_inference_steps=steps, guidance_scale=6.0))
+    arguments: dict[str, Any] = {"image": image} if image is not None else {}
+    return timed(
+        lambda: pipeline(
+            **arguments,
+            prompt="a cat",
+            negative_prompt="",
+            height=480,
+            width=832,
+            num_frames=33,
+            num_inference_steps=steps,
+            guidance_scale=6.0,
+        )
+    )
 
 
 def run_latents(pipeline: Any, request: VideoRequest) -> torch.Tensor:
-    """Those of ``request``, denoised."""
+    """Return the denoised latents of ``request``."""
     pipeline.set_progress_bar_config(disable=True)
     latents = pipeline(
-        *(request.prompt, request.negative_prompt, request.height, request.width, request.num_frames),
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        height=request.height,
+        width=request.width,
+        num_frames=request.num_frames,
         num_inference_steps=request.steps,
         guidance_scale=request.cfg,
         generator=torch.Generator("cpu").manual_seed(request.seed),
@@ -50,7 +66,7 @@ def run_latents(pipeline: Any, request: VideoRequest) -> torch.Tensor:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of ``work``, the GPU's included."""
+    """Return the seconds that ``work`` takes, including its work on the GPU."""
     torch.cuda.synchronize()
     begun = time.perf_counter()
     work()

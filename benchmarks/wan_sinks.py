@@ -1,4 +1,4 @@
-"""Who waits for a benchmark's videos: with a clock, with an encoder, or for a while only."""
+"""Sinks for benchmarks: one with a clock, one with an encoder, one that cancels."""
 
 import itertools
 import queue
@@ -13,34 +13,34 @@ from serve.media.encode import Mp4Encoder
 
 
 class Timer:
-    """A sink that notes when events come."""
+    """A sink that records when events come."""
 
     def __init__(self) -> None:
         self.times: dict[str, list[float]] = {"encode": [], "denoise": [], "decode": [], "chunk": []}
         self.steps: list[float] = []
 
     def progress(self, progress: Progress) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
         now = time.perf_counter()
         self.times[progress.stage].append(now)
-        if progress.stage == "denoise" and progress.step == len(self.steps):  # a step may be told twice
+        if progress.stage == "denoise" and progress.step == len(self.steps):  # a step may be reported twice
             self.steps.append(now)
 
     def ready(self) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
 
     def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
         self.times["chunk"].append(time.perf_counter())
 
     @property
     def step(self) -> float:
-        """Median seconds of a denoise step."""
+        """The median of the seconds per denoise step."""
         return statistics.median(b - a for a, b in itertools.pairwise(self.steps[1:]))
 
 
 class Encoding(Timer):
-    """A sink that has an MP4 made of the frames in another thread."""
+    """A sink that encodes the frames as MP4 in another thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Encoding(Timer):
         self._thread.start()
 
     def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
         super().chunk(chunk)
         self._frames.put(chunk.frames)
 
@@ -62,26 +62,26 @@ class Encoding(Timer):
         self._bytes = encoder.close().read()
 
     def finish(self) -> bytes:
-        """The MP4, when it is made."""
+        """Return the MP4 once it is complete."""
         self._frames.put(None)
         self._thread.join()
         return self._bytes
 
 
 class Cancelling(Timer):
-    """A sink whose consumer leaves ``delay`` seconds after the first event of ``stage``."""
+    """A sink that cancels ``delay`` seconds after the first event of ``stage``."""
 
     def __init__(self, stage: str, delay: float) -> None:
         super().__init__()
         self._stage, self._delay, self.left = stage, delay, 0.0
 
     def progress(self, progress: Progress) -> None:
-        """See Sink."""
+        """See ``EventSink``."""
         super().progress(progress)
         if progress.stage == self._stage and len(self.times[self._stage]) == 1:
             threading.Timer(self._delay, self._leave).start()
         if self.left:
-            raise Cancelled("gone")
+            raise Cancelled("the benchmark cancels")
 
     def _leave(self) -> None:
         self.left = time.perf_counter()

@@ -56,5 +56,4 @@ class EngineBroken(DeploymentError):
 
 
 class ReplicaStalled(DeploymentError):
-    """The engine has shown no sign of life for longer than its limit. Raised by
-    ``check_health``."""
+    """The engine has shown no sign of life for too long. Raised by ``check_health``."""

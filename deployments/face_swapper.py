@@ -73,8 +73,7 @@ class FaceSwapper:
     async def swap(
         self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
     ) -> SwappedChunk:
-        """Return the chunk with ``faces``, given per frame, replaced by the face of
-        ``reference``."""
+        """Return the chunk with the reference's face in place of ``faces``, given per frame."""
 
         def work(cancel: CancelFlag) -> SwappedChunk:
             start = time.perf_counter()

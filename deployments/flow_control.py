@@ -67,8 +67,10 @@ class ProducerEnd:
     name: str
 
     async def acquire(self) -> None:
-        """Wait until there is room for one more chunk; raise Cancelled once the stream is
-        closed."""
+        """Wait until there is room for one more chunk.
+
+        Raises Cancelled once the stream is closed.
+        """
         await cast(Awaitable[None], self.window.acquire.remote(self.name))
 
     async def closed(self) -> None:

@@ -81,8 +81,7 @@ async def stream_video(
 
 
 class _ThreadSink:
-    """An engine's sink: passes events from the worker thread to the event loop, and credits
-    back."""
+    """An engine's sink: passes events from its thread to the event loop, and credits back."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """What crosses between replicas: frozen dataclasses over NumPy arrays.
 
-There is no torch, JSON or base64 in them. Arrays that arrive through a handle are read-only; copy
+They contain no torch, JSON or base64. Arrays that arrive through a handle are read-only; copy
 one before writing to it.
 """
 

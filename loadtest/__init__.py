@@ -1,1 +1,1 @@
-"""Load tests: Locust, with the payloads that the tests use."""
+"""Load tests with Locust, which send the same sample requests as `ryla smoke`."""

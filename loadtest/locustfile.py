@@ -1,6 +1,7 @@
-"""One task an endpoint, with the payloads of the tests. Every answer is decoded: a fast wrong answer is a failure.
+"""One Locust task per endpoint.
 
-Against a service of yours: ``locust -f loadtest/locustfile.py --host URL``.
+Every response is decoded, so that a fast but wrong one counts as a failure. To test any service:
+``locust -f loadtest/locustfile.py --host URL``.
 """
 
 from locust import HttpUser, between, tag, task
@@ -10,15 +11,15 @@ from serve.samples import payload
 
 
 class Caller(HttpUser):
-    """Waits a second or two between calls, as a person would; the cheap endpoints are called more often."""
+    """A user who waits 0.5 to 2 seconds between calls, and calls the cheap endpoints more often."""
 
     wait_time = between(0.5, 2)
 
     def call(self, name: str) -> None:
-        """POSTs the sample of an endpoint and checks what comes."""
+        """POST the sample request of an endpoint and check the response."""
         with self.client.post(f"/{name}", json=payload(name), name=f"/{name}", catch_response=True) as response:
             if response.status_code == 503 and "Retry-After" in response.headers:
-                response.success()  # an honest refusal: the queue is full
+                response.success()  # the queue is full, which the service reports as it should
             elif response.status_code != 200:
                 response.failure(f"{response.status_code}: {response.text[:200]}")
             else:
@@ -30,41 +31,41 @@ class Caller(HttpUser):
     @tag("video")
     @task(1)
     def text_to_video(self) -> None:
-        """/wan2.6"""
+        """Call /wan2.6."""
         self.call("wan2.6")
 
     @tag("video")
     @task(1)
     def image_to_video(self) -> None:
-        """/wan2.6-i2v"""
+        """Call /wan2.6-i2v."""
         self.call("wan2.6-i2v")
 
     @tag("video", "swap")
     @task(1)
     def image_to_video_with_face(self) -> None:
-        """/wan2.6-i2v-faceswap"""
+        """Call /wan2.6-i2v-faceswap."""
         self.call("wan2.6-i2v-faceswap")
 
     @tag("video")
     @task(1)
-    def a14b(self) -> None:
-        """/wan22-i2v"""
+    def wan22_image_to_video(self) -> None:
+        """Call /wan22-i2v."""
         self.call("wan22-i2v")
 
     @tag("video", "swap")
     @task(1)
-    def a14b_with_face(self) -> None:
-        """/wan22-i2v-faceswap"""
+    def wan22_image_to_video_with_face(self) -> None:
+        """Call /wan22-i2v-faceswap."""
         self.call("wan22-i2v-faceswap")
 
     @tag("swap")
     @task(5)
     def image_faceswap(self) -> None:
-        """/image-faceswap"""
+        """Call /image-faceswap."""
         self.call("image-faceswap")
 
     @tag("swap")
     @task(3)
     def video_faceswap(self) -> None:
-        """/batch-video-faceswap"""
+        """Call /batch-video-faceswap."""
         self.call("batch-video-faceswap")

@@ -1,4 +1,4 @@
-"""`make load`: a minute of load against a fresh demo, headless, with an HTML report."""
+"""Run a minute of load against a fresh demo, and write an HTML report (`make load`)."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ OUTPUT = Path("test-output")
 
 
 def main() -> int:
-    """Starts the demo, runs Locust against it, stops it; Locust's exit code."""
+    """Start the demo, run Locust against it, stop it, and return Locust's exit code."""
     locustfile = Path(__file__).with_name("locustfile.py")
     with running(find_preset("demo")) as client:
         options = ["--headless", "--users", "4", "--spawn-rate", "1", "--run-time", "60s", "--stop-timeout", "60"]

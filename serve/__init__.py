@@ -1,1 +1,1 @@
-"""The application: what a user talks to."""
+"""The application that callers talk to: HTTP, pipelines, media, a client and the command line."""

@@ -1,4 +1,1 @@
-"""Training of the demo's models: scenes, how they are drawn, and the stages of `python -m training`.
-
-This package is not part of the wheel.
-"""
+"""Training of the demo's models; see README.md. This package is not part of the wheel."""

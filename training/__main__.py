@@ -1,8 +1,8 @@
 """Train the demo's models on a GPU: `python -m training FOLDER`.
 
-Each stage keeps its state in FOLDER; running the command again resumes where it stopped. `--minutes`
-ends a run early. `--stage` runs a single stage, so that a second GPU can run another one.
-`torchrun --nproc-per-node N -m training` shares the stages `vae` and `latents` among N GPUs.
+Each stage keeps its state in FOLDER; running the command again resumes where it stopped.
+`--minutes` ends a run early. `--stage` runs a single stage, so that a second GPU can run another
+one. `torchrun --nproc-per-node N -m training` shares the stages `vae` and `latents` among N GPUs.
 """
 
 import argparse

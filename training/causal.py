@@ -1,8 +1,9 @@
-"""A Wan VAE over a whole clip at once, for training.
+"""Runs a Wan VAE over a whole clip at once, for training.
 
-diffusers' `AutoencoderKLWan` works in chunks of four frames, each waiting for the one before. Its convolutions are causal, so the
-same numbers come from one pass over all frames, if the three places that treat the first frame apart still do: that pass is many
-times faster on a GPU. A test holds it to diffusers' own.
+diffusers' `AutoencoderKLWan` works in chunks of four frames, each of which waits for the one
+before. Its convolutions are causal, so one pass over all frames gives the same numbers if the three
+places that treat the first frame differently still do so. That pass is many times faster on a GPU.
+A test compares it with diffusers.
 """
 
 from functools import partial
@@ -14,20 +15,26 @@ from torch import Tensor
 
 
 def unroll(vae: AutoencoderKLWan) -> None:
-    """Changes ``vae`` for good: `encode_clip` and `decode_clip` work on it; its own `encode` and `decode` no longer do."""
+    """Change ``vae`` so that `encode_clip` and `decode_clip` work on it.
+
+    Its own `encode` and `decode` do not work any more.
+    """
     for module in vae.modules():
         if isinstance(module, WanResample) and module.mode in ("upsample3d", "downsample3d"):
             module.forward = partial(_up if module.mode == "upsample3d" else _down, module)
 
 
 def encode_clip(vae: AutoencoderKLWan, clip: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of the latents of ``[n, 3, 1 + 4k, h, w]``: each ``[n, c, 1 + k, h / 8, w / 8]``."""
+    """Return mean and log variance of the latents of ``[n, 3, 1 + 4k, h, w]``.
+
+    Each is ``[n, c, 1 + k, h / 8, w / 8]``.
+    """
     mean, log_variance = vae.quant_conv(vae.encoder(clip)).chunk(2, dim=1)
     return mean, log_variance.clamp(-30, 20)
 
 
 def decode_clip(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """The clip of (not normalised) latents, not clamped."""
+    """Return the clip of latents that are not normalised; it is not clamped."""
     clip = vae.decoder(vae.post_quant_conv(latents))
     assert isinstance(clip, Tensor)
     return clip
@@ -40,7 +47,10 @@ def _per_frame(layer: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def _up(resample: WanResample, x: Tensor, feat_cache: None = None, feat_idx: object = None) -> Tensor:
-    """Each frame but the first becomes two; the first is not seen by the others' temporal convolution."""
+    """Turn each frame except the first into two.
+
+    The temporal convolution of the others does not see the first frame.
+    """
     first, rest = x[:, :, :1], x[:, :, 1:]
     n, c, t, h, w = rest.shape
     if t:
@@ -50,7 +60,7 @@ def _up(resample: WanResample, x: Tensor, feat_cache: None = None, feat_idx: obj
 
 
 def _down(resample: WanResample, x: Tensor, feat_cache: None = None, feat_idx: object = None) -> Tensor:
-    """The first frame stays; of the others two become one."""
+    """Keep the first frame and turn every two of the others into one."""
     x = _per_frame(resample.resample, x)
     if x.shape[2] == 1:
         return x

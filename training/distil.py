@@ -1,7 +1,8 @@
-"""Teaches the packed models to need 4 steps and no guidance: LoRAs, written as people publish them for Wan.
+"""Teaches the packed models to need 4 steps and no guidance, with LoRAs in published formats.
 
-The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same noise the student walks its own four
-steps; at each, the clip that it is heading for is held to the teacher's result, and the gradient goes through the walk.
+The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same
+noise the student takes its own four steps. At each of them, the clip that it is heading for is
+compared with the teacher's result, and the gradient flows through all steps.
 """
 
 import math
@@ -37,45 +38,51 @@ from training.transformers import BOUNDARY, picture_condition, vace_control
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0
 RANK, WRITTEN_RANK = 32, 12
-"""While it is taught, and in the file: the nearest product of that rank, for a package that stays small."""
+"""The ranks in training and in the file.
+
+The file has the nearest product of the lower rank, which keeps the package small.
+"""
 RATE = 1e-3
 BATCH = 128
 SHARE = 0.25
-"""Of the usual number of clips: what the teacher is asked for."""
+"""The share of the usual number of clips that the teacher makes."""
 EARLY = 0.3
-"""Weight of a step before the last in the loss."""
+"""The weight in the loss of the steps before the last."""
 
 Predict = Callable[[Tensor, float], Tensor]
-"""Latents and timestep, 1000 to 0, to velocity."""
+"""Maps latents and a timestep (1000 to 0) to velocity."""
 Model = Callable[[Tensor, float, Tensor, Tensor | None], Tensor]
-"""The same, with embeddings and what a picture becomes."""
+"""Does the same, given also text embeddings and what ``Control`` returns."""
 Control = Callable[[Tensor, Tensor], Tensor]
-"""What a picture becomes: of its latents and of grey ones (see Latents)."""
+"""Maps the latents of an image and of grey (see ``Latents``) to what conditions the model."""
 
 
 @dataclass
 class Lesson:
-    """What a teacher made, of one size: noise and result float16 ``[n, 16, t, h, w]``, tokens, and the pictures' latents, if any."""
+    """A teacher's results for one size."""
 
     noise: Tensor
+    """float16 ``[n, 16, t, h, w]``."""
     result: Tensor
+    """The latents at which the teacher arrives, float16 ``[n, 16, t, h, w]``."""
     tokens: Tensor
     pictures: Tensor | None
+    """The latents of the images, if the model has any."""
     grey: Tensor | None
 
 
 class Trained(LoraLinear):
-    """The same, added apart: a gradient, and autocast, go through it."""
+    """A LoRA layer whose product is added separately, so that gradients and autocast work."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., in]`` -> ``[..., out]``."""
+        """Return ``[..., out]`` for ``[..., in]``."""
         assert self.up is not None
         result: Tensor = self.linear(x) + F.linear(F.linear(x, self.down), self.up)
         return result
 
 
 class Lora:
-    """Trainable changes of every linear layer in the blocks of ``transformers``."""
+    """Trainable changes of all linear layers in the blocks of a transformer."""
 
     def __init__(self, transformer: Any) -> None:
         self._layers: dict[str, LoraLinear] = {}
@@ -92,11 +99,11 @@ class Lora:
                     self.parameters[f"{original}.lora_{part}.weight".replace(".", "-")] = weight.requires_grad_()
 
     def on(self, transformer: Any) -> Any:
-        """A view of ``transformer``, which has the same layers."""
+        """Return a view of ``transformer``, which must have the same layers, with the changes."""
         return with_layers(transformer, lambda layer: self._changed.get(id(layer)))
 
     def write(self, path: Path) -> None:
-        """Writes a file as `lightx2v` and others do: the original release's names, with `alpha`."""
+        """Write a file as `lightx2v` and others do: the original release's names, with `alpha`."""
         state = {}
         for name, layer in self._layers.items():
             assert layer.up is not None
@@ -108,8 +115,8 @@ class Lora:
         save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path)
 
 
-def distil_wan26(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:
-    """One LoRA for both ways of the VACE model. True when finished."""
+def distil_wan26(path: Path, target: DemoCheckpoints, *, device: torch.device, total: int, deadline: float) -> bool:
+    """Train one LoRA for both uses of the VACE model; return True when finished."""
     torch.manual_seed(26)
     data = Data(target.vace, device)
     vace = load_transformer(target.vace / "transformer", torch.float32, device)
@@ -117,29 +124,41 @@ def distil_wan26(path: Path, target: DemoCheckpoints, device: torch.device, tota
     _prepare(vace, device)
     lora = Lora(text)
 
-    def ways(text_view: Any, vace_view: Any) -> dict[str, Model]:
-        def from_text(x: Tensor, told: float, words: Tensor, _: Tensor | None) -> Tensor:
-            return _call(text_view, x, told, words)
+    def models_of(text_view: Any, vace_view: Any) -> dict[str, Model]:
+        def from_text(x: Tensor, timestep: float, words: Tensor, _: Tensor | None) -> Tensor:
+            return _call(text_view, x, timestep, words)
 
-        def from_picture(x: Tensor, told: float, words: Tensor, control: Tensor | None) -> Tensor:
-            return _call(vace_view, x, told, words, control_hidden_states=control)
+        def from_picture(x: Tensor, timestep: float, words: Tensor, control: Tensor | None) -> Tensor:
+            return _call(vace_view, x, timestep, words, control_hidden_states=control)
 
         return {"text": from_text, "picture": from_picture}
 
-    views = lora.on(text), lora.on(vace)
-    students = ways(*views)
-    _compile(vace, *views)
+    text_view, vace_view = lora.on(text), lora.on(vace)
+    students = models_of(text_view, vace_view)
+    _compile(vace, text_view, vace_view)
     lessons = {
         name: [data.teach(model, bucket, vace_control if name == "picture" else None) for bucket in BUCKETS]
-        for name, model in ways(text, vace).items()
+        for name, model in models_of(text, vace).items()
     }
-    finished = _train(path, {"lora": lora}, students, lessons, data, vace_control, total, deadline)
+    finished = _train(
+        path,
+        loras={"lora": lora},
+        students=students,
+        lessons=lessons,
+        data=data,
+        control=vace_control,
+        total=total,
+        deadline=deadline,
+    )
     lora.write(target.vace_lora)
     return finished
 
 
-def distil_wan22(path: Path, target: DemoCheckpoints, device: torch.device, total: int, deadline: float) -> bool:
-    """A LoRA for each expert, in one walk: two steps are the one's, two the other's. True when finished."""
+def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, total: int, deadline: float) -> bool:
+    """Train a LoRA for each expert; return True when finished.
+
+    Both are trained together: each expert takes two of the four steps.
+    """
     torch.manual_seed(22)
     data = Data(target.a14b, device)
     experts = {}
@@ -149,11 +168,11 @@ def distil_wan22(path: Path, target: DemoCheckpoints, device: torch.device, tota
         _prepare(experts[part], device)
     loras = {part: Lora(expert) for part, expert in experts.items()}
 
-    def way(models: Mapping[str, Any]) -> dict[str, Model]:
-        def from_picture(x: Tensor, told: float, words: Tensor, condition: Tensor | None) -> Tensor:
+    def models_of(models: Mapping[str, Any]) -> dict[str, Model]:
+        def from_picture(x: Tensor, timestep: float, words: Tensor, condition: Tensor | None) -> Tensor:
             assert condition is not None
-            model = models["transformer" if told >= 1000 * BOUNDARY else "transformer_2"]
-            return _call(model, torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1), told, words)
+            model = models["transformer" if timestep >= 1000 * BOUNDARY else "transformer_2"]
+            return _call(model, torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1), timestep, words)
 
         return {"picture": from_picture}
 
@@ -161,18 +180,27 @@ def distil_wan22(path: Path, target: DemoCheckpoints, device: torch.device, tota
         return picture_condition(pictures)
 
     views = {part: lora.on(experts[part]) for part, lora in loras.items()}
-    students = way(views)
+    students = models_of(views)
     _compile(*experts.values(), *views.values())
-    teacher = way(experts)["picture"]
+    teacher = models_of(experts)["picture"]
     lessons = {"picture": [data.teach(teacher, bucket, condition) for bucket in BUCKETS]}
-    finished = _train(path, loras, students, lessons, data, condition, total, deadline)
+    finished = _train(
+        path,
+        loras=loras,
+        students=students,
+        lessons=lessons,
+        data=data,
+        control=condition,
+        total=total,
+        deadline=deadline,
+    )
     loras["transformer"].write(target.high_noise_lora)
     loras["transformer_2"].write(target.low_noise_lora)
     return finished
 
 
 class Data:
-    """What a folder's models are asked, and what they answer."""
+    """The questions for a folder's models, and their answers."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.device = device
@@ -186,18 +214,20 @@ class Data:
         self._clips: dict[int, Latents] = {}
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """To the mean and deviation that the transformers know; float32."""
+        """Normalise to the mean and deviation that the transformers expect; float32."""
         return (latents.float() - self._mean) / self._std
 
     @torch.no_grad()
     def teach(self, model: Model, bucket: Bucket, control: Control | None) -> Lesson:
-        """The teacher's results of one size; ``control`` None: from captions alone."""
+        """Return the teacher's results for one size; without ``control``, from captions alone."""
         number, count = BUCKETS.index(bucket), int(bucket.count * SHARE)
         pictures = grey = None
         if control is not None:
             if number not in self._clips:
-                asked = Bucket(bucket.frames, bucket.height, bucket.width, count)
-                self._clips[number] = encode_bucket(self._vae, asked, 20 + number, 0, 1, self.device)
+                part_of_bucket = Bucket(bucket.frames, bucket.height, bucket.width, count=count)
+                self._clips[number] = encode_bucket(
+                    self._vae, part_of_bucket, number=20 + number, rank=0, ranks=1, device=self.device
+                )
             clips = self._clips[number]
             captions, pictures, grey = clips.captions, self.normalise(clips.pictures).half(), self.normalise(clips.grey)
         else:
@@ -206,7 +236,7 @@ class Data:
         shape = (len(tokens), 16, 1 + (bucket.frames - 1) // 4, bucket.height // 8, bucket.width // 8)
         noise = torch.randn(shape, device=self.device, dtype=torch.float16)
         result = torch.empty_like(noise)
-        begun = time.monotonic()
+        start = time.monotonic()
         nothing = embed(self.encoder, tokenize(self._tokenizer, [""]).to(self.device))
         for part in torch.arange(len(tokens), device=self.device).split(_batch(bucket)):  # type: ignore[no-untyped-call]
             words = embed(self.encoder, tokens[part])
@@ -214,24 +244,25 @@ class Data:
             if control is not None and pictures is not None and grey is not None:
                 seen = control(pictures[part].float(), grey)
 
-            def predict(x: Tensor, told: float, words: Tensor = words, seen: Tensor | None = seen) -> Tensor:
-                without = model(x, told, nothing.expand_as(words), seen)
-                return without + GUIDANCE * (model(x, told, words, seen) - without)
+            def predict(x: Tensor, timestep: float, words: Tensor = words, seen: Tensor | None = seen) -> Tensor:
+                without = model(x, timestep, nothing.expand_as(words), seen)
+                return without + GUIDANCE * (model(x, timestep, words, seen) - without)
 
             result[part] = _walk(Solver(self._scheduler, TEACHER_STEPS), noise[part].float(), predict).half()
-        print(f"{len(tokens)} of {bucket.width}x{bucket.height}x{bucket.frames}: {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{len(tokens)} of {bucket.width}x{bucket.height}x{bucket.frames}: {time.monotonic() - start:.0f} s", flush=True)
         return Lesson(noise, result, tokens, pictures, grey)
 
 
 def _walk(solver: Solver, noise: Tensor, predict: Predict) -> Tensor:
     latents = solver.start(noise)
-    for told in solver.timesteps:
-        latents = solver.step(predict(latents, told))
+    for timestep in solver.timesteps:
+        latents = solver.step(predict(latents, timestep))
     return latents
 
 
 def _train(
     path: Path,
+    *,
     loras: Mapping[str, Lora],
     students: Mapping[str, Model],
     lessons: Mapping[str, list[Lesson]],
@@ -243,7 +274,7 @@ def _train(
     parameters: dict[str, nn.Module] = {name: lora.parameters for name, lora in loras.items()}
     flat = [weight for module in parameters.values() for weight in module.parameters()]
     cuda = data.device.type == "cuda"
-    rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it anew at every step
+    rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it again in every step
     optimizer = torch.optim.AdamW(flat, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
     run = Run(path, parameters, [optimizer], total, decay=0.999, warm_up=100, deadline=deadline)
     losses: list[Tensor] = []
@@ -280,12 +311,15 @@ def _train(
 
 
 def _loss(model: Model, noise: Tensor, result: Tensor, words: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Mean squared error of the clip that each step heads for; the last one's is where the walk ends."""
+    """Return the mean squared error of the clips that the steps head for.
+
+    The clip of the last step is the student's result.
+    """
     scheduler = EvenEuler(shift=SHIFT)
     scheduler.set_timesteps(STEPS)
     losses, x = [], noise
-    for now, then, told in _steps(scheduler):
-        velocity = model(x, told, words, seen)
+    for now, then, timestep in _steps(scheduler):
+        velocity = model(x, timestep, words, seen)
         losses.append((x - now * velocity - result).square().mean())
         x = x + (then - now) * velocity
     return losses[-1] + EARLY * torch.stack(losses[:-1]).mean()
@@ -296,8 +330,8 @@ def _steps(scheduler: Any) -> Iterator[tuple[float, float, float]]:
     yield from zip(sigmas[:-1], sigmas[1:], scheduler.timesteps.tolist(), strict=True)
 
 
-def _call(model: Any, x: Tensor, told: float, words: Tensor, **more: Any) -> Tensor:
-    times = torch.full((len(x),), told, device=x.device)
+def _call(model: Any, x: Tensor, timestep: float, words: Tensor, **more: Any) -> Tensor:
+    times = torch.full((len(x),), timestep, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda, cache_enabled=False):
         result = model(x, times, words, return_dict=False, **more)[0]
     assert isinstance(result, Tensor)
@@ -305,7 +339,10 @@ def _call(model: Any, x: Tensor, told: float, words: Tensor, **more: Any) -> Ten
 
 
 def _compile(*models: Any) -> None:
-    """For a GPU. Views come before: a copy would call what the block itself was compiled to."""
+    """Compile the blocks on a GPU.
+
+    Views must exist before: a copy would call what the original block was compiled to.
+    """
     for model in models:
         for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
             if model.scale_shift_table.is_cuda:

@@ -1,7 +1,8 @@
-"""Writes a Wan transformer as a GGUF file in the original Wan key layout, quantised to Q8_0 or Q5_K, or not (F32).
+"""Writes a Wan transformer as a GGUF file in the original Wan key layout.
 
-The `gguf` package cannot quantise K types, so Q5_K is ours: affine, one scale and one minimum per 32 weights, in the block
-layout of ggml's ``block_q5_K``; `gguf.quants.dequantize` reads it back.
+The weights are quantised to Q8_0 or Q5_K, or kept (F32). The `gguf` package cannot quantise to K
+types, so Q5_K is implemented here: it is affine, with one scale and one minimum per 32 weights, in
+the block layout of ggml's ``block_q5_K``. `gguf.quants.dequantize` reads it back.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 Quantization = Literal["F32", "Q8_0", "Q5_K"]
 
-# From diffusers' names to those of the original release; the longer patterns first.
+# From diffusers' names to those of the original release. Longer patterns come first.
 _ORIGINAL_NAMES = (
     ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
     ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
@@ -29,7 +30,7 @@ _ORIGINAL_NAMES = (
     (".to_v.", ".v."),
     (".ffn.net.0.proj.", ".ffn.0."),
     (".ffn.net.2.", ".ffn.2."),
-    (".norm2.", ".norm#."),  # the two norms are numbered the other way round
+    (".norm2.", ".norm#."),  # the two norms have each other's number
     (".norm3.", ".norm2."),
     (".norm#.", ".norm3."),
     ("proj_out.", "head.head."),
@@ -37,7 +38,7 @@ _ORIGINAL_NAMES = (
 
 
 def original_name(name: str) -> str:
-    """The original release's name of a tensor of diffusers' ``WanTransformer3DModel``."""
+    """Return the original release's name of a tensor of diffusers' ``WanTransformer3DModel``."""
     if name == "scale_shift_table":
         return "head.modulation"
     for ours, theirs in _ORIGINAL_NAMES:
@@ -46,9 +47,10 @@ def original_name(name: str) -> str:
 
 
 def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], quantization: Quantization, name: str) -> None:
-    """Writes ``state`` (a ``WanTransformer3DModel``'s, diffusers' names) to ``path``.
+    """Write ``state``, the state of a ``WanTransformer3DModel``, to ``path``.
 
-    Matrices are quantised; biases, norms, modulation and the patch embedding stay float32, as in the published files.
+    Its names are those of diffusers. Matrices are quantised. Biases, norms, modulation and the
+    patch embedding stay float32, as in the published files.
     """
     kind = gguf.GGMLQuantizationType[quantization]
     writer = gguf.GGUFWriter(path, arch="wan")
@@ -67,13 +69,13 @@ def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], quantization: Qua
 
 
 def quantize_q5_k(array: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Packs float32 ``[rows, columns]`` (columns a multiple of 256) into Q5_K blocks, uint8 ``[rows, columns / 256 * 176]``.
+    """Pack float32 ``[rows, columns]`` into Q5_K: uint8 ``[rows, columns / 256 * 176]``.
 
-    Raises ValueError if the last dimension is no multiple of 256.
+    Raises ValueError if ``columns`` is not a multiple of 256.
     """
     rows, columns = array.shape
     if columns % 256:
-        raise ValueError(f"Q5_K packs 256 weights a block; {columns} columns are no multiple of that")
+        raise ValueError(f"Q5_K packs blocks of 256 weights; {columns} columns are not a multiple of 256")
     groups = array.reshape(-1, 8, 32)
     minimum = np.maximum(0.0, -groups.min(axis=2))
     scale = (groups.max(axis=2) + minimum).clip(min=0.0) / 31
@@ -99,6 +101,6 @@ def quantize_q5_k(array: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def _divide(a: npt.NDArray[np.float32], b: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """a / b, and 0 where b is 0."""
+    """Return a / b, and 0 where b is 0."""
     b32 = np.broadcast_to(b.astype(np.float32), a.shape)
     return np.divide(a, b32, out=np.zeros_like(a, dtype=np.float32), where=b32 != 0)

@@ -1,4 +1,7 @@
-"""Encodes clips once for the transformers: latents, latents of the first frame alone, captions."""
+"""Encodes the clips that the transformers are trained on, once.
+
+The files hold latents, latents of the first frame alone, and captions.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +19,12 @@ from training.text import write_captions
 SHARES = {"shape": 0.6, "astronaut": 0.1, "officer": 0.1, "cat": 0.04, "rocket": 0.04, "collage": 0.12}
 WORDINGS = 3
 GREY = 128 / 127.5 - 1
-"""The grey of VACE's frames to be made."""
+"""The grey that stands for the frames to generate in VACE's control video."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Clips of one size."""
+    """A number of clips of one size."""
 
     frames: int
     height: int
@@ -36,20 +39,18 @@ BUCKETS = (
     Bucket(17, 128, 192, 1_500),
     Bucket(17, 256, 256, 1_500),
 )
-"""The first is the usual size."""
+"""The buckets of training; the first has the usual size."""
 
 
 @dataclass
 class Latents:
-    """One bucket, encoded. ``clips`` and ``pictures`` bf16 ``[n, 16, t, h, w]``, ``grey`` one such; not normalised.
-
-    ``pictures`` are the latents of a clip's first frame followed by nothing, as image-to-video is told of a picture; ``grey`` what
-    stands in VACE's control video for the frames to be made.
-    """
+    """One encoded bucket. The latents are bfloat16 ``[n, 16, t, h, w]`` and not normalised."""
 
     clips: Tensor
     pictures: Tensor
+    """The first frame of each clip followed by zeros, which is how image-to-video gets an image."""
     grey: Tensor
+    """One clip of what stands in VACE's control video for the frames to generate."""
     captions: list[list[str]]
 
 
@@ -57,7 +58,10 @@ class Latents:
 def encode_bucket(
     vae: AutoencoderKLWan, bucket: Bucket, *, number: int, rank: int, ranks: int, device: torch.device
 ) -> Latents:
-    """This process's share of a bucket. ``vae`` is unrolled."""
+    """Return this process's share of a bucket. ``vae`` must be unrolled.
+
+    ``rank`` is the number of the process, of ``ranks`` in all.
+    """
     count = bucket.count // ranks
     scenes = list(draw_scenes(5_000 + 100 * number + rank, count, SHARES))
     step = max(4, 64 * 17 * 128 * 128 // (bucket.frames * bucket.height * bucket.width))
@@ -65,7 +69,7 @@ def encode_bucket(
     pictures: list[Tensor] = []
     for start in range(0, count, step):
         clip = draw(scenes[start : start + step], bucket.frames, bucket.height, bucket.width, device)
-        clip = ((clip + 1) * 127.5).round() / 127.5 - 1  # what eight bits leave
+        clip = ((clip + 1) * 127.5).round() / 127.5 - 1  # rounded to eight bits
         picture = torch.cat([clip[:, :, :1], torch.zeros_like(clip[:, :, 1:])], dim=2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for source, out in ((clip, clips), (picture, pictures)):
@@ -77,13 +81,13 @@ def encode_bucket(
 
 
 def save(folder: Path, number: int, rank: int, latents: Latents) -> None:
-    """Writes a part."""
+    """Write one process's share of a bucket."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(vars(latents), folder / f"{number}-{rank}.pt")
 
 
 def load(folder: Path, number: int, device: torch.device) -> Latents:
-    """All parts of a bucket."""
+    """Read all shares of a bucket."""
     parts: list[dict[str, Any]] = [torch.load(file, map_location=device) for file in sorted(folder.glob(f"{number}-*.pt"))]
     return Latents(
         torch.cat([part["clips"] for part in parts]),
@@ -94,6 +98,6 @@ def load(folder: Path, number: int, device: torch.device) -> Latents:
 
 
 def statistics(latents: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, over a sample."""
+    """Return mean and standard deviation of each channel, over a sample."""
     sample = latents[:8000].float().transpose(0, 1).flatten(1)
     return sample.mean(1).tolist(), sample.std(1).tolist()

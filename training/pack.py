@@ -1,4 +1,4 @@
-"""Writes the trained models as people publish them: diffusers folders, and the experts as GGUF files."""
+"""Writes the trained models in published formats: diffusers folders, and experts as GGUF files."""
 
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,21 @@ FLOW_SHIFT = 3.0
 
 
 def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:
-    """UniPC on the flow schedule, as the published Wan folders configure it."""
+    """Return UniPC on the flow schedule, configured as in the published Wan folders."""
     return UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
     )
 
 
 def pack(states: Path, target: Path) -> None:
-    """Packs the averaged weights of the stages' states in ``states`` into ``target``; model cards (README.md) stay."""
+    """Write the averaged weights of the states in ``states`` to ``target``.
+
+    Older files in ``target`` are deleted, except for the model cards (README.md).
+    """
     for old in target.rglob("*"):
         if (old.is_file() or old.is_symlink()) and old.name != "README.md":
             old.unlink()
-    made = DemoCheckpoints(target)
+    target_files = DemoCheckpoints(target)
     data = torch.load(states / "statistics.pt", weights_only=False)
     vae = make_vae()
     load_average(states / "vae.pt", {"vae": vae})
@@ -48,7 +51,7 @@ def pack(states: Path, target: Path) -> None:
 
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
     text = _load(states / "wan26.pt", vace)
-    WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(made.vace)
+    WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(target_files.vace)
 
     high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))
     text = _load(states / "low.pt", low)
@@ -62,13 +65,13 @@ def pack(states: Path, target: Path) -> None:
         image_processor=None,
         **shared,
     )
-    pipeline.save_pretrained(made.a14b)
-    for file in (made.a14b / "vae").iterdir():  # one VAE, not two
+    pipeline.save_pretrained(target_files.a14b)
+    for file in (target_files.a14b / "vae").iterdir():  # both folders share one VAE
         file.unlink()
-        file.symlink_to(Path("..", "..", made.vace.name, "vae", file.name))
-    for part, expert, path in (("transformer", high, made.high_noise), ("transformer_2", low, made.low_noise)):
-        for weights in (made.a14b / part).glob("*.safetensors*"):
-            weights.unlink()  # the experts' weights are in the GGUF files alone
+        file.symlink_to(Path("..", "..", target_files.vace.name, "vae", file.name))
+    for part, expert, path in (("transformer", high, target_files.high_noise), ("transformer_2", low, target_files.low_noise)):
+        for weights in (target_files.a14b / part).glob("*.safetensors*"):
+            weights.unlink()  # only the GGUF files hold the experts' weights
         write_wan_gguf(path, expert.state_dict(), "Q8_0", path.stem)
 
 
@@ -78,6 +81,6 @@ def _load(path: Path, transformer: nn.Module) -> Any:
     return encoder.to(torch.bfloat16).eval()
 
 
-def write_statistics(states: Path, mean: list[float], std: list[float], tokenizer: Any) -> None:
-    """What the packing needs beside weights."""
+def write_statistics(states: Path, *, mean: list[float], std: list[float], tokenizer: Any) -> None:
+    """Save what packing needs besides weights."""
     torch.save({"mean": mean, "std": std, "tokenizer": tokenizer}, states / "statistics.pt")

@@ -1,4 +1,4 @@
-"""Draws scenes: batches of clips, on any device, float32 in [-1, 1]."""
+"""Draws batches of clips from scenes, on any device, as float32 in [-1, 1]."""
 
 import io
 import math
@@ -15,19 +15,19 @@ from torch import Tensor
 from training.scenes import COLORS, GROUNDS, SHAPES, TEXTURES, Scene
 
 SHIFT = 0.02
-"""A shape's way in a frame, in sides."""
+"""How far a shape moves per frame, in sides."""
 GROWTH = 0.04
-"""A shape's growth in a frame: e to this power."""
+"""How much a shape grows per frame: e to this power."""
 TURN = math.radians(5)
-"""A shape's turn in a frame, clockwise."""
+"""How far a shape turns per frame, clockwise."""
 PAN = 0.006
-"""The camera's way in a frame, in sides."""
+"""How far the camera moves per frame, in sides."""
 ZOOM = 0.008
-"""The camera's zoom in a frame: e to this power."""
+"""How much the camera zooms per frame: e to this power."""
 
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 
-# Where the face is, as (x, y, height) in shares of the photograph's shorter side; for the others, where to look.
+# Where the face is: (x, y, height) as shares of the photograph's shorter side.
 _FACES = {"astronaut": (0.436, 0.233, 0.22), "officer": (0.519, 0.436, 0.42)}
 _FILES = {
     "astronaut": "astronaut.jpg",
@@ -39,7 +39,7 @@ _FILES = {
 
 
 def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """The clips of ``scenes``: ``[n, 3, frames, height, width]``."""
+    """Return the clips of ``scenes``: ``[n, 3, frames, height, width]``."""
     return draw_crops(scenes, frames, height, width, torch.zeros(len(scenes), 2), (height, width), device)[0]
 
 
@@ -52,7 +52,10 @@ def draw_crops(
     crop: tuple[int, int],
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Crops of the clips at ``corners`` (top, left; ``[n, 2]``) and where faces are, 0 to 1, ``[n, 1, frames, *crop]``."""
+    """Return crops of the clips, and where faces are: ``[n, 1, frames, *crop]`` in 0 to 1.
+
+    ``corners`` are the top left corners of the crops, (top, left), ``[n, 2]``.
+    """
     clips = torch.empty(len(scenes), 3, frames, *crop, device=device)
     faces = torch.zeros(len(scenes), 1, frames, *crop, device=device)
     shapes = [i for i, scene in enumerate(scenes) if scene.is_shape]
@@ -70,7 +73,10 @@ def draw_crops(
 
 
 def _grid(height: int, width: int, corners: Tensor, crop: tuple[int, int], scale: int = 1) -> tuple[Tensor, Tensor]:
-    """Coordinates of pixel centres in shorter sides from the frame's centre: x ``[n, 1, w]``, y ``[n, h, 1]``."""
+    """Return the coordinates of pixel centres: x ``[n, 1, w]``, y ``[n, h, 1]``.
+
+    They are measured from the frame's centre, in units of its shorter side.
+    """
     side = min(height, width)
     rows = (torch.arange(crop[0] * scale, device=corners.device) + 0.5) / scale
     columns = (torch.arange(crop[1] * scale, device=corners.device) + 0.5) / scale
@@ -84,7 +90,10 @@ def _column(values: list[float], device: torch.device | str) -> Tensor:
 
 
 def _motion(scenes: list[Scene], frames: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Frame numbers, those from the middle on, and of each scene its speed, direction (x, y) and zoom (1 in, -1 out)."""
+    """Return frame numbers, the same from the middle, and speed, direction and zoom by scene.
+
+    The direction is (x, y); the zoom is 1 for in and -1 for out.
+    """
     time = torch.arange(frames, device=device, dtype=torch.float32)
     speed = _column([s.speed for s in scenes], device)[:, None]
     way = _column([c for s in scenes for c in _DIRECTIONS.get(s.motion, (0.0, 0.0))], device).view(-1, 2)
@@ -126,20 +135,24 @@ def _draw_shapes(
 
 
 def outline(shape: str, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance (near the edge) from a shape of radius 1, y down; negative inside."""
+    """Return the signed distance (near the edge) from a shape of radius 1.
+
+    y points down; the distance is negative inside.
+    """
     if shape == "circle":
         return torch.hypot(x, y) - 1
     if shape == "ring":
         return (torch.hypot(x, y) - 0.76).abs() - 0.24
     if shape == "square":
         return torch.maximum(x.abs(), y.abs()) - 0.85
-    if shape == "triangle":  # a regular one, a corner up
+    if shape == "triangle":  # regular, with a corner at the top
         return torch.maximum(y - 0.55, x.abs() * 0.866 - y * 0.5 - 0.55)
     if shape == "cross":
         one = torch.maximum(x.abs() - 0.34, y.abs() - 0.98)
         return torch.minimum(one, torch.maximum(x.abs() - 0.98, y.abs() - 0.34))
     assert shape == "star"
-    # Folded into one of ten like triangles, a star's edge is one straight line from an outer to an inner corner.
+    # Folded into one of ten equal triangles, a star's edge is one straight line from an outer to
+    # an inner corner.
     sector = math.pi / 5
     around = torch.atan2(x, -y)
     folded = (around - torch.round(around / (2 * sector)) * 2 * sector).abs()
@@ -153,7 +166,7 @@ def outline(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _draw_grounds(scenes: list[Scene], x: Tensor, y: Tensor, device: torch.device | str) -> Tensor:
-    """``[n, 3, h, w]``."""
+    """Return ``[n, 3, h, w]``."""
     base = _column([c / 127.5 - 1 for s in scenes for c in GROUNDS[s.ground]], device).view(-1, 3, 1, 1)
     lighter = base + 0.22
     darker = (base + 1) * 0.45 - 1
@@ -175,7 +188,10 @@ def _draw_grounds(scenes: list[Scene], x: Tensor, y: Tensor, device: torch.devic
 
 @cache
 def photograph(name: str) -> Tensor:
-    """A training photograph, float32 ``[4, h, w]`` in 0 to 1; the fourth channel is 1 where its face is."""
+    """Return a training photograph, float32 ``[4, h, w]`` in 0 to 1.
+
+    The fourth channel is 1 where its face is.
+    """
     data = resources.files("training").joinpath("photographs", _FILES[name]).read_bytes()
     picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) / 255
     height, width = picture.shape[:2]
@@ -188,7 +204,7 @@ def photograph(name: str) -> Tensor:
 
 
 def _collages(scenes: list[Scene], device: torch.device | str) -> Tensor:
-    """Pictures made of shapes, ``[n, 4, 192, 192]`` in 0 to 1."""
+    """Return images made of shapes, ``[n, 4, 192, 192]`` in 0 to 1."""
     layers = []
     for scene in scenes:
         lot = np.random.default_rng(scene.variant + 5)
@@ -210,7 +226,7 @@ def _collages(scenes: list[Scene], device: torch.device | str) -> Tensor:
     canvas = None
     for depth in range(7):
         level = [pile[depth] for pile in layers]
-        # The second frame: turned by `speed`.
+        # In the second frame the shape is turned by `speed`.
         drawn = _draw_shapes(level, 2, 192, 192, torch.zeros(len(level), 2), (192, 192), device)[:, :, 1]
         if canvas is None:
             canvas = drawn
@@ -231,7 +247,7 @@ def _draw_camera(
     crop: tuple[int, int],
     device: torch.device | str,
 ) -> Tensor:
-    """Camera moves over one subject, ``[n, 4, frames, *crop]`` in 0 to 1."""
+    """Draw camera moves over one subject, ``[n, 4, frames, *crop]`` in 0 to 1."""
     count = len(scenes)
     is_collage = subject == "collage"
     source = _collages(scenes, device) if is_collage else photograph(subject).to(device)[None].expand(count, -1, -1, -1)
@@ -243,7 +259,7 @@ def _draw_camera(
     _, middle, speed, way, zoom = _motion(scenes, frames, device)
     extent = window[:, None] * torch.exp(-zoom * ZOOM * speed * middle)
 
-    scale = 2  # drawn twice as fine, then averaged: photographs are shown smaller than they are
+    scale = 2  # drawn twice as fine and then averaged, since photographs are shown smaller than they are
     x, y = _grid(height, width, corners.to(device), crop, scale)
     px = x[:, None] * extent[..., None, None] + (way[:, :1] * PAN * speed * middle * window[:, None])[..., None, None]
     py = y[:, None] * extent[..., None, None] + (way[:, 1:] * PAN * speed * middle * window[:, None])[..., None, None]
@@ -251,7 +267,7 @@ def _draw_camera(
     cos, sin = torch.cos(tilt)[:, None, None, None], torch.sin(tilt)[:, None, None, None]
     sx = px * cos - py * sin + at_x[:, None, None, None]
     sy = px * sin + py * cos + at_y[:, None, None, None]
-    for wave in view[:, 9:].view(count, -1, 5).unbind(1):  # smooth warps: each variant has its own face
+    for wave in view[:, 9:].view(count, -1, 5).unbind(1):  # smooth warps give each variant a face of its own
         ax, ay, fx, fy, phase = (part[:, None, None, None] for part in wave.unbind(1))
         bend = torch.sin(fx * sx + fy * sy + phase)
         sx, sy = sx + ax * bend, sy + ay * bend
@@ -268,7 +284,10 @@ def _draw_camera(
 
 
 def _view(subject: str, scene: Scene) -> list[float]:
-    """A variant's crop, tilt, flip, gamma, tint and three warps; lengths in shorter sides of the photograph."""
+    """Return a variant's crop, tilt, flip, gamma, tint and three warps.
+
+    Lengths are in units of the photograph's shorter side.
+    """
     lot = np.random.default_rng(scene.variant)
     u = lot.uniform(-1, 1, 40)
     if subject in _FACES:

@@ -1,4 +1,7 @@
-"""One GPU or several: how the processes of `torchrun` share a training step. Alone, nothing of this does anything."""
+"""Shares training steps among the processes of `torchrun`, one for each GPU.
+
+In a single process this module has no effect.
+"""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +11,7 @@ import torch.distributed as dist
 
 
 class Ranks:
-    """The processes that train together; each works on its own slice of a batch."""
+    """The processes that train together; each works on its own part of a batch."""
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
@@ -21,7 +24,7 @@ class Ranks:
             dist.init_process_group("nccl" if cuda else "gloo")
 
     def average(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Gradients become their mean over all processes."""
+        """Replace the gradients by their mean over all processes."""
         if self.count == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -33,6 +36,6 @@ class Ranks:
             start += gradient.numel()
 
     def close(self) -> None:
-        """Ends the group."""
+        """Leave the process group."""
         if self.count > 1:
             dist.destroy_process_group()

@@ -1,4 +1,7 @@
-"""A training step as a CUDA graph: models as small as these keep a GPU busy only if no kernel is launched by hand."""
+"""Runs a training step as a CUDA graph.
+
+Models as small as these keep a GPU busy only if Python launches no single kernels.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +10,15 @@ import torch
 from torch import Tensor
 
 EAGER_STEPS = 3
-"""Steps that run by hand before the capture: compilers, libraries and the optimizer's state settle in them."""
+"""The number of steps before the capture, in which compilers, libraries and the optimizer allocate
+their state."""
 
 
 class Replay:
-    """Calls ``step`` with tensors of any shapes; on a GPU, the fourth call of a kind and shape is captured and then replayed.
+    """Calls ``step`` with tensors; on a GPU, the fourth call with a kind and shapes is captured.
 
-    ``step`` must be whole (forward, backward, optimizer), must not look at values on the CPU, and returns the loss.
+    Later calls of that kind replay the capture. ``step`` must do a whole step (forward, backward,
+    optimizer), must not read values on the CPU, and returns the loss.
     """
 
     def __init__(self, step: Callable[..., Tensor]) -> None:
@@ -24,7 +29,7 @@ class Replay:
         self._pool: Any = None  # torch has no public name for its type
 
     def __call__(self, kind: str, *inputs: Tensor) -> Tensor:
-        """The loss of one step."""
+        """Run one step and return its loss."""
         key = (kind, tuple(tuple(tensor.shape) for tensor in inputs))
         if key in self._graphs:
             graph, places, loss = self._graphs[key]
@@ -39,16 +44,17 @@ class Replay:
             self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         if calls <= EAGER_STEPS:
-            # On the capture's stream: autograd remembers it, and the usual stream cannot be captured.
+            # Autograd remembers the stream, and the default one cannot be captured.
             with torch.cuda.stream(self._stream):
                 loss = self._step(kind, *inputs)
             torch.cuda.synchronize()
             return loss
         places = tuple(tensor.clone() for tensor in inputs)
         graph = torch.cuda.CUDAGraph()
-        # One pool for all graphs: they run one after the other, and nothing of one is read after the next but its loss.
+        # All graphs share one pool: they run one after the other, and only the loss of one is read
+        # after the next.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = self._step(kind, *places)
         self._graphs[key] = (graph, places, loss)
-        graph.replay()  # a capture computes nothing
+        graph.replay()  # a capture does not compute
         return loss.clone()

@@ -1,4 +1,4 @@
-"""What every training stage shares: its schedule, its averaged weights, its state on disk, its time limit."""
+"""What all training stages share: schedule, averaged weights, saved state and time limit."""
 
 import math
 import os
@@ -21,14 +21,17 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After an optimizer step; the decay grows with ``step``, so that the first weights are forgotten."""
+        """Update the average after an optimizer step.
+
+        The decay grows with ``step``, so that the first weights are forgotten.
+        """
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, module in self._modules.items():
             torch._foreach_lerp_(self.weights[name], [p.detach() for p in module.parameters()], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the average and the weights."""
+        """Exchange the average and the weights."""
         for name, module in self._modules.items():
             for average, parameter in zip(self.weights[name], module.parameters(), strict=True):
                 kept = parameter.detach().clone()
@@ -37,7 +40,10 @@ class Averaged:
 
 
 class Run:
-    """One stage of training, resumable: ``steps()`` goes on where the file ``path`` left off, until the last step or the limit."""
+    """One stage of training, which can be resumed.
+
+    ``steps()`` continues from the state in the file ``path``, until the last step or the deadline.
+    """
 
     def __init__(
         self,
@@ -57,7 +63,7 @@ class Run:
         self._warm_up, self._deadline, self._writes = warm_up, deadline, writes
         self.step = 0
         self.loss = math.nan
-        """Mean of the last losses, for the model card."""
+        """The mean of the last losses, for the model card."""
         if path.exists():
             self._load(torch.load(path, map_location="cpu", weights_only=True))
 
@@ -67,9 +73,12 @@ class Run:
         return self.step >= self.total
 
     def steps(self) -> Iterator[int]:
-        """Step numbers; the learning rate rises for ``warm_up`` steps, then falls to zero in a straight line."""
+        """Yield the numbers of the steps.
+
+        The learning rate rises for ``warm_up`` steps, then falls linearly to zero.
+        """
         start = self.step
-        begun = time.monotonic()
+        begin = time.monotonic()
         while not self.finished and time.monotonic() < self._deadline:
             share = min(1.0, (self.step + 1) / self._warm_up) * (1 - self.step / self.total)
             for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
@@ -82,12 +91,12 @@ class Run:
             self.average.update(self.step)
             self.step += 1
             if self._writes and (self.step % 1000 == 0 or self.finished):
-                speed = (self.step - start) / (time.monotonic() - begun)
+                speed = (self.step - start) / (time.monotonic() - begin)
                 print(f"{self.path.stem} {self.step}/{self.total} {speed:.1f} steps/s", flush=True)
         self.save()
 
     def save(self) -> None:
-        """Writes the state, whole or not at all."""
+        """Write the state atomically."""
         if not self._writes:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,14 +118,14 @@ class Run:
             for own, saved in zip(self.average.weights[name], state["average"][name], strict=True):
                 own.copy_(saved)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            rates = [group["lr"] for group in optimizer.param_groups]  # on a GPU a tensor that a graph will read
+            rates = [group["lr"] for group in optimizer.param_groups]  # on a GPU these are tensors that a graph reads
             optimizer.load_state_dict(saved)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
 
 
 def load_average(path: Path, modules: dict[str, nn.Module]) -> None:
-    """Fills ``modules`` with the averaged weights of a stage's state."""
+    """Load the averaged weights of a stage's state into ``modules``."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         with torch.no_grad():
@@ -125,5 +134,5 @@ def load_average(path: Path, modules: dict[str, nn.Module]) -> None:
 
 
 def psnr(one: Tensor, other: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two clips in [-1, 1]."""
+    """Return the peak signal-to-noise ratio in dB of two clips in [-1, 1]."""
     return -10 * math.log10(max(1e-10, ((one.float() - other.float()) / 2).square().mean().item()))

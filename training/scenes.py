@@ -1,7 +1,8 @@
-"""What a clip shows, before any pixel: the scenes that the demo's models know, how they are drawn by lot, and their captions.
+"""What a clip shows: the scenes that the demo's models know, and their captions.
 
-Two kinds: a coloured shape that moves over a ground, and a photograph that a camera moves over. A third, the collage, is a
-picture made of shapes: it teaches image-to-video to move pictures that it has never seen.
+There are two kinds: a coloured shape that moves over a ground, and a photograph that a camera moves
+over. A third kind, the collage, is an image made of shapes: it teaches image-to-video to move
+images that it has never seen.
 """
 
 import random
@@ -81,10 +82,7 @@ USUAL_SIZE = 0.2
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip. Lengths are shares of the frame's shorter side; ``x`` and ``y`` are the middle of a shape's path, from the centre.
-
-    ``variant`` numbers the variation of a photograph (crop, warp, light, colour), or a collage.
-    """
+    """One clip. Lengths are shares of the frame's shorter side."""
 
     subject: str
     motion: str
@@ -94,23 +92,25 @@ class Scene:
     speed: float = 1.0
     size: float = USUAL_SIZE
     x: float = 0.0
+    """The middle of a shape's path, from the centre of the frame, as is ``y``."""
     y: float = 0.0
     variant: int = 0
+    """The number of the variation of a photograph (crop, warp, light, colour), or of a collage."""
 
     @property
     def is_shape(self) -> bool:
-        """Whether a shape moves, and not the camera."""
+        """Whether a shape moves, rather than the camera."""
         return self.subject in SHAPES
 
 
 def is_held_out(color: str, shape: str, motion: str) -> bool:
-    """Whether training never sees this combination. Every pair of two of the three is seen."""
+    """Return whether training never sees this combination; it sees every pair of the three."""
     number = list(COLORS).index(color) + 2 * SHAPES.index(shape) + 3 * SHAPE_MOTIONS.index(motion)
     return number % 5 == 0
 
 
 def held_out_combinations() -> list[tuple[str, str, str]]:
-    """All (colour, shape, motion) that training never sees."""
+    """Return all combinations (colour, shape, motion) that training never sees."""
     return [
         (color, shape, motion)
         for color in COLORS
@@ -121,12 +121,12 @@ def held_out_combinations() -> list[tuple[str, str, str]]:
 
 
 def grounds_for(color: str) -> list[str]:
-    """The grounds that a colour can be told from."""
+    """Return the grounds that a colour can be distinguished from."""
     return [ground for ground in GROUNDS if (color, ground) not in _TOO_ALIKE]
 
 
 def draw_shape(lot: random.Random, *, held_out: bool = False) -> Scene:
-    """A shape scene: of the combinations that training sees, or of those held out."""
+    """Draw a scene with a shape from the combinations of training, or from those held out."""
     while True:
         color, shape = lot.choice(list(COLORS)), lot.choice(SHAPES)
         motion = lot.choice((*SHAPE_MOTIONS, *(() if held_out else ("still",))))
@@ -149,7 +149,10 @@ def draw_shape(lot: random.Random, *, held_out: bool = False) -> Scene:
 
 
 def draw_camera(lot: random.Random, subject: str, first_variant: int = 0) -> Scene:
-    """A camera scene over a photograph or a collage; variants from ``first_variant`` on (those of training start at 0)."""
+    """Draw a camera scene over a photograph or a collage.
+
+    Its variant is at least ``first_variant``; the variants of training start at 0.
+    """
     motion = lot.choice(CAMERA_MOTIONS)
     return Scene(subject, motion, speed=_draw_speed(lot, motion), variant=first_variant + lot.randrange(HELD_OUT_VARIANT))
 
@@ -159,11 +162,14 @@ def _draw_speed(lot: random.Random, motion: str) -> float:
 
 
 HELD_OUT_VARIANT = 1_000_000
-"""Variants from here on are not used in training."""
+"""The first of the variants that are not used in training."""
 
 
 def draw_scenes(seed: int, count: int, shares: dict[str, float]) -> Iterator[Scene]:
-    """``count`` training scenes; ``shares`` weighs `shape`, the photographs by name, and `collage`."""
+    """Yield ``count`` training scenes.
+
+    ``shares`` weighs `shape`, the photographs by name, and `collage`.
+    """
     lot = random.Random(seed)
     kinds, weights = list(shares), list(shares.values())
     for _ in range(count):
@@ -172,7 +178,7 @@ def draw_scenes(seed: int, count: int, shares: dict[str, float]) -> Iterator[Sce
 
 
 def caption(scene: Scene, lot: random.Random) -> str:
-    """One of many wordings. Some leave out the subject or the ground, as people do."""
+    """Return one of many wordings. A few leave out the subject or the ground, as people do."""
     speed = lot.choice(_SPEEDS[scene.speed]) if scene.speed in _SPEEDS else ""
     return _shape_caption(scene, lot, speed) if scene.is_shape else _camera_caption(scene, lot, speed)
 

@@ -23,12 +23,12 @@ STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack", "distil26",
 def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: float, target: Path) -> bool:
     """Run or resume one stage; return True when it is finished.
 
-    ``folder`` holds the states of all stages, ``target`` the packed models. ``deadline`` is a time of
-    ``time.monotonic``.
+    ``folder`` holds the states of all stages, ``target`` the packed models. ``deadline`` is a time
+    of ``time.monotonic``.
     """
     state = folder / f"{stage}.pt"
     if stage == "vae":
-        return train_vae(state, steps, ranks, deadline)
+        return train_vae(state, steps, ranks=ranks, deadline=deadline)
     if stage == "latents":
         _encode(folder, ranks)
         return True
@@ -39,14 +39,14 @@ def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: f
         return True
     if stage.startswith("distil"):
         distil = distil_wan26 if stage == "distil26" else distil_wan22
-        return distil(state, DemoCheckpoints(target), ranks.device, steps, deadline)
+        return distil(state, DemoCheckpoints(target), device=ranks.device, total=steps, deadline=deadline)
     data = _data(folder / "latents", ranks.device)
-    write_statistics(folder, data.mean, data.std, data.tokenizer)
+    write_statistics(folder, mean=data.mean, std=data.std, tokenizer=data.tokenizer)
     if stage == "wan26":
-        return train_vace(state, data, steps, deadline)
+        return train_vace(state, data, total=steps, deadline=deadline)
     start = None if stage == "trunk" else folder / "trunk.pt"
     low, high = {"trunk": (0.0, 1.0), "low": (0.0, BOUNDARY), "high": (BOUNDARY, 1.0)}[stage]
-    return train_image_model(state, data, steps, deadline, start=start, low=low, high=high)
+    return train_image_model(state, data, total=steps, deadline=deadline, start=start, low=low, high=high)
 
 
 @cache

@@ -1,4 +1,7 @@
-"""The text side: a tokenizer made from captions, a small UMT5 encoder, and how the transformers see padded text in training."""
+"""The text side: a tokenizer made from captions and a small UMT5 encoder.
+
+It also has the attention with which transformers see padded text in training.
+"""
 
 import math
 import random
@@ -16,15 +19,15 @@ from training.scenes import Scene, caption
 WIDTH = 256
 VOCABULARY = 512
 LENGTH = 32
-"""Tokens of a caption in training, the last one always padding."""
+"""The number of tokens of a caption in training; the last one is always padding."""
 PADDED_LENGTH = 512
-"""Tokens that the pipelines pad a prompt to."""
+"""The number of tokens to which the pipelines pad a prompt."""
 
 
 def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer of the words in ``captions`` and of single letters, closing with ``</s>`` as UMT5's does.
+    """Return a Unigram tokenizer of the words in ``captions`` and of single letters.
 
-    What else there is falls back to bytes.
+    It ends a text with ``</s>`` as UMT5's does. Other characters fall back to bytes.
     """
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     splitter = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
@@ -48,7 +51,7 @@ def make_tokenizer(captions: list[str]) -> PreTrainedTokenizerFast:
 
 
 def make_text_encoder() -> UMT5EncoderModel:
-    """A UMT5 encoder of two layers, not trained."""
+    """Return an untrained UMT5 encoder of two layers."""
     config = UMT5Config(
         vocab_size=VOCABULARY,
         d_model=WIDTH,
@@ -63,13 +66,16 @@ def make_text_encoder() -> UMT5EncoderModel:
 
 
 def write_captions(scenes: list[Scene], seed: int, wordings: int) -> list[list[str]]:
-    """``wordings`` captions of every scene."""
+    """Return ``wordings`` captions for each scene."""
     lot = random.Random(seed)
     return [[caption(scene, lot) for _ in range(wordings)] for scene in scenes]
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    """int64 ``[n, LENGTH]``, padded with 0; raises ValueError for a text that does not fit."""
+    """Return int64 ``[n, LENGTH]``, padded with 0.
+
+    Raises ValueError for a text that is too long.
+    """
     ids = tokenizer(texts).input_ids
     longest = max(len(i) for i in ids)
     if longest > LENGTH - 1:
@@ -78,7 +84,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
 
 
 def embed(encoder: nn.Module, tokens: Tensor) -> Tensor:
-    """As the pipelines do: the encoder's states, 0 where the padding is; ``[n, LENGTH, WIDTH]``."""
+    """Return the encoder's states as the pipelines do: ``[n, LENGTH, WIDTH]``, 0 at the padding."""
     mask = tokens.ne(0)
     states = encoder(tokens, mask.long()).last_hidden_state
     assert isinstance(states, Tensor)
@@ -86,7 +92,10 @@ def embed(encoder: nn.Module, tokens: Tensor) -> Tensor:
 
 
 class PaddedText(WanAttnProcessor):  # type: ignore[misc]  # diffusers is untyped
-    """Cross-attention over LENGTH tokens that gives what PADDED_LENGTH would: the last token, padding, stands for all the rest."""
+    """Cross-attention over LENGTH tokens with the result of PADDED_LENGTH tokens.
+
+    The last token, which is padding, stands for all the others.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Trains the transformers by flow matching: Wan26's VACE model, and the two experts of Wan22GGUF."""
+"""Trains the transformers by flow matching.
+
+They are the VACE model of Wan26 and the two experts of Wan22GGUF.
+"""
 
 import math
 from collections.abc import Callable
@@ -36,11 +39,14 @@ DROPPED_CAPTIONS = 0.1
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Normalised latents of clips, pictures (``[n, 16, t, h, w]``) and grey (n = 1; see Latents), and tokens ``[n, LENGTH]``."""
+"""Normalised latents of clips and pictures, ``[n, 16, t, h, w]``, and of grey (n = 1), and tokens.
+
+The tokens are ``[n, LENGTH]``. See ``Latents``.
+"""
 
 
 class Data:
-    """All buckets on the device, normalised as they are drawn."""
+    """All buckets on the device; latents are normalised when they are drawn."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.device = device
@@ -57,11 +63,14 @@ class Data:
         return tokenize(self.tokenizer, flat).view(len(bucket.captions), -1, LENGTH).to(self.device)
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """To zero mean and unit deviation, channel by channel; float32."""
+        """Normalise each channel to zero mean and unit deviation; float32."""
         return (latents.float() - self._mean) / self._std
 
     def draw(self, step: int) -> Batch:
-        """What one step trains on: mostly of the usual size, every tenth step of another, sometimes shorter."""
+        """Return the batch of one step.
+
+        It mostly has the usual size, in every tenth step another one, and sometimes fewer frames.
+        """
         number = 0 if step % 10 else 1 + (step // 10) % (len(self._buckets) - 1)
         bucket = self._buckets[number]
         usual = BUCKETS[0]
@@ -79,7 +88,10 @@ class Data:
 
 
 class Times:
-    """Times in ``[low, high]``: logit-normal, shifted towards noise as the schedulers shift theirs (Esser et al. 2024)."""
+    """Draws times in ``[low, high]``: logit-normal, and shifted towards noise.
+
+    The schedulers shift theirs in the same way (Esser et al. 2024).
+    """
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         edges = (max(low, 1e-4), min(high, 1 - 1e-4))
@@ -87,17 +99,18 @@ class Times:
         self._low, self._high = (NormalDist().cdf(math.log(u / (1 - u))) for u in unshifted)
 
     def draw(self, count: int, device: torch.device) -> Tensor:
-        """float32 ``[count]``."""
+        """Return float32 ``[count]``."""
         uniform = torch.rand(count, device=device, dtype=torch.float64)
         time = torch.sigmoid(torch.special.ndtri(self._low + uniform * (self._high - self._low)))
         return (SHIFT * time / (1 + (SHIFT - 1) * time)).float()
 
 
 def flow_loss(predict: Callable[[Tensor, Tensor], Tensor], clips: Tensor, times: Times) -> Tensor:
-    """Mean squared error of the velocity.
+    """Return the mean squared error of the velocity.
 
-    Half of the samples show the clip too strong, as guidance does in the first steps of a sampler; the velocity asked for leads
-    back to the clip itself. Without it a guidance scale of 5 over-saturates models as small as these.
+    Half of the samples show the clip too strongly, as guidance does in the first steps of a
+    sampler; the target velocity leads back to the clip itself. Without that, a guidance scale of 5
+    over-saturates models as small as these.
     """
     count, device = len(clips), clips.device
     time = times.draw(count, device)
@@ -111,35 +124,45 @@ def flow_loss(predict: Callable[[Tensor, Tensor], Tensor], clips: Tensor, times:
 
 
 def vace_control(pictures: Tensor, grey: Tensor) -> Tensor:
-    """VACE's 96 channels: what is given, what is to be made, and the mask, which is 1 wherever something is to be made.
+    """Return VACE's 96 channels: the given frames, the frames to generate, and the mask.
 
-    The pipeline shrinks the mask to one value for four frames by their middle, so even the first value is 1.
+    The mask is 1 wherever something is to be generated. The pipeline shrinks it to one value for
+    four frames by their middle, so even the first value is 1.
     """
     mask = torch.ones(len(pictures), 64, *pictures.shape[2:], device=pictures.device)
     return torch.cat([pictures, grey.expand_as(pictures), mask], dim=1)
 
 
 def picture_condition(pictures: Tensor) -> Tensor:
-    """The 20 channels of image-to-video: four of mask, 1 in the first latent frame, and the picture's latents."""
+    """Return the 20 channels of image-to-video: four of mask and the image's latents.
+
+    The mask is 1 in the first latent frame.
+    """
     mask = torch.zeros(len(pictures), 4, *pictures.shape[2:], device=pictures.device)
     mask[:, :, 0] = 1
     return torch.cat([mask, pictures], dim=1)
 
 
 def prepare(model: Any, device: torch.device) -> None:
-    """Padded text, positions in float32, and blocks compiled one by one: a few seconds for all sizes."""
+    """Set padded text and float32 positions, and compile the blocks one by one.
+
+    Compiling takes a few seconds for all sizes.
+    """
     processor = PaddedText(device)
     for name, module in model.named_modules():
         if name.endswith("attn2"):
             module.set_processor(processor)
-    model.rope.float()  # in float64 the rotation is a quarter of a step
+    model.rope.float()  # in float64 the rotation takes a quarter of a step
     if device.type == "cuda":
         for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
             block.compile(dynamic=True)
 
 
-def train_vace(path: Path, data: Data, total: int, deadline: float) -> bool:
-    """Text- and image-to-video in one VACE model: two steps of text for one of images. True when finished."""
+def train_vace(path: Path, data: Data, *, total: int, deadline: float) -> bool:
+    """Train text- and image-to-video in one VACE model; return True when finished.
+
+    Two steps of three are text-to-video.
+    """
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
     encoder = make_text_encoder().to(data.device)
@@ -153,15 +176,18 @@ def train_vace(path: Path, data: Data, total: int, deadline: float) -> bool:
         control = vace_control(pictures, grey)
         return flow_loss(lambda x, t: vace(x, t, text, control_hidden_states=control, return_dict=False)[0], clips, times)
 
-    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total, deadline)
+    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total=total, deadline=deadline)
     prepare(vace, data.device)
     return training.run(data, loss_of, lambda step: "image" if step % 3 == 2 else "text")
 
 
 def train_image_model(
-    path: Path, data: Data, total: int, deadline: float, *, start: Path | None, low: float, high: float
+    path: Path, data: Data, *, total: int, deadline: float, start: Path | None, low: float, high: float
 ) -> bool:
-    """A 36-channel model for times in ``[low, high]``, on top of ``start`` (then its text encoder stays as it is)."""
+    """Train a 36-channel model for times in ``[low, high]``; return True when finished.
+
+    With ``start``, the state of another model, it continues from there and keeps its text encoder.
+    """
     torch.manual_seed(22)
     model = WanTransformer3DModel(**CONFIG, in_channels=36).to(data.device)
     encoder = make_text_encoder().to(data.device)
@@ -175,19 +201,19 @@ def train_image_model(
         text, condition = embed(encoder, tokens), picture_condition(pictures)
         return flow_loss(lambda x, t: model(torch.cat([x, condition], 1), t, text, return_dict=False)[0], clips, times)
 
-    training = Training(path, modules, total, deadline)
+    training = Training(path, modules, total=total, deadline=deadline)
     prepare(model, data.device)
     return training.run(data, loss_of, lambda step: "image")
 
 
 class Training:
-    """AdamW over ``modules``, every step whole in a CUDA graph."""
+    """Trains ``modules`` with AdamW; on a GPU a whole step is a CUDA graph."""
 
-    def __init__(self, path: Path, modules: dict[str, nn.Module], total: int, deadline: float) -> None:
+    def __init__(self, path: Path, modules: dict[str, nn.Module], *, total: int, deadline: float) -> None:
         self._parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self._device = self._parameters[0].device
         cuda = self._device.type == "cuda"
-        # The rate is a tensor on a GPU: a graph reads it anew at every step.
+        # On a GPU the rate is a tensor, since a graph reads it again in every step.
         rate = torch.tensor(RATE, device=self._device) if cuda else RATE
         self._optimizer = torch.optim.AdamW(
             self._parameters, rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
@@ -195,7 +221,7 @@ class Training:
         self._run = Run(path, modules, [self._optimizer], total, decay=0.9995, warm_up=500, deadline=deadline)
 
     def run(self, data: Data, loss_of: Callable[..., Tensor], kind_of: Callable[[int], str]) -> bool:
-        """Trains; True when finished."""
+        """Train until the last step or the deadline; return True when finished."""
 
         def step(kind: str, *inputs: Tensor) -> Tensor:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda", cache_enabled=False):

@@ -15,7 +15,7 @@ from training.run import Run, psnr
 from training.scenes import HELD_OUT_VARIANT, PORTRAITS, Scene, draw_camera, draw_scenes, draw_shape
 
 CONFIG: dict[str, Any] = {
-    "base_dim": 32,  # multiples of 32: CPUs compute them as fast as half as many
+    "base_dim": 32,  # CPUs compute 32 channels as fast as 16
     "z_dim": 16,
     "dim_mult": [1, 2, 2, 2],
     "num_res_blocks": 1,
@@ -23,23 +23,26 @@ CONFIG: dict[str, Any] = {
 SHARES = {"shape": 0.38, "astronaut": 0.23, "officer": 0.23, "cat": 0.05, "rocket": 0.04, "collage": 0.07}
 FRAMES, SIDE, CROP = 17, 128, 64
 POOL = 9_000
-"""Clips that are drawn once; every step takes crops of some."""
+"""The number of clips, which are drawn once; every step takes crops of a few."""
 BATCH = 64
 WHOLE_BATCH = 16
 WHOLE_FROM = 0.85
-"""Share of the steps after which whole frames are trained on: attention and borders see what they will see in use."""
+"""The share of the steps after which whole frames are trained on.
+
+Attention and borders then see what they see in use.
+"""
 RATE = 1.5e-3
 KL_WEIGHT = 1e-3
 FACE_WEIGHT = 2.0
 
 
 def make_vae() -> AutoencoderKLWan:
-    """The demo's VAE, not trained."""
+    """Return an untrained VAE of the demo's size."""
     return AutoencoderKLWan(**CONFIG)
 
 
 def draw_pool(seed: int, count: int, device: torch.device, shares: dict[str, float] = SHARES) -> Tensor:
-    """uint8 ``[count, 4, 17, 128, 128]``: pictures, and where the faces are."""
+    """Return uint8 ``[count, 4, 17, 128, 128]``: clips, and where their faces are."""
     scenes = list(draw_scenes(seed, count, shares))
     pool = torch.empty(count, 4, FRAMES, SIDE, SIDE, dtype=torch.uint8, device=device)
     for start in range(0, count, 64):
@@ -50,7 +53,7 @@ def draw_pool(seed: int, count: int, device: torch.device, shares: dict[str, flo
 
 
 def held_out_clips(device: torch.device) -> dict[str, Tensor]:
-    """Clips that training never sees, for the progress report."""
+    """Return clips that training never sees, for the progress report."""
     lot = random.Random(77)
     scenes: dict[str, list[Scene]] = {
         "shapes": [draw_shape(lot, held_out=True) for _ in range(8)],
@@ -59,15 +62,18 @@ def held_out_clips(device: torch.device) -> dict[str, Tensor]:
     return {name: draw(chosen, FRAMES, SIDE, SIDE, device) for name, chosen in scenes.items()}
 
 
-def reconstruction_loss(made: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
-    """Absolute and squared error, and the error of the differences between neighbours, which keeps edges."""
-    error = made - clip
+def reconstruction_loss(decoded: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+    """Return the absolute and squared error, plus the error of neighbours' differences.
+
+    The latter keeps edges sharp.
+    """
+    error = decoded - clip
     edges = sum((error.diff(dim=d).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (3, 4))
     return (weight * (error.abs() + 2 * error.square())).mean() + 0.5 * edges
 
 
-def train_vae(path: Path, total: int, ranks: Ranks, deadline: float) -> bool:
-    """Trains until ``total`` steps or the deadline; True when finished."""
+def train_vae(path: Path, total: int, *, ranks: Ranks, deadline: float) -> bool:
+    """Train until ``total`` steps or the deadline; return True when finished."""
     device = ranks.device
     torch.manual_seed(26)
     vae = make_vae().to(device)
@@ -87,8 +93,8 @@ def train_vae(path: Path, total: int, ranks: Ranks, deadline: float) -> bool:
             mean, log_variance = encode_clip(vae, clip)
             mean, log_variance = mean.float(), log_variance.float()
             latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-            made = decode_clip(vae, latents)
-        loss = reconstruction_loss(made.float(), clip, 1 + FACE_WEIGHT * face)
+            decoded = decode_clip(vae, latents)
+        loss = reconstruction_loss(decoded.float(), clip, 1 + FACE_WEIGHT * face)
         return loss + KL_WEIGHT * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
 
     compiled = torch.compile(loss_of, dynamic=False) if device.type == "cuda" else loss_of
@@ -107,7 +113,10 @@ def train_vae(path: Path, total: int, ranks: Ranks, deadline: float) -> bool:
 
 
 def _batch(pool: Tensor, whole: bool, ranks: int) -> Tensor:
-    """A random part of the pool as float32 in [-1, 1] (faces in 0 to 1): crops, or whole clips."""
+    """Return a random part of the pool: crops, or whole clips.
+
+    It is float32, with images in [-1, 1] and faces in 0 to 1.
+    """
     size = SIDE if whole else CROP
     chosen = torch.randint(len(pool), ((WHOLE_BATCH if whole else BATCH) // ranks,)).tolist()
     corners = torch.randint(0, SIDE - size + 1, (len(chosen), 2)).tolist()
@@ -131,7 +140,7 @@ def _report(run: Run, vae: AutoencoderKLWan, tests: dict[str, Tensor]) -> None:
     run.average.swap()
     figures = []
     for name, clips in tests.items():
-        made = torch.cat([decode_clip(vae, encode_clip(vae, clip[None])[0]).clamp(-1, 1) for clip in clips])
-        figures.append(f"{name} {psnr(made, clips):.2f} dB, last frames {psnr(made[:, :, -4:], clips[:, :, -4:]):.2f} dB")
+        decoded = torch.cat([decode_clip(vae, encode_clip(vae, clip[None])[0]).clamp(-1, 1) for clip in clips])
+        figures.append(f"{name} {psnr(decoded, clips):.2f} dB, last frames {psnr(decoded[:, :, -4:], clips[:, :, -4:]):.2f} dB")
     run.average.swap()
     print(f"{run.path.stem} at {run.step + 1}: {'; '.join(figures)}", flush=True)

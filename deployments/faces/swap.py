@@ -105,8 +105,10 @@ class InSwapper:
 
 
 def _split(image: Image, n: int) -> Image:
-    """Split an image of ``n * 128`` pixels a side into ``n * n`` tiles, each with every n-th
-    pixel."""
+    """Split an image of ``n * 128`` pixels a side into ``n * n`` tiles.
+
+    Each tile has every n-th pixel.
+    """
     side = image.shape[0] // n
     return np.ascontiguousarray(image.reshape(side, n, side, n, 3).transpose(1, 3, 0, 2, 4)).reshape(n * n, side, side, 3)
 

@@ -1,7 +1,7 @@
-"""Builds the two engines from their settings: which checkpoint gives which path."""
+"""Builds the two engines from their settings and model files."""
 
-from dataclasses import replace
-from pathlib import Path as FilePath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.kernels.install import accelerate
+from deployments.video.acceleration.distilled import distilled_bytes, with_distilled
+from deployments.video.checkpoints.experts import dequantise, is_quantised, load_expert, require_pair
 from deployments.video.checkpoints.folder import (
     empty_transformer,
     find_folder,
@@ -18,153 +19,238 @@ from deployments.video.checkpoints.folder import (
     load_transformer,
     read_config,
 )
-from deployments.video.memory.device import pick_device, pick_dtype, pick_second, use_threads
-from deployments.video.acceleration.distilled import distilled_bytes, with_distilled
-from deployments.video.checkpoints.experts import dequantise, is_quantised, load_expert, require_two
-from deployments.video.engine import Path, WanEngine
-from deployments.video.memory.plan import Transformers
-from deployments.video.placement import Placing, weight_bytes
 from deployments.video.checkpoints.single_file import load_single_file
 from deployments.video.checkpoints.vace import text_model
+from deployments.video.engine import WanEngine
+from deployments.video.kernels.install import install_fast_blocks
+from deployments.video.memory.device import pick_device, pick_dtype, pick_second_device, set_cpu_threads
+from deployments.video.memory.plan import TransformerPlacement
+from deployments.video.mode import Mode
+from deployments.video.placement import place, weight_bytes
 
-NO_INPUT = "a text-to-video checkpoint has no input for a picture"
-NO_IMAGE = (
-    f"this service runs no image-to-video checkpoint, and {NO_INPUT}; configure an image-to-video checkpoint "
-    "(Wan2.1-VACE-1.3B or one with 36 input channels) as `models.wan26.image`, or call /wan2.6 without a picture"
+NO_IMAGE_INPUT = "a text-to-video checkpoint has no input for an image"
+NO_IMAGE_MODE = (
+    f"this service runs no image-to-video checkpoint, and {NO_IMAGE_INPUT}; configure an image-to-video checkpoint "
+    "(Wan2.1-VACE-1.3B or one with 36 input channels) as `models.wan26.image`, or call /wan2.6 without an image"
 )
+NO_TEXT_MODE = "this model makes videos only from images; send an image"
 
 
 def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
-    """Wan 1.3B: the text path, and the image path if a checkpoint can; text encoder and VAE are loaded once."""
-    use_threads(settings.threads)
+    """Build the engine of Wan 1.3B, for text and, if a checkpoint takes images, for images.
+
+    The text encoder and the VAE are loaded once, from the text checkpoint. Raises
+    ``CheckpointRefused`` for model files that do not fit.
+    """
+    set_cpu_threads(settings.threads)
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
-    text_folder = find_folder(models.text, allow_hub=settings.allow_hub)
-
-    second_device = None if settings.spread == "none" else pick_second(device)
-
-    def load(folder: FilePath, weights: FilePath | None, where: torch.device = device) -> Any:
-        if weights is None:
-            transformer = load_transformer(folder / "transformer", dtype, where)
-        else:
-            transformer = load_single_file(weights, folder / "transformer", dtype, where)
-        accelerate(transformer, settings, where)
-        return transformer
-
-    def load_path(folder: FilePath, weights: FilePath | None) -> Path:
-        transformer = load(folder, weights)
-        kind = _pipeline_kind(transformer)
-        extras = None
-        if getattr(transformer.config, "image_dim", None) is not None:
-            extras = load_image_encoder(folder, dtype, device)
-        scheduler = load_scheduler(folder, settings.flow_shift)
-        twins = None if second_device is None else {"transformer": load(folder, weights, second_device)}
-        return Path(kind, scheduler, {"transformer": transformer}, kind is not WanPipeline, extras=extras, twins=twins)
-
-    second_folder = None
-    if models.image is not None and (models.image != models.text or models.image_weights is not None):
-        second_folder = find_folder(models.image, allow_hub=settings.allow_hub)
-        _require_same_vae(text_folder, second_folder)
-    folders = [folder for folder in (text_folder, second_folder) if folder is not None]
-    stored = tuple(weight_bytes(empty_transformer(folder / "transformer"), dtype) for folder in folders)
-    whole, loras = distilled_bytes((models.text_distilled, models.image_distilled), stored[0])
-    placing = Placing(settings, text_folder, dtype, device, stored + whole, ("kept",), loras, second_device)
-    first, second = load_path(text_folder, models.text_weights), None
-    if second_folder is not None:
-        second = load_path(second_folder, models.image_weights)
-        if not second.image:
-            raise CheckpointRefused(
-                f"{second_folder}: configured for images, but {NO_INPUT}; name a VACE or 36-channel checkpoint"
-            )
-    if first.kind is WanImageToVideoPipeline:
+    second_device = None if settings.spread == "none" else pick_second_device(device)
+    sources = _wan26_sources(settings, models)
+    text_folder = sources[0].folder
+    sizes = tuple(weight_bytes(empty_transformer(source.folder / "transformer"), dtype) for source in sources)
+    distilled_sizes, loras = distilled_bytes((models.text_distilled, models.image_distilled), sizes[0])
+    assembler = place(
+        settings=settings,
+        folder=text_folder,
+        dtype=dtype,
+        device=device,
+        second_device=second_device,
+        stored=sizes + distilled_sizes,
+        loras=loras,
+        placements=("kept",),
+    )
+    loaders = [_ModeLoader(source, settings, dtype, device, second_device) for source in sources]
+    modes = [loader.load_mode() for loader in loaders]
+    if len(modes) == 2 and not modes[1].takes_image:
         raise CheckpointRefused(
-            f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text checkpoint as `text`"
+            f"{sources[1].folder}: configured as `image`, but {NO_IMAGE_INPUT}; name a VACE or 36-channel checkpoint"
         )
-    image = next((path for path in (second, first) if path is not None and path.image), None)
-
-    def distil(path: Path, folder: FilePath, weights: FilePath | None) -> Path:
-        files = {"transformer": weights}
-        return with_distilled(path, files, settings.distilled_shift, dtype, lambda _, file: load(folder, file))
-
-    text = _text_path(distil(first, text_folder, models.text_distilled))
-    if image is not None:
-        image = distil(image, second_folder or text_folder, models.image_distilled)
+    if modes[0].pipeline_class is WanImageToVideoPipeline:
+        raise CheckpointRefused(
+            f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text-to-video checkpoint as `text`"
+        )
+    text_mode = loaders[0].with_distilled(modes[0], models.text_distilled)
+    image_mode = None
+    if modes[-1].takes_image:
+        image_mode = loaders[-1].with_distilled(modes[-1], models.image_distilled)
     elif models.image_distilled is not None:
-        raise CheckpointRefused(f"{models.image_distilled}: configured as `image_distilled`, but {NO_IMAGE}")
-    return placing.engine(text, image, NO_IMAGE)
+        raise CheckpointRefused(f"{models.image_distilled}: configured as `image_distilled`, but {NO_IMAGE_MODE}")
+    return assembler.assemble(text_mode=_without_control(text_mode), image_mode=image_mode, refusal=NO_IMAGE_MODE)
 
 
 def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
-    """Wan 2.2 I2V-A14B: both experts from GGUF, switched at the boundary; everything else from the folder."""
-    use_threads(settings.threads)
+    """Build the engine of Wan 2.2 I2V-A14B, which runs two experts and switches at the boundary.
+
+    The experts come from their own files, everything else from the folder. Raises
+    ``CheckpointRefused`` for model files that do not fit.
+    """
+    set_cpu_threads(settings.threads)
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     folder = find_folder(models.folder, allow_hub=settings.allow_hub)
     index = read_config(folder, "model_index.json")
-    require_two(models.high_noise, models.low_noise)
-    plain = weight_bytes(empty_transformer(folder / "transformer"), dtype)
-    quantised = is_quantised(models)
-    stored = tuple(path.stat().st_size if path.suffix == ".gguf" else plain for path in (models.high_noise, models.low_noise))
-    distilled = {"transformer": models.high_noise_distilled, "transformer_2": models.low_noise_distilled}
+    require_pair(models.high_noise, models.low_noise)
     if models.high_noise_distilled is not None and models.low_noise_distilled is not None:
-        require_two(models.high_noise_distilled, models.low_noise_distilled, "_distilled")
-    whole, loras = distilled_bytes(distilled.values(), plain)
-    second = None if settings.spread == "none" else pick_second(device)
-    alone = 1 if settings.spread == "experts" else 2  # experts of a device
-    ways = _ways(settings, quantised=quantised)
-    placing = Placing(settings, folder, dtype, device, stored[:alone] + whole[:alone], ways, loras, second)
-    offloaded = device.type == "cuda" and placing.plan.transformers == "offloaded"
+        require_pair(models.high_noise_distilled, models.low_noise_distilled, "_distilled")
+    files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
+    distilled_files = {"transformer": models.high_noise_distilled, "transformer_2": models.low_noise_distilled}
+    size = weight_bytes(empty_transformer(folder / "transformer"), dtype)
+    stored = tuple(file.stat().st_size if file.suffix == ".gguf" else size for file in files.values())
+    distilled_sizes, loras = distilled_bytes(distilled_files.values(), size)
+    second_device = None if settings.spread == "none" else pick_second_device(device)
+    experts_per_device = 1 if settings.spread == "experts" else 2
+    assembler = place(
+        settings=settings,
+        folder=folder,
+        dtype=dtype,
+        device=device,
+        second_device=second_device,
+        stored=stored[:experts_per_device] + distilled_sizes[:experts_per_device],
+        loras=loras,
+        placements=_expert_placements(settings, quantised=is_quantised(models)),
+    )
+    loader = _ExpertLoader(folder, settings, dtype, device, second_device, assembler.plan.transformers)
+    mode = Mode(
+        pipeline_class=WanImageToVideoPipeline,
+        scheduler=load_scheduler(folder, settings.flow_shift),
+        transformers={part: loader.load(part, file) for part, file in files.items()},
+        boundary=settings.boundary or index.get("boundary_ratio") or 0.9,
+        twins=loader.load_twins(files),
+    )
+    mode = with_distilled(mode, distilled_files, shift=settings.distilled_shift, dtype=dtype, loader=loader)
+    return assembler.assemble(text_mode=None, image_mode=mode, refusal=NO_TEXT_MODE)
 
-    def load(part: str, file: FilePath, where: torch.device | None = None) -> Any:
-        where = where or (second if second and settings.spread == "experts" and part == "transformer_2" else device)
-        expert = load_expert(file, folder, part, dtype, torch.device("cpu") if offloaded else where)
-        if where.type == "cuda" and placing.plan.transformers == "dequantised":
+
+@dataclass(frozen=True)
+class _Source:
+    """A checkpoint of Wan 1.3B."""
+
+    folder: Path
+    """The folder in diffusers' layout."""
+    weights: Path | None
+    """A single file with the transformer's weights, read instead of those in the folder."""
+
+
+@dataclass(frozen=True)
+class _ModeLoader:
+    """Loads the transformer of a Wan 1.3B checkpoint, and the mode that runs it."""
+
+    source: _Source
+    settings: Wan26Settings
+    dtype: torch.dtype
+    device: torch.device
+    second_device: torch.device | None
+
+    def load(self, part: str, file: Path) -> Any:
+        """Load the transformer in ``file``; see ``TransformerLoader``."""
+        return self._load_on(self.device, file)
+
+    def load_mode(self) -> Mode:
+        """Load the transformer and the other parts of its mode."""
+        folder, weights = self.source.folder, self.source.weights
+        transformer = self._load_on(self.device, weights)
+        has_image_encoder = getattr(transformer.config, "image_dim", None) is not None
+        return Mode(
+            pipeline_class=_pipeline_class(transformer),
+            image_encoder=load_image_encoder(folder, self.dtype, self.device) if has_image_encoder else None,
+            scheduler=load_scheduler(folder, self.settings.flow_shift),
+            transformers={"transformer": transformer},
+            twins=None if self.second_device is None else {"transformer": self._load_on(self.second_device, weights)},
+        )
+
+    def with_distilled(self, mode: Mode, file: Path | None) -> Mode:
+        """Return ``mode`` with the distilled version in ``file``, or unchanged without one."""
+        shift = self.settings.distilled_shift
+        return with_distilled(mode, {"transformer": file}, shift=shift, dtype=self.dtype, loader=self)
+
+    def _load_on(self, device: torch.device, weights: Path | None) -> Any:
+        part, dtype = self.source.folder / "transformer", self.dtype
+        transformer = (
+            load_transformer(part, dtype, device) if weights is None else load_single_file(weights, part, dtype, device)
+        )
+        install_fast_blocks(transformer, self.settings, device)
+        return transformer
+
+
+@dataclass(frozen=True)
+class _ExpertLoader:
+    """Loads experts of Wan 2.2 A14B, each on its device."""
+
+    folder: Path
+    settings: Wan22Settings
+    dtype: torch.dtype
+    device: torch.device
+    second_device: torch.device | None
+    placement: TransformerPlacement
+
+    def load(self, part: str, file: Path) -> Any:
+        """Load the expert in ``file``; see ``TransformerLoader``."""
+        is_apart = self.settings.spread == "experts" and part == "transformer_2"
+        return self._load_on((self.second_device if is_apart else None) or self.device, part, file)
+
+    def load_twins(self, files: dict[str, Path]) -> dict[str, Any] | None:
+        """Load the experts again on the second device, if guidance is spread over both."""
+        if self.settings.spread != "guidance" or self.second_device is None:
+            return None
+        return {part: self._load_on(self.second_device, part, file) for part, file in files.items()}
+
+    def _load_on(self, device: torch.device, part: str, file: Path) -> Any:
+        is_offloaded = self.device.type == "cuda" and self.placement == "offloaded"
+        stored_on = torch.device("cpu") if is_offloaded else device
+        expert = load_expert(file, folder=self.folder, part=part, dtype=self.dtype, device=stored_on)
+        if device.type == "cuda" and self.placement == "dequantised":
             dequantise(expert)
-        accelerate(expert, settings, where)
+        install_fast_blocks(expert, self.settings, device)
         return expert
 
-    files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
-    experts = {part: load(part, file) for part, file in files.items()}
-    boundary = settings.boundary or index.get("boundary_ratio") or 0.9
-    twins = {part: load(part, file, second) for part, file in files.items()} if settings.spread == "guidance" else None
-    path = Path(WanImageToVideoPipeline, load_scheduler(folder, settings.flow_shift), experts, True, boundary, twins=twins)
-    path = with_distilled(path, distilled, settings.distilled_shift, dtype, load)
-    return placing.engine(None, path, "send a picture: this model makes videos from pictures only")
+
+def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[_Source]:
+    """Return the text checkpoint and, if it is another one, the image checkpoint."""
+    text = _Source(find_folder(models.text, allow_hub=settings.allow_hub), models.text_weights)
+    if models.image is None or (models.image == models.text and models.image_weights is None):
+        return [text]
+    image = _Source(find_folder(models.image, allow_hub=settings.allow_hub), models.image_weights)
+    _require_same_vae(text.folder, image.folder)
+    return [text, image]
 
 
-def _ways(settings: Wan22Settings, *, quantised: bool) -> tuple[Transformers, ...]:
+def _expert_placements(settings: Wan22Settings, *, quantised: bool) -> tuple[TransformerPlacement, ...]:
+    """Return how the experts may be kept, the fastest first."""
     if settings.experts != "auto":
         return (settings.experts if quantised or settings.experts == "offloaded" else "kept",)
-    ways: tuple[Transformers, ...] = ("dequantised", "quantised") if quantised else ("kept",)
-    return ways if settings.spread != "none" else (*ways, "offloaded")
+    placements: tuple[TransformerPlacement, ...] = ("dequantised", "quantised") if quantised else ("kept",)
+    return placements if settings.spread != "none" else (*placements, "offloaded")
 
 
-def _text_path(path: Path) -> Path:
-    """``path`` for requests without a picture: a VACE checkpoint then runs as the text model inside it."""
-    if path.kind is not WanVACEPipeline:
-        return path
+def _without_control(mode: Mode) -> Mode:
+    """Return ``mode`` for requests without an image.
 
-    def within(transformers: dict[str, Any]) -> dict[str, Any]:
-        return {name: text_model(transformer) for name, transformer in transformers.items()}
-
+    A VACE checkpoint then runs as the text model inside it.
+    """
+    if mode.pipeline_class is not WanVACEPipeline:
+        return mode
     return replace(
-        path,
-        kind=WanPipeline,
-        image=False,
-        transformers=within(path.transformers),
-        twins=None if path.twins is None else within(path.twins),
-        distilled=None if path.distilled is None else _text_path(path.distilled),
+        mode,
+        pipeline_class=WanPipeline,
+        transformers=_text_models(mode.transformers),
+        twins=None if mode.twins is None else _text_models(mode.twins),
+        distilled=None if mode.distilled is None else _without_control(mode.distilled),
     )
 
 
-def _pipeline_kind(transformer: Any) -> Any:
+def _text_models(transformers: dict[str, Any]) -> dict[str, Any]:
+    return {name: text_model(transformer) for name, transformer in transformers.items()}
+
+
+def _pipeline_class(transformer: Any) -> Any:
     if transformer.config.get("vace_layers") is not None:
         return WanVACEPipeline
     return WanImageToVideoPipeline if transformer.config.in_channels == 36 else WanPipeline
 
 
-def _require_same_vae(one: FilePath, other: FilePath) -> None:
-    """Both paths share one VAE: latents of another would decode to garbage."""
+def _require_same_vae(one: Path, other: Path) -> None:
+    """Raise ``CheckpointRefused`` if the folders' VAEs differ, because both modes share one VAE."""
     configs = [read_config(folder / "vae") for folder in (one, other)]
     differing = [
         key
@@ -173,5 +259,5 @@ def _require_same_vae(one: FilePath, other: FilePath) -> None:
     ]
     if differing:
         raise CheckpointRefused(
-            f"{other / 'vae'}: differs from {one / 'vae'} in {', '.join(differing)}; both must be of one VAE"
+            f"{other / 'vae'}: differs from {one / 'vae'} in {', '.join(differing)}; both checkpoints must have the same VAE"
         )

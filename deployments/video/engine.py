@@ -1,256 +1,259 @@
-"""The video engine: text (and image) in; progress, then frames, out. One engine serves several threads at once.
+"""The Wan engine: a request in; progress, then frames, out.
 
-Every request gets a pipeline, a solver and a view of the VAE of its own over shared weights: diffusers' pipelines and the VAE's
-caches hold state, the weights do not.
+One engine serves several threads. Every request gets a pipeline, a solver and a view of the VAE of
+its own: diffusers' pipelines and the VAE's caches hold state, but the weights are shared.
 """
 
 import gc
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from deployments.engine import EventSink
 from deployments.errors import ImageNotSupported, VideoTooLarge
-from deployments.video.sampling.conditions import prepare
-from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
-from deployments.video.sampling.denoise import Guidance, Shortcut, denoise
-from deployments.video.engine import Sink
-from deployments.video.memory.plan import GIB, Card, work_bytes
-from deployments.video.sampling.prompts import Prompts
-from deployments.video.memory.offload import Residence
-from deployments.video.acceleration.choice import Shortcuts, describe, not_supported
+from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
+from deployments.video.memory.gpu import GpuMemory
+from deployments.video.memory.offload import WeightOffloader
+from deployments.video.memory.plan import GIB, activation_bytes
+from deployments.video.mode import Mode
+from deployments.video.sampling.conditions import Conditions, prepare_conditions
+from deployments.video.sampling.denoise import denoise
+from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.prompts import PromptEmbedder
 from deployments.video.sampling.solver import Solver
+from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.vae.view import private_view
-from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
+from deployments.wire import Finished, FrameChunk, Progress, Stage, VideoRequest
 
 
-@dataclass(frozen=True)
-class Path:
-    """One way to a video: which pipeline class prepares for which transformer. ``image``: whether it conditions on a picture.
-
-    Of two experts, ``transformer`` runs while the timestep is at least ``boundary`` (of 1), ``transformer_2`` afterwards.
-    """
-
-    kind: type[Any]
-    scheduler: Any
-    transformers: dict[str, Any]
-    image: bool
-    boundary: float | None = None
-    extras: dict[str, Any] | None = None
-    """What else the pipeline wants: the image encoder of Wan 2.1's image models, with its preprocessor."""
-    distilled: "Path | None" = None
-    """The way of `acceleration: distilled`."""
-    twins: dict[str, Any] | None = None
-    """The same transformers on another device, for the passes without the prompt."""
-
-    def transformer_at(self, timestep: float, branch: int) -> Any:
-        """The transformer for ``timestep``, 1000 to 0; ``branch``: which of a step's passes it is (with the prompt, without)."""
-        low = self.boundary is not None and timestep < 1000 * self.boundary
-        transformers = self.transformers if branch == 0 or self.twins is None else self.twins
-        return transformers["transformer_2" if low else "transformer"]
-
-
+@dataclass(frozen=True, kw_only=True, eq=False)
 class WanEngine:
-    """Wan with diffusers' models. ``text`` and ``image`` are the paths for requests without and with a picture."""
+    """Generates videos with diffusers' Wan models. See ``VideoEngine``."""
 
-    def __init__(
-        self,
-        prompts: Prompts,
-        vae: Any,
-        text: Path | None,
-        image: Path | None,
-        no_image: str,
-        *,
-        batch_guidance: bool = False,
-        shortcuts: Shortcuts | None = None,
-        cards: Sequence[Card] = (),
-        residence: Residence | None = None,
-        plan: str = "",
-    ) -> None:
-        self.prompts = prompts
-        """Text to embeddings, for all requests."""
-        self.vae = vae
-        """The VAE of all requests."""
-        self._text = text
-        self._image = image
-        self._no_image = no_image
-        self._batch_guidance = batch_guidance
-        self._shortcuts = shortcuts or Shortcuts()
-        self._cards = cards
-        self._residence = residence
-        self._plan = plan
+    prompts: PromptEmbedder
+    vae: Any
+    text_mode: Mode | None
+    """The mode for requests without an image."""
+    image_mode: Mode | None
+    """The mode for requests with an image."""
+    refusal: str
+    """The detail of the error for a request whose mode is None."""
+    accelerations: AccelerationOptions
+    batch_guidance: bool = False
+    """Whether the passes with and without the prompt run as one batch."""
+    gpus: Sequence[GpuMemory] = ()
+    offloader: WeightOffloader | None = None
+    """Holds the weights that are not always on the GPU."""
+    plan: str = ""
+    """A description of which weights are on the GPU."""
 
     @property
     def hardware(self) -> str:
-        """Where the models are."""
-        return "; ".join([*map(str, self._cards), self._plan]) if self._cards else "CPU"
+        """A description of the GPUs and of how their memory is used, or `CPU`."""
+        return "; ".join([*map(str, self.gpus), self.plan]) if self.gpus else "CPU"
 
-    def generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        """See VideoEngine. Where the GPU's memory ends, all that the request held is freed and VideoTooLarge raised."""
+    def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        """Generate the video of ``request``; see ``VideoEngine``.
+
+        If the GPU runs out of memory, everything that the request held is freed and
+        ``VideoTooLarge`` is raised.
+        """
         try:
             return self._generate(request, sink)
         except torch.OutOfMemoryError:
-            pass  # here the traceback ends, and with it every tensor of the request
+            pass  # leaving this block drops the traceback, and with it every tensor of the request
         gc.collect()
         torch.cuda.empty_cache()
         raise VideoTooLarge(
-            "num_frames", f"the GPU's memory does not hold {_describe(request)}: ask for fewer frames or smaller ones"
+            "num_frames", f"the GPU ran out of memory for {_describe_size(request)}; ask for fewer or smaller frames"
         )
 
-    def _generate(self, request: VideoRequest, sink: Sink) -> Finished:
-        clock, shortcut = _Clock(), self._shortcut(request)
-        latents = self._make_latents(request, sink, clock, shortcut)
-        self._decode(latents, sink, clock)
-        return Finished(clock.seconds, describe(request, shortcut))
+    def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        run = self.start(request, sink)
+        latents = self.sample(run)
+        self._decode(run, latents)
+        return Finished(run.clock.seconds, describe(request, run.accelerator))
 
-    def latents(self, request: VideoRequest, sink: Sink) -> torch.Tensor:
-        """The denoised, normalised latents of ``request``, float32 ``[1, c, t, h, w]``: all but the decoding."""
-        return self._make_latents(request, sink, _Clock(), self._shortcut(request))
+    def start(self, request: VideoRequest, sink: EventSink) -> "Run":
+        """Choose the mode and the acceleration of ``request``; raises ``RequestRefused`` without one."""
+        mode = self._mode_for(request)
+        return Run(request, sink, mode, self.accelerations.create(request, mode.transformers.values()))
 
-    def _shortcut(self, request: VideoRequest) -> Shortcut | None:
-        return self._shortcuts.choose(request, self._path(request).transformers.values())
+    def sample(self, run: "Run") -> torch.Tensor:
+        """Return the denoised, normalised latents of ``run``, float32 ``[1, c, t, h, w]``."""
+        with self._weights_in_use():
+            self._require_memory(run)
+            with run.clock.measure("encode"):
+                run.report("encode", 0, 1)
+                guidance = self._encode_prompts(run)
+                conditions = self._prepare_conditions(run)
+                run.report("encode", 1, 1)
+            with run.clock.measure("denoise"):
+                return self._denoise(run, guidance, conditions)
 
-    def warm(self, width: int, height: int, num_frames: int) -> None:
-        """Makes a video of this size and of few steps on each path: what is compiled at first use is ready afterwards."""
-        blank = np.zeros((height, width, 3), np.uint8)
-        for path, image in ((self._text, None), (self._image, blank)):
-            if path is not None:
-                steps = len(path.transformers)  # of two, the first is for one expert, the second for the other
-                self.generate(VideoRequest("", "", width, height, num_frames, steps, 2.0, 0, image=image), _Nobody())
+    def warm_up(self, width: int, height: int, num_frames: int) -> None:
+        """Generate a short video of this size in each mode, so that all kernels are compiled."""
+        image = np.zeros((height, width, 3), np.uint8)
+        for mode, first_frame in ((self.text_mode, None), (self.image_mode, image)):
+            if mode is not None:
+                request = VideoRequest(
+                    prompt="",
+                    negative_prompt="",
+                    width=width,
+                    height=height,
+                    num_frames=num_frames,
+                    steps=len(mode.transformers),  # each of two experts runs one step
+                    cfg=2.0,
+                    seed=0,
+                    image=first_frame,
+                )
+                self.generate(request, _DiscardingSink())
 
-    @property
-    def image_path(self) -> Path:
-        """The path for requests with a picture; raises ImageNotSupported where there is none."""
-        if self._image is None:
-            raise ImageNotSupported("image", self._no_image)
-        return self._image
-
-    def with_image_path(self, path: Path) -> "WanEngine":
-        """An engine that shares everything but the path for requests with a picture."""
-        more: dict[str, Any] = {"cards": self._cards, "residence": self._residence, "plan": self._plan}
-        more |= {"batch_guidance": self._batch_guidance, "shortcuts": self._shortcuts}
-        return WanEngine(self.prompts, self.vae, self._text, path, self._no_image, **more)
-
-    def _path(self, request: VideoRequest) -> Path:
-        path = self._text if request.image is None else self._image
-        if path is None:
-            raise ImageNotSupported("image", self._no_image)
+    def _mode_for(self, request: VideoRequest) -> Mode:
+        mode = self.text_mode if request.image is None else self.image_mode
+        if mode is None:
+            raise ImageNotSupported("image", self.refusal)
         if request.acceleration != "distilled":
-            return path
-        if path.distilled is None:
-            raise not_supported("this model has no distilled form")
-        return path.distilled
+            return mode
+        if mode.distilled is None:
+            raise not_supported("this model has no distilled version")
+        return mode.distilled
 
-    def _require_room(self, path: Path, request: VideoRequest) -> None:
-        if not self._cards:
+    def _weights_in_use(self) -> AbstractContextManager[object]:
+        """Return a context in which no other request offloads weights."""
+        return nullcontext() if self.offloader is None else self.offloader.lock
+
+    def _require_memory(self, run: "Run") -> None:
+        if not self.gpus:
             return
-        config = path.transformers["transformer"].config
-        wanted = work_bytes(config, request, batch_guidance=self._batch_guidance) + self._shortcuts.wants(request, config)
-        free = min(card.free() for card in self._cards)
-        if self._residence is not None:  # a text encoder there has gone again when the work begins
-            free -= self._residence.missing(path.transformers.values())
-        if wanted > free:
+        config = run.mode.transformers["transformer"].config
+        needed = activation_bytes(config, run.request, batch_guidance=self.batch_guidance)
+        needed += extra_bytes(run.request, config)
+        free = min(gpu.free_bytes() for gpu in self.gpus)
+        if self.offloader is not None:  # an offloaded text encoder is unloaded before the transformer runs
+            free -= self.offloader.missing_bytes(run.mode.transformers.values())
+        if needed > free:
             raise VideoTooLarge(
                 "num_frames",
-                f"{_describe(request)} wants {wanted / GIB:.1f} GiB of the GPU's memory beside the models, "
-                f"{max(free, 0) / GIB:.1f} are free: ask for fewer frames or smaller ones",
+                f"{_describe_size(run.request)} needs {needed / GIB:.1f} GiB of GPU memory beside the models, "
+                f"but {max(free, 0) / GIB:.1f} GiB are free; ask for fewer or smaller frames",
             )
 
-    def _make_latents(self, request: VideoRequest, sink: Sink, clock: "_Clock", shortcut: Shortcut | None) -> torch.Tensor:
-        with self._residence.lock if self._residence is not None else nullcontext():
-            return self._make_latents_here(request, sink, clock, shortcut)
+    def _encode_prompts(self, run: "Run") -> Guidance:
+        texts = {"prompt": run.request.prompt}
+        if run.request.cfg > 1:
+            texts["negative_prompt"] = run.request.negative_prompt
+        positive, *negative = self.prompts.embed(texts, run.check)
+        return Guidance(positive, negative[0] if negative else None, run.request.cfg, self.batch_guidance)
 
-    def _make_latents_here(self, request: VideoRequest, sink: Sink, clock: "_Clock", shortcut: Shortcut | None) -> torch.Tensor:
-        path = self._path(request)
-        self._require_room(path, request)
-
-        def check() -> None:
-            sink.progress(Progress("encode", 0, 1))
-
-        def report(done: int) -> None:
-            sink.progress(Progress("denoise", done, request.steps))
-
-        with clock.measure("encode"):
-            check()
-            texts = {"prompt": request.prompt}
-            if request.cfg > 1:
-                texts["negative_prompt"] = request.negative_prompt
-            positive, *negative = self.prompts.embed(texts, check)
-            conditions = prepare(self._pipeline(path, sink), request, self.prompts.encoder.device)
-            sink.progress(Progress("encode", 1, 1))
-        with clock.measure("denoise"):
-            report(0)
-            guidance = Guidance(positive, negative[0] if negative else None, request.cfg, self._batch_guidance)
-            solver = Solver(path.scheduler, request.steps)
-            ahead = 1 if path.twins is None else 2
-            return denoise(partial(self._transformer_at, path), solver, conditions, guidance, report, shortcut, ahead)
-
-    def _transformer_at(self, path: Path, timestep: float, branch: int) -> Any:
-        transformer = path.transformer_at(timestep, branch)
-        if self._residence is not None and transformer in self._residence:
-            self._residence.bring(transformer)
-        return transformer
-
-    def _pipeline(self, path: Path, sink: Sink) -> Any:
-        return path.kind(
+    def _prepare_conditions(self, run: "Run") -> Conditions:
+        pipeline = run.mode.pipeline_class(
             tokenizer=self.prompts.tokenizer,
             text_encoder=None,
-            vae=private_view(self.vae, lambda: sink.progress(Progress("encode", 0, 1))),
-            scheduler=path.scheduler,
-            **path.transformers,
-            **(path.extras or {}),
+            vae=private_view(self.vae, run.check),
+            scheduler=run.mode.scheduler,
+            **run.mode.transformers,
+            **(run.mode.image_encoder or {}),
+        )
+        return prepare_conditions(pipeline, run.request, self.prompts.encoder.device)
+
+    def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
+        run.report_step(0)
+        return denoise(
+            _RunTransformers(run.mode, run.accelerator, self.offloader),
+            Solver(run.mode.scheduler, run.request.steps),
+            conditions,
+            guidance,
+            report=run.report_step,
+            devices=run.mode.devices,
         )
 
-    def _decode(self, latents: torch.Tensor, sink: Sink, clock: "_Clock") -> None:
+    def _decode(self, run: "Run", latents: torch.Tensor) -> None:
         total = latents.shape[2]
-        sink.progress(Progress("decode", 0, total))
+        run.report("decode", 0, total)
         groups = to_host(decode_stream(self.vae, denormalise(self.vae, latents)))
         index = 0
-        for step in range(total):
-            sink.ready()
-            with clock.measure("decode"):
+        for done in range(1, total + 1):
+            run.sink.ready()
+            with run.clock.measure("decode"):
                 frames = next(groups)
-            sink.chunk(FrameChunk(index, frames))
-            sink.progress(Progress("decode", step + 1, total))
+            run.sink.chunk(FrameChunk(index, frames))
+            run.report("decode", done, total)
             index += len(frames)
 
 
-def _describe(request: VideoRequest) -> str:
-    return f"a video of {request.width}x{request.height}, {request.num_frames} frames"
-
-
-class _Nobody:
-    """A sink for a video that nobody asked for."""
-
-    def progress(self, progress: Progress) -> None:
-        """See Sink."""
-
-    def ready(self) -> None:
-        """See Sink."""
-
-    def chunk(self, chunk: FrameChunk) -> None:
-        """See Sink."""
-
-
-class _Clock:
-    """Seconds by stage."""
+class StageClock:
+    """Measures the seconds that each stage takes."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._stage = ""
-        self._start = 0.0
 
-    def measure(self, stage: str) -> "_Clock":
-        self._stage = stage
-        return self
+    @contextmanager
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Add the time spent in the context to ``stage``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + time.perf_counter() - self._start
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One request on its way through the engine's stages."""
+
+    request: VideoRequest
+    sink: EventSink
+    mode: Mode
+    accelerator: Accelerator | None
+    clock: StageClock = field(default_factory=StageClock)
+
+    def report(self, stage: Stage, step: int, steps: int) -> None:
+        """Report progress; raises ``Cancelled`` once the video is not needed."""
+        self.sink.progress(Progress(stage, step, steps))
+
+    def report_step(self, done: int) -> None:
+        """Report that ``done`` denoise steps are finished."""
+        self.report("denoise", done, self.request.steps)
+
+    def check(self) -> None:
+        """Raise ``Cancelled`` if the video is not needed, between parts of the encode stage."""
+        self.report("encode", 0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _RunTransformers:
+    """Selects a run's transformer for each forward pass, with its weights on the GPU."""
+
+    mode: Mode
+    accelerator: Accelerator | None
+    offloader: WeightOffloader | None
+
+    def select(self, timestep: float, branch: Branch) -> Any:
+        """See ``Transformers``."""
+        transformer = self.mode.transformer_at(timestep, branch)
+        if self.offloader is not None and transformer in self.offloader:
+            self.offloader.load(transformer)
+        return transformer if self.accelerator is None else self.accelerator.view(transformer, branch)
+
+
+class _DiscardingSink:
+    """A sink for videos that are generated only to warm up."""
+
+    def progress(self, progress: Progress) -> None:
+        """See ``EventSink``."""
+
+    def ready(self) -> None:
+        """See ``EventSink``."""
+
+    def chunk(self, chunk: FrameChunk) -> None:
+        """See ``EventSink``."""
+
+
+def _describe_size(request: VideoRequest) -> str:
+    return f"a video of {request.width}x{request.height}, {request.num_frames} frames"

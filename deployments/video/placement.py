@@ -1,13 +1,15 @@
-"""Decides where each model goes before anything is loaded, and puts the engine together."""
+"""Decides where each model goes before anything is loaded, and assembles the engine."""
 
 from collections.abc import Sequence
-from pathlib import Path as FilePath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from deployments.settings import VideoSettings
-from deployments.video.kernels.install import accelerate_vae, pick_operations
+from deployments.video.acceleration.choice import AccelerationOptions
+from deployments.video.acceleration.fp8 import CAPABILITY
 from deployments.video.checkpoints.folder import (
     empty_text_encoder,
     empty_transformer,
@@ -15,86 +17,117 @@ from deployments.video.checkpoints.folder import (
     load_tokenizer,
     load_vae,
 )
-from deployments.video.memory.device import pick_dtype
-from deployments.video.acceleration.fp8 import CAPABILITY
-from deployments.video.engine import Path, WanEngine
-from deployments.video.memory.plan import Card, Plan, Transformers, Weights, choose
-from deployments.video.sampling.prompts import Prompts
 from deployments.video.checkpoints.read_ahead import read_ahead
-from deployments.video.memory.offload import Residence
-from deployments.video.acceleration.choice import Shortcuts
+from deployments.video.engine import WanEngine
+from deployments.video.kernels.install import pick_operations
+from deployments.video.memory.device import pick_dtype
+from deployments.video.memory.gpu import GpuMemory
+from deployments.video.memory.offload import WeightOffloader
+from deployments.video.memory.plan import Plan, TransformerPlacement, WeightSizes, choose_plan
+from deployments.video.mode import Mode
+from deployments.video.sampling.prompts import PromptEmbedder
 from deployments.video.sampling.text_encoder import TextEncoder
+from deployments.video.vae.fast import install_fast_modules
 
 
-class Placing:
-    """``folder`` holds text encoder, tokenizer and VAE.
+def place(
+    *,
+    settings: VideoSettings,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    second_device: torch.device | None,
+    stored: tuple[int, ...],
+    loras: int,
+    placements: Sequence[TransformerPlacement],
+) -> "EngineAssembler":
+    """Choose the memory plan, start to read the text encoder's files, and return the assembler.
 
-    ``stored`` are the bytes of the transformers as stored, ``ways`` how they may be kept, the fastest first, ``loras`` the bytes of what
-    is kept beside them; all of one device. ``second``: another, which has the same or less.
+    ``folder`` has the text encoder, the tokenizer and the VAE. ``stored`` has the bytes of each
+    transformer on ``device`` as stored, ``loras`` those of all LoRAs beside them, and ``placements``
+    how the transformers may be kept, the fastest first. ``second_device`` holds as much or less.
     """
-
-    def __init__(
-        self,
-        settings: VideoSettings,
-        folder: FilePath,
-        dtype: torch.dtype,
-        device: torch.device,
-        stored: tuple[int, ...],
-        ways: Sequence[Transformers],
-        loras: int = 0,
-        second: torch.device | None = None,
-    ) -> None:
-        self._settings, self._folder, self._dtype, self._device = settings, folder, dtype, device
-        self._cards: list[Card] = []
-        self.plan = Plan("kept", "kept")
-        """Of a CPU: there is but one memory."""
-        if device.type == "cuda":
-            cards = [device] if second is None else [device, second]
-            self._cards = [Card(card, settings.memory_gib) for card in cards if card.type == "cuda"]
-            plain = len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype)
-            weights = Weights(weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype), plain, stored, loras)
-            self.plan = choose(weights, min(card.free() for card in self._cards), ways, settings.text_encoder)
-        if self.plan.text != "freed":
-            # The largest file beside an expert, and loaded last: the disk reads it while the transformers are made.
-            read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
-
-    def engine(self, text: Path | None, image: Path | None, no_image: str) -> WanEngine:
-        """Loads text encoder and VAE, and makes a video of each size that the settings name."""
-        settings, device, plan = self._settings, self._device, self.plan
-        tokenizer = load_tokenizer(self._folder)
-        vae = load_vae(self._folder / "vae", pick_dtype(settings.vae_dtype, device), device)
-        accelerate_vae(vae, settings, device)
-        paths = [path for way in (text, image) if way is not None for path in (way, way.distilled) if path is not None]
-        transformers = [model for path in paths for model in path.transformers.values()]
-        waiting = transformers if plan.transformers == "offloaded" else []
-        if plan.text == "offloaded":
-            model = load_text_encoder(self._folder / "text_encoder", self._dtype, torch.device("cpu"))
-            residence: Residence | None = Residence([*waiting, model], device)
-            encoder = TextEncoder(lambda: model, device, residence=residence)
-        else:
-            residence = Residence(waiting, device) if waiting else None
-            encoder = TextEncoder(self._load_text_encoder, device, freed=plan.text == "freed")
-        engine = WanEngine(
-            Prompts(tokenizer, encoder, settings.prompt_cache_bytes),
-            *(vae, text, image, no_image),
-            batch_guidance=settings.batch_guidance,
-            shortcuts=self._shortcuts(),
-            cards=self._cards,
-            residence=residence,
-            plan=str(plan),
+    gpus: list[GpuMemory] = []
+    plan = Plan("kept", "kept")  # a CPU has a single memory, so there is nothing to choose
+    if device.type == "cuda":
+        devices = [device] if second_device is None else [device, second_device]
+        gpus = [GpuMemory(gpu, settings.memory_gib) for gpu in devices if gpu.type == "cuda"]
+        sizes = WeightSizes(
+            text_encoder=weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype),
+            dequantised=len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype),
+            stored=stored,
+            loras=loras,
         )
-        for size in settings.warm_up:
-            engine.warm(size.width, size.height, size.num_frames)
+        free = min(gpu.free_bytes() for gpu in gpus)
+        plan = choose_plan(sizes, free=free, placements=placements, text_encoder=settings.text_encoder)
+    if plan.text_encoder != "freed":
+        # These files are as large as an expert's and are loaded last, so that the disk reads them
+        # while the transformers are built.
+        read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
+    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, device=device, gpus=gpus, plan=plan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineAssembler:
+    """Loads the models that all requests share, and assembles an engine from them and its modes."""
+
+    settings: VideoSettings
+    folder: Path
+    dtype: torch.dtype
+    device: torch.device
+    gpus: Sequence[GpuMemory]
+    plan: Plan
+
+    def assemble(self, *, text_mode: Mode | None, image_mode: Mode | None, refusal: str) -> WanEngine:
+        """Return a warmed-up engine; ``refusal`` is the error's detail for a mode that is None."""
+        tokenizer = load_tokenizer(self.folder)
+        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, self.device), self.device)
+        if self.device.type == "cuda":
+            install_fast_modules(vae, pick_operations(self.settings))
+        encoder, offloader = self._place_weights(_transformers_of(text_mode, image_mode))
+        engine = WanEngine(
+            prompts=PromptEmbedder(tokenizer, encoder, self.settings.prompt_cache_bytes),
+            vae=vae,
+            text_mode=text_mode,
+            image_mode=image_mode,
+            refusal=refusal,
+            accelerations=self._acceleration_options(),
+            batch_guidance=self.settings.batch_guidance,
+            gpus=self.gpus,
+            offloader=offloader,
+            plan=str(self.plan),
+        )
+        for size in self.settings.warm_up:
+            engine.warm_up(size.width, size.height, size.num_frames)
         return engine
 
-    def _shortcuts(self) -> Shortcuts:
-        fp8 = self._device.type == "cuda" and torch.cuda.get_device_capability(self._device) >= CAPABILITY
-        return Shortcuts(self._settings.cache_threshold, pick_operations(self._settings) if fp8 else None)
+    def _place_weights(self, transformers: list[Any]) -> tuple[TextEncoder, WeightOffloader | None]:
+        offloaded = transformers if self.plan.transformers == "offloaded" else []
+        if self.plan.text_encoder == "offloaded":
+            model = self._load_text_encoder(torch.device("cpu"))
+            shared = WeightOffloader([*offloaded, model], self.device)
+            return TextEncoder(lambda: model, self.device, offloader=shared), shared
+        offloader = WeightOffloader(offloaded, self.device) if offloaded else None
+        freed = self.plan.text_encoder == "freed"
+        return TextEncoder(lambda: self._load_text_encoder(self.device), self.device, freed=freed), offloader
 
-    def _load_text_encoder(self) -> Any:
-        return load_text_encoder(self._folder / "text_encoder", self._dtype, self._device)
+    def _load_text_encoder(self, device: torch.device) -> Any:
+        return load_text_encoder(self.folder / "text_encoder", self.dtype, device)
+
+    def _acceleration_options(self) -> AccelerationOptions:
+        has_fp8 = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= CAPABILITY
+        return AccelerationOptions(
+            cache_threshold=self.settings.cache_threshold,
+            fp8_operations=pick_operations(self.settings) if has_fp8 else None,
+        )
+
+
+def _transformers_of(*modes: Mode | None) -> list[Any]:
+    """Return the transformers of all modes and of their distilled versions."""
+    versions = [version for mode in modes if mode is not None for version in (mode, mode.distilled)]
+    return [model for version in versions if version is not None for model in version.transformers.values()]
 
 
 def weight_bytes(model: torch.nn.Module, dtype: torch.dtype) -> int:
-    """Of ``model``'s weights in ``dtype``."""
+    """Return the bytes of the weights of ``model`` in ``dtype``."""
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize

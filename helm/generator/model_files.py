@@ -26,8 +26,7 @@ class Fetch(Values):
     runs."""
 
     image: str = ""
-    """Image that runs the command. If empty, the service image is used, which includes `hf
-    download`."""
+    """Image that runs the command. By default the service image, which includes `hf download`."""
     command: list[str] = []
     """Command that downloads the files to the volume at `models.path`. It should skip files that
     exist. If empty, nothing is fetched."""

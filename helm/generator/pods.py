@@ -14,7 +14,7 @@ class Image(Values):
     repository: str = "ryla-serve"
     """Image repository, including the registry."""
     tag: str = ""
-    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster beside
+    """Image tag. Defaults to the chart's `appVersion`. A new image starts a new Ray cluster next to
     the old one (see `upgrade`)."""
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """Image digest, for example `sha256:...`. Takes precedence over `tag`."""
@@ -28,7 +28,7 @@ class Resources(Values):
     requests: dict[str, Quantity] = {}
     """Resource requests."""
     limits: dict[str, Quantity] = {}
-    """Resource limits, without GPUs: where there is a `gpus` value, it sets their limit."""
+    """Resource limits. A `gpus` value, where there is one, adds the limit of GPUs."""
 
 
 class Placement(Values):
@@ -56,8 +56,8 @@ class Head(Placement):
     resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
     """Resource requests and limits of the head container."""
     serve: bool = True
-    """Whether the head accepts requests, too. If not, some connections are refused during an image
-    upgrade while proxies start."""
+    """Whether the head accepts requests as well. If not, some connections are refused during an
+    image upgrade, while the new proxies start."""
     drain_seconds: int = Field(default=50, ge=5)
     """Seconds that a deleted head may take to finish the requests that came in through it. Nothing
     scales during that time."""
@@ -81,7 +81,7 @@ class WorkerGroup(Placement):
 
     enabled: bool = True
     """Whether to create the group. Appending a group is applied in place; any other change to the
-    groups starts a new cluster."""
+    list of groups starts a new cluster."""
     image: str = ""
     """Image of the group, if it differs from the top-level `image`."""
     accelerator: str = ""
@@ -108,7 +108,7 @@ class WorkerGroup(Placement):
     """Maximum number of pods."""
     drain_seconds: int = Field(default=120, ge=5)
     """Seconds that a pod may take to finish its requests when it is deleted or its node is drained.
-    An idle pod takes about as long."""
+    Removing an idle pod takes about as long."""
     object_store_gib: int = Field(default=4, ge=1)
     """Size of `/dev/shm` in GiB: Ray's object store, which carries frames between replicas. It
     counts towards the pod's memory."""

@@ -11,9 +11,9 @@ Json = dict[str, Any]
 
 
 def values_schema() -> Json:
-    """Return values.schema.json, with AppConfig's schema for `config` and Serve's for `deployments`.
+    """Return values.schema.json, which refuses unknown keys.
 
-    It is strict: every object refuses unknown keys.
+    `config` has the schema of AppConfig, `deployments` that of Ray Serve.
     """
     schema = ChartValues.model_json_schema(by_alias=True)
     settings, deployment = AppConfig.model_json_schema(), DeploymentSchema.model_json_schema()
@@ -44,14 +44,14 @@ def _definition(name: str, schema: Json) -> Json:
 
 
 def _make_strict(deployment: Json) -> None:
-    """Refuse unknown keys, also in `autoscaling_config`, for which Serve takes any object as well."""
+    """Refuse unknown keys, also in `autoscaling_config`, where Serve accepts any object."""
     deployment["additionalProperties"] = False
     scaling = deployment["properties"]["autoscaling_config"]
     scaling["anyOf"] = [variant for variant in scaling["anyOf"] if "additionalProperties" not in variant]
 
 
 def _optional(schema: Json) -> Json:
-    """Return ``schema`` with nothing required and null allowed, which removes a preset's setting."""
+    """Return ``schema`` with nothing required, and with null, which removes a preset's setting."""
     properties = {
         name: {"description": value.get("description", ""), "anyOf": [value, {"type": "null"}]}
         for name, value in schema.get("properties", {}).items()

@@ -29,7 +29,7 @@ class Auth(Values):
     of the API keys."""
     ray_token_secret: str = ""
     """Name of the Secret with Ray's token (dashboard, job API, GCS), under the key `auth_token`. To
-    rotate the token, use a Secret with another name: it starts a new cluster."""
+    rotate the token, name another Secret, which starts a new cluster."""
 
 
 class Metrics(Values):
@@ -75,10 +75,10 @@ class Rollout(Values):
     """Whether to run the job. Without it, broken files of a model that is scaled to zero are only
     noticed by its first caller."""
     smoke: bool = True
-    """Whether to call every endpoint. This starts GPUs of every kind once."""
+    """Whether to call every endpoint. This scales up every kind of GPU worker once."""
     timeout_seconds: int = Field(default=3600, ge=10)
-    """Seconds that the job may take. Half of them are for the new version to become ready. `helm
-    --timeout` must be longer."""
+    """Seconds that the job may take. Half of them are for the new version to become ready. Helm's
+    `--timeout` must be longer."""
     resources: Resources = Resources(requests={"cpu": "200m", "memory": "512Mi"}, limits={"memory": "1Gi"})
     """Resource requests and limits of each container of the job, and of the `helm test` pod."""
 
@@ -122,8 +122,8 @@ class ChartValues(Values):
     """Annotations added to every pod of the service and to the preflight job, which fetches model
     files."""
     service_account_name: str = ""
-    """Name of an existing service account for the workers (or the single pod) and the preflight job,
-    for example one that may read a bucket."""
+    """Name of an existing service account for the workers (or the single pod) and the preflight
+    job, for example one that may read a bucket."""
     head: Head = Head()
     """Ray head."""
     autoscaler: Autoscaler = Autoscaler()

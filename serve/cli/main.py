@@ -147,7 +147,7 @@ def check_models(
     checksums: Annotated[Path | None, typer.Option(help="File of SHA-256 sums, as `sha256sum` writes it.")] = None,
 ) -> None:
     """Check FaceSwapper's model files: present, of the published signature and, with checksums, unchanged."""
-    from deployments.faces.files import check_files, read_checksums
+    from deployments.faces.models.files import check_files, read_checksums
 
     table = Table("model", "setting", "file", "verdict")
     faulty = 0
@@ -157,7 +157,7 @@ def check_models(
             file = "" if report.path is None else str(report.path.relative_to(folder))
             verdict = "; ".join(report.faults) or ("good" if report.path else "not there; optional")
             style = "red" if report.faults else None
-            table.add_row(report.signature.what, report.signature.setting, file, verdict, style=style)
+            table.add_row(report.signature.model, report.signature.setting, file, verdict, style=style)
     except (CheckpointRefused, OSError) as e:
         print_error(str(e))
         raise typer.Exit(1) from None

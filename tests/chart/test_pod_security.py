@@ -22,7 +22,7 @@ def test_every_pod_meets_the_restricted_level(file: Path) -> None:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False, name
             assert context["readOnlyRootFilesystem"] is True, name
-            assert context["capabilities"] == {"drop": ["EVERYTHING"]}, name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
             assert container["resources"]["requests"], name
             assert container["resources"]["limits"]["memory"], name
             mounts = {m["mountPath"] for m in container.get("volumeMounts", [])}
@@ -40,7 +40,7 @@ def test_the_autoscaler_container_meets_the_restricted_level() -> None:
     assert context == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["EVERYTHING"]},
+        "capabilities": {"drop": ["ALL"]},
     }
 
 

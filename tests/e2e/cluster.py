@@ -1,4 +1,4 @@
-"""A Kubernetes cluster, through kubectl and helm; whatever KUBECONFIG names."""
+"""A namespace of the Kubernetes cluster that KUBECONFIG names, controlled by kubectl and helm."""
 
 import json
 import os
@@ -17,43 +17,43 @@ Json = dict[str, Any]
 
 
 def run(*command: str, text: str | None = None, timeout_s: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a program; raises AssertionError with what it printed if it fails."""
+    """Run a program; with ``check``, raise AssertionError with its output if it fails."""
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """What ``condition`` returns once it is true."""
+    """Wait until ``condition`` returns something true, and return that."""
     deadline = time.monotonic() + timeout_s
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"timed out after {timeout_s:g} s waiting for: {what}"
         time.sleep(1)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """One namespace of a cluster."""
+    """One namespace of a cluster, and the image under test."""
 
     namespace: str
     image: str
 
     def kubectl(self, *arguments: str, text: str | None = None, timeout_s: float = 120, check: bool = True) -> str:
-        """Standard output of kubectl."""
+        """Run kubectl in the namespace and return its standard output."""
         return run("kubectl", "-n", self.namespace, *arguments, text=text, timeout_s=timeout_s, check=check).stdout
 
     def get(self, *arguments: str) -> Any:
-        """An object or a list, parsed."""
+        """Return an object or a list, parsed."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
     def pods(self, selector: str) -> list[Json]:
-        """Pods that are not on their way out."""
+        """Return the pods that are not being deleted."""
         return [p for p in self.get("pods", "-l", selector)["items"] if "deletionTimestamp" not in p["metadata"]]
 
     def ready_pods(self, selector: str) -> list[Json]:
-        """Those that are ready."""
+        """Return the pods that are ready and not being deleted."""
         return [
             p
             for p in self.pods(selector)
@@ -61,17 +61,18 @@ class Cluster:
         ]
 
     def secret(self, name: str, **values: str) -> None:
-        """Creates or changes a Secret."""
+        """Create or change a Secret."""
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
         self.kubectl("apply", "-f", "-", text=json.dumps(secret))
 
     def helm(
         self, *arguments: str, values: Json | None = None, timeout_s: float = 900, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Runs helm with the test's values and image, and ``values`` over them."""
+        """Run helm with the tests' values and image, and ``values`` merged over them."""
         repository, _, tag = self.image.rpartition(":")
         image = {"image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}}
-        own = {"faultTolerance": {"own": {"image": os.environ.get("RYLA_E2E_REDIS_IMAGE", "localhost/redis:bookworm")}}}
+        redis = os.environ.get("RYLA_E2E_REDIS_IMAGE")
+        own = {"faultTolerance": {"own": {"image": redis}}} if redis else {}
         files = ["-f", str(VALUES), "-f", "/dev/stdin"]
         text = json.dumps(merged(merged(image, own), values or {}))
         command = ["helm", "-n", self.namespace, *arguments, *files, "--timeout", f"{int(timeout_s)}s"]
@@ -80,7 +81,7 @@ class Cluster:
         return done
 
     def state(self) -> str:
-        """What one looks at first when something is wrong: every pod and container, why it waits, what it ended of; nodes; events."""
+        """Describe the pods, containers (with their last log lines), nodes and events."""
         lines = []
         for pod in self.get("pods")["items"]:
             name = pod["metadata"]["name"]
@@ -99,7 +100,7 @@ class Cluster:
         return "\n".join([*lines, *(line[:240] for line in events.splitlines()[-16:])])
 
     def python(self, name: str, script: str, *arguments: str, key: str | None = None) -> None:
-        """Starts a pod that runs a Python script in the service's image."""
+        """Start a pod that runs a Python script in the service's image."""
         self.kubectl("delete", "pod", name, "--ignore-not-found", "--wait", "--grace-period=0", "--force", check=False)
         environment = [{"name": "HOME", "value": "/tmp"}]
         if key is not None:
@@ -133,11 +134,11 @@ class Cluster:
         self.kubectl("apply", "-f", "-", text=json.dumps(pod))
 
     def phase(self, name: str) -> str:
-        """Of a pod."""
+        """Return the phase of a pod."""
         return str(self.get("pod", name)["status"]["phase"])
 
-    def result_of(self, name: str, timeout_s: float) -> Json:
-        """The last line that a script printed, as JSON, once it has ended."""
+    def result(self, name: str, timeout_s: float) -> Json:
+        """Wait until a script has ended and return its last line of output, parsed as JSON."""
         wait_until(lambda: self.phase(name) in ("Succeeded", "Failed"), timeout_s, f"the end of pod {name}")
         lines = self.kubectl("logs", name).strip().splitlines()
         assert lines, f"{name} printed nothing"
@@ -147,7 +148,7 @@ class Cluster:
 
 
 def merged(base: Json, over: Json) -> Json:
-    """Maps laid over maps."""
+    """Return ``base`` with ``over`` merged into it, map by map."""
     result = dict(base)
     for key, value in over.items():
         result[key] = merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value

@@ -1,4 +1,4 @@
-"""`make e2e`: against a real API server and kubelet, whichever KUBECONFIG names. What did not run, and why, is printed at the end."""
+"""Fixtures of the end-to-end tests, and their report: what was measured, and what did not run."""
 
 import hashlib
 import os
@@ -7,31 +7,29 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import ROOT, Cluster, run
-from tests.k8s.chart import APIS
+from tests.chart.rendering import APIS
+from tests.e2e.cluster import Cluster, run
 
 FIGURES: list[tuple[str, str]] = []
 KEY = secrets.token_urlsafe(24)
-CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay-crds"))
 
 
 def figure(what: str, value: str) -> None:
-    """A line of the report."""
+    """Add a line to the report."""
     FIGURES.append((what, value))
 
 
-def line_of(name: str, key: str) -> str:
-    """A key's line in the Secret of the keys."""
+def key_line(name: str, key: str) -> str:
+    """Return the line of an API key in the Secret with the API keys."""
     return f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 @cache
-def absent_apis() -> tuple[str, ...]:
-    """Those of the chart's APIs that are neither Kubernetes' nor KubeRay's, and that the cluster has not."""
+def missing_apis() -> tuple[str, ...]:
+    """Return those of ``APIS`` that the cluster does not serve."""
     served = run("kubectl", "api-versions", check=False).stdout.split()
     return tuple(api for api in APIS if api not in served)
 
@@ -41,10 +39,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for what, value in FIGURES:
         terminalreporter.write_line(f"{what}: {value}")
     terminalreporter.write_line(
-        "did not run: NetworkPolicies in action (the node may not enforce them; tests/k8s evaluates them)"
+        "did not run: enforcement of NetworkPolicies (the cluster may not enforce them; tests/chart evaluates them)"
     )
-    if os.environ.get("KUBECONFIG") and absent_apis():
-        terminalreporter.write_line(f"did not run: objects of {', '.join(absent_apis())} (their definitions are not here)")
+    if os.environ.get("KUBECONFIG") and missing_apis():
+        terminalreporter.write_line(
+            f"did not run: objects of {', '.join(missing_apis())} (the cluster does not serve these APIs)"
+        )
     skipped = Counter(
         (report.nodeid.partition("::")[0], report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])
     )
@@ -57,12 +57,12 @@ def _namespace(name: str) -> Iterator[Cluster]:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no cluster")
+        pytest.skip("KUBECONFIG is not set; see tests/e2e/README.md")
     cluster = Cluster(name, os.environ.get("RYLA_E2E_IMAGE", "localhost/ryla-serve:cpu"))
     run("kubectl", "delete", "namespace", name, "--ignore-not-found", "--timeout=300s", timeout_s=320)
     run("kubectl", "create", "namespace", name)
     run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    cluster.secret("ryla-api-keys", keys=line_of("smoke", KEY))
+    cluster.secret("ryla-api-keys", keys=key_line("smoke", KEY))
     cluster.secret("ryla-smoke-key", key=KEY)
     cluster.secret("ryla-redis", password=secrets.token_hex(16))
     cluster.secret("ryla-ray-token", auth_token=secrets.token_hex(32))
@@ -72,17 +72,17 @@ def _namespace(name: str) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A fresh namespace at the restricted level, with the Secrets that the chart wants."""
+    """A new namespace at the restricted level, with the Secrets that the chart needs."""
     yield from _namespace("ryla-e2e")
 
 
 @pytest.fixture(scope="module")
 def operator(cluster: Cluster) -> str:
-    """The version of KubeRay's operator; skips where there is none."""
+    """The version of the KubeRay operator; skips if the cluster has none."""
     found = run("kubectl", "get", "crd", "rayservices.ray.io", check=False)
     deployments = run(
         "kubectl", "get", "deployments", "-A", "-l", "app.kubernetes.io/name=kuberay-operator", "-o", "jsonpath={..image}"
     )
     if found.returncode or not deployments.stdout:
-        pytest.skip("no KubeRay operator in this cluster")
+        pytest.skip("the cluster has no KubeRay operator; see tests/e2e/README.md")
     return deployments.stdout.rpartition(":")[2]

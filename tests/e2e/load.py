@@ -1,6 +1,8 @@
-"""Runs in a pod: POSTs one body again and again at a fixed rate for some seconds; the last line says how it went.
+"""A script that runs in a pod and sends the same POST request at a fixed rate.
 
-load.py URL RATE SECONDS BODY_AS_JSON
+    load.py URL REQUESTS_PER_SECOND SECONDS BODY_AS_JSON
+
+The last line that it prints is a JSON object with the outcomes.
 """
 
 import json
@@ -27,7 +29,7 @@ def call(number: int) -> None:
     global slowest
     start = time.monotonic()
     try:
-        # A connection each: what a load balancer's new connections would meet.
+        # A new connection each time, like those of a load balancer.
         with httpx.Client(timeout=600) as client:
             response = client.post(url, content=body, headers=headers)
         attempts.add(response.headers.get("x-attempts", "1"))

@@ -1,4 +1,4 @@
-"""What needs no operator: the API server takes every object, and one pod of the image serves behind the chart's Service."""
+"""Tests that need no operator: the API server accepts every object, and `mode: pod` serves."""
 
 import hashlib
 import json
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helm.generate import MANIFESTS
+from helm.generator.paths import MANIFESTS
+from serve.models import MODELS, WAN22_GGUF, WAN26
 from serve.samples import payload
+from tests.chart.rendering import CRDS, VALUES, pod_templates, render
 from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
-from tests.e2e.conftest import CRDS, KEY, absent_apis, figure, line_of
-from tests.k8s.chart import VALUES, pod_templates, render
+from tests.e2e.conftest import KEY, figure, key_line, missing_apis
 
 LOAD = (Path(__file__).parent / "load.py").read_text()
 FACE = payload("image-faceswap")
@@ -26,9 +27,9 @@ POD: Json = {
     "pod": {"resources": {"requests": {"cpu": "50m", "memory": "1Gi"}}},
     "rollout": {"timeoutSeconds": 600},
 }
-"""Over the test's values: the demo in one pod, its models on the CPUs of that pod."""
-for model in ("wan26", "wan22_gguf", "face_swapper"):
-    POD["config"][model] = {"hardware": {"num_cpus": 0.2, "num_gpus": 0, "accelerator_type": None}}
+"""Values for the demo in one pod, with its models on the CPU; merged over values.yaml."""
+for model in MODELS:
+    POD["config"][model.setting] = {"hardware": {"num_cpus": 0.2, "num_gpus": 0, "accelerator_type": None}}
 CONTENT = "weights"
 POD["models"] = {
     "volume": {"emptyDir": {}},
@@ -36,24 +37,25 @@ POD["models"] = {
     "sha256": {"a/b.bin": hashlib.sha256(CONTENT.encode()).hexdigest()},
 }
 POD["deployments"] = {
-    name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}} for name in ("Wan26", "Wan22GGUF", "Ingress")
+    name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}}
+    for name in (WAN26.deployment, WAN22_GGUF.deployment, "Ingress")
 }
 
 
 @pytest.fixture(scope="module")
 def definitions(cluster: Cluster) -> None:
-    """KubeRay's CRDs: the API server is to know them."""
+    """Install KubeRay's CRDs unless the cluster has them."""
     if run("kubectl", "get", "crd", "rayservices.ray.io", check=False).returncode:
-        if not CRDS.is_dir():
-            pytest.skip(f"no KubeRay CRDs in the cluster, nor in {CRDS} (KUBERAY_CRDS)")
+        if CRDS is None:
+            pytest.skip("the cluster has no KubeRay CRDs and KUBERAY_CRDS is not set; see tests/e2e/README.md")
         run("kubectl", "apply", "--server-side", "-f", str(CRDS))
         established = ("kubectl", "wait", "--for=condition=Established", "crd/rayservices.ray.io", "--timeout=10s")
-        wait_until(lambda: run(*established, check=False).returncode == 0, 60, "the definitions are established")
+        wait_until(lambda: run(*established, check=False).returncode == 0, 60, "the CRDs to be established")
 
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)
-def test_the_api_server_takes_every_object(cluster: Cluster, definitions: None, file: Path) -> None:
-    objects = [o for o in render(None, file) if o["apiVersion"] not in absent_apis()]
+def test_the_api_server_accepts_every_object(cluster: Cluster, definitions: None, file: Path) -> None:
+    objects = [o for o in render(None, file) if o["apiVersion"] not in missing_apis()]
     for o in objects:
         o["metadata"] |= {"namespace": cluster.namespace}
         for subject in o.get("subjects", []):
@@ -81,7 +83,7 @@ def test_every_pod_is_admitted_at_the_restricted_level(cluster: Cluster, file: P
 
 
 def test_a_pod_that_breaks_the_rules_is_refused(cluster: Cluster) -> None:
-    """The test above can fail: admission is on."""
+    """Admission is enabled, so the test above can fail."""
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -101,7 +103,7 @@ def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: st
         run("kubectl", "delete", "namespace", "ryla", timeout_s=120)
 
 
-def test_model_files_that_differ_fail_the_install_before_anything_is_there(cluster: Cluster) -> None:
+def test_wrong_model_files_fail_the_install_before_anything_is_created(cluster: Cluster) -> None:
     broken = merged(POD, {"models": {"sha256": {"a/b.bin": "0" * 64}}})
     failed = cluster.helm("install", "ryla", str(CHART), values=broken, check=False, timeout_s=240)
     assert failed.returncode != 0
@@ -115,7 +117,7 @@ def test_model_files_that_differ_fail_the_install_before_anything_is_there(clust
 
 @pytest.fixture(scope="module")
 def release(cluster: Cluster) -> Iterator[None]:
-    """One pod with everything, behind the chart's Service; ready when its hook has called all seven endpoints."""
+    """Install the chart with `mode: pod`; ready when its hook has called all seven endpoints."""
     begin = time.monotonic()
     cluster.helm("install", "ryla", str(CHART), values=POD)
     figure("mode: pod, until all seven endpoints have answered", f"{time.monotonic() - begin:.0f} s")
@@ -123,27 +125,29 @@ def release(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("delete", "pod", "-l", "app=caller", "--wait=false")
     begin = time.monotonic()
     run("helm", "-n", cluster.namespace, "uninstall", "ryla")
-    wait_until(lambda: not cluster.get("pods,services,jobs,deployments,networkpolicies")["items"], 180, "everything is gone")
-    figure("mode: pod, helm uninstall: everything gone after", f"{time.monotonic() - begin:.0f} s")
+    wait_until(
+        lambda: not cluster.get("pods,services,jobs,deployments,networkpolicies")["items"], 180, "every object to be gone"
+    )
+    figure("mode: pod, helm uninstall: every object gone after", f"{time.monotonic() - begin:.0f} s")
 
 
 def _statuses(cluster: Cluster, key: str | None) -> dict[str, int]:
     cluster.python("caller", LOAD, "http://ryla:8000/image-faceswap", "2", "1", json.dumps(FACE), key=key)
-    outcomes: dict[str, int] = cluster.result_of("caller", 300)["outcomes"]
+    outcomes: dict[str, int] = cluster.result("caller", 300)["outcomes"]
     return outcomes
 
 
-def test_the_service_answers_with_a_key_only_and_keys_rotate(cluster: Cluster, release: None) -> None:
+def test_the_service_requires_a_key_and_keys_rotate(cluster: Cluster, release: None) -> None:
     assert set(_statuses(cluster, KEY)) == {"200"}
     assert set(_statuses(cluster, None)) == {"401"}
     (pod,) = cluster.pods("app.kubernetes.io/component=pod")
     new = secrets.token_urlsafe(24)
-    cluster.secret("ryla-api-keys", keys=line_of("new", new))
+    cluster.secret("ryla-api-keys", keys=key_line("new", new))
     begin = time.monotonic()
-    wait_until(lambda: set(_statuses(cluster, new)) == {"200"}, 300, "the new key is taken")
+    wait_until(lambda: set(_statuses(cluster, new)) == {"200"}, 300, "the new key to be accepted")
     assert set(_statuses(cluster, KEY)) == {"401"}
     figure("API keys rotated without a restart, after", f"{time.monotonic() - begin:.0f} s")
     (same,) = cluster.pods("app.kubernetes.io/component=pod")
     assert same["metadata"]["uid"] == pod["metadata"]["uid"]
     assert sum(c["restartCount"] for c in same["status"]["containerStatuses"]) == 0
-    cluster.secret("ryla-api-keys", keys=line_of("smoke", KEY))
+    cluster.secret("ryla-api-keys", keys=key_line("smoke", KEY))

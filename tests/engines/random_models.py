@@ -1,6 +1,7 @@
-"""Small Wan checkpoints with seeded random weights, in the true formats: diffusers folders and a pair of GGUF files.
+"""Small Wan checkpoints with seeded random weights: diffusers folders and a pair of GGUF files.
 
-They show noise, and are smaller than the demo's: for tests of loaders and engines.
+Their files have the formats of published models, and they are smaller than the demo's. Their videos
+show noise, so they are for tests of loaders and engines.
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from demo.checkpoints import DemoCheckpoints
 from demo.gguf_file import Quantization, write_wan_gguf
 from demo.training.pack import make_scheduler
+from deployments.settings import Wan22Models
 
 TEXT_WIDTH = 256
 TRANSFORMER: dict[str, Any] = {
@@ -36,50 +38,61 @@ TRANSFORMER: dict[str, Any] = {
 
 
 class RandomCheckpoints(DemoCheckpoints):
-    """As the demo's, and a text-to-video folder; the low-noise expert is Q5_K."""
+    """The same files as the demo's, a text-to-video folder, and the low-noise expert as Q5_K."""
 
     @property
     def text(self) -> Path:
-        """Text to video, diffusers folder."""
+        """The text-to-video model, a diffusers folder."""
         return self.folder / "wan2.1-t2v"
 
     @property
     def low_noise(self) -> Path:
-        """GGUF of the low-noise expert."""
+        """The low-noise expert, a GGUF file."""
         return self.folder / "Wan2.2-I2V-LowNoise-Q5_K.gguf"
 
 
-def write_checkpoints(made: RandomCheckpoints) -> None:
-    """Writes all checkpoints into ``made.folder``."""
+def write_checkpoints(checkpoints: RandomCheckpoints) -> None:
+    """Write all files of ``checkpoints``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(26)
         shared = {"tokenizer": make_tokenizer(), "text_encoder": make_text_encoder(), "vae": make_vae()}
         text = WanTransformer3DModel(**TRANSFORMER)
-        WanPipeline(transformer=text, scheduler=make_scheduler(8.0), **shared).save_pretrained(made.text)
+        WanPipeline(transformer=text, scheduler=make_scheduler(8.0), **shared).save_pretrained(checkpoints.text)
         vace = WanVACETransformer3DModel(**TRANSFORMER, vace_layers=[0, 2])
-        # As in the published pair, the VACE model is the text model with control blocks beside it.
+        # Like the published VACE model, this one is the text model with control blocks added.
         vace.load_state_dict({**vace.state_dict(), **text.state_dict()})
-        WanVACEPipeline(transformer=vace, scheduler=make_scheduler(8.0), **shared).save_pretrained(made.vace)
+        WanVACEPipeline(transformer=vace, scheduler=make_scheduler(8.0), **shared).save_pretrained(checkpoints.vace)
 
         high, low = (WanTransformer3DModel(**TRANSFORMER, in_channels=36) for _ in range(2))
         a14b = WanImageToVideoPipeline(
             transformer=high, transformer_2=low, scheduler=make_scheduler(5.0), boundary_ratio=0.9, **shared
         )
-        a14b.save_pretrained(made.a14b)
+        a14b.save_pretrained(checkpoints.a14b)
         experts: tuple[tuple[str, Any, Path, Quantization], ...] = (
-            ("transformer", high, made.high_noise, "Q8_0"),
-            ("transformer_2", low, made.low_noise, "Q5_K"),
+            ("transformer", high, checkpoints.high_noise, "Q8_0"),
+            ("transformer_2", low, checkpoints.low_noise, "Q5_K"),
         )
         for part, expert, path, quantization in experts:
-            for weights in (made.a14b / part).glob("*.safetensors*"):
-                weights.unlink()  # the experts' weights are in the GGUF files alone
+            for weights in (checkpoints.a14b / part).glob("*.safetensors*"):
+                weights.unlink()  # only the GGUF files hold the experts' weights
             write_wan_gguf(path, expert.state_dict(), quantization, path.stem)
-        for model, path in ((vace, made.vace_lora), (high, made.high_noise_lora), (low, made.low_noise_lora)):
+        loras = ((vace, checkpoints.vace_lora), (high, checkpoints.high_noise_lora), (low, checkpoints.low_noise_lora))
+        for model, path in loras:
             save_file({f"transformer.{name}": tensor for name, tensor in make_lora(model).items()}, path)
 
 
+def wan22_models(checkpoints: RandomCheckpoints, *, high: Path | None = None, low: Path | None = None) -> Wan22Models:
+    """Return the settings of both experts; ``high`` and ``low`` replace their files."""
+    return Wan22Models(
+        folder=str(checkpoints.a14b), high_noise=high or checkpoints.high_noise, low_noise=low or checkpoints.low_noise
+    )
+
+
 def make_lora(model: torch.nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
-    """Random low-rank changes of every linear layer in the blocks of ``model``, by its own names, as large as to matter."""
+    """Return random low-rank changes of every linear layer in the blocks of ``model``.
+
+    They are large enough to change its output, and use its own names.
+    """
     return {
         f"{name}.lora_{part}.weight": torch.randn(shape) * 0.15
         for name, layer in model.named_modules()
@@ -89,12 +102,12 @@ def make_lora(model: torch.nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
 
 
 def make_vae() -> AutoencoderKLWan:
-    """A causal Wan VAE of small widths: 16 latent channels, 8x8x4."""
+    """Return a narrow causal Wan VAE with 16 latent channels."""
     return AutoencoderKLWan(base_dim=16, num_res_blocks=1).eval()
 
 
 def make_text_encoder() -> UMT5EncoderModel:
-    """A UMT5 encoder of two layers."""
+    """Return a UMT5 encoder of two layers."""
     config = UMT5Config(
         vocab_size=512, d_model=TEXT_WIDTH, d_kv=32, d_ff=512, num_layers=2, num_heads=8, tie_word_embeddings=False
     )
@@ -102,7 +115,7 @@ def make_text_encoder() -> UMT5EncoderModel:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer over characters with byte fallback, closing with ``</s>`` as UMT5's does."""
+    """Return a Unigram tokenizer over characters with byte fallback, which ends in ``</s>`` like UMT5's."""
     letters = [chr(code) for code in range(33, 127)] + ["▁"]
     special = ["<pad>", "</s>", "<unk>"]
     pieces = [(piece, 0.0) for piece in special] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]

@@ -1,6 +1,6 @@
 """A script that runs Ray's autoscaler with fake nodes, and reports where replicas are placed.
 
-    fake_cluster.py WORKER_GROUPS ARGS
+    python -m tests.graph.fake_cluster WORKER_GROUPS ARGS
 
 WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig as
 JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
@@ -71,9 +71,14 @@ def _deployment(name: str) -> Any:
     return Located
 
 
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
 def _live_kinds() -> list[str]:
     """Return the resources of ``KINDS`` that the running nodes declare."""
-    resources = {name for node in ray.nodes() if node["Alive"] for name in node["Resources"]}
+    resources = {name for node in _nodes() if node["Alive"] for name in node["Resources"]}
     return sorted(name for name in resources if name.startswith(KINDS))
 
 
@@ -81,7 +86,7 @@ def _place_one(name: str, options: dict[str, Any]) -> dict[str, Any]:
     serve.run(_deployment(name).options(ray_actor_options=options).bind(), name=name, route_prefix=None)
     before = _live_kinds()
     node = serve.get_app_handle(name).node.remote().result(timeout_s=TIMEOUT_S)
-    resources = next(n["Resources"] for n in ray.nodes() if n["NodeID"] == node)
+    resources = next(n["Resources"] for n in _nodes() if n["NodeID"] == node)
     deadline = time.monotonic() + TIMEOUT_S
     while _live_kinds() and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -101,10 +106,10 @@ def main() -> None:
         options = {model.deployment: _place(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
         print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

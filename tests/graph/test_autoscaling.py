@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -37,8 +36,7 @@ def test_each_group_scales_from_zero_and_back() -> None:
         for name, group in groups(objects).items()
     }
     arguments = serve_config(objects)["applications"][0]["args"]
-    script = Path(__file__).with_name("fake_cluster.py")
-    command = [sys.executable, str(script), json.dumps(declared), json.dumps(arguments)]
+    command = [sys.executable, "-m", "tests.graph.fake_cluster", json.dumps(declared), json.dumps(arguments)]
     # Its own folder, or later clusters would mistake what this one leaves behind for a running one.
     # The path is short, since the folder contains sockets.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:

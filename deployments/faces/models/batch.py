@@ -1,5 +1,4 @@
-"""The number of faces that a graph can process at once, which is tried out when a model is
-opened."""
+"""The number of faces that a graph can process at once, tried out when a model is opened."""
 
 import logging
 from typing import Any

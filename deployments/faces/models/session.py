@@ -40,8 +40,7 @@ def providers(settings: FaceSettings, use_cuda: bool, *, graphs: bool = False) -
 
 
 def session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
-    """Return options with the configured number of threads (0 lets onnxruntime use one per
-    core)."""
+    """Return options with the configured number of threads; 0 means one per core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     return options

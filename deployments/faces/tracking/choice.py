@@ -17,8 +17,7 @@ It can, since the person to be replaced may come in after somebody who looks lik
 
 
 class Chooser:
-    """Chooses by a request's ``Choice``, and stays with a person for as long as they are
-    visible."""
+    """Chooses by a request's ``Choice`` and stays with a person while they are visible."""
 
     def __init__(self, choice: Choice, match_threshold: float) -> None:
         self._choice = choice

@@ -12,7 +12,7 @@ _BINS = 4
 _MIN_DIFFERENCE = 16.0
 """The mean difference of two thumbnails, on a scale of 255, below which nothing is a cut."""
 _MIN_COLOUR_CHANGE = 0.2
-"""The share of pixels whose colours must change: a fast camera move keeps most of the colours."""
+"""The share of pixels that must change their colours: a fast camera move keeps most of the colours."""
 _MIN_RATIO = 3.0
 """How many times more than the frames before it a cut must differ.
 
@@ -63,8 +63,7 @@ def _thumbnail(image: Image) -> npt.NDArray[np.float32]:
 
 
 def _histogram(image: Image) -> npt.NDArray[np.float64]:
-    """Return the shares of colours, with four levels each of red, green and blue: float64
-    ``[64]``."""
+    """Return the share of each colour, with four levels per channel: float64 ``[64]``."""
     levels = (image // (256 // _BINS)).reshape(-1, 3).astype(np.int64)
     counts = np.bincount(levels @ [_BINS * _BINS, _BINS, 1], minlength=_BINS**3)
     return np.asarray(counts / len(levels))

@@ -51,8 +51,7 @@ def _noise(values: npt.NDArray[np.float64]) -> float:
 
 
 def _line(values: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """Fit a line by least squares; return its values at moment 0 and the RMS error of the
-    points."""
+    """Fit a line by least squares; return its values at moment 0 and the RMS error."""
     centre = moments.mean()
     spread = moments - centre
     slopes = spread @ values / max(float(spread @ spread), 1e-12)

@@ -85,8 +85,7 @@ class _Track:
 
 
 class Tracker:
-    """Takes detections frame by frame and returns, some frames later, the chosen faces,
-    smoothed."""
+    """Takes detections frame by frame and returns the chosen, smoothed faces some frames later."""
 
     def __init__(self, settings: Tracking, choose: Choose) -> None:
         self._settings = settings

@@ -1,1 +1,1 @@
-"""Speed-ups that a caller chooses per request and that change the result."""
+"""Accelerations that a caller requests: they trade exactness for speed."""

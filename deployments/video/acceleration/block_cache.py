@@ -1,7 +1,9 @@
-"""First-block cache: where a step's first block does almost what it did before, what the others made of it then is used again.
+"""The first-block cache: skips blocks in steps where the first block changes little.
 
-The rule is that of ParaAttention's First Block Cache, as in diffusers' ``FirstBlockCacheConfig``. There the state hangs on the model;
-here it belongs to one request: each gets views of the transformers, which share their weights. It costs exactness: off unless asked for.
+If the first block contributes almost what it did in an earlier step, the contribution of the other
+blocks in that step is reused. The rule is that of ParaAttention's First Block Cache, as in diffusers'
+``FirstBlockCacheConfig``. There the state belongs to the model; here it belongs to one request, whose
+views of the transformers share their weights.
 """
 
 import copy
@@ -12,137 +14,157 @@ from diffusers.models.transformers.transformer_wan_vace import WanVACETransforme
 from torch import nn
 
 from deployments.video.kernels.block import FastVaceBlock
+from deployments.video.sampling.guidance import Branch
+from deployments.wire import VideoRequest
 
 
 class BlockCache:
-    """One request's cache. ``threshold``: mean change of the first block's contribution, as a share of it, under which it is reused."""
+    """The cache of one request.
+
+    ``threshold`` is the mean change of the first block's contribution, relative to its mean size, up
+    to which the other blocks' contribution is reused.
+    """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
         self.passes = 0
         """Forward passes so far."""
         self.reused = 0
-        """Those that ran the first block only."""
-        self._views: dict[int, tuple[Any, Any]] = {}
+        """Forward passes that ran the first block only."""
+        self._views: dict[Branch, tuple[Any, Any]] = {}
 
-    def view(self, transformer: Any, branch: int) -> Any:
-        """``transformer`` as it is to be called: with a memory for each ``branch`` (with the prompt, without)."""
+    def view(self, transformer: Any, branch: Branch) -> Any:
+        """Return what to call instead of ``transformer``; each branch has its own state."""
         known, view = self._views.get(branch, (None, None))
-        if known is not transformer:  # of two experts the first does not come back: what it left is let go
-            view = _view(transformer, self)
+        if known is not transformer:  # the first of two experts does not run again, so its state is dropped
+            view = _cached_view(transformer, self)
             self._views[branch] = (transformer, view)
         return view
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
+        """Return the threshold and how many passes were reused."""
         return f"cache; threshold={self.threshold:g}; reused={self.reused}/{self.passes}"
 
 
-class _Memory:
-    """Of one branch: what the first block added, and what the others added to its result, the last time that all ran."""
+class _State:
+    """The state of one branch.
+
+    It holds what the first block contributed, and what the others added to its output, in the last
+    pass that ran them all.
+    """
 
     def __init__(self, cache: BlockCache, first: nn.Module) -> None:
         self._cache = cache
         self._first = first
-        self._added: torch.Tensor | None = None
+        self._contribution: torch.Tensor | None = None
         self.head: torch.Tensor | None = None
-        """This pass's result of the first block."""
+        """The first block's output in the current pass."""
         self.rest: torch.Tensor | None = None
+        """What the other blocks added."""
         self.reuses = False
+        """Whether the current pass reuses ``rest``."""
 
     def begin(self, hidden: torch.Tensor, *others: Any) -> None:
-        """Runs the first block and decides on the rest of this pass."""
+        """Run the first block, and decide whether this pass runs the others."""
         self.head = self._first(hidden, *others)
-        added = self.head - hidden
-        self.reuses = self._added is not None and self._change(added, self._added) <= self._cache.threshold
+        contribution = self.head - hidden
+        self.reuses = (
+            self._contribution is not None and _relative_change(contribution, self._contribution) <= self._cache.threshold
+        )
         if not self.reuses:
-            self._added = added
+            self._contribution = contribution
         self._cache.passes += 1
         self._cache.reused += self.reuses
 
-    @staticmethod
-    def _change(now: torch.Tensor, before: torch.Tensor) -> float:
-        return ((now - before).abs().mean() / before.abs().mean()).item()
-
     def take_head(self) -> torch.Tensor:
-        """The first block's result, given away: it is large."""
+        """Return the first block's output and drop the reference to it, because it is large."""
         head, self.head = self.head, None
         assert head is not None
         return head
 
 
-class _First(nn.Module):
-    def __init__(self, memory: _Memory, block: nn.Module) -> None:
+def _relative_change(now: torch.Tensor, before: torch.Tensor) -> float:
+    return ((now - before).abs().mean() / before.abs().mean()).item()
+
+
+class _FirstBlock(nn.Module):
+    def __init__(self, state: _State, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-        self._memory = memory
+        self._state = state
 
     def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
-        if self._memory.head is None:  # else a control block, which comes before, has begun
-            self._memory.begin(hidden, *others)
-        assert self._memory.head is not None
-        return self._memory.head
+        if self._state.head is None:  # otherwise a control block, which runs earlier, has begun the pass
+            self._state.begin(hidden, *others)
+        assert self._state.head is not None
+        return self._state.head
 
 
-class _Middle(nn.Module):
-    def __init__(self, memory: _Memory, block: nn.Module) -> None:
+class _MiddleBlock(nn.Module):
+    def __init__(self, state: _State, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-        self._memory = memory
+        self._state = state
 
     def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
-        result: torch.Tensor = hidden if self._memory.reuses else self.block(hidden, *others)
+        result: torch.Tensor = hidden if self._state.reuses else self.block(hidden, *others)
         return result
 
 
-class _Last(_Middle):
+class _LastBlock(_MiddleBlock):
     def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
-        head = self._memory.take_head()
-        if self._memory.reuses:
-            assert self._memory.rest is not None
-            return head + self._memory.rest
+        head = self._state.take_head()
+        if self._state.reuses:
+            assert self._state.rest is not None
+            return head + self._state.rest
         result: torch.Tensor = self.block(hidden, *others)
-        self._memory.rest = result - head
+        self._state.rest = result - head
         return result
 
 
-class _Control(nn.Module):
-    """A block of VACE's control stream. What those add to the main stream is part of what is reused."""
+class _ControlBlock(nn.Module):
+    """A block of VACE's control stream, whose output to the main stream is part of what is reused."""
 
-    def __init__(self, memory: _Memory, block: nn.Module) -> None:
+    def __init__(self, state: _State, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-        self._memory = memory
+        self._state = state
 
     def forward(
         self, hidden: torch.Tensor, text: torch.Tensor, control: torch.Tensor, *others: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        if self._memory.head is None:
-            self._memory.begin(hidden, text, *others)
-        if self._memory.reuses:
+        if self._state.head is None:
+            self._state.begin(hidden, text, *others)
+        if self._state.reuses:
             return hidden.new_zeros(()), control
         result: tuple[torch.Tensor | None, torch.Tensor] = self.block(hidden, text, control, *others)
         return result
 
 
-def _view(transformer: Any, cache: BlockCache) -> Any:
+def _cached_view(transformer: Any, cache: BlockCache) -> Any:
+    """Return a shallow copy of ``transformer`` whose blocks use a new state of ``cache``."""
     first, *middle, last = transformer.blocks
     if len(transformer.blocks) - 1 in (getattr(transformer.config, "vace_layers", None) or ()):
-        raise ValueError("a control block adds to the last block's result: that cannot be reused")
-    memory = _Memory(cache, first)
+        raise ValueError("a control block adds to the last block's output, which the first-block cache cannot reuse")
+    state = _State(cache, first)
     view = copy.copy(transformer)
     view._modules = dict(transformer._modules)
     view._modules["blocks"] = nn.ModuleList(
-        [_First(memory, first), *(_Middle(memory, block) for block in middle), _Last(memory, last)]
+        [_FirstBlock(state, first), *(_MiddleBlock(state, block) for block in middle), _LastBlock(state, last)]
     )
     if hasattr(transformer, "vace_blocks"):
         assert all(isinstance(block, WanVACETransformerBlock | FastVaceBlock) for block in transformer.vace_blocks)
-        view._modules["vace_blocks"] = nn.ModuleList([_Control(memory, block) for block in transformer.vace_blocks])
+        view._modules["vace_blocks"] = nn.ModuleList([_ControlBlock(state, block) for block in transformer.vace_blocks])
     return view
 
 
-def cache_bytes(config: Any, width: int, height: int, num_frames: int) -> int:
-    """Bytes that the memories of a video hold, and what deciding takes: float16 or bfloat16."""
-    tokens = (1 + (num_frames - 1) // 4) * width * height // 256
+def cache_bytes(config: Any, request: VideoRequest) -> int:
+    """Return the bytes that the cache of ``request`` needs, in float16 or bfloat16.
+
+    They are what the states of both branches hold and what the decision takes. ``config`` is the
+    transformer's.
+    """
+    tokens = (1 + (request.num_frames - 1) // 4) * request.width * request.height // 256
     held, deciding = 4, 3
-    width_bytes: int = 2 * config.num_attention_heads * config.attention_head_dim
-    return (held + deciding) * tokens * width_bytes
+    token_bytes: int = 2 * config.num_attention_heads * config.attention_head_dim
+    return (held + deciding) * tokens * token_bytes

@@ -1,53 +1,73 @@
-"""The ways to a video that are faster and not exact, as a caller may ask for them (`acceleration`); what a model has of them."""
+"""Chooses the acceleration that a request asks for, among those that the model offers."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from deployments.errors import AccelerationNotSupported
 from deployments.video.acceleration.block_cache import BlockCache, cache_bytes
-from deployments.video.sampling.denoise import Shortcut
 from deployments.video.acceleration.fp8 import Fp8, fp8_bytes, has_plain_layers
+from deployments.video.sampling.guidance import Branch
 from deployments.wire import VideoRequest
 
 
-class Shortcuts:
-    """``cache_threshold``: of the first-block cache; ``fp8``: the operations to quantise by. None: not offered."""
+class Accelerator(Protocol):
+    """Makes the denoising of one request faster. It keeps state, so each request has its own."""
 
-    def __init__(self, cache_threshold: float | None = None, fp8: ModuleType | None = None) -> None:
-        self._cache_threshold = cache_threshold
-        self._fp8 = fp8
+    def view(self, transformer: Any, branch: Branch) -> Any:
+        """Return what to call instead of ``transformer``; it shares the weights."""
 
-    def choose(self, request: VideoRequest, transformers: Collection[Any]) -> Shortcut | None:
-        """What the request asks for, with a state of its own; raises AccelerationNotSupported if there is no such thing here."""
+    def describe(self) -> str:
+        """Return what was done, as the header `X-Acceleration` states it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccelerationOptions:
+    """The accelerations that a model offers, apart from a distilled version (see ``Mode``)."""
+
+    cache_threshold: float | None = None
+    """The threshold of the first-block cache; None if the cache is not offered."""
+    fp8_operations: ModuleType | None = None
+    """The module of operations that quantise for fp8; None if fp8 is not offered."""
+
+    def create(self, request: VideoRequest, transformers: Collection[Any]) -> Accelerator | None:
+        """Return the accelerator that ``request`` asks for, or None for an exact video.
+
+        ``transformers`` are those that the request runs. Raises ``AccelerationNotSupported`` if the
+        model does not offer the acceleration.
+        """
         if request.acceleration == "cache":
-            if self._cache_threshold is None:
+            if self.cache_threshold is None:
                 raise not_supported("this model is not set up for `cache`")
-            return BlockCache(self._cache_threshold)
+            return BlockCache(self.cache_threshold)
         if request.acceleration == "fp8":
-            if self._fp8 is None:
+            if self.fp8_operations is None:
                 raise not_supported(
-                    "`fp8` needs a GPU that has such arithmetic (Ada, Hopper or newer); this model runs on none"
+                    "`fp8` needs a GPU with fp8 arithmetic (Ada, Hopper or newer), which this model does not have"
                 )
             if not all(has_plain_layers(transformer) for transformer in transformers):
-                raise not_supported("this model's weights are kept quantised, which `fp8` cannot be computed from")
-            return Fp8(self._fp8)
+                raise not_supported("`fp8` needs weights that are not quantised, but this model keeps its weights quantised")
+            return Fp8(self.fp8_operations)
         return None
 
-    @staticmethod
-    def wants(request: VideoRequest, config: Any) -> int:
-        """Bytes besides those of an exact video; ``config`` is the transformer's."""
-        count = {"cache": cache_bytes, "fp8": fp8_bytes}.get(request.acceleration)
-        return 0 if count is None else count(config, request.width, request.height, request.num_frames)
+
+def extra_bytes(request: VideoRequest, config: Any) -> int:
+    """Return the bytes that ``request`` needs beyond an exact video; ``config`` is the transformer's."""
+    if request.acceleration == "cache":
+        return cache_bytes(config, request)
+    if request.acceleration == "fp8":
+        return fp8_bytes(config, request)
+    return 0
 
 
-def describe(request: VideoRequest, shortcut: Shortcut | None) -> str:
-    """What was done, as `X-Acceleration` says it; empty: nothing."""
-    if request.acceleration == "distilled":  # another model, not another way to run one
+def describe(request: VideoRequest, accelerator: Accelerator | None) -> str:
+    """Return what was done, as the header `X-Acceleration` states it; empty for an exact video."""
+    if request.acceleration == "distilled":
         return f"distilled; steps={request.steps}"
-    return "" if shortcut is None else str(shortcut)
+    return "" if accelerator is None else accelerator.describe()
 
 
-def not_supported(why: str) -> AccelerationNotSupported:
-    """The error for what a model is not set up for."""
-    return AccelerationNotSupported("acceleration", f"{why}; leave it out, or send `none`")
+def not_supported(reason: str) -> AccelerationNotSupported:
+    """Return the error for an acceleration that the model does not offer."""
+    return AccelerationNotSupported("acceleration", f"{reason}; leave `acceleration` out or send `none`")

@@ -1,47 +1,62 @@
-"""The path of a request with `acceleration: distilled`: a model that was taught to need few steps and no guidance, on its own schedule."""
+"""Distilled models: taught to need few steps and no guidance, on a schedule of their own."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path as FilePath
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from deployments.video.engine import Path
 from deployments.video.checkpoints.lora import is_lora, with_lora
+from deployments.video.mode import Mode
 
 
 class EvenEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """Euler's steps at even times, shifted: of four steps with shift 5 at 1000, 937.5, 833.3 and 625, as such models are taught.
+    """Euler's method at evenly spaced times, then shifted, as such models are taught.
 
-    By a number of steps diffusers' own class would shift the last of them once more.
+    Four steps with shift 5 are at 1000, 937.5, 833.3 and 625. Given a number of steps, diffusers'
+    class would shift the last of them a second time.
     """
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        """See SchedulerMixin."""
+        """See diffusers' ``SchedulerMixin``."""
         super().set_timesteps(sigmas=np.linspace(1, 1 / num_inference_steps, num_inference_steps), device=device)
 
 
-def distilled_bytes(files: Iterable[FilePath | None], whole: int) -> tuple[tuple[int, ...], int]:
-    """What ``files`` take: each whole model, of ``whole`` bytes in the type that it computes in, as stored; and all LoRAs."""
+class TransformerLoader(Protocol):
+    """Loads a transformer that replaces one of a mode's."""
+
+    def load(self, part: str, file: Path) -> Any:
+        """Return the transformer in ``file``; ``part`` is the name of the one that it replaces."""
+
+
+def distilled_bytes(files: Iterable[Path | None], whole: int) -> tuple[tuple[int, ...], int]:
+    """Return the bytes of each whole model in ``files``, and of all LoRAs together.
+
+    A GGUF file counts as stored, and any other whole model as ``whole`` bytes, its size in the dtype
+    that it computes in.
+    """
     named = [(file, is_lora(file)) for file in files if file is not None]
     models = tuple(file.stat().st_size if file.suffix == ".gguf" else whole for file, lora in named if not lora)
     return models, sum(file.stat().st_size for file, lora in named if lora)
 
 
 def with_distilled(
-    path: Path, files: Mapping[str, FilePath | None], shift: float, dtype: torch.dtype, load: Callable[[str, FilePath], Any]
-) -> Path:
-    """``path``, for whose transformers ``files`` names, each by its name in the path, a LoRA or a whole model; none: unchanged.
+    mode: Mode, files: Mapping[str, Path | None], *, shift: float, dtype: torch.dtype, loader: TransformerLoader
+) -> Mode:
+    """Return ``mode`` with the distilled version in ``files``, or unchanged if all of them are None.
 
-    ``load`` loads a whole one in the place of that name. Raises CheckpointRefused for a file that does not fit.
+    ``files`` maps the names of the mode's transformers to a LoRA, which computes in ``dtype``, or to
+    a whole model, which ``loader`` loads. ``shift`` is that of the distilled version's schedule.
+    Raises ``CheckpointRefused`` for a file that does not fit.
     """
-    distilled = {}
-    for name, file in files.items():
+    transformers = {}
+    for part, file in files.items():
         if file is not None:
-            distilled[name] = with_lora(path.transformers[name], file, dtype) if is_lora(file) else load(name, file)
-    if not distilled:
-        return path
-    return replace(path, distilled=replace(path, transformers=distilled, scheduler=EvenEuler(shift=shift), twins=None))
+            transformers[part] = with_lora(mode.transformers[part], file, dtype) if is_lora(file) else loader.load(part, file)
+    if not transformers:
+        return mode
+    distilled = replace(mode, transformers=transformers, scheduler=EvenEuler(shift=shift), twins=None)
+    return replace(mode, distilled=distilled)

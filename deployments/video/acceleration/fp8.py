@@ -1,7 +1,8 @@
-"""Matrix products of a transformer's blocks in 8-bit floating point: e4m3, both sides scaled by row, sums in float32.
+"""Matrix products of a transformer's blocks in 8-bit floating point (e4m3).
 
-A view over the very weights, which are quantised again for each product: that reads and writes them once more, a few hundredths of the
-product's time for a video's thousands of tokens, and takes no memory. Not exact: off unless asked for.
+Both factors are scaled by row, and sums are in float32. The weights are quantised again for every
+product: that reads and writes them once more, which takes a few per cent of the product's time for
+the thousands of tokens of a video, and no memory.
 """
 
 import copy
@@ -12,41 +13,47 @@ import torch
 from torch import nn
 
 from deployments.video.kernels.layers import with_layers
+from deployments.video.sampling.guidance import Branch
+from deployments.wire import VideoRequest
 
 CAPABILITY = (8, 9)
-"""Cards from this compute capability on have such products: Ada (L4, L40S), Hopper; not the A100."""
+"""The least CUDA compute capability with fp8 products: Ada (L4, L40S) and Hopper, not the A100."""
 
 
 class Fp8:
-    """One request's views of the transformers that it runs."""
+    """The views of one request; ``operations`` quantises (``kernels.reference`` or ``kernels.fused``)."""
 
     def __init__(self, operations: ModuleType) -> None:
         self._operations = operations
         self._views: dict[int, Any] = {}
 
-    def view(self, transformer: Any, branch: int) -> Any:
-        """See Shortcut. Raises ValueError where no block has a plain linear layer: quantised ones stay as they are."""
+    def view(self, transformer: Any, branch: Branch) -> Any:
+        """Return what to call instead of ``transformer``; both branches share it."""
         if id(transformer) not in self._views:
-            self._views[id(transformer)] = _view(transformer, self._operations)
+            self._views[id(transformer)] = _fp8_view(transformer, self._operations)
         return self._views[id(transformer)]
 
-    def __str__(self) -> str:
+    def describe(self) -> str:
+        """Return `fp8`."""
         return "fp8"
 
 
 def has_plain_layers(transformer: Any) -> bool:
-    """Whether there is anything to compute in fp8."""
+    """Return whether any linear layer of the blocks can compute in fp8."""
     return any(_is_convertible(module) for module in transformer.blocks.modules())
 
 
-def fp8_bytes(config: Any, width: int, height: int, num_frames: int) -> int:
-    """Bytes that a video wants besides, from above: a feed-forward layer's input, and a weight, quantised."""
-    tokens = (1 + (num_frames - 1) // 4) * width * height // 256
+def fp8_bytes(config: Any, request: VideoRequest) -> int:
+    """Return an upper bound of the bytes that fp8 needs beside an exact video.
+
+    They hold the quantised input and weight of a feed-forward layer. ``config`` is the transformer's.
+    """
+    tokens = (1 + (request.num_frames - 1) // 4) * request.width * request.height // 256
     hidden: int = config.num_attention_heads * config.attention_head_dim
     return (2 * tokens + hidden) * int(config.ffn_dim)
 
 
-def _view(transformer: Any, operations: ModuleType) -> Any:
+def _fp8_view(transformer: Any, operations: ModuleType) -> Any:
     view = copy.copy(transformer)
     view._modules = dict(transformer._modules)
     for name in ("blocks", "vace_blocks"):
@@ -58,12 +65,12 @@ def _view(transformer: Any, operations: ModuleType) -> Any:
 
 
 def _is_convertible(module: nn.Module) -> bool:
-    # The hardware takes multiples of 16; a quantised layer is of another type.
+    # GPUs need multiples of 16. Quantised layers have another type.
     return type(module) is nn.Linear and not any(side % 16 for side in module.weight.shape)
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer, its input and its weight quantised as it is called."""
+    """A linear layer that quantises its input and its weight in each call."""
 
     def __init__(self, linear: Any, operations: ModuleType) -> None:
         super().__init__()
@@ -71,10 +78,16 @@ class Fp8Linear(nn.Module):
         self._operations = operations
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., in]`` -> ``[..., out]``, of the type of ``x``."""
+        """Map ``[..., in]`` to ``[..., out]``, in the dtype of ``x``."""
         rows, scales = self._operations.quantise_rows(x.flatten(0, -2).contiguous())
         weight, weight_scales = self._operations.quantise_rows(self.linear.weight)
         product: torch.Tensor = torch._scaled_mm(
-            *(rows, weight.T, scales, weight_scales.T), bias=self.linear.bias, out_dtype=x.dtype, use_fast_accum=True
+            rows,
+            weight.T,
+            scale_a=scales,
+            scale_b=weight_scales.T,
+            bias=self.linear.bias,
+            out_dtype=x.dtype,
+            use_fast_accum=True,
         )
         return product.view(*x.shape[:-1], -1)

@@ -1,5 +1,6 @@
-"""The experts' weights, quantised and not."""
+"""The two experts: their weights, and files that cannot be a pair."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -7,19 +8,18 @@ import pytest
 import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
-from deployments.settings import VideoSettings
-from deployments.video.kernels.install import LinearGelu, accelerate
+from deployments.errors import CheckpointRefused
+from deployments.settings import Wan22Settings
+from deployments.video.build import build_wan22
 from deployments.video.checkpoints.experts import dequantise
 from deployments.video.checkpoints.gguf import load_gguf
-from tests.engines.random_models import RandomCheckpoints
+from deployments.video.engine import WanEngine
+from deployments.wire import Image, VideoRequest
+from tests.engines.random_models import RandomCheckpoints, wan22_models
+from tests.engines.video.checkpoints.published import make, published, write
+from tests.engines.video.recorder import latents_of
 
-CARD = torch.device("cuda")
 LAYER = "blocks.0.attn1.to_q.weight"
-
-
-@pytest.fixture
-def stored(random_models: RandomCheckpoints) -> torch.nn.Module:
-    return load(random_models)
 
 
 def load(random_models: RandomCheckpoints) -> torch.nn.Module:
@@ -37,9 +37,10 @@ def expected(path: Path) -> torch.Tensor:
     return torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
 
 
-def test_dequantised_experts_are_what_the_file_says_and_plain_ones_stay(
-    stored: torch.nn.Module, random_models: RandomCheckpoints
+def test_dequantised_weights_are_those_in_the_file_and_plain_layers_are_unchanged(
+    random_models: RandomCheckpoints,
 ) -> None:
+    stored = load(random_models)
     inputs = (
         torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
         torch.tensor([500.0]),
@@ -60,24 +61,30 @@ def test_dequantised_experts_are_what_the_file_says_and_plain_ones_stay(
         torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
 
 
-def test_acceleration_leaves_what_is_quantised_and_changes_no_result(
-    stored: torch.nn.Module, random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch
+def test_experts_may_be_safetensors_and_must_be_two_different_files(
+    random_models: RandomCheckpoints, tmp_path: Path, small: VideoRequest, image: Image
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    settings = VideoSettings(compile=False)
-    inputs = (
-        torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
-        torch.tensor([500.0]),
-        torch.zeros(1, 512, 256),
-    )
-    with torch.no_grad():
-        before = stored(*inputs, return_dict=False)[0]
-        quantised = load(random_models)
-        accelerate(quantised, settings, CARD)
-        assert not any(isinstance(module, LinearGelu) for module in quantised.modules())
-        torch.testing.assert_close(quantised(*inputs, return_dict=False)[0], before, rtol=1e-4, atol=1e-4)
-        dequantise(stored)
-        accelerate(stored, settings, CARD)
-        assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
-        # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.
-        torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-2, atol=1e-2)
+    model = make("36 channels", tmp_path)
+    high = write(tmp_path / "wan2.2_i2v_high_noise_14B_fp16.safetensors", published(model))
+    for parameter in model.parameters():
+        parameter.data *= 1.01
+    low = write(tmp_path / "wan2.2_i2v_low_noise_14B_fp16.safetensors", published(model))
+
+    def build(high: Path, low: Path) -> WanEngine:
+        return build_wan22(Wan22Settings(), wan22_models(random_models, high=high, low=low))
+
+    assert latents_of(build(high, low), replace(small, image=image)).isfinite().all()
+    with pytest.raises(CheckpointRefused, match="configured as `high_noise`, but its name"):
+        build(low, high)
+    same = tmp_path / "expert.safetensors"
+    same.write_bytes(high.read_bytes())
+    with pytest.raises(CheckpointRefused, match="have the same content"):
+        build(high, same)
+    renamed = tmp_path / "expert.gguf"  # its metadata still has its name
+    renamed.write_bytes(random_models.low_noise.read_bytes())
+    with pytest.raises(
+        CheckpointRefused, match=r"expert\.gguf: configured as `high_noise`, but its name `Wan2\.2-I2V-LowNoise"
+    ):
+        build(renamed, low)
+    with pytest.raises(CheckpointRefused, match=r"must be a \.gguf or a \.safetensors"):
+        build(write(tmp_path / "expert.bin", published(model, torch.float16)), low)

@@ -1,4 +1,4 @@
-"""LoRAs: a view computes what merged weights would, in every layout that people publish; the model itself stays as it was."""
+"""LoRAs: in every published layout, a copy computes what merged weights would; the model is unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,36 +12,35 @@ from safetensors.torch import save_file
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
-from deployments.video.kernels.install import accelerate
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import is_lora, with_lora
-from tests.deployments.test_single_file import CPU, KINDS, make, published, published_name, write
+from deployments.video.kernels.install import install_fast_blocks
 from tests.engines.random_models import RandomCheckpoints, make_lora
+from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, published_name, write
 
-State = dict[str, torch.Tensor]
 RANK = 4
 
 
 @torch.no_grad()
 def forward(model: Any) -> torch.Tensor:
-    """What ``model`` makes of seeded noise."""
+    """Return the output of ``model`` for seeded noise."""
     generator = torch.Generator().manual_seed(1)
-    more = {}
+    conditions = {}
     if hasattr(model, "vace_blocks"):
-        more["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
+        conditions["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
     if model.config.image_dim is not None:
-        more["encoder_hidden_states_image"] = torch.randn(1, 257, 64, generator=generator)
+        conditions["encoder_hidden_states_image"] = torch.randn(1, 257, 64, generator=generator)
     inputs = {
         "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
         "timestep": torch.tensor([500.0]),
         "encoder_hidden_states": torch.randn(1, 64, 256, generator=generator),
     }
-    result: torch.Tensor = model(**inputs, **more, return_dict=False)[0]
+    result: torch.Tensor = model(**inputs, **conditions, return_dict=False)[0]
     return result
 
 
-def merged(model: Any, folder: Path, changes: State, kind: str) -> Any:
-    """Another model with the very changes in its weights."""
+def merged(model: Any, changes: State, kind: str) -> Any:
+    """Return another model with ``changes`` added to its weights."""
     other = KINDS[kind]()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for name, change in changes.items():
@@ -51,13 +50,13 @@ def merged(model: Any, folder: Path, changes: State, kind: str) -> Any:
 
 
 def products(lora: State, scale: float = 1.0) -> State:
-    """The whole changes that low-rank ones stand for, by the names of the weights."""
+    """Return the product of each pair of low-rank matrices, by the name of the weight that it changes."""
     layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith("lora_A.weight")]
     return {f"{name}.weight": scale * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] for name in layers}
 
 
 def original(lora: State) -> State:
-    """By the names of the original release."""
+    """Return ``lora`` by the names of the original release."""
     renamed = {}
     for name, tensor in lora.items():
         layer, end = name.split(".lora_")
@@ -66,7 +65,7 @@ def original(lora: State) -> State:
 
 
 def with_alpha(lora: State, alpha: float) -> State:
-    """`lora_down` and `lora_up`, scaled by ``alpha`` over the rank."""
+    """Return ``lora`` as `lora_down` and `lora_up`, scaled by ``alpha`` over the rank."""
     state = {name.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): tensor for name, tensor in lora.items()}
     return state | {name.replace("lora_A.weight", "alpha"): torch.tensor(alpha) for name in lora if "lora_A" in name}
 
@@ -81,24 +80,24 @@ LAYOUTS: dict[str, tuple[Callable[[State], State], float]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_view_computes_what_merged_weights_would(kind: str, layout: str, tmp_path: Path) -> None:
+def test_a_copy_computes_what_merged_weights_would(kind: str, layout: str, tmp_path: Path) -> None:
     model = make(kind, tmp_path)
     lora, (rename, scale) = make_lora(model, RANK), LAYOUTS[layout]
     path = write(tmp_path / "lora.safetensors", rename(lora))
     assert is_lora(path)
     before = forward(model)
     view = with_lora(model, path, torch.float32)
-    expected = forward(merged(model, tmp_path, products(lora, scale), kind))
-    rough = {"rtol": 5e-3, "atol": 5e-3} if layout == "half precision" else {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(forward(view), expected, **rough)
-    assert (expected - before).abs().mean() > 10 * rough["atol"], "it changes what the model says"
-    assert torch.equal(forward(model), before), "the model itself stays as it was"
+    expected = forward(merged(model, products(lora, scale), kind))
+    tolerance = {"rtol": 5e-3, "atol": 5e-3} if layout == "half precision" else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(forward(view), expected, **tolerance)
+    assert (expected - before).abs().mean() > 10 * tolerance["atol"], "the LoRA must change the result"
+    assert torch.equal(forward(model), before), "the original is unchanged"
     shared = {parameter.data_ptr() for parameter in model.parameters()}
     assert shared <= {parameter.data_ptr() for parameter in view.parameters()}, "weights are shared"
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_whole_differences_of_weights_biases_norms_and_modulations(
+def test_full_differences_of_weights_biases_norms_and_modulations(
     fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make("text", tmp_path)
@@ -116,9 +115,9 @@ def test_whole_differences_of_weights_biases_norms_and_modulations(
     lora = make_lora(model, RANK)
     lora = {name: tensor for name, tensor in lora.items() if name.startswith("blocks.3.ffn.")}
     path = write(tmp_path / "lora.safetensors", original(lora) | {changes[name][0]: state[name] for name in state})
-    expected = forward(merged(model, tmp_path, state | products(lora), "text"))
+    expected = forward(merged(model, state | products(lora), "text"))
     if fast:
-        accelerate_on_cpu(model, monkeypatch)
+        install_fast_blocks_on_cpu(model, monkeypatch)
     before = forward(model)
     torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-3, atol=1e-3)
     assert torch.equal(forward(model), before)
@@ -145,24 +144,27 @@ def test_a_quantised_expert_keeps_its_weights_as_stored(random_models: RandomChe
 
 
 @pytest.mark.parametrize("kind", ["text", "VACE"])
-def test_behind_what_makes_blocks_faster(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_blocks_are_changed_too(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(kind, tmp_path)
     lora = make_lora(model, RANK)
     path = write(tmp_path / "lora.safetensors", original(lora))
-    expected = forward(merged(model, tmp_path, products(lora), kind))
-    accelerate_on_cpu(model, monkeypatch)
+    expected = forward(merged(model, products(lora), kind))
+    install_fast_blocks_on_cpu(model, monkeypatch)
     before = forward(model)
     torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-3, atol=1e-3)
     assert torch.equal(forward(model), before)
 
 
-def accelerate_on_cpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, the activation included: a CPU's epilogue is the exact one, a GPU's the approximation."""
+def install_fast_blocks_on_cpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install fast blocks as on a GPU, with a GPU's activation.
+
+    A CPU's epilogue is the exact activation, a GPU's the approximation.
+    """
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     monkeypatch.setattr(
         torch, "_addmm_activation", lambda bias, x, w, use_gelu: F.gelu(torch.addmm(bias, x, w), approximate="tanh")
     )
-    accelerate(model, VideoSettings(compile=False), torch.device("cuda"))
+    install_fast_blocks(model, VideoSettings(compile=False), torch.device("cuda"))
 
 
 LAYER = "diffusion_model.blocks.0.self_attn.q"
@@ -175,22 +177,25 @@ FAULTS: dict[str, tuple[State, str]] = {
     "unknown prefix": ({"lora_unet_blocks_0_q.lora_down.weight": torch.zeros(2, 256)}, "unknown tensor `lora_unet_blocks_0_q"),
     "another model": (
         {name.replace(".0.", ".9."): tensor for name, tensor in PAIR.items()},
-        "changes `blocks.9.attn1.to_q`, which this model has not",
+        "changes `blocks.9.attn1.to_q`, which this model does not have",
     ),
-    "half a change": ({f"{LAYER}.lora_up.weight": PAIR[f"{LAYER}.lora_up.weight"]}, "`blocks.0.attn1.to_q` has up only: half"),
-    "alpha alone": ({f"{LAYER}.alpha": torch.tensor(1.0)}, "has alpha only: half of a change"),
+    "half a change": (
+        {f"{LAYER}.lora_up.weight": PAIR[f"{LAYER}.lora_up.weight"]},
+        "the change of `blocks.0.attn1.to_q` is incomplete; it has only up",
+    ),
+    "alpha alone": ({f"{LAYER}.alpha": torch.tensor(1.0)}, "is incomplete; it has only alpha"),
     "a wider model": (
         PAIR | {f"{LAYER}.lora_up.weight": torch.zeros(512, 2)},
         r"changes `blocks.0.attn1.to_q` by \[512, 256\], which is \[256, 256\] in this model",
     ),
-    "changed twice": (PAIR | {f"{LAYER}.diff": torch.zeros(256, 256)}, "is changed twice, by `diff` and by a product"),
+    "changed twice": (PAIR | {f"{LAYER}.diff": torch.zeros(256, 256)}, "is changed twice, by `diff` and by a low-rank product"),
     "no layer": (
         {name.replace(".self_attn.q", ""): tensor for name, tensor in PAIR.items()},
-        "changes `blocks.0`, which this model has not",
+        "changes `blocks.0`, which this model does not have",
     ),
     "a modulation of another model": (
         {"diffusion_model.blocks.0.diff_m": torch.zeros(1, 6, 512)},
-        r"changes `blocks.0.scale_shift_table`, \[1, 6, 256\] in this model, by `diff` \[1, 6, 512\]",
+        r"changes `blocks.0.scale_shift_table`, which is \[1, 6, 256\] in this model, by `diff` \[1, 6, 512\]",
     ),
     "a wrong bias": (PAIR | {f"{LAYER}.diff_b": torch.zeros(255)}, r"changes the bias of `blocks.0.attn1.to_q` by \[255\]"),
     "a product for a convolution": (
@@ -201,15 +206,15 @@ FAULTS: dict[str, tuple[State, str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_does_not_fit_is_refused_by_what_is_wrong(fault: str, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_refused_with_the_reason(fault: str, tmp_path: Path) -> None:
     model = make("text", tmp_path)
-    state, sentence = FAULTS[fault]
-    with pytest.raises(CheckpointRefused, match=sentence) as caught:
+    state, message = FAULTS[fault]
+    with pytest.raises(CheckpointRefused, match=message) as refused:
         with_lora(model, write(tmp_path / "lora.safetensors", state), torch.float32)
-    assert str(tmp_path / "lora.safetensors") in str(caught.value)
+    assert str(tmp_path / "lora.safetensors") in str(refused.value)
 
 
-def test_whole_models_and_broken_files_are_told_from_loras(tmp_path: Path) -> None:
+def test_whole_models_are_no_loras_and_broken_files_are_refused(tmp_path: Path) -> None:
     model = make("text", tmp_path)
     assert not is_lora(write(tmp_path / "whole.safetensors", published(model)))
     assert not is_lora(tmp_path / "expert.gguf")

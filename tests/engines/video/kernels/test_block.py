@@ -1,4 +1,4 @@
-"""The fast block is the published one, in float32 to rounding, and in bfloat16 as near to float32."""
+"""Fast blocks compute what the published ones do: in float32 up to rounding, in bfloat16 as precisely."""
 
 import copy
 from typing import Any
@@ -8,19 +8,20 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from diffusers.models.transformers.transformer_wan_vace import WanVACETransformerBlock
 
-from deployments.video import unfused
-from deployments.video.kernels.block import FastBlock, FastVaceBlock, native_attention
+from deployments.video.kernels import reference
+from deployments.video.kernels.attention import native_attention
+from deployments.video.kernels.block import FastBlock, FastVaceBlock
 
 WIDTH, HEADS, TOKENS = 96, 3, 24
 SHAPE: dict[str, Any] = {"dim": WIDTH, "ffn_dim": 160, "num_heads": HEADS, "cross_attn_norm": True}
 
 
-def make(kind: type[torch.nn.Module], **more: Any) -> torch.nn.Module:
+def make(kind: type[torch.nn.Module], **options: Any) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        block = kind(**SHAPE, **more).eval().requires_grad_(False)
+        block = kind(**SHAPE, **options).eval().requires_grad_(False)
         for name, parameter in block.named_parameters():
-            if "norm" in name:  # as made, all are 1 or 0
+            if "norm" in name:  # they are initialised to 1 or 0
                 torch.nn.init.normal_(parameter, 1.0, 0.3)
     return block
 
@@ -40,60 +41,60 @@ def error(value: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("more", "text_tokens"), [({}, 7), ({"added_kv_proj_dim": WIDTH}, 512 + 9)])
-def test_a_block_is_the_published_one(more: dict[str, Any], text_tokens: int) -> None:
-    block, given = make(WanTransformerBlock, **more), inputs(text_tokens)
+@pytest.mark.parametrize(("options", "text_tokens"), [({}, 7), ({"added_kv_proj_dim": WIDTH}, 512 + 9)])
+def test_a_block_equals_the_published_one(options: dict[str, Any], text_tokens: int) -> None:
+    block, given = make(WanTransformerBlock, **options), inputs(text_tokens)
     theirs = block(*given.values())
-    ours = FastBlock(block, unfused, native_attention)(*given.values())
+    ours = FastBlock(block, reference, native_attention)(*given.values())
     assert error(given["x"], theirs) > 0.3
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [WanTransformerBlock, WanVACETransformerBlock])
-def test_what_is_stored_transposed_is_read_so(kind: type[torch.nn.Module]) -> None:
-    """Diffusers gives the first block of a VACE model such an input, and kernels go by addresses."""
+def test_a_transposed_input_is_made_contiguous(kind: type[torch.nn.Module]) -> None:
+    """Diffusers passes such an input to the first block of a VACE model."""
     fused = pytest.importorskip("deployments.video.kernels.fused", reason="this PyTorch comes without Triton")
     given = inputs()
     given["x"] = given["x"].transpose(1, 2).contiguous().transpose(1, 2)
     assert not given["x"].is_contiguous()
-    with pytest.raises(ValueError, match="do not follow"):
+    with pytest.raises(ValueError, match="not contiguous"):
         fused.add_gated(given["x"], given["x"], None)
     if kind is WanTransformerBlock:
         block = make(kind)
-        theirs, ours = (made(*given.values()) for made in (block, FastBlock(block, fused, native_attention)))
+        theirs, ours = (candidate(*given.values()) for candidate in (block, FastBlock(block, fused, native_attention)))
     else:
         block = make(kind, apply_input_projection=True, apply_output_projection=False)
         arguments = (given["x"], given["text"], given["x"].flip(0), given["modulation"], given["rotary"])
-        theirs, ours = (made(*arguments)[1] for made in (block, FastVaceBlock(block, fused, native_attention)))
+        theirs, ours = (candidate(*arguments)[1] for candidate in (block, FastVaceBlock(block, fused, native_attention)))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
-def test_in_bfloat16_a_block_is_no_further_from_float32() -> None:
+def test_in_bfloat16_a_block_is_about_as_precise_as_the_published_one() -> None:
     rounded, given = make(WanTransformerBlock).bfloat16(), inputs()
     for name, parameter in rounded.named_parameters():
-        if name.startswith(("norm", "scale_shift_table")):  # these a checkpoint keeps in float32
+        if name.startswith(("norm", "scale_shift_table")):  # a checkpoint keeps these in float32
             parameter.data = parameter.data.float()
     given["x"], given["text"] = given["x"].bfloat16(), given["text"].bfloat16()
     exact = copy.deepcopy(rounded).float()(given["x"].float(), given["text"].float(), given["modulation"], given["rotary"])
     theirs = rounded(*given.values())
-    ours = FastBlock(rounded, unfused, native_attention)(*given.values())
+    ours = FastBlock(rounded, reference, native_attention)(*given.values())
     assert ours.dtype == torch.bfloat16
     assert error(ours, exact) < 1.1 * error(theirs, exact) < 0.02
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("first", [True, False])
-def test_a_control_block_is_the_published_one(first: bool) -> None:
+def test_a_control_block_equals_the_published_one(first: bool) -> None:
     block = make(WanVACETransformerBlock, apply_input_projection=first, apply_output_projection=not first)
     given = inputs()
     control = torch.randn(2, TOKENS, WIDTH, generator=torch.Generator().manual_seed(7))
     arguments = (given["x"], given["text"], control, given["modulation"], given["rotary"])
-    for theirs, ours in zip(block(*arguments), FastVaceBlock(block, unfused, native_attention)(*arguments), strict=True):
+    for theirs, ours in zip(block(*arguments), FastVaceBlock(block, reference, native_attention)(*arguments), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_block_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="without a norm"):
-        FastBlock(WanTransformerBlock(WIDTH, 160, HEADS), unfused, native_attention)
+def test_a_block_without_the_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="no norm before its cross-attention"):
+        FastBlock(WanTransformerBlock(WIDTH, 160, HEADS), reference, native_attention)

@@ -1,4 +1,4 @@
-"""The GPU's kernels compute what PyTorch's operations do: run here by Triton's interpreter."""
+"""The Triton kernels compute what ``reference`` does; Triton's interpreter runs them on the CPU."""
 
 from types import ModuleType
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.video import unfused
+from deployments.video.kernels import reference
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,16 @@ def same(ours: Any, theirs: Any) -> None:
 @pytest.mark.parametrize("vectors", [1, 2])
 @pytest.mark.parametrize("gated", [True, False])
 def test_residual_norm(fused: ModuleType, vectors: int, gated: bool) -> None:
-    table = random(vectors, 6, 48)  # rows of a table, as the modulation is
+    table = random(vectors, 6, 48)  # the modulation too is made of rows of a table
     gate = table[:, 2] if gated else None
     inputs = (random(2, 5, 48), random(2, 5, 48) * 3, gate, table[:, 1], table[:, 0], 1e-6)
-    for ours, theirs in zip(fused.residual_norm(*inputs), unfused.residual_norm(*inputs), strict=True):
+    for ours, theirs in zip(fused.residual_norm(*inputs), reference.residual_norm(*inputs), strict=True):
         same(ours, theirs)
-    same(fused.add_gated(*inputs[:3]), unfused.add_gated(*inputs[:3]))
+    same(fused.add_gated(*inputs[:3]), reference.add_gated(*inputs[:3]))
     x = inputs[0]
     unchanged, normed = fused.residual_norm(x, None, None, *inputs[3:])
     assert unchanged is x
-    same(normed, unfused.residual_norm(x, None, None, *inputs[3:])[1])
+    same(normed, reference.residual_norm(x, None, None, *inputs[3:])[1])
 
 
 @pytest.mark.parametrize("rotated", [True, False])
@@ -44,7 +44,7 @@ def test_norm_rotate(fused: ModuleType, rotated: bool) -> None:
     rotary = (angles.cos(), angles.sin()) if rotated else None
     ours, theirs = x.clone(), x.clone()
     assert fused.norm_rotate_(ours, weight, 1e-6, rotary) is ours
-    same(ours, unfused.norm_rotate_(theirs, weight, 1e-6, rotary))
+    same(ours, reference.norm_rotate_(theirs, weight, 1e-6, rotary))
     assert not torch.equal(ours, x)
 
 
@@ -54,17 +54,17 @@ def test_norm_rotate(fused: ModuleType, rotated: bool) -> None:
 def test_unfold_time(fused: ModuleType, count: int, before: bool, norm: bool) -> None:
     x, last = random(count, 3, 5, 24), random(2, 3, 5, 24) if before else None
     gain, bias = (random(24).abs(), random(24)) if norm else (None, None)
-    for ours, theirs in zip(fused.unfold_time(x, last, gain, bias), unfused.unfold_time(x, last, gain, bias), strict=True):
+    for ours, theirs in zip(fused.unfold_time(x, last, gain, bias), reference.unfold_time(x, last, gain, bias), strict=True):
         same(ours, theirs)
 
 
 def test_norm_silu_and_add(fused: ModuleType) -> None:
     x, gain, bias = random(2, 3, 5, 24), random(24).abs(), random(24)
-    same(fused.norm_silu(x, gain), unfused.norm_silu(x, gain))
+    same(fused.norm_silu(x, gain), reference.norm_silu(x, gain))
     for other in (None, random(2, 3, 5, 24) * 2):
         ours = x.clone()
         assert fused.add_(ours, bias, other) is ours
-        same(ours, unfused.add_(x.clone(), bias, other))
+        same(ours, reference.add_(x.clone(), bias, other))
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -73,15 +73,16 @@ def test_enlarge(fused: ModuleType, times: int, biased: bool) -> None:
     x, bias = random(2, 3, 5, times, 24), random(times * 24) if biased else None
     large = fused.enlarge(x, bias)
     assert large.shape == (2 * times, 6, 10, 24)
-    same(large, unfused.enlarge(x, bias))
+    same(large, reference.enlarge(x, bias))
 
 
 def test_quantise_rows(fused: ModuleType) -> None:
     x = random(5, 48)
     x[3] = 0
-    (ours, scales), (theirs, expected) = fused.quantise_rows(x), unfused.quantise_rows(x)
+    (ours, scales), (theirs, expected) = fused.quantise_rows(x), reference.quantise_rows(x)
     same(scales, expected)
-    # Triton's interpreter loses the carry where rounding reaches the next power of two; a GPU does not (`benchmarks.acceleration`).
+    # Triton's interpreter loses the carry where rounding reaches the next power of two. A GPU does not;
+    # `benchmarks.acceleration` prints how many values are equal there.
     other = ours.float() != theirs.float()
     assert other.float().mean() < 0.05
     same(2 * ours.float()[other], theirs.float()[other])

@@ -1,14 +1,14 @@
-"""The quick VAE is the published one."""
+"""The VAE with fast modules computes what the published one does."""
 
 import copy
 
 import pytest
 import torch
 
-from deployments.video import unfused
-from deployments.video.vae.decode_stream import decode_stream, denormalise
-from deployments.video.vae.fast import NormConv, ResidualBlock, Upsample, quicken
 from deployments.video.engine import WanEngine
+from deployments.video.kernels import reference
+from deployments.video.vae.decode_stream import decode_stream, denormalise
+from deployments.video.vae.fast import NormConv, ResidualBlock, Upsample, install_fast_modules
 
 
 @pytest.fixture(scope="module")
@@ -17,17 +17,17 @@ def pair(wan26: WanEngine) -> tuple[torch.nn.Module, torch.nn.Module]:
         torch.manual_seed(3)
         published = copy.deepcopy(wan26.vae)
         for name, parameter in published.named_parameters():
-            if name.endswith("gamma"):  # as made, all are 1
+            if name.endswith("gamma"):  # they are initialised to 1
                 torch.nn.init.normal_(parameter, 1.0, 0.3)
-    quick = copy.deepcopy(published)
-    quicken(quick, unfused)
+    fast = copy.deepcopy(published)
+    install_fast_modules(fast, reference)
     for kind, least in ((ResidualBlock, 10), (Upsample, 3), (NormConv, 2)):
-        assert sum(isinstance(module, kind) for module in quick.modules()) >= least
-    return published, quick
+        assert sum(isinstance(module, kind) for module in fast.modules()) >= least
+    return published, fast
 
 
 @torch.no_grad()
-def test_it_decodes_as_published(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
+def test_it_decodes_like_the_published_one(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
     latents = torch.randn(1, 16, 4, 6, 8, generator=torch.Generator().manual_seed(1))
     theirs, ours = ([*decode_stream(vae, denormalise(vae, latents))] for vae in pair)
     assert [group.shape for group in ours] == [group.shape for group in theirs]
@@ -36,7 +36,7 @@ def test_it_decodes_as_published(pair: tuple[torch.nn.Module, torch.nn.Module]) 
 
 
 @torch.no_grad()
-def test_it_encodes_as_published(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
+def test_it_encodes_like_the_published_one(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
     video = torch.rand(1, 3, 9, 48, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     theirs, ours = (vae.encode(video).latent_dist.mode() for vae in pair)  # type: ignore[operator]
     assert theirs.std() > 0.01
@@ -44,12 +44,12 @@ def test_it_encodes_as_published(pair: tuple[torch.nn.Module, torch.nn.Module]) 
 
 
 @torch.no_grad()
-def test_in_bfloat16_it_is_nearer_to_float32(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
+def test_in_bfloat16_it_is_more_precise(pair: tuple[torch.nn.Module, torch.nn.Module]) -> None:
     latents = torch.randn(1, 16, 2, 6, 8, generator=torch.Generator().manual_seed(3))
     exact = torch.cat([*decode_stream(pair[0], denormalise(pair[0], latents))], dim=2)
-    theirs, quick = (copy.deepcopy(pair[0]).to(torch.bfloat16) for _ in range(2))
-    quicken(quick, unfused)
-    decoded = (torch.cat([*decode_stream(vae, denormalise(vae, latents))], dim=2) for vae in (quick, theirs))
+    theirs, fast = (copy.deepcopy(pair[0]).to(torch.bfloat16) for _ in range(2))
+    install_fast_modules(fast, reference)
+    decoded = (torch.cat([*decode_stream(vae, denormalise(vae, latents))], dim=2) for vae in (fast, theirs))
     errors = [float((video.float() - exact).norm()) for video in decoded]
     assert errors[0] < errors[1]
 

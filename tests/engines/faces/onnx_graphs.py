@@ -1,0 +1,147 @@
+"""Small ONNX graphs with the published signatures of the production face models.
+
+What they compute is simple, so that tests know the result.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SCRFD_SIZE = 160
+FLOAT = TensorProto.FLOAT
+Values = list[onnx.ValueInfoProto]
+
+
+def save(path: Path, nodes: list[onnx.NodeProto], inputs: Values, outputs: Values, **constants: npt.NDArray[Any]) -> Path:
+    """Write a graph and return ``path``."""
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def scrfd(path: Path, landmarks: npt.NDArray[np.float32], box: tuple[float, float, float, float]) -> Path:
+    """Write a detector with the signature of det_10g for images of 160 x 160 pixels.
+
+    It always finds one face, at ``box`` with ``landmarks``, in pixels.
+    """
+    names = {8: ("448", "451", "454"), 16: ("471", "474", "477"), 32: ("494", "497", "500")}
+    nodes, outputs, constants = [], [], {}
+    nodes.append(helper.make_node("ReduceMean", ["input.1"], ["mean"], keepdims=0))
+    constants["zero"] = np.zeros((), np.float32)
+    nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
+    for stride, (score, boxes, points) in names.items():
+        side = SCRFD_SIZE // stride
+        count = side * side * 2
+        values = {score: np.zeros((count, 1)), boxes: np.zeros((count, 4)), points: np.zeros((count, 10))}
+        if stride == 16:
+            column, row = int((box[0] + box[2]) / 2 // stride), int((box[1] + box[3]) / 2 // stride)
+            x, y = column * stride, row * stride
+            i = (row * side + column) * 2
+            values[score][i] = 0.9
+            values[boxes][i] = np.array([x - box[0], y - box[1], box[2] - x, box[3] - y]) / stride
+            values[points][i] = ((landmarks - [x, y]) / stride).ravel()
+        for name, value in values.items():
+            constants[f"c{name}"] = value.astype(np.float32)
+            nodes.append(helper.make_node("Add", [f"c{name}", "nothing"], [name]))
+    outputs = [helper.make_tensor_value_info(n[i], FLOAT, None) for i in range(3) for n in names.values()]
+    inputs = [helper.make_tensor_value_info("input.1", FLOAT, [1, 3, "h", "w"])]
+    return save(path, nodes, inputs, outputs, **constants)
+
+
+def arcface(path: Path) -> Path:
+    """Write a recogniser with the signature of w600k_r50; the embedding depends on the image."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[28, 28], strides=[28, 28]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w"], ["683"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input.1", FLOAT, ["n", 3, 112, 112])]
+    outputs = [helper.make_tensor_value_info("683", FLOAT, ["n", 512])]
+    return save(path, nodes, inputs, outputs, w=rng.normal(size=(48, 512)).astype(np.float32))
+
+
+def inswapper(path: Path, contrast: float = -1.0) -> Path:
+    """Write a swapper with the signature of inswapper_128.
+
+    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is not
+    the last initializer.
+    """
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("ReduceMean", ["source"], ["grey"], axes=[1], keepdims=1),
+        helper.make_node("Reshape", ["grey", "shape"], ["grey4"]),
+        helper.make_node("Sub", ["target", "half"], ["around"]),
+        helper.make_node("Mul", ["around", "contrast"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "half"], ["inverted"]),
+        helper.make_node("Add", ["inverted", "grey4"], ["sum"]),
+        helper.make_node("Clip", ["sum", "low", "one"], ["output"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("target", FLOAT, [1, 3, 128, 128]),
+        helper.make_tensor_value_info("source", FLOAT, [1, 512]),
+    ]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, [1, 3, 128, 128])]
+    return save(
+        path,
+        nodes,
+        inputs,
+        outputs,
+        buff2fs=rng.normal(size=(512, 512)).astype(np.float32),
+        shape=np.array([-1, 1, 1, 1], np.int64),
+        half=np.full((), 0.5, np.float32),
+        contrast=np.full((), contrast, np.float32),
+        one=np.ones((), np.float32),
+        low=np.zeros((), np.float32),
+    )
+
+
+def restorer(path: Path, *, codeformer: bool) -> Path:
+    """Write a restorer with the signature of GFPGAN or CodeFormer.
+
+    GFPGAN makes everything white; CodeFormer sets every value to 2 w - 1.
+    """
+    nodes = [helper.make_node("Mul", ["picture", "zero"], ["black"])]
+    inputs = [helper.make_tensor_value_info("picture", FLOAT, [1, 3, 512, 512])]
+    if codeformer:
+        inputs.append(helper.make_tensor_value_info("weight", TensorProto.DOUBLE, [1]))
+        nodes += [
+            helper.make_node("Cast", ["weight"], ["w"], to=FLOAT),
+            helper.make_node("Add", ["w", "w"], ["w2"]),
+            helper.make_node("Sub", ["w2", "one"], ["value"]),
+            helper.make_node("Add", ["black", "value"], ["out"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Add", ["black", "one"], ["out"]))
+    outputs = [helper.make_tensor_value_info("out", FLOAT, [1, 3, 512, 512])]
+    return save(path, nodes, inputs, outputs, zero=np.zeros((), np.float32), one=np.ones((), np.float32))
+
+
+def xseg(path: Path) -> Path:
+    """Write an occlusion model with the signature of XSeg: pixels brighter than half are visible."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["grey"], axes=[3], keepdims=1),
+        helper.make_node("Greater", ["grey", "half"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["output"], to=FLOAT),
+    ]
+    inputs = [helper.make_tensor_value_info("input", FLOAT, ["n", 256, 256, 3])]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, ["n", 256, 256, 1])]
+    return save(path, nodes, inputs, outputs, half=np.full((), 0.5, np.float32))
+
+
+def parser(path: Path) -> Path:
+    """Write an occlusion model with the signature of a face parser.
+
+    A pixel is skin if its normalised red is above 0, and hair otherwise.
+    """
+    scores = np.zeros((19, 3, 1, 1), np.float32)
+    scores[1, 0], scores[17, 0] = 1, -1
+    nodes = [helper.make_node("Conv", ["input", "scores"], ["output"])]
+    inputs = [helper.make_tensor_value_info("input", FLOAT, [1, 3, 512, 512])]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, [1, 19, 512, 512])]
+    return save(path, nodes, inputs, outputs, scores=scores)

@@ -1,0 +1,84 @@
+"""Face restorers: their inputs, their outputs, and how many faces run at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from deployments.errors import CheckpointRefused
+from deployments.faces.restore import OnnxRestorer
+from deployments.settings import FaceSettings
+from tests.engines.faces import onnx_graphs
+
+SETTINGS = FaceSettings(device="cpu")
+
+
+def never_cancelled() -> None:
+    """Do nothing: these tests do not cancel the work."""
+
+
+def graph_of(path: Path, *nodes: Any, **constants: Any) -> Path:
+    """Write a restorer whose file declares a variable first dimension."""
+    shape = ["n", 3, 512, 512]
+    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("picture", "out"))
+    return onnx_graphs.save(path, [*nodes], [given], [made], **constants)
+
+
+def test_faces_run_in_a_batch_only_if_the_graph_gives_the_same_results(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Published files declare a first dimension that their nodes do not always support."""
+    true = graph_of(tmp_path / "true.onnx", helper.make_node("Neg", ["picture"], ["out"]))
+    fails = graph_of(
+        tmp_path / "fails.onnx", helper.make_node("Reshape", ["picture", "one"], ["out"]), one=np.array([1, 3, 512, 512])
+    )
+    mixes = graph_of(
+        tmp_path / "mixes.onnx",
+        helper.make_node("ReduceMean", ["picture"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["picture", "mean"], ["difference"]),
+        helper.make_node("Sub", ["mean", "difference"], ["out"]),
+    )
+    faces = [np.full((512, 512, 3), value, np.uint8) for value in (10, 200)]
+    runs: list[int] = []
+    for path in (true, fails, mixes):
+        restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+        alone = [restorer.restore([face], 0.5, never_cancelled)[0] for face in faces]
+        runs.clear()
+        together = restorer.restore(faces, 0.5, lambda: runs.append(1))
+        np.testing.assert_array_equal(together, alone)
+        assert len(runs) == (1 if path is true else 2)
+    assert [record.args[0] for record in caplog.records if "one face at a time" in record.msg] == ["fails.onnx", "mixes.onnx"]
+
+
+def test_a_restorer_converts_pixels_to_the_range_that_the_graph_expects(tmp_path: Path) -> None:
+    """The conversion is part of the graph, which here doubles the contrast of red and inverts blue."""
+    shape = [1, 3, 512, 512]
+    path = onnx_graphs.save(
+        tmp_path / "GFPGANv1.4.onnx",
+        [helper.make_node("Mul", ["picture", "strength"], ["out"])],
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        strength=np.array([[[[2]], [[1]], [[-1]]]], np.float32),
+    )
+    restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+    faces = [np.random.default_rng(seed).integers(0, 256, (512, 512, 3), dtype=np.uint8) for seed in range(2)]
+    for face, made in zip(faces, restorer.restore(faces, 0.5, never_cancelled), strict=True):
+        red, green, blue = (face[:, :, i].astype(int) for i in range(3))
+        np.testing.assert_allclose(made[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
+        np.testing.assert_array_equal(made[:, :, 1], green)
+        np.testing.assert_array_equal(made[:, :, 2], 255 - blue)
+
+
+def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
+    path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True)
+    restorer = OnnxRestorer("codeformer", path, SETTINGS, use_cuda=False)
+    face = np.zeros((512, 512, 3), np.uint8)
+    assert {w: int(restorer.restore([face], w, never_cancelled)[0][0, 0, 0]) for w in (0.0, 0.5, 1.0)} == {
+        0.0: 0,
+        0.5: 128,
+        1.0: 255,
+    }
+    with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
+        OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)

@@ -1,0 +1,164 @@
+"""GGUF files: written and read weights agree, and a file that does not fit is refused by name."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+from demo.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
+from deployments.errors import CheckpointRefused
+from deployments.settings import Wan22Settings
+from deployments.video.build import build_wan22
+from deployments.video.checkpoints.gguf import load_gguf
+from deployments.wire import Image, VideoRequest
+from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
+from tests.engines.video.checkpoints.published import CPU, make
+from tests.engines.video.recorder import image_mode_of, latents_of
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write the file of ``writer``."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_original_names_are_those_that_diffusers_reads() -> None:
+    with torch.device("meta"):
+        model = WanTransformer3DModel(**TRANSFORMER, in_channels=36)
+    names = {original_name(name): tensor for name, tensor in model.state_dict().items()}
+    assert "blocks.0.self_attn.q.weight" in names
+    assert "head.modulation" in names
+    assert set(convert_wan_transformer_to_diffusers(names)) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q5_K"])
+def test_gguf_quantisation_keeps_the_latents(
+    random_models: RandomCheckpoints, tmp_path: Path, quantization: Quantization, small: VideoRequest, image: Image
+) -> None:
+    """Compared with the exact float32 weights, the error is small, and smaller for Q8_0 than for Q5_K."""
+    paths = []
+    exact = {}
+    for part, seed in (("transformer", 1), ("transformer_2", 2)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = WanTransformer3DModel(**TRANSFORMER, in_channels=36).eval()
+        exact[part] = model
+        path = tmp_path / f"{part}-{quantization}.gguf"
+        write_wan_gguf(path, model.state_dict(), quantization, part)
+        paths.append(path)
+        kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
+        assert kinds["blocks.0.self_attn.q.weight"] == quantization
+        assert kinds["patch_embedding.weight"] == "F32"
+    engine = build_wan22(Wan22Settings(), wan22_models(random_models, high=paths[0], low=paths[1]))
+    request = replace(small, image=image)
+    quantised = latents_of(engine, request)
+    image_mode_of(engine).transformers.update(exact)
+    truth = latents_of(engine, request)
+    snr = 10 * torch.log10(truth.pow(2).mean() / (truth - quantised).pow(2).mean())
+    assert snr > (35 if quantization == "Q8_0" else 20)
+
+
+def test_q5_k_blocks_are_read_back_by_the_gguf_package() -> None:
+    weights = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
+    weights[0] = 0
+    packed = quantize_q5_k(weights)
+    read = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q5_K)
+    assert read.shape == weights.shape
+    assert np.array_equal(read[0], weights[0])
+    error = np.abs(read - weights).max()
+    assert error < (weights.max() - weights.min()) / 31  # one step of five bits, at the widest
+    with pytest.raises(ValueError, match="256"):
+        quantize_q5_k(weights[:, :100])
+
+
+def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    good = random_models.high_noise
+
+    def refusal(high: Path, low: Path) -> str:
+        with pytest.raises(CheckpointRefused) as refused:
+            build_wan22(Wan22Settings(), wan22_models(random_models, high=high, low=low))
+        return str(refused.value)
+
+    assert "configured as both experts" in refusal(good, good)
+    assert "no such file" in refusal(tmp_path / "none.gguf", good)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(good.read_bytes()[:-5000])
+    assert "truncated" in refusal(cut, good)
+    noise = tmp_path / "noise.gguf"
+    noise.write_bytes(b"not a gguf file at all" * 10)
+    assert "not a readable GGUF file" in refusal(noise, good)
+    other = tmp_path / "other.gguf"
+    writer = gguf.GGUFWriter(other, arch="llama")
+    writer.add_tensor("a", np.zeros((2, 2), np.float32))
+    finish(writer)
+    assert "`llama`; expected `wan`" in refusal(other, good)
+    with torch.random.fork_rng(devices=[]):
+        state = WanTransformer3DModel(**TRANSFORMER, in_channels=36).state_dict()
+    state.pop("blocks.2.ffn.net.2.bias")
+    missing = tmp_path / "missing.gguf"
+    write_wan_gguf(missing, state, "Q8_0", "missing")
+    assert "missing tensor `blocks.2.ffn.net.2.bias`" in refusal(missing, random_models.low_noise)
+
+
+def test_an_unsupported_tensor_type_is_named(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    path = tmp_path / "integers.gguf"
+    writer = gguf.GGUFWriter(path, arch="wan")
+    writer.add_tensor("blocks.0.norm3.bias", np.zeros(8, np.int8))
+    finish(writer)
+    with pytest.raises(CheckpointRefused, match=r"norm3\.bias` is I8, which is not supported; available: .*Q5_K"):
+        build_wan22(Wan22Settings(), wan22_models(random_models, high=path))
+
+
+def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
+    """Return a matrix in ``kind``.
+
+    The package cannot write K types, so those are random blocks with scales of a weight's size.
+    """
+    array = tensor.detach().numpy()
+    if not kind.name.endswith("_K"):
+        return gguf.quants.quantize(array, kind)
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(0).integers(0, 256, (array.size // block, size), dtype=np.uint8)
+    scale = np.frombuffer(np.float16([1e-4]).tobytes(), np.uint8)
+    if kind.name in ("Q3_K", "Q6_K"):
+        blocks[:, -2:] = scale
+    else:
+        blocks[:, :2] = blocks[:, 2:4] = scale
+    return blocks.reshape(array.shape[0], -1)
+
+
+@pytest.mark.parametrize("others", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("matrices", ["Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16"])
+def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, matrices: str, others: str) -> None:
+    (tmp_path / "transformer").mkdir()
+    model = make("36 channels", tmp_path / "transformer")
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, arch="wan")
+    exact: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        kind = gguf.GGMLQuantizationType[matrices if tensor.ndim == 2 and name.endswith(".weight") else others]
+        packed = pack(tensor, kind) if tensor.ndim == 2 else gguf.quants.quantize(tensor.detach().numpy(), kind)
+        writer.add_tensor(original_name(name), packed, raw_dtype=kind)
+        exact[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind)).view(tensor.shape)
+    finish(writer)
+    loaded = load_gguf(path, tmp_path, "transformer", torch.float32, CPU)
+    for name, tensor in loaded.state_dict().items():
+        torch.testing.assert_close(dequantize_gguf_tensor(tensor).float(), exact[name], rtol=2e-3, atol=1e-4, msg=name)
+    model.load_state_dict(exact)
+    inputs = (
+        torch.randn(1, 36, 2, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.tensor([500.0]),
+        torch.zeros(1, 512, 256),
+    )
+    with torch.no_grad():
+        result, expected = (m(*inputs, return_dict=False)[0].float() for m in (loaded, model.eval()))
+    assert (result - expected).norm() < 0.01 * expected.norm()

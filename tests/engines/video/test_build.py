@@ -1,0 +1,98 @@
+"""The builders on two devices of one replica: the same videos. (On a CPU both devices are one.)"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video import build
+from deployments.video.acceleration.choice import AccelerationOptions
+from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
+from deployments.video.mode import Mode
+from deployments.wire import Image, VideoRequest
+from tests.engines.random_models import RandomCheckpoints, wan22_models
+from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
+
+CPU = torch.device("cpu")
+
+
+def record_calls(mode: Mode) -> list[str]:
+    """Return a list that receives the name of each transformer that is called from now on."""
+    calls: list[str] = []
+    for kind, transformers in (("own", mode.transformers), ("twin", mode.twins or {})):
+        for name, transformer in transformers.items():
+            transformer.register_forward_hook(lambda *_, call=f"{kind} {name}": calls.append(call))
+    return calls
+
+
+@pytest.mark.parametrize("model", ["text", "vace"])
+def test_the_pass_without_the_prompt_runs_on_the_second_device(
+    random_models: RandomCheckpoints, wan26: WanEngine, small: VideoRequest, image: Image, model: str
+) -> None:
+    models = Wan26Models(text=str(random_models.text), image=str(random_models.vace))
+    engine = build_wan26(Wan26Settings(spread="guidance"), models)
+    request = replace(small, image=image) if model == "vace" else small
+    mode = image_mode_of(engine) if model == "vace" else text_mode_of(engine)
+    calls = record_calls(mode)
+    assert torch.equal(latents_of(engine, request), latents_of(wan26, request))
+    assert calls == ["own transformer", "twin transformer"] * 2
+    assert mode.twins is not None
+    own, twin = (
+        {parameter.data_ptr() for parameter in transformers["transformer"].parameters()}
+        for transformers in (mode.transformers, mode.twins)
+    )
+    assert not own & twin, "each device has its own weights"
+    calls.clear()
+    latents_of(engine, replace(request, cfg=1.0))
+    assert set(calls) == {"own transformer"}
+
+
+def test_both_experts_have_twins(random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image) -> None:
+    engine = build_wan22(Wan22Settings(spread="guidance"), wan22_models(random_models))
+    request = replace(small, image=image)
+    calls = record_calls(image_mode_of(engine))
+    assert torch.equal(latents_of(engine, request), latents_of(wan22, request))
+    assert calls == ["own transformer", "twin transformer", "own transformer_2", "twin transformer_2"]
+
+
+def test_the_first_block_cache_keeps_the_state_of_twins(
+    random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image
+) -> None:
+    """The cache drops the state of an expert that does not run again, but a twin does run again."""
+    spread = build_wan22(Wan22Settings(spread="guidance"), wan22_models(random_models))
+    request = replace(small, image=image, steps=8, acceleration="cache")
+    descriptions = [
+        replace(engine, accelerations=AccelerationOptions(cache_threshold=0.99)).generate(request, Recorder()).acceleration
+        for engine in (spread, wan22)
+    ]
+    assert descriptions[0] == descriptions[1]
+    assert "reused=12/16" in descriptions[0], "all passes of each expert but the first two"
+
+
+class RecordingLoader:
+    """`load_expert` that records where each expert is put."""
+
+    def __init__(self, load: Any) -> None:
+        self.devices: list[tuple[str, str]] = []
+        self._load = load
+
+    def __call__(self, path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+        self.devices.append((part, str(device)))
+        return self._load(path, folder=folder, part=part, dtype=dtype, device=CPU)
+
+
+def test_each_expert_is_on_its_own_device(
+    random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = RecordingLoader(build.load_expert)
+    monkeypatch.setattr(build, "load_expert", loader)
+    monkeypatch.setattr(build, "pick_second_device", lambda device: torch.device("cpu", 1))
+    engine = build_wan22(Wan22Settings(spread="experts"), wan22_models(random_models))
+    assert loader.devices == [("transformer", "cpu"), ("transformer_2", "cpu:1")]
+    assert image_mode_of(engine).twins is None
+    request = replace(small, image=image)
+    assert torch.equal(latents_of(engine, request), latents_of(wan22, request))

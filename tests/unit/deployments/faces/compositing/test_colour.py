@@ -1,0 +1,33 @@
+"""Matching colours: the mean and the spread become those of the target, measured inside a mask."""
+
+import numpy as np
+
+from deployments.faces.compositing.colour import match_colours
+from deployments.wire import Image
+
+
+def noise(seed: int, low: int, high: int) -> Image:
+    return np.random.default_rng(seed).integers(low, high, (64, 64, 3), dtype=np.uint8)
+
+
+def test_the_mean_and_the_spread_become_the_targets() -> None:
+    dark, bright = noise(1, 40, 90), noise(2, 130, 200)
+    matched = match_colours(dark, bright, np.ones((64, 64), bool))
+    np.testing.assert_allclose(matched.mean((0, 1)), bright.mean((0, 1)), atol=3)
+    np.testing.assert_allclose(matched.std((0, 1)), bright.std((0, 1)), rtol=0.1)
+
+
+def test_only_pixels_inside_the_mask_are_measured() -> None:
+    inside = np.zeros((64, 64), bool)
+    inside[16:48, 16:48] = True
+    source, target = noise(3, 100, 140), noise(4, 60, 100)
+    expected = match_colours(source, target, inside)
+    target[~inside] = 255
+    np.testing.assert_array_equal(match_colours(source, target, inside), expected)
+
+
+def test_a_flat_target_does_not_flatten_the_source() -> None:
+    """The spread is scaled by a factor of at least 0.5."""
+    source, grey = noise(5, 80, 160), np.full((64, 64, 3), 120, np.uint8)
+    matched = match_colours(source, grey, np.ones((64, 64), bool))
+    assert 0.4 * source.std() < matched.std() < 0.6 * source.std()

@@ -1,0 +1,158 @@
+"""Engine threads: a call waits for its slot, none is abandoned, and a silent one is noticed."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from deployments.engine_threads import FAILURES, CancelFlag, EngineThreads
+from deployments.errors import Cancelled, EngineBroken, NoFaceFound, ReplicaStalled
+
+
+async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
+    threads = EngineThreads(1, 60)
+    running: list[str] = []
+    overlaps: list[list[str]] = []
+
+    def work(name: str) -> Callable[[CancelFlag], None]:
+        def call(cancel: CancelFlag) -> None:
+            running.append(name)
+            overlaps.append(list(running))
+            try:
+                for _ in range(20):
+                    time.sleep(0.02)
+                    cancel.check()
+            finally:
+                running.remove(name)
+
+        return call
+
+    first = asyncio.create_task(threads.run(work("first")))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    second = asyncio.create_task(threads.run(work("second")))
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert "first" not in running
+    await second
+    assert overlaps == [["first"], ["second"]]
+
+
+async def test_as_many_calls_run_at_the_same_time_as_configured() -> None:
+    threads = EngineThreads(2, 60)
+    both = threading.Barrier(2, timeout=5)
+    started: list[int] = []
+
+    def call(number: int) -> Callable[[CancelFlag], int]:
+        def work(_: CancelFlag) -> int:
+            started.append(number)
+            if number < 2:
+                both.wait()  # passes only if two calls run at the same time
+            return number
+
+        return work
+
+    assert await asyncio.gather(*(threads.run(call(number)) for number in range(4))) == [0, 1, 2, 3]
+    assert sorted(started[:2]) == [0, 1]
+
+
+async def test_a_call_that_is_cancelled_twice_is_still_waited_for() -> None:
+    threads = EngineThreads(1, 60)
+    ended = threading.Event()
+
+    def stubborn(_: CancelFlag) -> None:
+        time.sleep(0.3)
+        ended.set()
+
+    task = asyncio.create_task(threads.run(stubborn))
+    await asyncio.sleep(0.05)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_errors_reach_the_caller_and_free_the_slot() -> None:
+    threads = EngineThreads(1, 60)
+
+    def broken(_: CancelFlag) -> None:
+        raise ValueError("no")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="no"):
+            await threads.run(broken)
+    assert await threads.run(lambda _: 5) == 5
+
+
+async def test_leaving_the_block_early_stops_the_call() -> None:
+    threads = EngineThreads(1, 60)
+    stopped = threading.Event()
+
+    def work(cancel: CancelFlag) -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+                cancel.check()
+        finally:
+            stopped.set()
+
+    async with threads.start(work) as (future, _):
+        await asyncio.sleep(0.05)
+        assert not future.done()
+    assert stopped.is_set()
+    assert isinstance(future.exception(), Cancelled)
+
+
+async def test_an_engine_without_a_sign_of_life_is_found_unhealthy() -> None:
+    threads = EngineThreads(1, 0.2)
+    threads.check_health()
+    release = threading.Event()
+
+    def wedged(cancel: CancelFlag) -> None:
+        cancel.check()
+        release.wait(5)
+
+    task = asyncio.create_task(threads.run(wedged))
+    await asyncio.sleep(0.05)
+    threads.check_health()
+    await asyncio.sleep(0.3)
+    with pytest.raises(ReplicaStalled, match="no sign of life"):
+        threads.check_health()
+    release.set()
+    await task
+    threads.check_health()
+
+
+def test_check_raises_once_the_flag_is_set() -> None:
+    cancel = CancelFlag()
+    cancel.check()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        cancel.check()
+
+
+async def test_an_engine_that_fails_at_everything_is_unhealthy_until_a_call_succeeds() -> None:
+    threads = EngineThreads(1, 60)
+
+    def lost(_: CancelFlag) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def refused(_: CancelFlag) -> None:
+        raise NoFaceFound("face", "no face found")
+
+    for _ in range(FAILURES - 1):
+        with pytest.raises(RuntimeError):
+            await threads.run(lost)
+        with pytest.raises(NoFaceFound):
+            await threads.run(refused)
+    threads.check_health()
+    with pytest.raises(RuntimeError):
+        await threads.run(lost)
+    with pytest.raises(EngineBroken, match="all failed"):
+        threads.check_health()
+    await threads.run(lambda _: None)
+    threads.check_health()

@@ -1,0 +1,143 @@
+"""Streaming of an engine's events, with an engine that makes no video and a window in this process."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from deployments import hardware
+from deployments.engine import EventSink
+from deployments.engine_threads import EngineThreads
+from deployments.errors import Cancelled, PromptTooLong, ReplicaStalled
+from deployments.flow_control import ProducerEnd
+from deployments.settings import VideoSettings
+from deployments.video_deployment import VideoDeployment, stream_video
+from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
+from tests.unit.deployments.fake_window import LocalWindow
+
+REQUEST = VideoRequest("a cat", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
+
+
+class FakeEngine:
+    """Yields one progress event, then chunks of one frame for which it needs a credit each."""
+
+    hardware = "a fake GPU"
+
+    def __init__(self, chunks: int = 3) -> None:
+        self.chunks = chunks
+        self.made = 0
+        self.ended = threading.Event()
+
+    def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        try:
+            if request.prompt == "too long":
+                raise PromptTooLong("prompt", "too long")
+            sink.progress(Progress("denoise", 1, 1))
+            for index in range(self.chunks):
+                sink.ready()
+                sink.chunk(FrameChunk(index, np.full((1, 16, 16, 3), index, np.uint8)))
+                self.made += 1
+            return Finished({"denoise": 0.5})
+        finally:
+            self.ended.set()
+
+
+async def open_stream(size: int) -> tuple[LocalWindow, ProducerEnd]:
+    handle = LocalWindow()
+    await handle.window.open("stream", size)
+    return handle, ProducerEnd(handle, "stream")
+
+
+async def until(condition: threading.Event) -> None:
+    for _ in range(200):
+        if condition.is_set():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the engine has not ended")
+
+
+async def test_events_arrive_in_order_and_the_last_one_is_finished() -> None:
+    _, stream = await open_stream(3)
+    events = [event async for event in stream_video(FakeEngine(), REQUEST, stream, EngineThreads(1, 60))]
+    assert events[:2] == [Progress("start", 1, 1), Progress("denoise", 1, 1)]
+    chunks = [event for event in events if isinstance(event, FrameChunk)]
+    assert [(chunk.index, int(chunk.frames[0, 0, 0, 0])) for chunk in chunks] == [(0, 0), (1, 1), (2, 2)]
+    assert events[-1] == Finished({"denoise": 0.5})
+
+
+async def test_the_engine_is_never_ahead_of_its_credits() -> None:
+    handle, stream = await open_stream(2)
+    engine = FakeEngine(chunks=10)
+    events = stream_video(engine, REQUEST, stream, EngineThreads(1, 60))
+    seen = 0
+    async for event in events:
+        if isinstance(event, FrameChunk):
+            seen += 1
+            await asyncio.sleep(0.02)
+            assert engine.made <= seen + 1
+            await handle.window.release("stream")
+    assert seen == 10
+
+
+async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit() -> None:
+    handle, stream = await open_stream(1)
+    engine = FakeEngine(chunks=10)
+
+    async def consume() -> None:
+        async for event in stream_video(engine, REQUEST, stream, EngineThreads(1, 60)):
+            if isinstance(event, FrameChunk):
+                await handle.window.close("stream")
+
+    with pytest.raises(Cancelled):
+        await consume()
+    await until(engine.ended)
+    assert engine.made == 1
+
+
+async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None:
+    _, stream = await open_stream(1)
+    engine = FakeEngine(chunks=10)
+    events: AsyncIterator[VideoEvent] = stream_video(engine, REQUEST, stream, EngineThreads(1, 60))
+    async for event in events:
+        if isinstance(event, FrameChunk):
+            break
+    await events.aclose()  # type: ignore[attr-defined]
+    assert engine.ended.is_set()
+    assert engine.made == 1
+
+
+async def test_an_engines_refusal_reaches_the_consumer() -> None:
+    _, stream = await open_stream(1)
+    request = VideoRequest("too long", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
+    with pytest.raises(PromptTooLong):
+        async for _ in stream_video(FakeEngine(), request, stream, EngineThreads(1, 60)):
+            pass
+
+
+async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[str] = []
+    monkeypatch.setattr(hardware, "publish", published.append)
+
+    class Wedged(FakeEngine):
+        def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+            time.sleep(0.4)
+            return Finished({})
+
+    deployment = VideoDeployment(Wedged(), VideoSettings(stall_timeout_s=0.1))
+    assert published == ["a fake GPU"]
+    await deployment.warm()
+    deployment.check_health()
+    _, stream = await open_stream(1)
+
+    async def consume() -> list[VideoEvent]:
+        return [event async for event in deployment.generate(REQUEST, stream)]
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.2)
+    with pytest.raises(ReplicaStalled):
+        deployment.check_health()
+    assert await task == [Progress("start", 1, 1), Finished({})]
+    deployment.check_health()

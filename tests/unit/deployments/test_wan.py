@@ -1,0 +1,49 @@
+"""The two video deployments build their engine from the settings and the models that they are given."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from deployments import hardware
+from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.wan22_gguf import Wan22GGUF
+from deployments.wan26 import Wan26
+
+MODELS26 = Wan26Models(text="wan2.1")
+MODELS22 = Wan22Models(folder="a14b", high_noise=Path("high.gguf"), low_noise=Path("low.gguf"))
+
+
+class Built:
+    hardware = "a fake GPU"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+    """Replace the module that imports torch, and record what it is asked to build."""
+    made: dict[str, tuple[Any, ...]] = {}
+    module = ModuleType("deployments.video.build")
+    for name in ("build_wan26", "build_wan22"):
+
+        def build(*arguments: Any, name: str = name) -> Built:
+            made[name] = arguments
+            return Built()
+
+        setattr(module, name, build)
+    monkeypatch.setitem(sys.modules, "deployments.video.build", module)
+    monkeypatch.setattr(hardware, "publish", lambda _: None)
+    return made
+
+
+def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: dict[str, tuple[Any, ...]]) -> None:
+    settings26, settings22 = Wan26Settings(spread="guidance"), Wan22Settings(boundary=0.8)
+    Wan26.func_or_class(settings26, MODELS26)
+    Wan22GGUF.func_or_class(settings22, MODELS22)
+    assert calls == {"build_wan26": (settings26, MODELS26), "build_wan22": (settings22, MODELS22)}
+
+
+@pytest.mark.parametrize(("deployment", "name"), [(Wan26, "Wan26"), (Wan22GGUF, "Wan22GGUF")])
+def test_one_gpu_takes_one_request_and_the_queue_has_a_limit(deployment: Any, name: str) -> None:
+    assert (deployment.name, deployment.max_ongoing_requests, deployment.max_queued_requests) == (name, 1, 32)

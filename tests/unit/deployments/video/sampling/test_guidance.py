@@ -1,0 +1,38 @@
+"""Classifier-free guidance: which predictions a step takes, and how they are combined."""
+
+import torch
+
+from deployments.video.sampling.guidance import Branch, Guidance
+
+PROMPT, NEGATIVE = torch.full((1, 2, 3), 4.0), torch.full((1, 2, 3), 1.0)
+
+
+class Recorder:
+    """A predictor that returns the embeddings, and records the passes."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[int, Branch]] = []
+
+    def predict(self, embeddings: torch.Tensor, branch: Branch) -> torch.Tensor:
+        self.passes.append((len(embeddings), branch))
+        return embeddings
+
+
+def test_without_a_negative_prompt_one_pass_is_the_result() -> None:
+    predictor = Recorder()
+    assert torch.equal(Guidance(PROMPT, None, 5.0).velocity(predictor), PROMPT)
+    assert predictor.passes == [(1, 0)]
+
+
+def test_the_two_predictions_are_extrapolated() -> None:
+    predictor = Recorder()
+    guided = Guidance(PROMPT, NEGATIVE, 5.0).velocity(predictor)
+    assert torch.equal(guided, torch.full_like(PROMPT, 1.0 + 5.0 * 3.0))
+    assert predictor.passes == [(1, 0), (1, 1)]
+
+
+def test_both_predictions_may_share_one_pass() -> None:
+    predictor = Recorder()
+    guided = Guidance(PROMPT, NEGATIVE, 5.0, batched=True).velocity(predictor)
+    assert torch.equal(guided, torch.full_like(PROMPT, 16.0))
+    assert predictor.passes == [(2, 0)]

@@ -1,0 +1,50 @@
+"""The CPU stays a fixed number of forward passes ahead of a GPU."""
+
+import pytest
+import torch
+
+from deployments.video.sampling.pace import Pace
+
+
+class Event:
+    """A stand-in for a CUDA event, which records the order in which events are waited for."""
+
+    created = 0
+    waited_for: list[int]
+
+    def __init__(self, *, blocking: bool) -> None:
+        assert blocking
+        self.number = Event.created
+        Event.created += 1
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        Event.waited_for.append(self.number)
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_a_gpu_is_waited_for_when_the_cpu_is_too_far_ahead(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    Event.waited_for, Event.created = [], 0
+    reported: list[int] = []
+    pace = Pace(torch.device("cuda"), reported.append, ahead=ahead)
+    for _ in range(3):
+        for _ in range(2):
+            pace.launch()
+            assert len(Event.waited_for) == max(0, Event.created - ahead)
+        pace.finish_step()
+    pace.finish()
+    assert Event.waited_for == list(range(6))
+    assert reported == [0, 1, 1, 2, 2, 3], "a step is finished when both its passes are"
+
+
+def test_a_cpu_has_finished_a_step_when_its_passes_return() -> None:
+    reported: list[int] = []
+    pace = Pace(torch.device("cpu"), reported.append, ahead=1)
+    for _ in range(2):
+        pace.launch()
+        pace.finish_step()
+    pace.finish()
+    assert reported == [1, 2]

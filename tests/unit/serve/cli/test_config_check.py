@@ -1,0 +1,123 @@
+"""`ryla check`: what is wrong is said before a cluster sees it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from serve.check import documents, faults
+from typer.testing import CliRunner
+
+from serve.cli import PRESETS, app
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def production() -> Json:
+    config: Json = json.loads(
+        json.dumps(yaml.safe_load((PRESETS / "production.yaml").read_text()))
+    )  # nothing shared by an anchor
+    return config
+
+
+def service(config: Json, groups: list[Json], body: int = 64 * 2**20) -> Json:
+    env = [
+        {"name": "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "value": "serve.proxy:middlewares"},
+        {"name": "RYLA_MAX_BODY_BYTES", "value": str(body)},
+    ]
+    template = {"spec": {"containers": [{"env": env}]}}
+    cluster = {
+        "headGroupSpec": {"template": template},
+        "workerGroupSpecs": [{**group, "template": copy.deepcopy(template)} for group in groups],
+    }
+    spec = {"serveConfigV2": yaml.safe_dump(config), "rayClusterConfig": cluster}
+    return {"kind": "RayService", "metadata": {"name": "ryla"}, "spec": spec}
+
+
+GROUPS = [
+    {"groupName": "cpu", "resources": {"CPU": "4"}},
+    {"groupName": "l40s", "maxReplicas": 8, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"}},
+    {"groupName": "a100", "maxReplicas": 4, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1"}},
+]
+
+
+def test_a_cluster_that_offers_what_replicas_want_is_right(production: Json) -> None:
+    assert faults(production, service(production, GROUPS)) == []
+
+
+def test_a_replica_that_no_group_can_take_is_found(production: Json) -> None:
+    found = faults(production, service(production, GROUPS[:2]))
+    assert len(found) == 1
+    assert found[0].startswith(
+        "args.wan22_gguf.hardware wants CPU 4, GPU 1, accelerator_type:A100-80G 0.001, which no worker group"
+    )
+    undeclared = [GROUPS[0], {"groupName": "l40s", "resources": {"CPU": "8", "GPU": "1"}}, GROUPS[2]]
+    assert [text.split(" wants")[0] for text in faults(production, service(production, undeclared))] == [
+        "args.wan26.hardware",
+        "args.face_swapper.hardware",
+    ]
+
+
+def test_two_models_that_share_too_few_gpus_are_found(production: Json) -> None:
+    few = [GROUPS[0], {**GROUPS[1], "maxReplicas": 4}, GROUPS[2]]
+    assert faults(production, service(production, few)) == [
+        "worker group l40s has at most 4 GPUs, and Wan26 4 and FaceSwapper 4 may be wanted: "
+        "raise its maxReplicas or lower max_replicas"
+    ]
+
+
+def test_a_proxy_without_our_middleware_or_with_another_limit_is_found(production: Json) -> None:
+    bare = service(production, GROUPS)
+    bare["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"].pop(0)
+    assert faults(production, bare) == ["the head: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be serve.proxy:middlewares"]
+    assert len(faults(production, service(production, GROUPS, body=5))) == 4
+
+
+def test_settings_of_serve_that_would_hurt_are_found(production: Json) -> None:
+    production["http_options"]["request_timeout_s"] = 1800
+    application = production["applications"][0]
+    application["deployments"][1]["autoscaling_config"]["initial_replicas"] = 0
+    application["deployments"].append({"name": "Wan27"})
+    first, second, third = faults(production)
+    assert first.startswith("http_options.request_timeout_s is 1800")
+    assert second == "deployments.Wan26: initial_replicas resets a running model at every change; leave it out"
+    assert third.startswith("deployments: there is no deployment Wan27, only FaceSwapper, Ingress")
+
+
+def test_every_wrong_field_is_named(production: Json) -> None:
+    production["applications"][0]["args"]["wan26"]["engine"]["compil"] = True
+    production["applications"][0]["args"]["limits"] = {"max_frames": 0}
+    found = faults(production)
+    assert [text.split(":")[0] for text in found] == ["args.wan26.engine.compil", "args.limits.max_frames"]
+
+
+def test_missing_model_files_are_named(production: Json, tmp_path: Path) -> None:
+    text = yaml.safe_dump(production).replace("/models/", f"{tmp_path}/")
+    config = yaml.safe_load(text)
+    (tmp_path / "GFPGANv1.4.onnx").touch()
+    found = faults(config, files=True)
+    assert f"args.models.wan26.text: there is no {tmp_path}/Wan2.1-T2V-1.3B-Diffusers here" in found
+    assert len(found) == 7
+    assert not any("GFPGAN" in line for line in found)
+    args = config["applications"][0]["args"]
+    args["models"]["wan26"] = {"text": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"}
+    args["wan26"]["engine"] = {"allow_hub": True}
+    assert not any("wan26" in line for line in faults(config, files=True)), "what is fetched need not be there"
+
+
+def test_the_command_reads_manifests_and_fails_loudly(production: Json, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump_all([{"kind": "ConfigMap"}, service(production, GROUPS)]))
+    bad.write_text(yaml.safe_dump(service(production, GROUPS[:1])))
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("kind: ConfigMap\n")
+    run = CliRunner().invoke
+    assert run(app, ["check", str(good)]).output.strip() == "1 checked, nothing wrong"
+    failed = run(app, ["check", "-"], input=bad.read_text())
+    assert failed.exit_code == 1
+    assert failed.output.count("RayService ryla: args.") == 3
+    assert run(app, ["check", str(empty)]).exit_code == 1
+    assert [name for name, _, _ in documents(good.read_text())] == ["RayService ryla"]

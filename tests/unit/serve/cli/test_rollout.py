@@ -1,0 +1,104 @@
+"""`ryla rollout`: what KubeRay's status means, and how long to wait."""
+
+from typing import Any
+
+import httpx
+import pytest
+from serve.rollout import RolloutFailed, await_rollout, missing
+
+from serve import rollout
+
+Json = dict[str, Any]
+PATH = "/apis/ray.io/v1/namespaces/video/rayservices/ryla"
+
+
+def service(*, observed: int = 2, ready: str = "True", upgrading: str = "False", application: str = "RUNNING") -> Json:
+    return {
+        "metadata": {"name": "ryla", "generation": 2},
+        "status": {
+            "observedGeneration": observed,
+            "conditions": [
+                {"type": "Ready", "status": ready, "message": "no endpoints"},
+                {"type": "UpgradeInProgress", "status": upgrading},
+            ],
+            "activeServiceStatus": {"rayClusterName": "ryla-a", "applicationStatuses": {"ryla": {"status": application}}},
+            "pendingServiceStatus": {
+                "rayClusterName": "ryla-b",
+                "applicationStatuses": {"ryla": {"status": "DEPLOY_FAILED", "message": "No module named 'serve'"}},
+            },
+        },
+    }
+
+
+def pod(cluster: str, reason: str | None) -> Json:
+    state = {"waiting": {"reason": reason, "message": "not found"}} if reason else {"running": {}}
+    return {
+        "metadata": {"name": f"{cluster}-head", "labels": {"ray.io/cluster": cluster}},
+        "status": {"containerStatuses": [{"name": "ray-head", "state": state}]},
+    }
+
+
+def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # noqa: B006
+    """An API server that answers with one state after the other, the last one for ever; a number is a status."""
+    left = list(services)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path != PATH:
+            assert request.url.path == "/api/v1/namespaces/video/pods"
+            return httpx.Response(200, json={"items": pods})
+        state = left.pop(0) if len(left) > 1 else left[0]
+        return httpx.Response(state, text="away") if isinstance(state, int) else httpx.Response(200, json=state)
+
+    return httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(rollout, "POLL_S", 0.01)
+    return []
+
+
+def test_each_state_says_what_is_missing() -> None:
+    assert missing(service()) == ""
+    assert missing({"metadata": {"generation": 1}}) == "the operator has not seen this version yet"
+    assert missing(service(observed=1)) == "the operator has not seen this version yet"
+    assert missing(service(upgrading="True")).startswith("the new cluster is not ready (ryla: DEPLOY_FAILED No module named")
+    assert missing(service(ready="False")).startswith("not ready: no endpoints")
+    assert missing(service(application="DEPLOYING")) == "the application is not running (ryla: DEPLOYING)"
+
+
+def test_it_waits_until_the_newest_version_serves_twice_in_a_row(said: list[str]) -> None:
+    states: list[Json | int] = [service(observed=1), 503, service(), service(upgrading="True"), service(), service()]
+    await_rollout(api(states), "video", "ryla", timeout_s=5, say=said.append)
+    assert [line.split(" (")[0] for line in said] == [
+        "the operator has not seen this version yet",
+        "the API server does not answer",
+        "up",
+        "the new cluster is not ready",
+        "up",
+    ]
+
+
+def test_a_time_limit_ends_with_what_is_missing(said: list[str]) -> None:
+    with pytest.raises(RolloutFailed, match=r"not up after 0.1 s: .*DEPLOY_FAILED No module named 'serve'"):
+        await_rollout(api([service(upgrading="True")]), "video", "ryla", timeout_s=0.1, say=said.append)
+
+
+@pytest.mark.parametrize("cluster", ["ryla-b", "other"])
+def test_a_stuck_container_of_its_own_ends_it_early(said: list[str], cluster: str) -> None:
+    client = api([service(upgrading="True")], [pod("ryla-a", None), pod(cluster, "ImagePullBackOff")])
+    expected = (
+        "ryla-b-head, container ray-head: ImagePullBackOff" if cluster == "ryla-b" else "^application ryla: DEPLOY_FAILED"
+    )
+    with pytest.raises(RolloutFailed, match=expected):
+        await_rollout(client, "video", "ryla", timeout_s=0.5, patience_s=0.05, say=said.append)
+
+
+def test_what_the_account_may_not_see_is_said(said: list[str]) -> None:
+    with pytest.raises(RolloutFailed, match=f"GET {PATH}: 403"):
+        await_rollout(api([403]), "video", "ryla", timeout_s=5, say=said.append)
+
+
+def test_outside_a_pod_it_says_so() -> None:
+    with pytest.raises(RolloutFailed, match="this runs in a pod"):
+        rollout.in_cluster()

@@ -1,0 +1,73 @@
+"""The whole ingress over a fake graph, as the tests of ``serve.http`` call it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
+
+from deployments.wire import VideoRequest
+from serve.config import AppConfig
+from serve.http.application import make_app
+from serve.http.examples import payload
+from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
+
+VIDEO = {"width": 64, "height": 48, "num_frames": 9, "steps": 2, "cfg": 3}
+LIMITS = {
+    "max_width": 256,
+    "max_height": 256,
+    "max_pixels": 50_000,
+    "max_frames": 33,
+    "max_steps": 30,
+    "max_source_frames": 600,
+    "max_source_pixels": 2_073_600,
+    "max_source_seconds": 60,
+}
+FACE: str = payload("wan2.6-i2v")["reference_image"]
+"""A portrait as a data URI."""
+
+
+def make_config(**settings: Any) -> AppConfig:
+    """Return settings for small videos; ``settings`` replaces or completes whole sections."""
+    sections: dict[str, Any] = {"wan26_defaults": VIDEO, "wan22_defaults": VIDEO, "limits": LIMITS}
+    for name, section in settings.items():
+        sections[name] = {**sections.get(name, {}), **section}
+    return AppConfig.model_validate(sections)
+
+
+def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
+    """Return the application over ``graph``."""
+    return make_app(make_config(**settings), graph.handles(), graph.readiness)
+
+
+def make_client(graph: FakeGraph, **settings: Any) -> TestClient:
+    """Return a client of the application over ``graph``."""
+    return TestClient(make_service(graph, **settings))
+
+
+@dataclass
+class HeldVideoModel(FakeVideoModel):
+    """A video model that holds each request between denoising and decoding until ``gate`` is set.
+
+    ``begun`` is set once it has a request, ``stopped`` is true once a request has ended.
+    """
+
+    gate: asyncio.Event | None = field(default_factory=asyncio.Event)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: bool = False
+
+    def let_go(self) -> None:
+        """Let held requests go on."""
+        assert self.gate is not None
+        self.gate.set()
+
+    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+        """Yield the events of a video."""
+        self.begun.set()
+        try:
+            async for event in super().generate(request, stream):
+                yield event
+        finally:
+            self.stopped = True

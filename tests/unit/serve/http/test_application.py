@@ -1,0 +1,60 @@
+import hashlib
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_client
+
+ORIGIN = "https://example.org"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text(f"anna {hashlib.sha256(b'one').hexdigest()}\n")
+    return path
+
+
+def test_a_service_without_keys_is_open_and_warns_about_it(graph: FakeGraph, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        client = make_client(graph)
+    assert "no API keys are configured (ingress.api_keys)" in caplog.text
+    assert client.get("/limits").status_code == 200
+    assert "security" not in client.get("/openapi.json").json()
+
+
+def test_a_service_with_keys_does_not_warn(graph: FakeGraph, keys: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        client = make_client(graph, ingress={"api_keys": keys})
+    assert caplog.text == ""
+    assert client.get("/limits").status_code == 401
+
+
+def test_the_key_is_checked_before_the_size_of_the_body(graph: FakeGraph, keys: Path) -> None:
+    client = make_client(graph, ingress={"api_keys": keys}, limits={"max_body_bytes": 100})
+    large = {"prompt": "x" * 200}
+    assert client.post("/wan2.6", json=large).json()["type"] == "urn:ryla:problem:unauthorized"
+    refused = client.post("/wan2.6", json=large, headers={"authorization": "Bearer one"})
+    assert (refused.status_code, refused.json()["type"]) == (413, "urn:ryla:problem:body-too-large")
+    assert graph.wan26.requests == []
+
+
+def test_a_page_may_read_problems_too(graph: FakeGraph, keys: Path) -> None:
+    client = make_client(graph, ingress={"api_keys": keys, "cors_origins": [ORIGIN]}, limits={"max_body_bytes": 100})
+    key = {"authorization": "Bearer one"}
+    for headers, body, status in (({}, {}, 401), (key, {}, 422), (key, {"prompt": "x" * 200}, 413)):
+        response = client.post("/wan2.6", json=body, headers={"origin": ORIGIN, **headers})
+        assert response.status_code == status
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_without_configured_origins_no_page_may_call(graph: FakeGraph) -> None:
+    client = make_client(graph)
+    response = client.get("/health", headers={"origin": ORIGIN})
+    assert "access-control-allow-origin" not in response.headers
+    preflight = client.options("/wan2.6", headers={"origin": ORIGIN, "access-control-request-method": "POST"})
+    assert preflight.status_code == 405
+    assert "access-control-allow-origin" not in preflight.headers

@@ -1,0 +1,124 @@
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from serve.http.auth import ApiKeys, RequireKey
+from serve.http.problems import Problem
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
+from tests.unit.serve.http.service import make_client
+
+
+def line(name: str, key: str) -> str:
+    """Return the line of a key in the file."""
+    return f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text("# who may call\n\n" + line("anna", "one") + line("ben", "two").upper().replace("BEN", "ben"))
+    return path
+
+
+@pytest.fixture
+def client(graph: FakeGraph, keys: Path) -> TestClient:
+    return make_client(graph, ingress={"api_keys": keys})
+
+
+def test_a_request_needs_a_key_from_the_file(client: TestClient) -> None:
+    missing = client.get("/limits")
+    assert missing.status_code == 401
+    assert missing.headers["www-authenticate"] == 'Bearer realm="ryla"'
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert missing.json()["type"] == "urn:ryla:problem:unauthorized"
+    assert "Authorization: Bearer KEY" in missing.json()["detail"]
+    wrong = client.get("/limits", headers={"authorization": "Bearer three"})
+    assert wrong.status_code == 401
+    assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
+    for other in ("Basic one", "Bearer", "Bearer ", "one"):
+        assert client.get("/limits", headers={"authorization": other}).status_code == 401
+    for key in ("one", "two"):
+        assert client.get("/limits", headers={"authorization": f"bearer {key}"}).status_code == 200
+
+
+def test_a_body_without_a_key_is_not_read(client: TestClient) -> None:
+    def body() -> Iterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    assert client.post("/wan2.6", content=body()).status_code == 401
+
+
+def test_probes_and_documentation_need_no_key(client: TestClient) -> None:
+    assert client.get("/health").status_code == 200
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").json()["ready"] is True
+    assert client.get("/").json()["docs"] == "/docs"
+    assert client.get("/limits").status_code == 401
+    assert client.get("/docs").status_code == 200
+    assert client.get("/docs/assets/swagger-ui.css").status_code == 200
+    document = client.get("/openapi.json").json()
+    assert document["security"] == [{"key": []}]
+    assert client.get("/docs/assets/../../limits").status_code in (401, 404)
+    assert client.get("/healthz/").status_code in (401, 404)
+
+
+async def test_the_callers_name_is_passed_on_to_the_application(keys: Path) -> None:
+    app = EchoApp()
+    guarded = RequireKey(app, ApiKeys(keys), open_paths=("/open",), open_prefixes=("/assets/",))
+    exchange = Exchange()
+    await guarded(http_scope("/closed", headers={"authorization": "Bearer two"}), exchange.receive, exchange.send)
+    assert app.scopes[0]["state"]["caller"] == "ben"
+    for path in ("/open", "/assets/a.css"):
+        await guarded(http_scope(path), Exchange().receive, exchange.send)
+    assert [scope["path"] for scope in app.scopes] == ["/closed", "/open", "/assets/a.css"]
+    with pytest.raises(Problem, match="send your key"):
+        await guarded(http_scope("/open/more"), Exchange().receive, exchange.send)
+    await pass_lifespan(guarded)
+    assert app.scopes[-1]["type"] == "lifespan"
+
+
+async def test_open_paths_are_below_the_prefix_of_the_application(keys: Path) -> None:
+    app = EchoApp()
+    guarded = RequireKey(app, ApiKeys(keys), open_paths=("/health",), open_prefixes=("/docs/assets/",))
+    scope = {**http_scope("/photo/health"), "root_path": "/photo"}
+    await guarded(scope, Exchange().receive, Exchange().send)
+    assert app.scopes == [scope]
+
+
+def test_keys_change_with_the_file_and_a_broken_file_changes_nothing(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
+    known = ApiKeys(keys, max_age_s=0)
+    assert known.name_of("one") == "anna"
+    keys.write_text(line("carl", "three"))
+    assert (known.name_of("one"), known.name_of("three")) == (None, "carl")
+    for broken in ("anna one\n", "anna\n", line("a b", "x")):
+        keys.write_text(broken)
+        caplog.clear()
+        with caplog.at_level(logging.ERROR):
+            assert known.name_of("three") == "carl"
+        assert "could not be read again" in caplog.text
+        with pytest.raises(ValueError, match="line 1: must be a name and a key's SHA-256"):
+            ApiKeys(keys)
+    keys.unlink()
+    assert known.name_of("three") == "carl"
+    with pytest.raises(FileNotFoundError):
+        ApiKeys(keys)
+    keys.write_text("")
+    assert known.name_of("three") is None  # an empty file is a decision: nobody may call
+
+
+def test_keys_are_not_read_again_before_their_age(keys: Path) -> None:
+    known = ApiKeys(keys, max_age_s=3600)
+    keys.write_text("")
+    assert known.name_of("one") == "anna"
+
+
+def test_a_comment_may_follow_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("  " + line("anna", "one").strip() + "  # until March\n")
+    assert ApiKeys(path).name_of("one") == "anna"

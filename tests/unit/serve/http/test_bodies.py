@@ -1,0 +1,132 @@
+import io
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from serve.http.bodies import IN_MEMORY_BYTES, read_body
+from serve.http.problems import Problem
+from serve.media.spool import Spool
+from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope
+from tests.unit.serve.media.make_media import unnamed_files
+
+BOUNDARY = "the-boundary"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def request_with(content_type: str | None, *pieces: bytes) -> Request:
+    """Return a POST request, with the key by which RequestBoundary has Starlette raise its refusals."""
+    headers = {} if content_type is None else {"content-type": content_type}
+    return Request({**http_scope(headers=headers), "app": None}, Exchange(body_messages(*pieces)).receive)
+
+
+def form(*parts: tuple[str, str | None, bytes]) -> bytes:
+    """Return a multipart body of parts that are given as (name, file name, content)."""
+    body = io.BytesIO()
+    for name, file, content in parts:
+        disposition = f'form-data; name="{name}"' + ("" if file is None else f'; filename="{file}"')
+        body.write(f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n")
+    return body.getvalue() + f"--{BOUNDARY}--\r\n".encode()
+
+
+async def refusal(request: Request, **options: Any) -> Problem:
+    """Return the problem that reading the body raises."""
+    with pytest.raises(Problem) as refused:
+        await read_body(request, **{"form": True, **options})
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+async def test_a_json_object_is_read_by_its_fields(content_type: str | None) -> None:
+    request = request_with(content_type, b'{"prompt": "caf\xc3', b'\xa9", "steps": 2, "seed": null}')
+    assert await read_body(request, form=False) == {"prompt": "caf\u00e9", "steps": 2, "seed": None}
+
+
+async def test_not_a_number_passes_so_that_the_schema_can_name_the_field() -> None:
+    fields = await read_body(request_with(None, b'{"cfg": NaN, "fps": -Infinity}'), form=False)
+    assert (str(fields["cfg"]), fields["fps"]) == ("nan", float("-inf"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b"", b"[" * 100_000 + b"]" * 100_000, b'{"a": ' * 100_000, b'{"prompt": "\\ud800"}', b"\xff"],
+    ids=["cut off", "empty", "deep array", "deep object", "half of a surrogate pair", "no UTF-8"],
+)
+async def test_malformed_json_is_a_400(body: bytes) -> None:
+    problem = await refusal(request_with("application/json", body))
+    assert (problem.status, problem.slug) == (400, "invalid-json")
+    assert problem.detail.startswith("the body is not valid JSON: ")
+    assert len(problem.detail) < 300
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"prompt"', b"7", b"null"])
+async def test_json_that_is_not_an_object_is_a_422(body: bytes) -> None:
+    problem = await refusal(request_with("application/json", body))
+    assert (problem.status, problem.slug) == (422, "invalid-field")
+    assert "must be a JSON object" in problem.detail
+
+
+async def test_a_body_may_be_absent_where_it_is_optional() -> None:
+    assert await read_body(request_with(None, b""), form=False, optional=True) == {}
+    assert await read_body(request_with(None, b'{"models": []}'), form=False, optional=True) == {"models": []}
+    assert (await refusal(request_with(None, b"{"), optional=True)).slug == "invalid-json"
+
+
+async def test_another_media_type_is_a_415_that_lists_the_accepted_ones() -> None:
+    problem = await refusal(request_with("application/x-www-form-urlencoded", b"prompt=x"))
+    assert (problem.status, problem.slug) == (415, "unsupported-media-type")
+    assert "`application/x-www-form-urlencoded`; send application/json or multipart/form-data" in problem.detail
+    problem = await refusal(request_with(FORM, form(("prompt", None, b"x"))), form=False)
+    assert problem.status == 415
+    assert problem.detail.endswith("send application/json")
+    assert len((await refusal(request_with("x" * 10_000, b""))).detail) < 200
+
+
+async def test_a_form_has_text_and_files() -> None:
+    body = form(("faces", None, b"all"), ("source_image", "a.png", b"\x00\x01"), ("reference_image", "", b"no name"))
+    fields = await read_body(request_with(FORM, body), form=True)
+    assert fields == {"faces": "all", "source_image": b"\x00\x01", "reference_image": b"no name"}
+
+
+async def test_a_part_that_is_sent_again_becomes_an_array() -> None:
+    body = form(("reference_image", "a", b"one"), ("reference_image", "b", b"two"), ("reference_image", None, b"three"))
+    assert await read_body(request_with(FORM, body), form=True) == {"reference_image": [b"one", b"two", "three"]}
+
+
+async def test_a_large_file_is_on_disk_and_outlives_the_form() -> None:
+    before = unnamed_files()
+    content = bytes(range(256)) * (IN_MEMORY_BYTES // 256) + b"more"
+    body = form(("source_video", "a.mp4", content), ("reference_image", "b.jpg", content[:IN_MEMORY_BYTES]))
+    request = request_with(FORM, *(body[i : i + 65_536] for i in range(0, len(body), 65_536)))
+    fields = await read_body(request, form=True)
+    assert isinstance(fields["source_video"], Spool)
+    assert fields["source_video"].read() == content
+    assert fields["reference_image"] == content[:IN_MEMORY_BYTES]
+    assert unnamed_files() == before + 1
+    fields.clear()
+    assert unnamed_files() == before
+
+
+async def test_a_text_part_may_hold_megabytes_of_base64() -> None:
+    body = form(("source_image", None, b"A" * 3_000_000))
+    fields = await read_body(request_with(FORM, body), form=True)
+    assert fields == {"source_image": "A" * 3_000_000}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "reason"),
+    [
+        ("multipart/form-data", b"x", "boundary"),
+        (FORM, b"--x\r\nnot a form", "Invalid multipart data"),
+        (FORM, form(*[("file", "a", b"x")] * 33), "Too many files"),
+        (FORM, form(*[("field", None, b"x")] * 101), "Too many fields"),
+    ],
+    ids=["no boundary", "another boundary", "33 files", "101 fields"],
+)
+async def test_a_broken_form_is_a_400_with_the_reason(content_type: str, body: bytes, reason: str) -> None:
+    problem = await refusal(request_with(content_type, body))
+    assert (problem.status, problem.slug) == (400, "invalid-form")
+    assert problem.detail.startswith("the body is not a valid form: ")
+    assert reason in problem.detail

@@ -1,0 +1,145 @@
+"""Videos are encoded while their frames arrive, and freed whatever happens."""
+
+import asyncio
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from deployments.errors import RequestRefused
+from deployments.wire import Frames
+from serve.client import decode
+from serve.config import IngressSettings
+from serve.media.decode import open_source
+from serve.media.encode import Encoder
+from serve.media.errors import MediaError
+from serve.media.samples import clip, stranger
+from serve.media.source import TimedFrames
+from serve.media.spool import read_media
+from serve.pipelines.context import ChunkStep
+from serve.pipelines.encoding import VideoWriter, VideoWriters
+from serve.pipelines.media_threads import MediaThreads
+from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
+from tests.unit.serve.pipelines.request_builders import Step, make_context
+
+FPS = Fraction(8)
+
+
+def chunk(index: int, count: int, level: int = 100) -> TimedFrames:
+    """Return ``count`` frames of noise around ``level``, from frame number ``index``."""
+    noise = np.random.default_rng(index).integers(-40, 40, (count, 48, 64, 3))
+    return TimedFrames(index, (level + noise).astype(np.uint8), tuple((index + i) / FPS for i in range(count)))
+
+
+def writers(**settings: object) -> VideoWriters:
+    return VideoWriters(IngressSettings.model_validate(settings), MediaThreads(2))
+
+
+async def encode(media_type: str, **settings: object) -> tuple[bytes, int]:
+    """Return a file of nine frames and its number of frames."""
+    async with writers(**settings).open("image", make_context(media_type), fps=FPS, count=9) as writer:
+        for index, count in ((0, 1), (1, 4), (5, 4)):
+            await writer.add(chunk(index, count))
+        data, frames = await writer.close()
+    return read_media(data), frames
+
+
+@pytest.mark.parametrize("media_type", ["video/mp4", "image/webp"])
+async def test_the_media_type_of_the_request_decides_the_format(media_type: str) -> None:
+    data, frames = await encode(media_type)
+    decoded = decode(data)
+    assert (decoded.media_type, decoded.width, decoded.height, decoded.frames) == (media_type, 64, 48, 9)
+    assert frames == 9
+
+
+async def test_every_chunk_is_observed_and_the_time_is_measured() -> None:
+    steps: list[Step] = []
+    context = make_context(steps=steps)
+    async with writers().open("image", context, fps=FPS, count=5) as writer:
+        await writer.add(chunk(0, 1))
+        assert steps == [ChunkStep("encoded", 0)]
+        await writer.add(chunk(1, 4))
+        assert steps == [ChunkStep("encoded", 0), ChunkStep("encoded", 1)]
+        await writer.close()
+    assert list(context.meter.phases) == ["encode"]
+    assert context.meter.phases["encode"] > 0
+
+
+async def test_the_encoder_settings_of_the_ingress_are_used() -> None:
+    sharp, _ = await encode("video/mp4", h264_crf=10)
+    coarse, _ = await encode("video/mp4", h264_crf=45)
+    assert len(coarse) < len(sharp) / 3
+    fast, _ = await encode("video/mp4", h264_preset="ultrafast")
+    slow, _ = await encode("video/mp4", h264_preset="slow")
+    assert fast != slow
+    quick, _ = await encode("image/webp", webp_method=0)
+    small, _ = await encode("image/webp", webp_method=4)
+    assert len(small) < len(quick)
+
+
+async def test_the_audio_and_the_duration_of_a_source_are_kept() -> None:
+    film = clip(stranger(), 9, 8, (64, 48))
+    source = open_source(film, LIMITS)
+    async with writers().open("source", make_context(), fps=source.fps, count=source.count, source=source) as writer:
+        for part in source.chunks():
+            await writer.add(part)
+        data, count = await writer.close()
+    result = open_source(read_media(data), LIMITS)
+    assert (count, result.duration, decode_all(result)[1]) == (9, source.duration, decode_all(source)[1])
+    assert audio_packets(read_media(data)) == audio_packets(film)
+
+
+async def test_a_result_that_cannot_be_encoded_names_the_field() -> None:
+    async with writers().open("source", make_context(), fps=FPS, count=0) as writer:
+        with pytest.raises(RequestRefused) as refused:
+            await writer.close()
+    assert (refused.value.field, refused.value.detail) == ("source", "the video has no frames")
+
+
+class SlowEncoder(Encoder):
+    """An encoder whose calls end only when the test lets them; it notes what happens in which order."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.release = threading.Event()
+        self.events: list[str] = []
+
+    def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
+        """Encode nothing."""
+        self.events.append("add begins")
+        assert self.release.wait(5)
+        self.events.append("add ends")
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> bytes:
+        """Return a file."""
+        return b"file"
+
+    def discard(self) -> None:
+        """Note that the encoder was freed."""
+        self.events.append("discard")
+
+
+@pytest.mark.parametrize("error", [None, MediaError("too late to matter")])
+async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exception | None) -> None:
+    encoder = SlowEncoder(error)
+    writer = VideoWriter(encoder, "image", MediaThreads(1), make_context())
+    call = asyncio.ensure_future(writer.add(chunk(0, 1)))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    freed = asyncio.ensure_future(writer.discard())
+    await asyncio.sleep(0)
+    assert "discard" not in encoder.events
+    encoder.release.set()
+    await freed
+    assert encoder.events == ["add begins", "add ends", "discard"]
+
+
+async def test_an_encoder_that_was_never_used_is_freed_at_once() -> None:
+    encoder = SlowEncoder()
+    await VideoWriter(encoder, "image", MediaThreads(1), make_context()).discard()
+    assert encoder.events == ["discard"]

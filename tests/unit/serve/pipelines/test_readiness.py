@@ -1,0 +1,181 @@
+"""The state of each model, from what Serve's controller reports."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
+from ray.serve.schema import DeploymentStatusOverview
+
+from deployments import hardware
+from serve.models import MODELS
+from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
+
+TRACEBACK = """The deployment failed to start 3 times in a row.
+
+Traceback (most recent call last):
+  File "/app/deployments/wan26.py", line 40, in __init__
+    raise CheckpointRefused(text)
+deployments.errors.CheckpointRefused: /models/wan: no model_index.json
+"""
+
+
+class Application:
+    def __init__(self, deployments: dict[str, DeploymentStatusOverview]) -> None:
+        self.deployments = deployments
+
+
+class Status:
+    def __init__(self, applications: dict[str, Application]) -> None:
+        self.applications = applications
+
+
+def overview(
+    replicas: dict[str, int], status: str = "HEALTHY", status_trigger: str = "CONFIG_UPDATE_COMPLETED", message: str = ""
+) -> DeploymentStatusOverview:
+    """Return the status of a deployment whose replicas are in the given states."""
+    return DeploymentStatusOverview(
+        status=DeploymentStatus(status),
+        status_trigger=DeploymentStatusTrigger(status_trigger),
+        replica_states={ReplicaState(state): count for state, count in replicas.items()},
+        message=message,
+    )
+
+
+def status_of(**deployments: DeploymentStatusOverview) -> Status:
+    """Return the status of the application ``ryla``, with one running replica of every other model."""
+    others = {model.deployment: overview({"RUNNING": 1}) for model in MODELS}
+    return Status({"ryla": Application({**others, **deployments})})
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Sets the function that answers instead of Serve's controller."""
+    monkeypatch.setattr(hardware, "read", lambda app, deployment: f"{app}'s {deployment} on a CPU")
+
+    def set_answer(answer: Callable[[], Any]) -> None:
+        monkeypatch.setattr(serve, "status", answer)
+
+    return set_answer
+
+
+Report = Callable[[Callable[[], Any]], None]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "fields", "state"),
+    [
+        ({"RUNNING": 2, "STARTING": 1}, {}, ModelState("ready", 2, hardware="ryla's Wan26 on a CPU")),
+        ({"STARTING": 1}, {"status": "UPSCALING"}, ModelState("starting", 0)),
+        ({"STARTING": 1, "STOPPING": 1}, {"status": "UPDATING"}, ModelState("starting", 0)),
+        ({"STOPPING": 1}, {"status": "DOWNSCALING"}, ModelState("asleep", 0)),
+        ({}, {}, ModelState("asleep", 0)),
+        (
+            {"STARTING": 1},
+            {"status": "DEPLOY_FAILED", "status_trigger": "REPLICA_STARTUP_FAILED", "message": TRACEBACK},
+            ModelState("failed", 0, "deployments.errors.CheckpointRefused: /models/wan: no model_index.json"),
+        ),
+        (
+            {},
+            {"status": "DEPLOY_FAILED", "status_trigger": "REPLICA_STARTUP_FAILED", "message": ""},
+            ModelState("failed", 0, "the replica did not start"),
+        ),
+        (  # a replica that died is replaced, which is no failure
+            {"STARTING": 1},
+            {"status": "UNHEALTHY", "status_trigger": "HEALTH_CHECK_FAILED", "message": TRACEBACK},
+            ModelState("starting", 0),
+        ),
+    ],
+)
+async def test_the_replicas_of_a_deployment_decide_the_state_of_its_model(
+    report: Report, replicas: dict[str, int], fields: dict[str, Any], state: ModelState
+) -> None:
+    report(lambda: status_of(Wan26=overview(replicas, **fields)))
+    assert await Readiness("ryla").of("wan26") == state
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"), [("first\n  last line  \n", "last line"), (f"ValueError: {'x' * 600}", f"ValueError: {'x' * 488}")]
+)
+async def test_a_reason_is_one_line_of_at_most_500_characters(report: Report, message: str, reason: str) -> None:
+    failed = overview({}, status="DEPLOY_FAILED", status_trigger="REPLICA_STARTUP_FAILED", message=message)
+    report(lambda: status_of(FaceSwapper=failed))
+    assert (await Readiness("ryla").of("face-swapper")).reason == reason
+
+
+async def test_every_model_is_known_by_its_name_in_the_api(report: Report) -> None:
+    report(status_of)
+    states = await Readiness("ryla").all()
+    assert {name: state.hardware for name, state in states.items()} == {
+        "wan26": "ryla's Wan26 on a CPU",
+        "wan22-gguf": "ryla's Wan22GGUF on a CPU",
+        "face-swapper": "ryla's FaceSwapper on a CPU",
+    }
+
+
+async def test_an_application_that_is_unknown_yet_has_no_states(report: Report) -> None:
+    report(lambda: Status({}))
+    with pytest.raises(StateUnknown):
+        await Readiness("ryla").all()
+
+
+async def test_a_controller_that_is_away_has_no_states(report: Report) -> None:
+    def away() -> Any:
+        raise RayActorError
+
+    report(away)
+    with pytest.raises(StateUnknown):
+        await Readiness("ryla").of("wan26")
+
+
+async def test_a_fault_of_the_code_is_not_taken_for_an_absent_controller(report: Report) -> None:
+    def broken() -> Any:
+        raise ZeroDivisionError
+
+    report(broken)
+    with pytest.raises(ZeroDivisionError):
+        await Readiness("ryla").all()
+
+
+async def test_callers_at_the_same_time_and_soon_after_share_one_question(report: Report) -> None:
+    asked: list[int] = []
+
+    def answer() -> Status:
+        asked.append(1)
+        return status_of()
+
+    report(answer)
+    readiness = Readiness("ryla", max_age_s=3600)
+    first, second = await asyncio.gather(readiness.all(), readiness.all())
+    assert first == second == await readiness.all()
+    assert len(asked) == 1
+
+
+async def test_an_old_answer_is_asked_for_anew(report: Report) -> None:
+    answers = [status_of(), status_of(Wan26=overview({}))]
+    report(lambda: answers.pop(0))
+    readiness = Readiness("ryla", max_age_s=0)
+    assert [(await readiness.of("wan26")).state for _ in range(2)] == ["ready", "asleep"]
+
+
+async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(report: Report) -> None:
+    release, asked = threading.Event(), []
+
+    def answer() -> Status:
+        asked.append(1)
+        assert release.wait(5)
+        return status_of()
+
+    report(answer)
+    readiness = Readiness("ryla", max_age_s=3600, timeout_s=0.01)
+    for _ in range(2):
+        with pytest.raises(StateUnknown):
+            await readiness.all()
+    release.set()
+    readiness._timeout_s = 5
+    assert (await readiness.of("wan26")).state == "ready"
+    assert len(asked) == 1, "the question that was under way is not asked again"
