@@ -1,0 +1,166 @@
+"""docs/http.md against the code: its tables, and its examples, sent to a fake graph."""
+
+import base64
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from serve.config import AppConfig
+from serve.http.application import make_app
+from serve.http.endpoints import make_endpoints
+from serve.http.problems import TITLES
+from serve.http.result_headers import EXPOSED_HEADERS
+from serve.http.routes import make_routes
+from serve.pipelines.pipelines import make_pipelines
+from tests.unit.docs.markdown import ROOT, code_blocks, prose, read, table_cells
+from tests.unit.serve.fake_graph import FakeGraph
+
+HTTP = read("docs/http.md")
+SERVICE = "http://127.0.0.1:8000"
+COMPARED = ("content-type", "x-model", "x-frames", "x-fps", "x-seed", "x-frame-count", "x-frames-swapped")
+"""Headers that do not depend on the models."""
+
+
+@dataclass
+class Example:
+    """A curl command and the status and headers that its answer is documented with."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | None
+    files: list[tuple[str, tuple[str, bytes]]]
+    output: str | None
+    status: int
+    documented: dict[str, str]
+
+    def send(self, client: TestClient) -> Any:
+        """Send the request; write the answer where the command does."""
+        response = client.request(self.method, self.path, headers=self.headers, content=self.body, files=self.files or None)
+        if self.output is not None:
+            Path(self.output).write_bytes(response.content)
+        return response
+
+
+def parse_command(command: str, answer: str) -> Example:
+    """Read a curl command, in which a shell variable holds a file as base64."""
+    variables = dict(re.findall(r"^(\w+)=\$\(base64 < (\S+) \|.*\)$", command, re.MULTILINE))
+    heredoc = re.search(r"<<END\n(.*?)\nEND$", command, re.DOTALL | re.MULTILINE)
+    line = command[command.index("curl ") :].split("<<END")[0].replace("\\\n", " ")
+    words = iter(shlex.split(line)[1:])
+    status = re.match(r"HTTP/1.1 (\d+)", answer)
+    documented = dict(re.findall(r"^([a-z-]+): (.*)$", answer.partition("\n\n")[0], re.MULTILINE))
+    example = Example("GET", "", {}, None, [], None, int(status[1]) if status else 200, documented)
+    for word in words:
+        if word == "-d":
+            example.body = next(words).encode()
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            example.headers[name] = value
+        elif word == "-F":
+            name, _, file = next(words).partition("=@")
+            example.files.append((name, (Path(file).name, Path(file).read_bytes())))
+        elif word == "-o":
+            example.output = next(words)
+        elif word == "-D":
+            next(words)
+        elif word.startswith(SERVICE):
+            example.path = word.removeprefix(SERVICE)
+    if heredoc:
+        text = heredoc[1]
+        for name, file in variables.items():
+            text = text.replace(f"${name}", base64.b64encode(Path(file).read_bytes()).decode())
+        example.body = text.encode()
+    if example.body is not None or example.files:
+        example.method = "POST"
+    return example
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A client of the demo's settings over a fake graph, in a folder that has the sample images."""
+    (tmp_path / "serve").symlink_to(ROOT / "serve")
+    monkeypatch.chdir(tmp_path)
+    args = yaml.safe_load(read("serve/presets/demo.yaml"))["applications"][0]["args"]
+    graph = FakeGraph()
+    return TestClient(make_app(AppConfig.model_validate(args), graph.handles(), graph.readiness))
+
+
+def commands(text: str) -> list[tuple[str, str]]:
+    """Return each curl command for the demo with the block that follows it."""
+    blocks = [*code_blocks(text), ("", "")]
+    return [
+        (block, blocks[i + 1][1] if blocks[i + 1][0] in ("http", "json") else "")
+        for i, (language, block) in enumerate(blocks)
+        if language == "sh" and "curl " in block and SERVICE in block
+    ]
+
+
+def test_the_examples_give_the_documented_answers(client: TestClient) -> None:
+    found = commands(HTTP)
+    paths = set()
+    for command, answer in found:
+        if "?model=" in command:  # its answer is that of a model that is still starting
+            continue
+        example = parse_command(command, answer)
+        response = example.send(client)
+        assert response.status_code == example.status, (command, response.text)
+        expected = {name: value for name, value in example.documented.items() if name in COMPARED}
+        if response.headers["content-type"] == "image/webp":
+            expected.pop("x-frames", None)  # the fake model's equal frames become one frame of a WebP
+        assert {name: response.headers[name] for name in expected} == expected, command
+        paths.add((example.method, example.path))
+    endpoints = {("POST", endpoint.paths[0]) for endpoint in make_endpoints(AppConfig())}
+    assert endpoints <= paths
+    assert len(found) >= 16
+
+
+def test_the_documented_problem_is_the_one_that_comes(client: TestClient) -> None:
+    ((command, answer),) = [(c, a) for c, a in commands(HTTP) if '"width": 120' in c]
+    documented = json.loads(answer.partition("\n\n")[2])
+    body = parse_command(command, answer).send(client).json()
+    varying = ("instance", "request_id")
+    assert {k: v for k, v in body.items() if k not in varying} == {k: v for k, v in documented.items() if k not in varying}
+    assert body.keys() == documented.keys()
+
+
+def test_getting_started_works_from_python(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, source),) = [block for block in code_blocks(read("docs/getting-started.md")) if block[0] == "python"]
+    monkeypatch.setattr(httpx, "Client", lambda **_: client)
+    exec(compile(source, "getting-started.md", "exec"), {})
+    assert Path("star.mp4").read_bytes()[4:8] == b"ftyp"
+    assert Path("swapped.jpg").read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_every_route_is_in_the_table() -> None:
+    config, graph = AppConfig(), FakeGraph()
+    routes = make_routes(config, make_pipelines(config, graph.handles()), graph.readiness)
+    rows: set[tuple[str, str]] = set()
+    for cells in table_cells(HTTP):
+        rows |= {(cells[0], path) for path in re.findall(r"`(/[^`]*)`", cells[1])} if len(cells) == 5 else set()
+    assert {(route.method, route.path) for route in routes} == {row for row in rows if row[0] in ("GET", "POST")}
+
+
+def test_every_result_header_is_in_the_table() -> None:
+    documented = {cells[0].strip("`") for cells in table_cells(HTTP) if len(cells) == 2 and cells[0].startswith("`")}
+    assert [name for name in EXPOSED_HEADERS if name not in documented and name != "Retry-After"] == []
+    assert "`Retry-After`" in prose(HTTP)
+
+
+def test_every_problem_is_in_the_table_with_its_status() -> None:
+    rows = [cells for cells in table_cells(HTTP) if len(cells) == 3 and re.fullmatch(r"\d{3}", cells[0])]
+    assert {cells[1].strip("`") for cells in rows} == set(TITLES)
+
+
+def test_every_field_is_documented() -> None:
+    config: Any = AppConfig()
+    names = {name for endpoint in make_endpoints(config) for aliases in endpoint.schema.names.values() for name in aliases}
+    assert [name for name in sorted(names) if name not in HTTP] == []
