@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from deployments.faces.paste import ARCFACE
+from onnx import TensorProto, helper, numpy_helper
 
 PUBLISHED = {
     # parameters and multiplications per pass, in millions

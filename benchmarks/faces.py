@@ -29,17 +29,18 @@ import numpy as np
 import psutil
 import yaml
 from av.video.frame import VideoFrame
+from deployments.faces.choice import Chooser
+from deployments.faces.paste import ARCFACE, align, paste, sharp_box_mask
+from deployments.faces.tracks import Tracker
 from insightface.model_zoo.inswapper import INSwapper
 
 from demo.face_models import ensure_face_models
 from deployments.faces.analysis import OpenCVAnalyser
-from deployments.faces.choice import Chooser
-from deployments.faces.paste import ARCFACE, align, paste, sharp_box_mask
-from deployments.faces.tracks import Tracker
 from deployments.settings import FaceSettings, Tracking
 from deployments.wire import Choice, Face, Image
-from serve.cli import PRESETS, running
-from serve.samples import PORTRAIT, group, stranger
+from serve.cli.presets import PRESETS
+from serve.cli.service import running
+from serve.media.samples import PORTRAIT, group, stranger
 
 ROUNDS = 7
 NOISE = 12
