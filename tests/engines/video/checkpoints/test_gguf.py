@@ -125,10 +125,11 @@ def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[An
     """
     array = tensor.detach().numpy()
     if not kind.name.endswith("_K"):
-        return gguf.quants.quantize(array, kind)
+        packed: np.ndarray[Any, Any] = gguf.quants.quantize(array, kind)
+        return packed
     block, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = np.random.default_rng(0).integers(0, 256, (array.size // block, size), dtype=np.uint8)
-    scale = np.frombuffer(np.float16([1e-4]).tobytes(), np.uint8)
+    scale = np.frombuffer(np.array([1e-4], np.float16).tobytes(), np.uint8)
     if kind.name in ("Q3_K", "Q6_K"):
         blocks[:, -2:] = scale
     else:
