@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.judge import Frames, Seen, judge
 from benchmarks.questions import CFG, FRAMES, Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
-from demo.face_models import ensure_face_models
+from demo.face_models import face_models
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.video.engine import WanEngine
@@ -228,7 +228,7 @@ def reconstruct(demo: Demo, clip: Frames) -> Frames:
 
 
 def _analyser() -> OpenCVAnalyser:
-    models = ensure_face_models()
+    models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 

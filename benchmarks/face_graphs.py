@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from deployments.faces.paste import ARCFACE
 from onnx import TensorProto, helper, numpy_helper
+
+from deployments.faces.compositing.alignment import ARCFACE
 
 PUBLISHED = {
     # parameters and multiplications per pass, in millions
