@@ -26,13 +26,13 @@ from skimage.metrics import structural_similarity
 from benchmarks.judge import Frames
 from benchmarks.questions import CFG, FRAMES, SIDE, STEPS, Collected, ask, image_scenes, load, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
-from demo.training.scenes import caption
 from deployments.settings import Wan22Settings, Wan26Settings
 from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.install import pick_operations
 from deployments.wire import Acceleration, Image, VideoRequest
+from training.scenes import caption
 
 THRESHOLDS = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3)
 Row = tuple[str, str, str, str, str, str]

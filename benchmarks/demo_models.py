@@ -23,8 +23,12 @@ from rich.table import Table
 from benchmarks.judge import Frames, Seen, judge
 from benchmarks.questions import CFG, FRAMES, Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
-from demo.face_models import ensure_face_models
-from demo.training.scenes import (
+from demo.face_models import face_models
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings
+from deployments.video.engine import WanEngine
+from deployments.video.mode import Mode
+from training.scenes import (
     COLORS,
     HELD_OUT_VARIANT,
     PORTRAITS,
@@ -33,11 +37,7 @@ from demo.training.scenes import (
     draw_camera,
     draw_shape,
 )
-from demo.training.transformers import picture_condition
-from deployments.faces.analysis import OpenCVAnalyser
-from deployments.settings import FaceSettings
-from deployments.video.engine import WanEngine
-from deployments.video.mode import Mode
+from training.transformers import picture_condition
 
 Row = tuple[str, str, str, str]
 """A figure, its target, how it is judged, and its value."""
@@ -228,7 +228,7 @@ def reconstruct(demo: Demo, clip: Frames) -> Frames:
 
 
 def _analyser() -> OpenCVAnalyser:
-    models = ensure_face_models()
+    models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
@@ -261,8 +261,9 @@ def quantisation(demo: Demo, states: Path | None) -> Iterator[Row]:
 
 def speed() -> Iterator[Row]:
     """Measure calls through the service, including HTTP, Ray and encoding."""
-    from serve.cli import find_preset, running
-    from serve.samples import payload
+    from serve.cli.presets import find_preset
+    from serve.cli.service import running
+    from serve.http.examples import payload
 
     with running(find_preset("demo")) as client:
         for name, bar in (("wan2.6", "<= 10 s"), ("wan2.6-i2v", "<= 10 s"), ("wan22-i2v", "<= 10 s")):

@@ -29,7 +29,7 @@ from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Frames, Reference, SwapOptions
 from serve.media.decode import CHUNK, SourceLimits, open_source
 from serve.media.encode import Mp4Encoder
-from serve.samples import group, portrait
+from serve.media.samples import group, portrait
 
 
 def unwatched() -> None:

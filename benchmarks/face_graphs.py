@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deployments.faces.paste import ARCFACE
+from deployments.faces.compositing.alignment import ARCFACE
 
 PUBLISHED = {
     # parameters and multiplications per pass, in millions

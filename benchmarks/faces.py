@@ -31,15 +31,17 @@ import yaml
 from av.video.frame import VideoFrame
 from insightface.model_zoo.inswapper import INSwapper
 
-from demo.face_models import ensure_face_models
+from demo.face_models import face_models
 from deployments.faces.analysis import OpenCVAnalyser
-from deployments.faces.choice import Chooser
-from deployments.faces.paste import ARCFACE, align, paste, sharp_box_mask
-from deployments.faces.tracks import Tracker
+from deployments.faces.compositing.alignment import ARCFACE, align
+from deployments.faces.compositing.paste import paste, sharp_box_mask
+from deployments.faces.tracking.choice import Chooser
+from deployments.faces.tracking.tracks import Tracker
 from deployments.settings import FaceSettings, Tracking
 from deployments.wire import Choice, Face, Image
-from serve.cli import PRESETS, running
-from serve.samples import PORTRAIT, group, stranger
+from serve.cli.presets import PRESETS
+from serve.cli.service import running
+from serve.media.samples import PORTRAIT, group, stranger
 
 ROUNDS = 7
 NOISE = 12
@@ -48,7 +50,7 @@ NOISE = 12
 
 def analyser() -> OpenCVAnalyser:
     """Return the analyser of the demo."""
-    models = ensure_face_models()
+    models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from demo.training.pictures import GROWTH, SHIFT, TURN, outline
-from demo.training.scenes import COLORS, SHAPES
+from training.pictures import GROWTH, SHIFT, TURN, outline
+from training.scenes import COLORS, SHAPES
 
 Frames = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

@@ -9,8 +9,12 @@ import numpy as np
 
 from benchmarks.judge import Frames
 from demo.checkpoints import DemoCheckpoints
-from demo.training.pictures import draw
-from demo.training.scenes import (
+from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
+from deployments.wire import FrameChunk, Image, Progress, VideoRequest
+from training.pictures import draw
+from training.scenes import (
     HELD_OUT_VARIANT,
     PORTRAITS,
     USUAL_SIZE,
@@ -20,10 +24,6 @@ from demo.training.scenes import (
     grounds_for,
     held_out_combinations,
 )
-from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.build import build_wan22, build_wan26
-from deployments.video.engine import WanEngine
-from deployments.wire import FrameChunk, Image, Progress, VideoRequest
 
 FRAMES, SIDE, STEPS, CFG = 17, 128, 12, 3.0
 

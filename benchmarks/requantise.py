@@ -7,13 +7,13 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from demo.checkpoints import DemoCheckpoints
-from demo.gguf_file import Quantization, original_name, write_wan_gguf
-from demo.training.run import load_average
-from demo.training.text import make_text_encoder
-from demo.training.transformers import CONFIG
 from deployments.settings import Wan22Models, Wan22Settings
 from deployments.video.build import build_wan22
 from deployments.video.engine import WanEngine
+from training.gguf_file import Quantization, original_name, write_wan_gguf
+from training.run import load_average
+from training.text import make_text_encoder
+from training.transformers import CONFIG
 
 State = dict[str, torch.Tensor]
 

@@ -21,9 +21,10 @@ from benchmarks.wan import IMAGE, STEPS, Checkpoints
 from benchmarks.wan_checkpoints import write_vace
 from demo.checkpoints import demo_checkpoints
 from deployments.settings import Wan22Models
-from serve.cli import PRESETS, running
-from serve.client import Answer, Client, check
-from serve.samples import PORTRAIT, data_uri, jpeg
+from serve.cli.presets import PRESETS
+from serve.cli.service import running
+from serve.client import Answer, Client, check_answer
+from serve.media.samples import PORTRAIT, data_uri, jpeg
 
 FILM_FRAMES = 264
 
@@ -54,7 +55,7 @@ def configure(checkpoints: Checkpoints, folder: Path, *, demo_wan22: bool) -> Pa
 def ask(client: Client, endpoint: str, body: dict[str, Any]) -> Answer:
     """Request an MP4 and check that all of its frames can be decoded."""
     answer = client.call(endpoint, body, accept="video/mp4")
-    check(endpoint, answer)
+    check_answer(endpoint, answer)
     return answer
 
 

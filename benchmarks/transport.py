@@ -26,9 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from deployments.window import Stream, WindowOwner
+from deployments.flow_control import ConsumerEnd, ProducerEnd
 from deployments.wire import FrameChunk
-from serve.samples import group, pan
+from serve.media.samples import group, pan
 
 FRAMES, ROUNDS, PORT = 64, 5, 8124
 
@@ -40,10 +40,10 @@ class Producer:
     def __init__(self) -> None:
         self._frames = pan(group(), FRAMES, 832, 480)
 
-    async def generate(self, size: int, stream: Stream) -> AsyncIterator[FrameChunk]:
+    async def generate(self, size: int, stream: ProducerEnd) -> AsyncIterator[FrameChunk]:
         """Yield chunks of ``size`` frames, each for a credit."""
         for index in range(0, FRAMES, size):
-            await stream.take()
+            await stream.acquire()
             yield FrameChunk(index, self._frames[index : index + size])
 
 
@@ -53,18 +53,18 @@ class Consumer:
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer.options(stream=True)
-        self._windows = WindowOwner()
+        self._consumer = ConsumerEnd()
 
     async def consume(self, size: int) -> float:
         """Return the seconds per frame."""
-        stream = self._windows.stream()
-        await self._windows.open(stream, 4)
+        stream = self._consumer.new_stream()
+        await self._consumer.open(stream, 4)
         start = time.perf_counter()
         total = 0
         async for chunk in self._producer.generate.remote(size, stream):
             total += int(chunk.frames[:, ::16, ::16].sum())  # reads the memory instead of only mapping it
-            self._windows.give(stream)
-        self._windows.close(stream)
+            self._consumer.release(stream)
+        self._consumer.close(stream)
         assert total > 0
         return (time.perf_counter() - start) / FRAMES
 

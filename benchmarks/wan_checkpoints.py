@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import demo_checkpoints
-from demo.gguf_file import original_name
-from demo.training.pack import make_scheduler
 from deployments.settings import Wan22Models
 from deployments.video.checkpoints.folder import empty_transformer
+from training.gguf_file import original_name
+from training.pack import make_scheduler
 
 SMALL: dict[str, Any] = {"num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30}
 LARGE: dict[str, Any] = {"num_attention_heads": 40, "attention_head_dim": 128, "ffn_dim": 13824, "num_layers": 40}

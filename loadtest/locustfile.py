@@ -6,8 +6,8 @@ Every response is decoded, so that a fast but wrong one counts as a failure. To 
 
 from locust import HttpUser, between, tag, task
 
-from serve.client import Answer, CallFailed, check
-from serve.samples import payload
+from serve.client import Answer, CallFailed, check_answer
+from serve.http.examples import payload
 
 
 class Caller(HttpUser):
@@ -24,7 +24,7 @@ class Caller(HttpUser):
                 response.failure(f"{response.status_code}: {response.text[:200]}")
             else:
                 try:
-                    check(name, Answer(response.content, response.headers, 0.0))
+                    check_answer(name, Answer(response.content, response.headers, 0.0))
                 except CallFailed as e:
                     response.failure(str(e))
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serve.cli import find_preset, running
+from serve.cli.presets import find_preset
+from serve.cli.service import running
 
 OUTPUT = Path("test-output")
 

@@ -29,13 +29,13 @@ def bind(config: AppConfig, deployments: Mapping[Model, Deployment]) -> Applicat
     files = model_files(config)
     models = {
         model.name: deployments[model]
-        .options(ray_actor_options=_actor_options(config.deployment_of(model).hardware))
+        .options(rayactor_options=actor_options(config.deployment_of(model).hardware))
         .bind(config.deployment_of(model).engine, files[model])
         for model in MODELS
     }
     resources = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
     ingress: Any = Ingress
-    application: Application = ingress.options(ray_actor_options=resources).bind(config, models)
+    application: Application = ingress.options(rayactor_options=resources).bind(config, models)
     return application
 
 
@@ -46,7 +46,8 @@ def model_files(config: AppConfig) -> dict[Model, BaseModel]:
     return {model: getattr(config.models, model.files) for model in MODELS}
 
 
-def _actor_options(hardware: Hardware) -> dict[str, Any]:
+def actor_options(hardware: Hardware) -> dict[str, Any]:
+    """Return the placement of a replica, as Ray takes it."""
     options: dict[str, Any] = {"num_cpus": hardware.num_cpus, "num_gpus": hardware.num_gpus}
     if hardware.accelerator_type is not None:
         options["accelerator_type"] = hardware.accelerator_type

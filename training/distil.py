@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.checkpoints import DemoCheckpoints
-from deployments.video.checkpoints import load_scheduler, load_text_encoder, load_tokenizer, load_transformer, load_vae
-from deployments.video.distilled import EvenEuler
-from deployments.video.experts import dequantise
-from deployments.video.gguf import load_gguf
-from deployments.video.layers import with_layers
-from deployments.video.lora import ORIGINAL, LoraLinear
-from deployments.video.solver import Solver
-from deployments.video.vace import text_model
+from deployments.video.acceleration.distilled import EvenEuler
+from deployments.video.checkpoints.experts import dequantise
+from deployments.video.checkpoints.folder import load_scheduler, load_text_encoder, load_tokenizer, load_transformer, load_vae
+from deployments.video.checkpoints.gguf import load_gguf
+from deployments.video.checkpoints.lora import ORIGINAL, LoraLinear
+from deployments.video.checkpoints.vace import text_model
+from deployments.video.kernels.layers import with_layers
+from deployments.video.sampling.solver import Solver
 from training.causal import unroll
 from training.gguf_file import original_name
 from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor, nn
 
-from deployments.video.vace import text_model
+from deployments.video.checkpoints.vace import text_model
 from training.latents import BUCKETS, SHARES, Latents, load, statistics
 from training.replay import Replay
 from training.run import Run, load_average

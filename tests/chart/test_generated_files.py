@@ -5,7 +5,7 @@ import yaml
 
 from helm.generator.generate import stale
 from helm.generator.paths import MANIFESTS, ROOT
-from serve.check import documents, faults
+from serve.cli.config_check import documents, faults
 
 
 def test_generated_files_are_up_to_date() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from helm.generator.paths import CHART
-from serve.check import model_paths
+from serve.cli.config_check import model_paths
 from serve.config import AppConfig
 from tests.chart.rendering import Json, Refused, one, render
 

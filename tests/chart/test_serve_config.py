@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serve.check import documents, faults
-from serve.cli import PRESETS
+from serve.cli.config_check import documents, faults
+from serve.cli.presets import PRESETS
 from serve.config import AppConfig, Limits
 from tests.chart.rendering import VALUES, one, render, serve_config
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serve.samples import payload
+from serve.http.examples import payload
 from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
 from tests.e2e.conftest import KEY, figure, key_line
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from helm.generator.paths import MANIFESTS
+from serve.http.examples import payload
 from serve.models import MODELS, WAN22_GGUF, WAN26
-from serve.samples import payload
 from tests.chart.rendering import CRDS, VALUES, pod_templates, render
 from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
 from tests.e2e.conftest import KEY, figure, key_line, missing_apis

@@ -21,9 +21,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import DemoCheckpoints
-from demo.gguf_file import Quantization, write_wan_gguf
-from demo.training.pack import make_scheduler
 from deployments.settings import Wan22Models
+from training.gguf_file import Quantization, write_wan_gguf
+from training.pack import make_scheduler
 
 TEXT_WIDTH = 256
 TRANSFORMER: dict[str, Any] = {

@@ -17,7 +17,7 @@ from ray import serve
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.cluster_utils import AutoscalingCluster
 
-from serve.app import _place
+from serve.app import actor_options
 from serve.config import AppConfig
 from serve.models import MODELS
 
@@ -103,7 +103,7 @@ def main() -> None:
     try:
         ray.init(address="auto", log_to_driver=False)
         serve.start(proxy_location="Disabled")
-        options = {model.deployment: _place(getattr(config, model.setting).hardware) for model in MODELS}
+        options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
         print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
         serve.shutdown()  # type: ignore[no-untyped-call]

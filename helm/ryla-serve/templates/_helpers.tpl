@@ -131,7 +131,7 @@ limits:
 {{/* Environment of every container that runs Ray. Takes a dict of root and drain (in seconds). */}}
 {{- define "ryla-serve.env" -}}
 - {name: HOME, value: /tmp}
-- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.proxy:middlewares"}
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.http.proxy:middlewares"}
 - {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.

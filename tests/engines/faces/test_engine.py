@@ -27,7 +27,7 @@ from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
-from serve.samples import group, portrait, stranger
+from serve.media.samples import group, portrait, stranger
 from tests.engines.faces import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)

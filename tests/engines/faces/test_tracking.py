@@ -10,7 +10,7 @@ from demo.face_models import face_models
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.wire import Choice
-from serve.samples import group, portrait, stranger
+from serve.media.samples import group, portrait, stranger
 from tests.unit.deployments.faces.fake_faces import follow
 
 

@@ -11,6 +11,7 @@ from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video import build
 from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.checkpoints.experts import load_expert
 from deployments.video.engine import WanEngine
 from deployments.video.mode import Mode
 from deployments.wire import Image, VideoRequest
@@ -88,7 +89,7 @@ class RecordingLoader:
 def test_each_expert_is_on_its_own_device(
     random_models: RandomCheckpoints, wan22: WanEngine, small: VideoRequest, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loader = RecordingLoader(build.load_expert)
+    loader = RecordingLoader(load_expert)
     monkeypatch.setattr(build, "load_expert", loader)
     monkeypatch.setattr(build, "pick_second_device", lambda device: torch.device("cpu", 1))
     engine = build_wan22(Wan22Settings(spread="experts"), wan22_models(random_models))

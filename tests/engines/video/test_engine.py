@@ -191,9 +191,13 @@ def test_running_out_of_memory_refuses_the_request_and_frees_its_tensors(wan26: 
 
 
 def test_a_prompt_that_the_encoder_would_cut_is_refused(wan26: WanEngine, small: VideoRequest) -> None:
-    for field in ("prompt", "negative_prompt"):
+    text = "word " * 300
+    for field, request in (
+        ("prompt", replace(small, prompt=text)),
+        ("negative_prompt", replace(small, negative_prompt=text)),
+    ):
         with pytest.raises(PromptTooLong) as refused:
-            wan26.generate(replace(small, **{field: "word " * 300}), Recorder())
+            wan26.generate(request, Recorder())
         assert refused.value.field == field
 
 

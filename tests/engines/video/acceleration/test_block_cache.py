@@ -49,7 +49,7 @@ def inputs_of(mode: Mode) -> dict[str, Any]:
     """Return seeded random inputs of the mode's transformer."""
     transformer = mode.transformers["transformer"]
     noise = torch.Generator().manual_seed(3)
-    inputs = {
+    inputs: dict[str, Any] = {
         "hidden_states": torch.randn(1, transformer.config.in_channels, 2, 8, 8, generator=noise),
         "timestep": torch.tensor([700.0]),
         "encoder_hidden_states": torch.randn(1, 512, 256, generator=noise),

@@ -14,7 +14,7 @@ from deployments.video.engine import WanEngine
 from deployments.video.kernels import reference
 from deployments.video.kernels.linear_gelu import LinearGelu
 from deployments.wire import Image, VideoRequest
-from tests.deployments.test_block_cache import inputs_of
+from tests.engines.video.acceleration.test_block_cache import inputs_of
 from tests.engines.video.recorder import Recorder, image_mode_of, text_mode_of
 
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from safetensors.torch import save_file
 
-from demo.gguf_file import original_name
 from tests.engines.random_models import TRANSFORMER
+from training.gguf_file import original_name
 
 State = dict[str, torch.Tensor]
 CPU = torch.device("cpu")

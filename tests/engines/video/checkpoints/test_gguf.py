@@ -12,7 +12,6 @@ from diffusers import WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
-from demo.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings
 from deployments.video.build import build_wan22
@@ -21,6 +20,7 @@ from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
 from tests.engines.video.checkpoints.published import CPU, make
 from tests.engines.video.recorder import image_mode_of, latents_of
+from training.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
 
 
 def finish(writer: gguf.GGUFWriter) -> None:
@@ -125,10 +125,11 @@ def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[An
     """
     array = tensor.detach().numpy()
     if not kind.name.endswith("_K"):
-        return gguf.quants.quantize(array, kind)
+        packed: np.ndarray[Any, Any] = gguf.quants.quantize(array, kind)
+        return packed
     block, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = np.random.default_rng(0).integers(0, 256, (array.size // block, size), dtype=np.uint8)
-    scale = np.frombuffer(np.float16([1e-4]).tobytes(), np.uint8)
+    scale = np.frombuffer(np.array([1e-4], np.float16).tobytes(), np.uint8)
     if kind.name in ("Q3_K", "Q6_K"):
         blocks[:, -2:] = scale
     else:

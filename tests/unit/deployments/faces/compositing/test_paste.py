@@ -6,7 +6,7 @@ import pytest
 
 from deployments.faces.compositing.alignment import ARCFACE, align, crop
 from deployments.faces.compositing.paste import box_mask, paste, sharp_box_mask
-from serve.samples import group
+from serve.media.samples import group
 
 
 def test_paste_equals_a_paste_over_the_whole_frame() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.alignment import ARCFACE
 from deployments.faces.models.files import check_files, read_checksums
-from serve.cli import app
+from serve.cli.main import app
 from tests.engines.faces import onnx_graphs
 
 

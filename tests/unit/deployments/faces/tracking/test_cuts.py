@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deployments.faces.tracking.cuts import CutFinder
-from serve.samples import pan, portrait, stranger
+from serve.media.samples import pan, portrait, stranger
 
 
 def test_cuts_are_found_and_pans_noise_and_zooms_are_not_cuts() -> None:
