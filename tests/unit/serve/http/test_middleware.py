@@ -109,21 +109,16 @@ async def test_the_frames_of_a_failed_request_are_freed_at_once(wrapped: bool) -
     """A cycle of error, traceback and frame would keep an upload until the next garbage collection."""
     alive: list[weakref.ref[Upload]] = []
 
-    async def fail() -> None:
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
         upload = Upload()
         alive.append(weakref.ref(upload))
-        error = RequestRefused("source", "is broken")
-        cycle = error  # noqa: F841 (the frame refers to the error)
+        try:
+            raise RequestRefused("source", "is broken")
+        except RequestRefused as refused:
+            error = refused  # the frame refers to the error, whose traceback refers to the frame
         if wrapped:
             raise Problem(422, "invalid-field", "broken") from error
         raise error
-
-    async def app(_: Scope, __: Receive, ___: Send) -> None:
-        try:
-            await fail()
-        except RequestRefused as error:
-            kept = error
-            raise Problem(422, "invalid-field", "broken") from kept
 
     gc.disable()
     try:
