@@ -200,12 +200,14 @@ class FakeFaceSwapper:
     swapped: list[int] = field(default_factory=list)
     identified: list[str] = field(default_factory=list)
     options: list[SwapOptions] = field(default_factory=list)
+    references: list[Image] = field(default_factory=list)
     warmed: int = 0
 
     async def identify(self, images: list[Image], field: str) -> Reference:
         """Return the person in the first image; a black image shows nobody."""
         self._fail()
         self.identified.append(field)
+        self.references.append(images[0])
         if not images[0].any():
             raise NoFaceFound(field, "no face found; send a picture that shows one")
         return Reference(images[0], self.faces[0] if self.faces else make_face(), self.seconds)

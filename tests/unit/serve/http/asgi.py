@@ -106,7 +106,7 @@ class EchoApp:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.bodies.append(body)
-        raw = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        raw = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.body", "body": body})
 

@@ -138,10 +138,18 @@ FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def refusing() -> tuple[TestClient, FakeGraph]:
+    """One service for all refusals, because none of them may change anything in it."""
+    graph = FakeGraph()
+    return make_client(graph), graph
+
+
 @pytest.mark.parametrize(("path", "body", "pointer", "says"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
 def test_a_wrong_field_is_named(
-    client: TestClient, graph: FakeGraph, path: str, body: dict[str, Any], pointer: str, says: str
+    refusing: tuple[TestClient, FakeGraph], path: str, body: dict[str, Any], pointer: str, says: str
 ) -> None:
+    client, graph = refusing
     response = client.post(f"/{path}", json=body)
     problem = response.json()
     assert response.status_code == 422, problem
@@ -154,8 +162,8 @@ def test_a_wrong_field_is_named(
 
 
 @pytest.mark.parametrize("value", ["NaN", '"nan"', "-Infinity", '"inf"'])
-def test_a_number_that_is_not_finite_is_named(client: TestClient, value: str) -> None:
-    response = client.post("/wan2.6", content=f'{{"prompt": "x", "cfg": {value}}}', headers=JSON)
+def test_a_number_that_is_not_finite_is_named(refusing: tuple[TestClient, FakeGraph], value: str) -> None:
+    response = refusing[0].post("/wan2.6", content=f'{{"prompt": "x", "cfg": {value}}}', headers=JSON)
     assert response.status_code == 422
     assert response.json()["errors"] == [{"pointer": "#/cfg", "detail": "must be a finite number"}]
 

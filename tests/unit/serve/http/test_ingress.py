@@ -1,0 +1,37 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serve.http import ingress
+from serve.http.ingress import Ingress
+from tests.unit.serve.fake_graph import WINDOW, FakeConsumer, FakeGraph, FakeHandle
+from tests.unit.serve.http.service import make_config
+
+
+async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, consumer, names = FakeGraph(), FakeConsumer(), []
+
+    def readiness(app_name: str) -> object:
+        names.append(app_name)
+        return graph.readiness
+
+    monkeypatch.setattr(ingress.serve, "get_replica_context", lambda: SimpleNamespace(app_name="films"))
+    monkeypatch.setattr(ingress, "Readiness", readiness)
+    monkeypatch.setattr(ingress, "ConsumerEnd", lambda: consumer)
+    models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
+    replica_class: Any = Ingress.func_or_class
+    plain, _ = replica_class.__bases__  # the class before Serve's decorators, which need a replica to run in
+    replica = plain(make_config(ingress={"window": WINDOW + 3}), {name: FakeHandle(model) for name, model in models.items()})
+    with TestClient(await replica.__serve_build_asgi_app__()) as client:
+        response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
+    assert response.headers["x-seed"] == "3"
+    assert names == ["films"]
+    assert consumer.opened == [WINDOW + 3]
+    assert consumer.released == 3
+
+
+def test_serve_never_refuses_what_the_ingress_counts_itself() -> None:
+    assert Ingress.name == "Ingress"
+    assert Ingress.max_ongoing_requests > make_config().ingress.max_concurrent_requests
