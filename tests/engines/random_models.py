@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLWan,
+    UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
@@ -22,7 +23,6 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import DemoCheckpoints
 from demo.gguf_file import Quantization, write_wan_gguf
-from demo.training.pack import make_scheduler
 from deployments.settings import Wan22Models
 
 TEXT_WIDTH = 256
@@ -99,6 +99,13 @@ def make_lora(model: torch.nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
         if isinstance(layer, torch.nn.Linear) and "blocks." in name
         for part, shape in (("A", (rank, layer.in_features)), ("B", (layer.out_features, rank)))
     }
+
+
+def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:
+    """Return UniPC on the flow schedule, as the published Wan folders configure it."""
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
+    )
 
 
 def make_vae() -> AutoencoderKLWan:
