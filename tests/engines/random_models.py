@@ -122,7 +122,7 @@ def make_text_encoder() -> UMT5EncoderModel:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a Unigram tokenizer over characters with byte fallback, which ends in ``</s>`` like UMT5's."""
+    """Return a Unigram tokenizer over characters, with byte fallback, that appends ``</s>``."""
     letters = [chr(code) for code in range(33, 127)] + ["▁"]
     special = ["<pad>", "</s>", "<unk>"]
     pieces = [(piece, 0.0) for piece in special] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
