@@ -9,7 +9,7 @@ import pytest
 from deployments.errors import AccelerationNotSupported
 from deployments.video.acceleration.block_cache import BlockCache
 from deployments.video.acceleration.choice import AccelerationOptions, describe, extra_bytes
-from deployments.wire import VideoRequest
+from deployments.wire import Acceleration, VideoRequest
 
 CONFIG: Any = SimpleNamespace(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960)
 
@@ -28,7 +28,8 @@ def test_every_request_has_a_cache_of_its_own(small: VideoRequest) -> None:
 
 
 def test_what_a_model_does_not_offer_is_refused(small: VideoRequest) -> None:
-    for acceleration, message in (("cache", "not set up for `cache`"), ("fp8", "needs a GPU with fp8 arithmetic")):
+    refusals: dict[Acceleration, str] = {"cache": "not set up for `cache`", "fp8": "needs a GPU with fp8 arithmetic"}
+    for acceleration, message in refusals.items():
         with pytest.raises(AccelerationNotSupported, match=message) as refused:
             AccelerationOptions().create(replace(small, acceleration=acceleration), [])
         assert refused.value.field == "acceleration"
@@ -42,7 +43,8 @@ def test_a_description_says_what_was_done(small: VideoRequest) -> None:
 
 
 def test_only_accelerations_that_keep_tensors_need_more_memory(small: VideoRequest) -> None:
-    cached, fp8 = (extra_bytes(replace(small, acceleration=name), CONFIG) for name in ("cache", "fp8"))
+    cached = extra_bytes(replace(small, acceleration="cache"), CONFIG)
+    fp8 = extra_bytes(replace(small, acceleration="fp8"), CONFIG)
     tokens, hidden = 2 * 64 * 64 // 256, 12 * 128
     assert cached == 7 * tokens * 2 * hidden
     assert fp8 == (2 * tokens + hidden) * 8960
