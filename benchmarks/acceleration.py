@@ -1,11 +1,11 @@
 """`python -m benchmarks.acceleration`: what the request field `acceleration` costs and saves.
 
-The demo's models answer held-out prompts and images, and each video is compared with the exact one of
-the same seed. fp8 is included where the GPU has it.
+The demo's models answer held-out prompts and images, and each video is compared with the exact one
+of the same seed. fp8 is included where the GPU has it.
 
 `--full FOLDER` measures models of full size on a GPU: a pass that reuses blocks, the decision where
-none is reused, fp8, and 4 steps with a LoRA. Their weights are random and written to FOLDER, so they
-do not show how often a trained model reuses blocks.
+none is reused, fp8, and 4 steps with a LoRA. Their weights are random and written to FOLDER, so
+they do not show how often a trained model reuses blocks.
 """
 
 import argparse

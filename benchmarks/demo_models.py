@@ -1,9 +1,9 @@
 """`python -m benchmarks.demo_models`: what the demo's models can do, compared with random weights.
 
 All prompts and images are held out of training. Every figure is judged from pixels
-(benchmarks/judge.py), or by comparison with the true clip, which the code that drew the training data
-draws. `--share 0.1` asks a tenth of the questions. `--states FOLDER`, a folder of the training,
-compares GGUF files with float32 too.
+(benchmarks/judge.py), or by comparison with the true clip, which the code that drew the training
+data draws. `--share 0.1` asks a tenth of the questions. `--states FOLDER`, a folder of the
+training, compares GGUF files with float32 too.
 """
 
 import argparse

@@ -4,7 +4,8 @@ The ONNX graphs have the published architectures and signatures and random weigh
 (benchmarks/face_graphs.py). The detector finds one face per frame, a quarter of the frame's width.
 Detection, recognition, swap, restoration and paste are the service's own.
 
-frames: 832x480, from frames in memory to frames in memory, ``--concurrency`` chunks of four at a time.
+frames: 832x480, from frames in memory to frames in memory, in chunks of four, of which
+``--concurrency`` run at a time.
 film: 1080p, from MP4 to MP4, with threads for decoding and encoding as in the service.
 """
 
@@ -109,7 +110,7 @@ def measure_film(swap: Swap, count: int, concurrency: int) -> None:
     with ThreadPoolExecutor(1) as decoder, ThreadPoolExecutor(concurrency) as threads, ThreadPoolExecutor(1) as writer:
 
         def ahead() -> Iterator[Any]:
-            """Yield each chunk with its running swap, and start a few more than there are threads."""
+            """Yield each chunk with its swap, with a few more swaps started than threads."""
             waiting = []
             while (chunk := decoder.submit(next, chunks, None).result()) is not None:
                 waiting.append((chunk, threads.submit(swap, chunk.frames)))

@@ -1,8 +1,8 @@
 """ONNX graphs with the architectures and signatures of the published face models.
 
 Their weights are random, because time does not depend on the values. Each graph is built from the
-layer table of its paper or reference code. ``PUBLISHED`` holds the sizes of the published files (bytes
-divided by four), and ``write`` asserts that each graph is within 2 % of them.
+layer table of its paper or reference code. ``PUBLISHED`` holds the sizes of the published files
+(bytes divided by four), and ``write`` asserts that each graph is within 2 % of them.
 
 - det_10g: SCRFD-10GF (Guo et al., "Sample and Computation Redistribution for Efficient Face
   Detection", 2021): ResNet blocks of 56, 88, 88 and 224 channels, PAFPN of 56, heads of 80.
@@ -38,7 +38,7 @@ Those of inswapper and GFPGAN are not published.
 """
 TOLERANCE = 0.02
 FACE_SIDE = 160
-"""The width in pixels of the face that the detector finds in its input, which is 640 pixels wide."""
+"""The width of the face that the detector finds, in pixels of its 640 pixels wide input."""
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def det_10g(folder: Path) -> tuple[Path, Builder]:
 def _detections(stride: int, values: int) -> npt.NDArray[np.float32]:
     """Return the output of SCRFD's head for one face of ``FACE_SIDE`` pixels, before the sigmoid.
 
-    The face is at one anchor of stride 16. The result is scores, distances to the sides of the box, or
-    landmarks relative to the anchor, the last two in strides.
+    The face is at one anchor of stride 16. The result is scores, distances to the sides of the box,
+    or landmarks relative to the anchor, the last two in strides.
     """
     side = 640 // stride
     table = np.full((side, side, 2, values), -20.0 if values == 1 else 0.0, np.float32)

@@ -4,8 +4,8 @@ paste: insightface's ``paste_back`` and ours, with the same new face in the same
 steady: how much landmarks jitter, frame by frame and tracked, for a face at rest, in a pan, and for
 one that starts and stops.
 long: the memory of each process of a running demo over a 1080p video of ``--minutes``, which is
-uploaded from disk and whose result is written to disk. Faces are detected in every 8th frame, so that
-a CPU can keep up.
+uploaded from disk and whose result is written to disk. Faces are detected in every 8th frame, so
+that a CPU can keep up.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Judges what a clip shows from its pixels alone: the colour and form of a shape, and how it moves.
 
-The background is the median of the frame's border, and what differs from it is the shape. Its colour
-is the nearest one of the palette, its form the template that covers it best at any angle, and its
-motion the steady change of its position, size or angle. No model is involved.
+The background is the median of the frame's border, and what differs from it is the shape. Its
+colour is the nearest one of the palette, its form the template that covers it best at any angle,
+and its motion the steady change of its position, size or angle. No model is involved.
 """
 
 import math

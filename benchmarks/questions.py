@@ -1,4 +1,4 @@
-"""Held-out prompts and images for the demo's models, the engines that answer, and the true clips."""
+"""Held-out prompts and images for the demo's models, and the true clips."""
 
 import dataclasses
 import random
@@ -130,7 +130,7 @@ def ask(scene: Scene) -> str:
 
 
 def image_scenes(count: int) -> list[Scene]:
-    """Return scenes held out of training, half of them shapes, which all move at the usual speed."""
+    """Return held-out scenes, half of them shapes, that all move at the usual speed."""
     lot = random.Random(3)
     scenes: list[Scene] = []
     for number in range(count):

@@ -1,9 +1,9 @@
 """`python -m benchmarks.service [--folder DIR]`: the whole service on one GPU, called through HTTP.
 
-It runs the preset `single-gpu`, with all three models in the memory of one GPU. The models have full
-size and random weights, and are written first (benchmarks/wan_checkpoints.py and
-benchmarks/face_graphs.py). Videos are 832x480x33. Requests with and without a face swap alternate, so
-that their difference is what the swap adds. The detector finds one face in any frame.
+It runs the preset `single-gpu`, with all three models in the memory of one GPU. The models have
+full size and random weights, and are written first (benchmarks/wan_checkpoints.py and
+benchmarks/face_graphs.py). Videos are 832x480x33. Requests with and without a face swap alternate,
+so that their difference is what the swap adds. The detector finds one face in any frame.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 It compares chunks of 4 frames through a deployment handle with credits, which is what this service
 does, with what the replaced apps did: each frame as WebP in base64 in JSON, sent by POST from one
-local server to another and decoded there. Single frames through a handle are measured too. Frames are
-a photograph of 832x480.
+local server to another and decoded there. Single frames through a handle are measured too. Frames
+are a photograph of 832x480.
 """
 
 import asyncio

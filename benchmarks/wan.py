@@ -7,8 +7,9 @@ ingress does.
 
 The floor is the time of the transformer's matrix products alone, at the rate that one large bf16
 product reaches in the same run. A block of width d and feed-forward width f over n tokens and m
-tokens of text takes n (8 d² + 4 d f) + 4 n² d operations in self-attention and feed-forward, and
-4 n d² + 4 m d² + 4 n m d in cross-attention, where a multiplication and an addition count as one each.
+tokens of text takes n (8 d² + 4 d f) + 4 n² d operations in self-attention and feed-forward, and 4
+n d² + 4 m d² + 4 n m d in cross-attention, where a multiplication and an addition count as one
+each.
 """
 
 import argparse

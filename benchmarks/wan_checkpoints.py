@@ -27,7 +27,7 @@ def write_wan26(folder: Path, shared: Path) -> None:
 
 
 def write_vace(folder: Path, shared: Path) -> None:
-    """Write a diffusers folder of Wan2.1-VACE-1.3B, in which every second block has a control block."""
+    """Write a diffusers folder of Wan2.1-VACE-1.3B; every second block has a control block."""
     _write_folder(folder, shared, WanVACETransformer3DModel, **SMALL, vace_layers=[*range(0, SMALL["num_layers"], 2)])
 
 
@@ -55,7 +55,7 @@ def write_shared(folder: Path) -> None:
 
 
 def write_wan22(folder: Path, shared: Path) -> Wan22Models:
-    """Write a diffusers folder of Wan2.2-I2V-A14B, and its experts as Q5_K files of random blocks."""
+    """Write a diffusers folder of Wan2.2-I2V-A14B, and its experts as random Q5_K files."""
     with init_empty_weights():
         expert = WanTransformer3DModel(**LARGE, in_channels=36, out_channels=16)
     make_scheduler(5.0).save_pretrained(folder / "scheduler")

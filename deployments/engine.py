@@ -6,7 +6,7 @@ from deployments.wire import Finished, FrameChunk, Progress, VideoRequest
 
 
 class EventSink(Protocol):
-    """Receives an engine's events. Every method raises ``Cancelled`` once the video is not needed."""
+    """Receives an engine's events. Every method may raise ``Cancelled``, which ends the work."""
 
     def progress(self, progress: Progress) -> None:
         """Receive the progress of a stage."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
 from ray.serve import Application, Deployment
 
 from demo.checkpoints import wan22_models, wan26_models
@@ -29,20 +28,24 @@ def bind(config: AppConfig, deployments: Mapping[Model, Deployment]) -> Applicat
     files = model_files(config)
     models = {
         model.name: deployments[model]
-        .options(rayactor_options=actor_options(config.deployment_of(model).hardware))
+        .options(ray_actor_options=actor_options(config.deployment_of(model).hardware))
         .bind(config.deployment_of(model).engine, files[model])
         for model in MODELS
     }
     resources = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
     ingress: Any = Ingress
-    application: Application = ingress.options(rayactor_options=resources).bind(config, models)
+    application: Application = ingress.options(ray_actor_options=resources).bind(config, models)
     return application
 
 
-def model_files(config: AppConfig) -> dict[Model, BaseModel]:
-    """Return where the files of each model are: those of the demo, or as configured."""
+def model_files(config: AppConfig) -> dict[Model, Any]:
+    """Return where the files of each model are: those of the demo, or as configured.
+
+    The demo's face models are given by a function, because each replica prepares them on its own
+    machine.
+    """
     if config.models == "demo":
-        return {WAN26: wan26_models(), WAN22_GGUF: wan22_models(), FACE_SWAPPER: face_models()}
+        return {WAN26: wan26_models(), WAN22_GGUF: wan22_models(), FACE_SWAPPER: face_models}
     return {model: getattr(config.models, model.files) for model in MODELS}
 
 

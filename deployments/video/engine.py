@@ -80,7 +80,7 @@ class WanEngine:
         return Finished(run.clock.seconds, describe(request, run.accelerator))
 
     def start(self, request: VideoRequest, sink: EventSink) -> "Run":
-        """Choose the mode and the acceleration of ``request``; raises ``RequestRefused`` without one."""
+        """Choose the mode and the acceleration; raises ``RequestRefused`` where there is none."""
         mode = self._mode_for(request)
         return Run(request, sink, mode, self.accelerations.create(request, mode.transformers.values()))
 

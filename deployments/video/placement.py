@@ -44,8 +44,9 @@ def place(
     """Choose the memory plan, start to read the text encoder's files, and return the assembler.
 
     ``folder`` has the text encoder, the tokenizer and the VAE. ``stored`` has the bytes of each
-    transformer on ``device`` as stored, ``loras`` those of all LoRAs beside them, and ``placements``
-    how the transformers may be kept, the fastest first. ``second_device`` holds as much or less.
+    transformer on ``device`` as stored, ``loras`` those of all LoRAs beside them, and
+    ``placements`` how the transformers may be kept, the fastest first. ``second_device`` holds as
+    much or less.
     """
     gpus: list[GpuMemory] = []
     plan = Plan("kept", "kept")  # a CPU has a single memory, so there is nothing to choose

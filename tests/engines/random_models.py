@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLWan,
+    UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
@@ -101,6 +102,13 @@ def make_lora(model: torch.nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
     }
 
 
+def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:
+    """Return UniPC on the flow schedule, as the published Wan folders configure it."""
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=flow_shift, num_train_timesteps=1000
+    )
+
+
 def make_vae() -> AutoencoderKLWan:
     """Return a narrow causal Wan VAE with 16 latent channels."""
     return AutoencoderKLWan(base_dim=16, num_res_blocks=1).eval()
@@ -115,7 +123,7 @@ def make_text_encoder() -> UMT5EncoderModel:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a Unigram tokenizer over characters with byte fallback, which ends in ``</s>`` like UMT5's."""
+    """Return a Unigram tokenizer over characters, with byte fallback, that appends ``</s>``."""
     letters = [chr(code) for code in range(33, 127)] + ["▁"]
     special = ["<pad>", "</s>", "<unk>"]
     pieces = [(piece, 0.0) for piece in special] + [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]

@@ -1,9 +1,9 @@
 """The first-block cache: skips blocks in steps where the first block changes little.
 
 If the first block contributes almost what it did in an earlier step, the contribution of the other
-blocks in that step is reused. The rule is that of ParaAttention's First Block Cache, as in diffusers'
-``FirstBlockCacheConfig``. There the state belongs to the model; here it belongs to one request, whose
-views of the transformers share their weights.
+blocks in that step is reused. The rule is that of ParaAttention's First Block Cache, as in
+diffusers' ``FirstBlockCacheConfig``. There the state belongs to the model; here it belongs to one
+request, whose views of the transformers share their weights.
 """
 
 import copy
@@ -21,8 +21,8 @@ from deployments.wire import VideoRequest
 class BlockCache:
     """The cache of one request.
 
-    ``threshold`` is the mean change of the first block's contribution, relative to its mean size, up
-    to which the other blocks' contribution is reused.
+    ``threshold`` is the mean change of the first block's contribution, relative to its mean size,
+    up to which the other blocks' contribution is reused.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -123,7 +123,7 @@ class _LastBlock(_MiddleBlock):
 
 
 class _ControlBlock(nn.Module):
-    """A block of VACE's control stream, whose output to the main stream is part of what is reused."""
+    """A control block of VACE; what it adds to the main stream is reused too."""
 
     def __init__(self, state: _State, block: nn.Module) -> None:
         super().__init__()

@@ -53,7 +53,10 @@ class AccelerationOptions:
 
 
 def extra_bytes(request: VideoRequest, config: Any) -> int:
-    """Return the bytes that ``request`` needs beyond an exact video; ``config`` is the transformer's."""
+    """Return the bytes that ``request`` needs beyond an exact video.
+
+    ``config`` is the transformer's.
+    """
     if request.acceleration == "cache":
         return cache_bytes(config, request)
     if request.acceleration == "fp8":

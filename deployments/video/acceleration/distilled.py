@@ -35,8 +35,8 @@ class TransformerLoader(Protocol):
 def distilled_bytes(files: Iterable[Path | None], whole: int) -> tuple[tuple[int, ...], int]:
     """Return the bytes of each whole model in ``files``, and of all LoRAs together.
 
-    A GGUF file counts as stored, and any other whole model as ``whole`` bytes, its size in the dtype
-    that it computes in.
+    A GGUF file counts as stored, and any other whole model as ``whole`` bytes, its size in the
+    dtype that it computes in.
     """
     named = [(file, is_lora(file)) for file in files if file is not None]
     models = tuple(file.stat().st_size if file.suffix == ".gguf" else whole for file, lora in named if not lora)
@@ -46,10 +46,10 @@ def distilled_bytes(files: Iterable[Path | None], whole: int) -> tuple[tuple[int
 def with_distilled(
     mode: Mode, files: Mapping[str, Path | None], *, shift: float, dtype: torch.dtype, loader: TransformerLoader
 ) -> Mode:
-    """Return ``mode`` with the distilled version in ``files``, or unchanged if all of them are None.
+    """Return ``mode`` with the distilled version in ``files``, or unchanged if all are None.
 
-    ``files`` maps the names of the mode's transformers to a LoRA, which computes in ``dtype``, or to
-    a whole model, which ``loader`` loads. ``shift`` is that of the distilled version's schedule.
+    ``files`` maps the names of the mode's transformers to a LoRA, which computes in ``dtype``, or
+    to a whole model, which ``loader`` loads. ``shift`` is that of the distilled version's schedule.
     Raises ``CheckpointRefused`` for a file that does not fit.
     """
     transformers = {}

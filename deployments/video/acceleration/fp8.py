@@ -21,7 +21,10 @@ CAPABILITY = (8, 9)
 
 
 class Fp8:
-    """The views of one request; ``operations`` quantises (``kernels.reference`` or ``kernels.fused``)."""
+    """The views of one request.
+
+    ``operations``, the module ``kernels.reference`` or ``kernels.fused``, quantises.
+    """
 
     def __init__(self, operations: ModuleType) -> None:
         self._operations = operations
@@ -46,7 +49,8 @@ def has_plain_layers(transformer: Any) -> bool:
 def fp8_bytes(config: Any, request: VideoRequest) -> int:
     """Return an upper bound of the bytes that fp8 needs beside an exact video.
 
-    They hold the quantised input and weight of a feed-forward layer. ``config`` is the transformer's.
+    They hold the quantised input and weight of a feed-forward layer. ``config`` is the
+    transformer's.
     """
     tokens = (1 + (request.num_frames - 1) // 4) * request.width * request.height // 256
     hidden: int = config.num_attention_heads * config.attention_head_dim

@@ -64,6 +64,6 @@ def is_quantised(models: Wan22Models) -> bool:
 
 
 def dequantise(expert: Any) -> None:
-    """Replace the quantised linear layers of ``expert`` by plain ones, in place and on its device."""
+    """Replace the quantised linear layers of ``expert`` by plain ones, in place."""
     if getattr(expert, "is_quantized", False):  # a file may also hold plain weights
         expert.dequantize()

@@ -80,7 +80,8 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def compare_shapes(where: Path, expected: Shapes, found: Shapes, tied: Iterable[str] = ()) -> None:
     """Raise ``CheckpointRefused`` unless ``found`` holds exactly the tensors of ``expected``.
 
-    Tensors in ``tied`` may be absent or extra. ``where`` is the file or folder to name in the error.
+    Tensors in ``tied`` may be absent or extra. ``where`` is the file or folder to name in the
+    error.
     """
     optional = set(tied)
     wrong = [f"missing tensor `{name}`" for name in expected if name not in found and name not in optional]
@@ -179,7 +180,7 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
 
 
 def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepScheduler:
-    """Load UniPC with the scheduler configuration of ``folder``; ``flow_shift`` overrides its shift."""
+    """Load UniPC as ``folder`` configures it; ``flow_shift`` overrides its shift."""
     config = read_config(folder / "scheduler", "scheduler_config.json")
     if not config.get("use_flow_sigmas"):
         raise CheckpointRefused(f"{folder / 'scheduler'}: `use_flow_sigmas` must be true, because Wan is a flow model")

@@ -56,8 +56,8 @@ def with_lora(transformer: Any, path: Path, dtype: torch.dtype) -> Any:
     """Return a shallow copy of ``transformer`` with the changes in ``path``, computed in ``dtype``.
 
     The copy shares the weights, and the original is unchanged. Raises ``CheckpointRefused`` for an
-    incomplete change, a change of an unknown kind or of the wrong shape, and for a change of a layer
-    that the transformer does not have.
+    incomplete change, a change of an unknown kind or of the wrong shape, and for a change of a
+    layer that the transformer does not have.
     """
     # A fast block wraps the original one as its child `block`.
     layers = {f"{name}.".replace(".block.", ".").removesuffix("."): layer for name, layer in transformer.named_modules()}
@@ -157,7 +157,8 @@ def _add_differences(layer: Any, differences: Mapping[str, torch.Tensor | None])
 class LoraLinear(nn.Module):
     """A linear layer with a change that is added to its output.
 
-    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``; without ``up``, ``down`` is ``[out, in]``.
+    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``; without ``up``, ``down`` is ``[out,
+    in]``.
     """
 
     def __init__(self, linear: Any, down: torch.Tensor, up: torch.Tensor | None) -> None:

@@ -1,9 +1,9 @@
 """Loads a Wan transformer from one safetensors file in the original key layout.
 
 This is the layout that Wan-Video and ComfyUI publish. Weights may be float32, float16, bfloat16 or
-float8, the latter with the scales of ComfyUI's two conventions (`scale_weight` beside a `scaled_fp8`
-marker, or `weight_scale` beside `comfy_quant`). The configuration comes from a folder in diffusers'
-layout.
+float8, the latter with the scales of ComfyUI's two conventions (`scale_weight` beside a
+`scaled_fp8` marker, or `weight_scale` beside `comfy_quant`). The configuration comes from a folder
+in diffusers' layout.
 """
 
 import json
@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _take_scales(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Remove scales and markers from ``tensors``; return the scale of each scaled weight by its name."""
+    """Remove scales and markers from ``tensors``; return the scales by the weights' names."""
     scaled = tensors.pop("scaled_fp8", None) is not None
     scales: dict[str, torch.Tensor] = {}
     for name in [*tensors]:

@@ -8,7 +8,7 @@ from diffusers import WanTransformer3DModel
 
 
 def text_model(vace: Any) -> WanTransformer3DModel:
-    """Return a ``WanTransformer3DModel`` that shares the weights of a ``WanVACETransformer3DModel``.
+    """Return a ``WanTransformer3DModel`` that shares the weights of a VACE transformer.
 
     It returns what the VACE model returns at control scale 0, for less work: no control video is
     encoded and no control block runs.

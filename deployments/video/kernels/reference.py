@@ -33,7 +33,10 @@ def residual_norm(
 
 
 def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
-    """Return ``x + gate * delta`` for ``[b, n, c]`` and a float32 gate ``[b, c]`` (None means 1)."""
+    """Return ``x + gate * delta``.
+
+    ``x`` and ``delta`` are ``[b, n, c]``; ``gate`` is float32 ``[b, c]``, or None for 1.
+    """
     change = delta.float() if gate is None else delta.float() * gate[:, None]
     return (x.float() + change).to(x.dtype)
 
@@ -83,7 +86,10 @@ def unfold_time(
 
 
 def add_(x: torch.Tensor, bias: torch.Tensor, other: torch.Tensor | None) -> torch.Tensor:
-    """Add ``bias`` (``[c]``) and ``other`` (like ``x``, or None) to ``x`` (``[..., c]``), in place."""
+    """Add ``bias`` and ``other`` to ``x``, in place.
+
+    ``x`` is ``[..., c]``, ``bias`` is ``[c]``, and ``other`` is like ``x`` or None.
+    """
     total = x.float() + bias.float()
     return x.copy_(total if other is None else total + other.float())
 

@@ -24,7 +24,7 @@ class Conditions:
 
 @torch.no_grad()
 def prepare_conditions(pipeline: Any, request: VideoRequest, device: torch.device) -> Conditions:
-    """Return the conditions of ``request`` on ``device``, in the dtypes of the parts of ``pipeline``."""
+    """Return the conditions of ``request`` on ``device``, in the dtypes of ``pipeline``'s parts."""
     generator = torch.Generator("cpu").manual_seed(request.seed)
     latents: dict[str, Any] = {
         "batch_size": 1,

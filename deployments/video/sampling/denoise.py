@@ -22,7 +22,7 @@ class Transformers(Protocol):
     """Selects the transformer for each forward pass."""
 
     def select(self, timestep: float, branch: Branch) -> Any:
-        """Return the transformer for ``timestep`` (1000 to 0), ready to be called; on any device."""
+        """Return the transformer for ``timestep``, 1000 to 0, ready to be called on its device."""
 
 
 @torch.no_grad()

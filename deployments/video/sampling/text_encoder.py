@@ -1,4 +1,4 @@
-"""UMT5 in the place that the memory plan chose: on the GPU, in host memory, or loaded per prompt."""
+"""UMT5 where the memory plan puts it: on the GPU, in host memory, or loaded per prompt."""
 
 import gc
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Decodes Wan latents in groups of frames as the causal VAE releases them: 1 frame, then 4 each.
 
-The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is a local
-one, because another request's encode would reset the VAE's.
+The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The feature cache is a
+local one, because another request's encode would reset the VAE's.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from deployments.wire import Frames
 
 
 def denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Return the transformer's latents ``[1, c, t, h, w]`` scaled and shifted for the VAE's decoder.
+    """Return latents ``[1, c, t, h, w]``, scaled and shifted for the VAE's decoder.
 
     The result has the dtype and device of ``vae``.
     """
@@ -27,10 +27,11 @@ def denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield groups ``[1, 3, n, height, width]`` in -1..1 for denormalised latents ``[1, c, t, h, w]``.
+    """Yield groups of frames ``[1, 3, n, height, width]`` in -1..1.
 
-    ``n`` is 1 for the first group and 4 for the others. Each group is computed when it is asked
-    for. Raises ``CheckpointRefused`` for a VAE with tiling or with a patch size.
+    ``latents`` are denormalised, ``[1, c, t, h, w]``. ``n`` is 1 for the first group and 4 for the
+    others. Each group is computed when it is asked for. Raises ``CheckpointRefused`` for a VAE with
+    tiling or with a patch size.
     """
     if vae.use_tiling or vae.config.patch_size is not None:
         raise CheckpointRefused("a VAE with tiling or `patch_size` cannot be decoded as a stream; use the Wan 2.1 VAE")
@@ -68,7 +69,7 @@ def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
 
 
 def to_pixels(group: torch.Tensor) -> torch.Tensor:
-    """Return contiguous uint8 RGB ``[n, height, width, 3]`` for ``[1, 3, n, height, width]`` in -1..1."""
+    """Return a group in -1..1 as contiguous uint8 RGB ``[n, height, width, 3]``."""
     pixels = ((group[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return pixels.permute(1, 2, 3, 0).contiguous()
 

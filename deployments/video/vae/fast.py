@@ -1,10 +1,10 @@
 """Faster modules for the VAE, with fewer passes over memory.
 
-As published, the VAE spends most of its time on a GPU copying, not in convolutions. The modules that
-take the time are replaced by ones with diffusers' interface: frames ``[1, c, t, h, w]``, a list of
-caches and the index of the next cache. Inside they work on ``[t, h, w, c]``, and replace a causal
-convolution over time and space by one over space, of frames that are concatenated with the two
-before them. On a Hopper GPU, cuDNN runs that up to twice as fast.
+As published, the VAE spends most of its time on a GPU copying, not in convolutions. The modules
+that take the time are replaced by ones with diffusers' interface: frames ``[1, c, t, h, w]``, a
+list of caches and the index of the next cache. Inside they work on ``[t, h, w, c]``, and replace a
+causal convolution over time and space by one over space, of frames that are concatenated with the
+two before them. On a Hopper GPU, cuDNN runs that up to twice as fast.
 """
 
 from types import ModuleType
@@ -42,7 +42,10 @@ def install_fast_modules(vae: Any, operations: ModuleType) -> None:
 
 
 class TimeConv(nn.Module):
-    """A ``WanCausalConv3d`` over three frames, without its bias, for the result of ``unfold_time``."""
+    """A ``WanCausalConv3d`` over three frames, which takes the result of ``unfold_time``.
+
+    The bias is not added.
+    """
 
     def __init__(self, conv: WanCausalConv3d) -> None:
         super().__init__()
@@ -81,8 +84,8 @@ class ResidualBlock(nn.Module):
 class Upsample(nn.Module):
     """A fast ``WanResample`` of the decoder.
 
-    It doubles the size of each frame, and in its 3D modes the number of frames of every group except
-    the first.
+    It doubles the size of each frame, and in its 3D modes the number of frames of every group
+    except the first.
     """
 
     def __init__(self, resample: WanResample, operations: ModuleType) -> None:
@@ -121,7 +124,10 @@ class NormConv(nn.Module):
         self._operations = operations
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
-        """Map ``x`` (``[1, c, t, h, w]``) to ``[1, d, t, h, w]``; ``cache_x`` has 1 or 2 frames before it."""
+        """Map ``x``, ``[1, c, t, h, w]``, to ``[1, d, t, h, w]``.
+
+        ``cache_x`` holds the one or two frames before ``x``.
+        """
         before = None
         if cache_x is not None:
             before = self._operations.norm_silu(_frames(cache_x), self.gain)
@@ -142,7 +148,7 @@ class _Caches:
         return self._caches is not None and self._caches[self._index[0]] is None
 
     def store(self, value: Any) -> None:
-        """Store ``value`` in the current cache, for the next group, and move on to the next cache."""
+        """Store ``value`` for the next group, and move on to the next cache."""
         if self._caches is not None:
             self._caches[self._index[0]] = value
             self._index[0] += 1
@@ -150,7 +156,7 @@ class _Caches:
     def unfold(
         self, operations: ModuleType, frames: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """Run ``unfold_time`` with the frames that the previous group stored in the current cache."""
+        """Run ``unfold_time`` with the frames that the previous group stored."""
         before = None if self._caches is None else self._caches[self._index[0]]
         unfolded, last = operations.unfold_time(frames, None if before is FIRST_GROUP else before, gain, bias)
         self.store(last)

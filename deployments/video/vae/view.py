@@ -21,7 +21,7 @@ class _StoppableEncoder(torch.nn.Module):
 
 
 def private_view(vae: Any, check: Callable[[], None]) -> Any:
-    """Return a shallow copy of ``vae`` for one request, which shares the weights but not the caches.
+    """Return a shallow copy of ``vae`` that shares the weights but not the caches.
 
     ``check`` is called before each group of frames that the copy encodes, and may raise.
     """

@@ -10,7 +10,7 @@ from benchmarks.demo_models import portraits, reconstruction, specialists
 from benchmarks.judge import judge
 from benchmarks.questions import Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
-from tests.random_models import RandomCheckpoints, write_checkpoints
+from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 from training.scenes import caption
 
 

@@ -8,7 +8,7 @@ from deployments.wire import VideoRequest
 
 
 def diffusers_arguments(request: VideoRequest) -> dict[str, Any]:
-    """Return a pipeline's arguments for ``request`` without its image; the result is its latents."""
+    """Return a pipeline's arguments that give the latents of ``request``, without its image."""
     return {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,

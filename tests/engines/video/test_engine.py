@@ -1,4 +1,4 @@
-"""The engine: every field of a request counts, experts switch at the boundary, requests are independent."""
+"""The engine: every field of a request counts, and requests are independent."""
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +107,7 @@ def test_latents_equal_those_of_diffusers_own_pipeline(
 
 
 def test_experts_switch_at_the_boundary(wan22: WanEngine, small: VideoRequest, image: Image) -> None:
-    """With shift 5, sigma = 5 s / (1 + 4 s) is over the boundary 0.9 for the first 5 of 12 steps."""
+    """With shift 5, sigma = 5 s / (1 + 4 s) is over 0.9 for the first 5 of 12 steps."""
     calls = []
     hooks = [
         expert.register_forward_pre_hook(lambda *_, name=name: calls.append(name))

@@ -1,4 +1,4 @@
-"""The engine's use of GPU memory: videos that do not fit are refused, offloaded weights change nothing."""
+"""GPU memory: videos that do not fit are refused, and offloading changes no result."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`acceleration: distilled` runs few steps of another model on its own schedule, as diffusers would."""
+"""`acceleration: distilled` runs few steps of another model, as diffusers would."""
 
 from dataclasses import replace
 from pathlib import Path

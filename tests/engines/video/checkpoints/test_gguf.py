@@ -44,7 +44,7 @@ def test_original_names_are_those_that_diffusers_reads() -> None:
 def test_gguf_quantisation_keeps_the_latents(
     random_models: RandomCheckpoints, tmp_path: Path, quantization: Quantization, small: VideoRequest, image: Image
 ) -> None:
-    """Compared with the exact float32 weights, the error is small, and smaller for Q8_0 than for Q5_K."""
+    """The error against float32 weights is small, and smaller for Q8_0 than for Q5_K."""
     paths = []
     exact = {}
     for part, seed in (("transformer", 1), ("transformer_2", 2)):

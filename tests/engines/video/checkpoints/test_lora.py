@@ -1,4 +1,4 @@
-"""LoRAs: in every published layout, a copy computes what merged weights would; the model is unchanged."""
+"""LoRAs: a copy computes what merged weights would, and the model is unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def merged(model: Any, changes: State, kind: str) -> Any:
 
 
 def products(lora: State, scale: float = 1.0) -> State:
-    """Return the product of each pair of low-rank matrices, by the name of the weight that it changes."""
+    """Return the products of the low-rank matrices, by the names of the weights they change."""
     layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith("lora_A.weight")]
     return {f"{name}.weight": scale * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] for name in layers}
 

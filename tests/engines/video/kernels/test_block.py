@@ -1,4 +1,4 @@
-"""Fast blocks compute what the published ones do: in float32 up to rounding, in bfloat16 as precisely."""
+"""Fast blocks compute what the published ones do, up to rounding."""
 
 import copy
 from typing import Any

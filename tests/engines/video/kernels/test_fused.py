@@ -81,8 +81,8 @@ def test_quantise_rows(fused: ModuleType) -> None:
     x[3] = 0
     (ours, scales), (theirs, expected) = fused.quantise_rows(x), reference.quantise_rows(x)
     same(scales, expected)
-    # Triton's interpreter loses the carry where rounding reaches the next power of two. A GPU does not;
-    # `benchmarks.acceleration` prints how many values are equal there.
+    # Triton's interpreter loses the carry where rounding reaches the next power of two. A GPU
+    # does not; `benchmarks.acceleration` prints the share of equal values there.
     other = ours.float() != theirs.float()
     assert other.float().mean() < 0.05
     same(2 * ours.float()[other], theirs.float()[other])

@@ -43,7 +43,7 @@ def test_fast_blocks_keep_quantised_layers_and_the_result(
         dequantise(stored)
         install_fast_blocks(stored, settings, GPU)
         assert sum(isinstance(module, LinearGelu) for module in stored.modules()) == 4
-        # A CPU's epilogue is the exact activation, a GPU's the approximation that the model is published with.
+        # A CPU's epilogue is the exact activation, a GPU's the published approximation.
         torch.testing.assert_close(stored(*inputs, return_dict=False)[0], before, rtol=1e-2, atol=1e-2)
 
 

@@ -1,4 +1,4 @@
-"""Copies of a model with replaced layers share the other weights and leave the original unchanged."""
+"""Copies with replaced layers share the other weights, and the original is unchanged."""
 
 import torch
 from diffusers.models.activations import GELU
