@@ -40,7 +40,7 @@ RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyprojec
 
 FROM builder AS application
 ARG SSL_CERT_FILE
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY serve serve
 COPY deployments deployments
 COPY demo demo

@@ -24,7 +24,6 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 from demo.checkpoints import DemoCheckpoints
 from deployments.settings import Wan22Models
 from training.gguf_file import Quantization, write_wan_gguf
-from training.pack import make_scheduler
 
 TEXT_WIDTH = 256
 TRANSFORMER: dict[str, Any] = {
