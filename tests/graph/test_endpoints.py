@@ -214,10 +214,3 @@ def test_concurrent_requests_do_not_mix(service: Service, answers: dict[str, Ans
         together = list(pool.map(post, bodies))
     assert together == alone
     assert alone[0] != alone[1]
-
-
-def test_accept_chooses(service: Service, http: httpx.Client) -> None:
-    body = {"prompt": "x", "steps": 1, "length": 5, "seed": 1}
-    mp4 = http.post(f"{service.url}/wan2.6", json=body, headers={"accept": "video/mp4, image/webp;q=0.5"})
-    assert decode(mp4.content).media_type == "video/mp4" == mp4.headers["content-type"]
-    assert decode(mp4.content).frames == 5

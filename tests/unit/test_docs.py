@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.http.endpoints import make_endpoints
+from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.problems import TITLES
 from serve.http.result_headers import EXPOSED_HEADERS
 from serve.http.routes import make_routes
@@ -94,10 +94,8 @@ def test_the_keyless_paths_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
-def test_every_endpoint_has_a_section_with_an_example(endpoint: object) -> None:
-    name = endpoint.name
-    text = section(f"`POST /{name}`")
-    assert f"http://127.0.0.1:8000/{name}" in text
+def test_every_endpoint_has_a_section_with_an_example(endpoint: Endpoint) -> None:
+    assert f"http://127.0.0.1:8000/{endpoint.name}" in section(f"`POST /{endpoint.name}`")
 
 
 def test_every_field_is_in_the_table_of_its_kind() -> None:

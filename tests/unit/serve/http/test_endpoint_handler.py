@@ -1,6 +1,8 @@
 import asyncio
 import io
 import logging
+import struct
+import zlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +33,16 @@ BLACK = jpeg(np.zeros((64, 64, 3), np.uint8))
 def uri(data: bytes) -> str:
     """Return ``data`` as the data URI of a JPEG."""
     return data_uri(data, "image/jpeg")
+
+
+def bomb() -> bytes:
+    """Return a PNG of a few kilobytes that claims, and would decode to, 30,000 x 30,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
 
 
 def levels(data: bytes) -> list[int]:
@@ -159,6 +171,25 @@ def test_a_wrong_field_is_named(
     assert problem["request_id"] == response.headers["x-request-id"]
     assert problem["instance"].startswith("urn:uuid:")
     assert graph.wan26.requests == graph.wan22.requests == []  # refused before a video model works
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("wan2.6-i2v", {"prompt": "x", "reference_image": uri(bomb())}, "reference_image"),
+        ("image-faceswap", {"source_image": FACE, "reference_image": uri(bomb())}, "reference_image"),
+        ("batch-video-faceswap", {"source_video": uri(bomb()), "reference_image": FACE}, "source_video"),
+    ],
+    ids=["image", "face", "video"],
+)
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(
+    refusing: tuple[TestClient, FakeGraph], path: str, body: dict[str, Any], field: str
+) -> None:
+    assert len(bomb()) < 10_000
+    response = refusing[0].post(f"/{path}", json=body)
+    assert (response.status_code, response.json()["type"]) == (413, "urn:ryla:problem:media-too-large")
+    assert response.json()["errors"][0]["pointer"] == f"#/{field}"
+    assert "30000 x 30000" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("value", ["NaN", '"nan"', "-Infinity", '"inf"'])

@@ -5,9 +5,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.http import ingress
-from serve.http.ingress import Ingress
 from tests.unit.serve.fake_graph import WINDOW, FakeConsumer, FakeGraph, FakeHandle
 from tests.unit.serve.http.service import make_config
+
+DEPLOYMENT: Any = ingress.Ingress
+"""What Serve's decorators make of the class, which they declare to be the class itself."""
 
 
 async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,12 +19,11 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
         names.append(app_name)
         return graph.readiness
 
-    monkeypatch.setattr(ingress.serve, "get_replica_context", lambda: SimpleNamespace(app_name="films"))
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: SimpleNamespace(app_name="films"))
     monkeypatch.setattr(ingress, "Readiness", readiness)
     monkeypatch.setattr(ingress, "ConsumerEnd", lambda: consumer)
     models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
-    replica_class: Any = Ingress.func_or_class
-    plain, _ = replica_class.__bases__  # the class before Serve's decorators, which need a replica to run in
+    plain, _ = DEPLOYMENT.func_or_class.__bases__  # the class before Serve's decorators, which need a replica to run in
     replica = plain(make_config(ingress={"window": WINDOW + 3}), {name: FakeHandle(model) for name, model in models.items()})
     with TestClient(await replica.__serve_build_asgi_app__()) as client:
         response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
@@ -33,5 +34,5 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
 
 
 def test_serve_never_refuses_what_the_ingress_counts_itself() -> None:
-    assert Ingress.name == "Ingress"
-    assert Ingress.max_ongoing_requests > make_config().ingress.max_concurrent_requests
+    assert DEPLOYMENT.name == "Ingress"
+    assert DEPLOYMENT.max_ongoing_requests > make_config().ingress.max_concurrent_requests

@@ -1,5 +1,6 @@
 import json
 import uuid
+from typing import Any
 
 import pytest
 import ray.exceptions
@@ -13,7 +14,9 @@ from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
 
 def wrapped(cause: Exception) -> ray.exceptions.RayTaskError:
     """Return ``cause`` as Ray raises it at the caller of a replica."""
-    return ray.exceptions.RayTaskError("swap", "traceback", cause)
+    error_class: Any = ray.exceptions.RayTaskError  # Ray's constructor has no types
+    error: ray.exceptions.RayTaskError = error_class("swap", "traceback", cause)
+    return error
 
 
 def test_a_problem_is_a_response_with_all_its_parts() -> None:

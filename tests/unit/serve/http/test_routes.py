@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -5,7 +7,7 @@ from serve.http.examples import payload
 from serve.http.routes import DOCS_ASSETS, Route, make_router, make_routes, open_paths
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_client, make_config
+from tests.unit.serve.http.service import make_client, make_config, make_service
 
 GRAPH = FakeGraph()
 CONFIG = make_config()
@@ -69,3 +71,12 @@ def test_the_files_of_swagger_ui_are_served() -> None:
         assert len(client.get(f"{DOCS_ASSETS}/{name}").content) > 10_000
     assert 'url: "openapi.json"' in page.text
     assert client.get(f"{DOCS_ASSETS}/../../pyproject.toml").status_code == 404
+
+
+def test_the_service_works_below_a_route_prefix() -> None:
+    client = TestClient(make_service(FakeGraph()), root_path="/films")
+    assert client.get("/films/health").json()["status"] == "healthy"
+    assert client.post("/films/wan2.6", json={"prompt": "x"}).headers["x-model"] == "wan2.6"
+    page = client.get("/films/docs").text
+    for link in re.findall(r'(?:href|src)="([^"]+)"', page):
+        assert client.get(f"/films/{link}").status_code == 200  # links are relative to the folder of /docs

@@ -107,7 +107,7 @@ def test_the_names_that_the_caller_used_are_kept() -> None:
 
 
 def test_unknown_fields_are_ignored_unless_the_request_is_strict() -> None:
-    fields = {"prompt": "x", "sampler": "euler", "scheduler": None}
+    fields: dict[str, Any] = {"prompt": "x", "sampler": "euler", "scheduler": None}
     assert TEXT.parse(fields, strict=False).ignored == ("sampler", "scheduler")
     assert wrong_fields(**fields) == dict.fromkeys(
         ("sampler", "scheduler"), "unknown field, and `Prefer: handling=strict` was sent"
