@@ -11,10 +11,6 @@ import pytest
 import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
-
-from serve.app import build
-from serve.cli import PRESETS, find_preset, serve_environment
-from serve.config import AppConfig, Hardware, Limits
 from serve.endpoints import make_endpoints
 from serve.errors import TITLES, Problem
 from serve.meter import Meter
@@ -22,6 +18,10 @@ from serve.ordered import map_ordered
 from serve.preferences import choose_media_type, preferences, request_timeout
 from serve.readiness import MODELS
 from serve.schemas import VideoBody
+
+from serve.app import build
+from serve.cli import PRESETS, find_preset, serve_environment
+from serve.config import AppConfig, Hardware, Limits
 
 ROOT = Path(__file__).parents[2]
 
