@@ -95,7 +95,7 @@ def test_the_picture_of_a_person_that_shows_no_face_is_numbered(service: Service
     assert response.status_code == 422, response.text
     (error,) = response.json()["errors"]
     assert error["pointer"] == "#/reference_image"
-    assert error["detail"].startswith("picture 2 of 2: no face")
+    assert error["detail"].startswith("image 2 of 2: no face found")
 
 
 def film(frames: Sequence[Image]) -> str:
