@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
-from serve.check import documents, faults
 
 from helm.generator.generate import stale
 from helm.generator.paths import MANIFESTS, ROOT
+from serve.check import documents, faults
 
 
 def test_generated_files_are_up_to_date() -> None:

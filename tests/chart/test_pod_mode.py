@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
-from serve.check import model_paths
 
 from helm.generator.paths import CHART
+from serve.check import model_paths
 from serve.config import AppConfig
 from tests.chart.rendering import Json, Refused, one, render
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from serve.check import documents, faults
 
+from serve.check import documents, faults
 from serve.cli import PRESETS
 from serve.config import AppConfig, Limits
 from tests.chart.rendering import VALUES, one, render, serve_config

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import gguf
 import pytest
-from demo.training.scenes import caption
 
 from benchmarks.demo_models import portraits, reconstruction, specialists
 from benchmarks.judge import judge
 from benchmarks.questions import Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
+from demo.training.scenes import caption
 from tests.random_models import RandomCheckpoints, write_checkpoints
 
 

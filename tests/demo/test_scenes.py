@@ -5,6 +5,11 @@ import random
 from collections import Counter
 
 import numpy as np
+from transformers import AutoTokenizer
+
+from benchmarks.judge import judge
+from benchmarks.questions import picture_of
+from demo.checkpoints import demo_checkpoints
 from demo.training.latents import SHARES
 from demo.training.scenes import (
     COLORS,
@@ -19,11 +24,6 @@ from demo.training.scenes import (
     held_out_combinations,
 )
 from demo.training.text import LENGTH
-from transformers import AutoTokenizer
-
-from benchmarks.judge import judge
-from benchmarks.questions import picture_of
-from demo.checkpoints import demo_checkpoints
 
 
 def test_training_never_draws_what_is_held_out_but_every_pair_of_it() -> None:

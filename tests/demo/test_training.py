@@ -4,24 +4,24 @@ import copy
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import nn
+
 import demo.train
 import demo.training.distil
 import demo.training.latents
 import demo.training.transformers
 import demo.training.vae
-import numpy as np
-import pytest
-import torch
+from benchmarks.questions import Collected, load
+from demo.checkpoints import DemoCheckpoints
 from demo.training.causal import decode_clip, encode_clip, unroll
 from demo.training.latents import Bucket
 from demo.training.run import Run, load_average
 from demo.training.text import LENGTH, PADDED_LENGTH, PaddedText
 from demo.training.transformers import Times
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import nn
-
-from benchmarks.questions import Collected, load
-from demo.checkpoints import DemoCheckpoints
 from deployments.wire import VideoRequest
 
 

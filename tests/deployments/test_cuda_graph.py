@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from deployments.faces.batch import batch_of, let_batch
 from deployments.faces.cuda_graph import CapturedSession
 from deployments.faces.onnx import fix_shape, read_model
-from onnx import TensorProto, helper, numpy_helper
-
 from deployments.faces.restore import OnnxRestorer
 from deployments.settings import FaceSettings
 from tests.deployments import onnx_graphs

@@ -13,10 +13,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from deployments.faces.onnx import providers, require_device
-from deployments.faces.paste import ARCFACE, align, crop, paste
 from insightface.model_zoo.inswapper import INSwapper
-from serve.samples import group, portrait, stranger
 
 from demo.face_models import ensure_face_models
 from deployments.errors import CheckpointRefused, NoFaceFound
@@ -24,9 +21,12 @@ from deployments.face_swapper import FaceSwapper, build_demo_engine
 from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.occlusion import OcclusionMask
+from deployments.faces.onnx import providers, require_device
+from deployments.faces.paste import ARCFACE, align, crop, paste
 from deployments.faces.swap import InSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
+from serve.samples import group, portrait, stranger
 from tests.deployments import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)

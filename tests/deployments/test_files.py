@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments.faces.files import check_files, read_checksums
-from deployments.faces.paste import ARCFACE
 from typer.testing import CliRunner
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.files import check_files, read_checksums
+from deployments.faces.paste import ARCFACE
 from serve.cli import app
 from tests.deployments import onnx_graphs
 

@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+
 from deployments.faces.paste import ARCFACE, FFHQ, align, box_mask, crop, paste
 from serve.samples import group
 

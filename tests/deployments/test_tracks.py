@@ -7,16 +7,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
+from demo.face_models import ensure_face_models
+from deployments.faces.analysis import OpenCVAnalyser
 from deployments.faces.choice import Chooser
 from deployments.faces.cuts import CutFinder
 from deployments.faces.smoothing import smooth
 from deployments.faces.tracks import Tracker
-from serve.samples import group, pan, portrait, stranger
-
-from demo.face_models import ensure_face_models
-from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings, Tracking
 from deployments.wire import Choice, Face
+from serve.samples import group, pan, portrait, stranger
 
 FPS = 25
 SHAPE = np.array([[-1.0, -1], [1, -1], [0, 0], [-0.8, 1], [0.8, 1]])

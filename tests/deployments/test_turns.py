@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from deployments.turns import FAILURES, Stop, Turns
 
 from deployments.errors import Cancelled, EngineBroken, NoFaceFound, ReplicaStalled
+from deployments.turns import FAILURES, Stop, Turns
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:

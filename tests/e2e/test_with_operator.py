@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve.samples import payload
 
+from serve.samples import payload
 from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
 from tests.e2e.conftest import KEY, figure, line_of
 

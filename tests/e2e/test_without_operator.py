@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from helm.generate import MANIFESTS
 from serve.samples import payload
-
 from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
 from tests.e2e.conftest import CRDS, KEY, absent_apis, figure, line_of
 from tests.k8s.chart import VALUES, pod_templates, render

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo.gguf_file import Quantization, write_wan_gguf
-from demo.training.pack import make_scheduler
 from diffusers import (
     AutoencoderKLWan,
     WanImageToVideoPipeline,
@@ -22,6 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import DemoCheckpoints
+from demo.gguf_file import Quantization, write_wan_gguf
+from demo.training.pack import make_scheduler
 
 TEXT_WIDTH = 256
 TRANSFORMER: dict[str, Any] = {

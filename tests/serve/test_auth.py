@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from starlette.testclient import TestClient
+
 from serve.auth import ApiKeys
+from serve.config import AppConfig
 from serve.graph import Graph
 from serve.ingress import make_app
 from serve.readiness import Readiness
-from starlette.testclient import TestClient
-
-from serve.config import AppConfig
 
 
 def line(name: str, key: str) -> str:

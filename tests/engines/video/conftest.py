@@ -3,8 +3,8 @@ import pytest
 
 from deployments.errors import Cancelled
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 

@@ -12,13 +12,13 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 
 from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong, VideoTooLarge
 from deployments.settings import Wan26Models, Wan26Settings
-from deployments.video.build import build_wan26
-from deployments.video.engine import WanEngine
 from deployments.video.vae.decode_stream import decode_stream, denormalise
+from deployments.video.engine import WanEngine
 from deployments.video.vae.view import private_view
+from deployments.video.build import build_wan26
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
-from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.conftest import Recorder
+from tests.engines.random_models import RandomCheckpoints
 
 
 def test_the_global_random_state_is_left_alone(wan26: WanEngine, small: VideoRequest, picture: Image) -> None:

@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video import wan
+from deployments.video.sampling.denoise import _Pace
+from deployments.video.memory.device import pick_second
+from deployments.video.engine import Path, WanEngine
 from deployments.video.acceleration.choice import Shortcuts
 from deployments.video.build import build_wan22, build_wan26
-from deployments.video.engine import Path, WanEngine
-from deployments.video.memory.device import pick_second
-from deployments.video.sampling.denoise import _Pace
 from deployments.wire import Image, VideoRequest
 from serve.config import AppConfig
-from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.conftest import Recorder
+from tests.engines.random_models import RandomCheckpoints
 
 CPU = torch.device("cpu")
 

@@ -12,12 +12,12 @@ from diffusers.hooks import FirstBlockCacheConfig
 from deployments.errors import AccelerationNotSupported
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.acceleration.block_cache import BlockCache
+from deployments.video.engine import Path, WanEngine
 from deployments.video.acceleration.choice import Shortcuts
 from deployments.video.build import build_wan26
-from deployments.video.engine import Path, WanEngine
 from deployments.wire import Image, VideoRequest
-from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.conftest import Recorder
+from tests.engines.random_models import RandomCheckpoints
 
 
 def engine_with(models: RandomCheckpoints, threshold: float | None) -> WanEngine:

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from deployments.errors import AccelerationNotSupported, CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.acceleration.distilled import EvenEuler, distilled_bytes
-from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import LoraLinear
-from deployments.video.engine import WanEngine
-from deployments.video.memory.offload import Residence
 from deployments.video.memory.plan import GIB, ROOM, Weights, choose
+from deployments.video.memory.offload import Residence
 from deployments.video.sampling.solver import Solver
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import Image, VideoRequest
+from tests.engines.video.conftest import Recorder
 from tests.deployments.test_single_file import CPU, published
 from tests.engines.random_models import RandomCheckpoints, make_lora
-from tests.engines.video.conftest import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from diffusers.models.activations import GELU
 
 from deployments.errors import AccelerationNotSupported
 from deployments.video import unfused
-from deployments.video.acceleration.choice import Shortcuts
+from deployments.video.kernels.install import LinearGelu
 from deployments.video.acceleration.fp8 import Fp8, Fp8Linear
 from deployments.video.engine import WanEngine
-from deployments.video.kernels.install import LinearGelu
+from deployments.video.acceleration.choice import Shortcuts
 from deployments.wire import Image, VideoRequest
-from tests.deployments.test_block_cache import inputs_of
 from tests.engines.video.conftest import Recorder
+from tests.deployments.test_block_cache import inputs_of
 
 
 def test_rows_are_scaled_each_by_itself() -> None:

@@ -8,9 +8,9 @@ import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter
 
 from deployments.settings import VideoSettings
+from deployments.video.kernels.install import LinearGelu, accelerate
 from deployments.video.checkpoints.experts import dequantise
 from deployments.video.checkpoints.gguf import load_gguf
-from deployments.video.kernels.install import LinearGelu, accelerate
 from tests.engines.random_models import RandomCheckpoints
 
 CARD = torch.device("cuda")

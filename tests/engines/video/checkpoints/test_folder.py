@@ -10,17 +10,17 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from demo.gguf_file import original_name, quantize_q5_k, write_wan_gguf
-from demo.training.pack import make_scheduler
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from safetensors.torch import load_file, save_file
 
+from demo.gguf_file import original_name, quantize_q5_k, write_wan_gguf
+from demo.training.pack import make_scheduler
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import VideoRequest
-from tests.engines.random_models import TRANSFORMER, RandomCheckpoints
 from tests.engines.video.conftest import Recorder
+from tests.engines.random_models import TRANSFORMER, RandomCheckpoints
 
 
 def copy_of(folder: Path, to: Path) -> Path:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
+from deployments.video.kernels.install import accelerate
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import is_lora, with_lora
-from deployments.video.kernels.install import accelerate
 from tests.deployments.test_single_file import CPU, KINDS, make, published, published_name, write
 from tests.engines.random_models import RandomCheckpoints, make_lora
 

@@ -9,21 +9,21 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from demo.gguf_file import original_name
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
+from demo.gguf_file import original_name
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
-from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.single_file import load_single_file
-from deployments.video.engine import WanEngine
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import Image, VideoRequest
-from tests.engines.random_models import TRANSFORMER, RandomCheckpoints
 from tests.engines.video.conftest import Recorder
+from tests.engines.random_models import TRANSFORMER, RandomCheckpoints
 
 CPU = torch.device("cpu")
 KINDS: dict[str, Callable[[], Any]] = {

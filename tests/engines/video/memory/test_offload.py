@@ -9,8 +9,8 @@ import torch
 from deployments.errors import VideoTooLarge
 from deployments.video import memory
 from deployments.video.engine import WanEngine
-from deployments.video.memory.offload import Residence
 from deployments.video.memory.plan import GIB, ROOM, Plan, Weights, choose, work_bytes
+from deployments.video.memory.offload import Residence
 from deployments.video.sampling.text_encoder import TextEncoder
 from deployments.wire import Image, VideoRequest
 from tests.engines.video.conftest import Recorder

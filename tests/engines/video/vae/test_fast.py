@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from deployments.video import unfused
-from deployments.video.engine import WanEngine
 from deployments.video.vae.decode_stream import decode_stream, denormalise
 from deployments.video.vae.fast import NormConv, ResidualBlock, Upsample, quicken
+from deployments.video.engine import WanEngine
 
 
 @pytest.fixture(scope="module")
