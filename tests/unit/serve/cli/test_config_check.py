@@ -1,4 +1,4 @@
-"""`ryla check`: what is wrong is said before a cluster sees it."""
+"""`ryla check` finds the faults of a configuration before a cluster sees it."""
 
 import copy
 import json
@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from serve.check import documents, faults
 from typer.testing import CliRunner
 
-from serve.cli import PRESETS, app
+from serve.cli.config_check import documents, faults
+from serve.cli.main import app
+from serve.cli.presets import PRESETS
+from serve.http.proxy import IMPORT_PATH
 
 Json = dict[str, Any]
 
@@ -25,7 +27,7 @@ def production() -> Json:
 
 def service(config: Json, groups: list[Json], body: int = 64 * 2**20) -> Json:
     env = [
-        {"name": "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "value": "serve.proxy:middlewares"},
+        {"name": "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "value": IMPORT_PATH},
         {"name": "RYLA_MAX_BODY_BYTES", "value": str(body)},
     ]
     template = {"spec": {"containers": [{"env": env}]}}
@@ -44,7 +46,7 @@ GROUPS = [
 ]
 
 
-def test_a_cluster_that_offers_what_replicas_want_is_right(production: Json) -> None:
+def test_a_cluster_that_offers_what_replicas_need_is_right(production: Json) -> None:
     assert faults(production, service(production, GROUPS)) == []
 
 
@@ -52,10 +54,10 @@ def test_a_replica_that_no_group_can_take_is_found(production: Json) -> None:
     found = faults(production, service(production, GROUPS[:2]))
     assert len(found) == 1
     assert found[0].startswith(
-        "args.wan22_gguf.hardware wants CPU 4, GPU 1, accelerator_type:A100-80G 0.001, which no worker group"
+        "args.wan22_gguf.hardware needs CPU 4, GPU 1, accelerator_type:A100-80G 0.001, which no worker group"
     )
     undeclared = [GROUPS[0], {"groupName": "l40s", "resources": {"CPU": "8", "GPU": "1"}}, GROUPS[2]]
-    assert [text.split(" wants")[0] for text in faults(production, service(production, undeclared))] == [
+    assert [text.split(" needs")[0] for text in faults(production, service(production, undeclared))] == [
         "args.wan26.hardware",
         "args.face_swapper.hardware",
     ]
@@ -64,15 +66,17 @@ def test_a_replica_that_no_group_can_take_is_found(production: Json) -> None:
 def test_two_models_that_share_too_few_gpus_are_found(production: Json) -> None:
     few = [GROUPS[0], {**GROUPS[1], "maxReplicas": 4}, GROUPS[2]]
     assert faults(production, service(production, few)) == [
-        "worker group l40s has at most 4 GPUs, and Wan26 4 and FaceSwapper 4 may be wanted: "
-        "raise its maxReplicas or lower max_replicas"
+        "worker group l40s has at most 4 GPUs, but its deployments may need Wan26 4 and FaceSwapper 4: "
+        "raise its maxReplicas or lower their max_replicas"
     ]
 
 
 def test_a_proxy_without_our_middleware_or_with_another_limit_is_found(production: Json) -> None:
     bare = service(production, GROUPS)
     bare["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"].pop(0)
-    assert faults(production, bare) == ["the head: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be serve.proxy:middlewares"]
+    assert faults(production, bare) == [
+        "the head: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be serve.http.proxy:middlewares"
+    ]
     assert len(faults(production, service(production, GROUPS, body=5))) == 4
 
 
@@ -83,8 +87,8 @@ def test_settings_of_serve_that_would_hurt_are_found(production: Json) -> None:
     application["deployments"].append({"name": "Wan27"})
     first, second, third = faults(production)
     assert first.startswith("http_options.request_timeout_s is 1800")
-    assert second == "deployments.Wan26: initial_replicas resets a running model at every change; leave it out"
-    assert third.startswith("deployments: there is no deployment Wan27, only FaceSwapper, Ingress")
+    assert second == "deployments.Wan26: initial_replicas resets a running model at every change of the config; leave it out"
+    assert third.startswith("deployments: unknown deployment Wan27; available: FaceSwapper, Ingress, Wan22GGUF, Wan26")
 
 
 def test_every_wrong_field_is_named(production: Json) -> None:
@@ -99,7 +103,7 @@ def test_missing_model_files_are_named(production: Json, tmp_path: Path) -> None
     config = yaml.safe_load(text)
     (tmp_path / "GFPGANv1.4.onnx").touch()
     found = faults(config, files=True)
-    assert f"args.models.wan26.text: there is no {tmp_path}/Wan2.1-T2V-1.3B-Diffusers here" in found
+    assert f"args.models.wan26.text: {tmp_path}/Wan2.1-T2V-1.3B-Diffusers does not exist on this machine" in found
     assert len(found) == 7
     assert not any("GFPGAN" in line for line in found)
     args = config["applications"][0]["args"]

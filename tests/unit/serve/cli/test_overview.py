@@ -1,13 +1,13 @@
-"""The contact sheet."""
+"""The image with the inputs and results of all endpoints."""
 
 import numpy as np
-from serve.overview import HEIGHT, MARGIN, overview
-from serve.samples import clip, data_uri, portrait
 
+from serve.cli.overview import HEIGHT, MARGIN, overview
 from serve.media.images import encode_image
+from serve.media.samples import clip, data_uri, portrait
 
 
-def test_a_row_shows_what_was_given_and_frames_of_what_was_made() -> None:
+def test_a_row_shows_the_inputs_and_frames_of_the_result() -> None:
     red = np.full((128, 128, 3), (255, 0, 0), np.uint8)
     body = {"prompt": "x", "reference_image": data_uri(encode_image(red, "image/png"), "image/png")}
     sheet = np.asarray(

@@ -1,12 +1,14 @@
-"""`ryla rollout`: what KubeRay's status means, and how long to wait."""
+"""`ryla rollout` waits until KubeRay has rolled out a version, or says why it cannot."""
 
+from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
-from serve.rollout import RolloutFailed, await_rollout, missing
 
-from serve import rollout
+from serve.cli import rollout
+from serve.cli.rollout import RolloutFailed, await_rollout, missing
 
 Json = dict[str, Any]
 PATH = "/apis/ray.io/v1/namespaces/video/rayservices/ryla"
@@ -39,7 +41,7 @@ def pod(cluster: str, reason: str | None) -> Json:
 
 
 def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # noqa: B006
-    """An API server that answers with one state after the other, the last one for ever; a number is a status."""
+    """Return an API server that answers with each of ``services``, the last one repeatedly; a number is a status."""
     left = list(services)
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -100,5 +102,17 @@ def test_what_the_account_may_not_see_is_said(said: list[str]) -> None:
 
 
 def test_outside_a_pod_it_says_so() -> None:
-    with pytest.raises(RolloutFailed, match="this runs in a pod"):
+    with pytest.raises(RolloutFailed, match="this command must run in a pod"):
         rollout.in_cluster()
+
+
+def test_in_a_pod_each_call_carries_the_newest_token_of_its_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_bytes(Path(certifi.where()).read_bytes())
+    monkeypatch.setattr(rollout, "ACCOUNT", tmp_path)
+    with rollout.in_cluster() as client:
+        for token in ("first", "renewed"):
+            (tmp_path / "token").write_text(token)
+            assert client.auth is not None
+            request = next(client.auth.sync_auth_flow(httpx.Request("GET", "https://api")))
+            assert request.headers["authorization"] == f"Bearer {token}"
+        assert client.base_url == "https://kubernetes.default.svc"

@@ -1,6 +1,7 @@
 """A request is started once more if a replica was lost, and only then."""
 
 import logging
+from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError, WorkerCrashedError
@@ -33,7 +34,9 @@ class Flaky:
 
 def wrapped(error: Exception) -> RayTaskError:
     """Return ``error`` as Ray passes it on from a replica."""
-    return RayTaskError("generate", "Traceback of the replica", error, proctitle="", pid=1, ip="10.0.0.1")
+    make: Any = RayTaskError
+    wrapped_error: RayTaskError = make("generate", "Traceback of the replica", error, proctitle="", pid=1, ip="10.0.0.1")
+    return wrapped_error
 
 
 async def test_a_lost_replica_costs_an_attempt_but_no_money(caplog: pytest.LogCaptureFixture) -> None:

@@ -91,8 +91,9 @@ async def test_a_source_that_is_damaged_or_too_large_is_refused_before_a_gpu_wor
 async def test_a_face_that_is_not_found_is_named_by_its_own_field() -> None:
     black = encode_image(np.zeros((40, 40, 3), np.uint8), "image/png")
     for field in ("face", "target_face"):
+        fields: dict[str, Any] = {field: black}
         with pytest.raises(NoFaceFound) as refused:
-            await run(FakeGraph(), **{field: black})
+            await run(FakeGraph(), **fields)
         assert refused.value.field == field
 
 

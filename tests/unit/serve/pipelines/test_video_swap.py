@@ -2,12 +2,13 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import av
-import httpx
 import numpy as np
 import PIL.Image
 import pytest
@@ -68,11 +69,15 @@ def pixel(level: int) -> bytes:
 
 
 WHOLE = clip(stranger())
+
+
+def cut(tenths: int) -> bytes:
+    """Return a valid video, cut short."""
+    return WHOLE[: len(WHOLE) * tenths // 10]
+
+
 BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
-    **{
-        f"cut after {tenth} tenths": (lambda tenth=tenth: WHOLE[: len(WHOLE) * tenth // 10], 422, "truncated")
-        for tenth in range(1, 10)
-    },
+    **{f"cut after {tenth} tenths": (partial(cut, tenth), 422, "truncated") for tenth in range(1, 10)},
     "sound alone": (lambda: tone(0.5), 422, "contains no video"),
     "text": (lambda: b"WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n" * 20, 422, "send MP4, WebM, GIF or WebP"),
     "an archive": (lambda: b"PK\x03\x04" + bytes(3000), 422, "send MP4, WebM, GIF or WebP"),
@@ -85,7 +90,7 @@ def client(graph: FakeGraph) -> TestClient:
     return TestClient(make_app(AppConfig(limits=DEMO_LIMITS), graph.handles(), graph.readiness))
 
 
-def send(graph: FakeGraph, video: bytes, face: bytes = FACE, **fields: str) -> httpx.Response:
+def send(graph: FakeGraph, video: bytes, face: bytes = FACE, **fields: str) -> Any:
     files = {"source_video": ("a", video), "reference_image": ("b", face)}
     return client(graph).post("/batch-video-faceswap", files=files, data=fields)
 
@@ -170,7 +175,9 @@ def make_request(source: bytes, **fields: Any) -> SwapVideo:
 
 
 async def run(request: SwapVideo, graph: FakeGraph, steps: list[Step] | None = None, **limits: Any) -> Result:
-    return await pipelines_over(graph, **limits).video_swap.run(request, make_context(steps=steps))
+    """Return the result of a request, with its file in memory."""
+    result = await pipelines_over(graph, **limits).video_swap.run(request, make_context(steps=steps))
+    return replace(result, data=read_media(result.data))
 
 
 def frames_of(data: bytes) -> Frames:
@@ -181,12 +188,11 @@ async def test_every_frame_with_a_face_is_swapped_and_the_sound_is_kept() -> Non
     graph, steps = FakeGraph(), list[Step]()
     film = clip(stranger(), 9, 8, (64, 48))
     result = await run(make_request(film), graph, steps)
-    data = read_media(result.data)
     assert (result.frames, result.fps, result.seed) == (9, Fraction(8), None)
     assert result.swap is not None
     assert (result.swap.frames, result.swap.swapped) == (9, 9)
-    assert frames_of(data).min() > 250, "every frame is white"
-    assert audio_packets(data) == audio_packets(film)
+    assert frames_of(read_media(result.data)).min() > 250, "every frame is white"
+    assert audio_packets(read_media(result.data)) == audio_packets(film)
     decoded = [step.index for step in steps if isinstance(step, ChunkStep) and step.kind == "decoded"]
     encoded = [step.index for step in steps if isinstance(step, ChunkStep) and step.kind == "encoded"]
     assert decoded == encoded == [0, 4, 8]
@@ -234,7 +240,7 @@ async def test_a_required_face_that_no_frame_shows_is_a_refusal() -> None:
     assert (result.frames, result.swap.swapped) == (5, 0)
 
 
-def test_the_fake_graph_serves_a_still_image_as_a_video_of_one_frame() -> None:
+def test_a_still_image_is_served_as_a_video_of_one_frame() -> None:
     body = {"source_video": data_uri(PORTRAIT.read_bytes(), "video/mp4"), "reference_image": data_uri(FACE, "image/jpeg")}
     graph = FakeGraph()
     app = make_app(AppConfig(ingress=IngressSettings(h264_crf=1)), graph.handles(), graph.readiness)

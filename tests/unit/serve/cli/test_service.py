@@ -1,0 +1,115 @@
+"""The service runs as a process of this machine for as long as a block."""
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve.cli import service
+from serve.cli.presets import PRESETS
+from serve.cli.service import running, serve_environment
+from serve.client import CallFailed, Client
+from serve.config import Limits
+from serve.http.proxy import IMPORT_PATH
+
+SERVE = f"""#!{sys.executable}
+import json, os, sys, yaml
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+config = yaml.safe_load(open(sys.argv[2]))
+print("started with", sys.argv[1], flush=True)
+if config["broken"]:
+    sys.exit("no such model")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        models = {{"environment": {{"state": "ready", "limit": os.environ["RYLA_MAX_BODY_BYTES"]}}}}
+        body = json.dumps({{"models": models}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+try:
+    HTTPServer(("127.0.0.1", config["http_options"]["port"]), Handler).serve_forever()
+except KeyboardInterrupt:
+    print("stopped by Ctrl-C", flush=True)
+"""
+"""A program in place of Ray Serve's: it answers that every model is ready, until it is interrupted."""
+
+
+@pytest.fixture
+def _fake_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "serve").write_text(SERVE)
+    (programs / "serve").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def sleep(_: float) -> None:
+            """Ask again soon."""
+            time.sleep(0.02)
+
+    monkeypatch.setattr(service, "time", Clock)
+
+
+def config_file(folder: Path, *, broken: bool = False) -> Path:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = folder / "config.yaml"
+    applications = [{"args": {"limits": {"max_body_bytes": 1000}}}]
+    path.write_text(yaml.safe_dump({"broken": broken, "http_options": {"port": port}, "applications": applications}))
+    return path
+
+
+@pytest.mark.usefixtures("_fake_serve")
+def test_a_service_runs_while_the_block_does_and_is_interrupted_afterwards(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "serve.log"
+    with running(config_file(tmp_path), log) as client:
+        assert client.is_ready()
+        response = client._http.get("/readyz")
+        assert json.loads(response.text)["models"]["environment"]["limit"] == "1000"
+    assert log.read_text().splitlines() == ["started with run", "stopped by Ctrl-C"]
+    with Client(client.url) as other:
+        assert not other.is_ready(), "the service is gone"
+
+
+@pytest.mark.usefixtures("_fake_serve")
+def test_a_service_that_does_not_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "serve.log"
+    with (
+        pytest.raises(CallFailed, match=f"the service did not start; see {log}"),
+        running(config_file(tmp_path, broken=True), log),
+    ):
+        pytest.fail("the block must not run")
+    assert "no such model" in log.read_text()
+
+
+def test_the_proxy_gets_the_body_limit_of_the_settings(tmp_path: Path) -> None:
+    assert serve_environment(PRESETS / "demo.yaml")["RYLA_MAX_BODY_BYTES"] == str(Limits().max_body_bytes)
+    config = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+    config["applications"][0]["args"]["limits"]["max_body_bytes"] = 1000
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert serve_environment(path)["RYLA_MAX_BODY_BYTES"] == "1000"
+
+
+def test_ray_is_started_with_our_middleware_and_with_the_programs_of_this_environment() -> None:
+    environment = serve_environment(PRESETS / "demo.yaml")
+    assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == IMPORT_PATH
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert environment["HF_HUB_OFFLINE"] == os.environ["HF_HUB_OFFLINE"], "the rest is inherited"
