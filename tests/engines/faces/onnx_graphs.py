@@ -30,7 +30,8 @@ def scrfd(path: Path, landmarks: npt.NDArray[np.float32], box: tuple[float, floa
     It always finds one face, at ``box`` with ``landmarks``, in pixels.
     """
     names = {8: ("448", "451", "454"), 16: ("471", "474", "477"), 32: ("494", "497", "500")}
-    nodes, outputs, constants = [], [], {}
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, npt.NDArray[Any]] = {}
     nodes.append(helper.make_node("ReduceMean", ["input.1"], ["mean"], keepdims=0))
     constants["zero"] = np.zeros((), np.float32)
     nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))

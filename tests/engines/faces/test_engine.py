@@ -31,7 +31,7 @@ from serve.samples import group, portrait, stranger
 from tests.engines.faces import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)
-LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
+LANDMARKS = (ARCFACE - 56).astype(np.float32) * np.float32(0.6) + np.float32(80)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_the_production_swap_is_insightfaces_with_the_identity_map_found_by_name
     frame = picture()
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
-    face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
+    face = Face(np.asarray(BOX, np.float32), LANDMARKS, 0.9, embedding)
     (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (128, 128, 3)
     # The graph inverts the aligned crop and adds the mean of the mapped identity.
@@ -231,7 +231,7 @@ def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: in
     swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
-    face = Face(np.float32(BOX), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
+    face = Face(np.asarray(BOX, np.float32), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
     (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (boost, boost, 3)
     np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
@@ -320,8 +320,9 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
 
 
 def test_the_demos_engine_refuses_a_gpu() -> None:
+    deployment: Any = FaceSwapper
     with pytest.raises(CheckpointRefused, match="runs on the CPU"):
-        FaceSwapper.func_or_class(FaceSettings(device="cuda"), face_models)
+        deployment.func_or_class(FaceSettings(device="cuda"), face_models)
 
 
 def test_the_memory_of_a_gpu_is_limited_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
