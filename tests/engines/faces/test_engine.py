@@ -231,7 +231,9 @@ def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: in
     swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
-    face = Face(np.asarray(BOX, np.float32), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
+    face = Face(
+        np.asarray(BOX, np.float32), np.asarray(LANDMARKS * 900 / 160, np.float32), 0.9, embedding / np.linalg.norm(embedding)
+    )
     (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (boost, boost, 3)
     np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
