@@ -1,4 +1,4 @@
-"""The shipped models: a sample of the questions of `python -m benchmarks.demo_models`, and the files."""
+"""The shipped models: a sample of the questions of `benchmarks.demo_models`, and the files."""
 
 import dataclasses
 import random
@@ -72,7 +72,7 @@ def test_a_negative_prompt_and_a_seed_change_the_video(trained: Demo) -> None:
 
 
 def test_portraits_have_faces_and_keep_their_identity_in_the_vae(trained: Demo) -> None:
-    """The limits are those of the benchmark, less two decibels, by which a sample this small varies."""
+    """The limits are the benchmark's, less two decibels for the variation of a small sample."""
     for figure, bar, _, value in (*portraits(trained, 0.2), *reconstruction(trained, 0.2)):
         if bar != "printed":
             least = float(bar.split()[1]) - (2 if "dB" in bar else 0)

@@ -70,8 +70,8 @@ def arcface(path: Path) -> Path:
 def inswapper(path: Path, contrast: float = -1.0) -> Path:
     """Write a swapper with the signature of inswapper_128.
 
-    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is not
-    the last initializer.
+    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is
+    not the last initializer.
     """
     rng = np.random.default_rng(1)
     nodes = [
@@ -124,7 +124,7 @@ def restorer(path: Path, *, codeformer: bool) -> Path:
 
 
 def xseg(path: Path) -> Path:
-    """Write an occlusion model with the signature of XSeg: pixels brighter than half are visible."""
+    """Write an occlusion model like XSeg: pixels brighter than half are visible."""
     nodes = [
         helper.make_node("ReduceMean", ["input"], ["grey"], axes=[3], keepdims=1),
         helper.make_node("Greater", ["grey", "half"], ["bright"]),

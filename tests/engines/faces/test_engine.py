@@ -1,4 +1,4 @@
-"""The face engines: the demo's on real photographs, production's on graphs with the published signatures."""
+"""The face engines: the demo's on real photographs, production's on small graphs."""
 
 import contextlib
 import dataclasses
@@ -226,7 +226,7 @@ def test_the_analysis_of_several_images_matches_insightface(models: FaceModels) 
 
 @pytest.mark.parametrize("boost", [256, 512])
 def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
-    """The graph works pixel by pixel, so a crop that is split, swapped and joined must equal the whole crop swapped."""
+    """The graph works pixel by pixel, so splitting, swapping and joining must not change a crop."""
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.5)
     swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
@@ -277,7 +277,7 @@ def test_colours_are_matched_if_configured(models: FaceModels) -> None:
 
 
 def test_threads_that_share_an_engine_get_the_same_results_as_alone(demo_engine: FaceEngine) -> None:
-    """The images have different sizes, and the detector must not be set to that of another thread."""
+    """The images differ in size, and no thread may use the size that another one has set."""
     pictures = [group(), stranger(), cv2.resize(group(), None, fx=0.6, fy=0.6), portrait()]
     alone = [demo_engine.analyse([picture], never_cancelled)[0] for picture in pictures]
     with ThreadPoolExecutor(4) as threads:
@@ -353,7 +353,7 @@ def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> 
 
 
 def test_a_gpu_that_is_configured_but_not_used_is_an_error(models: FaceModels) -> None:
-    """A machine without a GPU fails in the same way as one whose CPU package shadows the GPU package."""
+    """A machine without a GPU fails like one whose CPU package shadows the GPU package."""
     with pytest.raises(CheckpointRefused, match="shadows"):
         InSwapper(models.swapper, SETTINGS, use_cuda=True)
 

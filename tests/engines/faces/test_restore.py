@@ -56,7 +56,7 @@ def test_faces_run_in_a_batch_only_if_the_graph_gives_the_same_results(
 
 
 def test_a_restorer_converts_pixels_to_the_range_that_the_graph_expects(tmp_path: Path) -> None:
-    """The conversion is part of the graph, which here doubles the contrast of red and inverts blue."""
+    """The graph itself converts; here it doubles the contrast of red and inverts blue."""
     shape = [1, 3, 512, 512]
     path = onnx_graphs.save(
         tmp_path / "GFPGANv1.4.onnx",

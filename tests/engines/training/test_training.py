@@ -1,4 +1,4 @@
-"""The training code is exact where it must be, can be resumed, and makes models that the engines load."""
+"""Training is exact where it must be, can be resumed, and makes models that engines load."""
 
 import copy
 import sys

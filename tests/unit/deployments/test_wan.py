@@ -1,4 +1,4 @@
-"""The two video deployments build their engine from the settings and the models that they are given."""
+"""The video deployments build their engines from their settings and models."""
 
 import sys
 from pathlib import Path
