@@ -10,7 +10,7 @@ from benchmarks.demo_models import portraits, reconstruction, specialists
 from benchmarks.judge import judge
 from benchmarks.questions import Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
-from tests.random_models import RandomCheckpoints, write_checkpoints
+from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 from training.scenes import caption
 
 
@@ -99,16 +99,18 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
 
     With the low-noise expert alone they are a little worse; see the benchmark.
     """
-    path = trained.wan22.image_path
-    high, low = path.transformers["transformer"], path.transformers["transformer_2"]
-    swapped = dataclasses.replace(path, transformers={"transformer": low, "transformer_2": high})
-    alone = dataclasses.replace(path, transformers={"transformer": high, "transformer_2": high})
+    mode = trained.wan22.image_mode
+    assert mode is not None
+    high, low = mode.transformers["transformer"], mode.transformers["transformer_2"]
+    swapped = dataclasses.replace(mode, transformers={"transformer": low, "transformer_2": high})
+    alone = dataclasses.replace(mode, transformers={"transformer": high, "transformer_2": high})
     lot = random.Random(6)
     scores: dict[str, list[float]] = {"both": [], "swapped": [], "high alone": []}
     for scene in image_scenes(3):
         truth, prompt = picture_of(scene), caption(scene, lot)
-        for name, way in (("both", path), ("swapped", swapped), ("high alone", alone)):
-            scores[name].append(psnr(make(trained.wan22.with_image_path(way), prompt, seed=1, image=truth[0]), truth))
+        for name, variant in (("both", mode), ("swapped", swapped), ("high alone", alone)):
+            engine = dataclasses.replace(trained.wan22, image_mode=variant)
+            scores[name].append(psnr(make(engine, prompt, seed=1, image=truth[0]), truth))
     for name in ("swapped", "high alone"):
         assert all(both > other + 1 for both, other in zip(scores["both"], scores[name], strict=True)), scores
 
