@@ -14,18 +14,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from demo.checkpoints import DemoCheckpoints
 from deployments.video.acceleration.distilled import EvenEuler
 from deployments.video.checkpoints.experts import dequantise
-from deployments.video.checkpoints.folder import load_scheduler, load_text_encoder, load_tokenizer, load_transformer, load_vae
+from deployments.video.checkpoints.folder import (
+    load_scheduler,
+    load_text_encoder,
+    load_tokenizer,
+    load_transformer,
+    load_vae,
+)
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import ORIGINAL, LoraLinear
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.kernels.layers import with_layers
 from deployments.video.sampling.solver import Solver
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.checkpoints import DemoCheckpoints
 from training.causal import unroll
 from training.gguf_file import original_name
 from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket
@@ -163,7 +169,7 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
     data = Data(target.a14b, device)
     experts = {}
     for part, file in (("transformer", target.high_noise), ("transformer_2", target.low_noise)):
-        experts[part] = load_gguf(file, target.a14b, part, torch.float32, device)
+        experts[part] = load_gguf(file, target.a14b, part, dtype=torch.float32, device=device)
         dequantise(experts[part])
         _prepare(experts[part], device)
     loras = {part: Lora(expert) for part, expert in experts.items()}

@@ -1,4 +1,4 @@
-"""The shipped models: a sample of the questions of `python -m benchmarks.demo_models`, and the files."""
+"""The shipped models: a sample of the questions of `benchmarks.demo_models`, and the files."""
 
 import dataclasses
 import random
@@ -72,7 +72,7 @@ def test_a_negative_prompt_and_a_seed_change_the_video(trained: Demo) -> None:
 
 
 def test_portraits_have_faces_and_keep_their_identity_in_the_vae(trained: Demo) -> None:
-    """The limits are those of the benchmark, less two decibels, by which a sample this small varies."""
+    """The limits are the benchmark's, less two decibels for the variation of a small sample."""
     for figure, bar, _, value in (*portraits(trained, 0.2), *reconstruction(trained, 0.2)):
         if bar != "printed":
             least = float(bar.split()[1]) - (2 if "dB" in bar else 0)
@@ -99,16 +99,18 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
 
     With the low-noise expert alone they are a little worse; see the benchmark.
     """
-    path = trained.wan22.image_path
-    high, low = path.transformers["transformer"], path.transformers["transformer_2"]
-    swapped = dataclasses.replace(path, transformers={"transformer": low, "transformer_2": high})
-    alone = dataclasses.replace(path, transformers={"transformer": high, "transformer_2": high})
+    mode = trained.wan22.image_mode
+    assert mode is not None
+    high, low = mode.transformers["transformer"], mode.transformers["transformer_2"]
+    swapped = dataclasses.replace(mode, transformers={"transformer": low, "transformer_2": high})
+    alone = dataclasses.replace(mode, transformers={"transformer": high, "transformer_2": high})
     lot = random.Random(6)
     scores: dict[str, list[float]] = {"both": [], "swapped": [], "high alone": []}
     for scene in image_scenes(3):
         truth, prompt = picture_of(scene), caption(scene, lot)
-        for name, way in (("both", path), ("swapped", swapped), ("high alone", alone)):
-            scores[name].append(psnr(make(trained.wan22.with_image_path(way), prompt, seed=1, image=truth[0]), truth))
+        for name, variant in (("both", mode), ("swapped", swapped), ("high alone", alone)):
+            engine = dataclasses.replace(trained.wan22, image_mode=variant)
+            scores[name].append(psnr(make(engine, prompt, seed=1, image=truth[0]), truth))
     for name in ("swapped", "high alone"):
         assert all(both > other + 1 for both, other in zip(scores["both"], scores[name], strict=True)), scores
 

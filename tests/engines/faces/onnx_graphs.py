@@ -30,7 +30,8 @@ def scrfd(path: Path, landmarks: npt.NDArray[np.float32], box: tuple[float, floa
     It always finds one face, at ``box`` with ``landmarks``, in pixels.
     """
     names = {8: ("448", "451", "454"), 16: ("471", "474", "477"), 32: ("494", "497", "500")}
-    nodes, outputs, constants = [], [], {}
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, npt.NDArray[Any]] = {}
     nodes.append(helper.make_node("ReduceMean", ["input.1"], ["mean"], keepdims=0))
     constants["zero"] = np.zeros((), np.float32)
     nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
@@ -69,8 +70,8 @@ def arcface(path: Path) -> Path:
 def inswapper(path: Path, contrast: float = -1.0) -> Path:
     """Write a swapper with the signature of inswapper_128.
 
-    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is not
-    the last initializer.
+    It returns the target, inverted by default, plus a grey that depends on the source. `buff2fs` is
+    not the last initializer.
     """
     rng = np.random.default_rng(1)
     nodes = [
@@ -123,7 +124,7 @@ def restorer(path: Path, *, codeformer: bool) -> Path:
 
 
 def xseg(path: Path) -> Path:
-    """Write an occlusion model with the signature of XSeg: pixels brighter than half are visible."""
+    """Write an occlusion model like XSeg: pixels brighter than half are visible."""
     nodes = [
         helper.make_node("ReduceMean", ["input"], ["grey"], axes=[3], keepdims=1),
         helper.make_node("Greater", ["grey", "half"], ["bright"]),

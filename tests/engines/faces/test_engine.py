@@ -1,4 +1,4 @@
-"""The face engines: the demo's on real photographs, production's on graphs with the published signatures."""
+"""The face engines: the demo's on real photographs, production's on small graphs."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ from serve.media.samples import group, portrait, stranger
 from tests.engines.faces import onnx_graphs
 
 BOX = (50.0, 40.0, 110.0, 120.0)
-LANDMARKS = (ARCFACE - 56).astype(np.float32) * 0.6 + np.float32([80, 80])
+LANDMARKS = (ARCFACE - 56).astype(np.float32) * np.float32(0.6) + np.float32(80)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_the_production_swap_is_insightfaces_with_the_identity_map_found_by_name
     frame = picture()
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     embedding /= np.linalg.norm(embedding)
-    face = Face(np.float32(BOX), LANDMARKS, 0.9, embedding)
+    face = Face(np.asarray(BOX, np.float32), LANDMARKS, 0.9, embedding)
     (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (128, 128, 3)
     # The graph inverts the aligned crop and adds the mean of the mapped identity.
@@ -226,12 +226,14 @@ def test_the_analysis_of_several_images_matches_insightface(models: FaceModels) 
 
 @pytest.mark.parametrize("boost", [256, 512])
 def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
-    """The graph works pixel by pixel, so a crop that is split, swapped and joined must equal the whole crop swapped."""
+    """The graph works pixel by pixel, so splitting, swapping and joining must not change a crop."""
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.5)
     swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
-    face = Face(np.float32(BOX), LANDMARKS * 900 / 160, 0.9, embedding / np.linalg.norm(embedding))
+    face = Face(
+        np.asarray(BOX, np.float32), np.asarray(LANDMARKS * 900 / 160, np.float32), 0.9, embedding / np.linalg.norm(embedding)
+    )
     (patch,) = swapper.swap([(frame, face)], Reference(frame, face), never_cancelled)
     assert patch.pixels.shape == (boost, boost, 3)
     np.testing.assert_allclose(patch.matrix, align(face.landmarks, (ARCFACE + np.array([8, 0])) * boost / 128))
@@ -275,7 +277,7 @@ def test_colours_are_matched_if_configured(models: FaceModels) -> None:
 
 
 def test_threads_that_share_an_engine_get_the_same_results_as_alone(demo_engine: FaceEngine) -> None:
-    """The images have different sizes, and the detector must not be set to that of another thread."""
+    """The images differ in size, and no thread may use the size that another one has set."""
     pictures = [group(), stranger(), cv2.resize(group(), None, fx=0.6, fy=0.6), portrait()]
     alone = [demo_engine.analyse([picture], never_cancelled)[0] for picture in pictures]
     with ThreadPoolExecutor(4) as threads:
@@ -320,8 +322,9 @@ def test_production_engine_swaps_and_restores(models: FaceModels, tmp_path: Path
 
 
 def test_the_demos_engine_refuses_a_gpu() -> None:
+    deployment: Any = FaceSwapper
     with pytest.raises(CheckpointRefused, match="runs on the CPU"):
-        FaceSwapper.func_or_class(FaceSettings(device="cuda"), face_models)
+        deployment.func_or_class(FaceSettings(device="cuda"), face_models)
 
 
 def test_the_memory_of_a_gpu_is_limited_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +353,7 @@ def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> 
 
 
 def test_a_gpu_that_is_configured_but_not_used_is_an_error(models: FaceModels) -> None:
-    """A machine without a GPU fails in the same way as one whose CPU package shadows the GPU package."""
+    """A machine without a GPU fails like one whose CPU package shadows the GPU package."""
     with pytest.raises(CheckpointRefused, match="shadows"):
         InSwapper(models.swapper, SETTINGS, use_cuda=True)
 

@@ -28,7 +28,10 @@ def test_smoothed_detections_jitter_at_most_a_third_as_much_and_do_not_lag(analy
     picture = cv2.resize(stranger(), None, fx=1.2, fy=1.2)
     size = picture.shape[1::-1]
     offsets = MOTIONS[motion]
-    clean = [cv2.warpAffine(picture, np.float32([[1, 0, x], [0, 1, 0]]), size, borderMode=cv2.BORDER_REFLECT) for x in offsets]
+    clean = [
+        cv2.warpAffine(picture, np.asarray([[1, 0, x], [0, 1, 0]], np.float32), size, borderMode=cv2.BORDER_REFLECT)
+        for x in offsets
+    ]
     rng = np.random.default_rng(0)
     noisy = [np.clip(frame + rng.normal(0, 12, frame.shape), 0, 255).astype(np.uint8) for frame in clean]
     found = analyser.faces(noisy)
@@ -59,7 +62,8 @@ def test_each_member_of_a_group_is_found_by_a_poor_image_of_them(analyser: OpenC
     cut = group()[max(0, int(top - margin)) : int(bottom + margin), max(0, int(left - margin)) : int(right + margin), ::-1]
     small = cv2.resize(cut[:, ::-1], None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 40])
-    poor = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    decoded: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    poor = np.ascontiguousarray(decoded[:, :, ::-1])
     target = analyser.faces([poor])[0][0].embedding
     ((chosen,),) = follow([people], Choice(target=target))
     np.testing.assert_array_equal(chosen.box, people[number].box)

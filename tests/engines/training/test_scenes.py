@@ -1,4 +1,4 @@
-"""The scenes that the demo's models are trained on, and the judge that recognises what a clip shows."""
+"""The scenes of training, and the judge that recognises what a clip shows."""
 
 import dataclasses
 import random

@@ -1,4 +1,4 @@
-"""The demo's Wan models: the paths in the settings are those of the files that the package ships."""
+"""The demo's Wan models: the settings name files that the package ships."""
 
 from pathlib import Path
 

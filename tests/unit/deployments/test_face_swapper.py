@@ -73,7 +73,8 @@ class Replica:
         return self.engine
 
     def start(self, settings: FaceSettings, models: Any) -> Any:
-        return FaceSwapper.func_or_class(settings, models)
+        deployment: Any = FaceSwapper
+        return deployment.func_or_class(settings, models)
 
 
 @pytest.fixture
@@ -100,7 +101,8 @@ def test_production_models_use_the_gpu_that_ray_gave_the_replica(replica: Replic
 def test_a_replica_that_must_have_a_gpu_does_not_start_without_one(replica: Replica) -> None:
     with pytest.raises(CheckpointRefused, match="no GPU"):
         replica.start(FaceSettings(device="cuda"), PRODUCTION)
-    assert replica.built == replica.published == []
+    assert not replica.built
+    assert not replica.published
 
 
 async def test_calls_return_the_engines_results_with_their_times(replica: Replica) -> None:

@@ -24,7 +24,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[bytes, bytes], bytes]:
 
 def publish_as(monkeypatch: pytest.MonkeyPatch, deployment: str, text: str) -> None:
     context = SimpleNamespace(app_name="ryla", deployment=deployment)
-    monkeypatch.setattr(hardware.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr("deployments.hardware.serve.get_replica_context", lambda: context)
     hardware.publish(text)
 
 

@@ -36,7 +36,7 @@ def test_unknown_settings_are_refused_and_known_ones_cannot_be_changed() -> None
         Tracking.model_validate({"detect_evry": 2})
     tracking = Tracking()
     with pytest.raises(ValidationError, match="frozen"):
-        tracking.detect_every = 2
+        tracking.detect_every = 2  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Streaming of an engine's events, with an engine that makes no video and a window in this process."""
+"""Streaming of an engine's events, with a fake engine and a window in this process."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The two video deployments build their engine from the settings and the models that they are given."""
+"""The video deployments build their engines from their settings and models."""
 
 import sys
 from pathlib import Path
@@ -39,8 +39,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
 
 def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: dict[str, tuple[Any, ...]]) -> None:
     settings26, settings22 = Wan26Settings(spread="guidance"), Wan22Settings(boundary=0.8)
-    Wan26.func_or_class(settings26, MODELS26)
-    Wan22GGUF.func_or_class(settings22, MODELS22)
+    wan26: Any = Wan26
+    wan22: Any = Wan22GGUF
+    wan26.func_or_class(settings26, MODELS26)
+    wan22.func_or_class(settings22, MODELS22)
     assert calls == {"build_wan26": (settings26, MODELS26), "build_wan22": (settings22, MODELS22)}
 
 

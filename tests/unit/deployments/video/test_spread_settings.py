@@ -10,9 +10,9 @@ from serve.config import AppConfig
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one GPU": (
         {"hardware": {"num_gpus": 1}, "engine": {"spread": "experts"}},
-        "runs on 2 GPUs; wan22_gguf.hardware.num_gpus is 1",
+        "needs 2 GPUs, but wan22_gguf.hardware.num_gpus is 1",
     ),
-    "an idle GPU": ({"hardware": {"num_gpus": 2}}, "nothing uses the second: set wan22_gguf.engine.spread"),
+    "an idle GPU": ({"hardware": {"num_gpus": 2}}, "only one GPU would be used: set wan22_gguf.engine.spread"),
     "offloaded": ({"engine": {"spread": "experts", "experts": "offloaded"}}, "is for a single small GPU"),
     "batched": (
         {"engine": {"spread": "guidance", "batch_guidance": True}},

@@ -32,7 +32,7 @@ def test_the_choice_of_faces(choice: Choice, expected: list[int]) -> None:
 
 
 def test_the_choice_stays_with_a_person_until_they_are_gone() -> None:
-    """Two people of one size walk past each other; the second is chosen only once the first has left."""
+    """Two people of one size pass each other; the second is chosen once the first has left."""
     frames = [
         [face(100 + 10 * i, size=20 + i % 3, who=0), face(300 - 10 * i, 160, size=20 + (i + 1) % 3, who=1)] for i in range(20)
     ]
@@ -74,7 +74,7 @@ def test_a_face_of_the_next_scene_is_not_counted() -> None:
 
 
 def test_people_who_cross_are_not_confused() -> None:
-    """Somebody passes close to a person who sits; where they meet, each is nearer to the other's expected place."""
+    """Where two people meet, each is nearer to the place that is expected of the other."""
     frames = [[face(200, who=0), face(120 + 8 * i, 112, who=1)] for i in range(20)]
     followed = follow(frames, Choice(target=person(0)), smooth_frames=0)
     assert [x_of(faces) for faces in followed] == pytest.approx([200.0] * 20, abs=0.5)

@@ -27,7 +27,7 @@ def test_nothing_is_pasted_where_a_head_has_turned_away() -> None:
 
 
 def test_people_who_look_a_little_alike_are_not_one_person_over_a_gap() -> None:
-    """To a face recogniser two of every ten pairs of people are as alike as this, and the place is the same."""
+    """To a face recogniser two of every ten pairs of people are as alike as this."""
     frames = [[] if 8 <= i < 12 else [face(50) if i < 8 else face(50, like=0.36)] for i in range(20)]
     assert [bool(faces) for faces in follow(frames)] == [not 8 <= i < 12 for i in range(20)]
     wanted = follow(frames, Choice(target=person(0)))
@@ -35,7 +35,7 @@ def test_people_who_look_a_little_alike_are_not_one_person_over_a_gap() -> None:
 
 
 def test_somebody_similar_who_takes_the_place_is_not_followed_as_the_other_person() -> None:
-    """So it is in a dissolve or an undetected cut: no gap, the same place, and the likeness of a blurred face."""
+    """A missed cut has no gap, the same place, and a likeness as of a blurred face."""
     frames = [[face(100, like=1.0 if i < 50 else 0.3)] for i in range(150)]
     swapped = [bool(faces) for faces in follow(frames, Choice(target=person(0)))]
     gap = Tracking().max_gap
@@ -59,7 +59,7 @@ def test_between_detections_nothing_is_pasted_if_the_next_one_finds_nobody() -> 
 
 
 def test_a_cut_between_two_people_is_not_bridged() -> None:
-    """The second person sits where the first one sat, and looks away for a moment on each side of the cut."""
+    """The second person sits in the same place; both look away for a moment at the cut."""
     frames = [[] if i in (9, 10) else [face(50, who=0 if i < 10 else 1)] for i in range(20)]
     followed = follow(frames, cuts=[10])
     assert [bool(faces) for faces in followed] == [i not in (9, 10) for i in range(20)]
