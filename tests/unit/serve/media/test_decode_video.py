@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
@@ -144,9 +145,12 @@ def test_audio_alone_is_refused() -> None:
 def test_a_video_stream_without_frames_is_refused() -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="webm") as container:
-        stream = container.add_stream("libvpx", rate=16)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        container.start_encoding()
+        video = container.add_stream("libvpx", rate=16)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio = container.add_stream("libopus", rate=48_000, layout="mono")
+        frame = AudioFrame.from_ndarray(np.zeros((1, 9600), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux((*audio.encode(frame), *audio.encode(None)))
     with pytest.raises(MediaError, match="contains no video frames"):
         open_video(buffer.getvalue(), LIMITS)
 
