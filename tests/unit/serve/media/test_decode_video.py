@@ -126,6 +126,41 @@ def test_a_truncated_webm_is_refused_at_every_tenth() -> None:
             decode_all(open_video(whole[: len(whole) * tenth // 10], LIMITS))
 
 
+def packet_positions(data: bytes) -> list[int]:
+    """Return where in the file each packet of the video stream begins."""
+    with av.open(io.BytesIO(data), mode="r") as container:
+        return [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+
+
+@pytest.mark.parametrize("number", [3, 15])
+def test_a_file_that_ends_between_two_frames_is_refused(number: int) -> None:
+    """No packet is damaged; only the number of frames in the header shows that some are missing."""
+    data = clip(stranger())
+    with pytest.raises(MediaError, match=f"contains {number} of its 17 frames; send the complete file"):
+        open_video(data[: packet_positions(data)[number]], LIMITS)
+
+
+def test_frames_that_the_decoder_drops_without_an_error_are_missed() -> None:
+    data = webm(pan(stranger(), 8, 96, 96))
+    with av.open(io.BytesIO(data), mode="r") as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][3]
+    hidden = bytes([packet[0] & ~0x10]) + packet[1:]  # VP8's flag for a frame that is shown
+    source = open_video(data.replace(packet, hidden), LIMITS)
+    assert source.count == 8
+    with pytest.raises(MediaError, match="only 7 of its 8 frames can be decoded"):
+        decode_all(source)
+
+
+def test_a_webm_whose_packets_state_no_duration_lasts_as_long_as_its_frames() -> None:
+    """Browsers record such files; the last frame is assumed to last as long as the others."""
+    data = webm(pan(stranger(), 12, 64, 64))
+    at = data.index(b"\x23\xe3\x83\x84")  # DefaultDuration, 8 bytes with its value
+    without = data[:at] + b"\xec\x86" + bytes(6) + data[at + 8 :]  # replaced by a Void element
+    source = open_video(without, LIMITS)
+    assert source.count == 12
+    assert float(source.duration) == pytest.approx(1.2)
+
+
 def test_a_damaged_frame_is_refused_when_it_is_decoded() -> None:
     frames = pan(stranger(), 8, 96, 96)
     whole = encode_all(Mp4Encoder(Fraction(16), "veryfast", 18), frames, Fraction(16))
