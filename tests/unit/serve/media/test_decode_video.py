@@ -126,6 +126,12 @@ def test_a_truncated_webm_is_refused_at_every_tenth() -> None:
             decode_all(open_video(whole[: len(whole) * tenth // 10], LIMITS))
 
 
+def test_a_video_in_an_unknown_codec_is_refused() -> None:
+    data = clip(stranger())
+    with pytest.raises(MediaError, match="codec that is not supported; re-encode it"):
+        open_video(data.replace(b"avc1", b"zzzz"), LIMITS)
+
+
 def packet_positions(data: bytes) -> list[int]:
     """Return where in the file each packet of the video stream begins."""
     with av.open(io.BytesIO(data), mode="r") as container:
