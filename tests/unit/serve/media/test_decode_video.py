@@ -50,8 +50,8 @@ def test_untagged_video_of_720_lines_is_bt709() -> None:
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=16, options={"crf": "4"})
         stream.width, stream.height, stream.pix_fmt = 64, 720, "yuv420p"
-        picture = VideoFrame.from_ndarray(frame, format="rgb24")
-        converted = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        rgb = VideoFrame.from_ndarray(frame, format="rgb24")
+        converted = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         converted.pts, converted.time_base = 0, Fraction(1, 16)
         container.mux(stream.encode(converted))
         container.mux(stream.encode())
