@@ -37,7 +37,8 @@ def open_container(data: Media) -> InputContainer:
     else:
         raise MediaError(f"the file is not a video in a supported format; {_SEND}")
     try:
-        return av.open(open_media(data), mode="r", format=demuxer)
+        # Titles and comments do not matter here, so they need not be valid UTF-8.
+        return av.open(open_media(data), mode="r", format=demuxer, metadata_errors="replace")
     except av.error.FFmpegError as e:
         text = f"the video cannot be opened, perhaps because it is truncated ({e.strerror}); {_SEND}"
         raise MediaError(text) from None

@@ -70,6 +70,8 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
             if not container.streams.video:
                 raise MediaError("the file contains no video; send MP4, WebM, GIF or WebP")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise MediaError("the video is in a codec that is not supported; re-encode it as H.264")
             limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
             if stream.frames:
                 limits.check_frames(stream.frames)

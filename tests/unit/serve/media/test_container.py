@@ -1,4 +1,8 @@
+import io
+
+import av
 import pytest
+from av.video.frame import VideoFrame
 
 from serve.media.container import is_image, is_matroska, open_container
 from serve.media.errors import MediaError
@@ -46,6 +50,21 @@ def test_text_that_names_other_sources_is_refused(text: bytes) -> None:
     """Left to guess the format, FFmpeg listens on a socket for the first text and never returns."""
     with pytest.raises(MediaError, match="not a video in a supported format; send MP4, WebM"):
         open_container(text)
+
+
+def test_metadata_that_is_not_utf8_does_not_matter() -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        container.metadata["title"] = "a caf\u00e9 in Paris"
+        stream = container.add_stream("libx264", rate=16)
+        for pixels in FRAMES:
+            container.mux(stream.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    data = buffer.getvalue()
+    title = "caf\u00e9".encode()
+    assert title in data
+    with open_container(data.replace(title, b"caf\xe9!")) as reopened:
+        assert len(reopened.streams.video) == 1
 
 
 def test_a_file_with_the_signature_alone_cannot_be_opened() -> None:

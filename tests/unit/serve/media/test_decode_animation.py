@@ -16,10 +16,12 @@ from tests.unit.serve.media.make_media import LIMITS, animation, decode_all
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 def test_a_new_rate_retimes_an_animation_and_keeps_its_frames(kind: str) -> None:
     source = open_animation(animation(kind, pan(stranger(), 5, 64, 64), [100, 200, 50, 100, 150]), LIMITS)
-    assert (source.count, float(source.duration)) == (5, pytest.approx(0.6))
+    assert source.count == 5
+    assert float(source.duration) == pytest.approx(0.6)
     assert [float(t) for t in decode_all(source)[1]] == pytest.approx([0, 0.1, 0.3, 0.35, 0.45])
     retimed = source.at_fps(Fraction(25))
-    assert (retimed.count, float(retimed.duration)) == (5, pytest.approx(0.2))
+    assert retimed.count == 5
+    assert float(retimed.duration) == pytest.approx(0.2)
     for old, new in zip(decode_all(source)[0], decode_all(retimed)[0], strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -28,7 +30,9 @@ def test_a_still_image_is_a_video_of_one_frame() -> None:
     source = open_animation(encode_image(stranger(), "image/png"), LIMITS)
     (frame,), (time,) = decode_all(source)
     np.testing.assert_array_equal(frame, stranger())
-    assert (source.fps, time, source.audio) == (16, 0, None)
+    assert source.fps == 16
+    assert time == 0
+    assert source.audio is None
 
 
 def test_a_frame_of_no_duration_is_shown_for_a_tenth_of_a_second() -> None:
@@ -78,7 +82,7 @@ def test_a_truncated_webp_is_refused(share: float) -> None:
 
 def test_a_gif_with_a_damaged_block_is_refused() -> None:
     whole = bytearray(animation("GIF", pan(stranger(), 3, 64, 64)))
-    start = whole.index(b"\x21\xf9", 1000)  # the control block of a later frame
-    whole[start:-1] = bytes(len(whole) - 1 - start)
-    with pytest.raises(MediaError):
+    middle = len(whole) // 2
+    whole[middle : middle + 40] = np.random.default_rng(0).bytes(40)
+    with pytest.raises(MediaError, match="the image is damaged"):
         decode_all(open_animation(bytes(whole), LIMITS))

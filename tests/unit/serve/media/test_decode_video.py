@@ -5,6 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
@@ -49,8 +50,8 @@ def test_untagged_video_of_720_lines_is_bt709() -> None:
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=16, options={"crf": "4"})
         stream.width, stream.height, stream.pix_fmt = 64, 720, "yuv420p"
-        picture = VideoFrame.from_ndarray(frame, format="rgb24")
-        converted = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+        rgb = VideoFrame.from_ndarray(frame, format="rgb24")
+        converted = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
         converted.pts, converted.time_base = 0, Fraction(1, 16)
         container.mux(stream.encode(converted))
         container.mux(stream.encode())
@@ -125,6 +126,47 @@ def test_a_truncated_webm_is_refused_at_every_tenth() -> None:
             decode_all(open_video(whole[: len(whole) * tenth // 10], LIMITS))
 
 
+def test_a_video_in_an_unknown_codec_is_refused() -> None:
+    data = clip(stranger())
+    with pytest.raises(MediaError, match="codec that is not supported; re-encode it"):
+        open_video(data.replace(b"avc1", b"zzzz"), LIMITS)
+
+
+def packet_positions(data: bytes) -> list[int]:
+    """Return where in the file each packet of the video stream begins."""
+    with av.open(io.BytesIO(data), mode="r") as container:
+        return [packet.pos for packet in container.demux(video=0) if packet.size and packet.pos is not None]
+
+
+@pytest.mark.parametrize("number", [3, 15])
+def test_a_file_that_ends_between_two_frames_is_refused(number: int) -> None:
+    """No packet is damaged; only the number of frames in the header shows that some are missing."""
+    data = clip(stranger())
+    with pytest.raises(MediaError, match=f"contains {number} of its 17 frames; send the complete file"):
+        open_video(data[: packet_positions(data)[number]], LIMITS)
+
+
+def test_frames_that_the_decoder_drops_without_an_error_are_missed() -> None:
+    data = webm(pan(stranger(), 8, 96, 96))
+    with av.open(io.BytesIO(data), mode="r") as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][3]
+    hidden = bytes([packet[0] & ~0x10]) + packet[1:]  # VP8's flag for a frame that is shown
+    source = open_video(data.replace(packet, hidden), LIMITS)
+    assert source.count == 8
+    with pytest.raises(MediaError, match="only 7 of its 8 frames can be decoded"):
+        decode_all(source)
+
+
+def test_a_webm_whose_packets_state_no_duration_lasts_as_long_as_its_frames() -> None:
+    """Browsers record such files; the last frame is assumed to last as long as the others."""
+    data = webm(pan(stranger(), 12, 64, 64))
+    at = data.index(b"\x23\xe3\x83\x84")  # DefaultDuration, 8 bytes with its value
+    without = data[:at] + b"\xec\x86" + bytes(6) + data[at + 8 :]  # replaced by a Void element
+    source = open_video(without, LIMITS)
+    assert source.count == 12
+    assert float(source.duration) == pytest.approx(1.2)
+
+
 def test_a_damaged_frame_is_refused_when_it_is_decoded() -> None:
     frames = pan(stranger(), 8, 96, 96)
     whole = encode_all(Mp4Encoder(Fraction(16), "veryfast", 18), frames, Fraction(16))
@@ -144,9 +186,12 @@ def test_audio_alone_is_refused() -> None:
 def test_a_video_stream_without_frames_is_refused() -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="webm") as container:
-        stream = container.add_stream("libvpx", rate=16)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        container.start_encoding()
+        video = container.add_stream("libvpx", rate=16)
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        audio = container.add_stream("libopus", rate=48_000, layout="mono")
+        frame = AudioFrame.from_ndarray(np.zeros((1, 9600), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        container.mux((*audio.encode(frame), *audio.encode(None)))
     with pytest.raises(MediaError, match="contains no video frames"):
         open_video(buffer.getvalue(), LIMITS)
 

@@ -15,7 +15,8 @@ from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
 def test_the_portraits_are_jpegs_of_the_documented_size() -> None:
     assert portrait().shape == (192, 160, 3)
     for path in (PORTRAIT, OFFICER):
-        assert PIL.Image.open(path).format == "JPEG"
+        with PIL.Image.open(path) as image:
+            assert image.format == "JPEG"
     assert PORTRAIT.read_bytes() != OFFICER.read_bytes()
 
 
@@ -33,7 +34,8 @@ def test_without_insightface_the_group_is_the_mirrored_portrait(monkeypatch: pyt
 
 def test_a_pan_starts_with_the_whole_image_and_moves() -> None:
     frames = pan(stranger(), 5, 64, 48)
-    assert (frames.shape, frames.dtype) == ((5, 48, 64, 3), np.uint8)
+    assert frames.shape == (5, 48, 64, 3)
+    assert frames.dtype == np.uint8
     whole = PIL.Image.fromarray(stranger()).resize((64, 48), PIL.Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(frames[0], np.asarray(whole))
     assert all((before != after).any() for before, after in pairwise(frames))
@@ -42,7 +44,8 @@ def test_a_pan_starts_with_the_whole_image_and_moves() -> None:
 def test_a_clip_has_the_requested_frames_and_audio() -> None:
     data = clip(stranger(), count=8, fps=16, size=(96, 64))
     source = open_source(data, LIMITS)
-    assert (source.count, source.fps) == (8, 16)
+    assert source.count == 8
+    assert source.fps == 16
     assert decode_all(source)[0][0].shape == (64, 96, 3)
     assert audio_packets(data) == audio_packets(tone(0.5))
 
