@@ -1,4 +1,4 @@
-"""Videos of callers through real face models; tests/unit/serve/http has every other shape of request."""
+"""Videos through real face models; tests/unit/serve/http has all other shapes of request."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Refusals by a running service: one of each kind, and proof that none of them leaves anything behind."""
+"""Refusals by a running service, one of each kind; none of them leaves anything behind."""
 
 import contextlib
 import socket
@@ -152,7 +152,7 @@ def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Se
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8])
 def test_a_cancelled_call_gives_the_model_back_at_once(service: Service, http: httpx.Client, share: float) -> None:
-    """A client leaves during encoding, denoising, decoding or swapping; the rest of its call does not delay the next."""
+    """A client leaves during encoding, denoising, decoding or swapping; the next is not delayed."""
     body = {**payload("wan2.6-i2v-faceswap"), "steps": 4, "length": 33}
 
     def timed() -> float:

@@ -27,7 +27,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
 def section(heading: str) -> str:
-    """Return the part of docs/http.md below a heading, without what is below the next one of any level."""
+    """Return the part of docs/http.md between a heading and the next one of any level."""
     match = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", HTTP, re.MULTILINE | re.DOTALL)
     assert match is not None, heading
     return match.group(1)

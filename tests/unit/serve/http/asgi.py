@@ -91,7 +91,7 @@ class Exchange:
 
 @dataclass
 class EchoApp:
-    """An application that answers with the body that it received, and notes the scopes it was called with."""
+    """An application that returns the body that it received and keeps the scopes of its calls."""
 
     scopes: list[Scope] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)

@@ -15,7 +15,7 @@ FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def request_with(content_type: str | None, *pieces: bytes) -> Request:
-    """Return a POST request, with the key by which RequestBoundary has Starlette raise its refusals."""
+    """Return a POST request. Its `app` has Starlette raise refusals, as in RequestBoundary."""
     headers = {} if content_type is None else {"content-type": content_type}
     return Request({**http_scope(headers=headers), "app": None}, Exchange(body_messages(*pieces)).receive)
 

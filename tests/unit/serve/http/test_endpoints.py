@@ -72,6 +72,19 @@ def test_each_endpoint_has_its_own_names_for_fields(name: str, public: dict[str,
     assert all(names[field] == (field,) for field in others)
 
 
+def test_a_prompt_is_required_only_by_the_smaller_model() -> None:
+    required = {name: endpoint_named(name).schema.json_schema()["required"] for name in NAMES}
+    assert {name: sorted(fields) for name, fields in required.items()} == {
+        "wan2.6": ["prompt"],
+        "wan2.6-i2v": ["prompt", "reference_image"],
+        "wan2.6-i2v-faceswap": ["face_image", "prompt", "reference_image"],
+        "wan22-i2v": ["source_image"],
+        "wan22-i2v-faceswap": ["face_image", "source_image"],
+        "image-faceswap": ["reference_image", "source_image"],
+        "batch-video-faceswap": ["reference_image", "source_video"],
+    }
+
+
 def test_swap_fields_are_only_where_a_face_is_swapped() -> None:
     assert {name for name in NAMES if "target_face" in endpoint_named(name).schema.names} == {
         name for name in NAMES if "faceswap" in name

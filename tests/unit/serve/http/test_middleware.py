@@ -106,7 +106,7 @@ class Upload:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_the_frames_of_a_failed_request_are_freed_at_once(wrapped: bool) -> None:
-    """A cycle of error, traceback and frame would keep an upload until the next garbage collection."""
+    """A cycle of error, traceback and frame would keep an upload until the next collection."""
     alive: list[weakref.ref[Upload]] = []
 
     async def app(_: Scope, __: Receive, ___: Send) -> None:

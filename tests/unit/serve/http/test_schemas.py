@@ -120,7 +120,7 @@ def test_a_field_of_another_endpoint_is_unknown() -> None:
 
 
 def test_a_distilled_model_has_its_own_steps_and_no_guidance() -> None:
-    """A guidance scale that would do nothing is refused, and a negative prompt that does nothing is named."""
+    """A guidance scale without effect is refused, and a negative prompt without effect is named."""
     assert (video().steps, video().cfg) == (30, 6)
     distilled = video(acceleration="distilled")
     assert (distilled.steps, distilled.cfg) == (4, 1)
