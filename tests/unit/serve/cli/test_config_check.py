@@ -39,7 +39,7 @@ def service(config: Json, groups: list[Json], body: int = 64 * 2**20) -> Json:
     return {"kind": "RayService", "metadata": {"name": "ryla"}, "spec": spec}
 
 
-GROUPS = [
+GROUPS: list[Json] = [
     {"groupName": "cpu", "resources": {"CPU": "4"}},
     {"groupName": "l40s", "maxReplicas": 8, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"}},
     {"groupName": "a100", "maxReplicas": 4, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1"}},
