@@ -116,3 +116,12 @@ def test_in_a_pod_each_call_carries_the_newest_token_of_its_account(monkeypatch:
             request = next(client.auth.sync_auth_flow(httpx.Request("GET", "https://api")))
             assert request.headers["authorization"] == f"Bearer {token}"
         assert client.base_url == "https://kubernetes.default.svc"
+
+
+def test_failures_are_looked_for_in_the_active_cluster_if_no_other_is_coming() -> None:
+    state = service()
+    active = state["status"]["activeServiceStatus"]
+    active["applicationStatuses"]["ryla"] = {"status": "DEPLOY_FAILED", "message": "out of memory"}
+    state["status"]["pendingServiceStatus"] = {}
+    assert rollout.failed_applications(state) == ["application ryla: DEPLOY_FAILED out of memory"]
+    assert rollout.clusters_of(state) == {"ryla-a"}

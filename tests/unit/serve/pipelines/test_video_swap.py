@@ -32,7 +32,7 @@ from tests.unit.serve.media.make_media import LIMITS, animation, audio_packets, 
 from tests.unit.serve.media.phone_video import TIMES, phone_video
 from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context, pipelines_over
 
-DEMO_LIMITS = Limits(max_source_frames=600, max_source_pixels=2_073_600, max_source_seconds=60)
+SMALL_LIMITS = Limits(max_source_frames=60, max_source_pixels=2_073_600, max_source_seconds=60)
 
 
 def film(width: int, height: int, frames: int, noise: int) -> bytes:
@@ -81,13 +81,13 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "sound alone": (lambda: tone(0.5), 422, "contains no video"),
     "text": (lambda: b"WEBVTT\n\n00:00.000 --> 00:01.000\nhello\n" * 20, 422, "send MP4, WebM, GIF or WebP"),
     "an archive": (lambda: b"PK\x03\x04" + bytes(3000), 422, "send MP4, WebM, GIF or WebP"),
-    "8K": (lambda: film(7680, 4320, 1, 0), 413, "at most 2073600 pixels"),
-    "too many frames": (lambda: gif(700), 413, "at most 600"),
+    "more than 1080p": (lambda: film(1922, 1080, 1, 0), 413, "at most 2073600 pixels"),
+    "too many frames": (lambda: gif(70), 413, "at most 60"),
 }
 
 
 def client(graph: FakeGraph) -> TestClient:
-    return TestClient(make_app(AppConfig(limits=DEMO_LIMITS), graph.handles(), graph.readiness))
+    return TestClient(make_app(AppConfig(limits=SMALL_LIMITS), graph.handles(), graph.readiness))
 
 
 def send(graph: FakeGraph, video: bytes, face: bytes = FACE, **fields: str) -> Any:
