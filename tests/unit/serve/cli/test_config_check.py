@@ -80,7 +80,7 @@ def test_a_proxy_without_our_middleware_or_with_another_limit_is_found(productio
     assert len(faults(production, service(production, GROUPS, body=5))) == 4
 
 
-def test_settings_of_serve_that_would_hurt_are_found(production: Json) -> None:
+def test_harmful_settings_of_serve_are_found(production: Json) -> None:
     production["http_options"]["request_timeout_s"] = 1800
     application = production["applications"][0]
     application["deployments"][1]["autoscaling_config"]["initial_replicas"] = 0

@@ -47,7 +47,7 @@ try:
 except KeyboardInterrupt:
     print("stopped by Ctrl-C", flush=True)
 """
-"""A program in place of Ray Serve's: it answers that every model is ready, until it is interrupted."""
+"""A program in place of Ray Serve's: it reports every model as ready until it is interrupted."""
 
 
 @pytest.fixture

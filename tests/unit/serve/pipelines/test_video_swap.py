@@ -1,4 +1,4 @@
-"""The faces of a video are replaced; a file that is no video, or too much of one, is a problem."""
+"""The faces in a video are replaced; an unusable or oversized file is a problem."""
 
 import io
 from collections.abc import Callable
@@ -166,8 +166,8 @@ def test_a_phones_video_comes_back_upright_with_its_times_and_its_sound() -> Non
         assert container.streams.audio[0].codec_context.channels == 6
     for old, new in zip(before, after, strict=True):
         difference = np.abs(old.astype(int) - new).mean(axis=2)
-        assert np.percentile(difference, 25) < 4, "what is no face is as it was"
-        assert difference[70:130, 50:90].min() > 20, "and the face is another"
+        assert np.percentile(difference, 25) < 4, "pixels outside the face are unchanged"
+        assert difference[70:130, 50:90].min() > 20, "the face is replaced"
 
 
 def make_request(source: bytes, **fields: Any) -> SwapVideo:
