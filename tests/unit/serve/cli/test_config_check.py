@@ -39,7 +39,7 @@ def service(config: Json, groups: list[Json], body: int = 64 * 2**20) -> Json:
     return {"kind": "RayService", "metadata": {"name": "ryla"}, "spec": spec}
 
 
-GROUPS = [
+GROUPS: list[Json] = [
     {"groupName": "cpu", "resources": {"CPU": "4"}},
     {"groupName": "l40s", "maxReplicas": 8, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:L40S": "1"}},
     {"groupName": "a100", "maxReplicas": 4, "resources": {"CPU": "8", "GPU": "1", "accelerator_type:A100-80G": "1"}},
@@ -80,7 +80,7 @@ def test_a_proxy_without_our_middleware_or_with_another_limit_is_found(productio
     assert len(faults(production, service(production, GROUPS, body=5))) == 4
 
 
-def test_settings_of_serve_that_would_hurt_are_found(production: Json) -> None:
+def test_harmful_settings_of_serve_are_found(production: Json) -> None:
     production["http_options"]["request_timeout_s"] = 1800
     application = production["applications"][0]
     application["deployments"][1]["autoscaling_config"]["initial_replicas"] = 0
@@ -125,3 +125,27 @@ def test_the_command_reads_manifests_and_fails_loudly(production: Json, tmp_path
     assert failed.output.count("RayService ryla: args.") == 3
     assert run(app, ["check", str(empty)]).exit_code == 1
     assert [name for name, _, _ in documents(good.read_text())] == ["RayService ryla"]
+
+
+def test_a_config_that_serve_itself_would_refuse_is_refused(production: Json) -> None:
+    production["http_options"]["port"] = "eighty"
+    (fault,) = faults(production)
+    assert fault.startswith("http_options.port: ")
+    del production["applications"][0]["import_path"]
+    assert any(line.startswith("applications.0.import_path: ") for line in faults(production))
+
+
+def test_a_config_without_our_application_is_refused(production: Json) -> None:
+    production["applications"][0]["import_path"] = "other:app"
+    assert faults(production) == ["no application has the import_path serve.app:build"]
+
+
+def test_the_demo_needs_no_model_files() -> None:
+    demo: Json = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+    assert faults(demo, files=True) == []
+
+
+def test_configs_are_found_among_other_documents(production: Json) -> None:
+    text = yaml.safe_dump_all([None, ["a list"], {"kind": "ConfigMap"}, production])
+    ((name, config, around),) = documents(text)
+    assert (name, config, around) == ("Serve config", production, None)

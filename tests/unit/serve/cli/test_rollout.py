@@ -41,7 +41,10 @@ def pod(cluster: str, reason: str | None) -> Json:
 
 
 def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # noqa: B006
-    """Return an API server that answers with each of ``services``, the last one repeatedly; a number is a status."""
+    """Return an API server that answers with each of ``services``, and then repeats the last one.
+
+    A number is the status of an error.
+    """
     left = list(services)
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -55,7 +58,7 @@ def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # n
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(rollout, "POLL_S", 0.01)
     return []
 
@@ -69,10 +72,10 @@ def test_each_state_says_what_is_missing() -> None:
     assert missing(service(application="DEPLOYING")) == "the application is not running (ryla: DEPLOYING)"
 
 
-def test_it_waits_until_the_newest_version_serves_twice_in_a_row(said: list[str]) -> None:
+def test_it_waits_until_the_newest_version_serves_twice_in_a_row(lines: list[str]) -> None:
     states: list[Json | int] = [service(observed=1), 503, service(), service(upgrading="True"), service(), service()]
-    await_rollout(api(states), "video", "ryla", timeout_s=5, say=said.append)
-    assert [line.split(" (")[0] for line in said] == [
+    await_rollout(api(states), "video", "ryla", timeout_s=5, say=lines.append)
+    assert [line.split(" (")[0] for line in lines] == [
         "the operator has not seen this version yet",
         "the API server does not answer",
         "up",
@@ -81,27 +84,27 @@ def test_it_waits_until_the_newest_version_serves_twice_in_a_row(said: list[str]
     ]
 
 
-def test_a_time_limit_ends_with_what_is_missing(said: list[str]) -> None:
+def test_a_time_limit_ends_with_what_is_missing(lines: list[str]) -> None:
     with pytest.raises(RolloutFailed, match=r"not up after 0.1 s: .*DEPLOY_FAILED No module named 'serve'"):
-        await_rollout(api([service(upgrading="True")]), "video", "ryla", timeout_s=0.1, say=said.append)
+        await_rollout(api([service(upgrading="True")]), "video", "ryla", timeout_s=0.1, say=lines.append)
 
 
 @pytest.mark.parametrize("cluster", ["ryla-b", "other"])
-def test_a_stuck_container_of_its_own_ends_it_early(said: list[str], cluster: str) -> None:
+def test_a_stuck_container_of_its_own_ends_it_early(lines: list[str], cluster: str) -> None:
     client = api([service(upgrading="True")], [pod("ryla-a", None), pod(cluster, "ImagePullBackOff")])
     expected = (
         "ryla-b-head, container ray-head: ImagePullBackOff" if cluster == "ryla-b" else "^application ryla: DEPLOY_FAILED"
     )
     with pytest.raises(RolloutFailed, match=expected):
-        await_rollout(client, "video", "ryla", timeout_s=0.5, patience_s=0.05, say=said.append)
+        await_rollout(client, "video", "ryla", timeout_s=0.5, patience_s=0.05, say=lines.append)
 
 
-def test_what_the_account_may_not_see_is_said(said: list[str]) -> None:
+def test_a_service_that_the_account_may_not_read_ends_it(lines: list[str]) -> None:
     with pytest.raises(RolloutFailed, match=f"GET {PATH}: 403"):
-        await_rollout(api([403]), "video", "ryla", timeout_s=5, say=said.append)
+        await_rollout(api([403]), "video", "ryla", timeout_s=5, say=lines.append)
 
 
-def test_outside_a_pod_it_says_so() -> None:
+def test_outside_a_pod_the_error_says_where_to_run_it() -> None:
     with pytest.raises(RolloutFailed, match="this command must run in a pod"):
         rollout.in_cluster()
 
@@ -116,3 +119,12 @@ def test_in_a_pod_each_call_carries_the_newest_token_of_its_account(monkeypatch:
             request = next(client.auth.sync_auth_flow(httpx.Request("GET", "https://api")))
             assert request.headers["authorization"] == f"Bearer {token}"
         assert client.base_url == "https://kubernetes.default.svc"
+
+
+def test_failures_are_looked_for_in_the_active_cluster_if_no_other_is_coming() -> None:
+    state = service()
+    active = state["status"]["activeServiceStatus"]
+    active["applicationStatuses"]["ryla"] = {"status": "DEPLOY_FAILED", "message": "out of memory"}
+    state["status"]["pendingServiceStatus"] = {}
+    assert rollout.failed_applications(state) == ["application ryla: DEPLOY_FAILED out of memory"]
+    assert rollout.clusters_of(state) == {"ryla-a"}

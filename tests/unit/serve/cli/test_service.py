@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -45,7 +47,7 @@ try:
 except KeyboardInterrupt:
     print("stopped by Ctrl-C", flush=True)
 """
-"""A program in place of Ray Serve's: it answers that every model is ready, until it is interrupted."""
+"""A program in place of Ray Serve's: it reports every model as ready until it is interrupted."""
 
 
 @pytest.fixture
@@ -97,6 +99,35 @@ def test_a_service_that_does_not_start_is_an_error_that_names_the_log(tmp_path: 
     ):
         pytest.fail("the block must not run")
     assert "no such model" in log.read_text()
+
+
+def test_a_service_that_does_not_stop_when_it_is_interrupted_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[object] = []
+
+    class Stubborn:
+        """A process that ends only when it is killed."""
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            events.append(command[0])
+
+        def poll(self) -> int:
+            return 1
+
+        def send_signal(self, number: int) -> None:
+            events.append(signal.Signals(number).name)
+
+        def wait(self, timeout: float | None = None) -> None:
+            if timeout is not None:
+                raise subprocess.TimeoutExpired("serve", timeout)
+            events.append("ended")
+
+        def kill(self) -> None:
+            events.append("killed")
+
+    monkeypatch.setattr(subprocess, "Popen", Stubborn)
+    with pytest.raises(CallFailed), running(config_file(tmp_path), tmp_path / "serve.log"):
+        pytest.fail("the block must not run")
+    assert events == ["serve", "SIGINT", "killed", "ended"]
 
 
 def test_the_proxy_gets_the_body_limit_of_the_settings(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ NOISE = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), dtype=np.uint8
 HEADERS = {"Content-Type": "video/mp4", "X-Frames": "5", "X-Frames-Swapped": "5", "X-Model": "wan2.6"}
 
 
-def answer(data: bytes = CLIP, **headers: str) -> Answer:
-    return Answer(data, httpx.Headers({**HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}), 1.0)
+def answer(data: bytes = CLIP, headers: dict[str, str] | None = None) -> Answer:
+    """Return an answer with the right headers, but for those in ``headers``."""
+    return Answer(data, httpx.Headers({**HEADERS, **(headers or {})}), 1.0)
 
 
 def test_a_right_answer_is_described() -> None:
@@ -25,21 +26,21 @@ def test_a_right_answer_is_described() -> None:
 @pytest.mark.parametrize(
     ("headers", "fault"),
     [
-        ({"Content_Type": "image/webp"}, "Content-Type is image/webp, but the file is video/mp4"),
-        ({"X_Frames": "6"}, "X-Frames is 6, but the file has 5"),
-        ({"X_Frames_Swapped": "0"}, "no face was swapped"),
-        ({"X_Model": "wan22-i2v"}, "X-Model is wan22-i2v"),
+        ({"Content-Type": "image/webp"}, "Content-Type is image/webp, but the file is video/mp4"),
+        ({"X-Frames": "6"}, "X-Frames is 6, but the file has 5"),
+        ({"X-Frames-Swapped": "0"}, "no face was swapped"),
+        ({"X-Model": "wan22-i2v"}, "X-Model is wan22-i2v"),
     ],
 )
 def test_a_header_that_does_not_fit_the_file_is_named(headers: dict[str, str], fault: str) -> None:
     with pytest.raises(CallFailed) as failed:
-        check_answer("wan2.6", answer(**headers))
+        check_answer("wan2.6", answer(headers=headers))
     assert str(failed.value) == f"wan2.6: {fault}"
 
 
 def test_all_faults_of_an_answer_are_listed() -> None:
     with pytest.raises(CallFailed, match=r"X-Frames is 6, .*; no face was swapped; X-Model is x$"):
-        check_answer("wan2.6", answer(X_Frames="6", X_Frames_Swapped="0", X_Model="x"))
+        check_answer("wan2.6", answer(headers={"X-Frames": "6", "X-Frames-Swapped": "0", "X-Model": "x"}))
 
 
 @pytest.mark.parametrize("data", [b"", b"no media", CLIP[:800], animation("WEBP", NOISE)[:-200]])
@@ -58,6 +59,6 @@ def test_an_animation_has_several_frames() -> None:
 
 
 def test_the_extension_of_a_file_comes_from_its_media_type() -> None:
-    assert answer(Content_Type="video/mp4; codecs=avc1").extension == "mp4"
-    assert answer(Content_Type="application/json").extension == "bin"
+    assert answer(headers={"Content-Type": "video/mp4; codecs=avc1"}).extension == "mp4"
+    assert answer(headers={"Content-Type": "application/json"}).extension == "bin"
     assert Answer(b"", httpx.Headers(), 0.0).media_type == ""

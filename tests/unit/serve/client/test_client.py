@@ -1,4 +1,4 @@
-"""Calls of a service over HTTP, and what its answers and silences mean."""
+"""Calls of a service over HTTP."""
 
 import json
 import time
@@ -59,7 +59,7 @@ def test_without_a_key_no_credentials_are_sent() -> None:
         (Scripted(b"[1]", 500), r"wan2.6: 500 \[1\]"),
     ],
 )
-def test_a_refusal_is_told_with_its_detail(answer: Scripted, message: str) -> None:
+def test_a_refusal_is_raised_with_its_detail(answer: Scripted, message: str) -> None:
     with scripted_server(answer) as server, Client(server.url) as client, pytest.raises(CallFailed, match=message):
         client.call("wan2.6", {})
 

@@ -17,7 +17,10 @@ RESULT = Result(b"file", "video/mp4", 1)
 
 
 class Flaky:
-    """A pipeline that works for a second, and then fails with each of ``errors`` before it succeeds."""
+    """A pipeline that fails once with each of ``errors`` and then succeeds.
+
+    Each call reports a second of work.
+    """
 
     def __init__(self, context: RequestContext, *errors: Exception) -> None:
         self._meter = context.meter
@@ -83,7 +86,7 @@ def test_a_lost_replica_is_recognised_also_inside_rays_own_error(error: Exceptio
     assert is_lost_replica(wrapped(error))
 
 
-def test_a_fault_of_the_code_is_no_lost_replica() -> None:
+def test_a_fault_of_the_code_does_not_count_as_a_lost_replica() -> None:
     assert not is_lost_replica(RuntimeError("a bug"))
     assert not is_lost_replica(wrapped(RuntimeError("a bug")))
 

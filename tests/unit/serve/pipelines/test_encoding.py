@@ -98,7 +98,7 @@ async def test_a_result_that_cannot_be_encoded_names_the_field() -> None:
 
 
 class SlowEncoder(Encoder):
-    """An encoder whose calls end only when the test lets them; it notes what happens in which order."""
+    """An encoder that records its calls; ``add`` ends when the test sets ``release``."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error

@@ -1,4 +1,4 @@
-"""A face swap over a stream of frames: what is looked at, followed, swapped and counted, in which order."""
+"""A face swap over a stream of frames: detection, tracking, swapping, order and counts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -29,7 +29,7 @@ SHORT = Tracking(max_gap=0, smooth_frames=0)
 
 
 def frames(*levels: int) -> Frames:
-    """Return a grey frame for each of ``levels``; the fake face swapper finds no face in a black one."""
+    """Return a grey frame for each of ``levels``; a black frame shows no face."""
     return np.stack([np.full((64, 64, 3), level, np.uint8) for level in levels])
 
 
@@ -99,7 +99,7 @@ async def test_the_steps_of_a_chunk_and_the_time_of_every_call_are_reported() ->
 
 
 class LateFirst(FakeFaceSwapper):
-    """A swapper whose answer about each even chunk arrives after the one about the next chunk."""
+    """A swapper that answers for every first of two chunks after the second one."""
 
     async def _wait(self, index: int, done: dict[int, asyncio.Event]) -> None:
         if index % 8 == 0:
@@ -202,7 +202,7 @@ async def test_only_the_chosen_faces_are_swapped(choice: Choice, expected: list[
 
 @pytest.mark.parametrize(("tracking", "ahead"), [(SHORT, 1), (SHORT, 3), (Tracking(), 2), (Tracking(max_gap=17), 2)])
 async def test_no_more_chunks_are_held_back_than_the_credit_window_is_widened_by(tracking: Tracking, ahead: int) -> None:
-    """A producer whose credits end before the first chunk comes out would wait for ever."""
+    """A producer whose credits end before the first chunk comes out would wait forever."""
     seen: list[int] = []
     swap = begin_swap(FakeFaceSwapper(), tracking=tracking, swap_ahead=ahead)
     held = swap.held_chunks

@@ -55,7 +55,7 @@ def test_a_share_is_between_0_and_1() -> None:
 @pytest.mark.parametrize(
     ("value", "nearest"), [(0, 16), (-(10**30), 16), (39, 32), (40, 48), (71, 64), (65, 64), (1000, 64), (10**30, 64)]
 )
-def test_a_side_that_is_no_multiple_of_16_is_refused_with_the_nearest_one(value: int, nearest: int) -> None:
+def test_a_side_that_is_not_a_multiple_of_16_is_refused_with_the_nearest_one(value: int, nearest: int) -> None:
     assert f"between 16 and 64; the nearest valid value is {nearest}" in refusal(side(64), value)
 
 

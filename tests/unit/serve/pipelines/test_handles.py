@@ -164,7 +164,7 @@ class Polls(FakeReadiness):
 
 
 @pytest.mark.parametrize(("states", "phase"), [(None, "queue"), ({"face-swapper": ModelState("starting", 0)}, "start")])
-async def test_the_wait_for_a_model_that_starts_is_told_from_the_wait_in_a_queue(
+async def test_waiting_for_a_start_is_a_different_phase_than_waiting_in_a_queue(
     states: dict[str, ModelState] | None, phase: str
 ) -> None:
     """A controller that does not answer, here ``None``, is asked again and does no harm."""

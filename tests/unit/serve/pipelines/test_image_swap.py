@@ -1,4 +1,4 @@
-"""The face in an image is replaced, or the request is refused with a reason that the caller can act on."""
+"""The face in an image is replaced, or the caller learns what to change in the request."""
 
 from dataclasses import replace
 from typing import Any
@@ -127,7 +127,7 @@ def test_wrong_choices_are_named_with_what_to_send() -> None:
 
 
 class Painter(FakeFaceSwapper):
-    """A swapper whose reference is the mean of all pictures that it was shown."""
+    """A swapper that pastes the mean of all images of the person."""
 
     async def identify(self, images: list[Image], field: str) -> Reference:
         found = await super().identify(images, field)

@@ -47,7 +47,7 @@ def overview(
 
 
 def status_of(**deployments: DeploymentStatusOverview) -> Status:
-    """Return the status of the application ``ryla``, with one running replica of every other model."""
+    """Return the status of the application ``ryla``; models not given have one running replica."""
     others = {model.deployment: overview({"RUNNING": 1}) for model in MODELS}
     return Status({"ryla": Application({**others, **deployments})})
 
@@ -84,7 +84,7 @@ Report = Callable[[Callable[[], Any]], None]
             {"status": "DEPLOY_FAILED", "status_trigger": "REPLICA_STARTUP_FAILED", "message": ""},
             ModelState("failed", 0, "the replica did not start"),
         ),
-        (  # a replica that died is replaced, which is no failure
+        (  # Serve replaces a replica that died, so this is not a failure
             {"STARTING": 1},
             {"status": "UNHEALTHY", "status_trigger": "HEALTH_CHECK_FAILED", "message": TRACEBACK},
             ModelState("starting", 0),

@@ -1,4 +1,4 @@
-"""A video is generated, swapped and encoded chunk by chunk; every refusal comes before a GPU works."""
+"""A video is generated, swapped and encoded chunk by chunk; refusals precede any GPU work."""
 
 import asyncio
 from dataclasses import replace
