@@ -30,8 +30,8 @@ from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Frames, Reference, SwapOptions
 from serve.media.decode import open_source
 from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.source import CHUNK, SourceLimits
 from serve.media.samples import group, portrait
+from serve.media.source import CHUNK, SourceLimits
 
 
 def unwatched() -> None:

@@ -14,6 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo.checkpoints import DemoCheckpoints
 from deployments.video.acceleration.distilled import EvenEuler
 from deployments.video.checkpoints.experts import dequantise
 from deployments.video.checkpoints.folder import (
@@ -28,10 +32,6 @@ from deployments.video.checkpoints.lora import ORIGINAL, LoraLinear
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.kernels.layers import with_layers
 from deployments.video.sampling.solver import Solver
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from demo.checkpoints import DemoCheckpoints
 from training.causal import unroll
 from training.gguf_file import original_name
 from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from deployments.video.checkpoints.vace import text_model
 from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor, nn
 
+from deployments.video.checkpoints.vace import text_model
 from training.latents import BUCKETS, SHARES, Latents, load, statistics
 from training.replay import Replay
 from training.run import Run, load_average
