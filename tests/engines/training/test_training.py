@@ -105,7 +105,7 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
         monkeypatch.setattr(module, "BATCH", 2)
     monkeypatch.setattr(training.distil, "SHARE", 1)
     monkeypatch.setattr(training.distil, "TEACHER_STEPS", 2)
-    monkeypatch.setattr(training.stages, "STEPS", dict.fromkeys(training.stages.STEPS, 2))
+    monkeypatch.setattr(training.__main__, "STEPS", dict.fromkeys(training.stages.STEPS, 2))
     target = tmp_path / "models"
     monkeypatch.setattr(sys, "argv", ["train", str(tmp_path / "states"), "--target", str(target)])
     training.__main__.main()
