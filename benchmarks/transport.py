@@ -119,7 +119,7 @@ def main() -> None:
         single = [handle.consume.remote(1).result() for _ in range(ROUNDS)]
         http = [asyncio.run(post_frames(frames[:16])) for _ in range(ROUNDS)]
     finally:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
         ray.shutdown()
         server.terminate()
     print(f"{FRAMES} frames of 832x480 RGB, median of {ROUNDS} rounds (min, max), milliseconds per frame")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray.serve import Application, Deployment
+from ray.serve import Application
 
 from demo.checkpoints import wan22_models, wan26_models
 from demo.face_models import face_models
@@ -14,17 +14,17 @@ from serve.config import AppConfig, Hardware
 from serve.http.ingress import Ingress
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26, Model
 
-DEPLOYMENTS: Mapping[Model, Deployment] = {WAN26: Wan26, WAN22_GGUF: Wan22GGUF, FACE_SWAPPER: FaceSwapper}
+DEPLOYMENTS: Mapping[Model, Any] = {WAN26: Wan26, WAN22_GGUF: Wan22GGUF, FACE_SWAPPER: FaceSwapper}
 """The Ray Serve deployment of each model."""
 
 
 def build(args: AppConfig) -> Application:
-    """Return the application that ``args`` describe. Serve config files name it as ``serve.app:build``."""
+    """Return the application for ``args``. Serve config files name it ``serve.app:build``."""
     return bind(args, DEPLOYMENTS)
 
 
-def bind(config: AppConfig, deployments: Mapping[Model, Deployment]) -> Application:
-    """Return the graph over ``deployments``, each with its engine's settings and its model files."""
+def bind(config: AppConfig, deployments: Mapping[Model, Any]) -> Application:
+    """Return the graph over ``deployments``, each with its settings and model files."""
     files = model_files(config)
     models = {
         model.name: deployments[model]

@@ -1,9 +1,9 @@
 """AppConfig: every setting of the application, typed and declared once.
 
-It is the ``args`` of a Serve config file, and only ``build`` reads it. What Serve itself can set for
-a deployment (autoscaling_config, max_ongoing_requests, logging_config, ...) is not repeated here: it
-belongs under ``deployments:`` in the same file, where a change is applied in place. A change of
-``args`` restarts every replica.
+It is the ``args`` of a Serve config file, and only ``build`` reads it. What Serve itself can set
+for a deployment (autoscaling_config, max_ongoing_requests, logging_config, ...) is not repeated
+here: it belongs under ``deployments:`` in the same file, where a change is applied in place. A
+change of ``args`` restarts every replica.
 """
 
 import math

@@ -17,7 +17,7 @@ IMPORT_PATH = "serve.app:build"
 
 
 def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
-    """Yield a name, the Serve config and the RayService around it for each Serve config in ``text``.
+    """Yield a name, the Serve config and its RayService for each Serve config in ``text``.
 
     ``text`` is YAML. The RayService is None where the config stands alone.
     """
@@ -113,7 +113,7 @@ def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[st
 
 
 def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:
-    """Yield the worker groups whose deployments may together need more GPUs than the group can have.
+    """Yield the worker groups whose deployments may need more GPUs than the group can have.
 
     One deployment would then starve another.
     """

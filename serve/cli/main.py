@@ -146,7 +146,10 @@ def check_models(
     folder: Annotated[Path, typer.Argument(help="Folder with the face models; its subfolders are searched too.")],
     checksums: Annotated[Path | None, typer.Option(help="File of SHA-256 sums, as `sha256sum` writes it.")] = None,
 ) -> None:
-    """Check FaceSwapper's model files: present, of the published signature and, with checksums, unchanged."""
+    """Check that FaceSwapper's model files are present and have the published signature.
+
+    With checksums, also check that they are unchanged.
+    """
     from deployments.faces.models.files import check_files, read_checksums
 
     table = Table("model", "setting", "file", "verdict")
@@ -172,7 +175,7 @@ def rollout(
     namespace: Annotated[str, typer.Option(envvar="RYLA_NAMESPACE", help="Namespace of the RayService.")] = "default",
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 1800,
 ) -> None:
-    """In a pod: wait until KubeRay has rolled out a RayService's current spec; fail if it cannot."""
+    """Wait in a pod until KubeRay has rolled out a RayService's spec; fail if it cannot."""
     try:
         with in_cluster() as api:
             await_rollout(api, namespace, name, timeout_s=timeout, say=_print_line)

@@ -12,7 +12,7 @@ PRESETS = Path(__file__).parents[1] / "presets"
 
 
 def find_preset(name: str) -> Path:
-    """Return the file of a preset, or ``name`` itself if it is a file; exit with 2 if neither exists."""
+    """Return a preset's file, or ``name`` itself if it is a file; exit with 2 if neither exists."""
     path = PRESETS / f"{name}.yaml"
     if path.is_file():
         return path

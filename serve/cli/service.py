@@ -21,7 +21,7 @@ START_TIMEOUT_S = 300
 
 
 def serve_environment(config: Path) -> dict[str, str]:
-    """Return the environment to start Ray in: Serve's proxy reads its middleware and limits there."""
+    """Return the environment to start Ray in, where Serve's proxy finds our middleware."""
     limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
     max_bytes = max(Limits(**settings).max_body_bytes for settings in limits)
     programs = str(Path(sys.executable).parent)
@@ -35,7 +35,7 @@ def serve_environment(config: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(config: Path, log: Path | None = None) -> Iterator[Client]:
-    """Run a service with a Serve config file while the block runs; every model is ready when it begins."""
+    """Run a service while the block runs; every model is ready when the block begins."""
     log = log or Path("test-output/serve.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:

@@ -21,7 +21,7 @@ class Admission:
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """Count a request as in progress while the block runs; raise a 503 problem if there is no room."""
+        """Count a request while the block runs; raise a 503 problem if there is no room."""
         self.check()
         self._admitted += 1
         try:

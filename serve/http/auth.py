@@ -18,7 +18,7 @@ _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{
 
 
 class ApiKeys:
-    """The keys in a file: each line has a name and the SHA-256 of a key in hex; `#` begins a comment.
+    """The keys in a file. Each line has a name and a key's SHA-256 in hex; `#` begins a comment.
 
     The file is read again after ``max_age_s``, so that keys are added and removed without a restart
     (on Kubernetes: by changing the mounted Secret). Raises ValueError or OSError when it cannot be

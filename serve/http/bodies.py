@@ -23,8 +23,8 @@ async def read_body(request: Request, *, form: bool, optional: bool = False) -> 
     """Return the fields of a body by name.
 
     Files of a form come as bytes, or as a Spool where they are large enough to be on disk. With
-    ``form`` a multipart body is accepted too; with ``optional`` an absent body has no fields. Raises
-    a 400, 415 or 422 problem.
+    ``form`` a multipart body is accepted too; with ``optional`` an absent body has no fields.
+    Raises a 400, 415 or 422 problem.
     """
     media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if media_type == "application/json" or media_type.endswith("+json"):

@@ -9,8 +9,8 @@ from serve.http.problems import Problem
 class BodyLimit:
     """Middleware that refuses a body over ``max_bytes`` with a 413 problem.
 
-    A Content-Length that is too large is refused before a byte is read, any other body as soon as it
-    exceeds the limit.
+    A Content-Length that is too large is refused before a byte is read, and any other body as soon
+    as it exceeds the limit.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:

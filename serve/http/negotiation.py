@@ -51,7 +51,7 @@ def parse_preferences(values: Sequence[str]) -> dict[str, str]:
 
 
 def parse_request_timeout(value: str | None, limit_s: float) -> float:
-    """Return the seconds that a request may take: what Request-Timeout says, at most ``limit_s``."""
+    """Return the seconds that a request may take: Request-Timeout, at most ``limit_s``."""
     if value is None:
         return limit_s
     seconds = _parse_number(value)

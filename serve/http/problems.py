@@ -47,7 +47,7 @@ class FieldError:
 
 
 class Problem(Exception):
-    """A failed request. ``slug`` is the last part of the problem's type; docs/http.md lists them."""
+    """A failed request. ``slug`` is the last part of the problem's type (see docs/http.md)."""
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """Middleware for Serve's own HTTP proxy: what must be fixed before a request reaches the ingress.
 
-Two headers let any client steer the proxy. `x-request-disconnect-disabled` keeps a GPU working for a
-client that has left, and `x-request-timeout-seconds` replaces our 504 problem by the proxy's
-plain-text 408. The proxy also buffers a body as fast as it arrives, whatever the ingress does with it.
+Two headers let any client steer the proxy. `x-request-disconnect-disabled` keeps a GPU working for
+a client that has left, and `x-request-timeout-seconds` replaces our 504 problem by the proxy's
+plain-text 408. The proxy also buffers a body as fast as it arrives, whatever the ingress does with
+it.
 
 Serve loads this module by the environment variable
 ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy:middlewares``. That variable and

@@ -1,4 +1,4 @@
-"""The table of routes, read by the router, the OpenAPI document, the key check and the docs' tests."""
+"""The table of routes, read by the router, the OpenAPI document, the key check and tests."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Route:
-    """One row: a method and path, who handles it, its OpenAPI operation, and whether it needs a key."""
+    """One row: a method and path, its handler and OpenAPI operation, and whether it needs a key."""
 
     method: Literal["GET", "POST"]
     path: str

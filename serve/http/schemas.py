@@ -35,7 +35,7 @@ class Schema:
     names: Mapping[str, tuple[str, ...]]
     limits: Limits
     second_reference: bool = field(default=False)
-    """Whether `reference_image` is the face where both images are sent, and else the first frame."""
+    """Whether `reference_image` is the face if both images are sent, else the first frame."""
     distilled: Mapping[str, Any] = field(default_factory=dict)
     """The defaults of fields with `acceleration: distilled`."""
 
@@ -230,4 +230,5 @@ def video_swap_schema(limits: Limits) -> Schema:
 
 
 def _swap_names(model: type[PipelineRequest], source: str) -> dict[str, tuple[str, ...]]:
-    return {name: (name,) for name in model.model_fields} | {"source": (source,), "face": ("reference_image",)}
+    names: dict[str, tuple[str, ...]] = {name: (name,) for name in model.model_fields}
+    return names | {"source": (source,), "face": ("reference_image",)}

@@ -79,7 +79,7 @@ class Mp4Encoder(Encoder):
             frame.color_range = ColorRange.MPEG
             frame.pts = round(time * TICKS)
             frame.time_base = Fraction(1, TICKS)
-            # The muxer uses the duration of the last frame only; the others last until the next one.
+            # The muxer uses only the last frame's duration; the others last until the next frame.
             end = self._end or time + 1 / self._fps
             frame.duration = max(1, round((end - time) * TICKS))
             if self._audio is not None:

@@ -1,1 +1,1 @@
-"""How the deployments work together: one pipeline for each kind of request, from a request to a file."""
+"""How the deployments work together: a pipeline for each kind of request."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serve.config import IngressSettings
 from serve.media.encode import Encoder
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class VideoWriter:
-    """An encoder that works in a thread, one call at a time. ``field`` is named if the file is at fault."""
+    """An encoder that works in a thread. Errors of the file name ``field``."""
 
     def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, context: RequestContext) -> None:
         self._encoder = encoder
         self._field = field
         self._threads = threads
         self._context = context
-        self._call: asyncio.Future[object] | None = None
+        self._call: asyncio.Future[Any] | None = None
 
     async def add(self, chunk: TimedFrames) -> None:
         """Encode the frames of ``chunk``."""

@@ -106,7 +106,7 @@ class FaceSwap:
 
     async def _find_cuts(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[_CutChunk, None]:
         async for chunk in source:
-            # In a thread, like everything that takes milliseconds: all requests share the event loop.
+            # In a thread, like all work of milliseconds: the requests share the event loop.
             yield _CutChunk(chunk, await asyncio.to_thread(self._scene_starts, chunk))
 
     def _scene_starts(self, chunk: TimedFrames) -> tuple[bool, ...]:
@@ -180,7 +180,7 @@ class FaceSwaps:
         self._max_image_pixels = max_image_pixels
 
     async def begin(self, request: SwapFields, face: Sequence[bytes], context: RequestContext) -> FaceSwap:
-        """Return the swap of ``request``; raise RequestRefused if one of its pictures shows no face."""
+        """Return the swap of ``request``; raise RequestRefused if a picture shows no face."""
         reference = await self._identify(face, "face", context)
         target = None
         if request.target_face is not None:

@@ -107,7 +107,7 @@ class FaceSwapperHandle(ModelHandle):
         options: SwapOptions,
         meter: Meter,
     ) -> SwappedChunk:
-        """Return ``chunk`` with ``faces``, which are given for each frame, replaced by ``reference``."""
+        """Return ``chunk`` with the ``faces`` of each frame replaced by ``reference``."""
         swapped: SwappedChunk = await self._timed(meter, "retry", "swap", chunk, faces, reference, options)
         return swapped
 

@@ -26,7 +26,7 @@ class MediaThreads:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
 
     async def check(self, field: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the same; a fault of the file raises RequestRefused or MediaOverLimit, which name ``field``."""
+        """Do the same; a faulty file raises RequestRefused or MediaOverLimit for ``field``."""
         try:
             return await self.run(function, *args, **kwargs)
         except MediaTooLarge as e:

@@ -1,4 +1,4 @@
-"""Measures one request: the seconds in each deployment, for the price, and the time of each phase."""
+"""Measures one request: the seconds in each deployment and the time of each phase."""
 
 import time
 from dataclasses import dataclass, field

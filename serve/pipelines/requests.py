@@ -64,7 +64,7 @@ class GenerateVideo(SwapFields):
 
     @property
     def frames(self) -> int:
-        """The number of frames that will be made: Wan makes 4k+1, so the request is rounded down."""
+        """The number of frames that will be made: Wan makes 4k+1, so it is rounded down."""
         return (self.num_frames - 1) // 4 * 4 + 1
 
 

@@ -1,4 +1,4 @@
-"""One local Ray for all tests of this folder: the demo at /, and the application of fake_engine.py at /photo."""
+"""A local Ray for all tests of this folder, with the demo at / and fake_engine.py at /photo."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class Service:
 
         name = f"ServeReplica:{app}:{deployment}"
         actors = list_actors(filters=[("class_name", "=", name), ("state", "=", "ALIVE")], detail=True)
-        return {actor.actor_id: actor.pid for actor in actors}
+        return {actor.actor_id: actor.pid for actor in actors if actor.pid is not None}
 
 
 def _environment() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
     python -m tests.graph.fake_cluster WORKER_GROUPS ARGS
 
-WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig as
-JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
+WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig
+as JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
 `PLACED` and JSON: deployment -> the nodes before it, its node, and the nodes after it.
 """
 
@@ -72,7 +72,7 @@ def _deployment(name: str) -> Any:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, Any]] = ray.nodes()
     return nodes
 
 
@@ -106,10 +106,10 @@ def main() -> None:
         options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
         print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
         ray.shutdown()
     finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        cluster.shutdown()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 
 import av
+import numpy as np
 
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.wire import Face, Image
@@ -18,4 +19,4 @@ def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
 def frames_of(data: bytes) -> list[Image]:
     """Return the frames of an MP4 file."""
     with av.open(io.BytesIO(data), mode="r") as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]

@@ -1,7 +1,7 @@
 """Ray's autoscaler with the chart's worker groups on fake nodes.
 
-It needs the machine without any other Ray cluster. By its name it comes first in this folder, before
-the other tests start theirs.
+It needs the machine without any other Ray cluster. By its name it comes first in this folder,
+before the other tests start theirs.
 """
 
 import json

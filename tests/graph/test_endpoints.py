@@ -1,4 +1,4 @@
-"""The seven endpoints over HTTP, through the real graph, on real pictures; every answer is decoded and looked at."""
+"""The seven endpoints over HTTP, through the real graph; every answer is decoded and examined."""
 
 import io
 import re
@@ -182,7 +182,7 @@ def test_acceleration_is_on_request_and_said(service: Service, http: httpx.Clien
 
 
 def test_a_distilled_video_is_like_the_exact_one_and_sooner_there(service: Service, http: httpx.Client) -> None:
-    """Four passes for every twenty-four, of a model that was taught to: nearer to the exact video than another seed's is."""
+    """Four passes instead of 24 stay nearer to the exact video than another seed's video."""
     prompt = "a red square moves to the left on a black background"
 
     def post(**fields: object) -> tuple[npt.NDArray[np.int64], float, httpx.Response]:

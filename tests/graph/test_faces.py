@@ -1,4 +1,4 @@
-"""Whose face is swapped: in a group, through gaps and over cuts; over HTTP, judged by the pixels that changed."""
+"""Whose face is swapped in a group, through gaps and over cuts, judged by the changed pixels."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -28,7 +28,7 @@ def people(analyser: OpenCVAnalyser) -> list[Face]:
 
 
 def changed(people: Sequence[Face], result: Image) -> list[int]:
-    """Which of the group have other pixels than before in the middle of their faces; JPEG changes every pixel a little."""
+    """Return which faces of the group changed in their middle, by more than JPEG changes them."""
     difference = np.abs(result.astype(int) - group()).mean(axis=2)
     found = []
     for i, face in enumerate(people):
@@ -109,7 +109,10 @@ def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(
     http: httpx.Client,
     analyser: OpenCVAnalyser,
 ) -> None:
-    """Somebody, a cut, somebody else. The first one's face is hidden for five frames, and later gone; the second one is gone at first."""
+    """Return one person, a cut and another person.
+
+    The first face is hidden for five frames and later gone; the second one is gone at first.
+    """
     first, second = pan(stranger(), 40, 192, 224).copy(), pan(portrait(), 16, 192, 224).copy()
     wall = np.full((224, 192, 3), 128, np.uint8)
     for frame in first[10:15]:

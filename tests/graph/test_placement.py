@@ -1,4 +1,4 @@
-"""Where replicas land: a Ray cluster of pretend GPU nodes, the demo's engines, the accelerators of the production preset."""
+"""Where replicas are placed, on a Ray cluster whose nodes pretend to have production's GPUs."""
 
 import json
 import subprocess

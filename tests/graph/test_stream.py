@@ -1,4 +1,4 @@
-"""What only a real graph shows: streaming, flow control, cancellation, faults. The photo engine's journal is the witness."""
+"""Streaming, flow control, cancellation and faults, as the fake engine's journal shows them."""
 
 import asyncio
 import itertools
@@ -247,7 +247,7 @@ def test_a_fault_of_ours_is_a_500_that_gives_nothing_away(service: Service, http
 
 
 def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: httpx.Client) -> None:
-    # In its first step. One that dies as it takes the call, before Serve has heard of that, Serve replaces besides.
+    # It dies in its first step: Serve itself replaces a replica that dies as it takes the call.
     response = http.post(f"{service.photo}/wan2.6", json=order("poison", die=True, step_s=0.7), timeout=90)
     assert response.status_code == 502, response.text
     assert response.json()["type"] == "urn:ryla:problem:replica-lost"
@@ -256,7 +256,7 @@ def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: http
 
 
 def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http: httpx.Client) -> None:
-    """Left while chunks are decoded, swapped and encoded: afterwards the processes are as they were."""
+    """Callers leave during decoding, swapping and encoding, and no thread or file remains."""
     body = {**order("swap", step_s=0.01, chunk_s=0.4), "length": 81, "steps": 1}
 
     def leave(times: int) -> None:
@@ -275,7 +275,7 @@ def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http
     leave(3)
     files, before = set(Path("/tmp").glob("[!rp]*")), threads()
     leave(5)
-    # Thread pools may still grow to their size, 11 in all; five abandoned encoders alone would be 30 threads.
+    # Thread pools may grow by 11 threads in all; five abandoned encoders would be 30 threads.
     wait_until(lambda: all(count <= before.get(pid, 0) + 12 for pid, count in threads().items()), 20)
     assert set(Path("/tmp").glob("[!rp]*")) <= files
     assert _idle(service)

@@ -12,7 +12,7 @@ _BINS = 4
 _MIN_DIFFERENCE = 16.0
 """The mean difference of two thumbnails, on a scale of 255, below which nothing is a cut."""
 _MIN_COLOUR_CHANGE = 0.2
-"""The share of pixels that must change their colours: a fast camera move keeps most of the colours."""
+"""The share of pixels that must change colour: a fast camera move keeps most of the colours."""
 _MIN_RATIO = 3.0
 """How many times more than the frames before it a cut must differ.
 

@@ -139,7 +139,7 @@ class FakeReadiness:
 class FakeVideoModel:
     """A video model that yields frames whose grey value is the number of the chunk.
 
-    ``error`` is raised instead of the first chunk; ``errors`` of several attempts are used up first.
+    ``error`` is raised instead of the first chunk; ``errors`` are used up first, one an attempt.
     """
 
     seconds: float = 0.5
