@@ -109,7 +109,7 @@ def main() -> None:
         serve.shutdown()
         ray.shutdown()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
