@@ -5,11 +5,13 @@ TOOLS := $(CURDIR)/.tools
 # EXTRAS=dev,gpu) for a GPU host.
 OVERRIDES ?= constraints/overrides.txt
 EXTRAS ?= dev
+# What was installed last: another choice of EXTRAS or OVERRIDES installs again.
+STAMP := .venv/.setup-$(EXTRAS)-$(notdir $(OVERRIDES))
 HELM_VERSION := v3.22.0
 HELM_DOCS_VERSION := v1.14.2
 IMAGE ?= localhost/ryla-serve
 TARGET ?= cpu
-# For instance: --build-arg BASE=localhost/debian:bookworm --network host
+# For instance: --build-arg BASE=registry.example.org/debian:bookworm-slim
 BUILD_OPTIONS ?=
 E2E ?= tests/e2e
 CONTAINERS ?= podman
@@ -20,13 +22,14 @@ CONTAINERS ?= podman
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .setup-done  ## Create .venv with everything that development needs
+setup: $(STAMP)  ## Create .venv with everything that development needs
 
-.setup-done: pyproject.toml constraints/constraints.txt $(OVERRIDES)
+$(STAMP): pyproject.toml constraints/constraints.txt $(OVERRIDES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints/constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/constraints.txt \
 	  --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
+	rm -f .venv/.setup-*
 	touch $@
 
 tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
@@ -44,7 +47,7 @@ demo: setup  ## Start the demo, call all seven endpoints and save the results in
 	$(BIN)/ryla demo
 
 unit: setup  ## Run the fast tests, which need no Ray and no model, and print their coverage
-	$(BIN)/python -m pytest tests/unit --cov=serve --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests/unit -n 2 --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
 test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest
