@@ -1,4 +1,4 @@
-"""A local Ray for all tests of this folder, with the demo at / and fake_engine.py at /photo."""
+"""A local Ray for all tests of this folder, with the demo at / and fake_engine.py at /fake."""
 
 import json
 import os
@@ -19,13 +19,14 @@ from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from serve.cli.presets import PRESETS
 from serve.cli.service import running
+from serve.models import MODELS, WAN22_GGUF, WAN26
 
 ROOT = Path(__file__).parents[2]
 PORT = 8123
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-    """What ``condition`` returns once it is true."""
+    """Wait until ``condition`` returns a true value, and return that value."""
     deadline = time.monotonic() + timeout_s
     while True:
         if value := condition():
@@ -36,7 +37,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
 
 @dataclass
 class Journal:
-    """What the photo engine did."""
+    """The journal in which the fake engine writes what it does."""
 
     path: Path
 
@@ -47,7 +48,7 @@ class Journal:
 
 @dataclass
 class Service:
-    """The running applications."""
+    """The running Ray Serve applications: the demo and the fake engine's."""
 
     url: str
     config: dict[str, Any]
@@ -55,16 +56,16 @@ class Service:
     journal: Journal
 
     @property
-    def photo(self) -> str:
-        return f"{self.url}/photo"
+    def fake(self) -> str:
+        return f"{self.url}/fake"
 
     def deploy(self, config: dict[str, Any]) -> None:
-        """What `serve deploy` does."""
+        """Deploy ``config`` as `serve deploy` does."""
         self.config_path.write_text(yaml.safe_dump(config))
         subprocess.run(["serve", "deploy", str(self.config_path)], check=True, env=_environment(), capture_output=True)
 
     def replicas(self, app: str, deployment: str) -> dict[str, int]:
-        """Actor id -> process id of the living replicas."""
+        """Return the process id of each living replica, by its actor id."""
         from ray.util.state import list_actors
 
         name = f"ServeReplica:{app}:{deployment}"
@@ -89,8 +90,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (demo,) = config["applications"]
     demo["args"]["wan26"]["hardware"]["price_usd_per_hour"] = 3.6
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
-    photo_args = {
-        **{model: {"hardware": {"num_cpus": 0.05}} for model in ("wan26", "wan22_gguf", "face_swapper")},
+    fake_args = {
+        **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
         "ingress": {"num_cpus": 0.05, "window": 3},
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
         "limits": {"max_frames": 201, "request_timeout_s": 60},
@@ -98,13 +99,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     scale = {"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1, "upscale_delay_s": 0, "downscale_delay_s": 600}
     config["applications"].append(
         {
-            "name": "photo",
-            "route_prefix": "/photo",
+            "name": "fake",
+            "route_prefix": "/fake",
             "import_path": "tests.graph.fake_engine:build",
-            "args": photo_args,
+            "args": fake_args,
             "deployments": [
-                {"name": "Wan26", "max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": scale},
-                {"name": "Wan22GGUF", "autoscaling_config": scale},
+                {"name": WAN26.deployment, "max_ongoing_requests": 1, "max_queued_requests": 1, "autoscaling_config": scale},
+                {"name": WAN22_GGUF.deployment, "autoscaling_config": scale},
             ],
         }
     )
@@ -115,9 +116,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     os.environ["PYTHONPATH"] = str(ROOT)
     with running(path, folder / "serve.log") as client:
         url = client.url
-        wait_until(lambda: is_healthy(f"{url}/photo"), 120)
+        wait_until(lambda: is_healthy(f"{url}/fake"), 120)
         ray.init(address="auto", namespace="serve", log_to_driver=False)
-        yield Service(url, config, path, journal)
+        yield Service(url=url, config=config, config_path=path, journal=journal)
         ray.shutdown()
 
 

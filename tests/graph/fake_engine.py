@@ -27,7 +27,7 @@ from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26
 NO_IMAGE = "configure an image-to-video checkpoint"
 
 
-class PhotoEngine:
+class FakeEngine:
     """An engine whose prompt is a JSON object.
 
     Its keys are ``name`` (for the journal), ``step_s`` and ``chunk_s`` (the seconds of a denoise
@@ -60,7 +60,7 @@ class PhotoEngine:
                 os._exit(1)
             self._write(name=order["name"], kind="step", index=step, begun=begun)
             sink.progress(Progress("denoise", step + 1, request.steps))
-        frames = pan(stranger(), request.num_frames, request.width, request.height)
+        frames = pan(stranger(), count=request.num_frames, width=request.width, height=request.height)
         index = 0
         while index < len(frames):
             sink.ready()
@@ -78,14 +78,16 @@ class PhotoEngine:
             file.write(line + "\n")
 
 
-@serve.deployment(name="Wan26", **OPTIONS)
-class PhotoWan26(VideoDeployment):
+@serve.deployment(name=WAN26.deployment, **OPTIONS)
+class FakeWan26(VideoDeployment):
+    """A model that runs the fake engine."""
+
     def __init__(self, settings: VideoSettings, models: object) -> None:
-        VideoDeployment.__init__(self, PhotoEngine(Path(os.environ["RYLA_TEST_JOURNAL"])), settings)
+        VideoDeployment.__init__(self, FakeEngine(Path(os.environ["RYLA_TEST_JOURNAL"])), settings)
 
 
-@serve.deployment(name="Wan22GGUF", **OPTIONS)
-class PhotoWan22(VideoDeployment):
+@serve.deployment(name=WAN22_GGUF.deployment, **OPTIONS)
+class FakeWan22(VideoDeployment):
     """A model whose start fails."""
 
     def __init__(self, settings: VideoSettings, models: object) -> None:
@@ -94,4 +96,4 @@ class PhotoWan22(VideoDeployment):
 
 def build(args: AppConfig) -> Application:
     """Return the application of a Serve config file whose import path names this function."""
-    return bind(args, {WAN26: PhotoWan26, WAN22_GGUF: PhotoWan22, FACE_SWAPPER: FaceSwapper})
+    return bind(args, {WAN26: FakeWan26, WAN22_GGUF: FakeWan22, FACE_SWAPPER: FaceSwapper})

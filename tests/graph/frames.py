@@ -12,7 +12,7 @@ from deployments.wire import Face, Image
 def face_of(analyser: OpenCVAnalyser, image: Image) -> Face:
     """Return the largest face in ``image``."""
     (faces,) = analyser.faces([image])
-    assert faces, "no face in the picture"
+    assert faces, "no face in the image"
     return faces[0]
 
 

@@ -1,7 +1,7 @@
-"""Ray's autoscaler with the chart's worker groups on fake nodes.
+"""Ray's autoscaler scales the chart's worker groups on fake nodes.
 
-It needs the machine without any other Ray cluster. By its name it comes first in this folder,
-before the other tests start theirs.
+The test needs a machine without any other Ray cluster. Its name sorts first in this folder, so it
+runs before the other tests start theirs.
 """
 
 import json
@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from helm.generator.paths import ROOT
+from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26
 from tests.chart.rendering import declared_resources, groups, render, serve_config
 
 pytestmark = pytest.mark.graph
@@ -47,5 +48,5 @@ def test_each_group_scales_from_zero_and_back() -> None:
     l40s = {"before": [], "on": ["GPU", "accelerator_type:L40S"], "cpus": 4.0, "after": []}
     a100 = {"before": [], "on": ["GPU", "accelerator_type:A100", "accelerator_type:A100-80G"], "cpus": 4.0, "after": []}
     cpu = {"before": [], "on": ["ingress"], "cpus": 4.0, "after": []}
-    placed = {"Wan26": l40s, "Wan22GGUF": a100, "FaceSwapper": l40s, "Ingress": cpu}
+    placed = {WAN26.deployment: l40s, WAN22_GGUF.deployment: a100, FACE_SWAPPER.deployment: l40s, "Ingress": cpu}
     assert json.loads(lines[0].removeprefix("PLACED ")) == placed

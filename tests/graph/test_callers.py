@@ -20,7 +20,7 @@ FACE = payload("wan2.6-i2v")["reference_image"]
 
 def test_an_animation_labelled_as_a_video_is_swapped(service: Service, http: httpx.Client, analyser: OpenCVAnalyser) -> None:
     count = 5
-    source = animation("WEBP", pan(stranger(), count, 192, 224))
+    source = animation("WEBP", pan(stranger(), count=count, width=192, height=224))
     body = {"source_video": data_uri(source, "video/mp4"), "reference_image": FACE}
     response = http.post(f"{service.url}/batch-video-faceswap", json=body)
     assert response.status_code == 200, response.text
@@ -36,10 +36,10 @@ def test_an_animation_labelled_as_a_video_is_swapped(service: Service, http: htt
 
 def test_a_video_without_a_face_comes_back_unchanged(service: Service, http: httpx.Client) -> None:
     grey = np.random.default_rng(5).integers(0, 255, (12, 16, 1), dtype=np.uint8)  # colour would be halved by yuv420p
-    hills = pan(grey.repeat(3, 2).repeat(16, 0).repeat(16, 1), 3, 96, 96)
+    hills = pan(grey.repeat(3, 2).repeat(16, 0).repeat(16, 1), count=3, width=96, height=96)
     buffer = io.BytesIO()
-    pictures = [PIL.Image.fromarray(frame) for frame in hills]
-    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=100, lossless=True)
+    images = [PIL.Image.fromarray(frame) for frame in hills]
+    images[0].save(buffer, "WEBP", save_all=True, append_images=images[1:], duration=100, lossless=True)
     body = {"source_video": data_uri(buffer.getvalue(), "video/mp4"), "reference_image": FACE}
     response = http.post(f"{service.url}/batch-video-faceswap", json=body)
     assert response.headers["x-frames-swapped"] == response.headers["x-faces-found"] == "0"

@@ -33,12 +33,12 @@ def audio_of(data: bytes) -> list[tuple[int | None, bytes]]:
 @pytest.fixture(scope="module")
 def answers(service: Service) -> Iterator[dict[str, Answer]]:
     with httpx.Client(timeout=120) as http:
-        made = {}
+        found = {}
         for name in ENDPOINTS:
             response = http.post(f"{service.url}/{name}", json=payload(name))
             assert response.status_code == 200, response.text
-            made[name] = Answer(response.content, response.headers, 0.0)
-        yield made
+            found[name] = Answer(response.content, response.headers, 0.0)
+        yield found
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
@@ -62,7 +62,7 @@ def test_answer_is_what_its_headers_say(answers: dict[str, Answer], name: str) -
         assert headers["x-frame-count"] == headers["x-frames"]
     phases = {part.split(";")[0].strip() for part in headers["server-timing"].split(",")}
     assert phases >= ({"denoise", "decode", "encode", "queue"} if video else {"swap", "encode"})
-    # Wan26 costs 0.001 USD a second in this configuration, the others nothing.
+    # Wan26 costs 0.001 USD per second in this configuration, the others nothing.
     cost, seconds = float(headers["x-cost-usd"]), float(headers["x-execution-time-sec"])
     assert seconds > 0
     assert (cost > 0) == name.startswith("wan2.6")
@@ -121,7 +121,7 @@ def test_video_faceswap_swaps_every_frame_and_keeps_the_sound(
 @pytest.mark.parametrize(
     ("name", "field"), [("wan2.6-i2v-faceswap", "reference_image"), ("wan22-i2v-faceswap", "source_image")]
 )
-def test_a_made_video_shows_the_person_and_then_the_other_face(
+def test_a_generated_video_shows_the_person_and_then_the_other_face(
     service: Service, http: httpx.Client, answers: dict[str, Answer], analyser: OpenCVAnalyser, name: str, field: str
 ) -> None:
     answer = answers[name]
@@ -136,14 +136,14 @@ def test_a_made_video_shows_the_person_and_then_the_other_face(
         headers={"accept": "video/mp4"},
     )
     for before, after in zip(frames_of(plain.content), frames_of(answer.data), strict=True):
-        made, swapped = face_of(analyser, before).embedding, face_of(analyser, after).embedding
-        assert made @ shown > made @ wanted  # the model keeps the person in the picture
-        assert swapped @ wanted > made @ wanted + 0.1  # and the swap brings the other's face
+        generated, swapped = face_of(analyser, before).embedding, face_of(analyser, after).embedding
+        assert generated @ shown > generated @ wanted  # the model keeps the person in the image
+        assert swapped @ wanted > generated @ wanted + 0.1  # and the swap brings the other person's face
 
 
 def test_multipart_gives_the_same_as_json(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
     files = {
-        "source_image": ("a.png", jpeg(stranger()), "image/png"),  # a wrong label, as today's callers send it
+        "source_image": ("a.png", jpeg(stranger()), "image/png"),  # a wrong media type, as today's callers send it
         "reference_image": ("b.jpg", PORTRAIT.read_bytes(), "image/jpeg"),
     }
     response = http.post(f"{service.url}/image-faceswap", files=files, data={"restore_face": "false"})
@@ -162,17 +162,17 @@ def test_same_seed_same_frames_and_another_seed_others(
     assert other.content != answers["wan2.6"].data
 
 
-def test_acceleration_is_on_request_and_said(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
-    """The same video, not to the bit: nearer to the exact one than another seed's is."""
+def test_acceleration_is_used_on_request_and_reported(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
+    """An accelerated video differs from the exact one, but less than another seed's video does."""
     assert "x-acceleration" not in answers["wan22-i2v"].headers
 
     def post(**fields: object) -> httpx.Response:
         return http.post(f"{service.url}/wan22-i2v", json={**payload("wan22-i2v"), **fields}, headers={"Accept": "video/mp4"})
 
     plain, quick, other = post(), post(acceleration="cache"), post(seed=8)
-    said = re.fullmatch(r"cache; threshold=([\d.]+); reused=(\d+)/(\d+)", quick.headers["x-acceleration"])
-    assert said is not None, quick.headers["x-acceleration"]
-    assert 0 < int(said[2]) < int(said[3])
+    reported = re.fullmatch(r"cache; threshold=([\d.]+); reused=(\d+)/(\d+)", quick.headers["x-acceleration"])
+    assert reported is not None, quick.headers["x-acceleration"]
+    assert 0 < int(reported[2]) < int(reported[3])
     exact, reused, strange = (np.stack(frames_of(response.content)).astype(int) for response in (plain, quick, other))
     assert 0 < np.abs(exact - reused).mean() < np.abs(exact - strange).mean()
     refused = post(acceleration="warp")
@@ -181,24 +181,24 @@ def test_acceleration_is_on_request_and_said(service: Service, http: httpx.Clien
     assert "'cache'" in error["detail"]
 
 
-def test_a_distilled_video_is_like_the_exact_one_and_sooner_there(service: Service, http: httpx.Client) -> None:
+def test_a_distilled_video_is_like_the_exact_one_and_takes_less_time(service: Service, http: httpx.Client) -> None:
     """Four passes instead of 24 stay nearer to the exact video than another seed's video."""
     prompt = "a red square moves to the left on a black background"
 
     def post(**fields: object) -> tuple[npt.NDArray[np.int64], float, httpx.Response]:
-        asked = {"prompt": prompt, "width": 128, "height": 128, "num_frames": 17, "seed": 1, **fields}
-        response = http.post(f"{service.url}/wan2.6", json=asked, headers={"Accept": "video/mp4"})
+        body = {"prompt": prompt, "width": 128, "height": 128, "num_frames": 17, "seed": 1, **fields}
+        response = http.post(f"{service.url}/wan2.6", json=body, headers={"Accept": "video/mp4"})
         denoise = re.search(r"denoise;dur=([\d.]+)", response.headers["server-timing"])
         assert denoise is not None
         return np.stack(frames_of(response.content)).astype(int), float(denoise[1]), response
 
     (exact, long, _), (strange, _, _) = post(steps=12, cfg=3), post(steps=12, cfg=3, seed=2)
-    made, short, response = post(acceleration="distilled", negative_prompt="blurred")
+    distilled, short, response = post(acceleration="distilled", negative_prompt="blurred")
     assert response.headers["x-acceleration"] == "distilled; steps=4"
     assert response.headers["x-ignored-fields"] == "negative_prompt"
     assert short < long / 2
-    assert 0 < np.abs(exact - made).mean() < 0.5 * np.abs(exact - strange).mean()
-    assert np.array_equal(made, post(acceleration="distilled")[0])
+    assert 0 < np.abs(exact - distilled).mean() < 0.5 * np.abs(exact - strange).mean()
+    assert np.array_equal(distilled, post(acceleration="distilled")[0])
 
 
 def test_concurrent_requests_do_not_mix(service: Service, answers: dict[str, Answer]) -> None:

@@ -1,4 +1,4 @@
-"""Whose face is swapped in a group, through gaps and over cuts, judged by the changed pixels."""
+"""The changed pixels show whose face was swapped: in a group, through gaps and over cuts."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -23,7 +23,7 @@ RATE = Fraction(16)
 
 @pytest.fixture(scope="module")
 def people(analyser: OpenCVAnalyser) -> list[Face]:
-    """The six of the group, from the left."""
+    """The six people of the group image, from left to right."""
     return sorted(analyser.faces([group()])[0], key=lambda face: float(face.box[0] + face.box[2]))
 
 
@@ -75,7 +75,7 @@ def test_the_faces_that_were_asked_for_are_swapped_and_no_others(
 def test_the_person_in_target_face_is_swapped_and_somebody_absent_is_a_problem(
     service: Service, http: httpx.Client, people: list[Face]
 ) -> None:
-    """Each of six, by a picture of them that is flipped, smaller, and JPEG of quality 40."""
+    """Each of the six is found by a flipped, smaller image of theirs, a JPEG of quality 40."""
     for number in range(6):
         left, top, right, bottom = people[number].box.astype(int)
         cut = group()[max(0, top - 30) : bottom + 30, max(0, left - 30) : right + 30][:, ::-1]
@@ -89,7 +89,7 @@ def test_the_person_in_target_face_is_swapped_and_somebody_absent_is_a_problem(
     assert "none of the 6 faces" in error["detail"]
 
 
-def test_the_picture_of_a_person_that_shows_no_face_is_numbered(service: Service, http: httpx.Client) -> None:
+def test_an_image_of_a_person_without_a_face_is_named_by_its_number(service: Service, http: httpx.Client) -> None:
     face, wall = data_uri(jpeg(portrait()), "image/jpeg"), data_uri(jpeg(np.full((90, 90, 3), 120, np.uint8)), "image/jpeg")
     response = swapped(service, http, reference_image=[face, wall])
     assert response.status_code == 422, response.text
@@ -99,7 +99,7 @@ def test_the_picture_of_a_person_that_shows_no_face_is_numbered(service: Service
 
 
 def film(frames: Sequence[Image]) -> str:
-    encoder = Mp4Encoder(RATE, "veryfast", 12, None)
+    encoder = Mp4Encoder(RATE, preset="veryfast", crf=12, audio=None)
     encoder.add(np.stack(frames), tuple(i / RATE for i in range(len(frames))))
     return data_uri(encoder.close().read(), "video/mp4")
 
@@ -109,11 +109,14 @@ def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(
     http: httpx.Client,
     analyser: OpenCVAnalyser,
 ) -> None:
-    """Return one person, a cut and another person.
+    """The video shows one person, a cut and another person.
 
-    The first face is hidden for five frames and later gone; the second one is gone at first.
+    The first face is hidden for five frames and later gone; the second one is absent at first.
     """
-    first, second = pan(stranger(), 40, 192, 224).copy(), pan(portrait(), 16, 192, 224).copy()
+    first, second = (
+        pan(stranger(), count=40, width=192, height=224).copy(),
+        pan(portrait(), count=16, width=192, height=224).copy(),
+    )
     wall = np.full((224, 192, 3), 128, np.uint8)
     for frame in first[10:15]:
         left, top, right, bottom = analyser.faces([frame])[0][0].box.astype(int)
@@ -124,7 +127,7 @@ def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(
     hidden, away, cut = range(10, 15), range(26, 40), range(40, 42)
     blank = [i for i, faces in enumerate(analyser.faces(np.stack(source))) if not faces]
     assert blank == [*hidden, *away, *cut], "the film does not show what this test is about"
-    # A face that neither of them has: else a swap would change little.
+    # Neither person has this face, so a swap changes many pixels.
     reference = data_uri(jpeg(group()), "image/jpeg")
     request = {"source_video": film(source), "reference_image": reference}
     response = http.post(f"{service.url}/batch-video-faceswap", json=request)

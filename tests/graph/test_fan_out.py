@@ -1,4 +1,4 @@
-"""One video over several replicas of FaceSwapper."""
+"""Several replicas of FaceSwapper work on one video."""
 
 import json
 
@@ -7,22 +7,23 @@ import psutil
 import pytest
 
 from serve.media.samples import data_uri, group, jpeg, pan, stranger
+from serve.models import FACE_SWAPPER
 from tests.graph.conftest import Service, wait_until
 from tests.graph.test_faces import film
 
 pytestmark = pytest.mark.graph
 
 
-def _seconds(pids: set[int]) -> dict[int, float]:
-    """Processor time that each process has had so far."""
+def _cpu_seconds(pids: set[int]) -> dict[int, float]:
+    """Return the CPU time in seconds that each process has used so far."""
     return {pid: sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids}
 
 
-def test_two_replicas_share_a_video_and_make_of_it_what_one_does(service: Service, http: httpx.Client) -> None:
-    """Tracks, smoothing and order do not depend on who looked at which chunk."""
+def test_two_replicas_share_a_video_and_give_the_result_of_one(service: Service, http: httpx.Client) -> None:
+    """Tracks, smoothing and order do not depend on which replica analysed which chunk."""
 
     def replicas() -> set[int]:
-        return set(service.replicas("ryla", "FaceSwapper").values())
+        return set(service.replicas("ryla", FACE_SWAPPER.deployment).values())
 
     def swapped() -> bytes:
         response = http.post(f"{service.url}/batch-video-faceswap", json=request)
@@ -30,20 +31,20 @@ def test_two_replicas_share_a_video_and_make_of_it_what_one_does(service: Servic
         assert response.headers["X-Frames-Swapped"] == "96"
         return response.content
 
-    source = [*pan(stranger(), 96, 192, 224)]
+    source = [*pan(stranger(), count=96, width=192, height=224)]
     request = {"source_video": film(source), "reference_image": data_uri(jpeg(group()), "image/jpeg")}
     alone = swapped()
     (first,) = replicas()
     two = json.loads(json.dumps(service.config))
-    two["applications"][0]["deployments"] = [{"name": "FaceSwapper", "num_replicas": 2}]
+    two["applications"][0]["deployments"] = [{"name": FACE_SWAPPER.deployment, "num_replicas": 2}]
     service.deploy(two)
     try:
         wait_until(lambda: len(replicas()) == 2, 120)
-        swapped()  # the new one's first call, until which the routers may not know it
-        assert first in replicas(), "scaling is no restart"
-        before = _seconds(replicas())
+        swapped()  # the routers may not know the new replica before its first call
+        assert first in replicas(), "scaling must not restart a replica"
+        before = _cpu_seconds(replicas())
         together = swapped()
-        used = {pid: after - before[pid] for pid, after in _seconds(set(before)).items()}
+        used = {pid: after - before[pid] for pid, after in _cpu_seconds(set(before)).items()}
     finally:
         service.deploy(service.config)
         wait_until(lambda: len(replicas()) == 1, 120)

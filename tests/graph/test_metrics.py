@@ -1,4 +1,4 @@
-"""The chart's dashboards and alerts ask for metrics that Ray really exports."""
+"""The chart's dashboards and alerts query metrics that Ray really exports."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ def _expressions() -> list[str]:
 
 
 def _selectors(node: Any) -> list[Any]:
-    """All vector selectors of a parsed expression."""
+    """Return all vector selectors of a parsed expression."""
     if isinstance(node, promql_parser.VectorSelector):
         return [node]
     children = [getattr(node, name) for name in ("expr", "lhs", "rhs", "vector_selector", "args") if hasattr(node, name)]
@@ -43,15 +43,11 @@ def _exported(service: Service) -> set[str]:
     return names
 
 
-def test_every_metric_that_is_asked_for_is_exported(service: Service, http: httpx.Client) -> None:
-    asked = {selector.name for text in _expressions() for selector in _selectors(promql_parser.parse(text))}
-    assert len(asked) > 12
-    assert (
-        http.post(
-            f"{service.photo}/wan2.6", json={"prompt": json.dumps({"name": "metrics"}), "length": 1, "steps": 1}
-        ).status_code
-        == 200
-    )
+def test_every_queried_metric_is_exported(service: Service, http: httpx.Client) -> None:
+    queried = {selector.name for text in _expressions() for selector in _selectors(promql_parser.parse(text))}
+    assert len(queried) > 12
+    body = {"prompt": json.dumps({"name": "metrics"}), "length": 1, "steps": 1}
+    assert http.post(f"{service.fake}/wan2.6", json=body).status_code == 200
     gpu = {f"ray_{name}" for name in METRICS_GAUGES if name.startswith(("node_gpu", "node_gram"))}
     assert {"ray_node_gpus_utilization", "ray_node_gram_used"} <= gpu
-    wait_until(lambda: asked <= _exported(service) | gpu | ONLY_AT_SCALE, 60)
+    wait_until(lambda: queried <= _exported(service) | gpu | ONLY_AT_SCALE, 60)

@@ -1,4 +1,4 @@
-"""Where replicas are placed, on a Ray cluster whose nodes pretend to have production's GPUs."""
+"""Replicas are placed on a Ray cluster whose nodes declare the GPUs of production."""
 
 import json
 import subprocess
@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
+from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26
 
 pytestmark = pytest.mark.graph
 
@@ -41,7 +43,7 @@ cluster.shutdown()
 
 
 def test_each_deployment_lands_on_its_own_kind_of_gpu(tmp_path: Path) -> None:
-    """In a process of its own: a second cluster beside the one of the other tests."""
+    """The test runs in its own process, because it starts a second Ray cluster."""
     script = tmp_path / "place.py"
     script.write_text(textwrap.dedent(SCRIPT))
     run = subprocess.run(
@@ -51,9 +53,9 @@ def test_each_deployment_lands_on_its_own_kind_of_gpu(tmp_path: Path) -> None:
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
     placed = json.loads(lines[0].removeprefix("PLACED "))
     assert {name: where[1:] for name, where in placed.items() if name != "Ingress"} == {
-        "Wan26": ["L40S"],
-        "Wan22GGUF": ["A100-80G"],
-        "FaceSwapper": ["L40S"],
+        WAN26.deployment: ["L40S"],
+        WAN22_GGUF.deployment: ["A100-80G"],
+        FACE_SWAPPER.deployment: ["L40S"],
     }
-    assert placed["Wan26"][0] != placed["FaceSwapper"][0]  # a whole GPU each
-    assert set(placed) == {"Ingress", "Wan26", "Wan22GGUF", "FaceSwapper"}
+    assert placed[WAN26.deployment][0] != placed[FACE_SWAPPER.deployment][0]  # each has a whole GPU
+    assert set(placed) == {"Ingress", *(model.deployment for model in MODELS)}

@@ -1,4 +1,4 @@
-"""Refusals by a running service, one of each kind; none of them leaves anything behind."""
+"""A running service refuses one request of each kind, and none leaves anything behind."""
 
 import contextlib
 import socket
@@ -15,6 +15,7 @@ import pytest
 
 from serve.http.examples import payload
 from serve.media.samples import clip, data_uri, jpeg, portrait, stranger
+from serve.models import FACE_SWAPPER, MODELS, WAN26
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph
@@ -27,7 +28,7 @@ def uri(data: bytes) -> str:
 
 NOISE = jpeg(np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8))
 FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
-    # path, body, pointer, what the detail says; tests/unit/serve/http has all that need no model
+    # path, body, pointer, text of the detail; tests/unit/serve/http has the cases without a model
     ("wan2.6", {"prompt": "x", "width": 120}, "#/width", "nearest valid value is 128"),
     ("wan2.6", {"prompt": "word " * 600}, "#/prompt", "512"),
     ("wan22-i2v", {"reference_image": uri(jpeg(portrait())[:-2000])}, "#/reference_image", "truncated"),
@@ -53,16 +54,16 @@ FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body", "pointer", "says"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(("path", "body", "pointer", "text"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
 def test_a_wrong_field_is_named(
-    service: Service, http: httpx.Client, path: str, body: dict[str, Any], pointer: str, says: str
+    service: Service, http: httpx.Client, path: str, body: dict[str, Any], pointer: str, text: str
 ) -> None:
     response = http.post(f"{service.url}/{path}", json=body)
     problem = response.json()
     assert response.status_code == 422, problem
     assert response.headers["content-type"] == "application/problem+json"
     assert [error["pointer"] for error in problem["errors"]] == [pointer]
-    assert says in problem["detail"]
+    assert text in problem["detail"]
     assert isinstance(problem["detail"], str)
     assert problem["request_id"] == response.headers["x-request-id"]
     assert problem["instance"].startswith("urn:uuid:")
@@ -106,7 +107,7 @@ def test_200_megabytes_are_refused_unread(service: Service, http: httpx.Client) 
     with Peak(service) as peak, socket.create_connection(("127.0.0.1", 8123), timeout=30) as client:
         head = f"POST /wan2.6 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
         client.sendall(head.encode())
-        answer = client.recv(65536)  # before one byte of the body was sent
+        answer = client.recv(65536)  # before any byte of the body was sent
         assert b" 413 " in answer.split(b"\r\n")[0]
         assert b"application/problem+json" in answer
         with contextlib.suppress(ConnectionError):  # a client that sends all of it nevertheless
@@ -122,7 +123,7 @@ def test_200_megabytes_are_refused_unread(service: Service, http: httpx.Client) 
     with Peak(service) as peak:
         try:
             response = http.post(f"{service.url}/wan2.6", content=body(), headers={"content-type": "application/json"})
-        except httpx.WriteError:  # the server hung up while we were still sending: refused just as well
+        except httpx.WriteError:  # the server hung up during the upload, which is a refusal too
             pass
         else:
             assert response.status_code == 413
@@ -137,7 +138,11 @@ def _files() -> set[Path]:
 
 
 def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Service, http: httpx.Client) -> None:
-    pids = [pid for name in ("Ingress", "Wan26", "FaceSwapper") for pid in service.replicas("ryla", name).values()]
+    pids = [
+        pid
+        for name in ("Ingress", WAN26.deployment, FACE_SWAPPER.deployment)
+        for pid in service.replicas("ryla", name).values()
+    ]
     good = {"prompt": "x", "steps": 1, "length": 1, "seed": 1}
     first = http.post(f"{service.url}/wan2.6", json=good)
     files = _files()
@@ -160,7 +165,7 @@ def test_a_cancelled_call_gives_the_model_back_at_once(service: Service, http: h
         assert http.post(f"{service.url}/wan2.6-i2v-faceswap", json=body).status_code == 200
         return time.monotonic() - begun
 
-    whole = min(timed() for _ in range(2))  # a slow first call would have the second end before it is left
+    whole = min(timed() for _ in range(2))  # after a slow first call, the client would leave only when the second had ended
     small = {"prompt": "x", "steps": 1, "length": 1}
     begun = time.monotonic()
     assert http.post(f"{service.url}/wan2.6", json=small).status_code == 200
@@ -183,19 +188,19 @@ def test_proxy_and_ingress_answer_with_one_request_id(service: Service, http: ht
 
 
 def test_the_states_and_prices_are_those_of_the_running_models(service: Service, http: httpx.Client) -> None:
-    assert http.get(f"{service.url}/limits").json()["prices"]["wan26"] == {"hardware": "CPU", "usd_per_hour": 3.6}
+    assert http.get(f"{service.url}/limits").json()["prices"][WAN26.name] == {"hardware": "CPU", "usd_per_hour": 3.6}
     ready = http.get(f"{service.url}/readyz").json()
     assert {model: state["state"] for model, state in ready["models"].items()} == dict.fromkeys(
-        ("wan26", "wan22-gguf", "face-swapper"), "ready"
+        (model.name for model in MODELS), "ready"
     )
-    warm = http.post(f"{service.url}/warm", json={"models": ["wan26"]})
+    warm = http.post(f"{service.url}/warm", json={"models": [WAN26.name]})
     assert warm.status_code == 202
-    assert list(warm.json()["models"]) == ["wan26"]
+    assert list(warm.json()["models"]) == [WAN26.name]
 
 
 def test_cors_and_the_page_of_the_docs_pass_the_proxy(service: Service, http: httpx.Client) -> None:
     asks = {"origin": "https://example.org", "access-control-request-method": "POST"}
     assert http.options(f"{service.url}/wan2.6", headers=asks).headers["access-control-allow-origin"] == asks["origin"]
-    assert "access-control-allow-origin" not in http.options(f"{service.photo}/wan2.6", headers=asks).headers
+    assert "access-control-allow-origin" not in http.options(f"{service.fake}/wan2.6", headers=asks).headers
     assert "swagger-ui-bundle.js" in http.get(f"{service.url}/docs").text
     assert len(http.get(f"{service.url}/docs/assets/swagger-ui-bundle.js").content) > 100_000

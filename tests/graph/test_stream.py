@@ -24,7 +24,7 @@ from serve.http.endpoints import make_endpoints
 from serve.http.examples import payload
 from serve.media.images import encode_image
 from serve.media.samples import data_uri, portrait, stranger
-from serve.models import MODELS, WAN26
+from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26
 from serve.pipelines.context import ChunkStep, RequestContext, ignore_steps
 from serve.pipelines.handles import Handles, make_handles
 from serve.pipelines.meter import Meter
@@ -38,20 +38,20 @@ FACE = payload("wan2.6-i2v")["reference_image"]
 
 
 def order(name: str, **rest: Any) -> dict[str, Any]:
-    """A request body that the photo engine understands."""
+    """Return a request body that the fake engine understands."""
     return {"prompt": json.dumps({"name": name, **rest}), "reference_image": FACE, "face_image": FACE}
 
 
 def connect() -> Handles:
     """Return handles for a consumer in this process, like the ingress in its own."""
-    deployments = {model.name: ray_serve.get_deployment_handle(model.deployment, "photo") for model in MODELS}
-    return make_handles(deployments, Readiness("photo"), ConsumerEnd(), window=3)
+    deployments = {model.name: ray_serve.get_deployment_handle(model.deployment, "fake") for model in MODELS}
+    return make_handles(deployments=deployments, readiness=Readiness("fake"), consumer=ConsumerEnd(), window=3)
 
 
 def test_every_frame_of_a_generated_video_comes_out_swapped(
     service: Service, http: httpx.Client, analyser: OpenCVAnalyser
 ) -> None:
-    response = http.post(f"{service.photo}/wan2.6-i2v-faceswap", json=order("chain"))
+    response = http.post(f"{service.fake}/wan2.6-i2v-faceswap", json=order("chain"))
     assert response.status_code == 200, response.text
     assert response.headers["x-frames"] == response.headers["x-frames-swapped"] == "17"
     wanted, before = (face_of(analyser, image).embedding for image in (portrait(), stranger()))
@@ -63,7 +63,7 @@ def test_every_frame_of_a_generated_video_comes_out_swapped(
 
 
 def test_a_text_checkpoints_refusal_of_an_image_names_the_callers_field(service: Service, http: httpx.Client) -> None:
-    response = http.post(f"{service.photo}/wan2.6-i2v", json=order("refuse", text_only=True))
+    response = http.post(f"{service.fake}/wan2.6-i2v", json=order("refuse", text_only=True))
     assert response.status_code == 422
     (error,) = response.json()["errors"]
     assert error == {"pointer": "#/reference_image", "detail": "configure an image-to-video checkpoint"}
@@ -75,8 +75,8 @@ async def test_swap_and_encode_run_while_the_model_still_decodes(service: Servic
     body = {**order("trace", chunk_s=0.15), "width": 192, "height": 224, "length": 33, "steps": 1}
     parsed = endpoint.schema.parse(body, strict=True)
     seen: list[ChunkStep | Progress] = []
-    meter = Meter({"wan26": Hardware(), "face-swapper": Hardware()})
-    context = RequestContext(1, "video/mp4", meter, seen.append)
+    meter = Meter({model.name: Hardware() for model in (WAN26, FACE_SWAPPER)})
+    context = RequestContext(seed=1, media_type="video/mp4", meter=meter, observe=seen.append)
     result = await endpoint.run(pipelines, parsed.request, context)
     steps = [(event.kind, event.index) for event in seen if isinstance(event, ChunkStep)]
     decoded, started, encoded = ([i for k, i in steps if k == kind] for kind in ("decoded", "swap-started", "encoded"))
@@ -92,8 +92,17 @@ async def test_swap_and_encode_run_while_the_model_still_decodes(service: Servic
 async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Service) -> None:
     import ray._private.internal_api as internal
 
-    request = VideoRequest(json.dumps({"name": "stall", "step_s": 0.01}), "", 832, 480, 201, 1, 5.0, 0)
-    context = RequestContext(0, "video/mp4", Meter({WAN26.name: Hardware()}), ignore_steps)
+    request = VideoRequest(
+        prompt=json.dumps({"name": "stall", "step_s": 0.01}),
+        negative_prompt="",
+        width=832,
+        height=480,
+        num_frames=201,
+        steps=1,
+        cfg=5.0,
+        seed=0,
+    )
+    context = RequestContext(seed=0, media_type="video/mp4", meter=Meter({WAN26.name: Hardware()}), observe=ignore_steps)
     async with connect().video[WAN26.name].generate(request, context) as video:
         await anext(video.chunks)
         await asyncio.sleep(30)
@@ -106,9 +115,9 @@ async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Serv
 
 
 def _idle(service: Service) -> bool:
-    """Whether the photo model takes a new request at once."""
+    """Return whether the fake model accepts a new request at once."""
     name = f"idle-{time.monotonic()}"
-    response = httpx.post(f"{service.photo}/wan2.6", json={**order(name, step_s=0), "length": 1, "steps": 1}, timeout=30)
+    response = httpx.post(f"{service.fake}/wan2.6", json={**order(name, step_s=0), "length": 1, "steps": 1}, timeout=30)
     return response.status_code == 200
 
 
@@ -116,11 +125,11 @@ STEP_S = 1.5  # a step so long that a busy machine's delays between processes st
 
 
 def _hang_up(service: Service, name: str, headers: dict[str, str] | None = None) -> int:
-    """Leaves in the middle of the second of many steps; how many steps had ended then."""
+    """Hang up during the second of many steps, and return how many steps had ended by then."""
     body = {**order(name, step_s=STEP_S), "steps": 20}
     with ThreadPoolExecutor(1) as pool:
         with httpx.Client(timeout=httpx.Timeout(5, read=1.5 * STEP_S)) as client:
-            future = pool.submit(client.post, f"{service.photo}/wan2.6", json=body, headers=headers)
+            future = pool.submit(client.post, f"{service.fake}/wan2.6", json=body, headers=headers)
             assert isinstance(future.exception(), httpx.ReadTimeout)
         return len(service.journal.entries(name, "step"))
 
@@ -138,13 +147,13 @@ def test_a_caller_that_leaves_stops_the_denoising_within_one_step(service: Servi
 
 def test_a_client_cannot_shorten_its_request_by_the_proxys_header(service: Service, http: httpx.Client) -> None:
     body = {**order("short", step_s=0.4), "steps": 3}
-    response = http.post(f"{service.photo}/wan2.6", json=body, headers={"x-request-timeout-seconds": "0.3"})
+    response = http.post(f"{service.fake}/wan2.6", json=body, headers={"x-request-timeout-seconds": "0.3"})
     assert response.status_code == 200, response.text
 
 
-def test_request_timeout_is_a_504_of_ours(service: Service, http: httpx.Client) -> None:
+def test_the_request_timeout_is_a_504_problem(service: Service, http: httpx.Client) -> None:
     body = {**order("slow", step_s=STEP_S), "steps": 20}
-    response = http.post(f"{service.photo}/wan2.6", json=body, headers={"request-timeout": "1"})
+    response = http.post(f"{service.fake}/wan2.6", json=body, headers={"request-timeout": "1"})
     assert response.status_code == 504
     assert response.json()["type"] == "urn:ryla:problem:timeout"
     done = len(service.journal.entries("slow", "step"))
@@ -163,25 +172,25 @@ def test_a_cancel_and_a_new_request_never_step_at_once(service: Service) -> None
 def test_an_ingress_killed_stops_the_denoising_within_one_step(service: Service) -> None:
     body = {**order("orphan", step_s=STEP_S), "steps": 20}
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(httpx.post, f"{service.photo}/wan2.6", json=body, timeout=60)
+        future = pool.submit(httpx.post, f"{service.fake}/wan2.6", json=body, timeout=60)
         wait_until(lambda: len(service.journal.entries("orphan", "step")) >= 1)
-        (pid,) = service.replicas("photo", "Ingress").values()
+        (pid,) = service.replicas("fake", "Ingress").values()
         os.kill(pid, signal.SIGKILL)
         done = len(service.journal.entries("orphan", "step"))
         time.sleep(3 * STEP_S)
         assert len(service.journal.entries("orphan", "step")) <= done + 1
         answer = future.result()
     assert answer.status_code >= 500
-    wait_until(lambda: is_healthy(service.photo))
+    wait_until(lambda: is_healthy(service.fake))
     assert _idle(service)
 
 
 def test_a_model_replica_killed_costs_one_attempt(service: Service) -> None:
     body = {**order("killed", step_s=0.3), "steps": 6, "length": 5, "seed": 3}
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(httpx.post, f"{service.photo}/wan2.6", json=body, timeout=90)
+        future = pool.submit(httpx.post, f"{service.fake}/wan2.6", json=body, timeout=90)
         wait_until(lambda: service.journal.entries("killed", "step"))
-        (pid,) = service.replicas("photo", "Wan26").values()
+        (pid,) = service.replicas("fake", WAN26.deployment).values()
         os.kill(pid, signal.SIGKILL)
         answer = future.result()
     assert answer.status_code == 200, answer.text
@@ -190,10 +199,10 @@ def test_a_model_replica_killed_costs_one_attempt(service: Service) -> None:
     assert len({e["pid"] for e in service.journal.entries("killed")}) == 2
 
 
-def test_a_full_queue_is_a_503_of_ours_with_retry_after(service: Service) -> None:
+def test_a_full_queue_is_a_503_problem_with_retry_after(service: Service) -> None:
     body = {**order("queue", step_s=0.3), "steps": 6, "length": 1}
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: httpx.post(f"{service.photo}/wan2.6", json=body, timeout=60), range(4)))
+        answers = list(pool.map(lambda _: httpx.post(f"{service.fake}/wan2.6", json=body, timeout=60), range(4)))
     refused = [a for a in answers if a.status_code == 503]
     assert {a.status_code for a in answers} == {200, 503}
     for answer in refused:
@@ -201,43 +210,43 @@ def test_a_full_queue_is_a_503_of_ours_with_retry_after(service: Service) -> Non
         assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_a_model_that_cannot_start_is_a_503_and_said_in_readyz(service: Service, http: httpx.Client) -> None:
-    response = http.post(f"{service.photo}/wan22-i2v", json={"source_image": FACE})
+def test_a_model_that_cannot_start_is_a_503_and_reported_by_readyz(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.fake}/wan22-i2v", json={"source_image": FACE})
     assert response.status_code == 503, response.text
     assert "retry-after" in response.headers
-    assert "wan22-gguf" in response.json()["detail"]
-    state = http.get(f"{service.photo}/readyz").json()["models"]["wan22-gguf"]
+    assert WAN22_GGUF.name in response.json()["detail"]
+    state = http.get(f"{service.fake}/readyz").json()["models"][WAN22_GGUF.name]
     assert state["state"] == "failed"
     assert "the weights of this test model are missing" in state["reason"]
-    alone = http.get(f"{service.photo}/readyz", params={"model": "wan22-gguf"})
+    alone = http.get(f"{service.fake}/readyz", params={"model": WAN22_GGUF.name})
     assert alone.status_code == 503
-    assert http.get(f"{service.photo}/readyz", params={"model": "wan26"}).status_code == 200
+    assert http.get(f"{service.fake}/readyz", params={"model": WAN26.name}).status_code == 200
 
 
 def test_every_field_of_a_request_reaches_the_engine(service: Service, http: httpx.Client) -> None:
     fields = {"negative_prompt": "rain", "width": 64, "height": 48, "steps": 3, "cfg": 2.5, "seed": 11}
     wide = np.zeros((40, 200, 3), np.uint8)
-    wide[:, 60:140] = (250, 120, 10)  # what is left when the picture is cropped to 4:3 in its centre
+    wide[:, 60:140] = (250, 120, 10)  # what is left when the image is cropped to 4:3 at its centre
     body = {
         **order("fields", step_s=0),
         **fields,
         "length": 12,
         "reference_image": data_uri(encode_image(wide, "image/png"), "x/y"),
     }
-    response = http.post(f"{service.photo}/wan2.6-i2v", json=body)
+    response = http.post(f"{service.fake}/wan2.6-i2v", json=body)
     assert response.status_code == 200, response.text
     (seen,) = service.journal.entries("fields", "request")
     assert {name: seen[name] for name in fields} == fields
     assert seen["num_frames"] == 9
     assert np.abs(np.array(seen["image"]) - (250, 120, 10)).max() < 3
-    http.post(f"{service.photo}/wan2.6", json={**order("plain", step_s=0), "length": 1})
+    http.post(f"{service.fake}/wan2.6", json={**order("plain", step_s=0), "length": 1})
     (seen,) = service.journal.entries("plain", "request")
     assert seen["image"] is None
     assert (seen["negative_prompt"], seen["width"], seen["height"], seen["steps"], seen["cfg"]) == ("", 192, 224, 4, 6.0)
 
 
-def test_a_fault_of_ours_is_a_500_that_gives_nothing_away(service: Service, http: httpx.Client) -> None:
-    response = http.post(f"{service.photo}/wan2.6", json=order("fault", fault=True))
+def test_an_internal_error_is_a_500_that_reveals_nothing(service: Service, http: httpx.Client) -> None:
+    response = http.post(f"{service.fake}/wan2.6", json=order("fault", fault=True))
     assert response.status_code == 500
     assert response.json()["type"] == "urn:ryla:problem:internal"
     assert "secret" not in response.text
@@ -247,8 +256,8 @@ def test_a_fault_of_ours_is_a_500_that_gives_nothing_away(service: Service, http
 
 
 def test_a_request_that_kills_two_replicas_is_a_502(service: Service, http: httpx.Client) -> None:
-    # It dies in its first step: Serve itself replaces a replica that dies as it takes the call.
-    response = http.post(f"{service.photo}/wan2.6", json=order("poison", die=True, step_s=0.7), timeout=90)
+    # The replica dies in its first step: if it died as it took the call, Serve would replace it.
+    response = http.post(f"{service.fake}/wan2.6", json=order("poison", die=True, step_s=0.7), timeout=90)
     assert response.status_code == 502, response.text
     assert response.json()["type"] == "urn:ryla:problem:replica-lost"
     assert len(service.journal.entries("poison", "request")) == 2
@@ -262,13 +271,17 @@ def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http
     def leave(times: int) -> None:
         for _ in range(times):
             with httpx.Client(timeout=httpx.Timeout(5, read=1.5)) as client, pytest.raises(httpx.ReadTimeout):
-                client.post(f"{service.photo}/wan2.6-i2v-faceswap", json=body)
-        made = len(service.journal.entries("swap", "chunk"))
+                client.post(f"{service.fake}/wan2.6-i2v-faceswap", json=body)
+        chunks = len(service.journal.entries("swap", "chunk"))
         time.sleep(2)
-        assert len(service.journal.entries("swap", "chunk")) <= made + 2  # of 21 a request
+        assert len(service.journal.entries("swap", "chunk")) <= chunks + 2  # of 21 per request
 
     def threads() -> dict[int, int]:
-        pids = [pid for name in ("Ingress", "Wan26", "FaceSwapper") for pid in service.replicas("photo", name).values()]
+        pids = [
+            pid
+            for name in ("Ingress", WAN26.deployment, FACE_SWAPPER.deployment)
+            for pid in service.replicas("fake", name).values()
+        ]
         return {pid: psutil.Process(pid).num_threads() for pid in pids}
 
     assert _idle(service)
@@ -283,12 +296,12 @@ def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http
 
 def test_a_changed_setting_leaves_a_warm_model_where_it_is(service: Service) -> None:
     assert _idle(service)
-    before = service.replicas("photo", "Wan26")
+    before = service.replicas("fake", WAN26.deployment)
     changed = json.loads(json.dumps(service.config))
     (wan26, _) = changed["applications"][1]["deployments"]
     wan26["autoscaling_config"]["max_replicas"] = 2
     wan26["logging_config"] = {"log_level": "WARNING"}
     service.deploy(changed)
     time.sleep(8)
-    assert service.replicas("photo", "Wan26") == before
+    assert service.replicas("fake", WAN26.deployment) == before
     assert _idle(service)

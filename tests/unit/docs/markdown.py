@@ -5,7 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+FOLDERS = (
+    "benchmarks",
+    "constraints",
+    "demo",
+    "deployments",
+    "docs",
+    "helm",
+    "k8s",
+    "loadtest",
+    "serve",
+    "tests",
+    "training",
+)
+"""The folders of the repository, without hidden ones and those that commands create."""
+PAGES = (*sorted(ROOT.glob("*.md")), *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))))
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -26,8 +40,21 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
 
 
 def links(text: str) -> list[str]:
-    """Return the target of each link."""
-    return re.findall(r"\]\(([^)\s]+)\)", prose(text))
+    """Return the target of each link outside of code."""
+    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(text)))
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the links of a page that lead to no file or to no heading. URLs are not followed."""
+    broken = []
+    for target in links(page.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            broken.append(target)
+    return broken
 
 
 def anchors(text: str) -> set[str]:
@@ -47,3 +74,15 @@ def table_cells(text: str) -> Iterator[list[str]]:
     for line in prose(text).splitlines():
         if line.startswith("|"):
             yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def section(text: str, heading: str) -> str:
+    """Return the part of a page between a heading and the next one of any level."""
+    match = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match is not None, heading
+    return match.group(1)
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of the table below a heading, row by row, without the table's head."""
+    return list(table_cells(section(text, heading)))[2:]

@@ -1,4 +1,4 @@
-"""docs/http.md against the code: its tables, and its examples, sent to a fake graph."""
+"""The tables of docs/http.md list what the code has, and its examples work on a fake graph."""
 
 import base64
 import json
@@ -15,15 +15,17 @@ from starlette.testclient import TestClient
 
 from serve.config import AppConfig
 from serve.http.application import make_app
-from serve.http.endpoints import make_endpoints
+from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.problems import TITLES
 from serve.http.result_headers import EXPOSED_HEADERS
-from serve.http.routes import make_routes
+from serve.http.routes import Route, make_routes
 from serve.pipelines.pipelines import make_pipelines
-from tests.unit.docs.markdown import ROOT, code_blocks, prose, read, table_cells
+from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph
 
 HTTP = read("docs/http.md")
+CONFIG = AppConfig()
+ENDPOINTS = make_endpoints(CONFIG)
 SERVICE = "http://127.0.0.1:8000"
 COMPARED = ("content-type", "x-model", "x-frames", "x-fps", "x-seed", "x-frame-count", "x-frames-swapped")
 """Headers that do not depend on the models."""
@@ -58,7 +60,16 @@ def parse_command(command: str, answer: str) -> Example:
     words = iter(shlex.split(line)[1:])
     status = re.match(r"HTTP/1.1 (\d+)", answer)
     documented = dict(re.findall(r"^([a-z-]+): (.*)$", answer.partition("\n\n")[0], re.MULTILINE))
-    example = Example("GET", "", {}, None, [], None, int(status[1]) if status else 200, documented)
+    example = Example(
+        method="GET",
+        path="",
+        headers={},
+        body=None,
+        files=[],
+        output=None,
+        status=int(status[1]) if status else 200,
+        documented=documented,
+    )
     for word in words:
         if word == "-d":
             example.body = next(words).encode()
@@ -118,7 +129,7 @@ def test_the_examples_give_the_documented_answers(client: TestClient) -> None:
             expected.pop("x-frames", None)  # the fake model's equal frames become one frame of a WebP
         assert {name: response.headers[name] for name in expected} == expected, command
         paths.add((example.method, example.path))
-    endpoints = {("POST", endpoint.paths[0]) for endpoint in make_endpoints(AppConfig())}
+    endpoints = {("POST", endpoint.paths[0]) for endpoint in ENDPOINTS}
     assert endpoints <= paths
     assert len(found) >= 16
 
@@ -140,27 +151,50 @@ def test_getting_started_works_from_python(client: TestClient, monkeypatch: pyte
     assert Path("swapped.jpg").read_bytes()[:2] == b"\xff\xd8"
 
 
-def test_every_route_is_in_the_table() -> None:
-    config, graph = AppConfig(), FakeGraph()
-    routes = make_routes(config, make_pipelines(config, graph.handles()), graph.readiness)
-    rows: set[tuple[str, str]] = set()
-    for cells in table_cells(HTTP):
-        rows |= {(cells[0], path) for path in re.findall(r"`(/[^`]*)`", cells[1])} if len(cells) == 5 else set()
-    assert {(route.method, route.path) for route in routes} == {row for row in rows if row[0] in ("GET", "POST")}
+def routes() -> tuple[Route, ...]:
+    """Return the routes of a service with the default settings."""
+    graph = FakeGraph()
+    return tuple(make_routes(CONFIG, make_pipelines(CONFIG, graph.handles()), graph.readiness))
 
 
-def test_every_result_header_is_in_the_table() -> None:
-    documented = {cells[0].strip("`") for cells in table_cells(HTTP) if len(cells) == 2 and cells[0].startswith("`")}
-    assert [name for name in EXPOSED_HEADERS if name not in documented and name != "Retry-After"] == []
-    assert "`Retry-After`" in prose(HTTP)
+def test_the_table_of_endpoints_lists_every_route() -> None:
+    listed = {(cells[0], path) for cells in rows(HTTP, "Endpoints") for path in re.findall(r"`(/[^`]*)`", cells[1])}
+    assert listed == {(route.method, route.path) for route in routes()}
+
+
+def test_the_keyless_paths_are_those_of_the_table() -> None:
+    sentences = re.split(r"(?<=\.)\s+(?=[A-Z`])", section(HTTP, "Keys"))
+    sentence = next(text for text in sentences if "need no key" in text)
+    assert set(re.findall(r"`(/[^`]*)`", sentence)) == {route.path for route in routes() if not route.needs_key}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_every_endpoint_has_a_section_with_an_example(endpoint: Endpoint) -> None:
+    assert f"{SERVICE}/{endpoint.name}" in section(HTTP, f"`POST /{endpoint.name}`")
+
+
+def test_every_field_is_in_the_table_of_its_kind() -> None:
+    tables = {
+        field
+        for heading in ("Fields of a generated video", "Fields of a face swap")
+        for cells in rows(HTTP, heading)
+        for field in re.findall(r"`([a-z_]+)`", cells[0])
+    }
+    files = {"reference_image", "source_image", "source_video", "face_image", "reference_face"}
+    public = {name for endpoint in ENDPOINTS for names in endpoint.schema.names.values() for name in names}
+    assert public == tables | files
+    bodies = "\n".join(cells[2] for cells in rows(HTTP, "Endpoints"))
+    assert [name for name in files if name not in bodies] == []
+
+
+def test_every_result_header_is_in_its_table() -> None:
+    listed = {re.findall(r"`([^`]+)`", cells[0])[0] for cells in rows(HTTP, "Result headers")}
+    assert listed == set(EXPOSED_HEADERS) - {"Retry-After"}
+    assert "`Retry-After`" in section(HTTP, "Result headers")
 
 
 def test_every_problem_is_in_the_table_with_its_status() -> None:
-    rows = [cells for cells in table_cells(HTTP) if len(cells) == 3 and re.fullmatch(r"\d{3}", cells[0])]
-    assert {cells[1].strip("`") for cells in rows} == set(TITLES)
-
-
-def test_every_field_is_documented() -> None:
-    config: Any = AppConfig()
-    names = {name for endpoint in make_endpoints(config) for aliases in endpoint.schema.names.values() for name in aliases}
-    assert [name for name in sorted(names) if name not in HTTP] == []
+    listed = {cells[1].strip("`"): int(cells[0]) for cells in rows(HTTP, "Problems")}
+    assert listed.keys() == TITLES.keys()
+    assert listed["invalid-field"] == 422
+    assert listed["timeout"] == 504

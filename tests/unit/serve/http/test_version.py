@@ -3,7 +3,7 @@ import tomllib
 from starlette.testclient import TestClient
 
 from serve.http.version import VERSION
-from tests.unit.test_docs import ROOT
+from tests.unit.docs.markdown import ROOT
 
 
 def test_the_version_is_that_of_the_package(client: TestClient) -> None:
