@@ -43,12 +43,14 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
 
     def wan26(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
         frames = ("length", "num_frames")
-        schema = video_schema(name, config.wan26_defaults, config.limits, prompt_required=True, frames=frames, **images)
+        schema = video_schema(name, config.defaults_of(WAN26), config.limits, prompt_required=True, frames=frames, **images)
         return _video_endpoint(name, summary, schema, WAN26)
 
     def wan22(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
         frames = ("num_frames", "length")
-        schema = video_schema(name, config.wan22_defaults, config.limits, prompt_required=False, frames=frames, **images)
+        schema = video_schema(
+            name, config.defaults_of(WAN22_GGUF), config.limits, prompt_required=False, frames=frames, **images
+        )
         return _video_endpoint(name, summary, schema, WAN22_GGUF)
 
     reference, source = ("reference_image",), ("source_image", "reference_image")

@@ -17,9 +17,9 @@ def result_response(answer: Answer) -> Response:
     headers = {name: value for name, value in values.items() if value is not None} | {"Vary": "Accept"}
     data, media_type = answer.result.data, answer.result.media_type
     if isinstance(data, bytes) or data.size <= PIECE_BYTES:
-        return Response(read_media(data), 200, headers, media_type)
+        return Response(read_media(data), headers=headers, media_type=media_type)
     headers["Content-Length"] = str(data.size)
-    return StreamingResponse(_pieces(data), 200, headers, media_type)
+    return StreamingResponse(_pieces(data), headers=headers, media_type=media_type)
 
 
 def _pieces(spool: Spool) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from deployments.wire import (
     SwappedChunk,
     VideoRequest,
 )
-from serve.models import FACE_SWAPPER, MODELS, Model
+from serve.models import FACE_SWAPPER, VIDEO_MODELS, Model
 from serve.pipelines.context import RequestContext
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.meter import Meter
@@ -216,11 +216,7 @@ def make_handles(
     deployments: dict[str, DeploymentHandle[Any]], readiness: Readiness, consumer: ConsumerEnd, window: int
 ) -> Handles:
     """Wrap Serve's handles, which are given by the models' API names."""
-    video = {
-        model.name: VideoHandle(model, deployments[model.name], readiness, consumer, window)
-        for model in MODELS
-        if model is not FACE_SWAPPER
-    }
+    video = {model.name: VideoHandle(model, deployments[model.name], readiness, consumer, window) for model in VIDEO_MODELS}
     return Handles(video, FaceSwapperHandle(FACE_SWAPPER, deployments[FACE_SWAPPER.name], readiness))
 
 
