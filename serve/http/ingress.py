@@ -35,5 +35,5 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
         readiness = Readiness(serve.get_replica_context().app_name)
-        handles = make_handles(self._models, readiness, ConsumerEnd(), self._config.ingress.window)
+        handles = make_handles(self._models, readiness, ConsumerEnd(), window=self._config.ingress.window)
         return make_app(self._config, handles, readiness)

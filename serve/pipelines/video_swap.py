@@ -18,11 +18,15 @@ from serve.pipelines.result import Result
 class VideoSwapPipeline:
     """One way through the graph: decoder, then face swapper, then encoder; the stages overlap."""
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
         self._faces = faces
         self._writers = writers
         self._threads = threads
-        self._limits = SourceLimits(limits.max_source_frames, limits.max_source_seconds, limits.max_source_pixels)
+        self._limits = SourceLimits(
+            frames=limits.max_source_frames,
+            seconds=limits.max_source_seconds,
+            pixels=limits.max_source_pixels,
+        )
 
     async def run(self, request: SwapVideo, context: RequestContext) -> Result:
         """Return the video with its faces replaced."""
@@ -41,7 +45,7 @@ class VideoSwapPipeline:
         return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally)
 
     async def _open(self, request: SwapVideo) -> Source:
-        source = await self._threads.check("source", open_source, request.source, self._limits)
+        source = await self._threads.check("source", open_source, request.source, limits=self._limits)
         if request.rate is None:
             return source
         source = source.at_fps(request.rate)
