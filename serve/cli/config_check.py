@@ -1,4 +1,4 @@
-"""Checks a Serve config file, or a RayService that contains one, before a cluster sees it."""
+"""Checks a Serve config file, or a RayService that contains one, before it is deployed."""
 
 import math
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] |
 
 
 def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, files: bool = False) -> list[str]:
-    """Return a sentence for each fault of a Serve config, and none if all is well.
+    """Return a sentence for each fault of a Serve config.
 
     With ``service`` the RayService around it is checked too, and with ``files`` whether the model
     files are on this machine.
@@ -119,7 +119,7 @@ def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[st
 
 
 def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:
-    """Yield the worker groups whose deployments may need more GPUs than the group can have.
+    """Yield a sentence for each worker group that may need more GPUs than it can have.
 
     One deployment would then starve another.
     """

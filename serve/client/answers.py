@@ -1,4 +1,4 @@
-"""What a service answered, and whether it is what its headers say."""
+"""Checks whether a service's answer is what its headers say."""
 
 import io
 from dataclasses import dataclass

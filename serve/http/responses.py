@@ -12,7 +12,7 @@ PIECE_BYTES = 2**20
 
 
 def result_response(answer: Answer) -> Response:
-    """Return a 200 response with everything that is known about the result."""
+    """Return a 200 response with the file and its result headers."""
     values = {header.name: header.value(answer) for header in RESULT_HEADERS}
     headers = {name: value for name, value in values.items() if value is not None} | {"Vary": "Accept"}
     data, media_type = answer.result.data, answer.result.media_type

@@ -12,7 +12,7 @@ from serve.pipelines.result import Result
 
 
 class ImageSwapPipeline:
-    """One way through the graph: decode, swap and encode a single image."""
+    """One path through the graph: decode, swap and encode a single image."""
 
     def __init__(self, faces: FaceSwaps, threads: MediaThreads, limits: Limits) -> None:
         self._faces = faces

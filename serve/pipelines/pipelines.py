@@ -23,7 +23,7 @@ class Pipelines:
 
 
 def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
-    """Build the pipelines over the given handles."""
+    """Build the pipelines, which call the given handles."""
     threads = MediaThreads(config.ingress.encoder_threads)
     faces = FaceSwaps(handles.face_swapper, config.ingress, threads, max_image_pixels=config.limits.max_image_pixels)
     writers = VideoWriters(config.ingress, threads)

@@ -18,7 +18,7 @@ from serve.pipelines.result import Result
 
 
 class VideoPipeline:
-    """One way through the graph: video model, then face swapper, then encoder.
+    """One path through the graph: video model, then face swapper, then encoder.
 
     The stages overlap: a chunk is swapped and encoded while the next one is being decoded.
     """

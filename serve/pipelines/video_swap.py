@@ -16,7 +16,7 @@ from serve.pipelines.result import Result
 
 
 class VideoSwapPipeline:
-    """One way through the graph: decoder, then face swapper, then encoder; the stages overlap."""
+    """One path through the graph: decoder, then face swapper, then encoder; the stages overlap."""
 
     def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
         self._faces = faces
@@ -50,7 +50,9 @@ class VideoSwapPipeline:
             return source
         source = source.at_fps(request.rate)
         if source.count > self._limits.frames:
-            raise RequestRefused("fps", f"makes {source.count} frames; at most {self._limits.frames} are accepted: lower it")
+            raise RequestRefused(
+                "fps", f"results in {source.count} frames; at most {self._limits.frames} are accepted: lower it"
+            )
         return source
 
     async def _decode(self, source: Source, context: RequestContext) -> AsyncGenerator[TimedFrames, None]:

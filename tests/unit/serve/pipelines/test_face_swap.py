@@ -222,11 +222,12 @@ async def test_no_more_chunks_are_held_back_than_the_credit_window_is_widened_by
 
 
 async def test_leaving_a_swap_cancels_the_calls_that_are_under_way() -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     class Hanging(FakeFaceSwapper):
         async def analyse(self, frames: Image) -> Analysis:
             if frames[0, 0, 0, 0] == 60:
+                begun.set()
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -237,6 +238,7 @@ async def test_leaving_a_swap_cancels_the_calls_that_are_under_way() -> None:
     async with asyncio.timeout(5):
         async with aclosing(swap.chunks(chunks_of(frames(*[50] * 4, *[60] * 4)))) as chunks:
             assert (await anext(chunks)).index == 0
+            await begun.wait()
         await ended.wait()
 
 
