@@ -151,9 +151,9 @@ class IngressSettings(Settings):
     """File of the keys with which callers are admitted. Each line has a name and the key's SHA-256
     in hex. The file is read again when it changes. If absent, everyone may call."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose web pages may call, or `*` for all. None by default."""
+    """Origins whose web pages may call, or `*` for all. By default there are none."""
     window: int = Field(default=4, ge=2)
-    """Number of chunks of 4 frames that a video model may be ahead of the encoder in one request.
+    """Number of 4-frame chunks by which a video model may be ahead of the encoder in one request.
     """
     swap_ahead: int = Field(default=2, ge=1)
     """Number of chunks of one request that are swapped at the same time."""
@@ -176,22 +176,22 @@ class AppConfig(Settings):
     """All settings of the application. `ryla serve PRESET` uses those in serve/presets/."""
 
     models: Literal["demo"] | Models = "demo"
-    """`demo` for the small trained models of this package, which run on a CPU, or else where the
-    model files are."""
+    """Locations of the model files, or `demo` for this package's small trained models, which run on
+    a CPU."""
     wan26: Wan26Deployment = Wan26Deployment()
-    """Settings of the deployment Wan26."""
+    """What Wan26 runs on and how its engine runs."""
     wan22_gguf: Wan22Deployment = Wan22Deployment()
-    """Settings of the deployment Wan22GGUF."""
+    """What Wan22GGUF runs on and how its engine runs."""
     face_swapper: FaceDeployment = FaceDeployment()
-    """Settings of the deployment FaceSwapper."""
+    """What FaceSwapper runs on and how its engine runs."""
     ingress: IngressSettings = IngressSettings()
-    """Settings of the ingress."""
+    """How the ingress runs, and who may call it."""
     wan26_defaults: VideoDefaults = VideoDefaults()
     """Default values of requests to the /wan2.6 paths."""
     wan22_defaults: VideoDefaults = VideoDefaults(cfg=5.0)
     """Default values of requests to the /wan22 paths."""
     limits: Limits = Limits()
-    """Limits for requests."""
+    """The largest requests that are accepted."""
 
     def deployment_of(self, model: Model) -> Wan26Deployment | Wan22Deployment | FaceDeployment:
         """Return the settings of a model's deployment."""
