@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of routes."""
+"""Builds the OpenAPI document from the table of routes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -66,7 +66,7 @@ class GenerateVideo(SwapFields):
 
     @property
     def frames(self) -> int:
-        """The number of frames that will be made: Wan makes 4k+1, so it is rounded down."""
+        """The number of frames in the video: Wan generates 4k+1, so it is rounded down."""
         return (self.num_frames - 1) // 4 * 4 + 1
 
 

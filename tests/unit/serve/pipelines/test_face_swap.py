@@ -34,7 +34,7 @@ def frames(*levels: int) -> Frames:
 
 
 async def chunks_of(pixels: Frames, seen: list[int] | None = None) -> AsyncGenerator[TimedFrames, None]:
-    """Yield chunks of four frames at 8 frames per second, and note the index of each in ``seen``."""
+    """Yield chunks of four frames at 8 frames per second; note the index of each in ``seen``."""
     for index in range(0, len(pixels), 4):
         part = pixels[index : index + 4]
         if seen is not None:
