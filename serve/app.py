@@ -1,4 +1,4 @@
-"""The composition root: settings in, a bound Ray Serve application out."""
+"""Builds the bound Ray Serve application from the settings."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -22,7 +22,7 @@ from deployments.settings import (
     Wan26Models,
     Wan26Settings,
 )
-from serve.models import Model
+from serve.models import MODELS, VIDEO_MODELS, Model
 
 
 class Hardware(Settings):
@@ -47,41 +47,41 @@ class Hardware(Settings):
 
 
 class Wan26Deployment(Settings):
-    """Hardware and engine of Wan26."""
+    """Hardware and engine settings of Wan26."""
 
     hardware: Hardware = Hardware()
-    """Placement and price of the replicas."""
+    """What the replicas run on, and its price."""
     engine: Wan26Settings = Wan26Settings()
-    """Settings of the engine."""
+    """How the Wan26 engine runs."""
 
 
 class Wan22Deployment(Settings):
-    """Hardware and engine of Wan22GGUF."""
+    """Hardware and engine settings of Wan22GGUF."""
 
     hardware: Hardware = Hardware()
-    """Placement and price of the replicas."""
+    """What the replicas run on, and its price."""
     engine: Wan22Settings = Wan22Settings()
-    """Settings of the engine."""
+    """How the Wan22GGUF engine runs."""
 
 
 class FaceDeployment(Settings):
-    """Hardware and engine of FaceSwapper."""
+    """Hardware and engine settings of FaceSwapper."""
 
     hardware: Hardware = Hardware()
-    """Placement and price of the replicas."""
+    """What the replicas run on, and its price."""
     engine: FaceSettings = FaceSettings()
-    """Settings of the engine."""
+    """How the FaceSwapper engine runs."""
 
 
 class Models(Settings):
     """The model files of all three deployments."""
 
     wan26: Wan26Models
-    """Checkpoints of Wan26."""
+    """Checkpoints for Wan26."""
     wan22_gguf: Wan22Models
-    """Checkpoint of Wan22GGUF."""
+    """Checkpoint for Wan22GGUF."""
     faces: FaceModels
-    """Models of FaceSwapper."""
+    """Model files for FaceSwapper."""
 
 
 class VideoDefaults(Settings):
@@ -98,42 +98,42 @@ class VideoDefaults(Settings):
     cfg: float = Field(default=6.0, ge=1)
     """Guidance scale."""
     fps: float = Field(default=16, gt=0)
-    """Frames a second."""
+    """Frames per second."""
     distilled_steps: int = Field(default=4, ge=1)
-    """Number of denoise steps with `acceleration: distilled`: as many as the model was taught with.
-    """
+    """Number of denoise steps with `acceleration: distilled`: the number that the model was trained
+    for."""
 
 
 class Limits(Settings):
     """Limits for requests. They are checked before any work begins and published at /limits."""
 
     max_body_bytes: int = Field(default=64 * 2**20, gt=0)
-    """Most bytes in a request's body. Base64 makes a file a third larger."""
+    """Maximum size of a request body in bytes. Base64 makes a file a third larger."""
     max_image_pixels: int = Field(default=32_000_000, gt=0)
-    """Most pixels in an image that is sent: width times height."""
+    """Maximum number of pixels in an image that is sent: width times height."""
     max_source_frames: int = Field(default=3_000, gt=0)
-    """Most frames in a video that is sent."""
+    """Maximum number of frames in a source video."""
     max_source_seconds: float = Field(default=120, gt=0)
-    """Longest video that is sent, in seconds."""
+    """Maximum duration of a source video in seconds."""
     max_source_pixels: int = Field(default=3840 * 2160, gt=0)
-    """Most pixels in a frame of a video that is sent: width times height."""
+    """Maximum number of pixels in a frame of a source video: width times height."""
     max_prompt_chars: int = Field(default=5_000, gt=0)
-    """Most characters in a prompt. A prompt of more than 512 tokens, which the text encoder cannot
-    read, is refused too."""
+    """Maximum number of characters in a prompt. A prompt of more than 512 tokens, which the text
+    encoder cannot read, is refused too."""
     max_width: int = Field(default=1280, gt=0, multiple_of=16)
-    """Largest width of a generated video in pixels."""
+    """Maximum width of a generated video in pixels."""
     max_height: int = Field(default=1280, gt=0, multiple_of=16)
-    """Largest height of a generated video in pixels."""
+    """Maximum height of a generated video in pixels."""
     max_pixels: int = Field(default=1280 * 720, gt=0)
-    """Most pixels in a frame of a generated video: width times height."""
+    """Maximum number of pixels in a frame of a generated video: width times height."""
     max_frames: int = Field(default=81, gt=0)
-    """Most frames in a generated video."""
+    """Maximum number of frames in a generated video."""
     max_steps: int = Field(default=100, gt=0)
-    """Most denoise steps."""
+    """Maximum number of denoise steps."""
     max_cfg: float = Field(default=20.0, ge=1)
-    """Largest guidance scale."""
+    """Maximum guidance scale."""
     max_fps: float = Field(default=120.0, gt=0)
-    """Highest frame rate in frames a second."""
+    """Maximum frame rate in frames per second."""
     request_timeout_s: float = Field(default=1800, gt=0)
     """Seconds after which a request ends with a 504. Serve's own `http_options.request_timeout_s`
     must be larger."""
@@ -148,12 +148,12 @@ class IngressSettings(Settings):
     """Ray's custom resources for each replica. They keep replicas on nodes that declare them, and
     so off GPU nodes, which could then never be scaled down."""
     api_keys: Path | None = None
-    """File of the keys that may call. Each line has a name and the key's SHA-256 in hex. The file
-    is read again when it changes. If absent, everyone may call."""
+    """File of the keys with which callers are admitted. Each line has a name and the key's SHA-256
+    in hex. The file is read again when it changes. If absent, everyone may call."""
     cors_origins: tuple[str, ...] = ()
-    """Origins whose web pages may call, or `*` for all. None by default."""
+    """Origins whose web pages may call, or `*` for all. By default there are none."""
     window: int = Field(default=4, ge=2)
-    """Number of chunks of 4 frames that a video model may be ahead of the encoder in one request.
+    """Number of 4-frame chunks by which a video model may be ahead of the encoder in one request.
     """
     swap_ahead: int = Field(default=2, ge=1)
     """Number of chunks of one request that are swapped at the same time."""
@@ -162,8 +162,8 @@ class IngressSettings(Settings):
     encoder_threads: int = Field(default=4, ge=1)
     """Number of threads that decode and encode media for all requests of a replica."""
     max_concurrent_requests: int = Field(default=256, ge=1)
-    """Most requests in progress in one replica, waiting ones included. Further requests get a 503.
-    """
+    """Maximum number of requests in progress in one replica, including those that wait. Further
+    requests get a 503."""
     webp_method: int = Field(default=0, ge=0, le=6)
     """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
@@ -176,32 +176,42 @@ class AppConfig(Settings):
     """All settings of the application. `ryla serve PRESET` uses those in serve/presets/."""
 
     models: Literal["demo"] | Models = "demo"
-    """`demo` for the small trained models of this package, which run on a CPU, or else where the
-    model files are."""
+    """Locations of the model files, or `demo` for this package's small trained models, which run on
+    a CPU."""
     wan26: Wan26Deployment = Wan26Deployment()
-    """Settings of the deployment Wan26."""
+    """What Wan26 runs on and how its engine runs."""
     wan22_gguf: Wan22Deployment = Wan22Deployment()
-    """Settings of the deployment Wan22GGUF."""
+    """What Wan22GGUF runs on and how its engine runs."""
     face_swapper: FaceDeployment = FaceDeployment()
-    """Settings of the deployment FaceSwapper."""
+    """What FaceSwapper runs on and how its engine runs."""
     ingress: IngressSettings = IngressSettings()
-    """Settings of the ingress."""
+    """How the ingress runs, and who may call it."""
     wan26_defaults: VideoDefaults = VideoDefaults()
     """Default values of requests to the /wan2.6 paths."""
     wan22_defaults: VideoDefaults = VideoDefaults(cfg=5.0)
     """Default values of requests to the /wan22 paths."""
     limits: Limits = Limits()
-    """Limits for requests."""
+    """The largest requests that are accepted."""
 
     def deployment_of(self, model: Model) -> Wan26Deployment | Wan22Deployment | FaceDeployment:
         """Return the settings of a model's deployment."""
         settings: Wan26Deployment | Wan22Deployment | FaceDeployment = getattr(self, model.setting)
         return settings
 
+    def defaults_of(self, model: Model) -> VideoDefaults:
+        """Return the request defaults of a video model; raise ValueError for any other model."""
+        if model.defaults is None:
+            raise ValueError(f"{model.name} does not generate videos, so it has no request defaults")
+        defaults: VideoDefaults = getattr(self, model.defaults)
+        return defaults
+
     @model_validator(mode="after")
     def _spread_over_its_gpus(self) -> "AppConfig":
-        for name, model in (("wan26", self.wan26), ("wan22_gguf", self.wan22_gguf)):
-            spread, count = model.engine.spread, model.hardware.num_gpus
+        for model in MODELS:
+            deployment, name = self.deployment_of(model), model.setting
+            if isinstance(deployment, FaceDeployment):
+                continue
+            spread, count = deployment.engine.spread, deployment.hardware.num_gpus
             if spread == "none" and count > 1:
                 raise ValueError(
                     f"{name}.hardware.num_gpus is {count:g}, but only one GPU would be used: set {name}.engine.spread"
@@ -214,7 +224,8 @@ class AppConfig(Settings):
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> "AppConfig":
-        for name, defaults in (("wan26_defaults", self.wan26_defaults), ("wan22_defaults", self.wan22_defaults)):
+        for model in VIDEO_MODELS:
+            name, defaults = model.defaults, self.defaults_of(model)
             pairs = (
                 ("width", self.limits.max_width),
                 ("height", self.limits.max_height),

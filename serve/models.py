@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """One model of the service, with the name that each part of the system knows it by."""
 
@@ -13,20 +13,49 @@ class Model:
     """Its key in ``AppConfig``."""
     files: str
     """The key of its model files in ``AppConfig.models``."""
+    defaults: str | None
+    """The key of its request defaults in ``AppConfig``; None if it does not generate videos."""
     deployment: str
     """The name of its Ray Serve deployment."""
     accelerator: str
     """Ray's accelerator type of the GPU that production runs it on."""
 
 
-WAN26 = Model("wan26", "wan26", "wan26", "Wan26", "L40S")
-WAN22_GGUF = Model("wan22-gguf", "wan22_gguf", "wan22_gguf", "Wan22GGUF", "A100-80G")
-FACE_SWAPPER = Model("face-swapper", "face_swapper", "faces", "FaceSwapper", "L40S")
+WAN26 = Model(
+    name="wan26",
+    setting="wan26",
+    files="wan26",
+    defaults="wan26_defaults",
+    deployment="Wan26",
+    accelerator="L40S",
+)
+WAN22_GGUF = Model(
+    name="wan22-gguf",
+    setting="wan22_gguf",
+    files="wan22_gguf",
+    defaults="wan22_defaults",
+    deployment="Wan22GGUF",
+    accelerator="A100-80G",
+)
+FACE_SWAPPER = Model(
+    name="face-swapper",
+    setting="face_swapper",
+    files="faces",
+    defaults=None,
+    deployment="FaceSwapper",
+    accelerator="L40S",
+)
 
 MODELS = (WAN26, WAN22_GGUF, FACE_SWAPPER)
 """Every model, in the order in which lists show them."""
 
+VIDEO_MODELS = tuple(model for model in MODELS if model.defaults is not None)
+"""The models that generate videos."""
+
+INGRESS = "Ingress"
+"""The name of the ingress's Ray Serve deployment."""
+
 
 def find_model(name: str) -> Model | None:
-    """The model that the API knows by ``name``, or None."""
+    """Return the model that the API knows by ``name``, or None."""
     return next((model for model in MODELS if model.name == name), None)

@@ -1,4 +1,4 @@
-"""Checks a Serve config file, or a RayService that contains one, before a cluster sees it."""
+"""Checks a Serve config file, or a RayService that contains one, before it is deployed."""
 
 import math
 from collections.abc import Iterator
@@ -9,9 +9,10 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.settings import VideoSettings
 from serve.config import AppConfig, Hardware
 from serve.http.proxy import IMPORT_PATH as PROXY
-from serve.models import MODELS
+from serve.models import INGRESS, MODELS, Model
 
 IMPORT_PATH = "serve.app:build"
 
@@ -32,7 +33,7 @@ def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] |
 
 
 def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, files: bool = False) -> list[str]:
-    """Return a sentence for each fault of a Serve config, and none if all is well.
+    """Return a sentence for each fault of a Serve config.
 
     With ``service`` the RayService around it is checked too, and with ``files`` whether the model
     files are on this machine.
@@ -70,12 +71,17 @@ def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
     """
     if settings.models == "demo":
         return
-    hub = {"wan26": settings.wan26.engine.allow_hub, "wan22_gguf": settings.wan22_gguf.engine.allow_hub}
-    for name, models in settings.models:
-        for field, path in models:
-            fetched = isinstance(path, str) and hub.get(name, False) and not Path(path).is_absolute()
+    for model in MODELS:
+        from_hub = _allows_hub(settings, model)
+        for field, path in getattr(settings.models, model.files):
+            fetched = isinstance(path, str) and from_hub and not Path(path).is_absolute()
             if path is not None and not fetched:
-                yield f"models.{name}.{field}", Path(path)
+                yield f"models.{model.files}.{field}", Path(path)
+
+
+def _allows_hub(settings: AppConfig, model: Model) -> bool:
+    engine = settings.deployment_of(model).engine
+    return isinstance(engine, VideoSettings) and engine.allow_hub
 
 
 def _serve_faults(settings: AppConfig, config: dict[str, Any]) -> Iterator[str]:
@@ -85,7 +91,7 @@ def _serve_faults(settings: AppConfig, config: dict[str, Any]) -> Iterator[str]:
             f"http_options.request_timeout_s is {timeout}, which must be larger than args.limits.request_timeout_s, "
             f"{settings.limits.request_timeout_s}: otherwise callers get the proxy's plain-text 408 instead of our 504"
         )
-    known = {"Ingress", *(model.deployment for model in MODELS)}
+    known = {INGRESS, *(model.deployment for model in MODELS)}
     for application in config["applications"]:
         for deployment in application.get("deployments", []):
             name, scale = deployment["name"], deployment.get("autoscaling_config") or {}
@@ -113,7 +119,7 @@ def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[st
 
 
 def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:
-    """Yield the worker groups whose deployments may need more GPUs than the group can have.
+    """Yield a sentence for each worker group that may need more GPUs than it can have.
 
     One deployment would then starve another.
     """

@@ -1,4 +1,4 @@
-"""`ryla`: run the service, call it, check its configuration, and test a deployed one."""
+"""`ryla`: run the service, call it, check its configuration, and test a deployment."""
 
 import base64
 import os
@@ -21,7 +21,7 @@ from serve.client import CallFailed, Client
 from serve.media import EXTENSIONS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-models = typer.Typer(no_args_is_help=True, help="Check the model files.")
+models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
 app.add_typer(models, name="models")
 
 URL = "http://127.0.0.1:8000"
@@ -37,7 +37,7 @@ def serve(
         str | None, typer.Option(help="Address to listen on instead of the config's; 0.0.0.0 listens on all.")
     ] = None,
 ) -> None:
-    """Run the service on this machine until Ctrl-C. The Ray dashboard is at port 8265."""
+    """Run the service on this machine until Ctrl-C. The Ray dashboard is on port 8265."""
     path = find_preset(preset)
     if host is not None:
         path = listening_on(path, host)
@@ -91,7 +91,7 @@ def smoke(
 ) -> None:
     """Call all seven endpoints, decode the results and print a table; fail if anything is wrong.
 
-    Models that are asleep are started.
+    Starts models that are scaled to zero.
     """
     deadline = time.monotonic() + timeout
     with Client(url, key=key) as client:
@@ -122,10 +122,10 @@ def check(
         typer.Argument(help="Serve config file, Kubernetes manifests with a RayService, a preset, or - for standard input."),
     ],
     files: Annotated[
-        bool, typer.Option("--files", help="Also check that the model files that it names are on this machine.")
+        bool, typer.Option("--files", help="Also check that the model files named in the config exist on this machine.")
     ] = False,
 ) -> None:
-    """Check a configuration before a cluster sees it: `helm template ... | ryla check -`."""
+    """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
     text = sys.stdin.read() if config == "-" else find_preset(config).read_text()
     checked = 0
     found: list[str] = []
@@ -138,7 +138,7 @@ def check(
         print_error(line)
     if found:
         raise typer.Exit(1)
-    console.print(f"{checked} checked, nothing wrong")
+    console.print(f"No faults in {checked} configuration(s).")
 
 
 @models.command("check")
@@ -158,7 +158,7 @@ def check_models(
         for report in check_files(folder, {} if checksums is None else read_checksums(checksums)):
             faulty += bool(report.faults)
             file = "" if report.path is None else str(report.path.relative_to(folder))
-            verdict = "; ".join(report.faults) or ("good" if report.path else "not there; optional")
+            verdict = "; ".join(report.faults) or ("good" if report.path else "missing, but optional")
             style = "red" if report.faults else None
             table.add_row(report.signature.model, report.signature.setting, file, verdict, style=style)
     except (CheckpointRefused, OSError) as e:
@@ -175,7 +175,7 @@ def rollout(
     namespace: Annotated[str, typer.Option(envvar="RYLA_NAMESPACE", help="Namespace of the RayService.")] = "default",
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 1800,
 ) -> None:
-    """Wait in a pod until KubeRay has rolled out a RayService's spec; fail if it cannot."""
+    """Run inside a pod: wait until KubeRay has rolled out a RayService; fail if it cannot."""
     try:
         with in_cluster() as api:
             await_rollout(api, namespace, name, timeout_s=timeout, say=_print_line)

@@ -56,5 +56,5 @@ def _side_by_side(images: list[Image]) -> PIL.Image.Image:
     if not images:
         return PIL.Image.new("RGB", (1, HEIGHT), "white")
     scaled = [PIL.Image.fromarray(image) for image in images]
-    scaled = [picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT)) for picture in scaled]
-    return PIL.Image.fromarray(np.concatenate([np.asarray(picture) for picture in scaled], axis=1))
+    scaled = [image.resize((round(image.width * HEIGHT / image.height), HEIGHT)) for image in scaled]
+    return PIL.Image.fromarray(np.concatenate([np.asarray(image) for image in scaled], axis=1))

@@ -19,7 +19,7 @@ ENDPOINTS = tuple(endpoint.name for endpoint in make_endpoints(AppConfig()))
 def call_example(client: Client, endpoint: str, timeout_s: float) -> tuple[Answer, Decoded]:
     """Call an endpoint with its example; raise CallFailed if the answer is wrong."""
     if timeout_s <= 0:
-        raise CallFailed(f"{endpoint}: not called, because the time is up")
+        raise CallFailed(f"{endpoint}: not called: the time limit was reached")
     answer = client.call(endpoint, payload(endpoint), timeout_s)
     return answer, check_answer(endpoint, answer)
 

@@ -1,4 +1,4 @@
-"""What a service answered, and whether it is what its headers say."""
+"""Checks whether a service's answer is what its headers say."""
 
 import io
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Answer:
         return EXTENSIONS.get(self.media_type, "bin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """What a file holds."""
+    """The contents of a decoded file."""
 
     media_type: str
     width: int
@@ -69,10 +69,11 @@ def decode(data: bytes) -> Decoded:
     if data[4:8] == b"ftyp":
         with av.open(io.BytesIO(data), mode="r") as container:
             frames = list(container.decode(video=0))
-        return Decoded("video/mp4", frames[0].width, frames[0].height, len(frames))
+        return Decoded(media_type="video/mp4", width=frames[0].width, height=frames[0].height, frames=len(frames))
     image = PIL.Image.open(io.BytesIO(data))
     count = getattr(image, "n_frames", 1)
     for i in range(count):
         image.seek(i)
         image.load()
-    return Decoded(PIL.Image.MIME[image.format or ""], *image.size, count)
+    width, height = image.size
+    return Decoded(media_type=PIL.Image.MIME[image.format or ""], width=width, height=height, frames=count)

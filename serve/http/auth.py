@@ -1,4 +1,4 @@
-"""Who may call: bearer keys, configured as hashes in a file that is read again when it changes."""
+"""Checks callers' bearer keys, whose hashes are in a file that is read again when it changes."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ class ApiKeys:
 
     The file is read again after ``max_age_s``, so that keys are added and removed without a restart
     (on Kubernetes: by changing the mounted Secret). Raises ValueError or OSError when it cannot be
-    read at the start; later the error is logged and the last good keys stay in force.
+    read at the start; after that the error is logged and the last valid keys stay in force.
     """
 
     def __init__(self, path: Path, max_age_s: float = 5.0) -> None:
@@ -38,7 +38,7 @@ class ApiKeys:
             try:
                 self._names = self._read()
             except (OSError, ValueError):
-                logger.exception("the API keys could not be read again; the last good keys stay in force")
+                logger.exception("the API keys could not be read again; the last valid keys stay in force")
         # Keys are found by their hash, so the time that a search takes reveals nothing about them.
         return self._names.get(hashlib.sha256(key.encode()).hexdigest())
 

@@ -1,4 +1,4 @@
-"""Reads a request's body: JSON or, where an endpoint takes it, a multipart form.
+"""Reads a request's body: JSON or, where the endpoint takes one, a multipart form.
 
 The names, types and files of the fields are checked later, by the endpoint's schema.
 """

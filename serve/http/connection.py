@@ -1,4 +1,4 @@
-"""Ends the work on a request when its client leaves or its time is over."""
+"""Ends the work on a request when its client leaves or when it times out."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,8 +14,8 @@ T = TypeVar("T")
 async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
     """Return the result of ``work``.
 
-    When the client leaves (ClientDisconnect) or ``timeout_s`` has passed (504 problem), the work is
-    cancelled and awaited.
+    When the client leaves (ClientDisconnect) or it times out after ``timeout_s`` (504 problem), the
+    work is cancelled and awaited.
     """
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_disconnected(request))

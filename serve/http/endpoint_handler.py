@@ -29,7 +29,7 @@ from serve.pipelines.result import Result
 class EndpointHandler:
     """The handler of one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, config: AppConfig, pipelines: Pipelines, admission: Admission) -> None:
+    def __init__(self, endpoint: Endpoint, *, config: AppConfig, pipelines: Pipelines, admission: Admission) -> None:
         self._endpoint = endpoint
         self._pipelines = pipelines
         self._admission = admission
@@ -49,11 +49,18 @@ class EndpointHandler:
                 fields = await read_body(request, form=self._endpoint.form)
             parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
             meter = Meter(dict(self._hardware))
-            context = RequestContext(_seed(parsed), media_type, meter, ignore_steps)
+            context = RequestContext(seed=_seed(parsed), media_type=media_type, meter=meter, observe=ignore_steps)
             left_s = timeout_s - (time.monotonic() - start)
             result = await run_while_connected(request, self._run(parsed, context), left_s)
             self._admission.note_duration(self._model, time.monotonic() - start)
-        return result_response(Answer(result, self._endpoint.name, meter, parsed.ignored, request.state.request_id))
+        answer = Answer(
+            result=result,
+            endpoint=self._endpoint.name,
+            meter=meter,
+            ignored_fields=parsed.ignored,
+            request_id=request.state.request_id,
+        )
+        return result_response(answer)
 
     async def _parse(self, fields: dict[str, Any], *, strict: bool) -> Parsed:
         parsed = await asyncio.to_thread(self._endpoint.schema.parse, fields, strict=strict)
@@ -81,7 +88,7 @@ def _seed(parsed: Parsed) -> int:
 
 
 def _refuse_jobs(preferences: dict[str, str], request: Request) -> None:
-    """Raise a 501 problem for what is not built yet: a caller who relies on it must learn of it."""
+    """Raise a 501 problem for features that do not exist yet, on which the caller may rely."""
     wanted = [f"Prefer: {name}" for name in ("respond-async", "wait") if name in preferences]
     wanted += ["Idempotency-Key"] if "idempotency-key" in request.headers else []
     if wanted:

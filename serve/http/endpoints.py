@@ -42,22 +42,34 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     """Return all endpoints, with the defaults and limits of ``config``."""
 
     def wan26(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
-        frames = ("length", "num_frames")
-        schema = video_schema(name, config.wan26_defaults, config.limits, prompt_required=True, frames=frames, **images)
-        return _video_endpoint(name, summary, schema, WAN26)
+        schema = video_schema(
+            name,
+            defaults=config.defaults_of(WAN26),
+            limits=config.limits,
+            prompt_required=True,
+            frames=("length", "num_frames"),
+            **images,
+        )
+        return _video_endpoint(name, summary, schema=schema, model=WAN26)
 
     def wan22(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
-        frames = ("num_frames", "length")
-        schema = video_schema(name, config.wan22_defaults, config.limits, prompt_required=False, frames=frames, **images)
-        return _video_endpoint(name, summary, schema, WAN22_GGUF)
+        schema = video_schema(
+            name,
+            defaults=config.defaults_of(WAN22_GGUF),
+            limits=config.limits,
+            prompt_required=False,
+            frames=("num_frames", "length"),
+            **images,
+        )
+        return _video_endpoint(name, summary, schema=schema, model=WAN22_GGUF)
 
     reference, source = ("reference_image",), ("source_image", "reference_image")
     return (
-        wan26("wan2.6", "Generate a video from a text"),
-        wan26("wan2.6-i2v", "Generate a video from a text and its first frame", image=reference),
+        wan26("wan2.6", "Generate a video from a prompt"),
+        wan26("wan2.6-i2v", "Generate a video from a prompt and its first frame", image=reference),
         wan26(
             "wan2.6-i2v-faceswap",
-            "Generate a video from a text and its first frame, and swap a face into every frame",
+            "Generate a video from a prompt and its first frame, and swap a face into every frame",
             image=reference,
             face=("face_image", "reference_face"),
         ),
@@ -91,7 +103,7 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     )
 
 
-def _video_endpoint(name: str, summary: str, schema: Schema, model: Model) -> Endpoint:
+def _video_endpoint(name: str, summary: str, *, schema: Schema, model: Model) -> Endpoint:
     swaps = "face" in schema.names
     return Endpoint(
         name=name,

@@ -9,12 +9,13 @@ from starlette.types import ASGIApp
 from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
 from serve.http.application import make_app
+from serve.models import INGRESS
 from serve.pipelines.handles import make_handles
 from serve.pipelines.readiness import Readiness
 
 
 @serve.deployment(
-    name="Ingress",
+    name=INGRESS,
     max_ongoing_requests=1000,  # the ingress counts requests itself, so that a refusal is a problem
     graceful_shutdown_timeout_s=1800,
     health_check_period_s=10,
@@ -34,5 +35,5 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
         readiness = Readiness(serve.get_replica_context().app_name)
-        handles = make_handles(self._models, readiness, ConsumerEnd(), self._config.ingress.window)
+        handles = make_handles(self._models, readiness, ConsumerEnd(), window=self._config.ingress.window)
         return make_app(self._config, handles, readiness)

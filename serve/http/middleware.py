@@ -1,4 +1,4 @@
-"""The layers around every request of the ingress: its id, problems for whatever fails, and CORS."""
+"""The layers around every request: its id, a problem for whatever fails, and CORS."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ class RequestBoundary:
         try:
             await self._app(scope, receive, watched)
         except asyncio.CancelledError:
-            logger.info("499 %s %s: the client left (request id %s)", scope["method"], scope["path"], request_id)
+            _log_problem(_client_left(), scope, request_id)
             raise
         except Exception as error:
             response = self._problem(error, scope, request_id).response(request_id)
@@ -53,20 +53,38 @@ class RequestBoundary:
     @staticmethod
     def _problem(error: Exception, scope: Scope, request_id: str) -> Problem:
         """Return the problem that ``error`` means to the caller, and log it."""
+        problem: Problem | None
         if isinstance(error, HTTPException):
-            return problem_of_status(error, scope)
-        if isinstance(error, ClientDisconnect):
-            problem: Problem | None = Problem(499, "client-left", "the client left")
+            problem = problem_of_status(error, scope)
+        elif isinstance(error, ClientDisconnect):
+            problem = _client_left()
         else:
             problem = problem_of(error)
         if problem is None:
-            logger.error("500 %s %s (request id %s)", scope["method"], scope["path"], request_id, exc_info=error)
-            return Problem(500, "internal", "an error on our side; quote the request id when you report it")
-        level = logging.WARNING if problem.status >= 500 else logging.INFO
-        logger.log(
-            level, "%d %s %s: %s (request id %s)", problem.status, scope["method"], scope["path"], problem.detail, request_id
-        )
+            logger.error("500 %s (request id %s)", _call_of(scope), request_id, exc_info=error)
+            return Problem(500, "internal", "the service failed; quote the request id when you report it")
+        _log_problem(problem, scope, request_id)
         return problem
+
+
+def _client_left() -> Problem:
+    return Problem(499, "client-left", "the client left")
+
+
+def _log_problem(problem: Problem, scope: Scope, request_id: str) -> None:
+    level = logging.WARNING if problem.status >= 500 else logging.INFO
+    outcome = f"{problem.status} {_call_of(scope)}: {_one_line(problem.detail)}"
+    logger.log(level, "%s (request id %s)", outcome, request_id)
+
+
+def _call_of(scope: Scope) -> str:
+    """Return the method and path of a request for a log line."""
+    return f"{scope['method']} {_one_line(scope['path'][:200])}"
+
+
+def _one_line(text: str) -> str:
+    """Return ``text`` without control characters, with which a caller could forge log lines."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _release_frames(error: BaseException) -> None:
@@ -93,6 +111,14 @@ def problem_of_status(error: HTTPException, scope: Scope) -> Problem:
     return Problem(error.status_code if error.status_code in (400, 413, 422) else 400, "bad-request", str(error.detail))
 
 
+class _PreflightRefused(Exception):
+    """A preflight request is refused; ``detail`` is Starlette's text."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
 class Cors(CORSMiddleware):
     """Starlette's CORS middleware, whose plain-text refusals become problems."""
 
@@ -105,10 +131,19 @@ class Cors(CORSMiddleware):
             expose_headers=EXPOSED_HEADERS,
         )
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; a preflight request that is refused is logged with its path."""
+        try:
+            await super().__call__(scope, receive, send)
+        except _PreflightRefused as refused:
+            problem = Problem(400, "cors", refused.detail)
+            request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
+            _log_problem(problem, scope, request_id)
+            await problem.response(request_id)(scope, receive, send)
+
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight request; see CORSMiddleware."""
+        """Return the answer to a preflight request, or raise what ``__call__`` answers."""
         response = super().preflight_response(request_headers)
         if response.status_code >= 400:
-            request_id = choose_request_id(request_headers.get("x-request-id"))
-            return Problem(400, "cors", bytes(response.body).decode()).response(request_id)
+            raise _PreflightRefused(bytes(response.body).decode())
         return response

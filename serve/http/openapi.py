@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of routes."""
+"""Builds the OpenAPI document from the table of routes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,12 +68,12 @@ def warm_operation(models: Sequence[str]) -> dict[str, Any]:
     """Return the operation of POST /warm."""
     names = {"type": "array", "items": {"type": "string", "enum": list(models)}}
     return {
-        "summary": "Bring models up from zero, all of them if none are named",
+        "summary": "Start models that are scaled to zero; without names, all of them",
         "requestBody": {
             "required": False,
             "content": {"application/json": {"schema": {"type": "object", "properties": {"models": names}}}},
         },
-        "responses": {"202": {"description": "Models are being brought up"}},
+        "responses": {"202": {"description": "The models are starting"}},
     }
 
 

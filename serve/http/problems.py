@@ -84,7 +84,8 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = [{"pointer": f"#/{_escape(e.field)}", "detail": e.detail} for e in self.errors]
-        return Response(json.dumps(body), self.status, {**self.headers, "X-Request-Id": request_id}, "application/problem+json")
+        headers = {**self.headers, "X-Request-Id": request_id}
+        return Response(json.dumps(body), status_code=self.status, headers=headers, media_type="application/problem+json")
 
 
 def invalid(field: str, detail: str) -> Problem:

@@ -12,14 +12,14 @@ PIECE_BYTES = 2**20
 
 
 def result_response(answer: Answer) -> Response:
-    """Return a 200 response with everything that is known about the result."""
+    """Return a 200 response with the file and its result headers."""
     values = {header.name: header.value(answer) for header in RESULT_HEADERS}
     headers = {name: value for name, value in values.items() if value is not None} | {"Vary": "Accept"}
     data, media_type = answer.result.data, answer.result.media_type
     if isinstance(data, bytes) or data.size <= PIECE_BYTES:
-        return Response(read_media(data), 200, headers, media_type)
+        return Response(read_media(data), headers=headers, media_type=media_type)
     headers["Content-Length"] = str(data.size)
-    return StreamingResponse(_pieces(data), 200, headers, media_type)
+    return StreamingResponse(_pieces(data), headers=headers, media_type=media_type)
 
 
 def _pieces(spool: Spool) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A result together with everything that its headers say."""
 
@@ -21,10 +21,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class ResultHeader:
-    """One row: a header, what it says, and its value, which is None where it does not apply."""
+    """One row: a header and its value, which is None where it does not apply."""
 
     name: str
-    description: str
     value: Callable[[Answer], str | None]
 
 
@@ -59,27 +58,23 @@ def _content_disposition(answer: Answer) -> str:
 
 
 RESULT_HEADERS = (
-    ResultHeader("X-Model", "name of the endpoint", lambda answer: answer.endpoint),
-    ResultHeader("X-Frames", "number of frames in the file", lambda answer: str(answer.result.frames)),
-    ResultHeader("X-FPS", "frames a second", _fps),
-    ResultHeader("X-Seed", "seed of the video", _seed),
-    ResultHeader("X-Frame-Count", "number of frames that were examined", _of_swap("frames")),
-    ResultHeader("X-Frames-Swapped", "number of frames in which a face was replaced", _of_swap("swapped")),
-    ResultHeader("X-Faces-Found", "most faces found in one frame", _of_swap("most_faces")),
-    ResultHeader("X-Face-Engine", "engine that swapped the faces", _of_swap("engine")),
-    ResultHeader("X-Face-Restorer", "restorer that ran, or `none`", _of_swap("restorer")),
-    ResultHeader("X-GPU-Type", "hardware of the video model, else of the face swapper", lambda answer: answer.meter.gpu_type),
-    ResultHeader(
-        "X-Execution-Time-Sec", "seconds in the deployments, queueing excluded", lambda a: f"{a.meter.execution_s:.3f}"
-    ),
-    ResultHeader("X-Cost-USD", "price of those seconds", lambda answer: f"{answer.meter.cost_usd:.6f}"),
-    ResultHeader("X-Ignored-Fields", "fields of the request that had no effect", _ignored_fields),
-    ResultHeader(
-        "X-Acceleration", "how the result departs from the exact one", lambda answer: answer.meter.acceleration or None
-    ),
-    ResultHeader("X-Attempts", "number of attempts, if more than one", _attempts),
-    ResultHeader("Server-Timing", "milliseconds of each phase", lambda answer: answer.meter.server_timing()),
-    ResultHeader("Content-Disposition", "file name", _content_disposition),
+    ResultHeader("X-Model", lambda answer: answer.endpoint),
+    ResultHeader("X-Frames", lambda answer: str(answer.result.frames)),
+    ResultHeader("X-FPS", _fps),
+    ResultHeader("X-Seed", _seed),
+    ResultHeader("X-Frame-Count", _of_swap("frames")),
+    ResultHeader("X-Frames-Swapped", _of_swap("swapped")),
+    ResultHeader("X-Faces-Found", _of_swap("most_faces")),
+    ResultHeader("X-Face-Engine", _of_swap("engine")),
+    ResultHeader("X-Face-Restorer", _of_swap("restorer")),
+    ResultHeader("X-GPU-Type", lambda answer: answer.meter.gpu_type),
+    ResultHeader("X-Execution-Time-Sec", lambda a: f"{a.meter.execution_s:.3f}"),
+    ResultHeader("X-Cost-USD", lambda answer: f"{answer.meter.cost_usd:.6f}"),
+    ResultHeader("X-Ignored-Fields", _ignored_fields),
+    ResultHeader("X-Acceleration", lambda answer: answer.meter.acceleration or None),
+    ResultHeader("X-Attempts", _attempts),
+    ResultHeader("Server-Timing", lambda answer: answer.meter.server_timing()),
+    ResultHeader("Content-Disposition", _content_disposition),
 )
 
 EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", "Retry-After")

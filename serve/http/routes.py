@@ -27,7 +27,7 @@ DOCS_ASSETS = "/docs/assets"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Route:
     """One row: a method and path, its handler and OpenAPI operation, and whether it needs a key."""
 
@@ -42,8 +42,17 @@ def make_routes(config: AppConfig, pipelines: Pipelines, readiness: Readiness) -
     """Return all routes of the service."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
-    service = ServiceHandlers(config, endpoints, pipelines.handles, readiness, admission)
-    handlers = {endpoint.name: EndpointHandler(endpoint, config, pipelines, admission) for endpoint in endpoints}
+    service = ServiceHandlers(
+        config=config,
+        endpoints=endpoints,
+        handles=pipelines.handles,
+        readiness=readiness,
+        admission=admission,
+    )
+    handlers = {
+        endpoint.name: EndpointHandler(endpoint, config=config, pipelines=pipelines, admission=admission)
+        for endpoint in endpoints
+    }
     routes = (*_endpoint_routes(endpoints, handlers), *_service_routes(service))
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
@@ -53,28 +62,56 @@ def make_routes(config: AppConfig, pipelines: Pipelines, readiness: Readiness) -
 def _endpoint_routes(endpoints: Sequence[Endpoint], handlers: dict[str, EndpointHandler]) -> Iterable[Route]:
     for endpoint in endpoints:
         for path in endpoint.paths:
-            yield Route("POST", path, handlers[endpoint.name].__call__, endpoint_operation(endpoint, path))
+            yield Route(
+                method="POST",
+                path=path,
+                handler=handlers[endpoint.name].__call__,
+                operation=endpoint_operation(endpoint, path),
+            )
 
 
 def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     models = [model.name for model in MODELS]
-    yield Route("GET", "/health", service.health, service_operation("Is the service there? Wakes no model"), needs_key=False)
-    yield Route("GET", "/", service.root, service_operation("What is this? Needs no model"), needs_key=False)
-    yield Route("GET", "/healthz", service.healthz, service_operation("Is this ingress process alive?"), needs_key=False)
     yield Route(
-        "GET",
-        "/readyz",
-        service.readyz,
-        service_operation("Are requests accepted? The state of each model", query={"model": models}),
+        method="GET",
+        path="/health",
+        handler=service.health,
+        operation=service_operation("Says that the service is reachable; wakes no model"),
         needs_key=False,
     )
-    yield Route("GET", "/limits", service.limits, service_operation("The limits, defaults and prices in force"))
-    yield Route("POST", "/warm", service.warm, warm_operation(models))
+    yield Route(
+        method="GET",
+        path="/",
+        handler=service.root,
+        operation=service_operation("Names the service and its version; wakes no model"),
+        needs_key=False,
+    )
+    yield Route(
+        method="GET",
+        path="/healthz",
+        handler=service.healthz,
+        operation=service_operation("Says that this ingress process is alive"),
+        needs_key=False,
+    )
+    yield Route(
+        method="GET",
+        path="/readyz",
+        handler=service.readyz,
+        operation=service_operation("Says whether requests are accepted, and the state of each model", query={"model": models}),
+        needs_key=False,
+    )
+    yield Route(
+        method="GET",
+        path="/limits",
+        handler=service.limits,
+        operation=service_operation("Lists the limits, defaults and prices in force"),
+    )
+    yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
 
 
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
-    yield Route("GET", "/openapi.json", docs.openapi, {}, needs_key=False)
-    yield Route("GET", "/docs", docs.docs, {}, needs_key=False)
+    yield Route(method="GET", path="/openapi.json", handler=docs.openapi, operation={}, needs_key=False)
+    yield Route(method="GET", path="/docs", handler=docs.docs, operation={}, needs_key=False)
 
 
 def make_router(routes: Iterable[Route]) -> Router:

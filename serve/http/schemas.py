@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
 from serve.http.problems import REQUIRED, FieldError, invalid_fields
-from serve.pipelines.fields import MAX_SEED, PICTURES_SCHEMA, Count, File, Number, Pictures, side
+from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
 
 
@@ -129,7 +129,7 @@ class Schema:
                     entry[ours] = entry.pop(theirs)
             if entry.get("items", {}).get("format") == "binary" and not form:
                 text = {"type": "string"}
-                entry = {"description": entry["description"], "oneOf": [text, {**PICTURES_SCHEMA, "items": text}]}
+                entry = {"description": entry["description"], "oneOf": [text, {**IMAGES_SCHEMA, "items": text}]}
             elif entry.get("format") == "binary":
                 file = {"format": "binary"} if form else {}
                 entry = {"type": "string", "description": entry.get("description", ""), **file}
@@ -156,9 +156,9 @@ def _describe(error: Any) -> str:
 
 def video_schema(
     name: str,
+    *,
     defaults: VideoDefaults,
     limits: Limits,
-    *,
     prompt_required: bool,
     frames: tuple[str, ...],
     image: tuple[str, ...] = (),
@@ -174,8 +174,8 @@ def video_schema(
         description = "What the video shows, at most 512 tokens."
         prompt = Field(min_length=1, max_length=limits.max_prompt_chars, description=description)
 
-    def number(value: float | int, low: float | int, high: float | int, description: str) -> Any:
-        return Field(default=value, ge=low, le=high, description=description)
+    def number(value: float | int, *, highest: float | int, description: str) -> Any:
+        return Field(default=value, ge=1, le=highest, description=description)
 
     fields: dict[str, Any] = {
         "prompt": (str, prompt),
@@ -189,12 +189,16 @@ def video_schema(
             Annotated[Count, Field(json_schema_extra={"maximum": limits.max_frames})],
             Field(default=defaults.num_frames, ge=1, description="Number of frames, rounded down to 4k+1."),
         ),
-        "steps": (Count, number(defaults.steps, 1, limits.max_steps, "Number of denoise steps.")),
+        "steps": (Count, number(defaults.steps, highest=limits.max_steps, description="Number of denoise steps.")),
         "cfg": (
             Number,
-            number(defaults.cfg, 1, limits.max_cfg, "Guidance scale; 1 turns guidance off, which halves the time."),
+            number(
+                defaults.cfg,
+                highest=limits.max_cfg,
+                description="Guidance scale; 1 turns guidance off, which halves the time.",
+            ),
         ),
-        "fps": (Number, number(defaults.fps, 1, limits.max_fps, "Frames a second.")),
+        "fps": (Number, number(defaults.fps, highest=limits.max_fps, description="Frames per second.")),
         "seed": (
             Annotated[Count, Field(ge=0, le=MAX_SEED)] | None,
             Field(default=None, description="Seed of the video; if absent, one is drawn and returned in X-Seed."),
@@ -205,7 +209,7 @@ def video_schema(
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
         names["image"] = image
     if face:
-        fields["face"] = (Pictures, Field(description=FACE))
+        fields["face"] = (Images, Field(description=FACE))
         names |= {"face": face} | {name: (name,) for name in (*SwapFields.model_fields, "require_face")}
     return Schema(
         model=create_model(name, __base__=GenerateVideo, **fields),
@@ -223,7 +227,7 @@ def image_swap_schema(limits: Limits) -> Schema:
 
 def video_swap_schema(limits: Limits) -> Schema:
     """Return the schema of /batch-video-faceswap."""
-    fps = Field(default=None, description="Frames a second; if absent, the source's own rate.")
+    fps = Field(default=None, description="Frames per second; if absent, the source's own rate.")
     rate = Annotated[Number, Field(ge=1, le=limits.max_fps)] | None
     model = create_model("VideoSwap", __base__=SwapVideo, fps=(rate, fps))
     return Schema(model, _swap_names(model, "source_video"), limits)

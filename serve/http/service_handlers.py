@@ -1,4 +1,4 @@
-"""Handles the routes that are about the service itself: health, readiness, limits and docs."""
+"""Handles the routes about the service itself: health, readiness, limits and documentation."""
 
 import asyncio
 import contextvars
@@ -30,6 +30,7 @@ class ServiceHandlers:
 
     def __init__(
         self,
+        *,
         config: AppConfig,
         endpoints: Sequence[Endpoint],
         handles: Handles,
@@ -44,11 +45,11 @@ class ServiceHandlers:
         self._warming: dict[str, asyncio.Task[None]] = {}
 
     async def root(self, _: Request) -> Response:
-        """Say what this is. Load balancers that are not configured otherwise probe this path."""
+        """Name the service and its version. Load balancers probe this path by default."""
         return JSONResponse({"app": "ryla", "version": VERSION, "docs": "/docs"})
 
     async def health(self, _: Request) -> Response:
-        """Say that the service is there."""
+        """Say that the service is reachable."""
         return JSONResponse({"status": "healthy", "app": "ryla", "version": VERSION})
 
     async def healthz(self, _: Request) -> Response:
@@ -88,7 +89,7 @@ class ServiceHandlers:
     async def _warm_up(self, model: str) -> None:
         try:
             await self._handles.of(model).warm()
-        except Exception as error:  # no caller is left to tell, so the log says it
+        except Exception as error:  # the caller already has an answer, so only the log can say it
             logger.warning("warming %s failed: %s", model, error)
 
     def _end_warming(self, name: str, _: "asyncio.Task[None]") -> None:

@@ -80,7 +80,7 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
             stated_seconds = Fraction(container.duration or 0, av.time_base)
             # MP4 also states its number of frames; for WebM the duration alone shows a missing end.
             tolerance = 2 * frame_seconds + Fraction(1, 10) if is_matroska(data) else max(Fraction(1), stated_seconds / 20)
-            _check_complete(timeline, stream.frames, stated_seconds, tolerance)
+            _check_complete(timeline, stated_frames=stream.frames, stated_seconds=stated_seconds, tolerance=tolerance)
             duration = timeline.duration(frame_seconds)
             limits.check_seconds(float(duration))
             has_audio = bool(container.streams.audio)
@@ -137,7 +137,7 @@ def _read_timeline(container: InputContainer, stream: VideoStream, limits: Sourc
     return timeline
 
 
-def _check_complete(timeline: _Timeline, stated_frames: int, stated_seconds: Fraction, tolerance: Fraction) -> None:
+def _check_complete(timeline: _Timeline, *, stated_frames: int, stated_seconds: Fraction, tolerance: Fraction) -> None:
     """Raise ``MediaError`` if the file holds less than its header states."""
     if timeline.count == 0:
         raise MediaError("the file contains no video frames; send MP4, WebM, GIF or WebP")

@@ -40,7 +40,7 @@ class Mp4Encoder(Encoder):
     """
 
     def __init__(
-        self, fps: Fraction, preset: str, crf: int, audio: Media | None = None, seconds: Fraction | None = None
+        self, fps: Fraction, preset: str, crf: int, *, audio: Media | None = None, seconds: Fraction | None = None
     ) -> None:
         self._fps = fps
         self._seconds = seconds

@@ -24,7 +24,7 @@ class WebpEncoder(Encoder):
     seconds.
     """
 
-    def __init__(self, fps: Fraction, method: int, count: int = 0, seconds: Fraction | None = None) -> None:
+    def __init__(self, fps: Fraction, method: int, *, count: int = 0, seconds: Fraction | None = None) -> None:
         self._fps = fps
         self._seconds = seconds
         self._method = method

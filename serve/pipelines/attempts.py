@@ -13,13 +13,13 @@ from serve.pipelines.result import Result
 logger = logging.getLogger("ray.serve")
 
 ATTEMPTS = 2
-"""How often a request is started at most."""
+"""The maximum number of times that a request is started."""
 
 LOST = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError, Cancelled)
 
 
 async def run_attempts(run: Callable[[], Awaitable[Result]], context: RequestContext, name: str) -> Result:
-    """Return the result of ``run``, which is called again if a replica was lost under it."""
+    """Return the result of ``run``, which is called again if a replica was lost."""
     attempt = 1
     while True:
         context.meter.clear()

@@ -20,7 +20,7 @@ Observer = Callable[[Progress | ChunkStep], None]
 """A function that is called with each step of a request as it happens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RequestContext:
     """Everything about a request that is not in its body.
 
@@ -35,4 +35,4 @@ class RequestContext:
 
 
 def ignore_steps(_: object) -> None:
-    """Do nothing: the observer of a request whose progress nobody follows."""
+    """Do nothing, as the observer of a request whose steps nobody follows."""

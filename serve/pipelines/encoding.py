@@ -22,7 +22,7 @@ T = TypeVar("T")
 class VideoWriter:
     """An encoder that works in a thread. Errors of the file name ``field``."""
 
-    def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, context: RequestContext) -> None:
+    def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, *, context: RequestContext) -> None:
         self._encoder = encoder
         self._field = field
         self._threads = threads
@@ -80,7 +80,7 @@ class VideoWriters:
             )
         else:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
-        writer = VideoWriter(encoder, field, self._threads, context)
+        writer = VideoWriter(encoder, field, self._threads, context=context)
         try:
             yield writer
         finally:

@@ -75,7 +75,7 @@ class FaceSwap:
 
     @property
     def held_chunks(self) -> int:
-        """The most chunks of four frames that are held in here before the first one comes out."""
+        """The most chunks of four frames that are held back before the first one comes out."""
         return self._settings.swap_ahead + self._tracker.delay // CHUNK + 2
 
     async def chunks(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[TimedFrames, None]:
@@ -140,7 +140,8 @@ class FaceSwap:
         async for item in analysed:
             waiting.append(item.chunk)
             decided += await asyncio.to_thread(self._track, item)
-            self.tally.most_faces = max(self.tally.most_faces, *(len(faces or ()) for faces in item.faces))
+            most_faces = max((len(faces or ()) for faces in item.faces), default=0)
+            self.tally.most_faces = max(self.tally.most_faces, most_faces)
             while (followed := complete()) is not None:
                 yield followed
         decided += self._tracker.end()
@@ -159,7 +160,7 @@ class FaceSwap:
         meter, observe = self._context.meter, self._context.observe
         observe(ChunkStep("swap-started", chunk.index))
         frames = FrameChunk(chunk.index, chunk.frames)
-        swapped = await self._swapper.swap(frames, faces, self._reference, self._options, meter=meter)
+        swapped = await self._swapper.swap(frames, faces, reference=self._reference, options=self._options, meter=meter)
         observe(ChunkStep("swapped", chunk.index))
         meter.add_phase("swap", swapped.seconds)
         self.tally.swapped += sum(1 for frame_faces in faces if frame_faces)
@@ -172,7 +173,7 @@ class FaceSwaps:
     """Begins the face swap of each request, once the person to put in is known."""
 
     def __init__(
-        self, swapper: FaceSwapperHandle, settings: IngressSettings, threads: MediaThreads, max_image_pixels: int
+        self, swapper: FaceSwapperHandle, settings: IngressSettings, threads: MediaThreads, *, max_image_pixels: int
     ) -> None:
         self._swapper = swapper
         self._settings = settings
@@ -180,7 +181,7 @@ class FaceSwaps:
         self._max_image_pixels = max_image_pixels
 
     async def begin(self, request: SwapFields, face: Sequence[bytes], context: RequestContext) -> FaceSwap:
-        """Return the swap of ``request``; raise RequestRefused if a picture shows no face."""
+        """Return the swap of ``request``; raise RequestRefused if an image shows no face."""
         reference = await self._identify(face, "face", context)
         target = None
         if request.target_face is not None:
@@ -194,11 +195,11 @@ class FaceSwaps:
             options=SwapOptions(request.restore_face, request.face_restore_visibility, request.codeformer_weight),
         )
 
-    async def _identify(self, pictures: Sequence[bytes], field: str, context: RequestContext) -> Reference:
+    async def _identify(self, files: Sequence[bytes], field: str, context: RequestContext) -> Reference:
         images = []
-        for number, data in enumerate(pictures, 1):
+        for number, data in enumerate(files, 1):
             try:
                 images.append(await self._threads.decode_image(field, data, self._max_image_pixels))
             except RequestRefused as e:
-                raise e if len(pictures) == 1 else qualify(e, f"picture {number} of {len(pictures)}") from None
+                raise e if len(files) == 1 else qualify(e, f"image {number} of {len(files)}") from None
         return await self._swapper.identify(images, field, context.meter)

@@ -13,8 +13,8 @@ from serve.media.errors import MediaError
 from serve.media.spool import Media, Spool, read_media
 
 MAX_SEED = 2**63 - 1
-MAX_PICTURES = 8
-"""The most pictures of one person that a request may send."""
+MAX_IMAGES = 8
+"""The most images of one person that a request may send."""
 
 
 def _check_number(value: object) -> object:
@@ -44,19 +44,19 @@ def _read_media(value: object) -> object:
     return value if isinstance(value, Spool) else _read_file(value)
 
 
-def _read_pictures(value: object) -> object:
-    """Return one picture or an array of them as a tuple."""
+def _read_images(value: object) -> object:
+    """Return one image or an array of them as a tuple."""
     if not isinstance(value, list):
         return (_read_file(value),)
-    if not 1 <= len(value) <= MAX_PICTURES:
-        raise ValueError(f"{len(value)} pictures were sent; send 1 to {MAX_PICTURES} pictures of one person")
-    pictures = []
+    if not 1 <= len(value) <= MAX_IMAGES:
+        raise ValueError(f"{len(value)} images were sent; send 1 to {MAX_IMAGES} images of one person")
+    images = []
     for number, item in enumerate(value, 1):
         try:
-            pictures.append(_read_file(item))
+            images.append(_read_file(item))
         except ValueError as e:
-            raise ValueError(f"picture {number} of {len(value)}: {e}") from None
-    return tuple(pictures)
+            raise ValueError(f"image {number} of {len(value)}: {e}") from None
+    return tuple(images)
 
 
 def side(largest: int) -> Any:
@@ -79,13 +79,13 @@ Share = Annotated[float, BeforeValidator(_check_number), Field(ge=0, le=1, allow
 
 File = Annotated[bytes, BeforeValidator(_read_file)]
 Video = Annotated[Media, BeforeValidator(_read_media), WithJsonSchema({"type": "string", "format": "binary"})]
-PICTURES_SCHEMA = {
+IMAGES_SCHEMA = {
     "type": "array",
     "items": {"type": "string", "format": "binary"},
     "minItems": 1,
-    "maxItems": MAX_PICTURES,
+    "maxItems": MAX_IMAGES,
 }
-Pictures = Annotated[tuple[bytes, ...], BeforeValidator(_read_pictures), WithJsonSchema(PICTURES_SCHEMA)]
+Images = Annotated[tuple[bytes, ...], BeforeValidator(_read_images), WithJsonSchema(IMAGES_SCHEMA)]
 
 
 def exact_rate(fps: float) -> Fraction:

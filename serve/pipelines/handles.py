@@ -27,7 +27,7 @@ from deployments.wire import (
     SwappedChunk,
     VideoRequest,
 )
-from serve.models import FACE_SWAPPER, MODELS, Model
+from serve.models import FACE_SWAPPER, VIDEO_MODELS, Model
 from serve.pipelines.context import RequestContext
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.meter import Meter
@@ -36,9 +36,9 @@ from serve.pipelines.readiness import Readiness, StateUnknown
 T = TypeVar("T")
 
 QUEUE_RETRY_S = 0.5
-"""Seconds after which a request that has already begun asks a full queue again."""
+"""Seconds after which a request that has already begun tries a full queue again."""
 START_POLL_S = 2.0
-"""Seconds between two looks at whether the model that a request waits for has failed to start."""
+"""Seconds between checks whether the model has failed to start."""
 
 OnFullQueue = Literal["refuse", "retry"]
 """What a call does when the queue is full: refuse the request, or try again until there is room."""
@@ -80,7 +80,7 @@ class ModelHandle:
             try:
                 state = await self._readiness.of(self.model.name)
             except StateUnknown:
-                continue  # the controller is away, and running models do not need it
+                continue  # running models do not need the controller
             was_ready = was_ready and state.state == "ready"
             if state.state == "failed":
                 raise ModelUnavailable(f"the model {self.model.name} could not be started; /readyz says why", retry_after_s=60)
@@ -91,27 +91,28 @@ class FaceSwapperHandle(ModelHandle):
 
     async def identify(self, images: Sequence[Image], field: str, meter: Meter) -> Reference:
         """Return the person that ``images`` show; raise NoFaceFound, which names ``field``."""
-        reference: Reference = await self._timed(meter, "refuse", "identify", images, field)
+        reference: Reference = await self._timed("identify", images, field, meter=meter, on_full_queue="refuse")
         return reference
 
     async def analyse(self, frames: Frames, meter: Meter) -> Analysis:
         """Return the faces in each of ``frames``, the largest face first."""
-        analysis: Analysis = await self._timed(meter, "retry", "analyse", frames)
+        analysis: Analysis = await self._timed("analyse", frames, meter=meter, on_full_queue="retry")
         return analysis
 
     async def swap(
         self,
         chunk: FrameChunk,
         faces: tuple[tuple[Face, ...], ...],
+        *,
         reference: Reference,
         options: SwapOptions,
         meter: Meter,
     ) -> SwappedChunk:
         """Return ``chunk`` with the ``faces`` of each frame replaced by ``reference``."""
-        swapped: SwappedChunk = await self._timed(meter, "retry", "swap", chunk, faces, reference, options)
+        swapped: SwappedChunk = await self._timed("swap", chunk, faces, reference, options, meter=meter, on_full_queue="retry")
         return swapped
 
-    async def _timed(self, meter: Meter, on_full_queue: OnFullQueue, method: str, *args: object) -> Any:
+    async def _timed(self, method: str, *args: object, meter: Meter, on_full_queue: OnFullQueue) -> Any:
         """Return the result of a method and add its ``seconds`` to ``meter``.
 
         A request that has not begun may be refused by a full queue, and the time that it waits is a
@@ -140,7 +141,13 @@ class VideoHandle(ModelHandle):
     """
 
     def __init__(
-        self, model: Model, handle: DeploymentHandle[Any], readiness: Readiness, consumer: ConsumerEnd, window: int
+        self,
+        model: Model,
+        handle: DeploymentHandle[Any],
+        readiness: Readiness,
+        *,
+        consumer: ConsumerEnd,
+        window: int,
     ) -> None:
         super().__init__(model, handle, readiness)
         self._consumer = consumer
@@ -213,13 +220,12 @@ class Handles:
 
 
 def make_handles(
-    deployments: dict[str, DeploymentHandle[Any]], readiness: Readiness, consumer: ConsumerEnd, window: int
+    deployments: dict[str, DeploymentHandle[Any]], readiness: Readiness, consumer: ConsumerEnd, *, window: int
 ) -> Handles:
     """Wrap Serve's handles, which are given by the models' API names."""
     video = {
-        model.name: VideoHandle(model, deployments[model.name], readiness, consumer, window)
-        for model in MODELS
-        if model is not FACE_SWAPPER
+        model.name: VideoHandle(model, deployments[model.name], readiness, consumer=consumer, window=window)
+        for model in VIDEO_MODELS
     }
     return Handles(video, FaceSwapperHandle(FACE_SWAPPER, deployments[FACE_SWAPPER.name], readiness))
 

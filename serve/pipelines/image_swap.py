@@ -12,7 +12,7 @@ from serve.pipelines.result import Result
 
 
 class ImageSwapPipeline:
-    """One way through the graph: decode, swap and encode a single image."""
+    """One path through the graph: decode, swap and encode a single image."""
 
     def __init__(self, faces: FaceSwaps, threads: MediaThreads, limits: Limits) -> None:
         self._faces = faces
@@ -27,7 +27,7 @@ class ImageSwapPipeline:
         if not swap.tally.swapped:
             raise _no_face_swapped(request, swap.tally.most_faces)
         with Stopwatch() as watch:
-            data = await self._threads.check("source", encode_image, frames[0], context.media_type)
+            data = await self._threads.check("source", encode_image, frames[0], media_type=context.media_type)
         context.meter.add_phase("encode", watch.seconds)
         return Result(data, context.media_type, 1, swap=swap.tally)
 
@@ -35,9 +35,9 @@ class ImageSwapPipeline:
 def _no_face_swapped(request: SwapImage, found: int) -> RequestRefused:
     """Return the error for an image in which none of the ``found`` faces was replaced."""
     if not found:
-        return RequestRefused("source", "no face was found; send a picture that shows one")
+        return RequestRefused("source", "no face was found; send an image that shows one")
     if request.target_face is not None:
         return RequestRefused(
-            "target_face", f"none of the {found} faces in the picture is this person; send another picture of them"
+            "target_face", f"none of the {found} faces in the image is this person; send another image of them"
         )
-    return RequestRefused("face_index", f"the picture shows {found} faces, numbered from the left: 0 to {found - 1}")
+    return RequestRefused("face_index", f"the image shows {found} faces, numbered from the left: 0 to {found - 1}")

@@ -26,7 +26,7 @@ class MediaThreads:
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
 
     async def check(self, field: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do the same; a faulty file raises RequestRefused or MediaOverLimit for ``field``."""
+        """Like ``run``, but a faulty file raises RequestRefused or MediaOverLimit for ``field``."""
         try:
             return await self.run(function, *args, **kwargs)
         except MediaTooLarge as e:
@@ -36,4 +36,4 @@ class MediaThreads:
 
     async def decode_image(self, field: str, data: bytes, max_pixels: int) -> Image:
         """Return the pixels of an image file that was sent as ``field``."""
-        return await self.check(field, decode_image, data, max_pixels)
+        return await self.check(field, decode_image, data, max_pixels=max_pixels)

@@ -23,13 +23,13 @@ class Pipelines:
 
 
 def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
-    """Build the pipelines over the given handles."""
+    """Build the pipelines, which call the given handles."""
     threads = MediaThreads(config.ingress.encoder_threads)
-    faces = FaceSwaps(handles.face_swapper, config.ingress, threads, config.limits.max_image_pixels)
+    faces = FaceSwaps(handles.face_swapper, config.ingress, threads, max_image_pixels=config.limits.max_image_pixels)
     writers = VideoWriters(config.ingress, threads)
     return Pipelines(
         handles,
-        video=VideoPipeline(faces, writers, threads, config.limits),
+        video=VideoPipeline(faces, writers, threads, limits=config.limits),
         image_swap=ImageSwapPipeline(faces, threads, config.limits),
-        video_swap=VideoSwapPipeline(faces, writers, threads, config.limits),
+        video_swap=VideoSwapPipeline(faces, writers, threads, limits=config.limits),
     )

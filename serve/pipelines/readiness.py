@@ -50,11 +50,14 @@ class Readiness:
         self._queried_at = float("-inf")
 
     async def of(self, model: str) -> ModelState:
-        """Return the state of one model by its API name; raise StateUnknown if it cannot be had."""
+        """Return the state of one model by its API name.
+
+        Raise StateUnknown if Serve's controller cannot tell.
+        """
         return (await self.all())[model]
 
     async def all(self) -> dict[str, ModelState]:
-        """Return the state of each model by API name; raise StateUnknown if there is none."""
+        """Return the states by API name; raise StateUnknown if Serve's controller cannot tell."""
         if self._query is None or (self._query.done() and time.monotonic() - self._queried_at > self._max_age_s):
             self._query = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
         try:

@@ -10,9 +10,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.wire import Acceleration, Faces
-from serve.pipelines.fields import Count, File, Number, Pictures, Share, Video, exact_rate
+from serve.pipelines.fields import Count, File, Images, Number, Share, Video, exact_rate
 
-FACE = "The face to put in: a picture as a data URI or base64, or several of the same person, which are averaged."
+FACE = "The face to put in: an image as a data URI or base64, or several of the same person, which are averaged."
 
 
 class PipelineRequest(BaseModel):
@@ -30,7 +30,9 @@ class SwapFields(PipelineRequest):
     face_index: Annotated[Count, Field(ge=0, le=999)] = Field(
         default=0, description="With `faces: index`: the number of the face, from the left, from 0."
     )
-    target_face: Pictures | None = Field(default=None, description="Pictures of the person to be replaced; nobody else is.")
+    target_face: Images | None = Field(
+        default=None, description="Images of the person whose face is replaced; no other face is changed."
+    )
     restore_face: bool = Field(default=True, description="Sharpen swapped faces, if a restorer is configured.")
     face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
     codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
@@ -50,11 +52,11 @@ class GenerateVideo(SwapFields):
     seed: int | None
     acceleration: Acceleration = Field(
         default="none",
-        description="Faster, not exact. `cache` skips forward passes that would change little; `fp8` computes 8-bit products, "
-        "on GPUs that have them; `distilled` runs a model that was taught to need few steps and no guidance.",
+        description="Trades exactness for speed. `cache` skips forward passes that would change little; `fp8` computes 8-bit products, "
+        "on GPUs that have them; `distilled` runs a model that was trained to need few steps and no guidance.",
     )
     image: File | None = None
-    face: Pictures | None = None
+    face: Images | None = None
     require_face: bool = False
 
     @property
@@ -64,7 +66,7 @@ class GenerateVideo(SwapFields):
 
     @property
     def frames(self) -> int:
-        """The number of frames that will be made: Wan makes 4k+1, so it is rounded down."""
+        """The number of frames in the video: Wan generates 4k+1, so it is rounded down."""
         return (self.num_frames - 1) // 4 * 4 + 1
 
 
@@ -72,14 +74,14 @@ class SwapImage(SwapFields):
     """Replace the face in an image."""
 
     source: File
-    face: Pictures = Field(description=FACE)
+    face: Images = Field(description=FACE)
 
 
 class SwapVideo(SwapFields):
     """Replace the face in every frame of a video."""
 
     source: Video
-    face: Pictures = Field(description=FACE)
+    face: Images = Field(description=FACE)
     fps: Number | None = None
     require_face: bool = False
 

@@ -18,12 +18,12 @@ from serve.pipelines.result import Result
 
 
 class VideoPipeline:
-    """One way through the graph: video model, then face swapper, then encoder.
+    """One path through the graph: video model, then face swapper, then encoder.
 
     The stages overlap: a chunk is swapped and encoded while the next one is being decoded.
     """
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
         self._faces = faces
         self._writers = writers
         self._threads = threads
@@ -65,7 +65,7 @@ class VideoPipeline:
 
     async def _fit_image(self, image: Image | None, request: GenerateVideo) -> Image | None:
         """Scale an image to cover the video and crop it around its centre."""
-        return None if image is None else await self._threads.run(cover, image, request.width, request.height)
+        return None if image is None else await self._threads.run(cover, image, width=request.width, height=request.height)
 
 
 def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> VideoRequest:

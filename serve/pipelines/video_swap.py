@@ -16,13 +16,17 @@ from serve.pipelines.result import Result
 
 
 class VideoSwapPipeline:
-    """One way through the graph: decoder, then face swapper, then encoder; the stages overlap."""
+    """One path through the graph: decoder, then face swapper, then encoder; the stages overlap."""
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
         self._faces = faces
         self._writers = writers
         self._threads = threads
-        self._limits = SourceLimits(limits.max_source_frames, limits.max_source_seconds, limits.max_source_pixels)
+        self._limits = SourceLimits(
+            frames=limits.max_source_frames,
+            seconds=limits.max_source_seconds,
+            pixels=limits.max_source_pixels,
+        )
 
     async def run(self, request: SwapVideo, context: RequestContext) -> Result:
         """Return the video with its faces replaced."""
@@ -41,12 +45,14 @@ class VideoSwapPipeline:
         return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally)
 
     async def _open(self, request: SwapVideo) -> Source:
-        source = await self._threads.check("source", open_source, request.source, self._limits)
+        source = await self._threads.check("source", open_source, request.source, limits=self._limits)
         if request.rate is None:
             return source
         source = source.at_fps(request.rate)
         if source.count > self._limits.frames:
-            raise RequestRefused("fps", f"makes {source.count} frames; at most {self._limits.frames} are accepted: lower it")
+            raise RequestRefused(
+                "fps", f"results in {source.count} frames; at most {self._limits.frames} are accepted: lower it"
+            )
         return source
 
     async def _decode(self, source: Source, context: RequestContext) -> AsyncGenerator[TimedFrames, None]:

@@ -82,7 +82,7 @@ def clip(image: Image, count: int = 17, fps: int = 16, size: tuple[int, int] = (
     ``size`` is the width and height in pixels.
     """
     rate = Fraction(fps)
-    encoder = Mp4Encoder(rate, "veryfast", 18, tone(count / fps))
+    encoder = Mp4Encoder(rate, preset="veryfast", crf=18, audio=tone(count / fps))
     encoder.add(pan(image, count, *size), tuple(i / rate for i in range(count)))
     return encoder.close().read()
 

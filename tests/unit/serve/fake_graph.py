@@ -209,7 +209,7 @@ class FakeFaceSwapper:
         self.identified.append(field)
         self.references.append(images[0])
         if not images[0].any():
-            raise NoFaceFound(field, "no face found; send a picture that shows one")
+            raise NoFaceFound(field, "no face found; send an image that shows one")
         return Reference(images[0], self.faces[0] if self.faces else make_face(), self.seconds)
 
     async def analyse(self, frames: Image) -> Analysis:
@@ -261,4 +261,4 @@ class FakeGraph:
             "wan22-gguf": FakeHandle(self.wan22),
             "face-swapper": FakeHandle(self.swapper),
         }
-        return make_handles(deployments, self.readiness, cast(ConsumerEnd, self.consumer), WINDOW)
+        return make_handles(deployments, self.readiness, cast(ConsumerEnd, self.consumer), window=WINDOW)

@@ -1,4 +1,4 @@
-"""`ryla check` finds the faults of a configuration before a cluster sees it."""
+"""`ryla check` finds the faults of a configuration before it is deployed."""
 
 import copy
 import json
@@ -119,7 +119,7 @@ def test_the_command_reads_manifests_and_fails_loudly(production: Json, tmp_path
     empty = tmp_path / "empty.yaml"
     empty.write_text("kind: ConfigMap\n")
     run = CliRunner().invoke
-    assert run(app, ["check", str(good)]).output.strip() == "1 checked, nothing wrong"
+    assert run(app, ["check", str(good)]).output.strip() == "No faults in 1 configuration(s)."
     failed = run(app, ["check", "-"], input=bad.read_text())
     assert failed.exit_code == 1
     assert failed.output.count("RayService ryla: args.") == 3

@@ -159,7 +159,7 @@ def test_required_model_files_that_are_absent_fail_the_check(tmp_path: Path) -> 
     result = ryla("models", "check", str(tmp_path))
     assert result.exit_code == 1
     assert "inswapper, swap" in result.output
-    assert "not there; optional" in result.output
+    assert "missing, but optional" in result.output
 
 
 def test_a_folder_or_a_list_of_checksums_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

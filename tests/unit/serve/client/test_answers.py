@@ -20,7 +20,7 @@ def answer(data: bytes = CLIP, headers: dict[str, str] | None = None) -> Answer:
 
 
 def test_a_right_answer_is_described() -> None:
-    assert check_answer("wan2.6", answer()) == Decoded("video/mp4", 64, 48, 5)
+    assert check_answer("wan2.6", answer()) == Decoded(media_type="video/mp4", width=64, height=48, frames=5)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_file_that_cannot_be_decoded_is_a_failed_call(data: bytes) -> None:
 
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png", "image/webp"])
 def test_an_image_is_one_frame(media_type: str) -> None:
-    assert decode(encode_image(NOISE[0], media_type)) == Decoded(media_type, 64, 48, 1)
+    assert decode(encode_image(NOISE[0], media_type)) == Decoded(media_type=media_type, width=64, height=48, frames=1)
 
 
 def test_an_animation_has_several_frames() -> None:
-    assert decode(animation("WEBP", NOISE)) == Decoded("image/webp", 64, 48, 3)
+    assert decode(animation("WEBP", NOISE)) == Decoded(media_type="image/webp", width=64, height=48, frames=3)
 
 
 def test_the_extension_of_a_file_comes_from_its_media_type() -> None:

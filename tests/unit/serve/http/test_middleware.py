@@ -145,16 +145,33 @@ async def test_the_frames_of_a_failed_request_are_freed_at_once(wrapped: bool) -
         ),
     ],
 )
-async def test_refusals_of_the_router_become_problems(error: HTTPException, status: int, slug: str, detail: str) -> None:
-    exchange = await answer_of(raising(error), "/nowhere")
+async def test_refusals_of_the_router_become_problems(
+    error: HTTPException, status: int, slug: str, detail: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        exchange = await answer_of(raising(error), "/nowhere")
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.INFO, f"{status} POST /nowhere: {detail} (request id the-id)")
+    ]
     assert exchange.status == exchange.problem["status"] == status
     assert exchange.problem["type"] == f"urn:ryla:problem:{slug}"
     assert exchange.problem["detail"] == detail
     assert exchange.headers.get("allow") == ("GET, HEAD" if status == 405 else None)
 
 
-def test_a_long_path_is_cut_in_the_detail() -> None:
-    assert len(problem_of_status(HTTPException(404), http_scope("/" + "x" * 9000)).detail) < 300
+async def test_a_long_path_is_cut_in_the_detail_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    path = "/" + "x" * 9000
+    assert len(problem_of_status(HTTPException(404), http_scope(path)).detail) < 300
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        await answer_of(raising(HTTPException(404)), path)
+    assert len(caplog.records[0].getMessage()) < 600
+
+
+async def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        exchange = await answer_of(raising(HTTPException(404)), "/a\n500 POST /b")
+    assert exchange.problem["detail"].startswith("unknown path: /a\n500")
+    assert caplog.records[0].getMessage().startswith("404 POST /a?500 POST /b: unknown path: /a?500 POST /b;")
 
 
 def test_an_unknown_path_and_a_wrong_method_are_problems(client: TestClient) -> None:
@@ -190,8 +207,12 @@ async def test_every_origin_may_call_with_an_asterisk() -> None:
     assert (await answer_to(PREFLIGHT, origins=("*",))).headers["access-control-allow-origin"] == "*"
 
 
-async def test_a_refused_preflight_request_is_a_problem() -> None:
-    refused = await answer_to({**PREFLIGHT, "origin": "https://evil.example", "x-request-id": "a-1"})
+async def test_a_refused_preflight_request_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        refused = await answer_to({**PREFLIGHT, "origin": "https://evil.example", "x-request-id": "a-1"})
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.INFO, "400 OPTIONS /wan2.6: Disallowed CORS origin (request id a-1)")
+    ]
     assert (refused.status, refused.problem["type"]) == (400, "urn:ryla:problem:cors")
     assert refused.problem["request_id"] == "a-1"
     assert "origin" in refused.problem["detail"]

@@ -117,11 +117,11 @@ def test_a_problem_has_the_fields_of_its_schema() -> None:
 
 
 def test_a_service_route_lists_its_parameters() -> None:
-    operation = service_operation("Are requests accepted?", {"model": ["wan26", "face-swapper"]})
+    operation = service_operation("Says whether requests are accepted", {"model": ["wan26", "face-swapper"]})
     (parameter,) = operation["parameters"]
     assert (parameter["name"], parameter["in"], parameter["required"]) == ("model", "query", False)
     assert parameter["schema"]["enum"] == ["wan26", "face-swapper"]
-    assert "parameters" not in service_operation("Is the service there?")
+    assert "parameters" not in service_operation("Says that the service is reachable")
 
 
 def test_the_body_of_warm_is_optional() -> None:

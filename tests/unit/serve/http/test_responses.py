@@ -16,7 +16,13 @@ from tests.unit.serve.media.make_media import unnamed_files
 def answer(data: Media) -> Answer:
     """Return a video as it is answered."""
     result = Result(data, "video/mp4", 9, fps=Fraction(16), seed=7)
-    return Answer(result, "wan2.6", Meter({"wan26": Hardware()}), (), "the-id")
+    return Answer(
+        result=result,
+        endpoint="wan2.6",
+        meter=Meter({"wan26": Hardware()}),
+        ignored_fields=(),
+        request_id="the-id",
+    )
 
 
 def spool(content: bytes) -> Spool:

@@ -16,7 +16,13 @@ VIDEO = Result(b"", "video/mp4", 9, fps=Fraction(16), seed=0)
 def values(result: Result, *, ignored: tuple[str, ...] = (), **meter: Any) -> dict[str, str]:
     """Return the headers of a result that are not left out."""
     hardware = {"wan26": Hardware(price_usd_per_hour=3600, num_gpus=1), "face-swapper": Hardware(price_usd_per_hour=36)}
-    answer = Answer(result, "the-endpoint", Meter(hardware, **meter), ignored, "the-id")
+    answer = Answer(
+        result=result,
+        endpoint="the-endpoint",
+        meter=Meter(hardware, **meter),
+        ignored_fields=ignored,
+        request_id="the-id",
+    )
     headers = {header.name: header.value(answer) for header in RESULT_HEADERS}
     return {name: value for name, value in headers.items() if value is not None}
 
@@ -84,4 +90,3 @@ def test_pages_may_read_every_result_header() -> None:
     names = [header.name for header in RESULT_HEADERS]
     assert len(set(names)) == len(names)
     assert set(EXPOSED_HEADERS) == {*names, "X-Request-Id", "Retry-After"}
-    assert all(header.description for header in RESULT_HEADERS)

@@ -155,7 +155,7 @@ def test_an_image_swap_is_parsed() -> None:
     assert (request.source, request.face, request.faces) == (b"one", (b"two", b"two"), "largest")
     errors = wrong_fields(SCHEMAS["image-faceswap"], source_image=ONE, reference_image=[ONE] * 9, faces="most", face_index=-1)
     assert set(errors) == {"reference_image", "faces", "face_index"}
-    assert errors["reference_image"] == "9 pictures were sent; send 1 to 8 pictures of one person"
+    assert errors["reference_image"] == "9 images were sent; send 1 to 8 images of one person"
 
 
 def test_a_video_swap_has_a_rate_up_to_the_limit() -> None:

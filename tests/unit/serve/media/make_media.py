@@ -40,7 +40,7 @@ def decode_all(source: Source) -> tuple[list[Image], list[Fraction]]:
 
 def reencode(source: Source) -> Spool:
     """Return ``source`` as a new MP4 file with its audio."""
-    encoder = Mp4Encoder(source.fps, "veryfast", 18, source.audio)
+    encoder = Mp4Encoder(source.fps, preset="veryfast", crf=18, audio=source.audio)
     for chunk in source.chunks():
         encoder.add(chunk.frames, chunk.times)
     return encoder.close()

@@ -22,7 +22,7 @@ def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
 
 
 def encode_with_audio(audio: Media) -> None:
-    encoder = Mp4Encoder(Fraction(16), "veryfast", 18, audio)
+    encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=audio)
     try:
         encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
         encoder.close()

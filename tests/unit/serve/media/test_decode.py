@@ -65,7 +65,7 @@ def test_a_source_on_disk_is_freed_with_its_last_reference(share: float) -> None
         alive = weakref.ref(spool)
         with pytest.raises(MediaError) if share < 1 else nullcontext():
             source = open_source(spool, LIMITS)
-            encoder = Mp4Encoder(source.fps, "veryfast", 18, source.audio)
+            encoder = Mp4Encoder(source.fps, preset="veryfast", crf=18, audio=source.audio)
             for chunk in source.chunks():
                 encoder.add(chunk.frames, chunk.times)
             encoder.close()

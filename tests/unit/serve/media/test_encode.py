@@ -16,7 +16,7 @@ from tests.unit.serve.media.make_media import LIMITS
 def new(kind: type[Encoder], fps: Fraction = Fraction(16), seconds: Fraction | None = None, count: int = 0) -> Encoder:
     if kind is Mp4Encoder:
         return Mp4Encoder(fps, "medium", 18, seconds=seconds)
-    return WebpEncoder(fps, 0, count, seconds)
+    return WebpEncoder(fps, method=0, count=count, seconds=seconds)
 
 
 @pytest.mark.parametrize(

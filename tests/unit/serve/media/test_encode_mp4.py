@@ -74,7 +74,7 @@ def test_an_encoder_leaves_no_thread_and_no_file_behind(close: bool) -> None:
     frames = pan(stranger(), 4, 96, 96)
 
     def use() -> None:
-        encoder = Mp4Encoder(Fraction(16), "veryfast", 18, tone(0.5))
+        encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=tone(0.5))
         encoder.add(frames, tuple(Fraction(i, 16) for i in range(4)))
         if close:
             encoder.close()

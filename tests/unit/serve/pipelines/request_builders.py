@@ -19,7 +19,7 @@ Step = Progress | ChunkStep
 def make_context(media_type: str = "video/mp4", *, seed: int = 7, steps: list[Step] | None = None) -> RequestContext:
     """Return a context whose observer appends to ``steps``; every model costs 1 USD a second."""
     meter = Meter({model.name: Hardware(price_usd_per_hour=3600) for model in MODELS})
-    return RequestContext(seed, media_type, meter, ([] if steps is None else steps).append)
+    return RequestContext(seed=seed, media_type=media_type, meter=meter, observe=([] if steps is None else steps).append)
 
 
 def pipelines_over(graph: FakeGraph, **limits: Any) -> Pipelines:

@@ -125,7 +125,7 @@ class SlowEncoder(Encoder):
 @pytest.mark.parametrize("error", [None, MediaError("too late to matter")])
 async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exception | None) -> None:
     encoder = SlowEncoder(error)
-    writer = VideoWriter(encoder, "image", MediaThreads(1), make_context())
+    writer = VideoWriter(encoder, "image", MediaThreads(1), context=make_context())
     call = asyncio.ensure_future(writer.add(chunk(0, 1)))
     await asyncio.sleep(0)
     call.cancel()
@@ -141,5 +141,5 @@ async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exce
 
 async def test_an_encoder_that_was_never_used_is_freed_at_once() -> None:
     encoder = SlowEncoder()
-    await VideoWriter(encoder, "image", MediaThreads(1), make_context()).discard()
+    await VideoWriter(encoder, "image", MediaThreads(1), context=make_context()).discard()
     assert encoder.events == ["discard"]

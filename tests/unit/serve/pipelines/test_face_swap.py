@@ -34,7 +34,7 @@ def frames(*levels: int) -> Frames:
 
 
 async def chunks_of(pixels: Frames, seen: list[int] | None = None) -> AsyncGenerator[TimedFrames, None]:
-    """Yield chunks of four frames at 8 frames a second, and note the index of each in ``seen``."""
+    """Yield chunks of four frames at 8 frames per second; note the index of each in ``seen``."""
     for index in range(0, len(pixels), 4):
         part = pixels[index : index + 4]
         if seen is not None:
@@ -273,7 +273,7 @@ async def begin(graph: FakeGraph, face: Sequence[bytes], **fields: Any) -> FaceS
 
 
 class Pictures(FakeFaceSwapper):
-    """A swapper that notes which pictures of a person it is shown."""
+    """A swapper that notes which images of a person it is shown."""
 
     shown: tuple[list[int], ...] = ()
 
@@ -282,7 +282,7 @@ class Pictures(FakeFaceSwapper):
         return await super().identify(images, field)
 
 
-async def test_all_pictures_of_the_person_are_shown_to_the_face_swapper() -> None:
+async def test_all_images_of_the_person_are_shown_to_the_face_swapper() -> None:
     swapper = Pictures()
     swap = await begin(FakeGraph(swapper=swapper), [png(40), png(80)], faces="all", face_restore_visibility=0.25)
     assert swapper.shown == ([40, 80],)
@@ -309,7 +309,7 @@ async def test_only_the_person_of_target_face_is_replaced() -> None:
     assert swapper.boxes == [[30.0], [30.0]]
 
 
-async def test_a_picture_without_a_face_names_its_field() -> None:
+async def test_an_image_without_a_face_names_its_field() -> None:
     graph = FakeGraph()
     with pytest.raises(NoFaceFound) as refused:
         await begin(graph, [png(0)])
@@ -319,16 +319,16 @@ async def test_a_picture_without_a_face_names_its_field() -> None:
     assert refused.value.field == "target_face"
 
 
-async def test_a_damaged_picture_is_numbered_if_there_are_several() -> None:
+async def test_a_damaged_image_is_numbered_if_there_are_several() -> None:
     graph = FakeGraph()
     with pytest.raises(RequestRefused) as refused:
         await begin(graph, [b"not an image"])
     assert refused.value.detail.startswith("the file is not an image")
     with pytest.raises(RequestRefused) as refused:
         await begin(graph, [png(40), FACE[:900]])
-    assert refused.value.detail.startswith("picture 2 of 2: the image is damaged or truncated")
+    assert refused.value.detail.startswith("image 2 of 2: the image is damaged or truncated")
     large = encode_image(np.zeros((201, 200, 3), np.uint8), "image/png")
     with pytest.raises(MediaOverLimit) as over:
         await begin(graph, [large, png(40)])
-    assert over.value.detail.startswith("picture 1 of 2: the image has 200 x 201 pixels")
+    assert over.value.detail.startswith("image 1 of 2: the image has 200 x 201 pixels")
     assert graph.swapper.identified == [], "nothing is sent to a GPU"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from serve.media.spool import Spool
-from serve.pipelines.fields import MAX_PICTURES, Count, File, Number, Pictures, Share, Video, exact_rate, side
+from serve.pipelines.fields import MAX_IMAGES, Count, File, Images, Number, Share, Video, exact_rate, side
 
 CONFIG = ConfigDict(arbitrary_types_allowed=True)  # as in the requests
 ONE = base64.b64encode(b"one").decode()
@@ -80,19 +80,19 @@ def test_a_large_video_stays_on_disk_and_a_small_one_is_read() -> None:
     assert read(Video, ONE) == read(Video, b"one") == b"one"
 
 
-def test_pictures_are_one_or_an_array_of_them() -> None:
-    assert read(Pictures, ONE) == (b"one",)
-    assert read(Pictures, [ONE, b"two"]) == (b"one", b"two")
-    assert len(read(Pictures, [ONE] * MAX_PICTURES)) == MAX_PICTURES
+def test_images_are_one_or_an_array_of_them() -> None:
+    assert read(Images, ONE) == (b"one",)
+    assert read(Images, [ONE, b"two"]) == (b"one", b"two")
+    assert len(read(Images, [ONE] * MAX_IMAGES)) == MAX_IMAGES
 
 
-def test_too_many_or_no_pictures_are_refused() -> None:
-    for count in (0, MAX_PICTURES + 1):
-        assert f"{count} pictures were sent; send 1 to 8 pictures of one person" in refusal(Pictures, [ONE] * count)
+def test_too_many_or_no_images_are_refused() -> None:
+    for count in (0, MAX_IMAGES + 1):
+        assert f"{count} images were sent; send 1 to 8 images of one person" in refusal(Images, [ONE] * count)
 
 
-def test_the_wrong_one_of_several_pictures_is_numbered() -> None:
-    assert "picture 2 of 3: must be a data URI or base64" in refusal(Pictures, [ONE, "nonsense!", ONE])
+def test_the_wrong_one_of_several_images_is_numbered() -> None:
+    assert "image 2 of 3: must be a data URI or base64" in refusal(Images, [ONE, "nonsense!", ONE])
 
 
 @pytest.mark.parametrize(

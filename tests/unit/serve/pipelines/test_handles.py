@@ -93,7 +93,7 @@ def full_twice() -> TrackedHandle:
 
 async def swap(handle: FaceSwapperHandle, meter: Meter) -> SwappedChunk:
     reference = Reference(FRAMES[0], make_face())
-    return await handle.swap(FrameChunk(0, FRAMES), ((make_face(),),), reference, SwapOptions(), meter=meter)
+    return await handle.swap(FrameChunk(0, FRAMES), ((make_face(),),), reference=reference, options=SwapOptions(), meter=meter)
 
 
 async def test_a_request_at_work_does_not_fail_because_of_a_full_queue() -> None:
@@ -118,7 +118,9 @@ async def test_calls_of_the_face_swapper_arrive_with_their_arguments() -> None:
     white = np.full((48, 64, 3), 255, np.uint8)
     reference = await handle.identify([white], "face_image", meter)
     analysis = await handle.analyse(np.stack([white, white * 0]), meter)
-    result = await handle.swap(FrameChunk(4, white[None] // 2), ((make_face(),),), reference, SwapOptions(), meter=meter)
+    result = await handle.swap(
+        FrameChunk(4, white[None] // 2), ((make_face(),),), reference=reference, options=SwapOptions(), meter=meter
+    )
     assert deployment.identified == ["face_image"]
     assert [len(faces) for faces in analysis.faces] == [1, 0]
     assert (result.index, deployment.swapped) == (4, [4])
@@ -238,7 +240,7 @@ def video_handle(
     handle: StreamHandle, consumer: FakeConsumer, window: int = 4, readiness: FakeReadiness | None = None
 ) -> VideoHandle:
     state = cast(Readiness, readiness or FakeReadiness())
-    return VideoHandle(WAN26, cast(Any, handle), state, cast(ConsumerEnd, consumer), window)
+    return VideoHandle(WAN26, cast(Any, handle), state, consumer=cast(ConsumerEnd, consumer), window=window)
 
 
 async def receive(handle: VideoHandle, context: RequestContext, held_chunks: int = 0) -> list[FrameChunk]:

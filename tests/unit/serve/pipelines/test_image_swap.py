@@ -54,7 +54,7 @@ async def test_the_time_of_a_swap_is_measured_in_phases() -> None:
 
 async def test_an_image_without_a_face_is_refused() -> None:
     graph = FakeGraph(swapper=FakeFaceSwapper(faces=()))
-    with pytest.raises(RequestRefused, match="no face was found; send a picture that shows one") as refused:
+    with pytest.raises(RequestRefused, match="no face was found; send an image that shows one") as refused:
         await run(graph)
     assert refused.value.field == "source"
     assert graph.swapper.swapped == []
@@ -66,13 +66,13 @@ async def test_an_image_without_the_person_to_be_replaced_is_refused() -> None:
             found = await super().identify(images, field)
             return replace(found, face=replace(found.face, embedding=np.eye(8, dtype=np.float32)[7]))
 
-    with pytest.raises(RequestRefused, match="none of the 6 faces in the picture is this person") as refused:
+    with pytest.raises(RequestRefused, match="none of the 6 faces in the image is this person") as refused:
         await run(FakeGraph(swapper=Somebody(faces=SIX)), target_face=FACE)
     assert refused.value.field == "target_face"
 
 
 async def test_a_face_number_that_the_image_does_not_have_is_refused_with_those_that_it_has() -> None:
-    with pytest.raises(RequestRefused, match="the picture shows 6 faces, numbered from the left: 0 to 5") as refused:
+    with pytest.raises(RequestRefused, match="the image shows 6 faces, numbered from the left: 0 to 5") as refused:
         await run(FakeGraph(swapper=FakeFaceSwapper(faces=SIX)), faces="index", face_index=6)
     assert refused.value.field == "face_index"
 
@@ -114,16 +114,16 @@ def test_wrong_choices_are_named_with_what_to_send() -> None:
 
     assert error(faces="both")[0] == "#/faces"
     assert "'left'" in error(faces="both")[1]
-    assert error(faces="index", face_index=6) == ("#/face_index", "the picture shows 6 faces, numbered from the left: 0 to 5")
+    assert error(faces="index", face_index=6) == ("#/face_index", "the image shows 6 faces, numbered from the left: 0 to 5")
     face, wall = data_uri(jpeg(portrait()), "image/jpeg"), data_uri(jpeg(np.zeros((90, 90, 3), np.uint8)), "image/jpeg")
     assert error(reference_image=[face] * 9) == (
         "#/reference_image",
-        "9 pictures were sent; send 1 to 8 pictures of one person",
+        "9 images were sent; send 1 to 8 images of one person",
     )
     assert error(target_face=wall)[0] == "#/target_face"
     pointer, detail = error(reference_image=[face, "nonsense"])
     assert pointer == "#/reference_image"
-    assert detail.startswith("picture 2 of 2:")
+    assert detail.startswith("image 2 of 2:")
 
 
 class Painter(FakeFaceSwapper):
@@ -139,7 +139,7 @@ class Painter(FakeFaceSwapper):
         return swapped
 
 
-def test_several_pictures_of_a_person_go_in_as_an_array_or_as_parts_of_one_name() -> None:
+def test_several_images_of_a_person_go_in_as_an_array_or_as_parts_of_one_name() -> None:
     graph = FakeGraph(swapper=Painter())
     pictures = [jpeg(portrait()), jpeg(portrait()[:, ::-1])]
     array = post(graph, reference_image=[data_uri(data, "image/jpeg") for data in pictures])

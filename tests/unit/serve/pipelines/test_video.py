@@ -172,7 +172,7 @@ async def test_a_cancelled_request_leaves_nothing_behind() -> None:
             denoised.set()
 
     before, context = unnamed_files(), make_context()
-    call = asyncio.ensure_future(run(graph, RequestContext(7, context.media_type, context.meter, observe)))
+    call = asyncio.ensure_future(run(graph, replace(context, observe=observe)))
     async with asyncio.timeout(5):
         await denoised.wait()
     call.cancel()

@@ -206,7 +206,7 @@ async def test_another_rate_repeats_frames_and_keeps_the_duration() -> None:
 
 async def test_a_rate_that_makes_too_many_frames_is_refused_before_a_gpu_works() -> None:
     graph = FakeGraph()
-    with pytest.raises(RequestRefused, match="makes 24 frames; at most 20 are accepted: lower it") as refused:
+    with pytest.raises(RequestRefused, match="results in 24 frames; at most 20 are accepted: lower it") as refused:
         await run(make_request(clip(stranger(), 8, 8, (64, 48)), fps=24.0), graph, max_source_frames=20)
     assert refused.value.field == "fps"
     assert graph.swapper.identified == []
