@@ -147,8 +147,8 @@ def run_full(folder: Path) -> Iterator[Row]:
 
     The variants are exact, a cache that never reuses, one that always does, fp8 and distilled.
     """
-    from benchmarks.wan import IMAGE, Checkpoints, full_request
-    from benchmarks.wan_checkpoints import write_lora
+    from benchmarks.wan_checkpoints import Checkpoints, write_lora
+    from benchmarks.wan_measurement import IMAGE, full_request
     from deployments.video.kernels import fused, reference
 
     rows = torch.randn(1000, 13824, device="cuda", dtype=torch.bfloat16)

@@ -17,8 +17,8 @@ import yaml
 
 from benchmarks import face_graphs
 from benchmarks.face_engine import film
-from benchmarks.wan import IMAGE, STEPS, Checkpoints
-from benchmarks.wan_checkpoints import write_vace
+from benchmarks.wan_checkpoints import Checkpoints, write_vace
+from benchmarks.wan_measurement import IMAGE, STEPS
 from demo.checkpoints import demo_checkpoints
 from deployments.settings import Wan22Models
 from serve.cli.presets import PRESETS
