@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.wan_sinks import Timer
 from deployments.video.engine import WanEngine
+from deployments.wire import Image as Frame
 from deployments.wire import VideoRequest
 
 STEPS = 30
@@ -19,7 +20,7 @@ Row = tuple[str, str, str]
 
 
 def full_request(
-    *, prompt: str = "a cat", frames: int = 33, steps: int = STEPS, cfg: float = 6.0, image: Image | None = None
+    *, prompt: str = "a cat", frames: int = 33, steps: int = STEPS, cfg: float = 6.0, image: Frame | None = None
 ) -> VideoRequest:
     """Return a request of 832x480."""
     return VideoRequest(

@@ -169,7 +169,7 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
     data = Data(target.a14b, device)
     experts = {}
     for part, file in (("transformer", target.high_noise), ("transformer_2", target.low_noise)):
-        experts[part] = load_gguf(file, target.a14b, part, dtype=torch.float32, device=device)
+        experts[part] = load_gguf(file, folder=target.a14b, part=part, dtype=torch.float32, device=device)
         dequantise(experts[part])
         _prepare(experts[part], device)
     loras = {part: Lora(expert) for part, expert in experts.items()}
@@ -256,7 +256,7 @@ class Data:
 
             result[part] = _walk(Solver(self._scheduler, TEACHER_STEPS), noise[part].float(), predict).half()
         print(f"{len(tokens)} of {bucket.width}x{bucket.height}x{bucket.frames}: {time.monotonic() - start:.0f} s", flush=True)
-        return Lesson(noise, result, tokens, pictures, grey)
+        return Lesson(noise=noise, result=result, tokens=tokens, pictures=pictures, grey=grey)
 
 
 def _walk(solver: Solver, noise: Tensor, predict: Predict) -> Tensor:
@@ -282,7 +282,7 @@ def _train(
     cuda = data.device.type == "cuda"
     rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it again in every step
     optimizer = torch.optim.AdamW(flat, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
-    run = Run(path, parameters, [optimizer], total, decay=0.999, warm_up=100, deadline=deadline)
+    run = Run(path, parameters, optimizers=[optimizer], total=total, decay=0.999, warm_up=100, deadline=deadline)
     losses: list[Tensor] = []
     names = sorted(students)
 

@@ -90,7 +90,7 @@ class InsightFaceAnalyser:
             features += [*self._recogniser.get_feat(aligned[start : start + self._batch])]
         faces: list[list[Face]] = [[] for _ in images]
         for (i, box, landmarks), feature in zip(found, features, strict=True):
-            faces[i].append(Face(_f32(box[:4]), _f32(landmarks), float(box[4]), _f32(feature / np.linalg.norm(feature))))
+            faces[i].append(_face(box=box[:4], landmarks=landmarks, score=box[4], feature=feature))
         return [_largest_first(image_faces) for image_faces in faces]
 
 
@@ -133,7 +133,12 @@ class OpenCVAnalyser:
         x, y, w, h = full[:4]
         feature = self._recogniser.feature(self._recogniser.alignCrop(bgr, full)).ravel()
         landmarks = full[4:14].reshape(5, 2)
-        return Face(_f32([x, y, x + w, y + h]), _f32(landmarks), float(full[14]), _f32(feature / np.linalg.norm(feature)))
+        return _face(box=[x, y, x + w, y + h], landmarks=landmarks, score=full[14], feature=feature)
+
+
+def _face(*, box: Any, landmarks: Any, score: Any, feature: Any) -> Face:
+    """Return a face from an analyser's numbers; its embedding has length 1."""
+    return Face(box=_f32(box), landmarks=_f32(landmarks), score=float(score), embedding=_f32(feature / np.linalg.norm(feature)))
 
 
 def _is_large_enough(image: Image) -> bool:

@@ -31,7 +31,7 @@ def sharp_box_mask(size: int) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))
 
 
-def paste(frame: Image, patch: Image, matrix: Matrix, mask: Mask, *, share: float = 1.0) -> None:
+def paste(frame: Image, patch: Image, *, matrix: Matrix, mask: Mask, share: float = 1.0) -> None:
     """Blend ``patch`` into ``frame`` in place, by ``mask`` times ``share``.
 
     ``matrix`` is the transform that aligned the patch. Only the rectangle that it covers is

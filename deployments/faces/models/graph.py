@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 from deployments.errors import CheckpointRefused
 
@@ -23,6 +22,8 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> bytes:
     """Fix the shape of the model's first input, and return the model as bytes."""
+    from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed  # it loads torch, which takes seconds
+
     make_input_shape_fixed(model.graph, model.graph.input[0].name, [*shape])
     return bytes(model.SerializeToString())
 

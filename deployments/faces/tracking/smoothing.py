@@ -20,7 +20,7 @@ _MIN_NOISE = 0.003
 """The noise, as a share of the distance between the eyes, below which jitter is invisible."""
 
 
-def smooth(points: Sequence[Landmarks], times: Sequence[float], at: int, tolerance: float) -> Landmarks:
+def smooth(points: Sequence[Landmarks], times: Sequence[float], *, at: int, tolerance: float) -> Landmarks:
     """Return ``points[at]`` without its jitter.
 
     ``times`` are in seconds and ascending. ``tolerance`` is how far, in multiples of the noise, the

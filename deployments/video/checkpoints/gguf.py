@@ -77,7 +77,7 @@ def _read(tensor: ReaderTensor) -> torch.Tensor:
     return torch.from_numpy(dequantize(tensor.data, kind))  # only linear layers compute from quantised weights
 
 
-def load_gguf(path: Path, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load the transformer in ``path`` as it is stored, with the configuration in ``folder/part``.
 
     ``dtype`` is what it computes in. Raises ``CheckpointRefused`` for a file that does not fit.
