@@ -96,7 +96,8 @@ def _write_random_gguf(path: Path, model: Any) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.ndim == 2 and name.endswith(".weight"):
             blocks = torch.randint(256, (tensor.numel() // 256, 176), dtype=torch.uint8, device="cuda")
-            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # so that weights are a few hundredths
+            # With these scales, weights are a few hundredths.
+            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")
             blocks[:, :4] = scales.view(torch.uint8)
             writer.add_tensor(original_name(name), blocks.view(tensor.shape[0], -1).cpu().numpy(), raw_dtype=kind)
         else:

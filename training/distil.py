@@ -1,4 +1,4 @@
-"""Teaches the packed models to need 4 steps and no guidance, with LoRAs in published formats.
+"""Trains the packed models to need 4 steps and no guidance, with LoRAs in published formats.
 
 The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same
 noise the student takes its own four steps. At each of them, the clip that it is heading for is
@@ -132,10 +132,10 @@ def distil_wan26(path: Path, target: DemoCheckpoints, *, device: torch.device, t
 
     def models_of(text_view: Any, vace_view: Any) -> dict[str, Model]:
         def from_text(x: Tensor, timestep: float, words: Tensor, _: Tensor | None) -> Tensor:
-            return _call(text_view, x, timestep, words)
+            return _call(text_view, x, timestep=timestep, words=words)
 
         def from_picture(x: Tensor, timestep: float, words: Tensor, control: Tensor | None) -> Tensor:
-            return _call(vace_view, x, timestep, words, control_hidden_states=control)
+            return _call(vace_view, x, timestep=timestep, words=words, control_hidden_states=control)
 
         return {"text": from_text, "picture": from_picture}
 
@@ -178,7 +178,12 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
         def from_picture(x: Tensor, timestep: float, words: Tensor, condition: Tensor | None) -> Tensor:
             assert condition is not None
             model = models["transformer" if timestep >= 1000 * BOUNDARY else "transformer_2"]
-            return _call(model, torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1), timestep, words)
+            return _call(
+                model,
+                torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1),
+                timestep=timestep,
+                words=words,
+            )
 
         return {"picture": from_picture}
 
@@ -280,7 +285,8 @@ def _train(
     parameters: dict[str, nn.Module] = {name: lora.parameters for name, lora in loras.items()}
     flat = [weight for module in parameters.values() for weight in module.parameters()]
     cuda = data.device.type == "cuda"
-    rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it again in every step
+    # A graph reads the rate again in every step.
+    rate = torch.tensor(RATE, device=data.device) if cuda else RATE
     optimizer = torch.optim.AdamW(flat, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
     run = Run(path, parameters, optimizers=[optimizer], total=total, decay=0.999, warm_up=100, deadline=deadline)
     losses: list[Tensor] = []

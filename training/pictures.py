@@ -291,7 +291,9 @@ def _draw_camera(
     _, middle, speed, way, zoom = _motion(scenes, frames, device)
     extent = window[:, None] * torch.exp(-zoom * ZOOM * speed * middle)
 
-    scale = 2  # drawn twice as fine and then averaged, since photographs are shown smaller than they are
+    # Frames are drawn twice as fine and then averaged, since photographs are shown smaller than
+    # they are.
+    scale = 2
     x, y = _grid(height, width, corners=corners.to(device), crop=crop, scale=scale)
     px = x[:, None] * extent[..., None, None] + (way[:, :1] * PAN * speed * middle * window[:, None])[..., None, None]
     py = y[:, None] * extent[..., None, None] + (way[:, 1:] * PAN * speed * middle * window[:, None])[..., None, None]
@@ -299,7 +301,8 @@ def _draw_camera(
     cos, sin = torch.cos(tilt)[:, None, None, None], torch.sin(tilt)[:, None, None, None]
     sx = px * cos - py * sin + at_x[:, None, None, None]
     sy = px * sin + py * cos + at_y[:, None, None, None]
-    for wave in view[:, 9:].view(count, -1, 5).unbind(1):  # smooth warps give each variant a face of its own
+    # Smooth warps give each variant a face of its own.
+    for wave in view[:, 9:].view(count, -1, 5).unbind(1):
         ax, ay, fx, fy, phase = (part[:, None, None, None] for part in wave.unbind(1))
         bend = torch.sin(fx * sx + fy * sy + phase)
         sx, sy = sx + ax * bend, sy + ay * bend

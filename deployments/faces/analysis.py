@@ -66,7 +66,8 @@ class InsightFaceAnalyser:
             # uses one size, so that the sessions can be captured as CUDA graphs.
             for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
                 path = Path(model.model_file)
-                width, height = model.input_size  # the file's size if it is fixed, else the one in the settings
+                # This is the file's size if it is fixed, and otherwise the one in the settings.
+                width, height = model.input_size
                 graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
                 model.session = open_session(path, settings, use_cuda=use_cuda, model=graph)
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
@@ -107,7 +108,8 @@ class OpenCVAnalyser:
         self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         self._longest = settings.detection_size
-        self._lock = Lock()  # setting the size of the detector's input and running it belong together
+        # Setting the size of the detector's input and running it belong together.
+        self._lock = Lock()
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``."""

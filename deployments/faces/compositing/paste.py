@@ -62,7 +62,8 @@ def _shrink(patch: Image, mask: Mask, back: Matrix) -> tuple[Image, Mask, Matrix
     size = max(patch.shape[0] // factor, 1)
     scale = patch.shape[0] / size
     back = back.copy()
-    back[:, 2] += back[:, :2] @ np.full(2, (scale - 1) / 2)  # keeps the place of pixel centres, not of corners
+    # This keeps pixel centres in place rather than corners.
+    back[:, 2] += back[:, :2] @ np.full(2, (scale - 1) / 2)
     back[:, :2] *= scale
     shrunk = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (patch, mask))
     return (*shrunk, back)

@@ -30,7 +30,8 @@ def providers(settings: FaceSettings, use_cuda: bool, *, graphs: bool = False) -
     if not use_cuda:
         return ["CPUExecutionProvider"]
     require_cuda()
-    onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries in Python packages, where the system does not look
+    # This finds the CUDA and cuDNN libraries in Python packages, where the system does not look.
+    onnxruntime.preload_dlls()
     options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
     if settings.gpu_mem_limit_bytes is not None:
         options["gpu_mem_limit"] = settings.gpu_mem_limit_bytes

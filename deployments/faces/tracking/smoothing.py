@@ -47,7 +47,8 @@ def _noise(values: npt.NDArray[np.float64]) -> float:
     if len(values) < 4:
         return 0.0
     thirds = np.abs(np.diff(values, n=3, axis=0))
-    return float(np.median(thirds)) / 0.6745 / 20**0.5  # the median of |N(0, 1)|; the variance 1 + 9 + 9 + 1
+    # 0.6745 is the median of |N(0, 1)|; 20 = 1 + 9 + 9 + 1 is the variance of a third difference.
+    return float(np.median(thirds)) / 0.6745 / 20**0.5
 
 
 def _line(values: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:

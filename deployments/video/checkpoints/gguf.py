@@ -74,7 +74,8 @@ def _read(tensor: ReaderTensor) -> torch.Tensor:
     if len(tensor.shape) == 2:
         packed: torch.Tensor = GGUFParameter(data, quant_type=kind)
         return packed
-    return torch.from_numpy(dequantize(tensor.data, kind))  # only linear layers compute from quantised weights
+    # Only linear layers compute from quantised weights.
+    return torch.from_numpy(dequantize(tensor.data, kind))
 
 
 def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:

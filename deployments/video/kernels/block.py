@@ -78,5 +78,5 @@ class FastVaceBlock(FastBlock):
         block = self.block
         if block.proj_in is not None:
             control = block.proj_in(control) + x
-        control = super().forward(control, text, modulation, rotary)
+        control = super().forward(x=control, text=text, modulation=modulation, rotary=rotary)
         return None if block.proj_out is None else block.proj_out(control), control

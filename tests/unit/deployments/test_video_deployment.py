@@ -28,7 +28,7 @@ class FakeEngine:
 
     def __init__(self, chunks: int = 3) -> None:
         self.chunks = chunks
-        self.made = 0
+        self.chunks_yielded = 0
         self.ended = threading.Event()
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
@@ -39,7 +39,7 @@ class FakeEngine:
             for index in range(self.chunks):
                 sink.ready()
                 sink.chunk(FrameChunk(index, np.full((1, 16, 16, 3), index, np.uint8)))
-                self.made += 1
+                self.chunks_yielded += 1
             return Finished({"denoise": 0.5})
         finally:
             self.ended.set()
@@ -77,7 +77,7 @@ async def test_the_engine_is_never_ahead_of_its_credits() -> None:
         if isinstance(event, FrameChunk):
             seen += 1
             await asyncio.sleep(0.02)
-            assert engine.made <= seen + 1
+            assert engine.chunks_yielded <= seen + 1
             await handle.window.release("stream")
     assert seen == 10
 
@@ -94,7 +94,7 @@ async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit() -> N
     with pytest.raises(Cancelled):
         await consume()
     await until(engine.ended)
-    assert engine.made == 1
+    assert engine.chunks_yielded == 1
 
 
 async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None:
@@ -106,7 +106,7 @@ async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None
             break
     await events.aclose()  # type: ignore[attr-defined]
     assert engine.ended.is_set()
-    assert engine.made == 1
+    assert engine.chunks_yielded == 1
 
 
 async def test_an_engines_refusal_reaches_the_consumer() -> None:

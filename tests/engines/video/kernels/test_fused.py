@@ -20,7 +20,8 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def same(ours: Any, theirs: Any) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # in float32: the interpreter does not round to bfloat16
+    # The test runs in float32, because the interpreter does not round to bfloat16.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("vectors", [1, 2])
