@@ -342,7 +342,7 @@ def _steps(scheduler: Any) -> Iterator[tuple[float, float, float]]:
     yield from zip(sigmas[:-1], sigmas[1:], scheduler.timesteps.tolist(), strict=True)
 
 
-def _call(model: Any, x: Tensor, timestep: float, words: Tensor, **more: Any) -> Tensor:
+def _call(model: Any, x: Tensor, *, timestep: float, words: Tensor, **more: Any) -> Tensor:
     times = torch.full((len(x),), timestep, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda, cache_enabled=False):
         result = model(x, times, words, return_dict=False, **more)[0]
