@@ -1,4 +1,5 @@
-# The image of ryla-serve, with two targets: `cpu`, which runs the demo without a network, and `gpu`.
+# The image of ryla-serve. It has two targets: `cpu`, which runs the demo without a network, and
+# `gpu`.
 # The base is Debian 12, which has Python 3.11.
 #
 #   podman build --target cpu -t ryla-serve:cpu .      # or docker build

@@ -71,16 +71,16 @@ def variants(device: Literal["cpu", "cuda"]) -> Iterator[Variant]:
 
 
 def compare(
-    name: str, engine: WanEngine, questions: list[tuple[str, Image | None]], device: Literal["cpu", "cuda"]
+    name: str, engine: WanEngine, *, questions: list[tuple[str, Image | None]], device: Literal["cpu", "cuda"]
 ) -> Iterator[Row]:
     """Yield a row for each variant.
 
     It has the share of reused passes, how many times as fast denoising is, and PSNR and SSIM to the
     exact videos, mean and worst.
     """
-    exact = [_generate(engine, prompt, image, EXACT) for prompt, image in questions]
+    exact = [_generate(engine, prompt, image=image, variant=EXACT) for prompt, image in questions]
     for variant in variants(device):
-        videos = [_generate(engine, prompt, image, variant) for prompt, image in questions]
+        videos = [_generate(engine, prompt, image=image, variant=variant) for prompt, image in questions]
         pairs = list(zip(videos, exact, strict=True))
         noise = [psnr(video.frames, other.frames) for video, other in pairs]
         similarity = [_ssim(video.frames, other.frames) for video, other in pairs]
@@ -106,7 +106,7 @@ class Video:
     """Share of the forward passes that reused blocks."""
 
 
-def _generate(engine: WanEngine, prompt: str, image: Image | None, variant: Variant) -> Video:
+def _generate(engine: WanEngine, prompt: str, *, image: Image | None, variant: Variant) -> Video:
     sink = Collected()
     steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
     request = VideoRequest(
@@ -135,11 +135,11 @@ def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
     """Compare all variants on the demo's two models."""
     demo = load(demo_checkpoints(), device)
     texts = [(ask(scene), None) for scene in shape_scenes(12)]
-    yield from compare("Wan26, 12 prompts", demo.wan26, [*texts], device)
+    yield from compare("Wan26, 12 prompts", demo.wan26, questions=[*texts], device=device)
     lot = random.Random(4)
     images = [(caption(scene, lot), picture_of(scene)[0]) for scene in image_scenes(12)]
-    yield from compare("Wan26, 12 images", demo.wan26, [*images], device)
-    yield from compare("Wan22GGUF, 12 images", demo.wan22, [*images], device)
+    yield from compare("Wan26, 12 images", demo.wan26, questions=[*images], device=device)
+    yield from compare("Wan22GGUF, 12 images", demo.wan22, questions=[*images], device=device)
 
 
 def run_full(folder: Path) -> Iterator[Row]:
@@ -147,8 +147,8 @@ def run_full(folder: Path) -> Iterator[Row]:
 
     The variants are exact, a cache that never reuses, one that always does, fp8 and distilled.
     """
-    from benchmarks.wan import IMAGE, Checkpoints, full_request
-    from benchmarks.wan_checkpoints import write_lora
+    from benchmarks.wan_checkpoints import Checkpoints, write_lora
+    from benchmarks.wan_measurement import IMAGE, full_request
     from deployments.video.kernels import fused, reference
 
     rows = torch.randn(1000, 13824, device="cuda", dtype=torch.bfloat16)

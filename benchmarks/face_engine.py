@@ -59,7 +59,7 @@ class Swap:
         start = time.perf_counter()
         faces = self._engine.analyse(frames, unwatched)
         analysed = time.perf_counter()
-        result = self._engine.swap(frames, faces, self._reference, SwapOptions(), unwatched)
+        result = self._engine.swap(frames, faces, reference=self._reference, options=SwapOptions(), check=unwatched)
         self.seconds["analyse"] += analysed - start
         self.seconds["swap"] += time.perf_counter() - analysed
         return result

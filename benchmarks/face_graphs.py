@@ -158,11 +158,11 @@ def write(folder: Path) -> dict[str, tuple[Path, int, int]]:
     return written
 
 
-def _residual(b: Builder, x: Tensor, channels: int, stride: int, act: str = "Relu") -> Tensor:
+def _residual(b: Builder, x: Tensor, channels: int, *, stride: int, act: str = "Relu") -> Tensor:
     inner = b.conv(
         b.conv(x, channels, stride=1 if act == "PRelu" else stride, act=act), channels, stride=stride if act == "PRelu" else 1
     )
-    around = x if x.channels == channels and stride == 1 else b.conv(x, channels, 1, stride)
+    around = x if x.channels == channels and stride == 1 else b.conv(x, channels, kernel=1, stride=stride)
     return b.act(b.add(inner, around), "" if act == "PRelu" else act)
 
 
@@ -179,7 +179,7 @@ def det_10g(folder: Path) -> tuple[Path, Builder]:
     levels = []
     for blocks, channels, stride in ((3, 56, 1), (4, 88, 2), (2, 88, 2), (3, 224, 2)):
         for i in range(blocks):
-            x = _residual(b, x, channels, stride if i == 0 else 1)
+            x = _residual(b, x, channels, stride=stride if i == 0 else 1)
         levels.append(x)
     lateral = [b.conv(level, 56, 1) for level in levels[1:]]
     two = b.constant(np.array([1, 1, 2, 2], np.float32))
@@ -231,7 +231,7 @@ def w600k_r50(folder: Path) -> tuple[Path, Builder]:
     x = b.conv(Tensor("input.1", 3, 112), 64, act="PRelu")
     for blocks, channels in ((3, 64), (4, 128), (14, 256), (3, 512)):
         for i in range(blocks):
-            x = _residual(b, x, channels, 2 if i == 0 else 1, act="PRelu")
+            x = _residual(b, x, channels, stride=2 if i == 0 else 1, act="PRelu")
     flat = b.node("Flatten", x.name)
     b.node("Identity", b.linear(flat, 512 * 49, 512), output="683")
     return b.save(folder, {"input.1": ["n", 3, 112, 112]}, {"683": ["n", 512]}), b
@@ -290,7 +290,8 @@ def gfpgan(folder: Path) -> tuple[Path, Builder]:
     )
 
     def latent(i: int) -> str:
-        return b.node("Slice", latents, *(b.constant(np.array([v], np.int64)) for v in (i, i + 1, 0)))
+        start, end, axis = (b.constant(np.array([v], np.int64)) for v in (i, i + 1, 0))
+        return b.node("Slice", latents, start, end, axis)
 
     conditions = {}
     for side in (8, 16, 32, 64, 128, 256, 512):
@@ -309,7 +310,7 @@ def gfpgan(folder: Path) -> tuple[Path, Builder]:
 
     b.parameters += 512 * 16
     x = b.act(modulated(Tensor(b.constant(np.random.default_rng(2).normal(size=(1, 512, 4, 4))), 512, 4), 512, 0), "LeakyRelu")
-    picture = modulated(x, 3, 1, 1, demodulate=False)
+    picture = modulated(x, 3, 1, kernel=1, demodulate=False)
     for step, side in enumerate((8, 16, 32, 64, 128, 256, 512)):
         x = b.act(modulated(b.resize(x, side), decoder[side], 2 * step + 1), "LeakyRelu")
         half = decoder[side] // 2
@@ -320,6 +321,6 @@ def gfpgan(folder: Path) -> tuple[Path, Builder]:
         x = Tensor(b.node("Concat", kept, mixed, axis=1), decoder[side], side)
         x = b.act(modulated(x, decoder[side], 2 * step + 2), "LeakyRelu")
         last = min(2 * step + 3, 15)
-        picture = b.add(modulated(x, 3, last, 1, demodulate=False), b.resize(picture, side))
+        picture = b.add(modulated(x, 3, last, kernel=1, demodulate=False), b.resize(picture, side))
     b.node("Tanh", picture.name, output="output")
     return b.save(folder, {"input": [1, 3, 512, 512]}, {"output": [1, 3, 512, 512]}), b

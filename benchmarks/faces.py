@@ -108,7 +108,7 @@ def measure_paste() -> None:
         insightface_get = functools.partial(model.get, bgr, target, source)
 
         result = frame.copy()
-        paste(result, pixels, matrix, mask)
+        paste(result, pixels, matrix=matrix, mask=mask)
         expected = insightface_get(paste_back=True)[:, :, ::-1]
         left, top, right, bottom = (max(0, int(v)) for v in face.box)
         error = float(np.mean((result[top:bottom, left:right].astype(float) - expected[top:bottom, left:right]) ** 2))
@@ -116,7 +116,7 @@ def measure_paste() -> None:
 
         with_paste, without = (milliseconds(functools.partial(insightface_get, paste_back=back)) for back in (True, False))
         theirs = with_paste - without
-        ours = milliseconds(functools.partial(paste, scratch, pixels, matrix, mask))
+        ours = milliseconds(functools.partial(paste, scratch, pixels, matrix=matrix, mask=mask))
         psnr = 10 * math.log10(255**2 / max(error, 1e-9))
         print(f"{f'{width}x{height}':12}{theirs:14.1f}{ours:10.2f}{theirs / ours:8.0f}{psnr:17.1f} dB")
 

@@ -94,7 +94,7 @@ def make(
 
 def picture_of(scene: Scene) -> Frames:
     """Draw the true clip of a scene, uint8 ``[17, 128, 128, 3]``."""
-    clip = draw([scene], FRAMES, SIDE, SIDE)[0].permute(1, 2, 3, 0)
+    clip = draw([scene], frames=FRAMES, height=SIDE, width=SIDE)[0].permute(1, 2, 3, 0)
     return ((clip.numpy() + 1) * 127.5).round().astype(np.uint8)
 
 

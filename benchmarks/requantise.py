@@ -34,7 +34,7 @@ def build_engines(checkpoints: DemoCheckpoints, folder: Path, states: Path | Non
     for kind, quantization in kinds.items():
         files = {name: folder / f"{name}-{kind}.gguf" for name in shipped}
         for name, file in files.items():
-            write_wan_gguf(file, masters[name], quantization, file.stem)
+            write_wan_gguf(file, masters[name], quantization=quantization, name=file.stem)
         built[kind] = build_wan22(Wan22Settings(), _models(checkpoints, files))
     return built
 

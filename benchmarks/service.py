@@ -17,8 +17,8 @@ import yaml
 
 from benchmarks import face_graphs
 from benchmarks.face_engine import film
-from benchmarks.wan import IMAGE, STEPS, Checkpoints
-from benchmarks.wan_checkpoints import write_vace
+from benchmarks.wan_checkpoints import Checkpoints, write_vace
+from benchmarks.wan_measurement import IMAGE, STEPS
 from demo.checkpoints import demo_checkpoints
 from deployments.settings import Wan22Models
 from serve.cli.presets import PRESETS
@@ -59,7 +59,7 @@ def ask(client: Client, endpoint: str, body: dict[str, Any]) -> Answer:
     return answer
 
 
-def measure_videos(client: Client, name: str, image_field: str, steps: int, rounds: int) -> None:
+def measure_videos(client: Client, name: str, image_field: str, *, steps: int, rounds: int) -> None:
     """Print the time of a video with and without a face swap."""
     body = {"prompt": "a cat", image_field: data_uri(jpeg(IMAGE), "image/jpeg"), "steps": steps, "seed": 1}
     bodies = {name: body, f"{name}-faceswap": {**body, "face_image": data_uri(PORTRAIT.read_bytes(), "image/jpeg")}}
@@ -107,10 +107,10 @@ def main() -> None:
         config = configure(Checkpoints(folder), folder, demo_wan22=options.demo_wan22)
         with running(config, options.log or folder / "serve.log") as client:
             print(httpx.get(f"{client.url}/readyz").json()["models"], flush=True)
-            measure_videos(client, "wan2.6-i2v", "reference_image", STEPS, options.rounds)
+            measure_videos(client, "wan2.6-i2v", "reference_image", steps=STEPS, rounds=options.rounds)
             measure_film(client)
             if not options.demo_wan22:
-                measure_videos(client, "wan22-i2v", "source_image", STEPS, options.rounds)
+                measure_videos(client, "wan22-i2v", "source_image", steps=STEPS, rounds=options.rounds)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Producer:
     """Yields a video that is already in memory."""
 
     def __init__(self) -> None:
-        self._frames = pan(group(), FRAMES, 832, 480)
+        self._frames = pan(group(), count=FRAMES, width=832, height=480)
 
     async def generate(self, size: int, stream: ProducerEnd) -> AsyncIterator[FrameChunk]:
         """Yield chunks of ``size`` frames, each for a credit."""
@@ -62,7 +62,8 @@ class Consumer:
         start = time.perf_counter()
         total = 0
         async for chunk in self._producer.generate.remote(size, stream):
-            total += int(chunk.frames[:, ::16, ::16].sum())  # reads the memory instead of only mapping it
+            # This reads the memory instead of only mapping it.
+            total += int(chunk.frames[:, ::16, ::16].sum())
             self._consumer.release(stream)
         self._consumer.close(stream)
         assert total > 0
@@ -112,7 +113,7 @@ def main() -> None:
     ray.init(log_to_driver=False)
     try:
         handle: Any = serve.run(Consumer.bind(Producer.bind()), name="transport", route_prefix=None)  # type: ignore[attr-defined]
-        frames = pan(group(), FRAMES, 832, 480)
+        frames = pan(group(), count=FRAMES, width=832, height=480)
         wait_for_server()
         handle.consume.remote(4).result()
         chunks = [handle.consume.remote(4).result() for _ in range(ROUNDS)]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from demo.checkpoints import demo_checkpoints
-from deployments.settings import Wan22Models
+from deployments.settings import Wan22Models, Wan26Models
 from deployments.video.checkpoints.folder import empty_transformer
 from training.gguf_file import original_name
 from training.pack import make_scheduler
@@ -96,7 +96,8 @@ def _write_random_gguf(path: Path, model: Any) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.ndim == 2 and name.endswith(".weight"):
             blocks = torch.randint(256, (tensor.numel() // 256, 176), dtype=torch.uint8, device="cuda")
-            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")  # so that weights are a few hundredths
+            # With these scales, weights are a few hundredths.
+            scales = torch.tensor([2e-5, 3e-4], dtype=torch.float16, device="cuda")
             blocks[:, :4] = scales.view(torch.uint8)
             writer.add_tensor(original_name(name), blocks.view(tensor.shape[0], -1).cpu().numpy(), raw_dtype=kind)
         else:
@@ -105,3 +106,35 @@ def _write_random_gguf(path: Path, model: Any) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+class Checkpoints:
+    """The checkpoints in ``folder``, each written when it is first used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def shared(self) -> Path:
+        """The text encoder, tokenizer and VAE of all models."""
+        folder = self._folder / "shared"
+        if not folder.exists():
+            write_shared(folder)
+        return folder
+
+    @property
+    def wan26(self) -> Wan26Models:
+        """The checkpoint of Wan2.1-T2V-1.3B."""
+        folder = self._folder / "wan26"
+        if not folder.exists():
+            write_wan26(folder, self.shared)
+        return Wan26Models(text=str(folder))
+
+    @property
+    def wan22(self) -> Wan22Models:
+        """The checkpoint of Wan2.2-I2V-A14B."""
+        folder = self._folder / "wan22"
+        if not folder.exists():
+            write_wan22(folder, self.shared)
+        high, low = sorted(folder.glob("*.gguf"))
+        return Wan22Models(folder=str(folder), high_noise=high, low_noise=low)

@@ -23,7 +23,8 @@ class Timer:
         """See ``EventSink``."""
         now = time.perf_counter()
         self.times[progress.stage].append(now)
-        if progress.stage == "denoise" and progress.step == len(self.steps):  # a step may be reported twice
+        # A step may be reported twice.
+        if progress.stage == "denoise" and progress.step == len(self.steps):
             self.steps.append(now)
 
     def ready(self) -> None:

@@ -1,4 +1,4 @@
-"""FaceSwapper: detect, identify, swap, restore, paste.
+"""The face deployment, which finds the faces in frames and swaps, restores and pastes them.
 
 It keeps no state between calls; the request itself follows people through a video.
 """

@@ -56,7 +56,8 @@ class CreditWindow:
         semaphore, closed = self._credits.pop(stream, None), self._closed.pop(stream, None)
         if closed is not None and semaphore is not None:
             closed.set()
-            semaphore.release()  # wakes the one request for a credit that a producer may have pending
+            # This wakes the one request for a credit that a producer may have pending.
+            semaphore.release()
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,21 @@ class Settings(BaseModel):
 
 
 class EngineSettings(Settings):
-    """Settings of every engine."""
+    """How any engine runs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that the model runs on. `auto` uses CUDA if the replica was given a GPU, else the CPU;
     `cuda` refuses to start without a GPU."""
     threads: int = Field(default=0, ge=0)
-    """Number of CPU threads of the engine; 0 uses one per core. (Ray would allow a replica with
-    less than one CPU a single thread.)"""
+    """Number of CPU threads of the engine; 0 uses one per core. (Ray itself limits a replica with
+    less than one CPU to one thread.)"""
     stall_timeout_s: float = Field(default=600.0, gt=0)
     """Seconds without a sign of life from a busy engine after which the replica reports itself
     unhealthy and is replaced."""
 
 
 class Size(Settings):
-    """Size of a video."""
+    """The size of a video."""
 
     width: int = Field(default=832, gt=0, multiple_of=16)
     """Width in pixels, a multiple of 16."""
@@ -41,7 +41,7 @@ class Size(Settings):
 
 
 class VideoSettings(EngineSettings):
-    """Settings of both video engines."""
+    """How a video engine runs."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the transformer and the text encoder. `auto` is bfloat16 on CUDA and float32 on
@@ -65,10 +65,10 @@ class VideoSettings(EngineSettings):
     """Folder for compiled kernels. On a volume that outlives the replica it saves a restart from
     compiling again. Default: Triton's own folder."""
     warm_up: tuple[Size, ...] = ()
-    """Sizes of which a replica makes a video of one step before it takes requests."""
+    """Sizes for which a replica makes a one-step video before it takes requests."""
     batch_guidance: bool = False
     """Whether the forward passes with and without the prompt run as one batch of 2. This is never
-    chosen at run time, since the two ways round differently."""
+    chosen at run time, because the two give slightly different bytes."""
     cache_threshold: float | None = Field(default=0.08, gt=0, lt=1)
     """For `acceleration: cache`: mean change of the first block's contribution below which that of
     the other blocks is reused. null turns the acceleration off."""
@@ -180,7 +180,7 @@ class AlignmentFaceModels(Settings):
 
 
 class Wan26Settings(VideoSettings):
-    """Settings of the engine of Wan26."""
+    """How the Wan26 engine runs."""
 
     spread: Literal["none", "guidance"] = "none"
     """Use of a second GPU in the replica. `guidance` runs the forward pass without the prompt on
@@ -193,7 +193,7 @@ class Wan26Settings(VideoSettings):
 
 
 class Wan22Settings(VideoSettings):
-    """Settings of the engine of Wan22GGUF."""
+    """How the Wan22GGUF engine runs."""
 
     experts: Literal["auto", "dequantised", "quantised", "offloaded"] = "auto"
     """How a GPU holds the experts: `dequantised`; `quantised` as stored, which is slower; or
@@ -214,7 +214,7 @@ class Wan22Settings(VideoSettings):
 
 
 class Tracking(Settings):
-    """Settings of how faces are followed through a video."""
+    """How faces are followed through a video."""
 
     detect_every: int = Field(default=1, ge=1)
     """Interval of frames at which faces are detected; the first frame of each scene always is.
@@ -234,7 +234,7 @@ class Tracking(Settings):
 
 
 class FaceSettings(EngineSettings):
-    """Settings of the engine of FaceSwapper."""
+    """How the FaceSwapper engine runs."""
 
     concurrency: int = Field(default=1, ge=1)
     """Number of calls that one replica runs at the same time. With two, the CPU work of one
@@ -245,7 +245,7 @@ class FaceSettings(EngineSettings):
     """Score below which a detection is not counted as a face."""
     pixel_boost: Literal[128, 256, 512] = 128
     """Side in pixels at which faces are swapped. inswapper works on 128; 256 runs it 4 times per
-    face and 512 runs it 16 times, and takes as much longer."""
+    face and 512 runs it 16 times, and takes correspondingly longer."""
     match_colours: bool = False
     """Whether a new face takes on the colours of the one that it replaces. The swap by alignment
     always does."""

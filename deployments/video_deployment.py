@@ -14,7 +14,8 @@ from deployments.settings import VideoSettings
 from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
 
 OPTIONS: dict[str, Any] = {
-    "max_ongoing_requests": 1,  # one GPU runs one request; the others wait where the queue limit counts them
+    # One GPU runs one request; the others wait where the queue limit counts them.
+    "max_ongoing_requests": 1,
     "max_queued_requests": 32,
     "graceful_shutdown_timeout_s": 1800,  # a video takes minutes
     "health_check_period_s": 10,
@@ -33,7 +34,7 @@ class VideoDeployment:
 
     async def generate(self, request: VideoRequest, stream: ProducerEnd) -> AsyncIterator[VideoEvent]:
         """Yield the events of one video; see ``stream_video``."""
-        async for event in stream_video(self._engine, request, stream, self._threads):
+        async for event in stream_video(self._engine, request, stream=stream, threads=self._threads):
             yield event
 
     async def warm(self) -> None:
@@ -45,7 +46,7 @@ class VideoDeployment:
 
 
 async def stream_video(
-    engine: VideoEngine, request: VideoRequest, stream: ProducerEnd, threads: EngineThreads
+    engine: VideoEngine, request: VideoRequest, *, stream: ProducerEnd, threads: EngineThreads
 ) -> AsyncIterator[VideoEvent]:
     """Yield the progress and the chunks of one video and, last, Finished.
 

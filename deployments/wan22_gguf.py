@@ -11,6 +11,7 @@ class Wan22GGUF(VideoDeployment):
     """The Ray Serve deployment; each replica loads the checkpoints when it starts."""
 
     def __init__(self, settings: Wan22Settings, models: Wan22Models) -> None:
-        from deployments.video.build import build_wan22  # here, since the process that builds the graph has no torch
+        # The import is here because the process that builds the graph has no torch.
+        from deployments.video.build import build_wan22
 
         VideoDeployment.__init__(self, build_wan22(settings, models), settings)

@@ -11,6 +11,7 @@ class Wan26(VideoDeployment):
     """The Ray Serve deployment; each replica loads the checkpoints when it starts."""
 
     def __init__(self, settings: Wan26Settings, models: Wan26Models) -> None:
-        from deployments.video.build import build_wan26  # here, since the process that builds the graph has no torch
+        # The import is here because the process that builds the graph has no torch.
+        from deployments.video.build import build_wan26
 
         VideoDeployment.__init__(self, build_wan26(settings, models), settings)

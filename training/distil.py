@@ -1,4 +1,4 @@
-"""Teaches the packed models to need 4 steps and no guidance, with LoRAs in published formats.
+"""Trains the packed models to need 4 steps and no guidance, with LoRAs in published formats.
 
 The teacher is the model itself, as it is served: UniPC, 12 steps, guidance scale 3. From the same
 noise the student takes its own four steps. At each of them, the clip that it is heading for is
@@ -132,10 +132,10 @@ def distil_wan26(path: Path, target: DemoCheckpoints, *, device: torch.device, t
 
     def models_of(text_view: Any, vace_view: Any) -> dict[str, Model]:
         def from_text(x: Tensor, timestep: float, words: Tensor, _: Tensor | None) -> Tensor:
-            return _call(text_view, x, timestep, words)
+            return _call(text_view, x, timestep=timestep, words=words)
 
         def from_picture(x: Tensor, timestep: float, words: Tensor, control: Tensor | None) -> Tensor:
-            return _call(vace_view, x, timestep, words, control_hidden_states=control)
+            return _call(vace_view, x, timestep=timestep, words=words, control_hidden_states=control)
 
         return {"text": from_text, "picture": from_picture}
 
@@ -169,7 +169,7 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
     data = Data(target.a14b, device)
     experts = {}
     for part, file in (("transformer", target.high_noise), ("transformer_2", target.low_noise)):
-        experts[part] = load_gguf(file, target.a14b, part, dtype=torch.float32, device=device)
+        experts[part] = load_gguf(file, folder=target.a14b, part=part, dtype=torch.float32, device=device)
         dequantise(experts[part])
         _prepare(experts[part], device)
     loras = {part: Lora(expert) for part, expert in experts.items()}
@@ -178,7 +178,12 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
         def from_picture(x: Tensor, timestep: float, words: Tensor, condition: Tensor | None) -> Tensor:
             assert condition is not None
             model = models["transformer" if timestep >= 1000 * BOUNDARY else "transformer_2"]
-            return _call(model, torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1), timestep, words)
+            return _call(
+                model,
+                torch.cat([x, condition.expand(len(x), *condition.shape[1:])], 1),
+                timestep=timestep,
+                words=words,
+            )
 
         return {"picture": from_picture}
 
@@ -256,7 +261,7 @@ class Data:
 
             result[part] = _walk(Solver(self._scheduler, TEACHER_STEPS), noise[part].float(), predict).half()
         print(f"{len(tokens)} of {bucket.width}x{bucket.height}x{bucket.frames}: {time.monotonic() - start:.0f} s", flush=True)
-        return Lesson(noise, result, tokens, pictures, grey)
+        return Lesson(noise=noise, result=result, tokens=tokens, pictures=pictures, grey=grey)
 
 
 def _walk(solver: Solver, noise: Tensor, predict: Predict) -> Tensor:
@@ -280,9 +285,10 @@ def _train(
     parameters: dict[str, nn.Module] = {name: lora.parameters for name, lora in loras.items()}
     flat = [weight for module in parameters.values() for weight in module.parameters()]
     cuda = data.device.type == "cuda"
-    rate = torch.tensor(RATE, device=data.device) if cuda else RATE  # a graph reads it again in every step
+    # A graph reads the rate again in every step.
+    rate = torch.tensor(RATE, device=data.device) if cuda else RATE
     optimizer = torch.optim.AdamW(flat, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
-    run = Run(path, parameters, [optimizer], total, decay=0.999, warm_up=100, deadline=deadline)
+    run = Run(path, parameters, optimizers=[optimizer], total=total, decay=0.999, warm_up=100, deadline=deadline)
     losses: list[Tensor] = []
     names = sorted(students)
 
@@ -336,7 +342,7 @@ def _steps(scheduler: Any) -> Iterator[tuple[float, float, float]]:
     yield from zip(sigmas[:-1], sigmas[1:], scheduler.timesteps.tolist(), strict=True)
 
 
-def _call(model: Any, x: Tensor, timestep: float, words: Tensor, **more: Any) -> Tensor:
+def _call(model: Any, x: Tensor, *, timestep: float, words: Tensor, **more: Any) -> Tensor:
     times = torch.full((len(x),), timestep, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda, cache_enabled=False):
         result = model(x, times, words, return_dict=False, **more)[0]

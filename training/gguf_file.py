@@ -46,7 +46,7 @@ def original_name(name: str) -> str:
     return name.replace("scale_shift_table", "modulation")
 
 
-def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], quantization: Quantization, name: str) -> None:
+def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], *, quantization: Quantization, name: str) -> None:
     """Write ``state``, the state of a ``WanTransformer3DModel``, to ``path``.
 
     Its names are those of diffusers. Matrices are quantised. Biases, norms, modulation and the

@@ -33,11 +33,11 @@ class Bucket:
 
 
 BUCKETS = (
-    Bucket(17, 128, 128, 36_000),
-    Bucket(33, 128, 128, 2_000),
-    Bucket(17, 192, 128, 1_500),
-    Bucket(17, 128, 192, 1_500),
-    Bucket(17, 256, 256, 1_500),
+    Bucket(frames=17, height=128, width=128, count=36_000),
+    Bucket(frames=33, height=128, width=128, count=2_000),
+    Bucket(frames=17, height=192, width=128, count=1_500),
+    Bucket(frames=17, height=128, width=192, count=1_500),
+    Bucket(frames=17, height=256, width=256, count=1_500),
 )
 """The buckets of training; the first has the usual size."""
 
@@ -68,7 +68,7 @@ def encode_bucket(
     clips: list[Tensor] = []
     pictures: list[Tensor] = []
     for start in range(0, count, step):
-        clip = draw(scenes[start : start + step], bucket.frames, bucket.height, bucket.width, device)
+        clip = draw(scenes[start : start + step], frames=bucket.frames, height=bucket.height, width=bucket.width, device=device)
         clip = ((clip + 1) * 127.5).round() / 127.5 - 1  # rounded to eight bits
         picture = torch.cat([clip[:, :, :1], torch.zeros_like(clip[:, :, 1:])], dim=2)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -77,10 +77,15 @@ def encode_bucket(
     grey = torch.full((1, 3, bucket.frames, bucket.height, bucket.width), GREY, device=device)
     grey[:, :, 0] = 0
     hidden = encode_clip(vae, grey)[0].to(torch.bfloat16)
-    return Latents(torch.cat(clips), torch.cat(pictures), hidden, write_captions(scenes, 9_000 + 100 * number + rank, WORDINGS))
+    return Latents(
+        clips=torch.cat(clips),
+        pictures=torch.cat(pictures),
+        grey=hidden,
+        captions=write_captions(scenes, 9_000 + 100 * number + rank, WORDINGS),
+    )
 
 
-def save(folder: Path, number: int, rank: int, latents: Latents) -> None:
+def save(folder: Path, latents: Latents, *, number: int, rank: int) -> None:
     """Write one process's share of a bucket."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(vars(latents), folder / f"{number}-{rank}.pt")
@@ -90,10 +95,10 @@ def load(folder: Path, number: int, device: torch.device) -> Latents:
     """Read all shares of a bucket."""
     parts: list[dict[str, Any]] = [torch.load(file, map_location=device) for file in sorted(folder.glob(f"{number}-*.pt"))]
     return Latents(
-        torch.cat([part["clips"] for part in parts]),
-        torch.cat([part["pictures"] for part in parts]),
-        parts[0]["grey"],
-        [texts for part in parts for texts in part["captions"]],
+        clips=torch.cat([part["clips"] for part in parts]),
+        pictures=torch.cat([part["pictures"] for part in parts]),
+        grey=parts[0]["grey"],
+        captions=[texts for part in parts for texts in part["captions"]],
     )
 
 

@@ -72,7 +72,7 @@ def pack(states: Path, target: Path) -> None:
     for part, expert, path in (("transformer", high, target_files.high_noise), ("transformer_2", low, target_files.low_noise)):
         for weights in (target_files.a14b / part).glob("*.safetensors*"):
             weights.unlink()  # only the GGUF files hold the experts' weights
-        write_wan_gguf(path, expert.state_dict(), "Q8_0", path.stem)
+        write_wan_gguf(path, expert.state_dict(), quantization="Q8_0", name=path.stem)
 
 
 def _load(path: Path, transformer: nn.Module) -> Any:

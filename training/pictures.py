@@ -38,13 +38,23 @@ _FILES = {
 }
 
 
-def draw(scenes: Sequence[Scene], frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+def draw(scenes: Sequence[Scene], *, frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Return the clips of ``scenes``: ``[n, 3, frames, height, width]``."""
-    return draw_crops(scenes, frames, height, width, torch.zeros(len(scenes), 2), (height, width), device)[0]
+    clips, _ = draw_crops(
+        scenes,
+        frames=frames,
+        height=height,
+        width=width,
+        corners=torch.zeros(len(scenes), 2),
+        crop=(height, width),
+        device=device,
+    )
+    return clips
 
 
 def draw_crops(
     scenes: Sequence[Scene],
+    *,
     frames: int,
     height: int,
     width: int,
@@ -60,19 +70,36 @@ def draw_crops(
     faces = torch.zeros(len(scenes), 1, frames, *crop, device=device)
     shapes = [i for i, scene in enumerate(scenes) if scene.is_shape]
     if shapes:
-        clips[shapes] = _draw_shapes([scenes[i] for i in shapes], frames, height, width, corners[shapes], crop, device)
+        clips[shapes] = _draw_shapes(
+            [scenes[i] for i in shapes],
+            frames=frames,
+            height=height,
+            width=width,
+            corners=corners[shapes],
+            crop=crop,
+            device=device,
+        )
     others: dict[str, list[int]] = {}
     for i, scene in enumerate(scenes):
         if not scene.is_shape:
             others.setdefault(scene.subject, []).append(i)
     for subject, indices in others.items():
         chosen = [scenes[i] for i in indices]
-        drawn = _draw_camera(subject, chosen, frames, height, width, corners[indices], crop, device)
+        drawn = _draw_camera(
+            subject,
+            chosen,
+            frames=frames,
+            height=height,
+            width=width,
+            corners=corners[indices],
+            crop=crop,
+            device=device,
+        )
         clips[indices], faces[indices] = drawn[:, :3] * 2 - 1, drawn[:, 3:]
     return clips, faces
 
 
-def _grid(height: int, width: int, corners: Tensor, crop: tuple[int, int], scale: int = 1) -> tuple[Tensor, Tensor]:
+def _grid(height: int, width: int, *, corners: Tensor, crop: tuple[int, int], scale: int = 1) -> tuple[Tensor, Tensor]:
     """Return the coordinates of pixel centres: x ``[n, 1, w]``, y ``[n, h, 1]``.
 
     They are measured from the frame's centre, in units of its shorter side.
@@ -103,6 +130,7 @@ def _motion(scenes: list[Scene], frames: int, device: torch.device | str) -> tup
 
 def _draw_shapes(
     scenes: list[Scene],
+    *,
     frames: int,
     height: int,
     width: int,
@@ -111,7 +139,7 @@ def _draw_shapes(
     device: torch.device | str,
 ) -> Tensor:
     side = min(height, width)
-    x, y = _grid(height, width, corners.to(device), crop)
+    x, y = _grid(height, width, corners=corners.to(device), crop=crop)
     time, middle, speed, way, growth = _motion(scenes, frames, device)
     turn = _column([float(s.motion == "turn") for s in scenes], device)[:, None]
     center_x = _column([s.x * width / side for s in scenes], device)[:, None] + way[:, :1] * SHIFT * speed * middle
@@ -130,7 +158,7 @@ def _draw_shapes(
     cover = (0.5 - distance * radius[..., None, None] * side).clamp(0, 1)[:, None]
 
     color = _column([c / 127.5 - 1 for s in scenes for c in COLORS[s.color]], device).view(-1, 3, 1, 1)
-    ground = _draw_grounds(scenes, x, y, device)
+    ground = _draw_grounds(scenes, x=x, y=y, device=device)
     return cover * color[:, :, None] + (1 - cover) * ground[:, :, None]
 
 
@@ -165,7 +193,7 @@ def outline(shape: str, x: Tensor, y: Tensor) -> Tensor:
     return ((along - outer) * normal[0] + across * normal[1]) / norm
 
 
-def _draw_grounds(scenes: list[Scene], x: Tensor, y: Tensor, device: torch.device | str) -> Tensor:
+def _draw_grounds(scenes: list[Scene], *, x: Tensor, y: Tensor, device: torch.device | str) -> Tensor:
     """Return ``[n, 3, h, w]``."""
     base = _column([c / 127.5 - 1 for s in scenes for c in GROUNDS[s.ground]], device).view(-1, 3, 1, 1)
     lighter = base + 0.22
@@ -227,11 +255,14 @@ def _collages(scenes: list[Scene], device: torch.device | str) -> Tensor:
     for depth in range(7):
         level = [pile[depth] for pile in layers]
         # In the second frame the shape is turned by `speed`.
-        drawn = _draw_shapes(level, 2, 192, 192, torch.zeros(len(level), 2), (192, 192), device)[:, :, 1]
+        corners = torch.zeros(len(level), 2)
+        shapes = _draw_shapes(level, frames=2, height=192, width=192, corners=corners, crop=(192, 192), device=device)
+        drawn = shapes[:, :, 1]
         if canvas is None:
             canvas = drawn
             continue
-        ground = _draw_grounds(level, *_grid(192, 192, torch.zeros(len(level), 2, device=device), (192, 192)), device)
+        x, y = _grid(192, 192, corners=corners.to(device), crop=(192, 192))
+        ground = _draw_grounds(level, x=x, y=y, device=device)
         canvas = torch.where((drawn - ground).abs().amax(1, keepdim=True) > 0.02, drawn, canvas)
     assert canvas is not None
     return torch.cat([(canvas + 1) / 2, torch.zeros_like(canvas[:, :1])], 1)
@@ -240,6 +271,7 @@ def _collages(scenes: list[Scene], device: torch.device | str) -> Tensor:
 def _draw_camera(
     subject: str,
     scenes: list[Scene],
+    *,
     frames: int,
     height: int,
     width: int,
@@ -259,15 +291,18 @@ def _draw_camera(
     _, middle, speed, way, zoom = _motion(scenes, frames, device)
     extent = window[:, None] * torch.exp(-zoom * ZOOM * speed * middle)
 
-    scale = 2  # drawn twice as fine and then averaged, since photographs are shown smaller than they are
-    x, y = _grid(height, width, corners.to(device), crop, scale)
+    # Frames are drawn twice as fine and then averaged, since photographs are shown smaller than
+    # they are.
+    scale = 2
+    x, y = _grid(height, width, corners=corners.to(device), crop=crop, scale=scale)
     px = x[:, None] * extent[..., None, None] + (way[:, :1] * PAN * speed * middle * window[:, None])[..., None, None]
     py = y[:, None] * extent[..., None, None] + (way[:, 1:] * PAN * speed * middle * window[:, None])[..., None, None]
     px = px * flip[:, None, None, None]
     cos, sin = torch.cos(tilt)[:, None, None, None], torch.sin(tilt)[:, None, None, None]
     sx = px * cos - py * sin + at_x[:, None, None, None]
     sy = px * sin + py * cos + at_y[:, None, None, None]
-    for wave in view[:, 9:].view(count, -1, 5).unbind(1):  # smooth warps give each variant a face of its own
+    # Smooth warps give each variant a face of its own.
+    for wave in view[:, 9:].view(count, -1, 5).unbind(1):
         ax, ay, fx, fy, phase = (part[:, None, None, None] for part in wave.unbind(1))
         bend = torch.sin(fx * sx + fy * sy + phase)
         sx, sy = sx + ax * bend, sy + ay * bend

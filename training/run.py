@@ -49,9 +49,9 @@ class Run:
         self,
         path: Path,
         modules: dict[str, nn.Module],
+        *,
         optimizers: list[torch.optim.Optimizer],
         total: int,
-        *,
         decay: float = 0.999,
         warm_up: int = 200,
         deadline: float = math.inf,
@@ -118,7 +118,8 @@ class Run:
             for own, saved in zip(self.average.weights[name], state["average"][name], strict=True):
                 own.copy_(saved)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            rates = [group["lr"] for group in optimizer.param_groups]  # on a GPU these are tensors that a graph reads
+            # On a GPU these are tensors that a graph reads.
+            rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate

@@ -1,7 +1,7 @@
 """What a clip shows: the scenes that the demo's models know, and their captions.
 
 There are two kinds: a coloured shape that moves over a ground, and a photograph that a camera moves
-over. A third kind, the collage, is an image made of shapes: it teaches image-to-video to move
+over. A third kind, the collage, is an image made of shapes: it trains image-to-video to move
 images that it has never seen.
 """
 

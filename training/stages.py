@@ -61,4 +61,4 @@ def _encode(folder: Path, ranks: Ranks) -> None:
     for number, bucket in enumerate(BUCKETS):
         if not (folder / "latents" / f"{number}-{ranks.rank}.pt").exists():
             latents = encode_bucket(vae, bucket, number=number, rank=ranks.rank, ranks=ranks.count, device=ranks.device)
-            save(folder / "latents", number, ranks.rank, latents)
+            save(folder / "latents", latents, number=number, rank=ranks.rank)

@@ -218,7 +218,7 @@ class Training:
         self._optimizer = torch.optim.AdamW(
             self._parameters, rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
         )
-        self._run = Run(path, modules, [self._optimizer], total, decay=0.9995, warm_up=500, deadline=deadline)
+        self._run = Run(path, modules, optimizers=[self._optimizer], total=total, decay=0.9995, warm_up=500, deadline=deadline)
 
     def run(self, data: Data, loss_of: Callable[..., Tensor], kind_of: Callable[[int], str]) -> bool:
         """Train until the last step or the deadline; return True when finished."""

@@ -47,7 +47,15 @@ def draw_pool(seed: int, count: int, device: torch.device, shares: dict[str, flo
     pool = torch.empty(count, 4, FRAMES, SIDE, SIDE, dtype=torch.uint8, device=device)
     for start in range(0, count, 64):
         part = scenes[start : start + 64]
-        clips, faces = draw_crops(part, FRAMES, SIDE, SIDE, torch.zeros(len(part), 2), (SIDE, SIDE), device)
+        clips, faces = draw_crops(
+            part,
+            frames=FRAMES,
+            height=SIDE,
+            width=SIDE,
+            corners=torch.zeros(len(part), 2),
+            crop=(SIDE, SIDE),
+            device=device,
+        )
         pool[start : start + len(part)] = torch.cat([(clips + 1) * 127.5, faces * 255], 1).round().to(torch.uint8)
     return pool
 
@@ -59,7 +67,7 @@ def held_out_clips(device: torch.device) -> dict[str, Tensor]:
         "shapes": [draw_shape(lot, held_out=True) for _ in range(8)],
         "portraits": [draw_camera(lot, name, HELD_OUT_VARIANT) for name in PORTRAITS for _ in range(4)],
     }
-    return {name: draw(chosen, FRAMES, SIDE, SIDE, device) for name, chosen in scenes.items()}
+    return {name: draw(chosen, frames=FRAMES, height=SIDE, width=SIDE, device=device) for name, chosen in scenes.items()}
 
 
 def reconstruction_loss(decoded: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
@@ -79,7 +87,7 @@ def train_vae(path: Path, total: int, *, ranks: Ranks, deadline: float) -> bool:
     vae = make_vae().to(device)
     trained = list(vae.parameters())
     optimizer = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.95), weight_decay=1e-4, fused=device.type == "cuda")
-    run = Run(path, {"vae": vae}, [optimizer], total, deadline=deadline, writes=ranks.rank == 0)
+    run = Run(path, {"vae": vae}, optimizers=[optimizer], total=total, deadline=deadline, writes=ranks.rank == 0)
     if run.finished:
         return True
     unroll(vae)

@@ -1,1 +1,1 @@
-"""The face engine: detect and identify, swap, restore, paste. Nothing here depends on Ray."""
+"""The face engine, which finds faces and swaps, restores and pastes them. It needs no Ray."""

@@ -66,7 +66,8 @@ class InsightFaceAnalyser:
             # uses one size, so that the sessions can be captured as CUDA graphs.
             for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
                 path = Path(model.model_file)
-                width, height = model.input_size  # the file's size if it is fixed, else the one in the settings
+                # This is the file's size if it is fixed, and otherwise the one in the settings.
+                width, height = model.input_size
                 graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
                 model.session = open_session(path, settings, use_cuda=use_cuda, model=graph)
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
@@ -90,7 +91,7 @@ class InsightFaceAnalyser:
             features += [*self._recogniser.get_feat(aligned[start : start + self._batch])]
         faces: list[list[Face]] = [[] for _ in images]
         for (i, box, landmarks), feature in zip(found, features, strict=True):
-            faces[i].append(Face(_f32(box[:4]), _f32(landmarks), float(box[4]), _f32(feature / np.linalg.norm(feature))))
+            faces[i].append(_face(box=box[:4], landmarks=landmarks, score=box[4], feature=feature))
         return [_largest_first(image_faces) for image_faces in faces]
 
 
@@ -107,7 +108,8 @@ class OpenCVAnalyser:
         self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
         self._longest = settings.detection_size
-        self._lock = Lock()  # setting the size of the detector's input and running it belong together
+        # Setting the size of the detector's input and running it belong together.
+        self._lock = Lock()
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``."""
@@ -133,7 +135,12 @@ class OpenCVAnalyser:
         x, y, w, h = full[:4]
         feature = self._recogniser.feature(self._recogniser.alignCrop(bgr, full)).ravel()
         landmarks = full[4:14].reshape(5, 2)
-        return Face(_f32([x, y, x + w, y + h]), _f32(landmarks), float(full[14]), _f32(feature / np.linalg.norm(feature)))
+        return _face(box=[x, y, x + w, y + h], landmarks=landmarks, score=full[14], feature=feature)
+
+
+def _face(*, box: Any, landmarks: Any, score: Any, feature: Any) -> Face:
+    """Return a face from an analyser's numbers; its embedding has length 1."""
+    return Face(box=_f32(box), landmarks=_f32(landmarks), score=float(score), embedding=_f32(feature / np.linalg.norm(feature)))
 
 
 def _is_large_enough(image: Image) -> bool:

@@ -111,7 +111,7 @@ class FaceEngine:
         return self._analyser.faces(frames, check)
 
     def swap(
-        self, frames: Frames, faces: Sequence[Sequence[Face]], reference: Reference, options: SwapOptions, check: Check
+        self, frames: Frames, faces: Sequence[Sequence[Face]], *, reference: Reference, options: SwapOptions, check: Check
     ) -> Frames:
         """Return a copy of ``frames`` in which ``faces`` show the reference's face.
 

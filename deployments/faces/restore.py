@@ -45,7 +45,8 @@ class OnnxRestorer:
         if shape[1:] != [3, SIZE, SIZE]:
             raise CheckpointRefused(f"{path}: input shape {shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
         self._session = open_session(path, settings, use_cuda=use_cuda, model=take_pixels(model))
-        inputs = self._session.get_inputs()  # identified by position, since exports use different names
+        # Inputs are identified by position, since exports use different names.
+        inputs = self._session.get_inputs()
         if (name == "codeformer") != (len(inputs) == 2):
             raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (image and weight)")
         self._batch = batch_of(self._session, path.name)

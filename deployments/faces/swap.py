@@ -69,7 +69,8 @@ class InSwapper:
         self._batch = batch_of(self._session, path.name)
         self._names = [value.name for value in inputs]
         constants = model.graph.initializer
-        named = [tensor for tensor in constants if tensor.name == "buff2fs"]  # insightface takes the last in any case
+        # insightface takes the last constant in any case.
+        named = [tensor for tensor in constants if tensor.name == "buff2fs"]
         self._identity_map = numpy_helper.to_array(named[0] if named else constants[-1])
         if self._identity_map.shape != (512, 512):
             raise CheckpointRefused(f"{path}: the identity map has shape {list(self._identity_map.shape)}, expected [512, 512]")

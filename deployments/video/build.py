@@ -60,7 +60,10 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         loras=loras,
         placements=("kept",),
     )
-    loaders = [_ModeLoader(source, settings, dtype, device, second_device) for source in sources]
+    loaders = [
+        _ModeLoader(source=source, settings=settings, dtype=dtype, device=device, second_device=second_device)
+        for source in sources
+    ]
     modes = [loader.load_mode() for loader in loaders]
     if len(modes) == 2 and not modes[1].takes_image:
         raise CheckpointRefused(
@@ -110,7 +113,14 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
         loras=loras,
         placements=_expert_placements(settings, quantised=is_quantised(models)),
     )
-    loader = _ExpertLoader(folder, settings, dtype, device, second_device, assembler.plan.transformers)
+    loader = _ExpertLoader(
+        folder=folder,
+        settings=settings,
+        dtype=dtype,
+        device=device,
+        second_device=second_device,
+        placement=assembler.plan.transformers,
+    )
     mode = Mode(
         pipeline_class=WanImageToVideoPipeline,
         scheduler=load_scheduler(folder, settings.flow_shift),
@@ -132,7 +142,7 @@ class _Source:
     """A single file with the transformer's weights, read instead of those in the folder."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _ModeLoader:
     """Loads the transformer of a Wan 1.3B checkpoint, and the mode that runs it."""
 
@@ -166,14 +176,15 @@ class _ModeLoader:
 
     def _load_on(self, device: torch.device, weights: Path | None) -> Any:
         part, dtype = self.source.folder / "transformer", self.dtype
-        transformer = (
-            load_transformer(part, dtype, device) if weights is None else load_single_file(weights, part, dtype, device)
-        )
+        if weights is None:
+            transformer = load_transformer(part, dtype, device)
+        else:
+            transformer = load_single_file(weights, part, dtype=dtype, device=device)
         install_fast_blocks(transformer, self.settings, device)
         return transformer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _ExpertLoader:
     """Loads experts of Wan 2.2 A14B, each on its device."""
 

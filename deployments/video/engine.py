@@ -1,4 +1,4 @@
-"""The Wan engine: a request in; progress, then frames, out.
+"""Runs one video request through the Wan models, and reports progress and frames to a sink.
 
 One engine serves several threads. Every request gets a pipeline, a solver and a view of the VAE of
 its own: diffusers' pipelines and the VAE's caches hold state, but the weights are shared.
@@ -82,7 +82,8 @@ class WanEngine:
     def start(self, request: VideoRequest, sink: EventSink) -> "Run":
         """Choose the mode and the acceleration; raises ``RequestRefused`` where there is none."""
         mode = self._mode_for(request)
-        return Run(request, sink, mode, self.accelerations.create(request, mode.transformers.values()))
+        accelerator = self.accelerations.create(request, mode.transformers.values())
+        return Run(request=request, sink=sink, mode=mode, accelerator=accelerator)
 
     def sample(self, run: "Run") -> torch.Tensor:
         """Return the denoised, normalised latents of ``run``, float32 ``[1, c, t, h, w]``."""
@@ -135,7 +136,8 @@ class WanEngine:
         needed = activation_bytes(config, run.request, batch_guidance=self.batch_guidance)
         needed += extra_bytes(run.request, config)
         free = min(gpu.free_bytes() for gpu in self.gpus)
-        if self.offloader is not None:  # an offloaded text encoder is unloaded before the transformer runs
+        if self.offloader is not None:
+            # An offloaded text encoder is unloaded before the transformer runs.
             free -= self.offloader.missing_bytes(run.mode.transformers.values())
         if needed > free:
             raise VideoTooLarge(
@@ -149,7 +151,12 @@ class WanEngine:
         if run.request.cfg > 1:
             texts["negative_prompt"] = run.request.negative_prompt
         positive, *negative = self.prompts.embed(texts, run.check)
-        return Guidance(positive, negative[0] if negative else None, run.request.cfg, self.batch_guidance)
+        return Guidance(
+            positive=positive,
+            negative=negative[0] if negative else None,
+            scale=run.request.cfg,
+            batched=self.batch_guidance,
+        )
 
     def _prepare_conditions(self, run: "Run") -> Conditions:
         pipeline = run.mode.pipeline_class(
@@ -165,10 +172,10 @@ class WanEngine:
     def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
         run.report_step(0)
         return denoise(
-            _RunTransformers(run.mode, run.accelerator, self.offloader),
-            Solver(run.mode.scheduler, run.request.steps),
-            conditions,
-            guidance,
+            transformers=_RunTransformers(run.mode, run.accelerator, self.offloader),
+            solver=Solver(run.mode.scheduler, run.request.steps),
+            conditions=conditions,
+            guidance=guidance,
             report=run.report_step,
             devices=run.mode.devices,
         )
@@ -203,7 +210,7 @@ class StageClock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One request on its way through the engine's stages."""
 

@@ -11,9 +11,9 @@ class Service(Values):
     """The Kubernetes Service that clients, the Ingress and the HTTPRoute connect to."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Service type."""
+    """Type of the Service, for example `ClusterIP`."""
     port: int = Field(default=8000, ge=1, le=65535)
-    """Service port."""
+    """Port of the Service, through which clients reach port 8000 of the pods."""
     annotations: Labels = {}
     """Annotations added to the Service."""
 
@@ -22,9 +22,9 @@ class IngressHost(Values):
     """A host of the Ingress."""
 
     host: str
-    """Host name."""
+    """Name of the host, for example `ryla.example.com`."""
     path: str = "/"
-    """Path prefix."""
+    """Prefix of the paths that are routed to the service."""
 
 
 class IngressValues(Values):
@@ -33,7 +33,7 @@ class IngressValues(Values):
     enabled: bool = False
     """Whether to create an Ingress."""
     class_name: str = ""
-    """Ingress class name."""
+    """Ingress class. If empty, the cluster's default is used."""
     controller: Literal["nginx", "alb", "other"] = "nginx"
     """Ingress controller. For `nginx` and `alb` the chart adds annotations for timeouts, body size,
     health checks and unbuffered responses. For `other`, set them in `annotations`."""
@@ -53,7 +53,7 @@ class HttpRoute(Values):
     parent_refs: list[Object] = []
     """Gateways that the route attaches to."""
     hostnames: list[str] = []
-    """Host names of the route."""
+    """Host names that the route matches. If empty, it matches every host."""
     annotations: Labels = {}
     """Annotations added to the HTTPRoute."""
 

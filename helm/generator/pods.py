@@ -19,16 +19,17 @@ class Image(Values):
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
     """Image digest, for example `sha256:...`. Takes precedence over `tag`."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """Image pull policy."""
+    """When the image is pulled: `Always`, `IfNotPresent` or `Never`."""
 
 
 class Resources(Values):
     """Resource requests and limits of a container."""
 
     requests: dict[str, Quantity] = {}
-    """Resource requests."""
+    """Resources that the scheduler reserves for the container."""
     limits: dict[str, Quantity] = {}
-    """Resource limits. A `gpus` value, where there is one, adds the limit of GPUs."""
+    """Resources that the container may use at most. A `gpus` value, where there is one, adds the
+    limit of GPUs."""
 
 
 class Placement(Values):
@@ -125,7 +126,7 @@ class ExtraWorkerGroup(WorkerGroup):
     """An additional worker group."""
 
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
-    """Name of the group."""
+    """Name of the worker group; must be unique."""
 
 
 def _runs(accelerator: str) -> str:

@@ -125,11 +125,11 @@ class ChartValues(Values):
     """Name of an existing service account for the workers (or the single pod) and the preflight
     job, for example one that may read a bucket."""
     head: Head = Head()
-    """Ray head."""
+    """The Ray head: GCS, autoscaler, dashboard and Serve controller."""
     autoscaler: Autoscaler = Autoscaler()
     """Ray autoscaler, a sidecar container of the head."""
     worker_groups: WorkerGroups = WorkerGroups()
-    """Built-in worker groups."""
+    """The built-in worker groups, by name. Each can be changed or disabled."""
     extra_worker_groups: list[ExtraWorkerGroup] = []
     """Additional worker groups, each with a `name` and the values of a built-in group. Appending
     one is applied in place."""

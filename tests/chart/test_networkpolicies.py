@@ -52,7 +52,8 @@ def _reaches(objects: list[Json], source: Peer, target: Peer, port: int) -> bool
         (GPU, HEAD, 6379, True),
         (HEAD, GPU, 52365, True),
         (GATEWAY, HEAD, 8000, True),
-        (GATEWAY, GPU, 8000, True),  # not an endpoint of the Service, but one rule covers all Ray pods
+        # This pod is not an endpoint of the Service, but one rule covers all Ray pods.
+        (GATEWAY, GPU, 8000, True),
         (GATEWAY, HEAD, 8265, False),
         (GATEWAY, GPU, 10002, False),
         (STRANGER, HEAD, 8000, False),

@@ -57,7 +57,8 @@ def test_an_appended_group_is_added_in_place() -> None:
         {"env": [{"name": "A", "value": "b"}]},
         {"auth": {"rayTokenSecret": "other"}},
         {"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}},
-        {"config": {"limits": {"max_body_bytes": 1000}}},  # Serve's proxies read it from their environment
+        # Serve's proxies read this limit from their environment.
+        {"config": {"limits": {"max_body_bytes": 1000}}},
         {"autoscaler": {"idleTimeoutSeconds": 60}},
     ],
 )

@@ -75,7 +75,7 @@ def write_checkpoints(checkpoints: RandomCheckpoints) -> None:
         for part, expert, path, quantization in experts:
             for weights in (checkpoints.a14b / part).glob("*.safetensors*"):
                 weights.unlink()  # only the GGUF files hold the experts' weights
-            write_wan_gguf(path, expert.state_dict(), quantization, path.stem)
+            write_wan_gguf(path, expert.state_dict(), quantization=quantization, name=path.stem)
         loras = ((vace, checkpoints.vace_lora), (high, checkpoints.high_noise_lora), (low, checkpoints.low_noise_lora))
         for model, path in loras:
             save_file({f"transformer.{name}": tensor for name, tensor in make_lora(model).items()}, path)

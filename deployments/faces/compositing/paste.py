@@ -31,7 +31,7 @@ def sharp_box_mask(size: int) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))
 
 
-def paste(frame: Image, patch: Image, matrix: Matrix, mask: Mask, *, share: float = 1.0) -> None:
+def paste(frame: Image, patch: Image, *, matrix: Matrix, mask: Mask, share: float = 1.0) -> None:
     """Blend ``patch`` into ``frame`` in place, by ``mask`` times ``share``.
 
     ``matrix`` is the transform that aligned the patch. Only the rectangle that it covers is
@@ -62,7 +62,8 @@ def _shrink(patch: Image, mask: Mask, back: Matrix) -> tuple[Image, Mask, Matrix
     size = max(patch.shape[0] // factor, 1)
     scale = patch.shape[0] / size
     back = back.copy()
-    back[:, 2] += back[:, :2] @ np.full(2, (scale - 1) / 2)  # keeps the place of pixel centres, not of corners
+    # This keeps pixel centres in place rather than corners.
+    back[:, 2] += back[:, :2] @ np.full(2, (scale - 1) / 2)
     back[:, :2] *= scale
     shrunk = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (patch, mask))
     return (*shrunk, back)

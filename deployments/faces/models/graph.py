@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 
 from deployments.errors import CheckpointRefused
 
@@ -23,6 +22,9 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 def fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> bytes:
     """Fix the shape of the model's first input, and return the model as bytes."""
+    # The import is here because it loads torch, which takes seconds.
+    from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
+
     make_input_shape_fixed(model.graph, model.graph.input[0].name, [*shape])
     return bytes(model.SerializeToString())
 
@@ -73,6 +75,7 @@ def take_pixels(model: onnx.ModelProto) -> bytes:
     del graph.node[:]
     graph.node.extend(nodes)
     batch, channels, height, width = (side.dim_value or side.dim_param or None for side in source.type.tensor_type.shape.dim)
-    for value, name in ((source, "pixels"), (result, "made_pixels")):  # some exports do not declare the output's shape
+    # Some exports do not declare the output's shape.
+    for value, name in ((source, "pixels"), (result, "made_pixels")):
         value.CopyFrom(helper.make_tensor_value_info(name, TensorProto.UINT8, [batch, height, width, channels]))
     return bytes(model.SerializeToString())

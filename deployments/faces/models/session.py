@@ -30,7 +30,8 @@ def providers(settings: FaceSettings, use_cuda: bool, *, graphs: bool = False) -
     if not use_cuda:
         return ["CPUExecutionProvider"]
     require_cuda()
-    onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries in Python packages, where the system does not look
+    # This finds the CUDA and cuDNN libraries in Python packages, where the system does not look.
+    onnxruntime.preload_dlls()
     options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
     if settings.gpu_mem_limit_bytes is not None:
         options["gpu_mem_limit"] = settings.gpu_mem_limit_bytes
@@ -64,7 +65,7 @@ def open_session(path: Path, settings: FaceSettings, use_cuda: bool, model: byte
             require_device(session, path, use_cuda)
             return session
     try:
-        session = _open(path, settings, providers(settings, use_cuda), model)
+        session = _open(path, settings, requested=providers(settings, use_cuda), model=model)
     except Exception as e:
         raise CheckpointRefused(f"{path}: onnxruntime cannot load it ({type(e).__name__}: {str(e)[:300]})") from e
     require_device(session, path, use_cuda)
@@ -72,12 +73,12 @@ def open_session(path: Path, settings: FaceSettings, use_cuda: bool, model: byte
 
 
 def _captured(path: Path, settings: FaceSettings, model: bytes | None) -> Session:
-    session = CapturedSession(_open(path, settings, providers(settings, True, graphs=True), model))
+    session = CapturedSession(_open(path, settings, requested=providers(settings, True, graphs=True), model=model))
     session.capture(SIZES)
     return session
 
 
-def _open(path: Path, settings: FaceSettings, requested: list[Any], model: bytes | None) -> Any:
+def _open(path: Path, settings: FaceSettings, *, requested: list[Any], model: bytes | None) -> Any:
     return onnxruntime.InferenceSession(model or str(path), session_options(settings), providers=requested)
 
 

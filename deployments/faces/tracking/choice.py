@@ -34,7 +34,8 @@ class Chooser:
         likeness = {face.track: 1.0 if target is None else float(face.identity @ target) for face in faces}
         faces = [face for face in faces if target is None or likeness[face.track] >= self._threshold]
         if target is not None or self._choice.faces in ("largest", "all"):
-            faces = [face for face in faces if face.visible]  # the others matter only if faces are counted from a side
+            # The others matter only if faces are counted from a side.
+            faces = [face for face in faces if face.visible]
         if self._choice.faces == "all" or not faces:
             return list(faces)
         picked = self._pick(faces) if target is None else max(faces, key=lambda face: likeness[face.track])

@@ -20,7 +20,7 @@ _MIN_NOISE = 0.003
 """The noise, as a share of the distance between the eyes, below which jitter is invisible."""
 
 
-def smooth(points: Sequence[Landmarks], times: Sequence[float], at: int, tolerance: float) -> Landmarks:
+def smooth(points: Sequence[Landmarks], times: Sequence[float], *, at: int, tolerance: float) -> Landmarks:
     """Return ``points[at]`` without its jitter.
 
     ``times`` are in seconds and ascending. ``tolerance`` is how far, in multiples of the noise, the
@@ -47,7 +47,8 @@ def _noise(values: npt.NDArray[np.float64]) -> float:
     if len(values) < 4:
         return 0.0
     thirds = np.abs(np.diff(values, n=3, axis=0))
-    return float(np.median(thirds)) / 0.6745 / 20**0.5  # the median of |N(0, 1)|; the variance 1 + 9 + 9 + 1
+    # 0.6745 is the median of |N(0, 1)|; 20 = 1 + 9 + 9 + 1 is the variance of a third difference.
+    return float(np.median(thirds)) / 0.6745 / 20**0.5
 
 
 def _line(values: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:

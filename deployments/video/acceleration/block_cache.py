@@ -36,7 +36,8 @@ class BlockCache:
     def view(self, transformer: Any, branch: Branch) -> Any:
         """Return what to call instead of ``transformer``; each branch has its own state."""
         known, view = self._views.get(branch, (None, None))
-        if known is not transformer:  # the first of two experts does not run again, so its state is dropped
+        # The first of two experts does not run again, so its state is dropped.
+        if known is not transformer:
             view = _cached_view(transformer, self)
             self._views[branch] = (transformer, view)
         return view
@@ -94,7 +95,8 @@ class _FirstBlock(nn.Module):
         self._state = state
 
     def forward(self, hidden: torch.Tensor, *others: Any) -> torch.Tensor:
-        if self._state.head is None:  # otherwise a control block, which runs earlier, has begun the pass
+        # Otherwise a control block, which runs earlier, has begun the pass.
+        if self._state.head is None:
             self._state.begin(hidden, *others)
         assert self._state.head is not None
         return self._state.head

@@ -1,4 +1,4 @@
-"""Distilled models: taught to need few steps and no guidance, on a schedule of their own."""
+"""Distilled models: trained to need few steps and no guidance, on a schedule of their own."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ from deployments.video.mode import Mode
 
 
 class EvenEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """Euler's method at evenly spaced times, then shifted, as such models are taught.
+    """Euler's method at evenly spaced times, then shifted, as such models are trained.
 
     Four steps with shift 5 are at 1000, 937.5, 833.3 and 625. Given a number of steps, diffusers'
     class would shift the last of them a second time.

@@ -13,16 +13,16 @@ from deployments.video.checkpoints.gguf import load_gguf, stored_name
 from deployments.video.checkpoints.single_file import load_single_file
 
 
-def load_expert(path: Path, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+def load_expert(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load the expert in ``path`` with the configuration in ``folder/part``.
 
     ``part`` is the expert's name in a pipeline. Raises ``CheckpointRefused`` for a file that does
     not fit.
     """
     if path.suffix == ".gguf":
-        expert = load_gguf(path, folder, part, dtype, device)
+        expert = load_gguf(path, folder=folder, part=part, dtype=dtype, device=device)
     elif path.suffix == ".safetensors":
-        expert = load_single_file(path, folder / part, dtype, device)
+        expert = load_single_file(path, folder / part, dtype=dtype, device=device)
     else:
         raise CheckpointRefused(f"{path}: an expert must be a .gguf or a .safetensors file")
     if expert.config.in_channels != 36:

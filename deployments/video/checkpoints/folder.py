@@ -77,7 +77,7 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def compare_shapes(where: Path, expected: Shapes, found: Shapes, tied: Iterable[str] = ()) -> None:
+def compare_shapes(where: Path, expected: Shapes, found: Shapes, *, tied: Iterable[str] = ()) -> None:
     """Raise ``CheckpointRefused`` unless ``found`` holds exactly the tensors of ``expected``.
 
     Tensors in ``tied`` may be absent or extra. ``where`` is the file or folder to name in the
@@ -118,7 +118,7 @@ def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> 
     """Load a Wan or Wan VACE transformer from ``folder``, which has its config.json."""
     empty = empty_transformer(folder)
     compare_shapes(folder, expected_shapes(empty), stored_shapes(folder))
-    return _load(type(empty), folder, dtype, device)
+    return _load(type(empty), folder, dtype=dtype, device=device)
 
 
 def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
@@ -146,8 +146,8 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) ->
     """Load a UMT5 encoder from ``folder``."""
     # The embedding is one tensor, which files store under one of these names or under both.
     tied = {"shared.weight", "encoder.embed_tokens.weight"}
-    compare_shapes(folder, expected_shapes(empty_text_encoder(folder)), stored_shapes(folder), tied)
-    return _load(UMT5EncoderModel, folder, dtype, device)
+    compare_shapes(folder, expected_shapes(empty_text_encoder(folder)), stored_shapes(folder), tied=tied)
+    return _load(UMT5EncoderModel, folder, dtype=dtype, device=device)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
@@ -161,7 +161,7 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     with init_empty_weights():
         empty = AutoencoderKLWan.from_config(config)
     compare_shapes(folder, expected_shapes(empty), stored_shapes(folder))
-    return _load(AutoencoderKLWan, folder, dtype, device)
+    return _load(AutoencoderKLWan, folder, dtype=dtype, device=device)
 
 
 def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -173,8 +173,8 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
     with init_empty_weights():
         empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
     # Older files also store the position ids, which only count up.
-    compare_shapes(part, expected_shapes(empty), stored_shapes(part), {"vision_model.embeddings.position_ids"})
-    encoder = _load(CLIPVisionModel, part, dtype, device)
+    compare_shapes(part, expected_shapes(empty), stored_shapes(part), tied={"vision_model.embeddings.position_ids"})
+    encoder = _load(CLIPVisionModel, part, dtype=dtype, device=device)
     processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
     return {"image_encoder": encoder, "image_processor": processor}
 
@@ -188,7 +188,7 @@ def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepSche
     return UniPCMultistepScheduler.from_config(config, **overrides)
 
 
-def _load(model_class: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def _load(model_class: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
     read_ahead(sorted(folder.glob("*.safetensors")))
     model = model_class.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     return model.eval().requires_grad_(False).to(device)

@@ -74,10 +74,11 @@ def _read(tensor: ReaderTensor) -> torch.Tensor:
     if len(tensor.shape) == 2:
         packed: torch.Tensor = GGUFParameter(data, quant_type=kind)
         return packed
-    return torch.from_numpy(dequantize(tensor.data, kind))  # only linear layers compute from quantised weights
+    # Only linear layers compute from quantised weights.
+    return torch.from_numpy(dequantize(tensor.data, kind))
 
 
-def load_gguf(path: Path, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load the transformer in ``path`` as it is stored, with the configuration in ``folder/part``.
 
     ``dtype`` is what it computes in. Raises ``CheckpointRefused`` for a file that does not fit.

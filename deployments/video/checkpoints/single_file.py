@@ -26,7 +26,7 @@ _ACTIVATION_SCALES = (".scale_input", ".input_scale")
 """Scales for products in float8. They are ignored, since weights are scaled back when loaded."""
 
 
-def load_single_file(path: Path, part: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def load_single_file(path: Path, part: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
     """Load the transformer in ``path``, in ``dtype`` on ``device``.
 
     ``part`` is the folder of its config.json. The file is mapped into memory, and each tensor is

@@ -44,20 +44,22 @@ class FastBlock(nn.Module):
         x = x.contiguous()  # diffusers passes a transposed tensor to a VACE model's first block
         table = block.scale_shift_table.float() + modulation.float()
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table.unbind(1)
-        normed = operations.residual_norm(x, None, None, 1 + scale, shift, block.norm1.eps)[1]
-        update = self._attend(block.attn1, normed, normed, rotary)
+        normed = operations.residual_norm(x, delta=None, gate=None, scale=1 + scale, shift=shift, epsilon=block.norm1.eps)[1]
+        update = self._attend(block.attn1, normed, context=normed, rotary=rotary)
         weight, bias = block.norm2.weight.float()[None], block.norm2.bias.float()[None]
-        x, normed = operations.residual_norm(x, update, gate, weight, bias, block.norm2.eps)
+        x, normed = operations.residual_norm(x, delta=update, gate=gate, scale=weight, shift=bias, epsilon=block.norm2.eps)
         has_image = block.attn2.add_k_proj is not None
-        update = block.attn2(normed, text) if has_image else self._attend(block.attn2, normed, text, None)
-        x, normed = operations.residual_norm(x, update, None, 1 + ffn_scale, ffn_shift, block.norm3.eps)
+        update = block.attn2(normed, text) if has_image else self._attend(block.attn2, normed, context=text, rotary=None)
+        x, normed = operations.residual_norm(
+            x, delta=update, gate=None, scale=1 + ffn_scale, shift=ffn_shift, epsilon=block.norm3.eps
+        )
         result: torch.Tensor = operations.add_gated(x, block.ffn(normed), ffn_gate)
         return result
 
-    def _attend(self, layers: Any, x: torch.Tensor, context: torch.Tensor, rotary: Rotary | None) -> torch.Tensor:
+    def _attend(self, layers: Any, x: torch.Tensor, *, context: torch.Tensor, rotary: Rotary | None) -> torch.Tensor:
         query, key, value = layers.to_q(x), layers.to_k(context), layers.to_v(context)
-        query = self._operations.norm_rotate_(query, layers.norm_q.weight, layers.norm_q.eps, rotary)
-        key = self._operations.norm_rotate_(key, layers.norm_k.weight, layers.norm_k.eps, rotary)
+        query = self._operations.norm_rotate_(query, layers.norm_q.weight, epsilon=layers.norm_q.eps, rotary=rotary)
+        key = self._operations.norm_rotate_(key, layers.norm_k.weight, epsilon=layers.norm_k.eps, rotary=rotary)
         query, key, value = (part.unflatten(2, (layers.heads, -1)).transpose(1, 2) for part in (query, key, value))
         result: torch.Tensor = layers.to_out[0](self._attention(query, key, value).transpose(1, 2).flatten(2))
         return result
@@ -76,5 +78,5 @@ class FastVaceBlock(FastBlock):
         block = self.block
         if block.proj_in is not None:
             control = block.proj_in(control) + x
-        control = super().forward(control, text, modulation, rotary)
+        control = super().forward(x=control, text=text, modulation=modulation, rotary=rotary)
         return None if block.proj_out is None else block.proj_out(control), control

@@ -15,6 +15,7 @@ PIXEL_WARPS = 4
 
 def residual_norm(
     x: torch.Tensor,
+    *,
     delta: torch.Tensor | None,
     gate: torch.Tensor | None,
     scale: torch.Tensor,
@@ -77,7 +78,7 @@ def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -
 
 
 def norm_rotate_(
-    x: torch.Tensor, weight: torch.Tensor, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
+    x: torch.Tensor, weight: torch.Tensor, *, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
 ) -> torch.Tensor:
     """See ``reference.norm_rotate_``."""
     _require_contiguous(x)
@@ -117,7 +118,7 @@ def norm_silu(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def unfold_time(
-    x: torch.Tensor, before: torch.Tensor | None, gain: torch.Tensor | None, bias: torch.Tensor | None
+    x: torch.Tensor, *, before: torch.Tensor | None, gain: torch.Tensor | None, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See ``reference.unfold_time``."""
     count, height, width, channels = x.shape

@@ -15,6 +15,7 @@ MIN_ROW_MAXIMUM = 1e-12
 
 def residual_norm(
     x: torch.Tensor,
+    *,
     delta: torch.Tensor | None,
     gate: torch.Tensor | None,
     scale: torch.Tensor,
@@ -42,7 +43,7 @@ def add_gated(x: torch.Tensor, delta: torch.Tensor, gate: torch.Tensor | None) -
 
 
 def norm_rotate_(
-    x: torch.Tensor, weight: torch.Tensor, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
+    x: torch.Tensor, weight: torch.Tensor, *, epsilon: float, rotary: tuple[torch.Tensor, torch.Tensor] | None
 ) -> torch.Tensor:
     """Apply RMS norm over ``[b, n, c]`` and then the rotary embedding of each head, in place.
 
@@ -66,7 +67,7 @@ def norm_silu(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def unfold_time(
-    x: torch.Tensor, before: torch.Tensor | None, gain: torch.Tensor | None, bias: torch.Tensor | None
+    x: torch.Tensor, *, before: torch.Tensor | None, gain: torch.Tensor | None, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return frames ``[t, h, w, 3 c]`` in which each pixel follows those of the two frames before.
 

@@ -37,15 +37,15 @@ def prepare_conditions(pipeline: Any, request: VideoRequest, device: torch.devic
         "generator": generator,
     }
     if isinstance(pipeline, WanVACEPipeline):
-        control = _control_video(pipeline, request, generator, device)
+        control = _control_video(pipeline, request, generator=generator, device=device)
         return Conditions(pipeline.prepare_latents(**latents), arguments={"control_hidden_states": control})
     if isinstance(pipeline, WanImageToVideoPipeline):
-        return _first_frame(pipeline, request, latents, device)
+        return _first_frame(pipeline, request, latents=latents, device=device)
     assert isinstance(pipeline, WanPipeline)
     return Conditions(pipeline.prepare_latents(**latents))
 
 
-def _first_frame(pipeline: Any, request: VideoRequest, latents: dict[str, Any], device: torch.device) -> Conditions:
+def _first_frame(pipeline: Any, request: VideoRequest, *, latents: dict[str, Any], device: torch.device) -> Conditions:
     """Return conditions in which the encoded first frame is part of the transformer's input."""
     transformer = pipeline.transformer
     image = _pillow_image(request)
@@ -57,7 +57,7 @@ def _first_frame(pipeline: Any, request: VideoRequest, latents: dict[str, Any], 
     return Conditions(noise, channels, {"encoder_hidden_states_image": embeddings})
 
 
-def _control_video(pipeline: Any, request: VideoRequest, generator: torch.Generator, device: torch.device) -> torch.Tensor:
+def _control_video(pipeline: Any, request: VideoRequest, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Return VACE's encoded control video and mask.
 
     The first frame is the image (black in the mask, so it is kept); the others are grey and white
@@ -78,7 +78,9 @@ def _control_video(pipeline: Any, request: VideoRequest, generator: torch.Genera
         dtype=torch.float32,
         device=device,
     )
-    latents = pipeline.prepare_video_latents(pixels, mask_pixels, references, generator, device)
+    latents = pipeline.prepare_video_latents(
+        video=pixels, mask=mask_pixels, reference_images=references, generator=generator, device=device
+    )
     control = torch.cat([latents, pipeline.prepare_masks(mask_pixels, references, generator)], dim=1)
     assert isinstance(control, torch.Tensor)
     return control.to(pipeline.transformer.dtype)

@@ -1,4 +1,4 @@
-"""The denoise loop: transformer, guidance, solver.
+"""The denoise loop, in which a step runs the transformer, applies guidance and calls the solver.
 
 Its result is that of diffusers' loop, which stops the CPU several times per step (the scheduler
 solves on the CPU, the boundary is compared on the GPU), so that kernels are launched late. Here the
@@ -27,11 +27,11 @@ class Transformers(Protocol):
 
 @torch.no_grad()
 def denoise(
+    *,
     transformers: Transformers,
     solver: Solver,
     conditions: Conditions,
     guidance: Guidance,
-    *,
     report: Callable[[int], None],
     devices: int = 1,
 ) -> torch.Tensor:
@@ -44,14 +44,21 @@ def denoise(
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
     pace = Pace(latents.device, report, ahead=devices)
     for index, timestep in enumerate(solver.timesteps):
-        step = _Step(transformers, conditions, pace, timestep, timesteps[index], latents)
+        step = _Step(
+            transformers=transformers,
+            conditions=conditions,
+            pace=pace,
+            timestep=timestep,
+            timestep_tensor=timesteps[index],
+            latents=latents,
+        )
         latents = solver.step(guidance.velocity(step))
         pace.finish_step()
     pace.finish()
     return latents
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Step:
     """One step's forward passes, each on the device of its transformer."""
 

@@ -16,7 +16,7 @@ class Predictor(Protocol):
         """Return the velocity ``[n, ...]`` for embeddings ``[n, ...]``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Guidance:
     """The embeddings of a request, and how strongly the prompt guides the video."""
 

@@ -28,7 +28,8 @@ class PromptEmbedder:
         self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._cached_bytes = 0
         self._cache_lock = threading.Lock()
-        self._tokenizer_lock = threading.Lock()  # fast tokenizers keep padding and truncation as state
+        # Fast tokenizers keep padding and truncation as state.
+        self._tokenizer_lock = threading.Lock()
 
     def embed(self, texts: dict[str, str], check: Callable[[], None]) -> list[torch.Tensor]:
         """Return the embedding ``[1, MAX_TOKENS, width]`` of each text, 0 after the text's end.

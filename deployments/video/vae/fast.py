@@ -76,8 +76,8 @@ class ResidualBlock(nn.Module):
         frames = _frames(x)
         residual = frames if self.shortcut is None else self.shortcut(frames)
         caches = _Caches(feat_cache, feat_idx)
-        unfolded = caches.unfold(self._operations, frames, self.gain1, None)
-        unfolded = caches.unfold(self._operations, self.conv1(unfolded), self.gain2, self.conv1.bias)
+        unfolded = caches.unfold(self._operations, frames, gain=self.gain1, bias=None)
+        unfolded = caches.unfold(self._operations, self.conv1(unfolded), gain=self.gain2, bias=self.conv1.bias)
         return _video(self._operations.add_(self.conv2(unfolded), self.conv2.bias, residual))
 
 
@@ -104,7 +104,7 @@ class Upsample(nn.Module):
             if caches.is_first_group():
                 caches.store(FIRST_GROUP)
             else:
-                frames = self.time_conv(caches.unfold(self._operations, frames, None, None))
+                frames = self.time_conv(caches.unfold(self._operations, frames, gain=None, bias=None))
                 bias = self.time_conv.bias
         large = self._operations.enlarge(frames.view(*frames.shape[:3], -1, x.shape[1]), bias)
         result = F.conv2d(large.permute(0, 3, 1, 2), self.weight, padding=1).permute(0, 2, 3, 1).contiguous()
@@ -133,7 +133,7 @@ class NormConv(nn.Module):
             before = self._operations.norm_silu(_frames(cache_x), self.gain)
             if len(before) == 1:
                 before = torch.cat([torch.zeros_like(before), before])
-        unfolded, _ = self._operations.unfold_time(_frames(x), before, self.gain, None)
+        unfolded, _ = self._operations.unfold_time(_frames(x), before=before, gain=self.gain, bias=None)
         return _video(self._operations.add_(self.conv(unfolded), self.conv.bias, None))
 
 
@@ -154,11 +154,11 @@ class _Caches:
             self._index[0] += 1
 
     def unfold(
-        self, operations: ModuleType, frames: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None
+        self, operations: ModuleType, frames: torch.Tensor, *, gain: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
         """Run ``unfold_time`` with the frames that the previous group stored."""
         before = None if self._caches is None else self._caches[self._index[0]]
-        unfolded, last = operations.unfold_time(frames, None if before is FIRST_GROUP else before, gain, bias)
+        unfolded, last = operations.unfold_time(frames, before=None if before is FIRST_GROUP else before, gain=gain, bias=bias)
         self.store(last)
         assert isinstance(unfolded, torch.Tensor)
         return unfolded

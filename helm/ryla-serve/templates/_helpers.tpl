@@ -44,7 +44,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{/*
-Merges `from` into `into`, map by map; null removes a key. `mergeOverwrite` would ignore 0 and false.
+Merges `from` into `into`, map by map; null removes a key. `mergeOverwrite` would ignore 0 and
+false.
 */}}
 {{- define "ryla-serve.overlay" -}}
 {{- $into := .into -}}
@@ -168,8 +169,8 @@ limits:
 {{- end -}}
 
 {{/*
-Size in bytes of Ray's object store for a /dev/shm of the given GiB: 90 %, since Ray silently moves to
-disk what does not fit.
+The size in bytes of Ray's object store for a /dev/shm of the given GiB. It is 90 % of it, since
+Ray silently moves to disk what does not fit.
 */}}
 {{- define "ryla-serve.objectStore" -}}
 {{- mul . 966367641 -}}
@@ -187,8 +188,8 @@ persistentVolumeClaim: {claimName: {{ include "ryla-serve.fullname" $ }}-models}
 {{- end -}}
 
 {{/*
-Node selector, tolerations, affinity and priority class of a group: the platform's, then the group's.
-Takes a dict of root, name and group.
+Node selector, tolerations, affinity and priority class of a group: the platform's, then the
+group's. Takes a dict of root, name and group.
 */}}
 {{- define "ryla-serve.placement" -}}
 {{- $selector := dict -}}
@@ -233,8 +234,8 @@ priorityClassName: {{ . }}
 {{- end -}}
 
 {{/*
-Annotations of a pod. Takes a dict of root, group and keep (whether the platform's node autoscaler must
-not remove the pod's node).
+Annotations of a pod. Takes a dict of root, group and keep (whether the platform's node autoscaler
+must not remove the pod's node).
 */}}
 {{- define "ryla-serve.annotations" -}}
 {{- $platform := get (.root.Files.Get "files/platforms.yaml" | fromYaml) .root.Values.platform -}}

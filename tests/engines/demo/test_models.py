@@ -57,9 +57,9 @@ def test_an_image_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str
     moved = 0
     for scene in scenes:
         truth = picture_of(scene)
-        made = make(engine, caption(scene, lot), seed=1, image=truth[0])
-        assert psnr(made[0], truth[0]) >= 25, scene
-        moved += moves_as(made, truth)
+        generated = make(engine, caption(scene, lot), seed=1, image=truth[0])
+        assert psnr(generated[0], truth[0]) >= 25, scene
+        moved += moves_as(generated, truth)
     assert moved >= 5
 
 

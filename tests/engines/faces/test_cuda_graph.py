@@ -79,9 +79,9 @@ def test_a_model_for_images_of_any_size_is_captured_once_its_size_is_fixed(tmp_p
 def test_batches_that_a_graph_does_not_support_are_not_captured(tmp_path: Path) -> None:
     path = onnx_graphs.save(
         tmp_path / "one.onnx",
-        [helper.make_node("Reshape", ["given", "shape"], ["made"])],
+        [helper.make_node("Reshape", ["given", "shape"], ["result"])],
         [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["n", 4])],
-        [helper.make_tensor_value_info("made", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, ["n", 4])],
         shape=np.array([1, 4], np.int64),
     )
     captured = CapturedSession(plain(path), "cpu")

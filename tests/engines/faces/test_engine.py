@@ -69,7 +69,7 @@ def identify(engine: FaceEngine, image: Image) -> Reference:
 def swap(engine: FaceEngine, frame: Image, reference: Reference, options: SwapOptions) -> tuple[Image, int]:
     """Return a frame with its largest face swapped, and the number of faces found."""
     (faces,) = engine.analyse([frame], never_cancelled)
-    return engine.swap(frame[None], [faces[:1]], reference, options, never_cancelled)[0], len(faces)
+    return engine.swap(frame[None], [faces[:1]], reference=reference, options=options, check=never_cancelled)[0], len(faces)
 
 
 def picture() -> Image:
@@ -204,7 +204,7 @@ def test_a_batch_of_swaps_and_the_paste_match_insightface(analyser: OpenCVAnalys
         np.testing.assert_allclose(patch.pixels.astype(int), crop_theirs[:, :, ::-1].astype(int), atol=1)
         whole = model.get(bgr, target, source, paste_back=True)[:, :, ::-1]
         ours = frame.copy()
-        paste(ours, patch.pixels, patch.matrix, patch.mask)
+        paste(ours, patch.pixels, matrix=patch.matrix, mask=patch.mask)
         left, top, right, bottom = face.box.astype(int)
         region = (slice(top, bottom), slice(left, right))
         error = np.mean((ours[region].astype(float) - whole[region]) ** 2)

@@ -22,8 +22,8 @@ def never_cancelled() -> None:
 def graph_of(path: Path, *nodes: Any, **constants: Any) -> Path:
     """Write a restorer whose file declares a variable first dimension."""
     shape = ["n", 3, 512, 512]
-    given, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("picture", "out"))
-    return onnx_graphs.save(path, [*nodes], [given], [made], **constants)
+    given, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("picture", "out"))
+    return onnx_graphs.save(path, [*nodes], [given], [result], **constants)
 
 
 def test_faces_run_in_a_batch_only_if_the_graph_gives_the_same_results(
@@ -67,11 +67,11 @@ def test_a_restorer_converts_pixels_to_the_range_that_the_graph_expects(tmp_path
     )
     restorer = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
     faces = [np.random.default_rng(seed).integers(0, 256, (512, 512, 3), dtype=np.uint8) for seed in range(2)]
-    for face, made in zip(faces, restorer.restore(faces, 0.5, never_cancelled), strict=True):
+    for face, restored in zip(faces, restorer.restore(faces, 0.5, never_cancelled), strict=True):
         red, green, blue = (face[:, :, i].astype(int) for i in range(3))
-        np.testing.assert_allclose(made[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
-        np.testing.assert_array_equal(made[:, :, 1], green)
-        np.testing.assert_array_equal(made[:, :, 2], 255 - blue)
+        np.testing.assert_allclose(restored[:, :, 0], np.clip(2 * red - 127.5, 0, 255), atol=0.51)
+        np.testing.assert_array_equal(restored[:, :, 1], green)
+        np.testing.assert_array_equal(restored[:, :, 2], 255 - blue)
 
 
 def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:

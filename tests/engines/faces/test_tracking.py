@@ -73,5 +73,6 @@ def test_somebody_who_is_not_in_the_image_is_not_found(analyser: OpenCVAnalyser)
     people = analyser.faces([group()])[0]
     for absent in (portrait(), stranger()[::1]):
         known = analyser.faces([absent])[0][0].embedding
-        if max(float(known @ one.embedding) for one in people) < 0.9:  # the stranger is one of the group
+        # The stranger is one of the group.
+        if max(float(known @ one.embedding) for one in people) < 0.9:
             assert follow([people], Choice(target=known)) == [()]

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def train(path: Path, stop_after: int | None = None) -> nn.Linear:
     torch.manual_seed(3)
     model = nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(model.parameters(), 0.1)
-    run = Run(path, {"model": model}, [optimizer], 12, warm_up=3)
+    run = Run(path, {"model": model}, optimizers=[optimizer], total=12, warm_up=3)
     for step in run.steps():
         torch.manual_seed(step)
         model(torch.randn(8, 4)).square().mean().backward()
@@ -98,7 +99,7 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     monkeypatch.setattr(training.vae, "BATCH", 1)
     monkeypatch.setattr(training.vae, "WHOLE_FROM", 2.0)
     monkeypatch.setattr(training.vae, "held_out_clips", lambda device: {})
-    buckets = (Bucket(9, 32, 32, 4), Bucket(5, 32, 48, 4))
+    buckets = (Bucket(frames=9, height=32, width=32, count=4), Bucket(frames=5, height=32, width=48, count=4))
     for module in (training.latents, training.transformers, training.distil, training.stages):
         monkeypatch.setattr(module, "BUCKETS", buckets)
     for module in (training.transformers, training.distil):
@@ -115,11 +116,22 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     picture = np.random.default_rng(1).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     for engine in (demo.wan26, demo.wan22):
         sink = Collected()
-        engine.generate(VideoRequest("a cat", "", 32, 32, 5, 2, 3.0, 1, image=picture), sink)
+        request = VideoRequest(
+            prompt="a cat",
+            negative_prompt="",
+            width=32,
+            height=32,
+            num_frames=5,
+            steps=2,
+            cfg=3.0,
+            seed=1,
+            image=picture,
+        )
+        engine.generate(request, sink)
         assert np.concatenate(sink.chunks).shape == (5, 32, 32, 3)
         latents = []
         for acceleration in ("none", "distilled"):
-            request = VideoRequest("a cat", "", 32, 32, 5, 4, 1.0, 1, picture, acceleration)
-            latents.append(engine.sample(engine.start(request, Collected())))
+            accelerated = replace(request, steps=4, cfg=1.0, acceleration=acceleration)
+            latents.append(engine.sample(engine.start(accelerated, Collected())))
         exact, distilled = latents
         assert not torch.equal(exact, distilled)

@@ -115,7 +115,7 @@ async def test_calls_return_the_engines_results_with_their_times(replica: Replic
     assert analysis.engine == "fake"
     assert analysis.seconds > 0
     for options, restorer in ((SwapOptions(), "gfpgan"), (SwapOptions(restore=False), "none")):
-        swapped = await swapper.swap(FrameChunk(8, FRAMES), analysis.faces, reference, options)
+        swapped = await swapper.swap(FrameChunk(8, FRAMES), faces=analysis.faces, reference=reference, options=options)
         assert (swapped.index, swapped.restorer, int(swapped.frames.min())) == (8, restorer, 255)
         assert swapped.seconds > 0
     swapper.check_health()
@@ -131,7 +131,7 @@ async def test_a_refusal_names_the_field_of_the_request(replica: Replica) -> Non
 async def test_a_cancelled_call_stops_the_engine(replica: Replica) -> None:
     swapper = replica.start(FaceSettings(), PRODUCTION)
     slow = Reference(FRAMES[0], face(10), seconds=-1)
-    task = asyncio.create_task(swapper.swap(FrameChunk(0, FRAMES), (), slow, SwapOptions()))
+    task = asyncio.create_task(swapper.swap(FrameChunk(0, FRAMES), faces=(), reference=slow, options=SwapOptions()))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

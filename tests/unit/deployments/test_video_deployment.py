@@ -28,7 +28,7 @@ class FakeEngine:
 
     def __init__(self, chunks: int = 3) -> None:
         self.chunks = chunks
-        self.made = 0
+        self.chunks_yielded = 0
         self.ended = threading.Event()
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
@@ -39,7 +39,7 @@ class FakeEngine:
             for index in range(self.chunks):
                 sink.ready()
                 sink.chunk(FrameChunk(index, np.full((1, 16, 16, 3), index, np.uint8)))
-                self.made += 1
+                self.chunks_yielded += 1
             return Finished({"denoise": 0.5})
         finally:
             self.ended.set()
@@ -61,7 +61,7 @@ async def until(condition: threading.Event) -> None:
 
 async def test_events_arrive_in_order_and_the_last_one_is_finished() -> None:
     _, stream = await open_stream(3)
-    events = [event async for event in stream_video(FakeEngine(), REQUEST, stream, EngineThreads(1, 60))]
+    events = [event async for event in stream_video(FakeEngine(), REQUEST, stream=stream, threads=EngineThreads(1, 60))]
     assert events[:2] == [Progress("start", 1, 1), Progress("denoise", 1, 1)]
     chunks = [event for event in events if isinstance(event, FrameChunk)]
     assert [(chunk.index, int(chunk.frames[0, 0, 0, 0])) for chunk in chunks] == [(0, 0), (1, 1), (2, 2)]
@@ -71,13 +71,13 @@ async def test_events_arrive_in_order_and_the_last_one_is_finished() -> None:
 async def test_the_engine_is_never_ahead_of_its_credits() -> None:
     handle, stream = await open_stream(2)
     engine = FakeEngine(chunks=10)
-    events = stream_video(engine, REQUEST, stream, EngineThreads(1, 60))
+    events = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
     seen = 0
     async for event in events:
         if isinstance(event, FrameChunk):
             seen += 1
             await asyncio.sleep(0.02)
-            assert engine.made <= seen + 1
+            assert engine.chunks_yielded <= seen + 1
             await handle.window.release("stream")
     assert seen == 10
 
@@ -87,33 +87,33 @@ async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit() -> N
     engine = FakeEngine(chunks=10)
 
     async def consume() -> None:
-        async for event in stream_video(engine, REQUEST, stream, EngineThreads(1, 60)):
+        async for event in stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60)):
             if isinstance(event, FrameChunk):
                 await handle.window.close("stream")
 
     with pytest.raises(Cancelled):
         await consume()
     await until(engine.ended)
-    assert engine.made == 1
+    assert engine.chunks_yielded == 1
 
 
 async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None:
     _, stream = await open_stream(1)
     engine = FakeEngine(chunks=10)
-    events: AsyncIterator[VideoEvent] = stream_video(engine, REQUEST, stream, EngineThreads(1, 60))
+    events: AsyncIterator[VideoEvent] = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
     async for event in events:
         if isinstance(event, FrameChunk):
             break
     await events.aclose()  # type: ignore[attr-defined]
     assert engine.ended.is_set()
-    assert engine.made == 1
+    assert engine.chunks_yielded == 1
 
 
 async def test_an_engines_refusal_reaches_the_consumer() -> None:
     _, stream = await open_stream(1)
     request = VideoRequest("too long", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
     with pytest.raises(PromptTooLong):
-        async for _ in stream_video(FakeEngine(), request, stream, EngineThreads(1, 60)):
+        async for _ in stream_video(FakeEngine(), request, stream=stream, threads=EngineThreads(1, 60)):
             pass
 
 

@@ -23,18 +23,18 @@ class Built:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
     """Replace the module that imports torch, and record what it is asked to build."""
-    made: dict[str, tuple[Any, ...]] = {}
+    recorded: dict[str, tuple[Any, ...]] = {}
     module = ModuleType("deployments.video.build")
     for name in ("build_wan26", "build_wan22"):
 
         def build(*arguments: Any, name: str = name) -> Built:
-            made[name] = arguments
+            recorded[name] = arguments
             return Built()
 
         setattr(module, name, build)
     monkeypatch.setitem(sys.modules, "deployments.video.build", module)
     monkeypatch.setattr(hardware, "publish", lambda _: None)
-    return made
+    return recorded
 
 
 def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: dict[str, tuple[Any, ...]]) -> None:

@@ -13,7 +13,7 @@ from deployments.wire import Choice, Face, Finished, FrameChunk, Progress, SwapO
 
 def face(left: float, top: float, right: float, bottom: float) -> Face:
     box = np.asarray([left, top, right, bottom], np.float32)
-    return Face(box, np.zeros((5, 2), np.float32), 0.9, np.asarray([1.0, 0.0], np.float32))
+    return Face(box=box, landmarks=np.zeros((5, 2), np.float32), score=0.9, embedding=np.asarray([1.0, 0.0], np.float32))
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_distilled_experts_share_the_steps_as_in_diffusers(
         ("transformer", random_models.high_noise, random_models.high_noise_lora),
         ("transformer_2", random_models.low_noise, random_models.low_noise_lora),
     ):
-        expert = load_gguf(file, random_models.a14b, part, torch.float32, CPU)
+        expert = load_gguf(file, folder=random_models.a14b, part=part, dtype=torch.float32, device=CPU)
         expert.dequantize()
         merged[part] = merge(expert, lora)
     pipeline = WanImageToVideoPipeline.from_pretrained(

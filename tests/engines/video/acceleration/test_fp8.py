@@ -28,7 +28,8 @@ def test_each_row_has_its_own_scale() -> None:
 @pytest.mark.parametrize("kind", ["text", "vace"])
 def test_every_linear_layer_of_the_blocks_is_converted_and_no_other(wan26: WanEngine, kind: str) -> None:
     mode = {"text": text_mode_of(wan26), "vace": image_mode_of(wan26)}[kind]
-    transformer = copy.deepcopy(mode.transformers["transformer"]).to(torch.bfloat16)  # all tests share the engine
+    # All tests share the engine.
+    transformer = copy.deepcopy(mode.transformers["transformer"]).to(torch.bfloat16)
     inputs = {
         name: value.to(torch.bfloat16) if isinstance(value, torch.Tensor) and name != "timestep" else value
         for name, value in inputs_of(mode).items()

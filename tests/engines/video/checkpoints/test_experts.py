@@ -23,7 +23,9 @@ LAYER = "blocks.0.attn1.to_q.weight"
 
 
 def load(random_models: RandomCheckpoints) -> torch.nn.Module:
-    model = load_gguf(random_models.high_noise, random_models.a14b, "transformer", torch.float32, torch.device("cpu"))
+    model = load_gguf(
+        random_models.high_noise, folder=random_models.a14b, part="transformer", dtype=torch.float32, device=torch.device("cpu")
+    )
     assert isinstance(model, torch.nn.Module)
     return model
 

@@ -148,7 +148,8 @@ def test_a_36_channel_checkpoint_serves_images(
     one, other = (latents_of(engine, replace(small, image=p)) for p in (image, 255 - image))
     assert one.shape == (1, 16, 2, 8, 8)
     assert not torch.equal(one, other)
-    assert latents_of(engine, small).shape == (1, 16, 2, 8, 8)  # requests without an image still work
+    # Requests without an image still work.
+    assert latents_of(engine, small).shape == (1, 16, 2, 8, 8)
     if clip:
         (weights,) = (folder / "image_encoder").glob("*.safetensors")
         name = next(n for n in load_file(weights) if n.endswith("mlp.fc1.weight"))

@@ -53,7 +53,7 @@ def test_gguf_quantisation_keeps_the_latents(
             model = WanTransformer3DModel(**TRANSFORMER, in_channels=36).eval()
         exact[part] = model
         path = tmp_path / f"{part}-{quantization}.gguf"
-        write_wan_gguf(path, model.state_dict(), quantization, part)
+        write_wan_gguf(path, model.state_dict(), quantization=quantization, name=part)
         paths.append(path)
         kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
         assert kinds["blocks.0.self_attn.q.weight"] == quantization
@@ -105,7 +105,7 @@ def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp
         state = WanTransformer3DModel(**TRANSFORMER, in_channels=36).state_dict()
     state.pop("blocks.2.ffn.net.2.bias")
     missing = tmp_path / "missing.gguf"
-    write_wan_gguf(missing, state, "Q8_0", "missing")
+    write_wan_gguf(missing, state, quantization="Q8_0", name="missing")
     assert "missing tensor `blocks.2.ffn.net.2.bias`" in refusal(missing, random_models.low_noise)
 
 
@@ -151,7 +151,7 @@ def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, ma
         writer.add_tensor(original_name(name), packed, raw_dtype=kind)
         exact[name] = torch.from_numpy(gguf.quants.dequantize(packed, kind)).view(tensor.shape)
     finish(writer)
-    loaded = load_gguf(path, tmp_path, "transformer", torch.float32, CPU)
+    loaded = load_gguf(path, folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU)
     for name, tensor in loaded.state_dict().items():
         torch.testing.assert_close(dequantize_gguf_tensor(tensor).float(), exact[name], rtol=2e-3, atol=1e-4, msg=name)
     model.load_state_dict(exact)

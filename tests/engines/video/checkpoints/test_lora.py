@@ -126,7 +126,9 @@ def test_full_differences_of_weights_biases_norms_and_modulations(
 @pytest.mark.parametrize("change", ["product", "whole"])
 def test_a_quantised_expert_keeps_its_weights_as_stored(random_models: RandomCheckpoints, tmp_path: Path, change: str) -> None:
     def load() -> Any:
-        return load_gguf(random_models.high_noise, random_models.a14b, "transformer", torch.float32, CPU)
+        return load_gguf(
+            random_models.high_noise, folder=random_models.a14b, part="transformer", dtype=torch.float32, device=CPU
+        )
 
     name = "blocks.1.ffn.net.0.proj"
     down, up = torch.randn(RANK, 256) * 0.2, torch.randn(512, RANK) * 0.2

@@ -46,7 +46,7 @@ def scaled(model: Any, convention: str) -> State:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_original_layout_is_read_without_a_change(kind: str, tmp_path: Path) -> None:
     model = make(kind, tmp_path)
-    loaded = load_single_file(write(tmp_path / "m.safetensors", published(model)), tmp_path, torch.float32, CPU)
+    loaded = load_single_file(write(tmp_path / "m.safetensors", published(model)), tmp_path, dtype=torch.float32, device=CPU)
     assert type(loaded) is type(model)
     expected = model.state_dict()
     assert loaded.state_dict().keys() == expected.keys()
@@ -61,7 +61,7 @@ def test_comfyuis_prefixes_and_dtypes_are_read(stored: torch.dtype, prefix: str,
     """Weights without scales. The parts that diffusers keeps in float32 stay in float32."""
     model = make("text", tmp_path)
     path = write(tmp_path / "m.safetensors", published(model, stored), prefix)
-    loaded = load_single_file(path, tmp_path, torch.bfloat16, CPU).state_dict()
+    loaded = load_single_file(path, tmp_path, dtype=torch.bfloat16, device=CPU).state_dict()
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded[name].float(), tensor.to(stored).to(loaded[name].dtype).float()), name
     assert loaded["blocks.0.attn1.to_q.weight"].dtype == torch.bfloat16
@@ -74,10 +74,11 @@ def test_comfyuis_prefixes_and_dtypes_are_read(stored: torch.dtype, prefix: str,
 def test_scaled_float8_is_scaled_back(convention: str, tmp_path: Path) -> None:
     model = make("text", tmp_path)
     path = write(tmp_path / "m.safetensors", scaled(model, convention))
-    loaded = load_single_file(path, tmp_path, torch.float32, CPU).state_dict()
+    loaded = load_single_file(path, tmp_path, dtype=torch.float32, device=CPU).state_dict()
     for name, tensor in model.state_dict().items():
         error = (loaded[name] - tensor).norm()
-        assert error <= (0.04 if tensor.ndim == 2 else 1e-3) * tensor.norm(), (name, error)  # three bits of mantissa; eleven
+        # float8 has three bits of mantissa, float16 eleven.
+        assert error <= (0.04 if tensor.ndim == 2 else 1e-3) * tensor.norm(), (name, error)
 
 
 FAULTS: dict[str, tuple[Callable[[State], Any], str]] = {
@@ -102,7 +103,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_reason(fault: str, tmp_pat
     state = scaled(make("text", tmp_path), "scale_weight")
     spoil(state)
     with pytest.raises(CheckpointRefused) as refused:
-        load_single_file(write(tmp_path / "m.safetensors", state), tmp_path, torch.float32, CPU)
+        load_single_file(write(tmp_path / "m.safetensors", state), tmp_path, dtype=torch.float32, device=CPU)
     assert message in str(refused.value)
     assert "m.safetensors" in str(refused.value)
 
@@ -111,9 +112,9 @@ def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.safetensors", published(make("text", tmp_path)))
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(CheckpointRefused, match="truncated"):
-        load_single_file(path, tmp_path, torch.float32, CPU)
+        load_single_file(path, tmp_path, dtype=torch.float32, device=CPU)
     with pytest.raises(CheckpointRefused, match="no such file"):
-        load_single_file(tmp_path / "none.safetensors", tmp_path, torch.float32, CPU)
+        load_single_file(tmp_path / "none.safetensors", tmp_path, dtype=torch.float32, device=CPU)
 
 
 def test_wan26_reads_single_files_for_both_modes(
@@ -132,7 +133,8 @@ def test_wan26_reads_single_files_for_both_modes(
     engine = build_wan26(Wan26Settings(), models)
     for request in (small, replace(small, image=image)):
         ours, theirs = (latents_of(e, request) for e in (engine, wan26))
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # the weights of a mapped file are aligned differently
+        # The weights of a mapped file are aligned differently.
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_image_weights_without_their_folder_are_refused(tmp_path: Path) -> None:

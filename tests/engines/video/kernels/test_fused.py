@@ -20,7 +20,8 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def same(ours: Any, theirs: Any) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)  # in float32: the interpreter does not round to bfloat16
+    # The test runs in float32, because the interpreter does not round to bfloat16.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("vectors", [1, 2])
@@ -28,14 +29,16 @@ def same(ours: Any, theirs: Any) -> None:
 def test_residual_norm(fused: ModuleType, vectors: int, gated: bool) -> None:
     table = random(vectors, 6, 48)  # the modulation too is made of rows of a table
     gate = table[:, 2] if gated else None
-    inputs = (random(2, 5, 48), random(2, 5, 48) * 3, gate, table[:, 1], table[:, 0], 1e-6)
-    for ours, theirs in zip(fused.residual_norm(*inputs), reference.residual_norm(*inputs), strict=True):
+    x, delta = random(2, 5, 48), random(2, 5, 48) * 3
+    inputs: dict[str, Any] = {"gate": gate, "scale": table[:, 1], "shift": table[:, 0], "epsilon": 1e-6}
+    added = fused.residual_norm(x, delta=delta, **inputs)
+    for ours, theirs in zip(added, reference.residual_norm(x, delta=delta, **inputs), strict=True):
         same(ours, theirs)
-    same(fused.add_gated(*inputs[:3]), reference.add_gated(*inputs[:3]))
-    x = inputs[0]
-    unchanged, normed = fused.residual_norm(x, None, None, *inputs[3:])
+    same(fused.add_gated(x, delta, gate), reference.add_gated(x, delta, gate))
+    inputs["gate"] = None
+    unchanged, normed = fused.residual_norm(x, delta=None, **inputs)
     assert unchanged is x
-    same(normed, reference.residual_norm(x, None, None, *inputs[3:])[1])
+    same(normed, reference.residual_norm(x, delta=None, **inputs)[1])
 
 
 @pytest.mark.parametrize("rotated", [True, False])
@@ -43,8 +46,8 @@ def test_norm_rotate(fused: ModuleType, rotated: bool) -> None:
     x, weight, angles = random(2, 5, 3 * 16), random(48), random(1, 5, 1, 8).repeat_interleave(2, dim=-1)
     rotary = (angles.cos(), angles.sin()) if rotated else None
     ours, theirs = x.clone(), x.clone()
-    assert fused.norm_rotate_(ours, weight, 1e-6, rotary) is ours
-    same(ours, reference.norm_rotate_(theirs, weight, 1e-6, rotary))
+    assert fused.norm_rotate_(ours, weight, epsilon=1e-6, rotary=rotary) is ours
+    same(ours, reference.norm_rotate_(theirs, weight, epsilon=1e-6, rotary=rotary))
     assert not torch.equal(ours, x)
 
 
@@ -54,7 +57,11 @@ def test_norm_rotate(fused: ModuleType, rotated: bool) -> None:
 def test_unfold_time(fused: ModuleType, count: int, before: bool, norm: bool) -> None:
     x, last = random(count, 3, 5, 24), random(2, 3, 5, 24) if before else None
     gain, bias = (random(24).abs(), random(24)) if norm else (None, None)
-    for ours, theirs in zip(fused.unfold_time(x, last, gain, bias), reference.unfold_time(x, last, gain, bias), strict=True):
+    for ours, theirs in zip(
+        fused.unfold_time(x, before=last, gain=gain, bias=bias),
+        reference.unfold_time(x, before=last, gain=gain, bias=bias),
+        strict=True,
+    ):
         same(ours, theirs)
 
 

@@ -27,7 +27,12 @@ def face(x: float, y: float = 100, size: float = 20, who: int = 0, like: float =
     """
     box = np.asarray([x - 1.5 * size, y - 1.8 * size, x + 1.5 * size, y + 1.8 * size], np.float32)
     embedding = like * person(who) + np.float32((1 - like**2) ** 0.5) * person(7)
-    return Face(box, np.asarray(SHAPE * size + [x, y], np.float32), 0.9, np.asarray(embedding, np.float32))
+    return Face(
+        box=box,
+        landmarks=np.asarray(SHAPE * size + [x, y], np.float32),
+        score=0.9,
+        embedding=np.asarray(embedding, np.float32),
+    )
 
 
 def follow(

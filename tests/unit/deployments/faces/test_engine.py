@@ -90,7 +90,7 @@ def test_only_the_given_faces_change_and_the_input_does_not() -> None:
     engine = FaceEngine(FakeAnalyser(), FakeSwapper())
     frames = np.stack([FRAME, FRAME])
     frames.flags.writeable = False
-    swapped = engine.swap(frames, [[FACE], []], Reference(FRAME, FACE), SwapOptions(), never_cancelled)
+    swapped = engine.swap(frames, [[FACE], []], reference=Reference(FRAME, FACE), options=SwapOptions(), check=never_cancelled)
     assert (swapped[0][INSIDE] == 255).all()
     assert (swapped[0][:60] == 50).all()
     np.testing.assert_array_equal(swapped[1], FRAME)
@@ -109,7 +109,7 @@ def test_only_the_given_faces_change_and_the_input_does_not() -> None:
 def test_the_restorer_runs_as_the_options_say(options: SwapOptions, name: str, value: int) -> None:
     engine = FaceEngine(FakeAnalyser(), FakeSwapper(), restorer=FakeRestorer())
     assert engine.restorer(options) == name
-    swapped = engine.swap(FRAME[None], [[FACE]], Reference(FRAME, FACE), options, never_cancelled)
+    swapped = engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=options, check=never_cancelled)
     np.testing.assert_allclose(swapped[0][INSIDE].astype(int), value, atol=1)
 
 
@@ -119,12 +119,12 @@ def test_a_cancelled_swap_ends_in_its_check() -> None:
 
     engine = FaceEngine(FakeAnalyser(), FakeSwapper())
     with pytest.raises(Cancelled):
-        engine.swap(FRAME[None], [[FACE]], Reference(FRAME, FACE), SwapOptions(), cancelled)
+        engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=SwapOptions(), check=cancelled)
 
 
 def test_colours_are_those_of_the_original_face_if_configured() -> None:
     engine = FaceEngine(FakeAnalyser(), FakeSwapper(), colours=True)
-    swapped = engine.swap(FRAME[None], [[FACE]], Reference(FRAME, FACE), SwapOptions(), never_cancelled)
+    swapped = engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=SwapOptions(), check=never_cancelled)
     np.testing.assert_allclose(swapped[0][INSIDE].astype(int), 50, atol=2)
 
 

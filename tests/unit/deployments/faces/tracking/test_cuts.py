@@ -14,7 +14,7 @@ def test_cuts_are_found_and_pans_noise_and_zooms_are_not_cuts() -> None:
         finder = CutFinder()
         return [i for i, frame in enumerate(frames) if finder.starts_scene(frame)]
 
-    one, other = pan(stranger(), 20, 192, 224), pan(portrait(), 20, 192, 224)
+    one, other = pan(stranger(), count=20, width=192, height=224), pan(portrait(), count=20, width=192, height=224)
     assert cuts([*one, *other, *one]) == [20, 40]
     rng = np.random.default_rng(1)
     noisy = [np.clip(frame + rng.normal(0, 25, frame.shape), 0, 255).astype(np.uint8) for frame in one]

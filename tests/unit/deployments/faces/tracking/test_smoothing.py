@@ -9,9 +9,9 @@ from tests.unit.deployments.faces.fake_faces import FPS, SHAPE
 def test_even_motion_and_a_point_without_neighbours_do_not_change() -> None:
     points = [SHAPE * 20 + [3.0 * i, 2.0 * i] for i in range(9)]
     times = [i / FPS for i in range(9)]
-    np.testing.assert_allclose(smooth(points, times, 4, 2.0), points[4], atol=1e-9)
-    np.testing.assert_array_equal(smooth(points, times, 0, 2.0), points[0])
-    np.testing.assert_array_equal(smooth(points[:1], times[:1], 0, 2.0), points[0])
+    np.testing.assert_allclose(smooth(points, times, at=4, tolerance=2.0), points[4], atol=1e-9)
+    np.testing.assert_array_equal(smooth(points, times, at=0, tolerance=2.0), points[0])
+    np.testing.assert_array_equal(smooth(points[:1], times[:1], at=0, tolerance=2.0), points[0])
 
 
 def test_jitter_around_a_face_at_rest_is_averaged_away() -> None:

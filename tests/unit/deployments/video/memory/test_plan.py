@@ -30,7 +30,8 @@ PLACEMENTS: tuple[TransformerPlacement, ...] = ("dequantised", "quantised", "off
         (63, "quantised", "kept"),
         (40, "quantised", "offloaded"),
         (30, "offloaded", "offloaded"),
-        (5, "offloaded", "offloaded"),  # the smallest plan; requests that do not fit are refused one by one
+        # This is the smallest plan; requests that do not fit are refused one by one.
+        (5, "offloaded", "offloaded"),
     ],
 )
 def test_the_fastest_plan_that_fits_is_chosen(free: int, transformers: str, text_encoder: str) -> None:

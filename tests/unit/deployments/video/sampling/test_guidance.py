@@ -20,19 +20,19 @@ class Recorder:
 
 def test_without_a_negative_prompt_one_pass_is_the_result() -> None:
     predictor = Recorder()
-    assert torch.equal(Guidance(PROMPT, None, 5.0).velocity(predictor), PROMPT)
+    assert torch.equal(Guidance(positive=PROMPT, negative=None, scale=5.0).velocity(predictor), PROMPT)
     assert predictor.passes == [(1, 0)]
 
 
 def test_the_two_predictions_are_extrapolated() -> None:
     predictor = Recorder()
-    guided = Guidance(PROMPT, NEGATIVE, 5.0).velocity(predictor)
+    guided = Guidance(positive=PROMPT, negative=NEGATIVE, scale=5.0).velocity(predictor)
     assert torch.equal(guided, torch.full_like(PROMPT, 1.0 + 5.0 * 3.0))
     assert predictor.passes == [(1, 0), (1, 1)]
 
 
 def test_both_predictions_may_share_one_pass() -> None:
     predictor = Recorder()
-    guided = Guidance(PROMPT, NEGATIVE, 5.0, batched=True).velocity(predictor)
+    guided = Guidance(positive=PROMPT, negative=NEGATIVE, scale=5.0, batched=True).velocity(predictor)
     assert torch.equal(guided, torch.full_like(PROMPT, 16.0))
     assert predictor.passes == [(2, 0)]

@@ -1,0 +1,120 @@
+"""The denoise loop with a transformer that is a function over small tensors."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UniPCMultistepScheduler
+
+from deployments.errors import Cancelled
+from deployments.video.sampling.conditions import Conditions
+from deployments.video.sampling.denoise import denoise
+from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.solver import Solver
+
+STEPS = 4
+NOISE = torch.randn((1, 4, 2, 3, 3), generator=torch.Generator().manual_seed(1))
+PROMPT, NEGATIVE = torch.full((1, 5, 2), 0.5), torch.full((1, 5, 2), -0.25)
+
+
+class FakeTransformer:
+    """Returns a function of the latents, the timestep and the prompt, and records its inputs."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        self.inputs: list[dict[str, Any]] = []
+
+    def __call__(self, *, return_dict: bool, **inputs: Any) -> tuple[torch.Tensor]:
+        assert not return_dict
+        self.inputs.append(inputs)
+        latents = inputs["hidden_states"][:, :4]
+        prompts = inputs["encoder_hidden_states"].mean((1, 2)).view(-1, 1, 1, 1, 1)
+        return (torch.tanh(2 * latents) + prompts - inputs["timestep"].view(-1, 1, 1, 1, 1) / 1000,)
+
+
+class FakeTransformers:
+    """Selects always the same transformer, and records what it is selected for."""
+
+    def __init__(self) -> None:
+        self.transformer = FakeTransformer()
+        self.selected: list[tuple[float, Branch]] = []
+
+    def select(self, timestep: float, branch: Branch) -> Any:
+        self.selected.append((timestep, branch))
+        return self.transformer
+
+
+def scheduler() -> Any:
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def run(transformers: FakeTransformers, guidance: Guidance, conditions: Conditions | None = None) -> torch.Tensor:
+    return denoise(
+        transformers=transformers,
+        solver=Solver(scheduler(), STEPS),
+        conditions=conditions or Conditions(NOISE),
+        guidance=guidance,
+        report=lambda _: None,
+    )
+
+
+def test_the_loop_equals_diffusers_loop() -> None:
+    theirs, steps = FakeTransformer(), scheduler()
+    steps.set_timesteps(STEPS)
+    latents = NOISE
+    for timestep in steps.timesteps:
+        with_prompt, without = (
+            theirs(hidden_states=latents, timestep=timestep.expand(1), encoder_hidden_states=embeddings, return_dict=False)[0]
+            for embeddings in (PROMPT, NEGATIVE)
+        )
+        velocity = without + 3.0 * (with_prompt - without)
+        latents = steps.step(velocity, timestep, latents, return_dict=False)[0]
+    ours = run(FakeTransformers(), Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0))
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, latents, rtol=1e-5, atol=1e-5)
+
+
+def test_a_transformer_is_selected_for_each_timestep_and_pass() -> None:
+    transformers = FakeTransformers()
+    run(transformers, Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0))
+    timesteps = Solver(scheduler(), STEPS).timesteps
+    assert transformers.selected == [(timestep, branch) for timestep in timesteps for branch in (0, 1)]
+    passed = [float(inputs["timestep"]) for inputs in transformers.transformer.inputs]
+    assert passed == [timestep for timestep in timesteps for _ in range(2)]
+
+
+def test_conditions_are_part_of_every_pass() -> None:
+    """With batched guidance, they are repeated for both samples of the batch."""
+    transformers = FakeTransformers()
+    channels, control = torch.ones(1, 2, *NOISE.shape[2:]), torch.full((1, 3), 2.0)
+    conditions = Conditions(NOISE, channels, {"control": control})
+    run(transformers, Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0, batched=True), conditions)
+    assert [branch for _, branch in transformers.selected] == [0] * STEPS
+    for inputs in transformers.transformer.inputs:
+        assert inputs["hidden_states"].shape == (2, 6, *NOISE.shape[2:])
+        assert torch.equal(inputs["hidden_states"][:, 4:], channels.expand(2, -1, -1, -1, -1))
+        assert torch.equal(inputs["control"], control.expand(2, -1))
+        assert torch.equal(inputs["encoder_hidden_states"], torch.cat([PROMPT, NEGATIVE]))
+        assert inputs["timestep"].shape == (2,)
+
+
+def test_finished_steps_are_reported_and_a_cancelled_loop_ends() -> None:
+    transformers, finished = FakeTransformers(), list[int]()
+
+    def report(done: int) -> None:
+        finished.append(done)
+        if done == 2:
+            raise Cancelled("the test has seen enough")
+
+    with pytest.raises(Cancelled):
+        denoise(
+            transformers=transformers,
+            solver=Solver(scheduler(), STEPS),
+            conditions=Conditions(NOISE),
+            guidance=Guidance(positive=PROMPT, negative=None, scale=1.0),
+            report=report,
+        )
+    assert finished == [1, 2]
+    assert len(transformers.transformer.inputs) == 2
