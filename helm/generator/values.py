@@ -10,9 +10,9 @@ from helm.generator.model_files import ModelFiles
 from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
 from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, Pod, Resources, WorkerGroups
 from helm.generator.ray_cluster import FaultTolerance, Upgrade
-from serve.models import MODELS
+from serve.models import INGRESS, MODELS
 
-DEPLOYMENTS = ("Ingress", *(model.deployment for model in MODELS))
+DEPLOYMENTS = (INGRESS, *(model.deployment for model in MODELS))
 """The Ray Serve deployments that `deployments` may configure."""
 
 
