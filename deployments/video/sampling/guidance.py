@@ -12,8 +12,11 @@ Branch = Literal[0, 1]
 class Predictor(Protocol):
     """Predicts the velocity of one step's latents."""
 
-    def predict(self, embeddings: torch.Tensor, branch: Branch) -> torch.Tensor:
-        """Return the velocity ``[n, ...]`` for embeddings ``[n, ...]``."""
+    def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the velocity ``[n, ...]`` for embeddings ``[n, ...]``, by one forward pass."""
+
+    def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the velocities with and without the prompt, by a forward pass each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +34,9 @@ class Guidance:
     def velocity(self, predictor: Predictor) -> torch.Tensor:
         """Return the guided velocity, which takes one prediction or two."""
         if self.negative is None:
-            return predictor.predict(self.positive, 0)
+            return predictor.predict(self.positive)
         if self.batched:
-            with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative]), 0).chunk(2)
+            with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative])).chunk(2)
         else:
-            with_prompt, without = predictor.predict(self.positive, 0), predictor.predict(self.negative, 1)
+            with_prompt, without = predictor.predict_both(self.positive, self.negative)
         return without + self.scale * (with_prompt - without)

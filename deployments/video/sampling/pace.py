@@ -31,15 +31,17 @@ class Pace:
         self._launched: deque[_Pass] = deque()
         self._steps = 0
 
-    def launch(self) -> None:
+    def launch(self, device: torch.device) -> None:
         """Note that a forward pass was launched, and wait for an older one if there are too many.
 
-        On a GPU ``report`` is called after every pass, also with an unchanged number of steps.
+        ``device`` is the one that runs the pass. On a GPU ``report`` is called after every pass,
+        also with an unchanged number of steps.
         """
         if not self._cuda:
             return
-        event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        event.record()
+        with torch.cuda.device(device):
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            event.record()
         self._launched.append(_Pass(event, self._steps))
         if len(self._launched) > self._ahead:
             self._wait()

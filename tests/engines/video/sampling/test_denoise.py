@@ -1,5 +1,6 @@
 """The denoise loop with a transformer that is a function over small tensors."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -83,6 +84,73 @@ def test_a_transformer_is_selected_for_each_timestep_and_pass() -> None:
     assert transformers.selected == [(timestep, branch) for timestep in timesteps for branch in (0, 1)]
     passed = [float(inputs["timestep"]) for inputs in transformers.transformer.inputs]
     assert passed == [timestep for timestep in timesteps for _ in range(2)]
+
+
+class TwoDevices:
+    """A transformer for each pass, of which neither ends before the other has begun.
+
+    A CPU with a number is to PyTorch another device than one without.
+    """
+
+    def __init__(self) -> None:
+        both_run = threading.Barrier(2, timeout=60)
+        self.gradients: list[bool] = []
+
+        class Waiting(FakeTransformer):
+            def __call__(inner, *, return_dict: bool, **inputs: Any) -> tuple[torch.Tensor]:  # noqa: N805
+                both_run.wait()
+                self.gradients.append(torch.is_grad_enabled())
+                return super().__call__(return_dict=return_dict, **inputs)
+
+        self.near, self.far = Waiting(), Waiting()
+        self.far.device = torch.device("cpu", 0)
+
+    def select(self, timestep: float, branch: Branch) -> Any:
+        return self.far if branch else self.near
+
+
+def test_the_passes_of_two_devices_run_at_the_same_time() -> None:
+    devices, guidance = TwoDevices(), Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0)
+    latents = denoise(
+        transformers=devices,
+        solver=Solver(scheduler(), STEPS),
+        conditions=Conditions(NOISE),
+        guidance=guidance,
+        report=lambda _: None,
+        devices=2,
+    )
+    assert torch.equal(latents, run(FakeTransformers(), guidance))
+    assert devices.gradients == [False] * 2 * STEPS
+    assert [len(transformer.inputs) for transformer in (devices.near, devices.far)] == [STEPS, STEPS]
+
+
+def test_a_pass_that_fails_waits_for_the_other_device() -> None:
+    class Failing(FakeTransformer):
+        def __call__(self, *, return_dict: bool, **inputs: Any) -> tuple[torch.Tensor]:
+            begun.wait(60)
+            raise RuntimeError("out of memory")
+
+    class Slow(FakeTransformer):
+        def __call__(self, *, return_dict: bool, **inputs: Any) -> tuple[torch.Tensor]:
+            begun.set()
+            result = super().__call__(return_dict=return_dict, **inputs)
+            ended.set()
+            return result
+
+    begun, ended = threading.Event(), threading.Event()
+    devices = TwoDevices()
+    devices.near, devices.far = Failing(), Slow()
+    devices.far.device = torch.device("cpu", 0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        denoise(
+            transformers=devices,
+            solver=Solver(scheduler(), STEPS),
+            conditions=Conditions(NOISE),
+            guidance=Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0),
+            report=lambda _: None,
+            devices=2,
+        )
+    assert ended.is_set()
 
 
 def test_conditions_are_part_of_every_pass() -> None:

@@ -13,9 +13,13 @@ class Recorder:
     def __init__(self) -> None:
         self.passes: list[tuple[int, Branch]] = []
 
-    def predict(self, embeddings: torch.Tensor, branch: Branch) -> torch.Tensor:
-        self.passes.append((len(embeddings), branch))
+    def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
+        self.passes.append((len(embeddings), 0))
         return embeddings
+
+    def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.passes += [(len(positive), 0), (len(negative), 1)]
+        return positive, negative
 
 
 def test_without_a_negative_prompt_one_pass_is_the_result() -> None:

@@ -1,5 +1,7 @@
 """The CPU stays a fixed number of forward passes ahead of a GPU."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -28,11 +30,13 @@ class Event:
 def test_a_gpu_is_waited_for_when_the_cpu_is_too_far_ahead(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     Event.waited_for, Event.created = [], 0
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     reported: list[int] = []
-    pace = Pace(torch.device("cuda"), reported.append, ahead=ahead)
+    device = torch.device("cuda")
+    pace = Pace(device, reported.append, ahead=ahead)
     for _ in range(3):
         for _ in range(2):
-            pace.launch()
+            pace.launch(device)
             assert len(Event.waited_for) == max(0, Event.created - ahead)
         pace.finish_step()
     pace.finish()
@@ -42,9 +46,10 @@ def test_a_gpu_is_waited_for_when_the_cpu_is_too_far_ahead(ahead: int, monkeypat
 
 def test_a_cpu_has_finished_a_step_when_its_passes_return() -> None:
     reported: list[int] = []
-    pace = Pace(torch.device("cpu"), reported.append, ahead=1)
+    device = torch.device("cpu")
+    pace = Pace(device, reported.append, ahead=1)
     for _ in range(2):
-        pace.launch()
+        pace.launch(device)
         pace.finish_step()
     pace.finish()
     assert reported == [1, 2]
