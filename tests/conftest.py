@@ -4,3 +4,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.http.proxy:middlewares"
 os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU
+
+# The engines start a thread for each core that they may use. In parallel runs each process gets one
+# core, because the threads of several engines would wait for each other in busy loops.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
