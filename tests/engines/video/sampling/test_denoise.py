@@ -102,7 +102,8 @@ class TwoDevices:
                 self.gradients.append(torch.is_grad_enabled())
                 return super().__call__(return_dict=return_dict, **inputs)
 
-        self.near, self.far = Waiting(), Waiting()
+        self.near: FakeTransformer = Waiting()
+        self.far: FakeTransformer = Waiting()
         self.far.device = torch.device("cpu", 0)
 
     def select(self, timestep: float, branch: Branch) -> Any:
