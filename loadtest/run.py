@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serve.cli.console import print_error
 from serve.cli.presets import find_preset
 from serve.cli.service import running
+from serve.client import CallFailed
 
 OUTPUT = Path("test-output")
 
@@ -13,12 +15,15 @@ OUTPUT = Path("test-output")
 def main() -> int:
     """Start the demo, run Locust against it, stop it, and return Locust's exit code."""
     locustfile = Path(__file__).with_name("locustfile.py")
-    with running(find_preset("demo")) as client:
-        options = ["--headless", "--users", "4", "--spawn-rate", "1", "--run-time", "60s", "--stop-timeout", "60"]
-        report = ["--html", str(OUTPUT / "load.html"), "--csv", str(OUTPUT / "load"), "--only-summary"]
-        return subprocess.run(
-            [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", client.url, *options, *report], check=False
-        ).returncode
+    options = ["--headless", "--users", "4", "--spawn-rate", "1", "--run-time", "60s", "--stop-timeout", "60"]
+    report = ["--html", str(OUTPUT / "load.html"), "--csv", str(OUTPUT / "load"), "--only-summary"]
+    try:
+        with running(find_preset("demo")) as client:
+            command = [sys.executable, "-m", "locust", "-f", str(locustfile), "--host", client.url, *options, *report]
+            return subprocess.run(command, check=False).returncode
+    except CallFailed as e:
+        print_error(str(e))
+        return 1
 
 
 if __name__ == "__main__":

@@ -20,14 +20,22 @@ IMPORT_PATH = "serve.app:build"
 def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
     """Yield a name, the Serve config and its RayService for each Serve config in ``text``.
 
-    ``text`` is YAML. The RayService is None where the config stands alone.
+    ``text`` is YAML. The RayService is None where the config stands alone. Raises ValueError for
+    text that is not YAML and for a RayService without a Serve config.
     """
-    for document in yaml.safe_load_all(text):
+    try:
+        found = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as e:
+        raise ValueError(f"not valid YAML ({' '.join(str(e).split())})") from None
+    for document in found:
         if not isinstance(document, dict):
             continue
         if document.get("kind") == "RayService":
-            config = yaml.safe_load(document["spec"]["serveConfigV2"])
-            yield f"RayService {document['metadata']['name']}", config, document
+            try:
+                name, config = document["metadata"]["name"], yaml.safe_load(document["spec"]["serveConfigV2"])
+            except (KeyError, TypeError, AttributeError, yaml.YAMLError):
+                raise ValueError("a RayService without a name or a valid spec.serveConfigV2") from None
+            yield f"RayService {name}", config, document
         elif "applications" in document:
             yield "Serve config", document, None
 

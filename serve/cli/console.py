@@ -7,6 +7,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 console = Console(width=None if sys.stdout.isatty() else 120)  # tables in a log are not cut at 80 columns
 
+error_console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+
 
 def print_error(text: str) -> None:
     """Print an error message as it is, without markup."""

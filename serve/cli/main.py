@@ -5,18 +5,18 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.table import Table
 
 from deployments.errors import CheckpointRefused
 from serve.cli.config_check import documents, faults
-from serve.cli.console import console, print_error
+from serve.cli.console import console, error_console, print_error
 from serve.cli.presets import address, find_preset, listening_on
 from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
-from serve.cli.service import running, serve_environment
-from serve.cli.smoke import run_smoke
+from serve.cli.service import require_free_port, running, serve_environment
+from serve.cli.smoke import hint_for, run_smoke
 from serve.client import CallFailed, Client
 from serve.media import EXTENSIONS
 
@@ -28,6 +28,7 @@ URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="URL of the service.")]
 Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="Your key, if the service requires one.")]
 DEMO_TIMEOUT_S = 900
+STANDARD_OUTPUT = Path("-")
 
 
 @app.command()
@@ -39,8 +40,14 @@ def serve(
 ) -> None:
     """Run the service on this machine until Ctrl-C. The Ray dashboard is on port 8265."""
     path = find_preset(preset)
+    if found := _faults_of(path.read_bytes(), path.name, files=False)[1]:
+        _fail(*found)
     if host is not None:
         path = listening_on(path, host)
+    try:
+        require_free_port(path)
+    except CallFailed as e:
+        _fail(str(e))
     console.print(f"Starting {path.name}: http://{address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
     console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
     os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
@@ -55,30 +62,43 @@ def call(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write; its extension selects the format. Default: the endpoint's name."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write, or - for standard output; its extension selects the format. Default: the endpoint's name.",
+        ),
     ] = None,
     url: Url = URL,
     key: Key = None,
 ) -> None:
     """Call an endpoint and write the result to a file."""
+    accept = "*/*" if output is None else _accept(output)
     values: dict[str, list[str]] = {}
     for name, value in map(_parse_field, fields or []):
         values.setdefault(name, []).append(value)
     body = {name: several if several[1:] else several[0] for name, several in values.items()}
-    extension = "" if output is None else output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
-    accept = next((media_type for media_type, known in EXTENSIONS.items() if known == extension), "*/*")
+    name = endpoint.strip("/")
     try:
         with Client(url, key=key) as client:
-            answer = client.call(endpoint.strip("/"), body, accept=accept)
+            answer = client.call(name, body, accept=accept)
     except CallFailed as e:
-        print_error(str(e))
-        raise typer.Exit(1) from None
-    path = output or Path(f"{endpoint.strip('/')}.{answer.extension}")
-    path.write_bytes(answer.data)
-    for name, value in answer.headers.items():
-        if name.startswith("x-") or name == "server-timing":
-            console.print(f"{name}: {value}", highlight=False)
-    console.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
+        _fail(str(e))
+    path = output or Path(f"{name}.{answer.extension}")
+    if path == STANDARD_OUTPUT:
+        sys.stdout.buffer.write(answer.data)
+    else:
+        path.write_bytes(answer.data)
+    # What is said about the result must not mix with the result.
+    terminal = error_console if path == STANDARD_OUTPUT else console
+    for header, value in answer.headers.items():
+        if header.startswith("x-") or header == "server-timing":
+            terminal.print(f"{header}: {value}", highlight=False)
+    for field in filter(None, answer.headers.get("x-ignored-fields", "").split(", ")):
+        hint = hint_for(name, field)
+        error_console.print(
+            f"warning: /{name} ignored the field `{field}`{hint}", style="yellow", highlight=False, markup=False
+        )
+    terminal.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
 
 
 @app.command()
@@ -98,9 +118,10 @@ def smoke(
         try:
             if wait:
                 client.wait(min(wait, timeout))
+            else:
+                client.check_reachable()
         except CallFailed as e:
-            print_error(str(e))
-            raise typer.Exit(1) from None
+            _fail(str(e))
         ok = run_smoke(client, save, deadline)
     if not ok:
         raise typer.Exit(1)
@@ -109,8 +130,11 @@ def smoke(
 @app.command()
 def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.")] = Path("test-output")) -> None:
     """Start the demo, call all seven endpoints, save the results and stop the demo."""
-    with running(find_preset("demo")) as client:
-        ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
+    try:
+        with running(find_preset("demo")) as client:
+            ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
+    except CallFailed as e:
+        _fail(str(e))
     if not ok:
         raise typer.Exit(1)
 
@@ -126,18 +150,10 @@ def check(
     ] = False,
 ) -> None:
     """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
-    text = sys.stdin.read() if config == "-" else find_preset(config).read_text()
-    checked = 0
-    found: list[str] = []
-    for name, serve_config, service in documents(text):
-        checked += 1
-        found += [f"{name}: {fault}" for fault in faults(serve_config, service, files=files)]
-    if not checked:
-        found.append(f"{config} contains neither a Serve config nor a RayService")
-    for line in found:
-        print_error(line)
+    data = sys.stdin.buffer.read() if config == "-" else find_preset(config).read_bytes()
+    checked, found = _faults_of(data, config, files=files)
     if found:
-        raise typer.Exit(1)
+        _fail(*found)
     console.print(f"No faults in {checked} configuration(s).")
 
 
@@ -166,7 +182,7 @@ def check_models(
         raise typer.Exit(1) from None
     console.print(table)
     if faulty:
-        raise typer.Exit(1)
+        _fail(f"{folder}: {faulty} model file(s) are missing or faulty")
 
 
 @app.command()
@@ -182,6 +198,44 @@ def rollout(
     except RolloutFailed as e:
         print_error(str(e))
         raise typer.Exit(1) from None
+
+
+def _faults_of(data: bytes, name: str, *, files: bool) -> tuple[int, list[str]]:
+    """Return how many configurations ``data`` contains, and a sentence for each fault."""
+    checked = 0
+    found: list[str] = []
+    try:
+        for document, serve_config, service in documents(data.decode()):
+            checked += 1
+            found += [f"{document}: {fault}" for fault in faults(serve_config, service, files=files)]
+    except ValueError as e:  # a UnicodeDecodeError is one too
+        found.append(f"{name}: {e}")
+    if not checked and not found:
+        found.append(f"{name} contains neither a Serve config nor a RayService")
+    return checked, found
+
+
+def _accept(output: Path) -> str:
+    """Return the media type for a file to write; exit with 2 if it cannot be written."""
+    if output == STANDARD_OUTPUT:
+        return "*/*"
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise typer.BadParameter(f"{output} cannot be written: its folder must exist and be writable", param_hint="--output")
+    extension = output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
+    if not extension:
+        return "*/*"
+    for media_type, known in EXTENSIONS.items():
+        if known == extension:
+            return media_type
+    known_extensions = ", ".join(f".{known}" for known in EXTENSIONS.values())
+    raise typer.BadParameter(f"unknown extension .{extension}; known are {known_extensions}", param_hint="--output")
+
+
+def _fail(*lines: str) -> NoReturn:
+    """Print errors and exit with 1."""
+    for line in lines:
+        print_error(line)
+    raise typer.Exit(1)
 
 
 def _print_line(line: str) -> None:

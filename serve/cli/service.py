@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from serve.client import CallFailed, Client
 from serve.config import Limits
 from serve.http.proxy import IMPORT_PATH
 
-START_TIMEOUT_S = 300
+START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
+"""Seconds that a service may take to start."""
 
 
 def serve_environment(config: Path) -> dict[str, str]:
@@ -33,9 +35,25 @@ def serve_environment(config: Path) -> dict[str, str]:
     }
 
 
+def require_free_port(config: Path) -> None:
+    """Raise CallFailed if a program listens where a service with this config would.
+
+    Ray's proxy does not notice it: both would then share the connections.
+    """
+    host, _, port = address(config).rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(5)
+        if probe.connect_ex((host, int(port))) == 0:
+            raise CallFailed(
+                f"port {port} on {host} is in use: stop the program that listens there, or set "
+                f"`http_options.port` in a copy of {config.name}"
+            )
+
+
 @contextlib.contextmanager
 def running(config: Path, log: Path | None = None) -> Iterator[Client]:
     """Run a service while the block runs; every model is ready when the block begins."""
+    require_free_port(config)
     log = log or Path("test-output/serve.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -57,9 +75,15 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
 
 def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
     with spinner() as progress:
-        progress.add_task("starting the models")
+        task = progress.add_task("starting the service")
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not client.is_ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise CallFailed(f"the service did not start; see {log}")
+        while (waiting_for := client.waiting_for()) is not None:
+            progress.update(task, description=f"waiting for {waiting_for}")
+            if process.poll() is not None:
+                raise CallFailed(f"the service ended with exit code {process.returncode} while it started; see {log}")
+            if time.monotonic() > deadline:
+                raise CallFailed(
+                    f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): "
+                    f"still waiting for {waiting_for}; see {log}"
+                )
             time.sleep(0.5)

@@ -11,12 +11,12 @@ from serve.client.answers import Answer, CallFailed
 class Client:
     """A connection to one service.
 
-    ``timeout_s`` is the limit for a whole call: a model that is asleep may need minutes to start.
-    ``key`` is the caller's key, where the service requires one.
+    ``url`` may also be `host:port`. ``timeout_s`` is the limit for a whole call: a model that is
+    asleep may need minutes to start. ``key`` is the caller's key, where the service requires one.
     """
 
     def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
-        self.url = url.rstrip("/")
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
 
@@ -42,6 +42,13 @@ class Client:
             raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
         return Answer(response.content, response.headers, time.perf_counter() - start)
 
+    def check_reachable(self) -> None:
+        """Raise CallFailed if nothing answers at the URL."""
+        try:
+            self._http.get("/healthz", timeout=10)
+        except httpx.TransportError as e:
+            raise CallFailed(f"no answer from {self.url} ({e}); is the service running?") from e
+
     def wait(self, timeout_s: float) -> None:
         """Return when the service accepts requests; raise CallFailed after ``timeout_s``."""
         deadline = time.monotonic() + timeout_s
@@ -58,15 +65,16 @@ class Client:
                 raise CallFailed(f"{self.url} does not accept requests after {timeout_s:g} s: {text}")
             time.sleep(1)
 
-    def is_ready(self) -> bool:
-        """Return whether every model is ready."""
+    def waiting_for(self) -> str | None:
+        """Return what is not ready yet, the models or the service itself; None if all is ready."""
         try:
             response = self._http.get("/readyz", timeout=5)
         except httpx.TransportError:
-            return False
+            return "the service"
         if response.status_code != 200:
-            return False
-        return all(model["state"] == "ready" for model in response.json()["models"].values())
+            return "the service"
+        states = {name: model["state"] for name, model in response.json()["models"].items()}
+        return ", ".join(f"{name} ({state})" for name, state in states.items() if state != "ready") or None
 
 
 def _detail(response: httpx.Response) -> str:

@@ -20,7 +20,8 @@ _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{
 class ApiKeys:
     """The keys in a file. Each line has a name and a key's SHA-256 in hex; `#` begins a comment.
 
-    The file is read again after ``max_age_s``, so that keys are added and removed without a restart
+    A file without any key is malformed: it may be one that is just being written. The file is read
+    again after ``max_age_s``, so that keys are added and removed without a restart
     (on Kubernetes: by changing the mounted Secret). Raises ValueError or OSError when it cannot be
     read at the start; after that the error is logged and the last valid keys stay in force.
     """
@@ -55,6 +56,8 @@ class ApiKeys:
                     "`printf %s KEY | sha256sum` prints the hash"
                 )
             names[found["digest"].lower()] = found["name"]
+        if not names:
+            raise ValueError(f"{self._path} contains no key; write the new file beside it and rename it into place")
         return names
 
 

@@ -6,7 +6,7 @@ They are Accept (RFC 9110), Prefer (RFC 7240) and Request-Timeout.
 import re
 from collections.abc import Sequence
 
-from serve.http.problems import Problem, invalid
+from serve.http.problems import Problem, invalid_header
 
 
 def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ def parse_request_timeout(value: str | None, limit_s: float) -> float:
         return limit_s
     seconds = _parse_number(value)
     if seconds is None or not 0 < seconds < float("inf"):
-        raise invalid("Request-Timeout", f"`{value[:50]}` must be a positive number of seconds")
+        raise invalid_header("Request-Timeout", f"`{value[:50]}` must be a positive number of seconds")
     return min(seconds, limit_s)
 
 

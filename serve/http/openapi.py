@@ -85,7 +85,10 @@ _PROBLEM: dict[str, Any] = {
         "status": {"type": "integer"},
         "errors": {
             "type": "array",
-            "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}},
+            "items": {
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in ("pointer", "header", "parameter", "detail")},
+            },
         },
     },
 }

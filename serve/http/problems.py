@@ -4,7 +4,8 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.responses import Response
@@ -40,10 +41,15 @@ REQUIRED = "is required"
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field: its name in the request, and what to send instead."""
+    """What is wrong with one value of a request: its name, and what to send instead.
+
+    ``source`` is the key under which the problem gives the name: a JSON pointer into the body, or
+    the name of a header or of a query parameter.
+    """
 
     field: str
     detail: str
+    source: Literal["pointer", "header", "parameter"] = "pointer"
 
 
 class Problem(Exception):
@@ -69,7 +75,7 @@ class Problem(Exception):
         """Return the same problem with the names that the caller used for the fields."""
         if not self.errors:
             return self
-        errors = [FieldError(names.get(e.field, e.field), e.detail) for e in self.errors]
+        errors = [replace(e, field=names.get(e.field, e.field)) for e in self.errors]
         return Problem(self.status, self.slug, _sentence(errors), errors=errors, headers=self.headers)
 
     def response(self, request_id: str) -> Response:
@@ -83,7 +89,7 @@ class Problem(Exception):
             "request_id": request_id,
         }
         if self.errors:
-            body["errors"] = [{"pointer": f"#/{_escape(e.field)}", "detail": e.detail} for e in self.errors]
+            body["errors"] = [{e.source: _name(e), "detail": e.detail} for e in self.errors]
         headers = {**self.headers, "X-Request-Id": request_id}
         return Response(json.dumps(body), status_code=self.status, headers=headers, media_type="application/problem+json")
 
@@ -91,6 +97,16 @@ class Problem(Exception):
 def invalid(field: str, detail: str) -> Problem:
     """Return a 422 for one field."""
     return invalid_fields([FieldError(field, detail)])
+
+
+def invalid_header(name: str, detail: str) -> Problem:
+    """Return a 422 for a header."""
+    return invalid_fields([FieldError(name, detail, "header")])
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """Return a 422 for a query parameter."""
+    return invalid_fields([FieldError(name, detail, "parameter")])
 
 
 def invalid_fields(errors: list[FieldError]) -> Problem:
@@ -133,6 +149,9 @@ def _sentence(errors: Iterable[FieldError]) -> str:
     return "; ".join(f"`{e.field}` {e.detail}" if e.detail == REQUIRED else f"`{e.field}`: {e.detail}" for e in errors)
 
 
-def _escape(field: str) -> str:
-    """Return a field's name as a token of a JSON pointer (RFC 6901)."""
-    return field.replace("~", "~0").replace("/", "~1")
+def _name(error: FieldError) -> str:
+    """Return the name of a value; that of a field as a JSON pointer (RFC 6901)."""
+    if error.source != "pointer":
+        return error.field
+    token = error.field.replace("~", "~0").replace("/", "~1")
+    return f"#/{token}"

@@ -3,6 +3,7 @@
 The models are made from the settings, so that defaults and limits are the ones in force.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -47,7 +48,9 @@ class Schema:
         values, sent_as, errors = self._resolve_names(fields)
         ignored = self._unknown_fields(fields)
         if strict:
-            errors += [FieldError(name, "unknown field, and `Prefer: handling=strict` was sent") for name in ignored]
+            errors += [
+                FieldError(name, f"unknown field, and `Prefer: handling=strict` was sent{self.hint(name)}") for name in ignored
+            ]
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
         try:
@@ -55,7 +58,7 @@ class Schema:
         except ValidationError as e:
             for error in e.errors(include_url=False, include_input=False):
                 errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
-            raise invalid_fields(errors) from None
+            raise invalid_fields(errors + ([] if strict else self._suggestions(ignored))) from None
         if isinstance(request, GenerateVideo):
             errors += self._over_limits(request, sent_as)
             if request.cfg == 1 and request.negative_prompt:
@@ -94,6 +97,17 @@ class Schema:
     def _unknown_fields(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         known = {alias for public in self.names.values() for alias in public}
         return tuple(name for name in fields if name not in known)
+
+    def hint(self, name: str) -> str:
+        """Return "; did you mean ...?" for an unknown name that is nearly a field's, else nothing."""
+        known = [alias for public in self.names.values() for alias in public]
+        nearest = [] if name in known else difflib.get_close_matches(name, known, n=1)
+        return f"; did you mean `{nearest[0]}`?" if nearest else ""
+
+    def _suggestions(self, ignored: tuple[str, ...]) -> list[FieldError]:
+        """Return an error for each unknown field whose name is nearly that of a field."""
+        hints = {name: self.hint(name) for name in ignored}
+        return [FieldError(name, f"unknown field{hint}") for name, hint in hints.items() if hint]
 
     def _over_limits(self, request: GenerateVideo, sent_as: Mapping[str, str]) -> list[FieldError]:
         errors = []

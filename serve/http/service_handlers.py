@@ -15,7 +15,7 @@ from serve.config import AppConfig
 from serve.http.admission import Admission
 from serve.http.bodies import read_body
 from serve.http.endpoints import Endpoint
-from serve.http.problems import invalid, unavailable
+from serve.http.problems import invalid, invalid_parameter, unavailable
 from serve.http.version import VERSION
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS, find_model
@@ -64,7 +64,7 @@ class ServiceHandlers:
         if wanted is None:
             return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
         if find_model(wanted) is None:
-            raise invalid("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
+            raise invalid_parameter("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
         state = states[wanted]
         if state.state == "ready":
             return JSONResponse({"ready": True, "models": {wanted: asdict(state)}})
