@@ -220,7 +220,7 @@ def _accept(output: Path) -> str:
     if output == STANDARD_OUTPUT:
         return "*/*"
     if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise typer.BadParameter(f"{output} cannot be written: its folder must exist and be writable", param_hint="--output")
+        _fail(f"{output} cannot be written: its folder must exist and be writable", status=2)
     extension = output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if not extension:
         return "*/*"
@@ -228,14 +228,14 @@ def _accept(output: Path) -> str:
         if known == extension:
             return media_type
     known_extensions = ", ".join(f".{known}" for known in EXTENSIONS.values())
-    raise typer.BadParameter(f"unknown extension .{extension}; known are {known_extensions}", param_hint="--output")
+    _fail(f"{output}: unknown extension .{extension}; use one of {known_extensions}", status=2)
 
 
-def _fail(*lines: str) -> NoReturn:
-    """Print errors and exit with 1."""
+def _fail(*lines: str, status: int = 1) -> NoReturn:
+    """Print errors and exit with ``status``."""
     for line in lines:
         print_error(line)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 def _print_line(line: str) -> None:

@@ -79,8 +79,8 @@ def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Pat
         deadline = time.monotonic() + START_TIMEOUT_S
         while (waiting_for := client.waiting_for()) is not None:
             progress.update(task, description=f"waiting for {waiting_for}")
-            if process.poll() is not None:
-                raise CallFailed(f"the service ended with exit code {process.returncode} while it started; see {log}")
+            if (exit_code := process.poll()) is not None:
+                raise CallFailed(f"the service ended with exit code {exit_code} while it started; see {log}")
             if time.monotonic() > deadline:
                 raise CallFailed(
                     f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): "

@@ -99,7 +99,7 @@ class Schema:
         return tuple(name for name in fields if name not in known)
 
     def hint(self, name: str) -> str:
-        """Return "; did you mean ...?" for an unknown name that is nearly a field's, else nothing."""
+        """Return "; did you mean ...?" for an unknown name that is nearly a field's, or nothing."""
         known = [alias for public in self.names.values() for alias in public]
         nearest = [] if name in known else difflib.get_close_matches(name, known, n=1)
         return f"; did you mean `{nearest[0]}`?" if nearest else ""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from serve.cli import main, rollout
-from serve.cli.console import console
+from serve.cli.console import console, error_console
 from serve.cli.main import app
 from serve.cli.presets import PRESETS, address
-from serve.client import decode
+from serve.client import CallFailed, decode
 from tests.unit.serve.cli.live_service import live_service
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.scripted_server import Scripted, ScriptedServer, problem, scripted_server
@@ -26,6 +28,7 @@ from tests.unit.serve.scripted_server import Scripted, ScriptedServer, problem, 
 @pytest.fixture(autouse=True)
 def _wide_console(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 400)
+    monkeypatch.setattr(error_console, "width", 400)
 
 
 def ryla(*arguments: str) -> Result:
@@ -59,7 +62,7 @@ def test_a_field_given_again_is_a_list(server: ScriptedServer, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("file", "accept"), [("a.mp4", "video/mp4"), ("a.WEBP", "image/webp"), ("a.jpeg", "image/jpeg"), ("a.dat", "*/*")]
+    ("file", "accept"), [("a.mp4", "video/mp4"), ("a.WEBP", "image/webp"), ("a.jpeg", "image/jpeg"), ("a", "*/*")]
 )
 def test_the_extension_of_the_file_asks_for_its_format(server: ScriptedServer, tmp_path: Path, file: str, accept: str) -> None:
     call(server, "wan2.6", "prompt=a cat", "-o", str(tmp_path / file))
@@ -78,6 +81,36 @@ def test_a_result_is_named_after_its_endpoint_and_its_headers_are_shown(
     (request,) = server.requests
     assert (request.path, request.body) == ("/wan2.6", {"prompt": "a=b"})
     assert request.headers["authorization"] == "Bearer secret"
+
+
+def test_standard_output_gets_the_result_and_nothing_else(server: ScriptedServer) -> None:
+    result = ryla("call", "wan2.6", "prompt=a cat", "-o", "-", "--url", server.url)
+    assert (result.exit_code, result.stdout_bytes) == (0, b"film")
+    assert "x-seed: 7" in result.stderr
+
+
+@pytest.mark.parametrize("file", ["a.gif", "missing/a.mp4", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_the_call(server: ScriptedServer, tmp_path: Path, file: str) -> None:
+    result = ryla("call", "wan2.6", "prompt=a cat", "-o", str(tmp_path / file), "--url", server.url)
+    assert result.exit_code == 2
+    assert ("unknown extension .gif" if file == "a.gif" else "cannot be written") in result.output
+    assert server.requests == []
+
+
+def test_an_url_may_be_a_host_and_a_port(server: ScriptedServer, tmp_path: Path) -> None:
+    result = ryla("call", "wan2.6", "-o", str(tmp_path / "a.mp4"), "--url", server.url.removeprefix("http://"))
+    assert (result.exit_code, len(server.requests)) == (0, 1)
+
+
+def test_ignored_fields_are_named_with_the_nearest_field(tmp_path: Path) -> None:
+    headers = {"Content-Type": "image/jpeg", "X-Ignored-Fields": "sauce_image, sampler"}
+    with scripted_server(Scripted(b"image", 200, headers)) as server:
+        result = ryla("call", "image-faceswap", "-o", str(tmp_path / "a.jpg"), "--url", server.url)
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+    assert warnings == [
+        "warning: /image-faceswap ignored the field `sauce_image`; did you mean `source_image`?",
+        "warning: /image-faceswap ignored the field `sampler`",
+    ]
 
 
 def test_a_refused_call_prints_the_reason_and_fails() -> None:
@@ -118,6 +151,24 @@ def test_the_smoke_test_fails_if_an_endpoint_does() -> None:
     assert result.output.count("500 a bug") == 7
 
 
+def test_a_service_that_does_not_answer_is_said_once() -> None:
+    result = ryla("smoke", "127.0.0.1:9")
+    assert result.exit_code == 1
+    assert result.output.count("no answer from http://127.0.0.1:9") == 1
+    assert "is the service running?" in result.output
+
+
+def test_a_demo_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def running(config: Path) -> Iterator[str]:
+        raise CallFailed("port 8000 on 127.0.0.1 is in use")
+        yield "never"
+
+    monkeypatch.setattr(main, "running", running)
+    result = ryla("demo")
+    assert (result.exit_code, result.output) == (1, "port 8000 on 127.0.0.1 is in use\n")
+
+
 @pytest.mark.parametrize("passes", [True, False])
 def test_the_demo_runs_the_smoke_test_against_a_service_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: bool
@@ -143,6 +194,7 @@ def test_the_demo_runs_the_smoke_test_against_a_service_of_its_own(
 
 def test_serve_becomes_rays_own_program_with_the_config_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     programs: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(main, "require_free_port", lambda _: None)
     monkeypatch.setattr(os, "execvpe", lambda *arguments: programs.append(arguments))
     result = ryla("serve", "production")
     other = ryla("serve", "--host", "0.0.0.0")
@@ -155,11 +207,44 @@ def test_serve_becomes_rays_own_program_with_the_config_of_the_preset(monkeypatc
     assert address(Path(with_host[2])) == "127.0.0.1:8000"
 
 
+def test_serve_refuses_a_config_or_a_port_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "execvpe", lambda *_: pytest.fail("Ray must not start"))
+    config = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        config["http_options"]["port"] = other.getsockname()[1]
+        (tmp_path / "used.yaml").write_text(yaml.safe_dump(config))
+        used = ryla("serve", str(tmp_path / "used.yaml"))
+    config["applications"][0]["args"]["wan27"] = {}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
+    bad = ryla("serve", str(tmp_path / "bad.yaml"))
+    assert (used.exit_code, bad.exit_code) == (1, 1)
+    assert "is in use: stop the program that listens there" in used.output
+    assert "args.wan27" in bad.output
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"# Title\n\nSome *text*: more: text\n", "not valid YAML ("),
+        (b"- a list\n", "contains neither a Serve config nor a RayService"),
+        (b"\xff\xfe", "can't decode"),
+        (b"kind: RayService\n", "a RayService without a name or a valid spec.serveConfigV2"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_a_sentence(tmp_path: Path, text: bytes, sentence: str) -> None:
+    (tmp_path / "file").write_bytes(text)
+    result = ryla("check", str(tmp_path / "file"))
+    assert result.exit_code == 1
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
 def test_required_model_files_that_are_absent_fail_the_check(tmp_path: Path) -> None:
     result = ryla("models", "check", str(tmp_path))
     assert result.exit_code == 1
     assert "inswapper, swap" in result.output
     assert "missing, but optional" in result.output
+    assert result.output.strip().endswith("model file(s) are missing or faulty")
 
 
 def test_a_folder_or_a_list_of_checksums_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

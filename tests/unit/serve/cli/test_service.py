@@ -14,7 +14,7 @@ import yaml
 
 from serve.cli import service
 from serve.cli.presets import PRESETS
-from serve.cli.service import running, serve_environment
+from serve.cli.service import require_free_port, running, serve_environment
 from serve.client import CallFailed, Client
 from serve.config import Limits
 from serve.http.proxy import IMPORT_PATH
@@ -82,19 +82,19 @@ def config_file(folder: Path, *, broken: bool = False) -> Path:
 def test_a_service_runs_while_the_block_does_and_is_interrupted_afterwards(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "serve.log"
     with running(config_file(tmp_path), log) as client:
-        assert client.is_ready()
+        assert client.waiting_for() is None
         response = client._http.get("/readyz")
         assert json.loads(response.text)["models"]["environment"]["limit"] == "1000"
     assert log.read_text().splitlines() == ["started with run", "stopped by Ctrl-C"]
     with Client(client.url) as other:
-        assert not other.is_ready(), "the service is gone"
+        assert other.waiting_for() == "the service", "the service is gone"
 
 
 @pytest.mark.usefixtures("_fake_serve")
 def test_a_service_that_does_not_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
     log = tmp_path / "serve.log"
     with (
-        pytest.raises(CallFailed, match=f"the service did not start; see {log}"),
+        pytest.raises(CallFailed, match=rf"the service ended with exit code \d+ while it started; see {log}"),
         running(config_file(tmp_path, broken=True), log),
     ):
         pytest.fail("the block must not run")
@@ -144,3 +144,27 @@ def test_ray_is_started_with_our_middleware_and_with_the_programs_of_this_enviro
     assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == IMPORT_PATH
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert environment["HF_HUB_OFFLINE"] == os.environ["HF_HUB_OFFLINE"], "the rest is inherited"
+
+
+def test_a_port_that_is_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    path = config_file(tmp_path)
+    require_free_port(path)
+    port = yaml.safe_load(path.read_text())["http_options"]["port"]
+    log = tmp_path / "serve.log"
+    with (
+        socket.create_server(("127.0.0.1", port)),
+        pytest.raises(CallFailed, match=f"port {port} on 127.0.0.1 is in use: stop the program that listens there"),
+        running(path, log),
+    ):
+        pytest.fail("the block must not run")
+    assert not log.exists()
+
+
+@pytest.mark.usefixtures("_fake_serve")
+def test_a_start_that_takes_too_long_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "START_TIMEOUT_S", 0.0)
+    with (
+        pytest.raises(CallFailed, match=r"did not start in 0 s \(RYLA_START_TIMEOUT_S\): still waiting for the service; see"),
+        running(config_file(tmp_path), tmp_path / "serve.log"),
+    ):
+        pytest.fail("the block must not run")

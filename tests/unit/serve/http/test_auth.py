@@ -108,8 +108,6 @@ def test_keys_change_with_the_file_and_a_broken_file_changes_nothing(keys: Path,
     assert known.name_of("three") == "carl"
     with pytest.raises(FileNotFoundError):
         ApiKeys(keys)
-    keys.write_text("")
-    assert known.name_of("three") is None  # an empty file is a decision: nobody may call
 
 
 def test_keys_are_not_read_again_before_their_age(keys: Path) -> None:
@@ -122,3 +120,16 @@ def test_a_comment_may_follow_a_key(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("  " + line("anna", "one").strip() + "  # until March\n")
     assert ApiKeys(path).name_of("one") == "anna"
+
+
+@pytest.mark.parametrize("text", ["", "# nobody yet\n", "\n\n"])
+def test_a_file_without_a_key_is_refused_and_the_last_good_keys_stay(tmp_path: Path, text: str) -> None:
+    """An empty file would lock everyone out; it is mostly one that is just being written."""
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="contains no key"):
+        ApiKeys(path)
+    path.write_text(line("anna", "one"))
+    keys = ApiKeys(path, max_age_s=0)
+    path.write_text(text)
+    assert keys.name_of("one") == "anna"

@@ -69,5 +69,5 @@ def test_a_timeout_that_is_not_positive_is_refused(value: str) -> None:
         parse_request_timeout(value, 1800)
     assert refused.value.status == 422
     (error,) = refused.value.errors
-    assert error.field == "Request-Timeout"
+    assert (error.field, error.source) == ("Request-Timeout", "header")
     assert error.detail == f"`{value}` must be a positive number of seconds"

@@ -179,3 +179,17 @@ def test_the_published_schema_has_every_field_under_its_first_name(name: str) ->
     required = {"wan2.6": ["prompt"], "image-faceswap": ["source_image", "reference_image"]}
     if name in required:
         assert sorted(schema["required"]) == sorted(required[name])
+
+
+def test_a_misspelt_field_is_named_with_the_one_that_was_meant() -> None:
+    schema = next(endpoint.schema for endpoint in make_endpoints(AppConfig()) if endpoint.name == "image-faceswap")
+    with pytest.raises(Problem) as refused:
+        schema.parse({"sauce_image": "aGk=", "reference_image": "aGk=", "sampler": "euler"}, strict=False)
+    assert [(error.field, error.detail) for error in refused.value.errors] == [
+        ("source_image", "is required"),
+        ("sauce_image", "unknown field; did you mean `source_image`?"),
+    ]
+    with pytest.raises(Problem) as refused:
+        schema.parse({"source_image": "aGk=", "reference_image": "aGk=", "restore_faces": True}, strict=True)
+    (error,) = refused.value.errors
+    assert error.detail.endswith("`Prefer: handling=strict` was sent; did you mean `restore_face`?")

@@ -100,7 +100,7 @@ def test_readyz_of_an_unknown_model_lists_the_known_ones(client: TestClient) -> 
     response = client.get("/readyz", params={"model": "nope"})
     assert response.status_code == 422
     assert response.json()["errors"] == [
-        {"pointer": "#/model", "detail": "unknown model `nope`; available: wan26, wan22-gguf, face-swapper"}
+        {"parameter": "model", "detail": "unknown model `nope`; available: wan26, wan22-gguf, face-swapper"}
     ]
 
 
