@@ -224,11 +224,11 @@ def _accept(output: Path) -> str:
     extension = output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if not extension:
         return "*/*"
-    for media_type, known in EXTENSIONS.items():
-        if known == extension:
-            return media_type
-    known_extensions = ", ".join(f".{known}" for known in EXTENSIONS.values())
-    _fail(f"{output}: unknown extension .{extension}; use one of {known_extensions}", status=2)
+    media_types = {known: media_type for media_type, known in EXTENSIONS.items()}
+    if extension not in media_types:
+        known_extensions = ", ".join(f".{known}" for known in media_types)
+        _fail(f"{output}: unknown extension .{extension}; use one of {known_extensions}", status=2)
+    return media_types[extension]
 
 
 def _fail(*lines: str, status: int = 1) -> NoReturn:

@@ -1,9 +1,9 @@
 """Middleware for Serve's own HTTP proxy: what must be fixed before a request reaches the ingress.
 
-Two headers let any client steer the proxy. `x-request-disconnect-disabled` keeps a GPU working for
-a client that has left, and `x-request-timeout-seconds` replaces our 504 problem by the proxy's
-plain-text 408. The proxy also buffers a body as fast as it arrives, whatever the ingress does with
-it.
+Some headers let any client steer the proxy. `x-request-disconnect-disabled` keeps a GPU working for
+a client that has left, `x-request-timeout-seconds` replaces our 504 problem by the proxy's
+plain-text 408, and others choose the replica, or end in a plain-text 500 if they are not UTF-8. The
+proxy also buffers a body as fast as it arrives, whatever the ingress does with it.
 
 Serve loads this module by the environment variable
 ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy:middlewares``. That variable and
@@ -23,8 +23,17 @@ from serve.http.problems import Problem
 from serve.http.request_id import choose_request_id, send_with_request_id
 
 IMPORT_PATH = "serve.http.proxy:middlewares"
-CONTROL_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
-"""Request headers that steer the proxy."""
+CONTROL_HEADERS = frozenset(
+    {
+        "x-request-disconnect-disabled",
+        "x-request-timeout-seconds",
+        "serve-multiplexed-model-id",
+        os.environ.get("RAY_SERVE_SESSION_ID_HEADER_KEY", "x-session-id").lower().replace("_", "-"),
+    }
+)
+"""Request headers that steer the proxy or its choice of a replica. Ray reads `_` and `-` alike."""
+CONTROL_PREFIX = "x-serve-router-"
+"""How the names of headers for Ray's own request router begin."""
 
 
 class ProxyBoundary:
@@ -37,9 +46,8 @@ class ProxyBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if not _steers(name)]
         headers = MutableHeaders(scope=scope)
-        for name in CONTROL_HEADERS:
-            del headers[name]
         headers["x-request-id"] = request_id = choose_request_id(headers.get("x-request-id"))
 
         try:
@@ -47,6 +55,11 @@ class ProxyBoundary:
             await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
             await problem.response(request_id)(scope, receive, send)
+
+
+def _steers(name: bytes) -> bool:
+    normalized = name.decode("latin-1").lower().replace("_", "-")
+    return normalized in CONTROL_HEADERS or normalized.startswith(CONTROL_PREFIX)
 
 
 class WholeBody:

@@ -1,10 +1,11 @@
 import pytest
+from ray.serve._private import constants
 from starlette.types import ASGIApp, Message
 
 from serve.config import Limits
 from serve.http.body_limit import body_too_large
 from serve.http.problems import Problem
-from serve.http.proxy import CONTROL_HEADERS, ProxyBoundary, WholeBody, middlewares
+from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, WholeBody, middlewares
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 from tests.unit.serve.http.test_middleware import raising
 
@@ -18,7 +19,31 @@ async def test_headers_that_steer_the_proxy_are_dropped() -> None:
     await ProxyBoundary(app)(http_scope(headers=headers), exchange.receive, exchange.send)
     received = {name.decode(): value.decode() for name, value in app.scopes[0]["headers"]}
     assert received == {"accept": "video/mp4", "x-request-id": "the-id"}
-    assert set(CONTROL_HEADERS) == {"x-request-disconnect-disabled", "x-request-timeout-seconds"}
+
+
+@pytest.mark.parametrize(
+    "name", ["serve_multiplexed_model_id", "Serve-Multiplexed-Model-Id", "x_session_id", "x-serve-router-a"]
+)
+async def test_a_header_that_steers_is_dropped_in_any_spelling_and_with_any_bytes(name: str) -> None:
+    app = EchoApp()
+    scope = http_scope(headers={"x-request-id": "the-id"})
+    scope["headers"] = [*scope["headers"], (name.encode(), b"\xff")]
+    exchange = Exchange()
+    await ProxyBoundary(app)(scope, exchange.receive, exchange.send)
+    assert [sent for sent, _ in app.scopes[0]["headers"]] == [b"x-request-id"]
+
+
+def test_every_request_header_that_ray_reads_is_dropped() -> None:
+    """A new version of Ray may read more: this finds the constants by their names."""
+    names = {
+        value.lower().replace("_", "-")
+        for constant, value in vars(constants).items()
+        if isinstance(value, str)
+        and constant.startswith("SERVE_")
+        and constant.endswith(("_HEADER", "_HEADER_PREFIX", "_MODEL_ID", "_SESSION_ID"))
+    }
+    assert {"x-request-timeout-seconds", "x-session-id", "serve-multiplexed-model-id"} <= names
+    assert names - CONTROL_HEADERS == {"x-request-id", CONTROL_PREFIX}
 
 
 async def test_proxy_ingress_and_answer_share_one_id() -> None:
