@@ -58,7 +58,12 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["serve", "run", str(config)], env=serve_environment(config), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            ["serve", "run", str(config)],
+            env=serve_environment(config),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            preexec_fn=_accept_interrupts,
         )
         try:
             with Client(f"http://{address(config)}") as client:
@@ -71,6 +76,11 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _accept_interrupts() -> None:
+    """Let Ctrl-C end the service, also in a background job, whose children ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -91,6 +91,17 @@ def test_a_service_runs_while_the_block_does_and_is_interrupted_afterwards(tmp_p
 
 
 @pytest.mark.usefixtures("_fake_serve")
+def test_a_service_of_a_background_job_is_interrupted_too(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a background job
+    try:
+        with running(config_file(tmp_path), tmp_path / "serve.log"):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "serve.log").read_text().splitlines() == ["started with run", "stopped by Ctrl-C"]
+
+
+@pytest.mark.usefixtures("_fake_serve")
 def test_a_service_that_does_not_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
     log = tmp_path / "serve.log"
     with (
