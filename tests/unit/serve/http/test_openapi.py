@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
-from serve.http.problems import invalid
+from serve.http.problems import invalid, invalid_header, invalid_parameter
 from serve.http.version import VERSION
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in make_endpoints(AppConfig())}
@@ -113,7 +113,12 @@ def test_a_problem_has_the_fields_of_its_schema() -> None:
     kinds = {"string": str, "integer": int, "array": list}
     for name, field in schema["properties"].items():
         assert isinstance(body[name], kinds[field["type"]])
-    assert set(body["errors"][0]) == set(schema["properties"]["errors"]["items"]["properties"])
+    errors = [
+        json.loads(bytes(problem("model", "is unknown").response("the-id").body))["errors"][0]
+        for problem in (invalid, invalid_header, invalid_parameter)
+    ]
+    assert [set(error) for error in errors] == [{source, "detail"} for source in ("pointer", "header", "parameter")]
+    assert set().union(*errors) == set(schema["properties"]["errors"]["items"]["properties"])
 
 
 def test_a_service_route_lists_its_parameters() -> None:
