@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serve.config import AppConfig
@@ -41,28 +42,19 @@ class Endpoint:
 def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     """Return all endpoints, with the defaults and limits of ``config``."""
 
-    def wan26(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
+    def video(model: Model, name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
+        needs_prompt = model is WAN26
         schema = video_schema(
             name,
-            defaults=config.defaults_of(WAN26),
+            defaults=config.defaults_of(model),
             limits=config.limits,
-            prompt_required=True,
-            frames=("length", "num_frames"),
+            prompt_required=needs_prompt,
+            frames=("length", "num_frames") if needs_prompt else ("num_frames", "length"),
             **images,
         )
-        return _video_endpoint(name, summary, schema=schema, model=WAN26)
+        return _video_endpoint(name, summary, schema=schema, model=model)
 
-    def wan22(name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
-        schema = video_schema(
-            name,
-            defaults=config.defaults_of(WAN22_GGUF),
-            limits=config.limits,
-            prompt_required=False,
-            frames=("num_frames", "length"),
-            **images,
-        )
-        return _video_endpoint(name, summary, schema=schema, model=WAN22_GGUF)
-
+    wan26, wan22 = partial(video, WAN26), partial(video, WAN22_GGUF)
     reference, source = ("reference_image",), ("source_image", "reference_image")
     return (
         wan26("wan2.6", "Generate a video from a prompt"),
