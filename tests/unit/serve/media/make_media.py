@@ -1,5 +1,6 @@
 """Builders of media files, and readers of them, for the tests of several modules."""
 
+import gc
 import io
 import os
 from collections.abc import Sequence
@@ -120,6 +121,10 @@ def audio_packets(data: bytes) -> list[tuple[int | None, bytes]]:
 
 
 def unnamed_files() -> int:
-    """Return how many files this process has open that have no name, as spools have none."""
+    """Return how many files this process has open that have no name, as spools have none.
+
+    Garbage of earlier tests, which may hold such files, is collected first.
+    """
+    gc.collect()
     links = [Path("/proc/self/fd") / fd for fd in os.listdir("/proc/self/fd")]
     return sum("(deleted)" in str(link.readlink()) for link in links if link.is_symlink())
