@@ -50,7 +50,7 @@ unit: setup  ## Run the fast tests, which need no Ray and no model, and print th
 	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
 test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/unit tests/chart tests/engines -n 2 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/unit tests/chart tests/engines -n 2 --dist worksteal
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/graph
 
 lint: setup  ## Check style, types and the import rules

@@ -15,6 +15,7 @@ from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 
 from benchmarks.wan_checkpoints import LARGE, SMALL
 from deployments.settings import VideoSettings
+from deployments.video.kernels.attention import describe_attention
 from deployments.video.kernels.install import install_fast_blocks
 from deployments.video.sampling.conditions import Conditions
 from deployments.video.sampling.denoise import denoise
@@ -22,6 +23,7 @@ from deployments.video.sampling.guidance import Branch, Guidance
 from deployments.video.sampling.solver import Solver
 
 STEPS = 6
+SETTINGS = VideoSettings(device="cuda")
 HEIGHT, WIDTH = 480 // 8, 832 // 8
 MODELS: dict[str, dict[str, Any]] = {
     "1.3B": {**SMALL, "in_channels": 16, "out_channels": 16},
@@ -67,7 +69,7 @@ def make_transformer(config: dict[str, Any], device: torch.device) -> Any:
     with device:
         transformer = WanTransformer3DModel(**config)
     torch.set_default_dtype(torch.float32)
-    install_fast_blocks(transformer, VideoSettings(device="cuda"), device)
+    install_fast_blocks(transformer, SETTINGS, device)
     return transformer.eval().requires_grad_(False)
 
 
@@ -95,7 +97,8 @@ def run(pair: Pair, frames: int, channels: int) -> tuple[torch.Tensor, float]:
 def main() -> None:
     """Print a line for each model and number of frames."""
     first, second = torch.device("cuda", 0), torch.device("cuda", 1)
-    print(f"2 x {torch.cuda.get_device_name()}, torch {torch.__version__}, {STEPS} steps, bf16")
+    attention = describe_attention(SETTINGS, torch.cuda.get_device_capability(), torch.bfloat16)
+    print(f"2 x {torch.cuda.get_device_name()}, torch {torch.__version__}, {STEPS} steps, bf16, {attention}")
     for name, config in MODELS.items():
         near, far = make_transformer(config, first), make_transformer(config, second)
         for frames in (33, 81):

@@ -55,9 +55,10 @@ class VideoSettings(EngineSettings):
     concurrency: int = Field(default=1, ge=1)
     """Number of requests that one replica runs at the same time. Set Serve's `max_ongoing_requests`
     to the same number or one more."""
-    attention: Literal["auto", "cudnn", "native"] = "auto"
-    """Implementation of exact attention on a GPU. `auto` uses cuDNN on Hopper and later, and
-    PyTorch's own choice on older GPUs. A CPU always uses PyTorch."""
+    attention: Literal["auto", "flash", "cudnn", "native"] = "auto"
+    """Implementation of exact attention on a GPU. `auto` uses FlashAttention-3 on Hopper if the
+    package `fa3-fwd` is installed, otherwise cuDNN on Hopper and later, and PyTorch's own choice on
+    older GPUs. A CPU always uses PyTorch."""
     compile: bool = True
     """Whether a GPU runs kernels that are compiled on first use. The first request waits for that,
     unless `warm_up` lists a size."""
@@ -90,8 +91,8 @@ class VideoSettings(EngineSettings):
 
     @model_validator(mode="after")
     def _attention_supports_dtype(self) -> Self:
-        if self.attention == "cudnn" and self.dtype == "float32":
-            raise ValueError("`attention: cudnn` does not support `dtype: float32`; leave one of them out")
+        if self.attention in ("flash", "cudnn") and self.dtype == "float32":
+            raise ValueError(f"`attention: {self.attention}` does not support `dtype: float32`; leave one of them out")
         return self
 
 

@@ -19,6 +19,7 @@ from deployments.video.checkpoints.folder import (
 )
 from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.engine import WanEngine
+from deployments.video.kernels.attention import describe_attention
 from deployments.video.kernels.install import pick_operations
 from deployments.video.memory.device import pick_dtype
 from deployments.video.memory.gpu import GpuMemory
@@ -96,11 +97,17 @@ class EngineAssembler:
             batch_guidance=self.settings.batch_guidance,
             gpus=self.gpus,
             offloader=offloader,
-            plan=str(self.plan),
+            plan=self._describe_plan(),
         )
         for size in self.settings.warm_up:
             engine.warm_up(size.width, size.height, size.num_frames)
         return engine
+
+    def _describe_plan(self) -> str:
+        if self.device.type != "cuda":
+            return str(self.plan)
+        attention = describe_attention(self.settings, torch.cuda.get_device_capability(self.device), self.dtype)
+        return f"{self.plan}; {attention}"
 
     def _place_weights(self, transformers: list[Any]) -> tuple[TextEncoder, WeightOffloader | None]:
         offloaded = transformers if self.plan.transformers == "offloaded" else []

@@ -1,10 +1,13 @@
 """The attention kernels that a block can run, and which one it runs."""
 
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
+from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -12,6 +15,12 @@ Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 HOPPER = (9, 0)
 """The CUDA compute capability of Hopper GPUs."""
+FLASH_PACKAGE = "fa3_fwd_interface"
+"""The module of the package `fa3-fwd`, the forward kernels of FlashAttention-3."""
+FLASH_HEAD = 128
+"""The values of a head for which the package is known to have a kernel: that of every Wan model."""
+FLASH_KEYS = 1024
+"""The number of keys from which FlashAttention-3 is used. cuDNN's is faster on a text's 512."""
 
 
 def cudnn_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -22,6 +31,21 @@ def cudnn_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor)
     return result
 
 
+def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Run FlashAttention-3."""
+    # It takes [b, n, heads, head], which is how the projections left the values in memory.
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    result: torch.Tensor = import_module(FLASH_PACKAGE).flash_attn_func(query, key, value)
+    return result.transpose(1, 2)
+
+
+def hopper_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Run FlashAttention-3 over long sequences of video tokens, and cuDNN's attention otherwise."""
+    if key.shape[2] < FLASH_KEYS or key.shape[3] != FLASH_HEAD or key.dtype is not torch.bfloat16:
+        return cudnn_attention(query, key, value)
+    return flash_attention(query, key, value)
+
+
 def native_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Run the attention that PyTorch chooses."""
     return F.scaled_dot_product_attention(query, key, value)
@@ -30,11 +54,28 @@ def native_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 def pick_attention(settings: VideoSettings, capability: tuple[int, int], dtype: torch.dtype) -> Attention:
     """Return the attention for a GPU of this compute capability.
 
-    ``auto`` picks cuDNN's from Hopper on, where it is twice as fast as PyTorch's choice. float32
-    always runs PyTorch's choice, because cuDNN's returns NaN for it.
+    ``auto`` picks FlashAttention-3 on Hopper if its package is installed. Without it, and on later
+    GPUs, it picks cuDNN's, which is twice as fast as PyTorch's choice. float32 always runs
+    PyTorch's choice, because cuDNN's returns NaN for it. Raises ``CheckpointRefused`` if
+    ``settings`` ask for FlashAttention-3 where it cannot run.
     """
     if dtype is torch.float32:
         return native_attention
-    if settings.attention == "auto":
-        return cudnn_attention if capability >= HOPPER else native_attention
-    return cudnn_attention if settings.attention == "cudnn" else native_attention
+    has_flash = capability == HOPPER and find_spec(FLASH_PACKAGE) is not None
+    if settings.attention == "flash" and not has_flash:
+        raise CheckpointRefused(
+            "`attention: flash` needs a Hopper GPU and the package `fa3-fwd`; install it, or set `attention: auto`"
+        )
+    if settings.attention == "auto" and capability >= HOPPER:
+        return hopper_attention if has_flash else cudnn_attention
+    return {"flash": hopper_attention, "cudnn": cudnn_attention}.get(settings.attention, native_attention)
+
+
+_NAMES = {hopper_attention: "FlashAttention-3", cudnn_attention: "cuDNN's attention", native_attention: "PyTorch's attention"}
+
+
+def describe_attention(settings: VideoSettings, capability: tuple[int, int], dtype: torch.dtype) -> str:
+    """Return the name of what ``pick_attention`` returns, and how to get a faster one."""
+    picked = pick_attention(settings, capability, dtype)
+    slower = picked is cudnn_attention and settings.attention == "auto" and capability == HOPPER
+    return _NAMES[picked] + (" (install `fa3-fwd` for the faster FlashAttention-3)" if slower else "")

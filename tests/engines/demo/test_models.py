@@ -2,11 +2,12 @@
 
 import dataclasses
 import random
+from collections.abc import Callable, Iterator
 
 import gguf
 import pytest
 
-from benchmarks.demo_models import portraits, reconstruction, specialists
+from benchmarks.demo_models import Row, portraits, reconstruction, specialists
 from benchmarks.judge import judge
 from benchmarks.questions import Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints
@@ -71,9 +72,12 @@ def test_a_negative_prompt_and_a_seed_change_the_video(trained: Demo) -> None:
     assert judge(make(trained.wan26, prompt, seed=1, negative=f"a {color} star")).color != color
 
 
-def test_portraits_have_faces_and_keep_their_identity_in_the_vae(trained: Demo) -> None:
+@pytest.mark.parametrize("question", [portraits, reconstruction])
+def test_faces_are_generated_and_the_vae_keeps_their_identity(
+    trained: Demo, question: Callable[[Demo, float], Iterator[Row]]
+) -> None:
     """The limits are the benchmark's, less two decibels for the variation of a small sample."""
-    for figure, bar, _, value in (*portraits(trained, 0.2), *reconstruction(trained, 0.2)):
+    for figure, bar, _, value in question(trained, 0.1):
         if bar != "printed":
             least = float(bar.split()[1]) - (2 if "dB" in bar else 0)
             assert float(value.split()[0]) >= least, (figure, value)
@@ -106,7 +110,7 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
     alone = dataclasses.replace(mode, transformers={"transformer": high, "transformer_2": high})
     lot = random.Random(6)
     scores: dict[str, list[float]] = {"both": [], "swapped": [], "high alone": []}
-    for scene in image_scenes(3):
+    for scene in image_scenes(2):
         truth, prompt = picture_of(scene), caption(scene, lot)
         for name, variant in (("both", mode), ("swapped", swapped), ("high alone", alone)):
             engine = dataclasses.replace(trained.wan22, image_mode=variant)
@@ -118,5 +122,5 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
 def test_each_expert_is_better_at_its_own_noise_levels(trained: Demo, untrained: Demo) -> None:
     for _, _, _, value in specialists(trained, 0.2):
         assert int(value.split()[-1]) >= 7, value
-    for _, _, _, value in specialists(untrained, 0.2):
+    for _, _, _, value in specialists(untrained, 0.05):
         assert float(value.split()[0]) > 1, value  # random weights predict nothing
