@@ -2,7 +2,7 @@
 
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -27,12 +27,16 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
     """Install a package that computes what FlashAttention-3 does, and return the shapes it gets."""
     shapes: list[tuple[torch.Size, ...]] = []
 
-    def flash_attn_func(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def fwd(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, softmax_scale: float, num_splits: int
+    ) -> tuple[torch.Tensor]:
+        assert softmax_scale == query.shape[3] ** -0.5
+        assert num_splits == 1, "more would make the result depend on the GPU's load"
         shapes.append((query.shape, key.shape, value.shape))
-        return native_attention(*(part.transpose(1, 2) for part in (query, key, value))).transpose(1, 2)
+        return (native_attention(*(part.transpose(1, 2) for part in (query, key, value))).transpose(1, 2),)
 
     package = ModuleType(attention.FLASH_PACKAGE)
-    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    package.fa3_fwd_cuda = SimpleNamespace(fwd=fwd)  # type: ignore[attr-defined]
     package.__spec__ = ModuleSpec(attention.FLASH_PACKAGE, None)
     monkeypatch.setitem(sys.modules, attention.FLASH_PACKAGE, package)
     return shapes
