@@ -1,14 +1,16 @@
 """The attention kernels that a block can run, and which one it runs."""
 
+import logging
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
+
+log = logging.getLogger(__name__)
 
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Maps query, key and value, each ``[b, heads, n, head]``, to a tensor of the query's shape."""
@@ -65,7 +67,7 @@ def pick_attention(settings: VideoSettings, capability: tuple[int, int], dtype: 
     """
     if dtype is torch.float32:
         return native_attention
-    has_flash = capability == HOPPER and find_spec(FLASH_PACKAGE) is not None
+    has_flash = capability == HOPPER and _flash_imports()
     if settings.attention == "flash" and not has_flash:
         raise CheckpointRefused(
             "`attention: flash` needs a Hopper GPU and the package `fa3-fwd`; install it, or set `attention: auto`"
@@ -75,6 +77,17 @@ def pick_attention(settings: VideoSettings, capability: tuple[int, int], dtype: 
     return {"flash": hopper_attention, "cudnn": cudnn_attention}.get(settings.attention, native_attention)
 
 
+def _flash_imports() -> bool:
+    try:
+        import_module(FLASH_PACKAGE)
+    except ModuleNotFoundError:
+        return False
+    except (ImportError, OSError) as error:  # for instance a build for another CUDA or PyTorch
+        log.warning("the package `fa3-fwd` is installed but cannot be imported: %s", error)
+        return False
+    return True
+
+
 _NAMES = {hopper_attention: "FlashAttention-3", cudnn_attention: "cuDNN's attention", native_attention: "PyTorch's attention"}
 
 
@@ -82,4 +95,4 @@ def describe_attention(settings: VideoSettings, capability: tuple[int, int], dty
     """Return the name of what ``pick_attention`` returns, and how to get a faster one."""
     picked = pick_attention(settings, capability, dtype)
     slower = picked is cudnn_attention and settings.attention == "auto" and capability == HOPPER
-    return _NAMES[picked] + (" (install `fa3-fwd` for the faster FlashAttention-3)" if slower else "")
+    return _NAMES[picked] + (" (a working `fa3-fwd` would be faster)" if slower else "")

@@ -1,7 +1,7 @@
 """Which attention runs: the setting decides, then the GPU; cuDNN's never gets float32."""
 
 import sys
-from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Literal
 
@@ -37,7 +37,6 @@ def flash(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
 
     package = ModuleType(attention.FLASH_PACKAGE)
     package.fa3_fwd_cuda = SimpleNamespace(fwd=fwd)  # type: ignore[attr-defined]
-    package.__spec__ = ModuleSpec(attention.FLASH_PACKAGE, None)
     monkeypatch.setitem(sys.modules, attention.FLASH_PACKAGE, package)
     return shapes
 
@@ -89,9 +88,18 @@ def test_flash_attention_is_picked_on_hopper_if_its_package_is_there(
 
 def test_without_the_package_cudnn_runs_and_the_description_says_what_to_install() -> None:
     described = describe_attention(VideoSettings(), (9, 0), torch.bfloat16)
-    assert described == "cuDNN's attention (install `fa3-fwd` for the faster FlashAttention-3)"
+    assert described == "cuDNN's attention (a working `fa3-fwd` would be faster)"
     with pytest.raises(CheckpointRefused, match="needs a Hopper GPU and the package `fa3-fwd`"):
         pick_attention(VideoSettings(attention="flash"), (9, 0), torch.bfloat16)
+
+
+def test_a_package_that_cannot_be_imported_is_logged_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / f"{attention.FLASH_PACKAGE}.py").write_text("raise OSError('libcudart.so.99: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pick_attention(VideoSettings(), (9, 0), torch.bfloat16) is cudnn_attention
+    assert "libcudart.so.99" in caplog.text
 
 
 def test_flash_attention_runs_on_video_tokens_and_cudnns_on_the_text(
