@@ -34,7 +34,7 @@ def error(result: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: t
     """Return the relative error of ``result`` for a sample of queries, against float32."""
     rows = torch.linspace(0, query.shape[2] - 1, SAMPLE, device=query.device).long()
     exact = native_attention(query[:, :, rows].float(), key.float(), value.float())
-    return ((result[:, :, rows].float() - exact).norm() / exact.norm()).item()
+    return float((result[:, :, rows].float() - exact).norm() / exact.norm())
 
 
 def main() -> None:

@@ -88,7 +88,11 @@ def _flash_imports() -> bool:
     return True
 
 
-_NAMES = {hopper_attention: "FlashAttention-3", cudnn_attention: "cuDNN's attention", native_attention: "PyTorch's attention"}
+_NAMES: dict[Attention, str] = {
+    hopper_attention: "FlashAttention-3",
+    cudnn_attention: "cuDNN's attention",
+    native_attention: "PyTorch's attention",
+}
 
 
 def describe_attention(settings: VideoSettings, capability: tuple[int, int], dtype: torch.dtype) -> str:
