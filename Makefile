@@ -17,7 +17,7 @@ E2E ?= tests/e2e
 CONTAINERS ?= podman
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools serve demo unit test lint fix load bench chart image image-test e2e
+.PHONY: help setup tools serve demo unit test lint fix load attack kills bench chart image image-test e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ fix: setup  ## Format the code and fix what can be fixed automatically
 
 load: setup  ## Load a fresh demo for a minute and write a report to test-output/load.html
 	$(BIN)/python -m loadtest.run
+
+attack: setup  ## Attack a fresh demo beside honest callers, for ten minutes at most
+	$(BIN)/python -m loadtest.attack
+
+kills: setup  ## Kill each kind of process of a fresh demo, and watch it recover or end
+	$(BIN)/python -m loadtest.kills
 
 bench: setup  ## Measure how fast frames travel between replicas
 	$(BIN)/python -m benchmarks.transport

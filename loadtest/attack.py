@@ -1,0 +1,153 @@
+"""`make attack`: honest callers beside six kinds of attack on a demo, for ten minutes at most.
+
+Four callers swap a face in a picture, first alone and then while the attacks run. The command fails
+if an honest call fails, if their 95th percentile is more than twice as long as undisturbed, or if
+the proxy or the ingress grows by more than 500 MiB.
+"""
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import psutil
+
+from loadtest.attacks import ATTACKS, MIB, Tally
+from serve.cli.console import print_error
+from serve.cli.presets import find_preset
+from serve.cli.service import running
+from serve.client import CallFailed, Client
+from serve.http.examples import payload
+
+CALLERS = 4
+ENDPOINT = "image-faceswap"
+MAX_SECONDS = 480
+SLOWDOWN = 2.0
+GROWTH_MIB = 500
+WATCHED = {"proxy": "ProxyActor", "ingress": "Ingress"}
+"""The names that Ray gives the titles of these processes."""
+
+
+@dataclass
+class Calls:
+    """The calls of the honest callers."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def p95(self) -> float:
+        """Return the 95th percentile of the seconds."""
+        return statistics.quantiles(self.seconds, n=20)[-1]
+
+
+class Memory(threading.Thread):
+    """Watches the memory of the proxy and of the ingress."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.idle = self.read()
+        self.most = dict(self.idle)
+        self.done = threading.Event()
+
+    def read(self) -> dict[str, int]:
+        """Return the resident bytes by the names of ``WATCHED``."""
+        found = dict.fromkeys(WATCHED, 0)
+        for process in psutil.process_iter():
+            try:
+                title = " ".join(process.cmdline()[:1])
+                for name, part in WATCHED.items():
+                    if title.startswith("ray::") and part in title:
+                        found[name] = max(found[name], process.memory_info().rss)
+            except psutil.Error:
+                continue
+        return found
+
+    def run(self) -> None:
+        """Note the largest values until ``done``."""
+        while not self.done.wait(0.2):
+            self.most = {name: max(self.most[name], now) for name, now in self.read().items()}
+
+
+def call_for(seconds: float, url: str, calls: Calls) -> None:
+    """Call the endpoint again and again."""
+    deadline = time.monotonic() + seconds
+    with Client(url) as client:
+        while time.monotonic() < deadline:
+            begun = time.perf_counter()
+            try:
+                client.call(ENDPOINT, payload(ENDPOINT))
+                calls.seconds.append(time.perf_counter() - begun)
+            except CallFailed as e:
+                calls.failures.append(str(e))
+
+
+def run_together(works: list[Callable[[], None]]) -> None:
+    """Run all ``works`` in threads, and wait for them."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def honest(seconds: float, url: str) -> Calls:
+    """Return what the honest callers see in ``seconds``."""
+    calls = Calls()
+    run_together([lambda: call_for(seconds, url, calls)] * CALLERS)
+    return calls
+
+
+def attack(client: Client, seconds: float) -> bool:
+    """Run the comparison, print it, and return whether all bars are met."""
+    parts = urlsplit(client.url)
+    address = (parts.hostname or "127.0.0.1", parts.port or 80)
+    honest(min(10, seconds), client.url)  # warms up
+    alone = honest(seconds / 3, client.url)
+    memory = Memory()
+    memory.start()
+    stop = threading.Event()
+    tallies = {name: Tally() for name in ATTACKS}
+    threads = [
+        threading.Thread(target=run, args=(address, stop, tallies[name]), name=name, daemon=True)
+        for name, run in ATTACKS.items()
+    ]
+    for thread in threads:
+        thread.start()
+    attacked = honest(seconds, client.url)
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    memory.done.set()
+    for name, tally in tallies.items():
+        print(f"{name}: {tally.rounds} rounds, answers {dict(sorted(tally.answers.items()))}")
+    growth = {name: (memory.most[name] - memory.idle[name]) / MIB for name in WATCHED}
+    for name, grown in growth.items():
+        print(f"{name}: {memory.idle[name] / MIB:.0f} MiB idle, at most {grown:+.0f} MiB under attack (bar {GROWTH_MIB})")
+    ratio = attacked.p95() / alone.p95()
+    print(f"honest calls undisturbed: {len(alone.seconds)}, p95 {1000 * alone.p95():.0f} ms, {len(alone.failures)} failed")
+    print(
+        f"honest calls under attack: {len(attacked.seconds)}, p95 {1000 * attacked.p95():.0f} ms, {ratio:.2f} times "
+        f"(bar {SLOWDOWN:g}), {len(attacked.failures)} failed {sorted(set(attacked.failures))[:3]}"
+    )
+    return ratio <= SLOWDOWN and not attacked.failures and all(grown <= GROWTH_MIB for grown in growth.values())
+
+
+def main() -> int:
+    """Attack a fresh demo, and return 0 if all bars are met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=240, help="how long the attacks last")
+    seconds = min(parser.parse_args().seconds, MAX_SECONDS)
+    try:
+        with running(find_preset("demo")) as client:
+            return 0 if attack(client, seconds) else 1
+    except CallFailed as e:
+        print_error(str(e))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
