@@ -16,8 +16,9 @@ from serve.cli.console import console, error_console, print_error
 from serve.cli.presets import address, find_preset, listening_on
 from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
 from serve.cli.service import require_free_port, running, serve_environment
-from serve.cli.smoke import hint_for, run_smoke
+from serve.cli.smoke import run_smoke
 from serve.client import CallFailed, Client
+from serve.http.endpoints import hint_for
 from serve.media import EXTENSIONS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)

@@ -72,7 +72,7 @@ class Client:
         except httpx.TransportError:
             return "the service"
         if response.status_code != 200:
-            return "the service"
+            return f"the service ({_detail(response)})"
         states = {name: model["state"] for name, model in response.json()["models"].items()}
         return ", ".join(f"{name} ({state})" for name, state in states.items() if state != "ready") or None
 

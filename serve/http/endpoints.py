@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from serve.config import AppConfig
@@ -93,6 +93,20 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             form=True,
         ),
     )
+
+
+def hint_for(path: str, field: str) -> str:
+    """Return "; did you mean ...?" for a field that an endpoint does not know, or nothing.
+
+    ``path`` is one of the endpoint's paths, without the slash.
+    """
+    schema = _default_schemas().get(f"/{path}")
+    return "" if schema is None else schema.hint(field)
+
+
+@cache
+def _default_schemas() -> dict[str, Schema]:
+    return {path: endpoint.schema for endpoint in make_endpoints(AppConfig()) for path in endpoint.paths}
 
 
 def _video_endpoint(name: str, summary: str, *, schema: Schema, model: Model) -> Endpoint:

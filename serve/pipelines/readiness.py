@@ -30,6 +30,11 @@ class ModelState:
     reason: str | None = None
     hardware: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be accepted: a model that is asleep starts when one comes."""
+        return self.state in ("ready", "asleep")
+
 
 class StateUnknown(Exception):
     """Serve's controller does not answer, or does not know this application yet."""
