@@ -12,10 +12,10 @@ from rich.table import Table
 
 from deployments.errors import CheckpointRefused
 from serve.cli.config_check import documents, faults
-from serve.cli.console import console, error_console, print_error
-from serve.cli.presets import address, find_preset, listening_on
+from serve.cli.console import console, error_console, print_error, print_line
+from serve.cli.presets import find_preset, listening_on
 from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
-from serve.cli.service import require_free_port, running, serve_environment
+from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service, running
 from serve.cli.smoke import run_smoke
 from serve.client import CallFailed, Client
 from serve.http.endpoints import hint_for
@@ -41,17 +41,18 @@ def serve(
 ) -> None:
     """Run the service on this machine until Ctrl-C. The Ray dashboard is on port 8265."""
     path = find_preset(preset)
-    if found := _faults_of(path.read_bytes(), path.name, files=False)[1]:
+    if found := _faults_of(path.read_bytes(), path.name, files=not joins_a_cluster())[1]:
         _fail(*found)
     if host is not None:
         path = listening_on(path, host)
+    print_line(f"Starting {path.name}. Logs: {log_folder()}. Ray dashboard: http://127.0.0.1:8265")
+    print_line("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
     try:
-        require_free_port(path)
+        run_service(path, print_line)
     except CallFailed as e:
         _fail(str(e))
-    console.print(f"Starting {path.name}: http://{address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
-    console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
-    os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
+    except ServiceFailed as e:
+        _fail(f"{e}; logs: {log_folder()}")
 
 
 @app.command()
@@ -195,7 +196,7 @@ def rollout(
     """Run inside a pod: wait until KubeRay has rolled out a RayService; fail if it cannot."""
     try:
         with in_cluster() as api:
-            await_rollout(api, namespace, name, timeout_s=timeout, say=_print_line)
+            await_rollout(api, namespace, name, timeout_s=timeout, say=print_line)
     except RolloutFailed as e:
         print_error(str(e))
         raise typer.Exit(1) from None
@@ -237,10 +238,6 @@ def _fail(*lines: str, status: int = 1) -> NoReturn:
     for line in lines:
         print_error(line)
     raise typer.Exit(status)
-
-
-def _print_line(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
 
 
 def _parse_field(text: str) -> tuple[str, str]:

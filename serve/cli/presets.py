@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 import yaml
 
+from serve.cli.config_check import IMPORT_PATH
 from serve.cli.console import print_error
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -37,3 +38,13 @@ def address(config: Path) -> str:
     options = yaml.safe_load(config.read_text()).get("http_options", {})
     host = options.get("host", "127.0.0.1")
     return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+
+
+def url(config: Path) -> str:
+    """Return the URL at which a service with this config is reached from this machine."""
+    prefixes = [
+        application.get("route_prefix") or "/"
+        for application in yaml.safe_load(config.read_text())["applications"]
+        if application.get("import_path") == IMPORT_PATH
+    ]
+    return f"http://{address(config)}{prefixes[0] if prefixes else '/'}".rstrip("/")
