@@ -84,8 +84,8 @@ def require_free_port(config: Path) -> None:
         probe.settimeout(5)
         if probe.connect_ex((host, int(port))) == 0:
             raise CallFailed(
-                f"port {port} on {host} is in use: stop the program that listens there, or set "
-                f"`http_options.port` in a copy of {config.name}"
+                f"port {port} on {host} is in use: stop the program that listens there, or choose another port with "
+                f"--port or `http_options.port` in {config.name}"
             )
 
 

@@ -38,9 +38,10 @@ class Client:
                 f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout, headers={"Accept": accept}
             )
         except httpx.TransportError as e:
-            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
+            hint = "; is the service running?" if isinstance(e, httpx.ConnectError) else ""
+            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e}){hint}") from e
         if response.status_code != 200:
-            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
+            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}", response.status_code)
         return Answer(response.content, response.headers, time.perf_counter() - start)
 
     def check_reachable(self) -> None:

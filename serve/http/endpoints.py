@@ -1,5 +1,6 @@
 """The table of endpoints that make something: paths, schemas, media types, models and pipelines."""
 
+import difflib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -102,6 +103,15 @@ def hint_for(path: str, field: str) -> str:
     """
     schema = _default_schemas().get(f"/{path}")
     return "" if schema is None else schema.hint(field)
+
+
+def path_hint(path: str) -> str:
+    """Return what may be called instead of a path that is no endpoint's, or nothing."""
+    known = [name.strip("/") for name in _default_schemas()]
+    if path in known:
+        return ""
+    nearest = difflib.get_close_matches(path, known, n=1)
+    return f"; did you mean `{nearest[0]}`?" if nearest else f"; endpoints: {', '.join(known)}"
 
 
 @cache
