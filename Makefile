@@ -8,6 +8,8 @@ EXTRAS ?= dev
 # What was installed last: another choice of EXTRAS or OVERRIDES installs again.
 STAMP := .venv/.setup-$(EXTRAS)-$(notdir $(OVERRIDES))
 HELM_VERSION := v3.22.0
+# The Kubernetes of that helm's k8s.io/client-go, v0.37.
+HELM_KUBERNETES_MINOR := 37
 HELM_DOCS_VERSION := v1.14.2
 IMAGE ?= localhost/ryla-serve
 TARGET ?= cpu
@@ -34,8 +36,14 @@ $(STAMP): pyproject.toml constraints/constraints.txt $(OVERRIDES)
 
 tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
 
+# A plain `go install` leaves out the versions: helm would say that it is v3 and that its cluster is
+# Kubernetes 1.20, which the chart refuses. Helm's own releases set the same variables.
+HELM_FLAGS := -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION) \
+  $(foreach package,pkg/lint/rules pkg/chartutil,\
+    -X helm.sh/helm/v3/$(package).k8sVersionMajor=1 -X helm.sh/helm/v3/$(package).k8sVersionMinor=$(HELM_KUBERNETES_MINOR))
+
 $(TOOLS)/helm:
-	GOBIN=$(TOOLS) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	GOBIN=$(TOOLS) go install -ldflags '$(HELM_FLAGS)' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 $(TOOLS)/helm-docs:
 	GOBIN=$(TOOLS) go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)

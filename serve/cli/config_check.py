@@ -11,11 +11,10 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings, VideoSettings
+from serve.cli.presets import IMPORT_PATH
 from serve.config import AppConfig, Hardware
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, Model
-
-IMPORT_PATH = "serve.app:build"
 
 
 def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import typer
 import yaml
 
-from serve.cli.config_check import IMPORT_PATH
 from serve.cli.console import print_error
+
+IMPORT_PATH = "serve.app:build"
+"""What a Serve config names as the import path of our application."""
 
 PRESETS = Path(__file__).parents[1] / "presets"
 

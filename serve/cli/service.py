@@ -19,12 +19,11 @@ from serve.cli.processes import NOT_STARTED, ProcessTree, adopt_orphans, end_wit
 from serve.cli.watch import Watch
 from serve.client import CallFailed, Client
 from serve.config import Limits
-from serve.http.proxy import IMPORT_PATH
 
 START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
 """Seconds that a service may take to start."""
 
-STOP_TIMEOUT_S = 50.0
+STOP_TIMEOUT_S = 45.0
 """Seconds that a service may take to stop. Kubernetes kills its pod after 60."""
 
 POLL_S = 2.0
@@ -34,6 +33,9 @@ PROBE_S = 5.0
 """Seconds between two calls of a service that answers; each is a line in its log."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+PROXY = "serve.http.proxy:middlewares"
+"""What Serve's proxy imports. The module itself would bring Ray into this process."""
 
 DRIVER = ("-m", "serve.cli.driver")
 COMMAND = ("-m", "serve.cli.main", "serve")
@@ -59,7 +61,7 @@ def serve_environment(config: Path) -> dict[str, str]:
         **loopback,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,
         "RYLA_MAX_BODY_BYTES": str(max_bytes),
     }
 
