@@ -54,7 +54,9 @@ def test_the_files_that_commands_name_exist(page: str) -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md", "docs/operations.md"])
 def test_ryla_is_called_after_the_environment_is_activated(page: str) -> None:
     """A page that makes the environment says how to enter it before it uses what is in it."""
-    commands = [line for language, block in code_blocks((ROOT / page).read_text()) if language == "sh" for line in block.splitlines()]
+    commands = [
+        line for language, block in code_blocks((ROOT / page).read_text()) if language == "sh" for line in block.splitlines()
+    ]
     first = next(i for i, line in enumerate(commands) if line.startswith("ryla "))
     assert ". .venv/bin/activate" in commands[:first]
 
