@@ -19,20 +19,25 @@ E2E ?= tests/e2e
 CONTAINERS ?= podman
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools serve demo unit test lint fix load bench chart image image-test e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load bench chart image image-test e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Create .venv with everything that development needs
 
-$(STAMP): pyproject.toml constraints/constraints.txt $(OVERRIDES)
+$(STAMP): pyproject.toml constraints/constraints.txt constraints/hashes.txt $(OVERRIDES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints/constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/constraints.txt \
-	  --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
+	  --constraint constraints/hashes.txt --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
 	rm -f .venv/.setup-*
 	touch $@
+
+# Not PyTorch's: its own index has other files of the same version (see the Dockerfile).
+hashes:  ## Write constraints/hashes.txt again, after a change of constraints/constraints.txt
+	grep -v '^torch==' constraints/constraints.txt | $(BIN)/uv pip compile --quiet --generate-hashes --no-deps \
+	  --no-header --no-annotate --python-version 3.11 --python-platform linux --output-file constraints/hashes.txt -
 
 tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
 

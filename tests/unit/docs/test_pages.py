@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from serve.cli.service import STOP_TIMEOUT_S
-
 from tests.unit.docs.markdown import PAGES, ROOT, broken_links, code_blocks, contents, prose, sections
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
