@@ -126,7 +126,8 @@ def test_a_refused_call_prints_the_reason_and_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "message"), [("prompt", "must have the form field=value"), ("image=@/does/not/exist", "image: /does/not/exist: No such file")]
+    ("field", "message"),
+    [("prompt", "must have the form field=value"), ("image=@/does/not/exist", "image: /does/not/exist: No such file")],
 )
 def test_a_field_that_cannot_be_read_is_named_before_the_call(server: ScriptedServer, field: str, message: str) -> None:
     result = ryla("call", "wan2.6", field, "--url", server.url)
