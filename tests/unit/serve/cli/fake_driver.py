@@ -1,4 +1,4 @@
-"""A service without Ray under `run_service`: a driver that follows a plan, in processes of its own."""
+"""A service without Ray under `run_service`: its driver follows a plan."""
 
 import contextlib
 import json
