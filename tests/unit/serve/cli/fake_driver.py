@@ -87,20 +87,7 @@ class Supervised:
 
     def __init__(self, folder: Path, does: str = "serve", *, times: int = 0, timeout_s: float = 100) -> None:
         self.folder = folder
-        programs = folder / "programs"
-        programs.mkdir(exist_ok=True)
-        for name in ("raylet", "gcs_server"):
-            (programs / name).symlink_to(os.path.realpath(sys.executable))
-        (folder / "driver.py").write_text(FAKE_DRIVER)
-        plan = {
-            "does": does,
-            "times": times,
-            "programs": str(programs),
-            "starts": str(folder / "starts"),
-            "children": str(folder / "children"),
-        }
-        self.config = config_file(folder, plan)
-        self.port = yaml.safe_load(self.config.read_text())["http_options"]["port"]
+        self.config = write_plan(folder, does, times)
         self.command = [sys.executable, "-c", RUN, str(self.config), str(folder / "driver.py"), str(timeout_s)]
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
 
@@ -143,3 +130,20 @@ def config_file(folder: Path, plan: dict[str, Any] | None = None) -> Path:
     applications = [{"args": {"limits": {"max_body_bytes": 1000}}}]
     path.write_text(yaml.safe_dump({"plan": plan, "http_options": {"port": port}, "applications": applications}))
     return path
+
+
+def write_plan(folder: Path, does: str, times: int = 0) -> Path:
+    """Write the fake driver and a config with its plan to ``folder``; return the config."""
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    for name in ("raylet", "gcs_server"):
+        (programs / name).symlink_to(os.path.realpath(sys.executable))
+    (folder / "driver.py").write_text(FAKE_DRIVER)
+    plan = {
+        "does": does,
+        "times": times,
+        "programs": str(programs),
+        "starts": str(folder / "starts"),
+        "children": str(folder / "children"),
+    }
+    return config_file(folder, plan)

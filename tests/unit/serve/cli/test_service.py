@@ -22,7 +22,7 @@ from serve.cli.service import ServiceFailed, keep_token_private, require_free_po
 from serve.client import CallFailed, Client
 from serve.config import Limits
 from serve.http.proxy import IMPORT_PATH
-from tests.unit.serve.cli.fake_driver import FAKE_DRIVER, RUN, Supervised, config_file
+from tests.unit.serve.cli.fake_driver import FAKE_DRIVER, RUN, Supervised, config_file, write_plan
 
 
 @pytest.fixture
@@ -140,13 +140,12 @@ def test_a_service_of_a_background_job_is_stopped_too(tmp_path: Path, fake_comma
 
 
 @pytest.fixture
-def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any) -> Path:
+def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let `running` run the fake driver; return its config."""
-    prepared = start()  # writes the files
-    prepared.close()
+    config = write_plan(tmp_path, "serve")
     source = RUN.replace("sys.argv[2]", repr(str(tmp_path / "driver.py"))).replace("sys.argv[3]", "100")
     monkeypatch.setattr(service, "COMMAND", ("-c", source))
-    return Path(prepared.config)
+    return config
 
 
 def test_a_service_that_does_not_start_is_an_error_with_its_reason_and_log(
