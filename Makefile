@@ -8,6 +8,8 @@ EXTRAS ?= dev
 # What was installed last: another choice of EXTRAS or OVERRIDES installs again.
 STAMP := .venv/.setup-$(EXTRAS)-$(notdir $(OVERRIDES))
 HELM_VERSION := v3.22.0
+# The Kubernetes of that helm's k8s.io/client-go, v0.37.
+HELM_KUBERNETES_MINOR := 37
 HELM_DOCS_VERSION := v1.14.2
 IMAGE ?= localhost/ryla-serve
 TARGET ?= cpu
@@ -17,25 +19,36 @@ E2E ?= tests/e2e
 CONTAINERS ?= podman
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools serve demo unit test lint fix load attack kills bench chart image image-test e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills bench chart image image-test e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Create .venv with everything that development needs
 
-$(STAMP): pyproject.toml constraints/constraints.txt $(OVERRIDES)
+$(STAMP): pyproject.toml constraints/constraints.txt constraints/hashes.txt $(OVERRIDES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints/constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints/constraints.txt \
-	  --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
+	  --constraint constraints/hashes.txt --overrides $(OVERRIDES) --editable ".[$(EXTRAS)]"
 	rm -f .venv/.setup-*
 	touch $@
 
+# Not PyTorch's: its own index has other files of the same version (see the Dockerfile).
+hashes:  ## Write constraints/hashes.txt again, after a change of constraints/constraints.txt
+	grep -v '^torch==' constraints/constraints.txt | $(BIN)/uv pip compile --quiet --generate-hashes --no-deps \
+	  --no-header --no-annotate --python-version 3.11 --python-platform linux --output-file constraints/hashes.txt -
+
 tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
 
+# A plain `go install` leaves out the versions: helm would say that it is v3 and that its cluster is
+# Kubernetes 1.20, which the chart refuses. Helm's own releases set the same variables.
+HELM_FLAGS := -X helm.sh/helm/v3/internal/version.version=$(HELM_VERSION) \
+  $(foreach package,pkg/lint/rules pkg/chartutil,\
+    -X helm.sh/helm/v3/$(package).k8sVersionMajor=1 -X helm.sh/helm/v3/$(package).k8sVersionMinor=$(HELM_KUBERNETES_MINOR))
+
 $(TOOLS)/helm:
-	GOBIN=$(TOOLS) go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	GOBIN=$(TOOLS) go install -ldflags '$(HELM_FLAGS)' helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 $(TOOLS)/helm-docs:
 	GOBIN=$(TOOLS) go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)

@@ -86,8 +86,8 @@ class VideoSettings(EngineSettings):
     """Bytes of prompt embeddings that are cached for repeated prompts (4 MiB each at full size); 0
     turns the cache off."""
     allow_hub: bool = False
-    """Whether a path that is not a folder may be downloaded as a hub id. If not, only local files
-    are read."""
+    """Whether a path that is not a folder may be downloaded as a hub id with its commit,
+    `owner/name@COMMIT`. If not, only local files are read."""
 
     @model_validator(mode="after")
     def _attention_supports_dtype(self) -> Self:

@@ -1,20 +1,20 @@
 """Checks a Serve config file, or a RayService that contains one, before it is deployed."""
 
+import difflib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.settings import VideoSettings
+from deployments.settings import Settings, VideoSettings
+from serve.cli.presets import IMPORT_PATH
 from serve.config import AppConfig, Hardware
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, Model
-
-IMPORT_PATH = "serve.app:build"
 
 
 def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
@@ -26,7 +26,9 @@ def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] |
     try:
         found = list(yaml.safe_load_all(text))
     except yaml.YAMLError as e:
-        raise ValueError(f"not valid YAML ({' '.join(str(e).split())})") from None
+        mark = getattr(e, "problem_mark", None)
+        where = "" if mark is None else f", at line {mark.line + 1}, column {mark.column + 1}"
+        raise ValueError(f"not valid YAML ({getattr(e, 'problem', None) or e}{where})") from None
     for document in found:
         if not isinstance(document, dict):
             continue
@@ -176,4 +178,27 @@ def _fits(hardware: Hardware, offer: dict[str, float]) -> bool:
 
 
 def _sentences(prefix: str, error: ValidationError) -> list[str]:
-    return [f"{prefix}{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    found = []
+    for e in error.errors():
+        path, text = e["loc"], e["msg"]
+        if e["type"] == "extra_forbidden":
+            text = f"unknown setting{_hint(path)}"
+        found.append(f"{prefix}{'.'.join(map(str, path))}: {text}")
+    return found
+
+
+def _hint(path: tuple[int | str, ...]) -> str:
+    """Return "; did you mean ...?" for a setting of AppConfig that does not exist, or nothing."""
+    model: Any = AppConfig
+    for name in path[:-1]:
+        field = model.model_fields.get(name)
+        models = [] if field is None else [t for t in (field.annotation, *get_args(field.annotation)) if _is_settings(t)]
+        if not models:
+            return ""
+        model = models[0]
+    nearest = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1)
+    return f"; did you mean `{nearest[0]}`?" if nearest else ""
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)

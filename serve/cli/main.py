@@ -12,15 +12,17 @@ from rich.table import Table
 
 from deployments.errors import CheckpointRefused
 from serve.cli.config_check import documents, faults
-from serve.cli.console import console, error_console, print_error
-from serve.cli.presets import address, find_preset, listening_on
+from serve.cli.console import console, error_console, print_error, print_line
+from serve.cli.presets import find_preset, listening_on
 from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
-from serve.cli.service import require_free_port, running, serve_environment
-from serve.cli.smoke import hint_for, run_smoke
+from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service, running
+from serve.cli.smoke import ENDPOINTS, run_smoke
 from serve.client import CallFailed, Client
+from serve.http.endpoints import hint_for, path_hint
+from serve.http.version import VERSION
 from serve.media import EXTENSIONS
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
 app.add_typer(models, name="models")
 
@@ -29,6 +31,25 @@ Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="URL of the service.")
 Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="Your key, if the service requires one.")]
 DEMO_TIMEOUT_S = 900
 STANDARD_OUTPUT = Path("-")
+MEDIA_FIELDS = ("_image", "_video", "_face")
+"""How the names of fields end that take an image or a video."""
+LONGEST_PATH = 256
+"""The most characters of a value that may be the name of a file; others are base64."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print_line(f"ryla-serve {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """`ryla`: run the service, call it, check its configuration, and test a deployment."""
 
 
 @app.command()
@@ -37,20 +58,25 @@ def serve(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on instead of the config's; 0.0.0.0 listens on all.")
     ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on instead of the config's.")] = None,
 ) -> None:
-    """Run the service on this machine until Ctrl-C. The Ray dashboard is on port 8265."""
+    """Run the service on this machine until Ctrl-C. The Ray dashboard is on port 8265.
+
+    It ends with an error when the service is lost, so that a supervisor can start it again.
+    """
     path = find_preset(preset)
-    if found := _faults_of(path.read_bytes(), path.name, files=False)[1]:
+    if found := _faults_of(path.read_bytes(), path.name, files=not joins_a_cluster())[1]:
         _fail(*found)
-    if host is not None:
-        path = listening_on(path, host)
+    if host is not None or port is not None:
+        path = listening_on(path, host, port)
+    print_line(f"Starting {path.name}. Logs: {log_folder()}. Ray dashboard: http://127.0.0.1:8265")
+    print_line("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
     try:
-        require_free_port(path)
+        run_service(path, print_line)
     except CallFailed as e:
         _fail(str(e))
-    console.print(f"Starting {path.name}: http://{address(path)}/docs when it is ready. Ray dashboard: http://127.0.0.1:8265")
-    console.print("If the dashboard asks for a token, it is in ~/.ray/auth_token (or run `ray get-auth-token`).")
-    os.execvpe("serve", ["serve", "run", str(path)], serve_environment(path))
+    except ServiceFailed as e:
+        _fail(f"{e}; logs: {log_folder()}")
 
 
 @app.command()
@@ -72,22 +98,28 @@ def call(
     key: Key = None,
 ) -> None:
     """Call an endpoint and write the result to a file."""
+    name = endpoint.strip("/")
+    if not name:
+        _fail(f"name an endpoint: {', '.join(ENDPOINTS)}", status=2)
+    _require_writable(output or Path(name))
     accept = "*/*" if output is None else _accept(output)
     values: dict[str, list[str]] = {}
-    for name, value in map(_parse_field, fields or []):
-        values.setdefault(name, []).append(value)
-    body = {name: several if several[1:] else several[0] for name, several in values.items()}
-    name = endpoint.strip("/")
+    for field, value in map(_parse_field, fields or []):
+        values.setdefault(field, []).append(value)
+    body = {field: several if several[1:] else several[0] for field, several in values.items()}
     try:
         with Client(url, key=key) as client:
             answer = client.call(name, body, accept=accept)
     except CallFailed as e:
-        _fail(str(e))
+        _fail(f"{e}{path_hint(name) if e.status in (404, 405) else ''}")
     path = output or Path(f"{name}.{answer.extension}")
     if path == STANDARD_OUTPUT:
         sys.stdout.buffer.write(answer.data)
     else:
-        path.write_bytes(answer.data)
+        try:
+            path.write_bytes(answer.data)
+        except OSError as e:
+            _fail(f"{path} cannot be written: {e.strerror}")
     # What is said about the result must not mix with the result.
     terminal = error_console if path == STANDARD_OUTPUT else console
     for header, value in answer.headers.items():
@@ -113,6 +145,7 @@ def smoke(
 
     Starts models that are scaled to zero.
     """
+    _require_folder(save)
     deadline = time.monotonic() + timeout
     with Client(url, key=key) as client:
         try:
@@ -130,6 +163,7 @@ def smoke(
 @app.command()
 def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.")] = Path("test-output")) -> None:
     """Start the demo, call all seven endpoints, save the results and stop the demo."""
+    _require_folder(save)
     try:
         with running(find_preset("demo")) as client:
             ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
@@ -151,7 +185,7 @@ def check(
 ) -> None:
     """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
     data = sys.stdin.buffer.read() if config == "-" else find_preset(config).read_bytes()
-    checked, found = _faults_of(data, config, files=files)
+    checked, found = _faults_of(data, "standard input" if config == "-" else config, files=files)
     if found:
         _fail(*found)
     console.print(f"No faults in {checked} configuration(s).")
@@ -194,7 +228,7 @@ def rollout(
     """Run inside a pod: wait until KubeRay has rolled out a RayService; fail if it cannot."""
     try:
         with in_cluster() as api:
-            await_rollout(api, namespace, name, timeout_s=timeout, say=_print_line)
+            await_rollout(api, namespace, name, timeout_s=timeout, say=print_line)
     except RolloutFailed as e:
         print_error(str(e))
         raise typer.Exit(1) from None
@@ -216,11 +250,9 @@ def _faults_of(data: bytes, name: str, *, files: bool) -> tuple[int, list[str]]:
 
 
 def _accept(output: Path) -> str:
-    """Return the media type for a file to write; exit with 2 if it cannot be written."""
+    """Return the media type for a file to write; exit with 2 if its extension is unknown."""
     if output == STANDARD_OUTPUT:
         return "*/*"
-    if output.is_dir() or not os.access(output.parent, os.W_OK):
-        _fail(f"{output} cannot be written: its folder must exist and be writable", status=2)
     extension = output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
     if not extension:
         return "*/*"
@@ -231,6 +263,26 @@ def _accept(output: Path) -> str:
     return media_types[extension]
 
 
+def _require_writable(output: Path) -> None:
+    """Exit with 2 if a file cannot be written."""
+    if output == STANDARD_OUTPUT:
+        return
+    if output.is_dir():
+        _fail(f"{output} is a folder: name a file in it", status=2)
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        _fail(f"{output} cannot be written: its folder must exist and be writable", status=2)
+
+
+def _require_folder(folder: Path | None) -> None:
+    """Create a folder for results; exit with 2 if it cannot be created."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        _fail(f"no results can be saved in {folder}: {e.strerror}", status=2)
+
+
 def _fail(*lines: str, status: int = 1) -> NoReturn:
     """Print errors and exit with ``status``."""
     for line in lines:
@@ -238,19 +290,17 @@ def _fail(*lines: str, status: int = 1) -> NoReturn:
     raise typer.Exit(status)
 
 
-def _print_line(line: str) -> None:
-    console.print(line, highlight=False, markup=False)
-
-
 def _parse_field(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
-    if not separator:
+    if not separator or not name:
         raise typer.BadParameter(f"`{text}` must have the form field=value")
     if value.startswith("@"):
         try:
             return name, base64.b64encode(Path(value[1:]).read_bytes()).decode()
         except OSError as e:
-            raise typer.BadParameter(f"{name}: {e}") from None
+            raise typer.BadParameter(f"{name}: {value[1:]}: {e.strerror}") from None
+    if name.endswith(MEDIA_FIELDS) and len(value) < LONGEST_PATH and Path(value).is_file():
+        raise typer.BadParameter(f"`{text}` sends the name and not the file; send the file with {name}=@{value}")
     return name, value
 
 

@@ -8,6 +8,9 @@ import yaml
 
 from serve.cli.console import print_error
 
+IMPORT_PATH = "serve.app:build"
+"""What a Serve config names as the import path of our application."""
+
 PRESETS = Path(__file__).parents[1] / "presets"
 
 
@@ -23,10 +26,11 @@ def find_preset(name: str) -> Path:
     raise typer.Exit(2)
 
 
-def listening_on(config: Path, host: str) -> Path:
-    """Return a copy of a config file that listens on another address."""
+def listening_on(config: Path, host: str | None, port: int | None = None) -> Path:
+    """Return a copy of a config file that listens on another address or port."""
     settings = yaml.safe_load(config.read_text())
-    settings.setdefault("http_options", {})["host"] = host
+    wanted = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    settings["http_options"] = {**(settings.get("http_options") or {}), **wanted}
     copy = Path(tempfile.mkdtemp(prefix="ryla-")) / config.name
     copy.write_text(yaml.safe_dump(settings))
     return copy
@@ -34,6 +38,16 @@ def listening_on(config: Path, host: str) -> Path:
 
 def address(config: Path) -> str:
     """Return the `host:port` at which a service with this config is reached from this machine."""
-    options = yaml.safe_load(config.read_text()).get("http_options", {})
+    options = yaml.safe_load(config.read_text()).get("http_options") or {}
     host = options.get("host", "127.0.0.1")
     return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+
+
+def url(config: Path) -> str:
+    """Return the URL at which a service with this config is reached from this machine."""
+    prefixes = [
+        application.get("route_prefix") or "/"
+        for application in yaml.safe_load(config.read_text())["applications"]
+        if application.get("import_path") == IMPORT_PATH
+    ]
+    return f"http://{address(config)}{prefixes[0] if prefixes else '/'}".rstrip("/")

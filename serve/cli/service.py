@@ -1,38 +1,79 @@
-"""Runs the service on this machine."""
+"""Runs the service on this machine, and ends when it is lost."""
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
 
-from serve.cli.console import spinner
-from serve.cli.presets import address
+from serve.cli.console import waiting
+from serve.cli.presets import address, url
+from serve.cli.processes import NOT_STARTED, ProcessTree, adopt_orphans, end_with_parent, reap_orphans
+from serve.cli.watch import Watch
 from serve.client import CallFailed, Client
 from serve.config import Limits
-from serve.http.proxy import IMPORT_PATH
 
 START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
 """Seconds that a service may take to start."""
 
+STOP_TIMEOUT_S = 45.0
+"""Seconds that a service may take to stop. Kubernetes kills its pod after 60."""
+
+POLL_S = 2.0
+"""Seconds between two looks at the processes of a service."""
+
+PROBE_S = 5.0
+"""Seconds between two calls of a service that answers; each is a line in its log."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+PROXY = "serve.http.proxy:middlewares"
+"""What Serve's proxy imports. The module itself would bring Ray into this process."""
+
+DRIVER = ("-m", "serve.cli.driver")
+COMMAND = ("-m", "serve.cli.main", "serve")
+"""The arguments of Python with which `running` runs a service."""
+
+
+class ServiceFailed(Exception):
+    """The service did not start, or is lost; the message is one line that says why."""
+
 
 def serve_environment(config: Path) -> dict[str, str]:
-    """Return the environment to start Ray in, where Serve's proxy finds our middleware."""
+    """Return the environment to start Ray in.
+
+    Serve's proxy finds our middleware in it, and all ports of Ray's own are on the loopback
+    interface, unless Ray runs already (`RAY_ADDRESS`).
+    """
     limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
     max_bytes = max(Limits(**settings).max_body_bytes for settings in limits)
     programs = str(Path(sys.executable).parent)
+    # Ray has no other setting for this, and the name is historical: it is what Ray does on a Mac.
+    loopback = {} if joins_a_cluster() else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     return {
+        **loopback,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,
         "RYLA_MAX_BODY_BYTES": str(max_bytes),
     }
+
+
+def joins_a_cluster() -> bool:
+    """Return whether the service runs in a Ray cluster that is there already."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def log_folder() -> Path:
+    """Return the folder with the logs of the latest start of Ray."""
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "session_latest", "logs")
 
 
 def require_free_port(config: Path) -> None:
@@ -45,9 +86,158 @@ def require_free_port(config: Path) -> None:
         probe.settimeout(5)
         if probe.connect_ex((host, int(port))) == 0:
             raise CallFailed(
-                f"port {port} on {host} is in use: stop the program that listens there, or set "
-                f"`http_options.port` in a copy of {config.name}"
+                f"port {port} on {host} is in use: stop the program that listens there, or choose another port with "
+                f"--port or `http_options.port` in {config.name}"
             )
+
+
+def keep_token_private(home: Path) -> None:
+    """Make Ray's token, with which anyone can run programs, readable to its owner only.
+
+    Ray would write the file for everyone to read. A token in the environment needs no file.
+    """
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return
+    file = home / ".ray" / "auth_token"
+    try:
+        if file.exists():
+            file.chmod(0o600)
+            return
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_hex(32))
+    except OSError as e:
+        raise ServiceFailed(f"Ray's token cannot be kept in {file} ({e.strerror}); set HOME or RAY_AUTH_TOKEN_PATH") from e
+
+
+def run_service(config: Path, say: Callable[[str], None]) -> None:
+    """Run a service until SIGINT or SIGTERM ends it.
+
+    ``say`` is called with what the start waits for. Nothing of Ray stays behind, whatever happens.
+    Raises ServiceFailed if the service does not start, or is lost while it runs.
+    """
+    require_free_port(config)
+    keep_token_private(Path.home())
+    adopt_orphans()
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler)  # SIGINT is ignored in a background job
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            with _Driver(config) as driver, Client(url(config)) as client:
+                try:
+                    _watch(driver, client, deadline, say)
+                except _NotStarted as e:
+                    say(f"Ray did not start and is started again: {e}")
+                except KeyboardInterrupt:
+                    driver.interrupt()
+                    raise
+
+
+class _NotStarted(Exception):
+    """Ray itself did not start, which is worth another try: on a busy machine it gives up early."""
+
+
+class _Driver:
+    """Starts Ray in a program of its own. At the end of the block nothing of it is left."""
+
+    def __init__(self, config: Path) -> None:
+        self._report, report = os.pipe()
+        os.set_blocking(self._report, False)
+        self._process = subprocess.Popen(
+            [sys.executable, *DRIVER, str(config), str(report)],
+            env=serve_environment(config),
+            stdin=subprocess.DEVNULL,
+            pass_fds=[report],
+            start_new_session=True,  # so that Ctrl-C reaches this process only, which passes it on
+            preexec_fn=_in_driver,
+        )
+        os.close(report)
+        self.tree = ProcessTree()
+
+    def __enter__(self) -> "_Driver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # another Ctrl-C must not leave anything behind
+        left = self.tree.kill()
+        self._process.poll()
+        os.close(self._report)
+        for number in STOPPING:
+            signal.signal(number, signal.default_int_handler)
+        if left:
+            raise ServiceFailed(f"these processes of the service could not be killed: {', '.join(map(str, left))}")
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the program, or None while it runs."""
+        reap_orphans(but=self._process.pid)
+        return self._process.poll()
+
+    def reason(self) -> str:
+        """Return why the program ended, as far as it said so."""
+        try:
+            text = os.read(self._report, 65536).decode(errors="replace")
+        except BlockingIOError:
+            text = ""
+        return text or f"the program that runs Ray ended with exit code {self._process.poll()}"
+
+    def interrupt(self) -> None:
+        """Let the service end its requests and stop; return after a time limit at the latest."""
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C ends the wait
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(STOP_TIMEOUT_S)
+
+
+def _in_driver() -> None:
+    """Prepare the process of the driver."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
+
+
+def _watch(driver: _Driver, client: Client, deadline: float, say: Callable[[str], None]) -> None:
+    """Return never; raise when the service has not started by ``deadline``, or when it is lost."""
+    _await_start(driver, client, deadline, say)
+    watch, asked_at, silence = Watch(), float("-inf"), None
+    said, all_ready = "", False
+    while True:
+        driver.tree.look()
+        if silence is not None or time.monotonic() - asked_at > PROBE_S:
+            silence, asked_at = client.silence(), time.monotonic()
+        lost = watch.verdict(ended=driver.tree.ended(), missing=driver.tree.missing(), silence=silence)
+        if lost is None and driver.exit_code() is not None:
+            lost = driver.reason()
+        if lost is not None:
+            raise ServiceFailed(f"the service is lost: {lost}")
+        if not all_ready and silence is None:
+            waiting_for = client.waiting_for(also=("asleep",))
+            all_ready = waiting_for is None
+            said = _say_once(say, said, "every model is ready" if waiting_for is None else f"waiting for {waiting_for}")
+        time.sleep(POLL_S)
+
+
+def _await_start(driver: _Driver, client: Client, deadline: float, say: Callable[[str], None]) -> None:
+    """Return when the service answers."""
+    said = ""
+    while (silence := client.silence()) is not None:
+        driver.tree.look()
+        code, late = driver.exit_code(), time.monotonic() > deadline
+        dead = " and ".join(driver.tree.ended())
+        if not late and (dead or code == NOT_STARTED):
+            raise _NotStarted(f"{dead} ended" if dead else driver.reason())
+        if dead or code is not None:
+            raise ServiceFailed(f"the service did not start: {f'{dead} ended' if dead else driver.reason()}")
+        if late:
+            raise ServiceFailed(f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): {silence}")
+        said = _say_once(say, said, f"waiting for {'the application' if driver.tree.runs_serve() else 'Ray'} to start")
+        time.sleep(POLL_S)
+    say(f"{client.url}/docs is ready")
+
+
+def _say_once(say: Callable[[str], None], said: str, text: str) -> str:
+    if text != said:
+        say(text)
+    return text
 
 
 @contextlib.contextmanager
@@ -58,39 +248,33 @@ def running(config: Path, log: Path | None = None) -> Iterator[Client]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(
-            ["serve", "run", str(config)],
-            env=serve_environment(config),
+            [sys.executable, *COMMAND, str(config)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            preexec_fn=_accept_interrupts,
+            preexec_fn=end_with_parent,
         )
         try:
-            with Client(f"http://{address(config)}") as client:
+            with Client(url(config)) as client:
                 _wait_until_ready(client, process, log)
                 yield client
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             try:
-                process.wait(60)
+                process.wait(STOP_TIMEOUT_S + 30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _accept_interrupts() -> None:
-    """Let Ctrl-C end the service, also in a background job, whose children ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _wait_until_ready(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    with spinner() as progress:
-        task = progress.add_task("starting the service")
+    with waiting("starting the service") as say:
         deadline = time.monotonic() + START_TIMEOUT_S
         while (waiting_for := client.waiting_for()) is not None:
-            progress.update(task, description=f"waiting for {waiting_for}")
-            if (exit_code := process.poll()) is not None:
-                raise CallFailed(f"the service ended with exit code {exit_code} while it started; see {log}")
+            say(f"waiting for {waiting_for}")
+            if process.poll() is not None:
+                lines = log.read_text(errors="replace").split("\n")
+                raise CallFailed(next((line for line in reversed(lines) if line.strip()), "the service ended") + f"; see {log}")
             if time.monotonic() > deadline:
                 raise CallFailed(
                     f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): "

@@ -13,13 +13,7 @@ from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
 from serve.http.examples import payload
 
-_TABLE = {endpoint.name: endpoint for endpoint in make_endpoints(AppConfig())}
-ENDPOINTS = tuple(_TABLE)
-
-
-def hint_for(endpoint: str, field: str) -> str:
-    """Return "; did you mean ...?" for a field that an endpoint does not know, or nothing."""
-    return _TABLE[endpoint].schema.hint(field) if endpoint in _TABLE else ""
+ENDPOINTS = tuple(endpoint.name for endpoint in make_endpoints(AppConfig()))
 
 
 def call_example(client: Client, endpoint: str, timeout_s: float) -> tuple[Answer, Decoded]:

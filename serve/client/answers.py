@@ -12,7 +12,14 @@ from serve.media import EXTENSIONS
 
 
 class CallFailed(Exception):
-    """The service refused a call, or its answer is not what its headers say."""
+    """The service refused a call, or its answer is not what its headers say.
+
+    ``status`` is the HTTP status of a refusal.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Calls a service over HTTP."""
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import httpx
@@ -37,9 +38,10 @@ class Client:
                 f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout, headers={"Accept": accept}
             )
         except httpx.TransportError as e:
-            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e})") from e
+            hint = "; is the service running?" if isinstance(e, httpx.ConnectError) else ""
+            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e}){hint}") from e
         if response.status_code != 200:
-            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}")
+            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}", response.status_code)
         return Answer(response.content, response.headers, time.perf_counter() - start)
 
     def check_reachable(self) -> None:
@@ -65,16 +67,27 @@ class Client:
                 raise CallFailed(f"{self.url} does not accept requests after {timeout_s:g} s: {text}")
             time.sleep(1)
 
-    def waiting_for(self) -> str | None:
-        """Return what is not ready yet, the models or the service itself; None if all is ready."""
+    def silence(self, timeout_s: float = 5) -> str | None:
+        """Return why the service does not say that it is alive, or None if it does."""
+        try:
+            response = self._http.get("/healthz", timeout=timeout_s)
+        except httpx.TransportError as e:
+            return str(e) or type(e).__name__
+        return None if response.status_code == 200 else f"{response.status_code} {_detail(response)}"
+
+    def waiting_for(self, also: Collection[str] = ()) -> str | None:
+        """Return what is not ready yet, the models or the service itself; None if all is ready.
+
+        Models whose state is in ``also`` are not waited for.
+        """
         try:
             response = self._http.get("/readyz", timeout=5)
         except httpx.TransportError:
             return "the service"
         if response.status_code != 200:
-            return "the service"
+            return f"the service ({_detail(response)})"
         states = {name: model["state"] for name, model in response.json()["models"].items()}
-        return ", ".join(f"{name} ({state})" for name, state in states.items() if state != "ready") or None
+        return ", ".join(f"{name} ({state})" for name, state in states.items() if state not in ("ready", *also)) or None
 
 
 def _detail(response: httpx.Response) -> str:

@@ -1,8 +1,9 @@
 """The table of endpoints that make something: paths, schemas, media types, models and pipelines."""
 
+import difflib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from serve.config import AppConfig
@@ -93,6 +94,29 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             form=True,
         ),
     )
+
+
+def hint_for(path: str, field: str) -> str:
+    """Return "; did you mean ...?" for a field that an endpoint does not know, or nothing.
+
+    ``path`` is one of the endpoint's paths, without the slash.
+    """
+    schema = _default_schemas().get(f"/{path}")
+    return "" if schema is None else schema.hint(field)
+
+
+def path_hint(path: str) -> str:
+    """Return what may be called instead of a path that is no endpoint's, or nothing."""
+    known = [name.strip("/") for name in _default_schemas()]
+    if path in known:
+        return ""
+    nearest = difflib.get_close_matches(path, known, n=1)
+    return f"; did you mean `{nearest[0]}`?" if nearest else f"; endpoints: {', '.join(known)}"
+
+
+@cache
+def _default_schemas() -> dict[str, Schema]:
+    return {path: endpoint.schema for endpoint in make_endpoints(AppConfig()) for path in endpoint.paths}
 
 
 def _video_endpoint(name: str, summary: str, *, schema: Schema, model: Model) -> Endpoint:

@@ -97,7 +97,9 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         method="GET",
         path="/readyz",
         handler=service.readyz,
-        operation=service_operation("Says whether requests are accepted, and the state of each model", query={"model": models}),
+        operation=service_operation(
+            "Says whether a model can be used now, and the state of each model", query={"model": models}
+        ),
         needs_key=False,
     )
     yield Route(

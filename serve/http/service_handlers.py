@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -57,19 +57,19 @@ class ServiceHandlers:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether requests are accepted, and the state of every model or of one."""
-        states = await self._states()
+        """Say whether a model can be used now, and the state of every model, or of one."""
         wanted = request.query_params.get("model")
-        self._admission.check()
-        if wanted is None:
-            return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
-        if find_model(wanted) is None:
+        if wanted is not None and find_model(wanted) is None:
             raise invalid_parameter("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
-        state = states[wanted]
-        if state.state == "ready":
-            return JSONResponse({"ready": True, "models": {wanted: asdict(state)}})
-        reason = f" ({state.reason})" if state.reason else ""
-        raise unavailable(f"{wanted} is {state.state}{reason}", retry_after_s=5)
+        states = await self._states()
+        self._admission.check()
+        if wanted is not None:
+            states = {wanted: states[wanted]}
+            if states[wanted].state != "ready":
+                raise unavailable(_sentence(states), retry_after_s=5)
+        elif not any(state.usable for state in states.values()):
+            raise unavailable(f"no model is ready: {_sentence(states)}", retry_after_s=5)
+        return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
 
     async def warm(self, request: Request) -> Response:
         """Start the models that are asleep, and answer at once."""
@@ -116,6 +116,13 @@ class ServiceHandlers:
                 "endpoints": {path: _limits_of(endpoint) for endpoint in self._endpoints for path in endpoint.paths},
             }
         )
+
+
+def _sentence(states: Mapping[str, ModelState]) -> str:
+    """Return what each model is doing, with the reason of those that failed."""
+    return "; ".join(
+        f"{name} is {state.state}" + (f" ({state.reason})" if state.reason else "") for name, state in states.items()
+    )
 
 
 def _are_model_names(names: object) -> bool:

@@ -30,6 +30,11 @@ class ModelState:
     reason: str | None = None
     hardware: str | None = None
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be accepted: a model that is asleep starts when one comes."""
+        return self.state in ("ready", "asleep")
+
 
 class StateUnknown(Exception):
     """Serve's controller does not answer, or does not know this application yet."""
@@ -84,12 +89,12 @@ def _state(overview: DeploymentStatusOverview) -> ModelState:
         return ModelState("ready", running)
     # Serve replaces a replica that died, so only one that could not start means failure.
     if overview.status_trigger.value == "REPLICA_STARTUP_FAILED":
-        return ModelState("failed", 0, _reason(overview.message))
+        return ModelState("failed", 0, reason_of(overview.message))
     return ModelState("starting" if sum(replicas.values()) - replicas.get("STOPPING", 0) else "asleep", 0)
 
 
-def _reason(message: str) -> str:
-    """Return the exception that ended a replica's start, without its traceback."""
+def reason_of(message: str) -> str:
+    """Return the exception that ended a start, from Serve's message, without its traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line.split(":")[0] or "Refused" in line.split(":")[0]]
     return (errors or lines or ["the replica did not start"])[-1][:500]

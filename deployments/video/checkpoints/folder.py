@@ -6,6 +6,7 @@ libraries would only warn, or fail later with an unrelated error.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransfor
 def find_folder(name: str, *, allow_hub: bool) -> Path:
     """Return the local folder of a checkpoint.
 
-    ``name`` is a path, or with ``allow_hub`` a hub id, which is fetched. Raises
-    ``CheckpointRefused`` if there is no such folder.
+    ``name`` is a path, or with ``allow_hub`` a hub id and its commit, `owner/name@COMMIT`, which
+    is fetched. Raises ``CheckpointRefused`` if there is no such folder, or no commit: a branch
+    could bring other weights at every start.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -36,7 +38,10 @@ def find_folder(name: str, *, allow_hub: bool) -> Path:
     if allow_hub and not folder.is_absolute() and name.count("/") == 1:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name))
+        repository, _, commit = name.partition("@")
+        if re.fullmatch("[0-9a-f]{40}", commit) is None:
+            raise CheckpointRefused(f"{name}: name the commit to fetch, {repository}@COMMIT with its 40 hex digits")
+        return Path(snapshot_download(repository, revision=commit))
     raise CheckpointRefused(f"{name}: no such folder; a hub id is only fetched with `allow_hub: true`")
 
 

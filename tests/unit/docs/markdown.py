@@ -57,6 +57,17 @@ def broken_links(page: Path) -> list[str]:
     return broken
 
 
+def contents(text: str) -> list[str]:
+    """Return the anchors that a page links to before its first section: its table of contents."""
+    return [target[1:] for target in links(text.partition("\n## ")[0]) if target.startswith("#")]
+
+
+def sections(text: str) -> list[str]:
+    """Return the anchors of a page's sections, which are its headings of the second level."""
+    below_title = re.sub(r"^(#|###+) .*$", "", prose(text), flags=re.MULTILINE)
+    return [anchor for line in re.findall(r"^## .*$", below_title, re.MULTILINE) for anchor in anchors(line)]
+
+
 def anchors(text: str) -> set[str]:
     """Return the anchors of all headings, named as code hosts name them."""
     found: dict[str, int] = {}

@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.checkpoints.folder import find_folder
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
 from tests.engines.video.recorder import latents_of
@@ -86,6 +87,26 @@ def test_a_missing_folder_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a host was looked up"))
     with pytest.raises(CheckpointRefused, match="allow_hub"):
         build_wan26(Wan26Settings(), Wan26Models(text="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"))
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@0123456", "@" + "g" * 40])
+def test_a_hub_id_without_its_commit_is_refused(monkeypatch: pytest.MonkeyPatch, revision: str) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a host was looked up"))
+    with pytest.raises(CheckpointRefused, match=r"name the commit to fetch, owner/name@COMMIT"):
+        find_folder(f"owner/name{revision}", allow_hub=True)
+
+
+def test_the_commit_of_a_hub_id_is_what_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fetched: list[tuple[str, str]] = []
+
+    def snapshot_download(repository: str, *, revision: str) -> str:
+        fetched.append((repository, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    commit = "0123456789abcdef" * 2 + "01234567"
+    assert find_folder(f"owner/name@{commit}", allow_hub=True) == tmp_path
+    assert fetched == [("owner/name", commit)]
 
 
 def test_other_architectures_are_refused(random_models: RandomCheckpoints, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from serve.cli import main, rollout
+from serve.cli import main, rollout, service
 from serve.cli.console import console, error_console
 from serve.cli.main import app
-from serve.cli.presets import PRESETS, address
+from serve.cli.presets import PRESETS, url
+from serve.cli.service import ServiceFailed
 from serve.client import CallFailed, decode
 from tests.unit.serve.cli.live_service import live_service
 from tests.unit.serve.fake_graph import FakeGraph
@@ -89,11 +89,16 @@ def test_standard_output_gets_the_result_and_nothing_else(server: ScriptedServer
     assert "x-seed: 7" in result.stderr
 
 
-@pytest.mark.parametrize("file", ["a.gif", "missing/a.mp4", "."])
-def test_a_file_that_cannot_be_written_is_refused_before_the_call(server: ScriptedServer, tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("a.gif", "unknown extension .gif"), ("missing/a.mp4", "cannot be written"), (".", "is a folder: name a file in it")],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_call(
+    server: ScriptedServer, tmp_path: Path, file: str, message: str
+) -> None:
     result = ryla("call", "wan2.6", "prompt=a cat", "-o", str(tmp_path / file), "--url", server.url)
     assert result.exit_code == 2
-    assert ("unknown extension .gif" if file == "a.gif" else "cannot be written") in result.output
+    assert message in result.output
     assert server.requests == []
 
 
@@ -121,7 +126,8 @@ def test_a_refused_call_prints_the_reason_and_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "message"), [("prompt", "must have the form field=value"), ("image=@/does/not/exist", "image: [Errno 2]")]
+    ("field", "message"),
+    [("prompt", "must have the form field=value"), ("image=@/does/not/exist", "image: /does/not/exist: No such file")],
 )
 def test_a_field_that_cannot_be_read_is_named_before_the_call(server: ScriptedServer, field: str, message: str) -> None:
     result = ryla("call", "wan2.6", field, "--url", server.url)
@@ -192,23 +198,50 @@ def test_the_demo_runs_the_smoke_test_against_a_service_of_its_own(
     assert events == [PRESETS / "demo.yaml", "client", tmp_path, True, "stopped"]
 
 
-def test_serve_becomes_rays_own_program_with_the_config_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
-    programs: list[tuple[str, list[str], dict[str, str]]] = []
-    monkeypatch.setattr(main, "require_free_port", lambda _: None)
-    monkeypatch.setattr(os, "execvpe", lambda *arguments: programs.append(arguments))
-    result = ryla("serve", "production")
-    other = ryla("serve", "--host", "0.0.0.0")
-    (name, arguments, environment), (_, with_host, _) = programs
-    assert (name, arguments) == ("serve", ["serve", "run", str(PRESETS / "production.yaml")])
-    assert environment["RYLA_MAX_BODY_BYTES"] == str(64 * 2**20)
-    assert "Starting production.yaml: http://127.0.0.1:8000/docs when it is ready" in result.output
-    assert (result.exit_code, other.exit_code) == (0, 0)
-    assert "host: 0.0.0.0" in Path(with_host[2]).read_text()
-    assert address(Path(with_host[2])) == "127.0.0.1:8000"
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The configs that `ryla serve` runs, on a machine that has all model files."""
+    configs: list[Path] = []
+    monkeypatch.setattr(main, "run_service", lambda config, say: configs.append(config))
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    return configs
+
+
+def test_serve_runs_the_config_of_the_preset_at_the_address_that_is_asked_for(served: list[Path]) -> None:
+    assert ryla("serve", "production").exit_code == 0
+    assert ryla("serve", "--host", "0.0.0.0", "--port", "8123").exit_code == 0
+    assert ryla("serve", "--port", "8124").exit_code == 0
+    preset, both, port = served
+    assert preset == PRESETS / "production.yaml"
+    assert "host: 0.0.0.0" in both.read_text()
+    assert [url(config) for config in (both, port)] == ["http://127.0.0.1:8123", "http://127.0.0.1:8124"]
+
+
+def test_serve_ends_with_the_reason_and_the_logs_if_the_service_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(config: Path, say: object) -> None:
+        raise ServiceFailed("the service is lost: Ray's raylet ended")
+
+    monkeypatch.setattr(main, "run_service", fail)
+    monkeypatch.setenv("RAY_TMPDIR", "/var/tmp")
+    result = ryla("serve")
+    expected = "the service is lost: Ray's raylet ended; logs: /var/tmp/ray/session_latest/logs\n"
+    assert (result.exit_code, result.stderr) == (1, expected)
+
+
+def test_model_files_are_looked_for_unless_they_are_on_another_machine(
+    served: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    refused = ryla("serve", "production")
+    assert (refused.exit_code, served) == (1, [])
+    assert "does not exist on this machine" in refused.stderr
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert ryla("serve", "production").exit_code == 0
+    assert served == [PRESETS / "production.yaml"]
 
 
 def test_serve_refuses_a_config_or_a_port_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "execvpe", lambda *_: pytest.fail("Ray must not start"))
+    monkeypatch.setattr(service, "_Driver", lambda _: pytest.fail("Ray must not start"))
     config = yaml.safe_load((PRESETS / "demo.yaml").read_text())
     with socket.create_server(("127.0.0.1", 0)) as other:
         config["http_options"]["port"] = other.getsockname()[1]

@@ -1,125 +1,187 @@
-"""The service runs as a process of this machine for as long as a block."""
+"""The service runs as a process of this machine, and its end is said in one line."""
 
 import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from serve.cli import service
 from serve.cli.presets import PRESETS
-from serve.cli.service import require_free_port, running, serve_environment
+from serve.cli.processes import NOT_STARTED, is_alive
+from serve.cli.service import ServiceFailed, keep_token_private, require_free_port, running, serve_environment
 from serve.client import CallFailed, Client
 from serve.config import Limits
 from serve.http.proxy import IMPORT_PATH
-
-SERVE = f"""#!{sys.executable}
-import json, os, sys, yaml
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-config = yaml.safe_load(open(sys.argv[2]))
-print("started with", sys.argv[1], flush=True)
-if config["broken"]:
-    sys.exit("no such model")
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        models = {{"environment": {{"state": "ready", "limit": os.environ["RYLA_MAX_BODY_BYTES"]}}}}
-        body = json.dumps({{"models": models}}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-try:
-    HTTPServer(("127.0.0.1", config["http_options"]["port"]), Handler).serve_forever()
-except KeyboardInterrupt:
-    print("stopped by Ctrl-C", flush=True)
-"""
-"""A program in place of Ray Serve's: it reports every model as ready until it is interrupted."""
+from tests.unit.serve.cli.fake_driver import FAKE_DRIVER, RUN, Supervised, config_file, write_plan
 
 
 @pytest.fixture
-def _fake_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "serve").write_text(SERVE)
-    (programs / "serve").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+def start(tmp_path: Path) -> Iterator[Any]:
+    started: list[Supervised] = []
 
-    class Clock:
-        monotonic = staticmethod(time.monotonic)
+    def start(does: str = "serve", **options: Any) -> Supervised:
+        started.append(Supervised(tmp_path, does, **options))
+        return started[-1]
 
-        @staticmethod
-        def sleep(_: float) -> None:
-            """Ask again soon."""
-            time.sleep(0.02)
-
-    monkeypatch.setattr(service, "time", Clock)
+    yield start
+    for each in started:
+        each.close()
 
 
-def config_file(folder: Path, *, broken: bool = False) -> Path:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    path = folder / "config.yaml"
-    applications = [{"args": {"limits": {"max_body_bytes": 1000}}}]
-    path.write_text(yaml.safe_dump({"broken": broken, "http_options": {"port": port}, "applications": applications}))
-    return path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_service_in_order_and_leaves_nothing(start: Any, number: signal.Signals) -> None:
+    service = start()
+    service.lines_until("every model is ready")
+    ray = service.ray()
+    assert all(map(is_alive, ray))
+    service.process.send_signal(number)
+    code, lines = service.end()
+    assert (code, lines) == (0, ["stopped by Ctrl-C"])
+    assert not any(map(is_alive, ray))
 
 
-@pytest.mark.usefixtures("_fake_serve")
-def test_a_service_runs_while_the_block_does_and_is_interrupted_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("victim", "name"), [(1, "Ray's raylet"), (2, "Ray's GCS server")])
+def test_the_death_of_a_vital_process_ends_the_service_with_its_name(start: Any, victim: int, name: str) -> None:
+    service = start()
+    service.lines_until("every model is ready")
+    ray = service.ray()
+    ray[victim].kill()
+    assert service.end() == (1, [f"the service is lost: {name} ended"])
+    assert not any(map(is_alive, ray))
+
+
+def test_the_death_of_the_driver_ends_the_service(start: Any) -> None:
+    service = start()
+    service.lines_until("every model is ready")
+    ray = service.ray()
+    ray[0].kill()
+    code, lines = service.end()
+    assert code == 1
+    assert lines == ["the service is lost: the program that runs Ray ended with exit code -9"]
+    assert not any(map(is_alive, ray)), "orphans are killed too"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_command_that_is_killed_takes_the_driver_along(start: Any) -> None:
+    service = start()
+    service.lines_until("every model is ready")
+    driver, *_ = service.ray()
+    service.process.kill()
+    psutil.wait_procs([driver], 60)
+    assert not is_alive(driver)
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [("fail", "wan26: no such file"), ("fail silently", "the program that runs Ray ended with exit code 3")],
+)
+def test_a_start_that_fails_gives_the_reason_in_one_line(start: Any, does: str, reason: str) -> None:
+    code, lines = start(does).end()
+    assert (code, lines[-1]) == (1, f"the service did not start: {reason}")
+
+
+def test_ray_is_started_again_if_it_did_not_start(start: Any) -> None:
+    service = start("not start", times=2)
+    lines = service.lines_until("every model is ready")
+    assert lines.count("Ray did not start and is started again: the raylet timed out") == 2
+    assert (service.folder / "starts").read_text().count("started") == 3
+
+
+def test_ray_is_not_started_again_after_the_time_limit(start: Any) -> None:
+    code, lines = start("not start", times=1000, timeout_s=0).end()
+    assert (code, lines[-1].startswith("the service did not start")) == (1, True)
+
+
+def test_a_start_waits_as_long_as_the_setting_says_and_says_for_what(start: Any) -> None:
+    service = start("hang", timeout_s=3)
+    code, lines = service.end()
+    assert (code, lines[0]) == (1, "waiting for Ray to start")
+    assert lines[-1].startswith("the service did not start in 3 s (RYLA_START_TIMEOUT_S): ")
+    commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert not any(str(service.folder) in command for command in commands), "nothing is left of it"
+
+
+def test_the_driver_and_the_service_agree_on_an_exit_code() -> None:
+    assert f"end({NOT_STARTED}," in FAKE_DRIVER
+
+
+def test_a_service_runs_while_the_block_does_and_is_stopped_afterwards(tmp_path: Path, fake_command: Path) -> None:
     log = tmp_path / "logs" / "serve.log"
-    with running(config_file(tmp_path), log) as client:
+    with running(fake_command, log) as client:
         assert client.waiting_for() is None
         response = client._http.get("/readyz")
         assert json.loads(response.text)["models"]["environment"]["limit"] == "1000"
-    assert log.read_text().splitlines() == ["started with run", "stopped by Ctrl-C"]
+        ray = [psutil.Process(pid) for pid in json.loads((tmp_path / "children").read_text())]
+        assert all(map(is_alive, ray))
+    assert "stopped by Ctrl-C" in log.read_text().splitlines()
+    assert not any(map(is_alive, ray))
     with Client(client.url) as other:
         assert other.waiting_for() == "the service", "the service is gone"
 
 
-@pytest.mark.usefixtures("_fake_serve")
-def test_a_service_of_a_background_job_is_interrupted_too(tmp_path: Path) -> None:
+def test_a_service_of_a_background_job_is_stopped_too(tmp_path: Path, fake_command: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a background job
     try:
-        with running(config_file(tmp_path), tmp_path / "serve.log"):
+        with running(fake_command, tmp_path / "serve.log"):
             pass
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (tmp_path / "serve.log").read_text().splitlines() == ["started with run", "stopped by Ctrl-C"]
+    assert "stopped by Ctrl-C" in (tmp_path / "serve.log").read_text().splitlines()
 
 
-@pytest.mark.usefixtures("_fake_serve")
-def test_a_service_that_does_not_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+@pytest.fixture
+def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let `running` run the fake driver; return its config."""
+    config = write_plan(tmp_path, "serve")
+    source = RUN.replace("sys.argv[2]", repr(str(tmp_path / "driver.py"))).replace("sys.argv[3]", "100")
+    monkeypatch.setattr(service, "COMMAND", ("-c", source))
+    return config
+
+
+def test_a_service_that_does_not_start_is_an_error_with_its_reason_and_log(
+    tmp_path: Path, fake_command: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load(fake_command.read_text())
+    config["plan"]["does"] = "fail"
+    fake_command.write_text(yaml.safe_dump(config))
     log = tmp_path / "serve.log"
     with (
-        pytest.raises(CallFailed, match=rf"the service ended with exit code \d+ while it started; see {log}"),
-        running(config_file(tmp_path, broken=True), log),
+        pytest.raises(CallFailed, match=rf"^the service did not start: wan26: no such file; see {log}$"),
+        running(fake_command, log),
     ):
         pytest.fail("the block must not run")
-    assert "no such model" in log.read_text()
+    assert "waiting for the service" in capsys.readouterr().out
 
 
-def test_a_service_that_does_not_stop_when_it_is_interrupted_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_takes_too_long_says_what_it_waits_for(
+    tmp_path: Path, fake_command: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "START_TIMEOUT_S", 0.0)
+    with (
+        pytest.raises(CallFailed, match=r"did not start in 0 s \(RYLA_START_TIMEOUT_S\): still waiting for the service; see"),
+        running(fake_command, tmp_path / "serve.log"),
+    ):
+        pytest.fail("the block must not run")
+
+
+def test_a_service_that_does_not_stop_when_it_is_told_to_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[object] = []
 
     class Stubborn:
         """A process that ends only when it is killed."""
 
         def __init__(self, command: list[str], **_: object) -> None:
-            events.append(command[0])
+            events.append("started")
 
         def poll(self) -> int:
             return 1
@@ -138,7 +200,71 @@ def test_a_service_that_does_not_stop_when_it_is_interrupted_is_killed(tmp_path:
     monkeypatch.setattr(subprocess, "Popen", Stubborn)
     with pytest.raises(CallFailed), running(config_file(tmp_path), tmp_path / "serve.log"):
         pytest.fail("the block must not run")
-    assert events == ["serve", "SIGINT", "killed", "ended"]
+    assert events == ["started", "SIGTERM", "killed", "ended"]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def _no_token_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_token_in_the_environment")
+def test_rays_token_is_readable_to_its_owner_only(tmp_path: Path) -> None:
+    keep_token_private(tmp_path)
+    file = tmp_path / ".ray" / "auth_token"
+    token = file.read_text()
+    assert (len(token), mode(file), mode(file.parent)) == (64, 0o600, 0o700)
+    file.chmod(0o644)  # as Ray writes it
+    keep_token_private(tmp_path)
+    assert (file.read_text(), mode(file)) == (token, 0o600)
+
+
+@pytest.mark.usefixtures("_no_token_in_the_environment")
+def test_a_home_without_room_for_the_token_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".ray").write_text("a file, and no folder")
+    with pytest.raises(
+        ServiceFailed, match=r"Ray's token cannot be kept in .*auth_token \(.*\); set HOME or RAY_AUTH_TOKEN_PATH"
+    ):
+        keep_token_private(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RAY_AUTH_TOKEN", "x"), ("RAY_AUTH_TOKEN_PATH", "/x"), ("RAY_AUTH_MODE", "disabled")]
+)
+@pytest.mark.usefixtures("_no_token_in_the_environment")
+def test_no_token_is_written_that_ray_does_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    keep_token_private(tmp_path)
+    assert not (tmp_path / ".ray").exists()
+
+
+def test_ray_listens_on_the_loopback_interface_unless_it_runs_already_or_is_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variable = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(variable, raising=False)
+    assert serve_environment(PRESETS / "demo.yaml")[variable] == "0"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert variable not in serve_environment(PRESETS / "demo.yaml")
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv(variable, "1")
+    assert serve_environment(PRESETS / "demo.yaml")[variable] == "1"
+
+
+def test_ray_knows_the_variable_for_the_loopback_interface() -> None:
+    """It is no documented setting, so that another version of Ray may drop it."""
+    source = "import ray._private.services as s; print(s.get_node_ip_address())"
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    result = subprocess.run([sys.executable, "-c", source], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["127.0.0.1"]
 
 
 def test_the_proxy_gets_the_body_limit_of_the_settings(tmp_path: Path) -> None:
@@ -169,13 +295,3 @@ def test_a_port_that_is_in_use_is_refused_before_anything_starts(tmp_path: Path)
     ):
         pytest.fail("the block must not run")
     assert not log.exists()
-
-
-@pytest.mark.usefixtures("_fake_serve")
-def test_a_start_that_takes_too_long_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "START_TIMEOUT_S", 0.0)
-    with (
-        pytest.raises(CallFailed, match=r"did not start in 0 s \(RYLA_START_TIMEOUT_S\): still waiting for the service; see"),
-        running(config_file(tmp_path), tmp_path / "serve.log"),
-    ):
-        pytest.fail("the block must not run")

@@ -91,6 +91,6 @@ def test_waiting_ends_at_its_limit_with_the_last_answer() -> None:
 def test_a_service_is_ready_when_every_model_is() -> None:
     answers = (problem(503, "starting"), readiness("ready", "asleep"), readiness("ready", "ready"))
     with scripted_server(*answers) as server, Client(server.url) as client:
-        assert [client.waiting_for() for _ in range(3)] == ["the service", "model-1 (asleep)", None]
+        assert [client.waiting_for() for _ in range(3)] == ["the service (starting)", "model-1 (asleep)", None]
     with Client(NOWHERE) as client:
         assert client.waiting_for() == "the service"

@@ -2,7 +2,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.config import AppConfig, VideoDefaults
-from serve.http.endpoints import Endpoint, make_endpoints
+from serve.http.endpoints import Endpoint, hint_for, make_endpoints
 from serve.http.examples import payload
 from serve.media import EXTENSIONS
 from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26
@@ -126,3 +126,17 @@ def test_each_endpoint_runs_on_its_own_models(client: TestClient, graph: FakeGra
         if calls
     }
     assert used == {model.name for model in endpoint_named(name).models}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_every_path_hints_at_the_field_that_was_meant(endpoint: Endpoint) -> None:
+    fields = [name for names in endpoint.schema.names.values() for name in names]
+    for path in endpoint.paths:
+        for field in fields:
+            assert hint_for(path.strip("/"), field[:1] + "x" + field[1:]).startswith("; did you mean `"), (path, field)
+            assert hint_for(path.strip("/"), field) == "", "a field that is known needs no hint"
+        assert hint_for(path.strip("/"), "zzz") == ""
+
+
+def test_an_unknown_path_has_no_hints() -> None:
+    assert hint_for("wan3", "promt") == ""

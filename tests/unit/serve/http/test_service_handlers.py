@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS
-from serve.pipelines.readiness import ModelState
+from serve.pipelines.readiness import ModelState, State
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.http.service import make_client, make_service
 
@@ -73,6 +73,34 @@ def test_readyz_has_the_state_of_each_model(client: TestClient, graph: FakeGraph
     models = response.json()["models"]
     assert models["wan26"] == {"state": "ready", "replicas": 2, "reason": None, "hardware": "H100"}
     assert models["face-swapper"]["reason"] == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("states", "ready"),
+    [
+        (("starting", "starting", "starting"), False),
+        (("failed", "starting", "failed"), False),
+        (("starting", "starting", "ready"), True),
+        (("starting", "asleep", "failed"), True),
+        (("asleep", "asleep", "asleep"), True),
+    ],
+)
+def test_the_service_is_ready_if_a_model_can_be_used(
+    client: TestClient, graph: FakeGraph, states: tuple[State, ...], ready: bool
+) -> None:
+    graph.state.states = {
+        name: ModelState(state, 0, "no file" if state == "failed" else None) for name, state in zip(NAMES, states, strict=True)
+    }
+    response = client.get("/readyz")
+    if ready:
+        assert (response.status_code, response.json()["ready"]) == (200, True)
+        return
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    sentences = [
+        f"{name} is {state}" + (" (no file)" if state == "failed" else "") for name, state in zip(NAMES, states, strict=True)
+    ]
+    assert response.json()["detail"] == f"no model is ready: {'; '.join(sentences)}"
+    assert "ready" not in response.json()
 
 
 @pytest.mark.parametrize(

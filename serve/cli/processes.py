@@ -1,0 +1,113 @@
+"""The processes of a service on this machine: all that descend from `ryla serve`."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+import psutil
+
+from serve.models import INGRESS
+
+NOT_STARTED = 75
+"""The driver's exit code if Ray itself did not start: that of a temporary failure in sysexits.h."""
+
+VITAL = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS server"}
+"""What nothing replaces when it ends, by the name of its program."""
+
+REPLACED = {
+    "ray::ServeController": "Serve's controller",
+    "ray::ProxyActor": "Serve's proxy",
+    "ray::ServeReplica": "the ingress",
+}
+"""What Serve replaces when it ends, by how the title of its process begins."""
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+class ProcessTree:
+    """The descendants of a process, with what Ray runs in them."""
+
+    def __init__(self, root: int | None = None) -> None:
+        self._root = psutil.Process(root or os.getpid())
+        self._vital: dict[str, psutil.Process] = {}
+        self._running: set[str] = set()
+        self._seen: set[str] = set()
+
+    def look(self) -> None:
+        """Look at the processes as they are now."""
+        self._running = set()
+        for process in self.descendants():
+            with contextlib.suppress(psutil.Error):  # it may end in between
+                name, title = process.name(), " ".join(process.cmdline())
+                if name in VITAL:
+                    self._vital.setdefault(name, process)
+                elif (kind := _replaced_kind(title)) is not None and is_alive(process):
+                    self._running.add(kind)
+        self._seen |= self._running
+
+    def ended(self) -> list[str]:
+        """Return what was running, has ended and is not replaced, by its name in prose."""
+        return [VITAL[name] for name, process in self._vital.items() if not is_alive(process)]
+
+    def missing(self) -> list[str]:
+        """Return what was running before and did not run at the latest look."""
+        return [name for kind, name in REPLACED.items() if kind in self._seen - self._running]
+
+    def runs_serve(self) -> bool:
+        """Return whether Ray Serve's controller ran at the latest look."""
+        return "ray::ServeController" in self._running
+
+    def descendants(self) -> list[psutil.Process]:
+        """Return all processes that descend from the root."""
+        try:
+            return self._root.children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, timeout_s: float = 10) -> list[int]:
+        """Kill all descendants; return the ids of those that did not end in time."""
+        processes = self.descendants()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, left = psutil.wait_procs(processes, timeout_s)
+        return [process.pid for process in left if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs.
+
+    One that has ended, and for which its parent has not waited, is in the table of processes
+    still: as a zombie.
+    """
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def adopt_orphans() -> None:
+    """Become the parent of each descendant whose own parent ends, where the system is Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans(but: int) -> None:
+    """Take ended orphans out of the table of processes; leave the child ``but`` to its owner."""
+    for process in psutil.Process().children():
+        if process.pid != but and not is_alive(process):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+
+
+def end_with_parent() -> None:
+    """Have this process terminated when its parent ends, even if that is killed, under Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _replaced_kind(title: str) -> str | None:
+    kind = next((kind for kind in REPLACED if title.startswith(kind)), None)
+    return None if kind == "ray::ServeReplica" and f":{INGRESS}" not in title else kind
