@@ -24,9 +24,9 @@ _MAX_WORD_CHARS = 160
 
 @contextmanager
 def reading(complaint: str, remedy: str) -> Iterator[None]:
-    """Turn every exception of the block into a ``MediaError``, and lack of memory into ``MediaTooLarge``.
+    """Turn every exception of the block into a ``MediaError``.
 
-    The message is ``complaint``, the library's own word in parentheses, and ``remedy``. A
+    Lack of memory becomes a ``MediaTooLarge``. The message is ``complaint``, the library's own word in parentheses, and ``remedy``. A
     ``MediaError`` that the block raises itself is left alone.
     """
     try:

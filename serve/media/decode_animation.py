@@ -7,6 +7,7 @@ import PIL.Image
 
 from deployments.wire import Image
 from serve.media.boundary import reading
+from serve.media.claims import check_scans
 from serve.media.errors import MediaError
 from serve.media.images import DAMAGED, check_size, open_image, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
@@ -19,8 +20,9 @@ class _Animation(Source):
     """An animated or still image; ``durations`` are the seconds for which each frame is shown."""
 
     def __init__(self, image: PIL.Image.Image, durations: list[Fraction]) -> None:
-        super().__init__(len(durations), sum(durations, Fraction(0)))
+        super().__init__(len(durations), sum(durations, Fraction(0)), pixels=image.width * image.height)
         self._image = image
+        self._size = image.size
         self._durations = durations
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:
@@ -28,6 +30,8 @@ class _Animation(Source):
         for i, duration in enumerate(self._durations):
             with reading(*DAMAGED):
                 self._image.seek(i)
+                if self._image.size != self._size:
+                    raise MediaError("the image's frames differ in size; save the animation again")
             yield to_pixels(self._image), time
             time += duration
 
@@ -42,6 +46,7 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     Raises ``MediaError`` for a damaged or truncated file and ``MediaTooLarge`` for one that exceeds
     ``limits``.
     """
+    check_scans(data, limits.scans)
     image = open_image(data, limits.pixels)
     if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")

@@ -26,8 +26,8 @@ _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 class _Video(Source):
     """A video file; ``max_pixels`` is the limit for each decoded frame."""
 
-    def __init__(self, data: Media, count: int, duration: Fraction, *, has_audio: bool, max_pixels: int) -> None:
-        super().__init__(count, duration, data if has_audio else None)
+    def __init__(self, data: Media, count: int, duration: Fraction, *, has_audio: bool, pixels: int, max_pixels: int) -> None:
+        super().__init__(count, duration, data if has_audio else None, pixels=pixels)
         self._data = data
         self._max_pixels = max_pixels
 
@@ -84,7 +84,8 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         duration = timeline.duration(frame_seconds)
         limits.check_seconds(float(duration))
         has_audio = bool(container.streams.audio)
-        return _Video(data, timeline.count, duration, has_audio=has_audio, max_pixels=limits.pixels)
+        pixels = stream.codec_context.width * stream.codec_context.height or limits.pixels
+        return _Video(data, timeline.count, duration, has_audio=has_audio, pixels=pixels, max_pixels=limits.pixels)
 
 
 @dataclass

@@ -90,7 +90,7 @@ class _StoredFrames(PIL.Image.Image):
 
     def append(self, pixels: Image) -> None:
         """Store a frame, uint8 RGB ``[height, width, 3]``."""
-        view = memoryview(np.ascontiguousarray(pixels)).cast("B")
+        view = memoryview(np.ascontiguousarray(pixels).data).cast("B")
         while view:
             view = view[self._spool.file.write(view) :]
         self.n_frames += 1

@@ -1,6 +1,7 @@
 """Decoding, cropping and encoding of still images with Pillow."""
 
 import io
+import math
 
 import numpy as np
 import PIL.Image
@@ -54,15 +55,34 @@ def to_pixels(image: PIL.Image.Image) -> Image:
     scaled to 8 bits. Raises ``MediaError`` if the frame cannot be decoded.
     """
     with reading(*DAMAGED):
-        image.load()
-        if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
-            image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = PIL.Image.new("RGBA", rgba.size, "white")
-            image = PIL.Image.alpha_composite(white, rgba)
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(_to_rgb(image))
+
+
+def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
+    """Return what ``to_pixels`` returns, scaled down if a side is longer than ``max_side`` pixels.
+
+    A JPEG is already decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
+    """
+    longest = max(image.size)
+    with reading(*DAMAGED):
+        if longest > max_side:
+            width, height = (math.ceil(side * max_side / longest) for side in image.size)
+            image.draft(None, (width, height))
+        image = _to_rgb(image)
+        image.thumbnail((max_side, max_side), PIL.Image.Resampling.LANCZOS, reducing_gap=2.0)
+        return np.asarray(image)
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    image.load()
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
+        image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", rgba.size, "white")
+        image = PIL.Image.alpha_composite(white, rgba)
+    return image.convert("RGB")
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image:
