@@ -26,8 +26,9 @@ _MAX_WORD_CHARS = 160
 def reading(complaint: str, remedy: str) -> Iterator[None]:
     """Turn every exception of the block into a ``MediaError``.
 
-    Lack of memory becomes a ``MediaTooLarge``. The message is ``complaint``, the library's own word in parentheses, and ``remedy``. A
-    ``MediaError`` that the block raises itself is left alone.
+    Lack of memory becomes a ``MediaTooLarge``. The message is ``complaint``, the
+    library's own word in parentheses, and ``remedy``. A ``MediaError`` that the block raises itself
+    is left alone.
     """
     try:
         yield

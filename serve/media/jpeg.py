@@ -2,7 +2,7 @@
 
 import re
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _WITHOUT_LENGTH = {0x01, 0xD8, *range(0xD0, 0xD8)}
@@ -18,7 +18,7 @@ def count_scans(data: bytes, limit: int) -> int:
     """
     scans, at = 0, 0
     while scans <= limit and (found := _MARKER.search(data, at)):
-        marker, at = found.group(1)[0], found.end()
+        marker, at = data[found.end() - 1], found.end()
         if marker == _END_OF_IMAGE:
             break
         if marker in _WITHOUT_LENGTH:

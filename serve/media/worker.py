@@ -40,12 +40,13 @@ class _Session:
     def __init__(self) -> None:
         self._chunks: Iterator[TimedFrames] = iter(())
 
-    def probe(self, request: Message, file: Spool) -> _Answer:
-        claim = claim_of(file.read(), request["max_pixels"], request["max_scans"], request["max_side"])
-        return {"pixels": claim.pixels, "working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}, None
-
     def decode(self, request: Message, file: Spool) -> _Answer:
-        return {}, decode_reduced(file.read(), request["max_pixels"], request["max_scans"], request["max_side"])
+        data = file.read()
+        claim = claim_of(data, request["max_pixels"], request["max_scans"], request["max_side"])
+        answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
+        if claim.working_bytes > request["allowed_bytes"]:
+            return answer, None
+        return answer, decode_reduced(data, request["max_pixels"], request["max_scans"], request["max_side"])
 
     def open(self, request: Message, file: Spool) -> _Answer:
         limits = SourceLimits(

@@ -1,7 +1,7 @@
 """Decodes callers' pictures in worker processes, within budgets of time, memory and places."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ TRIES = 2
 """How often a file is decoded whose process was ended by the file, or by something else."""
 SLACK_BYTES = 2**28
 """Memory that a process may use beyond what a file claims; then its allocations fail."""
-_PROBE_CPU_S = 2.0
+_SMALL_BYTES = 8 * 2**20
+"""What a picture may claim to be decoded without a second look: half a megapixel of JPEG."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Picture:
     part: str | None = None
     max_side: int | None = None
     copies: int = 1
+
+
+@dataclass
+class _Budget:
+    """The CPU time that is left for the pictures of a request, in seconds."""
+
+    left_s: float
 
 
 class DecodedPictures:
@@ -80,33 +88,43 @@ class Decoder:
         a file that is at fault, and MediaBusy if others use the memory or the processes for too
         long.
         """
-        left_s = self._limits.max_image_cpu_s
-        claims = []
-        for picture in pictures:
-            claim, _ = await self._ask(picture, "probe", caller, cpu_s=_PROBE_CPU_S, working_bytes=0)
-            claims.append(claim)
-        async with self.memory.reserve(beside_bytes + _need(pictures, claims)) as reservation:
-            decoded: dict[str, list[Image]] = {picture.field: [] for picture in pictures}
-            for picture, claim in zip(pictures, claims, strict=True):
-                working_bytes = claim["working_bytes"]
-                answer, pixels = await self._ask(picture, "decode", caller, cpu_s=left_s, working_bytes=working_bytes)
-                left_s -= answer["cpu_s"]
-                assert pixels is not None
-                decoded[picture.field].append(pixels)
+        async with AsyncExitStack() as stack:
+            # Small pictures, as most are, are decoded at once. Larger ones are only looked at, and
+            # then all are decoded within a reservation for what their headers claim.
+            reservation = await stack.enter_async_context(self.memory.reserve(beside_bytes + _SMALL_BYTES * len(pictures)))
+            budget = _Budget(self._limits.max_image_cpu_s)
+            results = [await self._ask(picture, caller, budget, allowed_bytes=_SMALL_BYTES) for picture in pictures]
+            claims = [claim for claim, _ in results]
+            if any(pixels is None for _, pixels in results):
+                results.clear()
+                await stack.aclose()
+                needed_bytes = beside_bytes + _need(pictures, claims)
+                reservation = await stack.enter_async_context(self.memory.reserve(needed_bytes))
+                for picture, claim in zip(pictures, claims, strict=True):
+                    results.append(await self._ask(picture, caller, budget, allowed_bytes=int(claim["working_bytes"])))
             held_bytes = _held(pictures, claims)
             reservation.resize(min(reservation.count, beside_bytes + held_bytes))
+            decoded: dict[str, list[Image]] = {picture.field: [] for picture in pictures}
+            for picture, (_, pixels) in zip(pictures, results, strict=True):
+                if pixels is None:
+                    raise RuntimeError("a media worker did not decode a picture whose claim was granted")
+                decoded[picture.field].append(pixels)
+            results.clear()
             yield DecodedPictures(decoded, reservation, held_bytes)
 
     async def _ask(
-        self, picture: Picture, operation: str, caller: str, *, cpu_s: float, working_bytes: int
+        self, picture: Picture, caller: str, budget: "_Budget", *, allowed_bytes: int
     ) -> tuple[Message, Image | None]:
+        """Return what the header of ``picture`` claims, and its pixels if that is allowed."""
+
         async def ask(worker: WorkerProcess) -> tuple[Message, Image | None]:
             with descriptor_of(picture.data) as file:
                 return await worker.ask(
-                    operation,
+                    "decode",
                     file=file,
-                    cpu_s=cpu_s,
-                    memory_bytes=SLACK_BYTES + working_bytes,
+                    cpu_s=budget.left_s,
+                    memory_bytes=SLACK_BYTES + allowed_bytes,
+                    allowed_bytes=allowed_bytes,
                     max_pixels=self._limits.max_image_pixels,
                     max_scans=self._limits.max_image_scans,
                     max_side=picture.max_side,
@@ -114,7 +132,9 @@ class Decoder:
 
         async with self._places.place(caller):
             with blame(picture.field, picture.part):
-                return await self._attempt(ask)
+                claim, pixels = await self._attempt(ask)
+        budget.left_s -= claim["cpu_s"]
+        return claim, pixels
 
     async def _attempt(self, ask: Callable[[WorkerProcess], Awaitable[T]]) -> T:
         """Return what ``ask`` returns; it is called again, with another process, if one dies."""
