@@ -44,7 +44,7 @@ def reading(complaint: str, remedy: str) -> Iterator[None]:
 
 def _word(error: Exception) -> str:
     """Return what a library says about a file, in printable characters."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = str(getattr(error, "strerror", None) or error)
     if not text or not isinstance(error, _EXPECTED):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return "".join(c if c.isprintable() else "?" for c in text[:_MAX_WORD_CHARS])
