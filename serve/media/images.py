@@ -1,7 +1,6 @@
 """Decoding, cropping and encoding of still images with Pillow."""
 
 import io
-import math
 
 import numpy as np
 import PIL.Image
@@ -66,8 +65,10 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
     longest = max(image.size)
     with reading(*DAMAGED):
         if longest > max_side:
-            width, height = (math.ceil(side * max_side / longest) for side in image.size)
-            image.draft(None, (width, height))
+            width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+            if drafted := image.draft(None, (width, height)):
+                # The JPEG's pixels end within the last row and column: the box says where.
+                image = image.resize((width, height), PIL.Image.Resampling.LANCZOS, box=drafted[1], reducing_gap=2.0)
         image = _to_rgb(image)
         image.thumbnail((max_side, max_side), PIL.Image.Resampling.LANCZOS, reducing_gap=2.0)
         return np.asarray(image)

@@ -16,9 +16,15 @@ _MAX_TEXT_CHARS = 4_000
 
 
 def send_message(connection: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
-    """Send ``message`` and copies of the descriptors ``fds``."""
+    """Send ``message`` and copies of the descriptors ``fds``.
+
+    Raises ``EOFError`` if the other end is gone.
+    """
     data = json.dumps({name: v[:_MAX_TEXT_CHARS] if isinstance(v, str) else v for name, v in message.items()}).encode()
-    socket.send_fds(connection, [data], list(fds))
+    try:
+        socket.send_fds(connection, [data], list(fds))
+    except ConnectionError:
+        raise EOFError from None
 
 
 def receive_message(connection: socket.socket) -> tuple[Message, list[int]]:

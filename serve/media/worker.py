@@ -6,6 +6,7 @@ which allocation fails. ``LIFELINE`` is a pipe whose other end is held by the pa
 kernel kills this process when the parent is gone, however it ended and whatever a decoder is doing.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -17,13 +18,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 from serve.media.claims import claim_of, decode_reduced
 from serve.media.decode import open_source
-from serve.media.errors import MediaError
+from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.messages import Message, receive_message, send_message
 from serve.media.shared_array import Bytes, write_array
 from serve.media.source import Source, SourceLimits, TimedFrames
@@ -89,19 +89,22 @@ def main() -> None:
     _die_with_parent(int(sys.argv[2]))
     _prefer_to_be_killed()
     logging.basicConfig(format="media worker: %(message)s", level=logging.WARNING)
+    with contextlib.suppress(EOFError):  # the parent has closed the socket
+        _serve(connection)
+
+
+def _serve(connection: socket.socket) -> None:
     session, idle_bytes = _Session(), _address_space()
     send_message(connection, {"ready": True})
     while True:
-        try:
-            request, fds = receive_message(connection)
-        except EOFError:
-            return
+        request, fds = receive_message(connection)
         started = time.process_time()
         answer, array = _answer(session, request, fds, idle_bytes)
         answer["cpu_s"] = time.process_time() - started
-        results = [] if array is None else [write_array(array)]
+        results = []
         if array is not None:
             answer["shape"] = array.shape
+            results.append(write_array(array))
         del array
         send_message(connection, answer, results)
         for fd in results:
@@ -114,6 +117,8 @@ def _answer(session: _Session, request: Message, fds: list[int], idle_bytes: int
     try:
         with _budget(cpu_s=request["cpu_s"], memory_bytes=idle_bytes + request["memory_bytes"]):
             return operation(request, file)
+    except MemoryError:
+        return {"error": MediaTooLarge.__name__, "detail": "the file needs too much memory to decode; send a smaller one"}, None
     except MediaError as error:
         return {"error": type(error).__name__, "detail": str(error)}, None
     except Exception as error:
@@ -126,7 +131,7 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _budget(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
     """Let the kernel enforce the budgets while the block runs."""
     _, most = resource.getrlimit(resource.RLIMIT_AS)

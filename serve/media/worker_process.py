@@ -92,7 +92,7 @@ class WorkerProcess:
         request = {"operation": operation, "cpu_s": max(cpu_s, 1e-3), "memory_bytes": memory_bytes, **arguments}
         try:
             send_message(self._connection, request, [] if file is None else [file])
-        except OSError:
+        except EOFError:
             raise self._died() from None
         answer, array = await self._receive()
         if (error := answer.get("error")) is None:
