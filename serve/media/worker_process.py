@@ -88,6 +88,8 @@ class WorkerProcess:
         fault of the code. Raises ``MediaTooLarge`` if it used up its CPU time, and ``WorkerDied``
         if it ended otherwise. If the caller of this method is cancelled, the process is killed.
         """
+        if self._closed:
+            raise self._died()
         await self.start()
         request = {"operation": operation, "cpu_s": max(cpu_s, 1e-3), "memory_bytes": memory_bytes, **arguments}
         try:

@@ -25,7 +25,9 @@ def with_scans(count: int, side: int = 64) -> bytes:
     return data[:-2] + data[last:-2] * repeats + data[-2:]
 
 
-@pytest.mark.parametrize(("data", "scans"), [(jpeg(progressive=False), 1), (jpeg(progressive=True), 10), (b"", 0), (b"\x89PNG", 0)])
+@pytest.mark.parametrize(
+    ("data", "scans"), [(jpeg(progressive=False), 1), (jpeg(progressive=True), 10), (b"", 0), (b"\x89PNG", 0)]
+)
 def test_the_scans_of_ordinary_files_are_counted(data: bytes, scans: int) -> None:
     assert count_scans(data, 100) == scans
 

@@ -50,5 +50,3 @@ async def test_a_fault_of_the_file_names_the_field() -> None:
 async def test_a_fault_of_the_code_is_not_blamed_on_the_file() -> None:
     with pytest.raises(ZeroDivisionError):
         await MediaThreads(1).check("image", fail, ZeroDivisionError())
-
-
