@@ -18,7 +18,7 @@ _AudioPacket: TypeAlias = "Packet[AudioStream]"
 
 _COPIED_CODECS = {"aac", "mp3", "ac3", "eac3", "opus", "alac"}
 """The codecs that MP4 can hold; audio in any other codec is transcoded to AAC."""
-_DAMAGED = ("the audio is damaged or in an unsupported format", "send the video without audio, or with AAC")
+AUDIO_DAMAGED = ("the audio is damaged or in an unsupported format", "send the video without audio, or with AAC")
 _MAX_AAC_RATE = 48_000
 _DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """The usual layout for each number of channels, for files that state only their number."""
@@ -35,7 +35,7 @@ class AudioTrack:
         self._container = container
         self._source = open_container(file)
         try:
-            with reading(*_DAMAGED):
+            with reading(*AUDIO_DAMAGED):
                 self._packets = _open_packets(self._source, container)
                 self._pending = next(self._packets, None)
         except BaseException:
@@ -44,7 +44,7 @@ class AudioTrack:
 
     def mux_until(self, time: Fraction | None) -> None:
         """Write the packets that start at or before ``time`` (seconds), or all the rest if None."""
-        with reading(*_DAMAGED):
+        with reading(*AUDIO_DAMAGED):
             while (packet := self._pending) is not None:
                 if time is not None and packet.pts is not None and packet.pts * packet.time_base > time:
                     return

@@ -1,5 +1,6 @@
 """Encoding of MP4 files with PyAV: H.264 in BT.709, with the audio track of another file."""
 
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from deployments.wire import Frames, Image
-from serve.media.audio import AudioTrack
+from serve.media.audio import AUDIO_DAMAGED, AudioTrack
+from serve.media.boundary import reading
 from serve.media.encode import Clock, Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.spool import Media, Spool
@@ -85,17 +87,19 @@ class Mp4Encoder(Encoder):
             frame.duration = max(1, round(end * TICKS) - frame.pts)
             if self._audio is not None:
                 self._audio.mux_until(time)
-            container.mux(video.encode(frame))
+            with self._blaming_audio():
+                container.mux(video.encode(frame))
             self.frames += 1
 
     def close(self) -> Spool:
         if self._video is None or self._spool is None:
             raise MediaError("the video has no frames")
         container = self._open_container()
-        container.mux(self._video.encode())
-        if self._audio is not None:
-            self._audio.mux_until(None)
-        container.close()
+        with self._blaming_audio():
+            container.mux(self._video.encode())
+            if self._audio is not None:
+                self._audio.mux_until(None)
+            container.close()
         spool, self._spool = self._spool, None
         self.discard()
         return spool
@@ -112,6 +116,13 @@ class Mp4Encoder(Encoder):
         if self._container is None:
             raise MediaError("the video is already finished")
         return self._container
+
+    def _blaming_audio(self) -> AbstractContextManager[None]:
+        """Return the boundary for a muxer that holds copied audio, the only part that is foreign.
+
+        FFmpeg checks some of it when it writes the header, with the first frame, and the index.
+        """
+        return nullcontext() if self._audio is None else reading(*AUDIO_DAMAGED)
 
     def _begin(self, width: int, height: int) -> VideoStream:
         """Add the streams to the container, now that the size of the frames is known."""
