@@ -33,10 +33,8 @@ from serve.media.errors import MediaError, MediaTooLarge
     ids=lambda error: type(error).__name__,
 )
 def test_every_error_becomes_a_media_error_with_the_librarys_word(error: Exception) -> None:
-    with (
-        pytest.raises(MediaError, match=r"^the image is damaged \(.+\); send it again$") as caught,
-        reading("the image is damaged", "send it again"),
-    ):
+    pattern = r"^the image is damaged \(.+\); send it again$"
+    with pytest.raises(MediaError, match=pattern) as caught, reading("the image is damaged", "send it again"):
         raise error
     assert not isinstance(caught.value, MediaTooLarge)
     word = str(getattr(error, "strerror", None) or error)

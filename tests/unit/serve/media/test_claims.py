@@ -1,4 +1,4 @@
-"""What an image will cost is known from its header, and large references shrink as they are decoded."""
+"""An image's header says what it will cost, and large references shrink as they are decoded."""
 
 import io
 

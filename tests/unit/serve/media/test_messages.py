@@ -1,4 +1,4 @@
-"""Messages keep their boundaries and carry descriptors; the end of the other side is an EOFError."""
+"""Messages keep their boundaries and carry descriptors, and notice the end of the other side."""
 
 import os
 import socket

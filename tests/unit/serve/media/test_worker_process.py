@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from serve.media.images import decode_image, encode_image
 from serve.media.samples import stranger
 from serve.media.spool import descriptor_of
 from serve.media.worker_process import WorkerDied, WorkerProcess
+from tests.unit.serve.media.make_media import animation
 from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
 
@@ -42,6 +43,13 @@ async def decode(worker: WorkerProcess, data: bytes, **budget: Any) -> Image | N
         answer, pixels = await worker.ask("decode", file=file, **{**defaults, **limits, **budget})
     assert answer["cpu_s"] >= 0
     return pixels
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for the state of another process, which cannot tell when it is reached."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)  # noqa: ASYNC110
 
 
 async def test_it_decodes_one_picture_after_another(worker: WorkerProcess) -> None:
@@ -94,8 +102,7 @@ async def test_memory_beyond_the_budget_is_refused_to_the_process(worker: Worker
 async def test_a_caller_that_leaves_ends_the_process(worker: WorkerProcess) -> None:
     await worker.start()
     call = asyncio.ensure_future(decode(worker, BOMB))
-    while psutil.Process(worker.pid).cpu_percent(0.05) < 10:
-        await asyncio.sleep(0)
+    await until(lambda: psutil.Process(worker.pid).cpu_percent(0.05) >= 10)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -116,8 +123,6 @@ async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, numb
 
 
 async def test_frames_of_a_video_come_in_chunks_and_can_be_skipped(worker: WorkerProcess) -> None:
-    from tests.unit.serve.media.make_media import animation
-
     levels = [np.full((20, 30, 3), 20 * i, np.uint8) for i in range(9)]
     limits = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}
     budget = {"cpu_s": 10.0, "memory_bytes": 2**30}

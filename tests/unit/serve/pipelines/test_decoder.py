@@ -17,7 +17,7 @@ from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.errors import MediaOverLimit
 from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
-from tests.unit.serve.media.test_worker_process import BOMB
+from tests.unit.serve.media.test_worker_process import BOMB, until
 
 SMALL = encode_image(portrait(), "image/png")
 OTHER = encode_image(stranger(), "image/jpeg")
@@ -96,8 +96,7 @@ async def test_a_caller_that_leaves_ends_its_work_and_the_next_is_served(decoder
     (picture,) = await decode(decoder, Picture("source", SMALL))
     (first,) = decoder.pool.processes
     call = asyncio.ensure_future(decode(decoder, Picture("source", BOMB)))
-    while decoder.memory.reserved < 15 * 2000 * 2000:
-        await asyncio.sleep(0.01)
+    await until(lambda: decoder.memory.reserved >= 15 * 2000 * 2000)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -109,8 +108,7 @@ async def test_a_caller_that_leaves_ends_its_work_and_the_next_is_served(decoder
 async def test_four_bombs_of_one_caller_do_not_hold_up_another(decoders: Any) -> None:
     decoder = decoders({"max_image_scans": NO_SCANS, "max_image_cpu_s": 600}, media_processes=4)
     bombs = [asyncio.ensure_future(decode(decoder, Picture("source", BOMB), caller="attacker")) for _ in range(4)]
-    while decoder.memory.reserved < 2 * 15 * 2000 * 2000:
-        await asyncio.sleep(0.01)
+    await until(lambda: decoder.memory.reserved >= 2 * 15 * 2000 * 2000)
     assert len(await decode(decoder, Picture("source", SMALL), caller="other")) == 1
     assert not any(bomb.done() for bomb in bombs)
     for bomb in bombs:

@@ -22,6 +22,7 @@ from serve.pipelines.source_reader import SourceReader, SourceReaders
 from tests.unit.serve.media.make_media import LIMITS, animation, webm_that_grows
 
 FILM = clip(stranger(), 17, 8, (64, 48))
+PAN = pan(stranger(), 6, 64, 48)
 
 
 class Reading:
@@ -41,6 +42,11 @@ def reading() -> Iterator[Reading]:
     made.pool.close()
 
 
+def kill_all(pool: WorkerPool) -> None:
+    for worker in pool.processes:
+        os.kill(worker.pid, signal.SIGKILL)
+
+
 async def read(source: SourceReader) -> list[TimedFrames]:
     return [chunk async for chunk in source.chunks()]
 
@@ -54,10 +60,7 @@ def assert_same(chunks: list[TimedFrames], data: bytes, rate: Fraction | None = 
         np.testing.assert_array_equal(got.frames, wanted.frames)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [FILM, animation("GIF", pan(stranger(), 6, 64, 48)), animation("WEBP", pan(stranger(), 6, 64, 48)), webm_that_grows()],
-)
+@pytest.mark.parametrize("data", [FILM, animation("GIF", PAN), animation("WEBP", PAN), webm_that_grows()])
 @pytest.mark.parametrize("rate", [None, Fraction(20)])
 async def test_a_video_is_read_as_it_is_in_this_process(reading: Reading, data: bytes, rate: Fraction | None) -> None:
     async with reading.readers().open("source", data, "caller", rate=rate) as source:
@@ -98,11 +101,11 @@ async def test_reading_goes_on_in_another_process_if_one_is_killed(reading: Read
 async def test_a_video_whose_processes_die_is_refused(reading: Reading) -> None:
     async with reading.readers().open("source", FILM, "caller", rate=None) as source, aclosing(source.chunks()) as chunks:
         await anext(chunks)
-        with pytest.raises(RequestRefused, match="cannot be decoded.*SIGKILL") as refused:
-            while True:
-                for worker in reading.pool.processes:
-                    os.kill(worker.pid, signal.SIGKILL)
-                await anext(chunks)
+        kill_all(reading.pool)
+        await anext(chunks)
+        kill_all(reading.pool)
+        with pytest.raises(RequestRefused, match=r"cannot be decoded.*SIGKILL") as refused:
+            await anext(chunks)
     assert refused.value.field == "source"
 
 
