@@ -8,6 +8,7 @@ from typing import Any
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.config import IngressSettings, Limits
+from serve.media.container import is_image
 from serve.media.errors import MediaTooLarge
 from serve.media.messages import Message
 from serve.media.source import CHUNK, TimedFrames
@@ -110,7 +111,11 @@ class SourceReader:
 
     async def _ask(self, operation: str, **arguments: Any) -> tuple[Message, Frames | None]:
         assert self._worker is not None
-        memory_bytes = SLACK_BYTES + _WORKING_BYTES_PER_PIXEL * int(self._request["max_pixels"])
+        memory_bytes = SLACK_BYTES
+        # Opening an MP4 or a WebM decodes nothing. What it allocates are the tables of the file, in
+        # which a few bytes can stand for millions of entries.
+        if operation == "chunk" or is_image(self._media):
+            memory_bytes += _WORKING_BYTES_PER_PIXEL * int(self._request["max_pixels"])
         answer, frames = await self._worker.ask(operation, cpu_s=self._left_s, memory_bytes=memory_bytes, **arguments)
         self._left_s -= answer["cpu_s"]
         return answer, frames

@@ -2,6 +2,7 @@ import io
 from fractions import Fraction
 
 import numpy as np
+import PIL.GifImagePlugin
 import PIL.Image
 import psutil
 import pytest
@@ -86,3 +87,26 @@ def test_a_gif_with_a_damaged_block_is_refused() -> None:
     whole[middle : middle + 40] = np.random.default_rng(0).bytes(40)
     with pytest.raises(MediaError, match="the image is damaged"):
         decode_all(open_animation(bytes(whole), LIMITS))
+
+
+def test_frames_that_differ_in_size_are_refused() -> None:
+    small = PIL.Image.new("P", (20, 20), 5)
+    buffer = io.BytesIO()
+    small.save(buffer, "GIF", save_all=True, append_images=[PIL.Image.new("P", (20, 20), 9)], duration=50)
+    data = bytearray(buffer.getvalue())
+    second = data.rindex(b"\x2c")  # the image descriptor: x, y, width, height
+    data[second + 1 : second + 3] = (10).to_bytes(2, "little")
+    with pytest.raises(MediaError, match="differ in size"):
+        decode_all(open_animation(bytes(data), LIMITS))
+
+
+def test_the_frames_of_a_gif_are_counted_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = animation("GIF", np.stack([np.full((8, 8, 3), i % 250, np.uint8) for i in range(300)]), 20)
+    seeks: list[int] = []
+    seek = PIL.GifImagePlugin.GifImageFile.seek
+    monkeypatch.setattr(
+        PIL.GifImagePlugin.GifImageFile, "seek", lambda image, frame: (seeks.append(frame), seek(image, frame))[1]
+    )
+    with pytest.raises(MediaTooLarge, match="at least 101 frames"):
+        open_animation(data, LIMITS)
+    assert max(seeks) == 100
