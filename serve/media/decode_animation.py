@@ -22,7 +22,6 @@ class _Animation(Source):
     def __init__(self, image: PIL.Image.Image, durations: list[Fraction]) -> None:
         super().__init__(len(durations), sum(durations, Fraction(0)), pixels=image.width * image.height)
         self._image = image
-        self._size = image.size
         self._durations = durations
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:
@@ -30,8 +29,6 @@ class _Animation(Source):
         for i, duration in enumerate(self._durations):
             with reading(*DAMAGED):
                 self._image.seek(i)
-                if self._image.size != self._size:
-                    raise MediaError("the image's frames differ in size; save the animation again")
             yield to_pixels(self._image), time
             time += duration
 

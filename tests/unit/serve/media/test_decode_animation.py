@@ -89,15 +89,14 @@ def test_a_gif_with_a_damaged_block_is_refused() -> None:
         decode_all(open_animation(bytes(whole), LIMITS))
 
 
-def test_frames_that_differ_in_size_are_refused() -> None:
-    small = PIL.Image.new("P", (20, 20), 5)
-    buffer = io.BytesIO()
-    small.save(buffer, "GIF", save_all=True, append_images=[PIL.Image.new("P", (20, 20), 9)], duration=50)
-    data = bytearray(buffer.getvalue())
-    second = data.rindex(b"\x2c")  # the image descriptor: x, y, width, height
-    data[second + 1 : second + 3] = (10).to_bytes(2, "little")
-    with pytest.raises(MediaError, match="differ in size"):
-        decode_all(open_animation(bytes(data), LIMITS))
+def test_a_frame_that_exceeds_its_gif_makes_all_frames_larger() -> None:
+    data = bytearray(animation("GIF", np.stack([np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 200)])))
+    places = [at for at in range(len(data)) if data[at : at + 9] == b"\x2c\0\0\0\0\x14\0\x14\0"]
+    data[places[1] + 1] = 10  # the second frame begins at 10, 0
+    source = open_animation(bytes(data), LIMITS)
+    frames, _ = decode_all(source)
+    assert [frame.shape for frame in frames] == [(20, 30, 3)] * 3
+    assert source.pixels == 20 * 30
 
 
 def test_the_frames_of_a_gif_are_counted_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:

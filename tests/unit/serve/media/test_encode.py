@@ -74,7 +74,6 @@ REPEATED = {
     "a step back": (0, 40, 15, 50),
     "all at once": (7, 7, 7, 7),
     "closer than the format can say": (0, Fraction(1, 10_000), Fraction(2, 10_000), 30),
-    "before zero": (-20, -20, 0, 10),
 }
 
 
