@@ -92,7 +92,7 @@ def large_picture(kind: str) -> bytes:
 
 
 def memory_per_pixel(path: Path) -> float:
-    """Return the peak of a process that decodes ``path``, above its idle memory, in bytes a pixel."""
+    """Return the peak memory of decoding ``path``, in bytes for each pixel."""
     done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
     return float(done.stdout) * 1024 / LARGE_SIDE**2
 
