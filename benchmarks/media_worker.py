@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -25,7 +26,7 @@ from serve.media.samples import PORTRAIT
 from serve.pipelines.decoder import Decoder, Picture
 
 ROUNDS, SIDE, LARGE_SIDE = 300, 512, 3000
-KINDS = {
+KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "JPEG": ("JPEG", "RGB", {}),
     "progressive JPEG": ("JPEG", "RGB", {"progressive": True}),
     "CMYK JPEG": ("JPEG", "CMYK", {}),

@@ -1,6 +1,8 @@
 """Decoding of GIF, animated WebP and still images with Pillow."""
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import PIL.Image
@@ -8,7 +10,7 @@ import PIL.Image
 from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.claims import check_scans
-from serve.media.errors import MediaError
+from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import DAMAGED, check_size, open_image, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
@@ -82,9 +84,28 @@ def _count_frames(image: PIL.Image.Image, limits: SourceLimits) -> int:
         return getattr(image, "n_frames", 1)
     count = 1
     try:
-        while count <= limits.frames:
-            image.seek(count)
-            count += 1
+        with _canvas_limit(limits.pixels):
+            while count <= limits.frames:
+                image.seek(count)
+                count += 1
     except EOFError:
         image.seek(0)
+    except PIL.Image.DecompressionBombError:
+        raise MediaTooLarge(f"a frame has more than {limits.pixels} pixels, which are accepted: scale the image down") from None
     return count
+
+
+@contextmanager
+def _canvas_limit(pixels: int) -> Iterator[None]:
+    """Let Pillow refuse frames that make a GIF larger than ``pixels`` before it allocates them.
+
+    Pillow has one limit for the process, of which it accepts the double with a warning.
+    """
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = pixels // 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before

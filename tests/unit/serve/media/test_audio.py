@@ -80,7 +80,7 @@ def test_a_damaged_audio_packet_is_refused(number: int) -> None:
 def test_copied_packets_whose_times_repeat_are_kept() -> None:
     buffer = io.BytesIO()
     source = film("mp4", "aac", np.zeros((1, 24_000), np.float32), "mono")
-    with av.open(io.BytesIO(source)) as old, av.open(buffer, "w", format="matroska") as new:
+    with av.open(io.BytesIO(source), mode="r") as old, av.open(buffer, "w", format="matroska") as new:
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         for packet in old.demux():
             if packet.dts is not None:

@@ -103,9 +103,23 @@ def test_the_frames_of_a_gif_are_counted_no_further_than_the_limit(monkeypatch: 
     data = animation("GIF", np.stack([np.full((8, 8, 3), i % 250, np.uint8) for i in range(300)]), 20)
     seeks: list[int] = []
     seek = PIL.GifImagePlugin.GifImageFile.seek
-    monkeypatch.setattr(
-        PIL.GifImagePlugin.GifImageFile, "seek", lambda image, frame: (seeks.append(frame), seek(image, frame))[1]
-    )
+
+    def spy(image: PIL.GifImagePlugin.GifImageFile, frame: int) -> None:
+        seeks.append(frame)
+        seek(image, frame)
+
+    monkeypatch.setattr(PIL.GifImagePlugin.GifImageFile, "seek", spy)
     with pytest.raises(MediaTooLarge, match="at least 101 frames"):
         open_animation(data, LIMITS)
     assert max(seeks) == 100
+
+
+def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated() -> None:
+    data = bytearray(animation("GIF", np.stack([np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 200)])))
+    places = [at for at in range(len(data)) if data[at : at + 9] == b"\x2c\0\0\0\0\x14\0\x14\0"]
+    data[places[1] + 1 : places[1] + 5] = b"\xff\xff\xff\xff"  # it begins at 65535, 65535
+    before = psutil.Process().memory_info().vms
+    with pytest.raises(MediaTooLarge, match="more than 2000000 pixels"):
+        open_animation(bytes(data), LIMITS)
+    assert psutil.Process().memory_info().vms - before < 2**28
+    assert PIL.Image.MAX_IMAGE_PIXELS is None

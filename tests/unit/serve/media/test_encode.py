@@ -68,19 +68,20 @@ def test_a_closed_mp4_takes_no_more_frames() -> None:
         encoder.add(frames, (Fraction(1),))
 
 
+# The times of four frames, in units of 0.1 ms.
 REPEATED = {
-    "a time twice": (0, 10, 10, 20),
-    "a time three times": (0, 10, 10, 10),
-    "a step back": (0, 40, 15, 50),
-    "all at once": (7, 7, 7, 7),
-    "closer than the format can say": (0, Fraction(1, 10_000), Fraction(2, 10_000), 30),
+    "a time twice": (0, 1000, 1000, 2000),
+    "a time three times": (0, 1000, 1000, 1000),
+    "a step back": (0, 4000, 1500, 5000),
+    "all at once": (700, 700, 700, 700),
+    "closer than the format can say": (0, 1, 2, 3000),
 }
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webp"])
 @pytest.mark.parametrize("case", REPEATED)
 def test_times_that_repeat_or_step_back_are_made_to_increase(kind: str, case: str) -> None:
-    times = tuple(Fraction(time) / 100 for time in REPEATED[case])
+    times = tuple(Fraction(time, 10_000) for time in REPEATED[case])
     frames = pan(stranger(), 4, 64, 48)
     encoder = Mp4Encoder(Fraction(10), "veryfast", 18) if kind == "mp4" else WebpEncoder(Fraction(10), 0)
     encoder.add(frames[:3], times[:3])

@@ -126,8 +126,8 @@ async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, numb
 
 async def test_frames_of_a_video_come_in_chunks_and_can_be_skipped(worker: WorkerProcess) -> None:
     levels = [np.full((20, 30, 3), 20 * i, np.uint8) for i in range(9)]
-    limits = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}
-    budget = {"cpu_s": 10.0, "memory_bytes": 2**30}
+    limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}
+    budget: dict[str, Any] = {"cpu_s": 10.0, "memory_bytes": 2**30}
     with descriptor_of(animation("GIF", np.stack(levels))) as file:
         header, _ = await worker.ask("open", file=file, **limits, **budget)
     assert (header["count"], header["duration"], header["pixels"]) == (9, "9/10", 600)
