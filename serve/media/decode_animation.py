@@ -10,7 +10,7 @@ import PIL.Image
 from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.claims import check_scans
-from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.errors import MediaError
 from serve.media.images import DAMAGED, check_size, open_image, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
@@ -91,7 +91,8 @@ def _count_frames(image: PIL.Image.Image, limits: SourceLimits) -> int:
     except EOFError:
         image.seek(0)
     except PIL.Image.DecompressionBombError:
-        raise MediaTooLarge(f"a frame has more than {limits.pixels} pixels, which are accepted: scale the image down") from None
+        check_size(image, limits.pixels)  # Pillow has set the size, and says only how many pixels it has
+        raise
     return count
 
 
