@@ -10,7 +10,7 @@ import PIL.Image
 from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.claims import check_scans
-from serve.media.errors import MediaError
+from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import DAMAGED, check_size, open_image, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
@@ -91,8 +91,9 @@ def _count_frames(image: PIL.Image.Image, limits: SourceLimits) -> int:
     except EOFError:
         image.seek(0)
     except PIL.Image.DecompressionBombError:
-        check_size(image, limits.pixels)  # Pillow has set the size, and says only how many pixels it has
-        raise
+        raise MediaTooLarge(
+            f"a frame is larger than {limits.pixels} pixels, the most that are accepted: scale it down"
+        ) from None
     return count
 
 

@@ -61,7 +61,7 @@ def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded
     bomb = small[:-1] + huge[huge.index(b"\x2c") :]  # append the huge image's block
     assert len(bomb) < 200_000
     before = psutil.Process().memory_info().rss
-    with pytest.raises(MediaTooLarge, match="9000 x 9000"):
+    with pytest.raises(MediaTooLarge, match="larger than 2000000 pixels"):
         open_animation(bomb, LIMITS)
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
@@ -119,7 +119,7 @@ def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated(
     places = [at for at in range(len(data)) if data[at : at + 9] == b"\x2c\0\0\0\0\x14\0\x14\0"]
     data[places[1] + 1 : places[1] + 5] = b"\xff\xff\xff\xff"  # it begins at 65535, 65535
     before = psutil.Process().memory_info().vms
-    with pytest.raises(MediaTooLarge, match="65555 x 65555 pixels"):
+    with pytest.raises(MediaTooLarge, match="larger than 2000000 pixels"):
         open_animation(bytes(data), LIMITS)
     assert psutil.Process().memory_info().vms - before < 2**28
     assert PIL.Image.MAX_IMAGE_PIXELS is None
