@@ -111,6 +111,12 @@ class Limits(Settings):
     """Maximum size of a request body in bytes. Base64 makes a file a third larger."""
     max_image_pixels: int = Field(default=32_000_000, gt=0)
     """Maximum number of pixels in an image that is sent: width times height."""
+    max_image_scans: int = Field(default=100, gt=0)
+    """Maximum number of scans in a JPEG. An ordinary progressive JPEG has about 10."""
+    max_image_cpu_s: float = Field(default=20, gt=0)
+    """Maximum CPU time for decoding all images of a request, in seconds."""
+    max_source_cpu_s: float = Field(default=600, gt=0)
+    """Maximum CPU time for decoding a source video, in seconds."""
     max_source_frames: int = Field(default=3_000, gt=0)
     """Maximum number of frames in a source video."""
     max_source_seconds: float = Field(default=120, gt=0)
@@ -160,7 +166,19 @@ class IngressSettings(Settings):
     tracking: Tracking = Tracking()
     """How faces are followed through a video."""
     encoder_threads: int = Field(default=4, ge=1)
-    """Number of threads that decode and encode media for all requests of a replica."""
+    """Number of threads that encode results for all requests of a replica."""
+    media_processes: int = Field(default=4, ge=1)
+    """Number of processes that decode images for all requests of a replica, and number of processes
+    that are kept ready. One caller has at most half of them at a time."""
+    max_source_videos: int = Field(default=16, ge=1)
+    """Maximum number of source videos that a replica reads at the same time, each in a process of
+    its own. One caller has at most half of them."""
+    max_decoded_bytes: int = Field(default=2**30, gt=0)
+    """Maximum memory for decoded images and source videos of all requests of a replica, in bytes.
+    Each request reserves what the headers of its files claim before anything is decoded."""
+    max_media_wait_s: float = Field(default=30, gt=0)
+    """Seconds for which a request waits for a process or for memory to decode its files, before it
+    gets a 503."""
     max_concurrent_requests: int = Field(default=256, ge=1)
     """Maximum number of requests in progress in one replica, including those that wait. Further
     requests get a 503."""

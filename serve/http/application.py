@@ -1,6 +1,8 @@
 """The ASGI application: the routes and the layers around them."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp
 
@@ -9,6 +11,7 @@ from serve.http.auth import ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.middleware import Cors, RequestBoundary
 from serve.http.routes import DOCS_ASSETS, make_router, make_routes, open_paths
+from serve.media.worker_pool import WorkerPool
 from serve.pipelines.handles import Handles
 from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
@@ -16,10 +19,21 @@ from serve.pipelines.readiness import Readiness
 logger = logging.getLogger("ray.serve")
 
 
+@asynccontextmanager
+async def _media_processes(pool: WorkerPool) -> AsyncIterator[None]:
+    """Start the processes that decode media before the first request, and end them at the end."""
+    await pool.warm_up()
+    try:
+        yield
+    finally:
+        pool.close()
+
+
 def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIApp:
     """Return the ASGI application over the given models. The layer added last is the outermost."""
-    routes = make_routes(config, make_pipelines(config, handles), readiness)
-    app: ASGIApp = make_router(routes)
+    pipelines = make_pipelines(config, handles)
+    routes = make_routes(config, pipelines, readiness)
+    app: ASGIApp = make_router(routes, lambda _: _media_processes(pipelines.decoder.pool))
     app = BodyLimit(app, config.limits.max_body_bytes)
     if config.ingress.api_keys is not None:
         keys = ApiKeys(config.ingress.api_keys)

@@ -49,7 +49,13 @@ class EndpointHandler:
                 fields = await read_body(request, form=self._endpoint.form)
             parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
             meter = Meter(dict(self._hardware))
-            context = RequestContext(seed=_seed(parsed), media_type=media_type, meter=meter, observe=ignore_steps)
+            context = RequestContext(
+                seed=_seed(parsed),
+                media_type=media_type,
+                meter=meter,
+                observe=ignore_steps,
+                caller=_caller(request),
+            )
             left_s = timeout_s - (time.monotonic() - start)
             result = await run_while_connected(request, self._run(parsed, context), left_s)
             self._admission.note_duration(self._model, time.monotonic() - start)
@@ -85,6 +91,12 @@ def _seed(parsed: Parsed) -> int:
     if isinstance(request, GenerateVideo) and request.seed is not None:
         return request.seed
     return secrets.randbelow(2**32)
+
+
+def _caller(request: Request) -> str:
+    """Return the name of the caller's key, or the caller's address if no keys are configured."""
+    name: str | None = getattr(request.state, "caller", None)
+    return name or (request.client.host if request.client else "")
 
 
 def _refuse_jobs(preferences: dict[str, str], request: Request) -> None:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Router
 from starlette.routing import Route as StarletteRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Lifespan
 from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
@@ -116,13 +117,17 @@ def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
     yield Route(method="GET", path="/docs", handler=docs.docs, operation={}, needs_key=False)
 
 
-def make_router(routes: Iterable[Route]) -> Router:
-    """Return Starlette's router for the table, with the files of Swagger UI."""
+def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) -> Router:
+    """Return Starlette's router for the table, with the files of Swagger UI.
+
+    ``lifespan`` is a context in which the application runs.
+    """
     return Router(
         [
             *(StarletteRoute(route.path, route.handler, methods=[route.method]) for route in routes),
             Mount(DOCS_ASSETS, StaticFiles(directory=swagger_ui_path)),
-        ]
+        ],
+        lifespan=lifespan,
     )
 
 

@@ -5,9 +5,9 @@ session descriptions, which make it read other files or listen on a socket.
 """
 
 import av
-import av.error
 from av.container import InputContainer
 
+from serve.media.boundary import reading
 from serve.media.errors import MediaError
 from serve.media.spool import Media, open_media
 
@@ -36,12 +36,9 @@ def open_container(data: Media) -> InputContainer:
         demuxer = "mov"
     else:
         raise MediaError(f"the file is not a video in a supported format; {_SEND}")
-    try:
+    with reading("the video cannot be opened, perhaps because it is truncated", _SEND):
         # Titles and comments do not matter here, so they need not be valid UTF-8.
         return av.open(open_media(data), mode="r", format=demuxer, metadata_errors="replace")
-    except av.error.FFmpegError as e:
-        text = f"the video cannot be opened, perhaps because it is truncated ({e.strerror}); {_SEND}"
-        raise MediaError(text) from None
 
 
 def _head(data: Media) -> bytes:

@@ -1,14 +1,17 @@
 """Decoding of GIF, animated WebP and still images with Pillow."""
 
-import struct
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import PIL.Image
 
 from deployments.wire import Image
-from serve.media.errors import MediaError
-from serve.media.images import check_size, open_image, to_pixels
+from serve.media.boundary import reading
+from serve.media.claims import check_scans
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.images import DAMAGED, check_size, open_image, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
 _DEFAULT_DURATION_MS = 100
@@ -19,14 +22,15 @@ class _Animation(Source):
     """An animated or still image; ``durations`` are the seconds for which each frame is shown."""
 
     def __init__(self, image: PIL.Image.Image, durations: list[Fraction]) -> None:
-        super().__init__(len(durations), sum(durations, Fraction(0)))
+        super().__init__(len(durations), sum(durations, Fraction(0)), pixels=image.width * image.height)
         self._image = image
         self._durations = durations
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:
         time = Fraction(0)
         for i, duration in enumerate(self._durations):
-            self._image.seek(i)
+            with reading(*DAMAGED):
+                self._image.seek(i)
             yield to_pixels(self._image), time
             time += duration
 
@@ -41,13 +45,12 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     Raises ``MediaError`` for a damaged or truncated file and ``MediaTooLarge`` for one that exceeds
     ``limits``.
     """
+    check_scans(data, limits.scans)
     image = open_image(data, limits.pixels)
     if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")
-    try:
+    with reading(*DAMAGED):
         durations = _read_durations(image, limits)
-    except (OSError, EOFError, ValueError, SyntaxError, IndexError, struct.error) as e:
-        raise MediaError(f"the image is damaged or truncated ({e}); send the complete file") from None
     source = _Animation(image, durations)
     if source.count > 1:
         limits.check_seconds(float(source.duration))
@@ -57,7 +60,7 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
 def _read_durations(image: PIL.Image.Image, limits: SourceLimits) -> list[Fraction]:
     """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
     # The MPO files of phones hold several still images, of which viewers show the first.
-    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    count = 1 if image.format == "MPO" else _count_frames(image, limits)
     if count == 1:
         return [1 / STILL_FPS]
     limits.check_frames(count)
@@ -69,3 +72,42 @@ def _read_durations(image: PIL.Image.Image, limits: SourceLimits) -> list[Fracti
             image.load()  # Pillow does not know the duration of a WebP frame before it is decoded
         durations.append(Fraction(int(image.info.get("duration") or _DEFAULT_DURATION_MS), 1000))
     return durations
+
+
+def _count_frames(image: PIL.Image.Image, limits: SourceLimits) -> int:
+    """Return the number of frames, or one more than ``limits`` accepts.
+
+    Only the header of a GIF does not state it. Pillow would walk through millions of frames of one
+    to count them.
+    """
+    if image.format != "GIF":
+        return getattr(image, "n_frames", 1)
+    count = 1
+    try:
+        with _canvas_limit(limits.pixels):
+            while count <= limits.frames:
+                image.seek(count)
+                count += 1
+    except EOFError:
+        image.seek(0)
+    except PIL.Image.DecompressionBombError:
+        raise MediaTooLarge(
+            f"a frame is larger than {limits.pixels} pixels, the most that are accepted: scale it down"
+        ) from None
+    return count
+
+
+@contextmanager
+def _canvas_limit(pixels: int) -> Iterator[None]:
+    """Let Pillow refuse frames that make a GIF larger than ``pixels`` before it allocates them.
+
+    Pillow has one limit for the process, of which it accepts the double with a warning.
+    """
+    before = PIL.Image.MAX_IMAGE_PIXELS
+    PIL.Image.MAX_IMAGE_PIXELS = pixels // 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = before

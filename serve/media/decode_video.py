@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-import av.error
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -13,45 +12,47 @@ from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 
 from deployments.wire import Image
+from serve.media.boundary import reading
 from serve.media.container import is_matroska, open_container
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.source import STILL_FPS, Source, SourceLimits
 from serve.media.spool import Media
 
+_LATEST = 10**7
+"""The largest timestamp that is accepted, in seconds: 115 days."""
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 
 
 class _Video(Source):
     """A video file; ``max_pixels`` is the limit for each decoded frame."""
 
-    def __init__(self, data: Media, count: int, duration: Fraction, *, has_audio: bool, max_pixels: int) -> None:
-        super().__init__(count, duration, data if has_audio else None)
+    def __init__(self, data: Media, count: int, duration: Fraction, *, has_audio: bool, pixels: int, max_pixels: int) -> None:
+        super().__init__(count, duration, data if has_audio else None, pixels=pixels)
         self._data = data
         self._max_pixels = max_pixels
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:
         decoded = 0
-        try:
-            with open_container(self._data) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                # Frames may be larger than the header says: the decoder must refuse them before it
-                # allocates their memory.
-                stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels)}
-                size: tuple[int, int] | None = None
-                for frame in container.decode(stream):
-                    if frame.pts is None or frame.time_base is None:
-                        raise MediaError("the video's frames have no timestamps; re-encode the video")
-                    size = size or (frame.width, frame.height)
-                    if frame.width * frame.height > self._max_pixels:
-                        raise MediaTooLarge(
-                            f"the video has a frame of {frame.width} x {frame.height} pixels; "
-                            f"at most {self._max_pixels} pixels are accepted: scale it down"
-                        )
-                    yield _to_rgb(frame, *size), frame.pts * frame.time_base
-                    decoded += 1
-        except av.error.FFmpegError as e:
-            raise MediaError(f"the video is damaged ({e.strerror}); send the complete file or re-encode it") from None
+        with reading("the video is damaged", "send the complete file or re-encode it"), open_container(self._data) as container:
+            stream = container.streams.video[0]
+            # One thread: FFmpeg would start one for each core of the machine, each with frames of
+            # its own, and this process works for one request of many.
+            stream.codec_context.thread_count = 1
+            # Frames may be larger than the header says: the decoder must refuse them before it
+            # allocates their memory.
+            stream.codec_context.options = {"max_pixels": str(2 * self._max_pixels)}
+            size: tuple[int, int] | None = None
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.time_base is None:
+                    raise MediaError("the video's frames have no timestamps; re-encode the video")
+                size = size or (frame.width, frame.height)
+                if frame.width * frame.height > self._max_pixels:
+                    raise MediaTooLarge(
+                        f"the video has a frame of {frame.width} x {frame.height} pixels; "
+                        f"at most {self._max_pixels} pixels are accepted: scale it down"
+                    )
+                yield _to_rgb(frame, *size), _check_time(frame.pts * frame.time_base)
+                decoded += 1
         if decoded < self.count:
             raise MediaError(
                 f"the video is damaged or truncated: only {decoded} of its {self.count} frames can be decoded; "
@@ -65,28 +66,26 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
     Raises ``MediaError`` for an unsupported, damaged or truncated file and ``MediaTooLarge`` for
     one that exceeds ``limits``.
     """
-    try:
-        with open_container(data) as container:
-            if not container.streams.video:
-                raise MediaError("the file contains no video; send MP4, WebM, GIF or WebP")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise MediaError("the video is in a codec that is not supported; re-encode it as H.264")
-            limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
-            if stream.frames:
-                limits.check_frames(stream.frames)
-            timeline = _read_timeline(container, stream, limits)
-            frame_seconds = 1 / Fraction(stream.average_rate or STILL_FPS)
-            stated_seconds = Fraction(container.duration or 0, av.time_base)
-            # MP4 also states its number of frames; for WebM the duration alone shows a missing end.
-            tolerance = 2 * frame_seconds + Fraction(1, 10) if is_matroska(data) else max(Fraction(1), stated_seconds / 20)
-            _check_complete(timeline, stated_frames=stream.frames, stated_seconds=stated_seconds, tolerance=tolerance)
-            duration = timeline.duration(frame_seconds)
-            limits.check_seconds(float(duration))
-            has_audio = bool(container.streams.audio)
-            return _Video(data, timeline.count, duration, has_audio=has_audio, max_pixels=limits.pixels)
-    except av.error.FFmpegError as e:
-        raise MediaError(f"the video is damaged or truncated ({e.strerror}); send MP4, WebM, GIF or WebP") from None
+    with reading("the video is damaged or truncated", "send MP4, WebM, GIF or WebP"), open_container(data) as container:
+        if not container.streams.video:
+            raise MediaError("the file contains no video; send MP4, WebM, GIF or WebP")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise MediaError("the video is in a codec that is not supported; re-encode it as H.264")
+        limits.check_pixels(stream.codec_context.width, stream.codec_context.height)
+        if stream.frames:
+            limits.check_frames(stream.frames)
+        timeline = _read_timeline(container, stream, limits)
+        frame_seconds = 1 / Fraction(stream.average_rate or STILL_FPS)
+        stated_seconds = Fraction(container.duration or 0, av.time_base)
+        # MP4 also states its number of frames; for WebM the duration alone shows a missing end.
+        tolerance = 2 * frame_seconds + Fraction(1, 10) if is_matroska(data) else max(Fraction(1), stated_seconds / 20)
+        _check_complete(timeline, stated_frames=stream.frames, stated_seconds=stated_seconds, tolerance=tolerance)
+        duration = timeline.duration(frame_seconds)
+        limits.check_seconds(float(duration))
+        has_audio = bool(container.streams.audio)
+        pixels = stream.codec_context.width * stream.codec_context.height or limits.pixels
+        return _Video(data, timeline.count, duration, has_audio=has_audio, pixels=pixels, max_pixels=limits.pixels)
 
 
 @dataclass
@@ -125,7 +124,7 @@ def _read_timeline(container: InputContainer, stream: VideoStream, limits: Sourc
             continue
         if packet.is_corrupt:
             raise MediaError("the video is truncated: its last part is missing; send the complete file")
-        start = packet.pts * packet.time_base
+        start = _check_time(packet.pts * packet.time_base)
         end = start + (packet.duration or 0) * packet.time_base
         timeline.file_end = max(timeline.file_end, end)
         if is_video:
@@ -135,6 +134,13 @@ def _read_timeline(container: InputContainer, stream: VideoStream, limits: Sourc
             timeline.last_end = max(timeline.last_end, end)
             limits.check_frames(timeline.count)
     return timeline
+
+
+def _check_time(time: Fraction) -> Fraction:
+    """Return ``time`` (seconds); raise ``MediaError`` if no file of the service could hold it."""
+    if abs(time) > _LATEST:
+        raise MediaError(f"the video has a timestamp of {float(time):.3g} seconds; re-encode the video")
+    return time
 
 
 def _check_complete(timeline: _Timeline, *, stated_frames: int, stated_seconds: Fraction, tolerance: Fraction) -> None:

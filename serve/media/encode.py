@@ -28,3 +28,21 @@ class Encoder(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Free the threads and buffers of an unfinished video; do nothing after ``close``."""
+
+
+class Clock:
+    """Turns the times of frames into whole ticks that strictly increase.
+
+    Recorders write frames whose times repeat or step back, and short ticks make close times equal.
+    Such a frame is shown one tick after the one before it, as FFmpeg does.
+    """
+
+    def __init__(self, ticks_per_second: int) -> None:
+        self._ticks_per_second = ticks_per_second
+        self._last: int | None = None
+
+    def tick(self, time: Fraction) -> int:
+        """Return the tick at which the next frame, with its ``time`` in seconds, is shown."""
+        tick = round(time * self._ticks_per_second)
+        self._last = tick if self._last is None else max(tick, self._last + 1)
+        return self._last

@@ -1,5 +1,6 @@
 """Encoding of MP4 files with PyAV: H.264 in BT.709, with the audio track of another file."""
 
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from deployments.wire import Frames, Image
-from serve.media.audio import AudioTrack
-from serve.media.encode import Encoder
+from serve.media.audio import AUDIO_DAMAGED, AudioTrack
+from serve.media.boundary import reading
+from serve.media.encode import Clock, Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.spool import Media, Spool
 
@@ -45,6 +47,7 @@ class Mp4Encoder(Encoder):
         self._fps = fps
         self._seconds = seconds
         self._end: Fraction | None = None
+        self._clock = Clock(TICKS)
         self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
         self._audio_file = audio
         spool = Spool.empty()
@@ -77,24 +80,26 @@ class Mp4Encoder(Encoder):
             )
             frame.colorspace = _BT709
             frame.color_range = ColorRange.MPEG
-            frame.pts = round(time * TICKS)
+            frame.pts = self._clock.tick(time)
             frame.time_base = Fraction(1, TICKS)
             # The muxer uses only the last frame's duration; the others last until the next frame.
             end = self._end or time + 1 / self._fps
-            frame.duration = max(1, round((end - time) * TICKS))
+            frame.duration = max(1, round(end * TICKS) - frame.pts)
             if self._audio is not None:
                 self._audio.mux_until(time)
-            container.mux(video.encode(frame))
+            with self._blaming_audio():
+                container.mux(video.encode(frame))
             self.frames += 1
 
     def close(self) -> Spool:
         if self._video is None or self._spool is None:
             raise MediaError("the video has no frames")
         container = self._open_container()
-        container.mux(self._video.encode())
-        if self._audio is not None:
-            self._audio.mux_until(None)
-        container.close()
+        with self._blaming_audio():
+            container.mux(self._video.encode())
+            if self._audio is not None:
+                self._audio.mux_until(None)
+            container.close()
         spool, self._spool = self._spool, None
         self.discard()
         return spool
@@ -112,6 +117,13 @@ class Mp4Encoder(Encoder):
             raise MediaError("the video is already finished")
         return self._container
 
+    def _blaming_audio(self) -> AbstractContextManager[None]:
+        """Return the boundary for a muxer that holds copied audio, the only part that is foreign.
+
+        FFmpeg checks some of it when it writes the header, with the first frame, and the index.
+        """
+        return nullcontext() if self._audio is None else reading(*AUDIO_DAMAGED)
+
     def _begin(self, width: int, height: int) -> VideoStream:
         """Add the streams to the container, now that the size of the frames is known."""
         if max(width, height) > MAX_SIDE:
@@ -119,7 +131,7 @@ class Mp4Encoder(Encoder):
                 f"the result has {width} x {height} pixels; MP4 allows at most {MAX_SIDE} pixels per side: scale the video down"
             )
         container = self._open_container()
-        self._video = container.add_stream("libx264", rate=self._fps.limit_denominator(1001), options=self._options)
+        self._video = container.add_stream("libx264", rate=_nominal(self._fps), options=self._options)
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
@@ -130,6 +142,11 @@ class Mp4Encoder(Encoder):
         if self._audio_file is not None:
             self._audio = AudioTrack(self._audio_file, container)
         return self._video
+
+
+def _nominal(fps: Fraction) -> Fraction:
+    """Return the rate for the encoder, which is nominal because each frame has its own time."""
+    return min(max(fps, Fraction(1, 1000)), Fraction(1000)).limit_denominator(1001)
 
 
 def _pad_to_even(pixels: Image) -> Image:

@@ -3,12 +3,14 @@
 import io
 from fractions import Fraction
 
+import numpy as np
 import PIL.Image
 
-from deployments.wire import Frames
-from serve.media.encode import Encoder
+from deployments.wire import Frames, Image
+from serve.media.encode import Clock, Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_webp
+from serve.media.spool import Spool
 
 MAX_WEBP_BYTES = 2**30
 """The limit for the uncompressed frames of one animation, in bytes: 172 frames of 1080p."""
@@ -17,10 +19,10 @@ MAX_WEBP_BYTES = 2**30
 class WebpEncoder(Encoder):
     """Encodes an animated WebP with quality 90 that repeats forever.
 
-    Pillow encodes all frames in ``close``; until then they are kept in memory. ``method`` is
-    libwebp's effort, from 0 (fast) to 6 (small). ``count`` is the expected number of frames, or 0
-    if it is unknown; if it is known, ``add`` refuses a video that will be too long at its first
-    frames. ``seconds`` is the video's duration; without it, the last frame is shown for 1 / ``fps``
+    Pillow encodes all frames in ``close``; until then they are on disk. ``method`` is libwebp's
+    effort, from 0 (fast) to 6 (small). ``count`` is the expected number of frames, or 0 if it is
+    unknown; if it is known, ``add`` refuses a video that will be too long at its first frames.
+    ``seconds`` is the video's duration; without it, the last frame is shown for 1 / ``fps``
     seconds.
     """
 
@@ -29,33 +31,35 @@ class WebpEncoder(Encoder):
         self._seconds = seconds
         self._method = method
         self._count = count
-        self._held_bytes = 0
-        self._images: list[PIL.Image.Image] = []
+        self._clock = Clock(1000)  # WebP stores whole milliseconds
+        self._ticks: list[int] = []
         self._times: list[Fraction] = []
+        self._stored: _StoredFrames | None = None
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
-        check_webp(frames.shape[2], frames.shape[1])
-        self._held_bytes += frames.nbytes
-        if max(self._held_bytes, self._count * frames[0].nbytes) > MAX_WEBP_BYTES:
-            raise MediaTooLarge("the result is too long for an animated WebP, which is encoded in memory: request video/mp4")
-        self._images += [PIL.Image.fromarray(pixels) for pixels in frames]
-        self._times += times
+        if self._stored is None:
+            check_webp(frames.shape[2], frames.shape[1])
+            self._stored = _StoredFrames(frames.shape[2], frames.shape[1])
+        if max(len(self._times) + len(frames), self._count) * frames[0].nbytes > MAX_WEBP_BYTES:
+            raise MediaTooLarge("the result is too long for an animated WebP, whose frames are all kept: request video/mp4")
+        for pixels, time in zip(frames, times, strict=True):
+            self._stored.append(pixels)
+            self._times.append(time)
+            # Rounding the times instead of the durations keeps the rounding errors from adding up.
+            self._ticks.append(self._clock.tick(time))
 
     def close(self) -> bytes:
-        if not self._images:
+        if self._stored is None:
             raise MediaError("the video has no frames")
         end = self._times[-1] + 1 / self._fps if self._seconds is None else self._times[0] + self._seconds
-        ends = [*self._times[1:], max(self._times[-1], end)]
-        # WebP stores whole milliseconds. Rounding the times instead of the durations keeps the
-        # rounding errors from adding up.
-        durations = [round(end * 1000) - round(time * 1000) for time, end in zip(self._times, ends, strict=True)]
+        ends = [*self._ticks[1:], max(self._ticks[-1], round(end * 1000))]
         buffer = io.BytesIO()
-        self._images[0].save(
+        self._stored.seek(0)
+        self._stored.save(
             buffer,
             "WEBP",
             save_all=True,
-            append_images=self._images[1:],
-            duration=durations,
+            duration=[end - start for start, end in zip(self._ticks, ends, strict=True)],
             loop=0,
             quality=90,
             method=self._method,
@@ -66,4 +70,43 @@ class WebpEncoder(Encoder):
         return buffer.getvalue()
 
     def discard(self) -> None:
-        self._images, self._times = [], []
+        if self._stored is not None:
+            self._stored.close()
+        self._stored = None
+
+
+class _StoredFrames(PIL.Image.Image):
+    """An animation for Pillow to save, of which only the current frame is in memory.
+
+    A list of images would keep 4 bytes a pixel of all frames in memory until the end.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__()
+        self._mode = "RGB"
+        self._size = (width, height)
+        self._spool = Spool.empty()
+        self.n_frames = 0
+
+    def append(self, pixels: Image) -> None:
+        """Store a frame, uint8 RGB ``[height, width, 3]``."""
+        view = memoryview(np.ascontiguousarray(pixels).data).cast("B")
+        while view:
+            view = view[self._spool.file.write(view) :]
+        self.n_frames += 1
+
+    def seek(self, frame: int) -> None:
+        """Load frame number ``frame``, counted from 0."""
+        length = 3 * self.width * self.height
+        with self._spool.open() as file:
+            file.seek(frame * length)
+            self.im = PIL.Image.frombytes("RGB", self.size, file.read(length)).im
+
+    def tell(self) -> int:
+        """Return the frame to which Pillow goes back after it has saved all of them."""
+        return 0
+
+    def close(self) -> None:
+        """Free the stored frames."""
+        super().close()
+        self._spool.close()

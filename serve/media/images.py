@@ -7,6 +7,7 @@ import PIL.Image
 from PIL import ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
+from serve.media.boundary import reading
 from serve.media.errors import MediaError, MediaTooLarge
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.
@@ -14,6 +15,8 @@ PIL.Image.MAX_IMAGE_PIXELS = None
 
 MAX_WEBP_SIDE = 16_383
 MAX_JPEG_SIDE = 65_500
+DAMAGED = ("the image is damaged or truncated", "send the complete file")
+"""The complaint and the remedy for an image that cannot be decoded; see ``reading``."""
 _READABLE = ("JPEG", "PNG", "WEBP", "GIF")
 _SAVE_OPTIONS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -28,12 +31,11 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
     The bytes decide the format; a declared media type has no effect. Raises ``MediaError`` for an
     unsupported or damaged file and ``MediaTooLarge`` for more than ``max_pixels`` pixels.
     """
-    try:
-        image = PIL.Image.open(io.BytesIO(data), formats=_READABLE)
-    except UnidentifiedImageError:
-        raise MediaError("the file is not an image in a supported format; send JPEG, PNG or WebP") from None
-    except (OSError, ValueError, SyntaxError) as e:
-        raise MediaError(f"the image is damaged ({e}); send JPEG, PNG or WebP") from None
+    with reading("the image is damaged", "send JPEG, PNG or WebP"):
+        try:
+            image = PIL.Image.open(io.BytesIO(data), formats=_READABLE)
+        except UnidentifiedImageError:
+            raise MediaError("the file is not an image in a supported format; send JPEG, PNG or WebP") from None
     check_size(image, max_pixels)
     return image
 
@@ -51,18 +53,37 @@ def to_pixels(image: PIL.Image.Image) -> Image:
     The EXIF orientation is applied, transparency is flattened onto white and 16-bit greyscale is
     scaled to 8 bits. Raises ``MediaError`` if the frame cannot be decoded.
     """
-    try:
-        image.load()
-        if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
-            image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            white = PIL.Image.new("RGBA", rgba.size, "white")
-            image = PIL.Image.alpha_composite(white, rgba)
-        return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError) as e:
-        raise MediaError(f"the image is damaged or truncated ({e}); send the complete file") from None
+    with reading(*DAMAGED):
+        return np.asarray(_to_rgb(image))
+
+
+def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
+    """Return what ``to_pixels`` returns, scaled down if a side is longer than ``max_side`` pixels.
+
+    A JPEG is already decoded at 1/2, 1/4 or 1/8 of its size where that is enough.
+    """
+    longest = max(image.size)
+    with reading(*DAMAGED):
+        if longest > max_side:
+            width, height = (max(1, round(side * max_side / longest)) for side in image.size)
+            if drafted := image.draft(None, (width, height)):
+                # The JPEG's pixels end within the last row and column: the box says where.
+                image = image.resize((width, height), PIL.Image.Resampling.LANCZOS, box=drafted[1], reducing_gap=2.0)
+        image = _to_rgb(image)
+        image.thumbnail((max_side, max_side), PIL.Image.Resampling.LANCZOS, reducing_gap=2.0)
+        return np.asarray(image)
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    image.load()
+    if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
+        image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", rgba.size, "white")
+        image = PIL.Image.alpha_composite(white, rgba)
+    return image.convert("RGB")
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image:

@@ -21,12 +21,14 @@ STILL_FPS = Fraction(16)
 class SourceLimits:
     """The largest video that is accepted; anything larger is refused before a frame is decoded.
 
-    ``pixels`` is the limit for one frame, ``seconds`` the limit for the duration.
+    ``pixels`` is the limit for one frame, ``seconds`` the limit for the duration, ``scans`` that
+    for a still JPEG.
     """
 
     frames: int
     seconds: float
     pixels: int
+    scans: int = 100
 
     def check_frames(self, count: int) -> None:
         """Raise ``MediaTooLarge`` if ``count`` exceeds the number of frames that is accepted."""
@@ -64,13 +66,15 @@ class TimedFrames:
 class Source(ABC):
     """A video with ``count`` frames that lasts ``duration`` seconds.
 
-    ``audio`` is the file to copy the audio track from, or None if there is no audio.
+    ``pixels`` is the number of pixels in a frame, by the header. ``audio`` is the file to copy the
+    audio track from, or None if there is no audio.
     """
 
-    def __init__(self, count: int, duration: Fraction, audio: Media | None = None) -> None:
+    def __init__(self, count: int, duration: Fraction, audio: Media | None = None, *, pixels: int) -> None:
         self.count = count
         self.duration = duration
         self.audio = audio
+        self.pixels = pixels
 
     @property
     def fps(self) -> Fraction:
@@ -109,7 +113,7 @@ class _Resampled(Source):
 
     def __init__(self, source: Source, fps: Fraction) -> None:
         count = max(1, round(source.duration * fps))
-        super().__init__(count, count / fps, source.audio)
+        super().__init__(count, count / fps, source.audio, pixels=source.pixels)
         self._source = source
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:

@@ -6,6 +6,8 @@ An unnamed file takes no space once its last descriptor is closed, even if the p
 import io
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, TypeAlias, cast
 
 
@@ -57,6 +59,23 @@ def open_media(media: Media) -> BinaryIO:
 def read_media(media: Media) -> bytes:
     """Return the whole content as bytes."""
     return media if isinstance(media, bytes) else media.read()
+
+
+@contextmanager
+def descriptor_of(media: Media) -> Iterator[int]:
+    """Yield a descriptor of a file with the content, which another process can read.
+
+    Its position is shared and has no meaning: readers keep positions of their own, as those of
+    ``Spool`` do.
+    """
+    if isinstance(media, Spool):
+        yield media.file.fileno()
+        return
+    with open(os.memfd_create("media"), "wb", buffering=0) as file:
+        view = memoryview(media)
+        while view:
+            view = view[file.write(view) :]
+        yield file.fileno()
 
 
 class _Reader(io.RawIOBase):

@@ -25,13 +25,15 @@ class RequestContext:
     """Everything about a request that is not in its body.
 
     ``seed`` drives the video model, ``media_type`` is the format of the result, ``meter`` collects
-    times and costs, and ``observe`` is called with each step.
+    times and costs, and ``observe`` is called with each step. ``caller`` is the name
+    of the caller's key, or the caller's address; callers share the decoding processes fairly.
     """
 
     seed: int
     media_type: str
     meter: Meter
     observe: Observer
+    caller: str = ""
 
 
 def ignore_steps(_: object) -> None:

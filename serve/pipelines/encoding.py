@@ -15,6 +15,7 @@ from serve.media.spool import Media
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
+from serve.pipelines.source_reader import SourceReader
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class VideoWriters:
 
     @asynccontextmanager
     async def open(
-        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: Source | None = None
+        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: Source | SourceReader | None = None
     ) -> AsyncIterator[VideoWriter]:
         """Open a writer for ``count`` frames; leaving the block frees it.
 

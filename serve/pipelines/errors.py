@@ -1,6 +1,10 @@
 """The errors that a pipeline adds to those that the deployments raise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from deployments.errors import RequestRefused
+from serve.media.errors import MediaError, MediaTooLarge
 
 
 class MediaOverLimit(RequestRefused):
@@ -16,6 +20,23 @@ class ModelUnavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+class MediaBusy(ModelUnavailable):
+    """The places or the memory for decoding are in use by other requests for too long."""
+
+
 def qualify(error: RequestRefused, part: str) -> RequestRefused:
     """Return ``error`` with a detail that begins with ``part``, such as "image 2 of 3"."""
     return type(error)(error.field, f"{part}: {error.detail}")
+
+
+@contextmanager
+def blame(field: str, part: str | None = None) -> Iterator[None]:
+    """Turn a MediaError of the block into a RequestRefused or MediaOverLimit that names ``field``.
+
+    ``part`` is the place of the file in an array, such as "image 2 of 3".
+    """
+    try:
+        yield
+    except MediaError as e:
+        error = MediaOverLimit(field, str(e)) if isinstance(e, MediaTooLarge) else RequestRefused(field, str(e))
+        raise (error if part is None else qualify(error, part)) from None

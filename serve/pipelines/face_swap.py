@@ -7,7 +7,7 @@ one video and the result does not depend on how many they are.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,12 +20,17 @@ from deployments.wire import Choice, Face, FrameChunk, Frames, Reference, SwapOp
 from serve.config import IngressSettings
 from serve.media.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
-from serve.pipelines.errors import qualify
+from serve.pipelines.decoder import DecodedPictures, Picture
 from serve.pipelines.handles import FaceSwapperHandle
-from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.ordered import map_ordered
 from serve.pipelines.requests import SwapFields
 from serve.pipelines.result import SwapTally
+
+PERSON_SIDE = 2048
+"""The longest side in pixels with which images of persons are decoded.
+
+Faces are found in the image scaled to 640 pixels, and cut out with 112 to 512 pixels.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class FaceSwap:
     @property
     def held_chunks(self) -> int:
         """The most chunks of four frames that are held back before the first one comes out."""
-        return self._settings.swap_ahead + self._tracker.delay // CHUNK + 2
+        return _held_chunks(self._settings, self._tracker)
 
     async def chunks(self, source: AsyncIterator[TimedFrames]) -> AsyncGenerator[TimedFrames, None]:
         """Yield the chunks of ``source``, in order, with the faces replaced."""
@@ -169,23 +174,33 @@ class FaceSwap:
         return TimedFrames(chunk.index, swapped.frames, chunk.times)
 
 
+def _held_chunks(settings: IngressSettings, tracker: Tracker) -> int:
+    return settings.swap_ahead + tracker.delay // CHUNK + 2
+
+
 class FaceSwaps:
     """Begins the face swap of each request, once the person to put in is known."""
 
-    def __init__(
-        self, swapper: FaceSwapperHandle, settings: IngressSettings, threads: MediaThreads, *, max_image_pixels: int
-    ) -> None:
+    def __init__(self, swapper: FaceSwapperHandle, settings: IngressSettings) -> None:
         self._swapper = swapper
         self._settings = settings
-        self._threads = threads
-        self._max_image_pixels = max_image_pixels
 
-    async def begin(self, request: SwapFields, face: Sequence[bytes], context: RequestContext) -> FaceSwap:
-        """Return the swap of ``request``; raise RequestRefused if an image shows no face."""
-        reference = await self._identify(face, "face", context)
+    @property
+    def held_chunks(self) -> int:
+        """The most chunks that a face swap holds back, whatever the request."""
+        chooser = Chooser(Choice("largest", 0, None), self._settings.tracking.match_threshold)
+        return _held_chunks(self._settings, Tracker(self._settings.tracking, chooser))
+
+    async def begin(self, request: SwapFields, pictures: DecodedPictures, context: RequestContext) -> FaceSwap:
+        """Return the swap of ``request``; raise RequestRefused if an image shows no face.
+
+        ``pictures`` are the decoded ``person_pictures``, perhaps among others.
+        """
+        reference = await self._swapper.identify(pictures.of("face"), "face", context.meter)
         target = None
         if request.target_face is not None:
-            target = (await self._identify(request.target_face, "target_face", context)).face.embedding
+            targets = await self._swapper.identify(pictures.of("target_face"), "target_face", context.meter)
+            target = targets.face.embedding
         return FaceSwap(
             self._swapper,
             self._settings,
@@ -195,11 +210,14 @@ class FaceSwaps:
             options=SwapOptions(request.restore_face, request.face_restore_visibility, request.codeformer_weight),
         )
 
-    async def _identify(self, files: Sequence[bytes], field: str, context: RequestContext) -> Reference:
-        images = []
-        for number, data in enumerate(files, 1):
-            try:
-                images.append(await self._threads.decode_image(field, data, self._max_image_pixels))
-            except RequestRefused as e:
-                raise e if len(files) == 1 else qualify(e, f"image {number} of {len(files)}") from None
-        return await self._swapper.identify(images, field, context.meter)
+
+def person_pictures(request: SwapFields, face: Sequence[bytes]) -> list[Picture]:
+    """Return the images of the person to put in, and of the one to replace if there are any."""
+    targets = request.target_face or ()
+    return [*_pictures("face", face), *_pictures("target_face", targets)]
+
+
+def _pictures(field: str, files: Sequence[bytes]) -> Iterator[Picture]:
+    for number, data in enumerate(files, 1):
+        part = None if len(files) == 1 else f"image {number} of {len(files)}"
+        yield Picture(field, data, part, max_side=PERSON_SIDE)

@@ -1,33 +1,38 @@
 """Replaces the face in an image."""
 
 from deployments.errors import RequestRefused
-from serve.config import Limits
 from serve.media.images import encode_image
 from serve.pipelines.context import RequestContext
-from serve.pipelines.face_swap import FaceSwaps
+from serve.pipelines.decoder import Decoder, Picture
+from serve.pipelines.face_swap import FaceSwaps, person_pictures
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
 from serve.pipelines.requests import SwapImage
 from serve.pipelines.result import Result
 
+_COPIES = 4
+"""The source, the result, and the result as Pillow holds it, with 4 bytes a pixel."""
+
 
 class ImageSwapPipeline:
     """One path through the graph: decode, swap and encode a single image."""
 
-    def __init__(self, faces: FaceSwaps, threads: MediaThreads, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, threads: MediaThreads, decoder: Decoder) -> None:
         self._faces = faces
         self._threads = threads
-        self._limits = limits
+        self._decoder = decoder
 
     async def run(self, request: SwapImage, context: RequestContext) -> Result:
         """Return the image with its face replaced; raise RequestRefused if no face was."""
-        image = await self._threads.decode_image("source", request.source, self._limits.max_image_pixels)
-        swap = await self._faces.begin(request, request.face, context)
-        frames = await swap.image(image[None])
-        if not swap.tally.swapped:
-            raise _no_face_swapped(request, swap.tally.most_faces)
-        with Stopwatch() as watch:
-            data = await self._threads.check("source", encode_image, frames[0], media_type=context.media_type)
+        source = Picture("source", request.source, copies=_COPIES)
+        pictures = [source, *person_pictures(request, request.face)]
+        async with self._decoder.pictures(pictures, context.caller) as decoded:
+            swap = await self._faces.begin(request, decoded, context)
+            frames = await swap.image(decoded.of("source")[0][None])
+            if not swap.tally.swapped:
+                raise _no_face_swapped(request, swap.tally.most_faces)
+            with Stopwatch() as watch:
+                data = await self._threads.check("source", encode_image, frames[0], media_type=context.media_type)
         context.meter.add_phase("encode", watch.seconds)
         return Result(data, context.media_type, 1, swap=swap.tally)
 

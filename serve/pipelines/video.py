@@ -5,16 +5,19 @@ from contextlib import aclosing
 from fractions import Fraction
 
 from deployments.wire import FrameChunk, Image, VideoRequest
-from serve.config import Limits
 from serve.media.images import cover
 from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters
-from serve.pipelines.face_swap import FaceSwaps
+from serve.pipelines.face_swap import FaceSwap, FaceSwaps, person_pictures
 from serve.pipelines.handles import VideoHandle
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.requests import GenerateVideo
 from serve.pipelines.result import Result
+
+_COPIES = 4
+"""The decoded image and Pillow's copy of it, with 4 bytes a pixel and room to scale it."""
 
 
 class VideoPipeline:
@@ -23,17 +26,15 @@ class VideoPipeline:
     The stages overlap: a chunk is swapped and encoded while the next one is being decoded.
     """
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, decoder: Decoder) -> None:
         self._faces = faces
         self._writers = writers
         self._threads = threads
-        self._limits = limits
+        self._decoder = decoder
 
     async def run(self, model: VideoHandle, request: GenerateVideo, context: RequestContext) -> Result:
         """Return the video. Everything that can be refused is refused before a GPU works."""
-        image = await self._decode_image(request)
-        swap = None if request.face is None else await self._faces.begin(request, request.face, context)
-        image = await self._fit_image(image, request)
+        image, swap = await self._prepare(request, context)
         held_chunks = 0 if swap is None else swap.held_chunks
         async with self._writers.open("image", context, fps=request.rate, count=request.frames) as writer:
             # Denoising and decoding: the model yields chunks as it decodes them.
@@ -58,14 +59,19 @@ class VideoPipeline:
             swap=None if swap is None else swap.tally,
         )
 
-    async def _decode_image(self, request: GenerateVideo) -> Image | None:
-        if request.image is None:
-            return None
-        return await self._threads.decode_image("image", request.image, self._limits.max_image_pixels)
-
-    async def _fit_image(self, image: Image | None, request: GenerateVideo) -> Image | None:
-        """Scale an image to cover the video and crop it around its centre."""
-        return None if image is None else await self._threads.run(cover, image, width=request.width, height=request.height)
+    async def _prepare(self, request: GenerateVideo, context: RequestContext) -> tuple[Image | None, FaceSwap | None]:
+        """Return the first frame, cropped to the video's size, and the face swap that begins."""
+        pictures = [] if request.image is None else [Picture("image", request.image, copies=_COPIES)]
+        if request.face is not None:
+            pictures += person_pictures(request, request.face)
+        if not pictures:
+            return None, None
+        async with self._decoder.pictures(pictures, context.caller) as decoded:
+            swap = None if request.face is None else await self._faces.begin(request, decoded, context)
+            image = None
+            if request.image is not None:
+                image = await self._threads.run(cover, decoded.of("image")[0], width=request.width, height=request.height)
+            return image, swap
 
 
 def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> VideoRequest:

@@ -1,67 +1,53 @@
 """Replaces the faces in every frame of a video and keeps its sound."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from deployments.errors import RequestRefused
-from serve.config import Limits
-from serve.media.decode import open_source
-from serve.media.source import Source, SourceLimits, TimedFrames
+from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.decoder import Decoder
 from serve.pipelines.encoding import VideoWriters
-from serve.pipelines.face_swap import FaceSwaps
-from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.face_swap import FaceSwaps, person_pictures
 from serve.pipelines.requests import SwapVideo
 from serve.pipelines.result import Result
+from serve.pipelines.source_reader import SourceReader, SourceReaders
 
 
 class VideoSwapPipeline:
     """One path through the graph: decoder, then face swapper, then encoder; the stages overlap."""
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, *, limits: Limits) -> None:
+    def __init__(self, faces: FaceSwaps, writers: VideoWriters, decoder: Decoder, readers: SourceReaders) -> None:
         self._faces = faces
         self._writers = writers
-        self._threads = threads
-        self._limits = SourceLimits(
-            frames=limits.max_source_frames,
-            seconds=limits.max_source_seconds,
-            pixels=limits.max_source_pixels,
-        )
+        self._decoder = decoder
+        self._readers = readers
 
     async def run(self, request: SwapVideo, context: RequestContext) -> Result:
         """Return the video with its faces replaced."""
-        source = await self._open(request)
-        swap = await self._faces.begin(request, request.face, context)
-        async with self._writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer:
-            async with (
-                aclosing(self._decode(source, context)) as decoded,
-                aclosing(swap.chunks(decoded)) as swapped,
-            ):
-                async for chunk in swapped:
-                    await writer.add(chunk)
-            if request.require_face:
-                swap.require_swapped("source")
-            data, count = await writer.close()
-        return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally)
+        async with self._readers.open("source", request.source, context.caller, rate=request.rate) as source:
+            # One reservation for frames and pictures: who holds one while waiting for the other
+            # may wait for somebody who does the same.
+            frames_bytes = source.claim_bytes(self._faces.held_chunks + 2)
+            pictures = person_pictures(request, request.face)
+            async with self._decoder.pictures(pictures, context.caller, beside_bytes=frames_bytes) as decoded:
+                swap = await self._faces.begin(request, decoded, context)
+                decoded.drop()
+                async with self._writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer:
+                    async with (
+                        aclosing(_decode(source, context)) as chunks,
+                        aclosing(swap.chunks(chunks)) as swapped,
+                    ):
+                        async for chunk in swapped:
+                            await writer.add(chunk)
+                    if request.require_face:
+                        swap.require_swapped("source")
+                    data, count = await writer.close()
+                return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally)
 
-    async def _open(self, request: SwapVideo) -> Source:
-        source = await self._threads.check("source", open_source, request.source, limits=self._limits)
-        if request.rate is None:
-            return source
-        source = source.at_fps(request.rate)
-        if source.count > self._limits.frames:
-            raise RequestRefused(
-                "fps", f"results in {source.count} frames; at most {self._limits.frames} are accepted: lower it"
-            )
-        return source
 
-    async def _decode(self, source: Source, context: RequestContext) -> AsyncGenerator[TimedFrames, None]:
-        """Yield the source's chunks, each decoded in a thread when it is asked for."""
-        chunks = source.chunks()
-        while (chunk := await self._threads.check("source", _next_chunk, chunks)) is not None:
+async def _decode(source: SourceReader, context: RequestContext) -> AsyncGenerator[TimedFrames, None]:
+    """Yield the source's chunks, each decoded when it is asked for."""
+    async with aclosing(source.chunks()) as chunks:
+        async for chunk in chunks:
             context.observe(ChunkStep("decoded", chunk.index))
             yield chunk
-
-
-def _next_chunk(chunks: Iterator[TimedFrames]) -> TimedFrames | None:
-    return next(chunks, None)

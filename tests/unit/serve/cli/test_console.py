@@ -1,10 +1,10 @@
 """The terminal that commands write to."""
 
-from serve.cli.console import console, print_error, spinner
+from serve.cli.console import console, error_console, print_error, spinner
 
 
 def test_an_error_is_printed_as_it_is() -> None:
-    with console.capture() as printed:
+    with error_console.capture() as printed:
         print_error("args[0] is [red]wrong[/red]")
     assert printed.get().strip() == "args[0] is [red]wrong[/red]"
 

@@ -8,7 +8,7 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 
 from serve.app import build
-from serve.cli.console import console
+from serve.cli.console import error_console
 from serve.cli.presets import PRESETS, address, find_preset, listening_on
 from serve.config import AppConfig
 from serve.models import INGRESS, MODELS
@@ -47,7 +47,7 @@ def test_a_file_of_the_user_is_found_by_its_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_is_answered_with_those_that_exist() -> None:
-    with console.capture() as printed, pytest.raises(typer.Exit) as exit_:
+    with error_console.capture() as printed, pytest.raises(typer.Exit) as exit_:
         find_preset("demmo")
     assert exit_.value.exit_code == 2
     assert printed.get().strip() == "no preset or file is named demmo; presets: demo, production, single-gpu"

@@ -8,7 +8,7 @@ import pytest
 
 from serve.media.decode import open_source
 from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.errors import MediaError
+from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.samples import clip, pan, stranger
 from serve.media.spool import Media
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, film, reencode
@@ -75,3 +75,28 @@ def test_a_damaged_audio_packet_is_refused(number: int) -> None:
     _, packet = audio_packets(data)[number]
     with pytest.raises(MediaError, match="the audio is damaged"):
         encode_with_audio(data.replace(packet, bytes(len(packet))))
+
+
+def test_copied_packets_whose_times_repeat_are_kept() -> None:
+    buffer = io.BytesIO()
+    source = film("mp4", "aac", np.zeros((1, 24_000), np.float32), "mono")
+    with av.open(io.BytesIO(source), mode="r") as old, av.open(buffer, "w", format="matroska") as new:
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                if packet.stream.type == "audio":
+                    packet.pts = packet.dts = packet.dts // 4000 * 4000
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    data = buffer.getvalue()
+    times = [time for time, _ in audio_packets(data)]
+    assert len(set(times)) < len(times), "no time repeats"
+    kept = audio_packets(reencode(open_source(data, LIMITS)).read())
+    assert [payload for _, payload in kept] == [payload for _, payload in audio_packets(data)]
+
+
+def test_audio_that_takes_too_much_cpu_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.media.audio.MAX_CPU_S", 0.01)
+    hours = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
+    with pytest.raises(MediaTooLarge, match="the audio is too long"):
+        encode_with_audio(hours)

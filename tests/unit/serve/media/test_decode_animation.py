@@ -2,6 +2,7 @@ import io
 from fractions import Fraction
 
 import numpy as np
+import PIL.GifImagePlugin
 import PIL.Image
 import psutil
 import pytest
@@ -60,7 +61,7 @@ def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded
     bomb = small[:-1] + huge[huge.index(b"\x2c") :]  # append the huge image's block
     assert len(bomb) < 200_000
     before = psutil.Process().memory_info().rss
-    with pytest.raises(MediaTooLarge, match="9000 x 9000"):
+    with pytest.raises(MediaTooLarge, match="larger than 2000000 pixels"):
         open_animation(bomb, LIMITS)
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
@@ -86,3 +87,39 @@ def test_a_gif_with_a_damaged_block_is_refused() -> None:
     whole[middle : middle + 40] = np.random.default_rng(0).bytes(40)
     with pytest.raises(MediaError, match="the image is damaged"):
         decode_all(open_animation(bytes(whole), LIMITS))
+
+
+def test_a_frame_that_exceeds_its_gif_makes_all_frames_larger() -> None:
+    data = bytearray(animation("GIF", np.stack([np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 200)])))
+    places = [at for at in range(len(data)) if data[at : at + 9] == b"\x2c\0\0\0\0\x14\0\x14\0"]
+    data[places[1] + 1] = 10  # the second frame begins at 10, 0
+    source = open_animation(bytes(data), LIMITS)
+    frames, _ = decode_all(source)
+    assert [frame.shape for frame in frames] == [(20, 30, 3)] * 3
+    assert source.pixels == 20 * 30
+
+
+def test_the_frames_of_a_gif_are_counted_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = animation("GIF", np.stack([np.full((8, 8, 3), i % 250, np.uint8) for i in range(300)]), 20)
+    seeks: list[int] = []
+    seek = PIL.GifImagePlugin.GifImageFile.seek
+
+    def spy(image: PIL.GifImagePlugin.GifImageFile, frame: int) -> None:
+        seeks.append(frame)
+        seek(image, frame)
+
+    monkeypatch.setattr(PIL.GifImagePlugin.GifImageFile, "seek", spy)
+    with pytest.raises(MediaTooLarge, match="at least 101 frames"):
+        open_animation(data, LIMITS)
+    assert max(seeks) == 100
+
+
+def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated() -> None:
+    data = bytearray(animation("GIF", np.stack([np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 200)])))
+    places = [at for at in range(len(data)) if data[at : at + 9] == b"\x2c\0\0\0\0\x14\0\x14\0"]
+    data[places[1] + 1 : places[1] + 5] = b"\xff\xff\xff\xff"  # it begins at 65535, 65535
+    before = psutil.Process().memory_info().vms
+    with pytest.raises(MediaTooLarge, match="larger than 2000000 pixels"):
+        open_animation(bytes(data), LIMITS)
+    assert psutil.Process().memory_info().vms - before < 2**28
+    assert PIL.Image.MAX_IMAGE_PIXELS is None

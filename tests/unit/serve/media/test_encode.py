@@ -1,10 +1,11 @@
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from serve.media.decode import open_source
-from serve.media.encode import Encoder
+from serve.media.encode import Clock, Encoder
 from serve.media.encode_mp4 import Mp4Encoder
 from serve.media.encode_webp import WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
@@ -65,3 +66,33 @@ def test_a_closed_mp4_takes_no_more_frames() -> None:
     encoder.close()
     with pytest.raises(MediaError, match="already finished"):
         encoder.add(frames, (Fraction(1),))
+
+
+# The times of four frames, in units of 0.1 ms.
+REPEATED = {
+    "a time twice": (0, 1000, 1000, 2000),
+    "a time three times": (0, 1000, 1000, 1000),
+    "a step back": (0, 4000, 1500, 5000),
+    "all at once": (700, 700, 700, 700),
+    "closer than the format can say": (0, 1, 2, 3000),
+}
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webp"])
+@pytest.mark.parametrize("case", REPEATED)
+def test_times_that_repeat_or_step_back_are_made_to_increase(kind: str, case: str) -> None:
+    times = tuple(Fraction(time, 10_000) for time in REPEATED[case])
+    frames = pan(stranger(), 4, 64, 48)
+    encoder = Mp4Encoder(Fraction(10), "veryfast", 18) if kind == "mp4" else WebpEncoder(Fraction(10), 0)
+    encoder.add(frames[:3], times[:3])
+    encoder.add(frames[3:], times[3:])
+    source = open_source(read_media(encoder.close()), LIMITS)
+    shown = [time for _, time in source.frames()]
+    assert len(shown) == 4
+    assert all(a < b for a, b in pairwise(shown))
+
+
+def test_a_clock_keeps_times_that_increase_and_moves_the_others_by_one_tick() -> None:
+    clock = Clock(1000)
+    ticks = [clock.tick(Fraction(time, 1000)) for time in (5, 10, 10, 3, 12, 13, 40)]
+    assert ticks == [5, 10, 11, 12, 13, 14, 40]

@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -43,3 +44,17 @@ def test_an_animation_that_will_be_too_long_is_refused_at_its_first_frames(monke
     monkeypatch.setattr("serve.media.encode_webp.MAX_WEBP_BYTES", 100_000)
     with pytest.raises(MediaTooLarge, match="video/mp4"):
         WebpEncoder(Fraction(16), 0, count=4).add(pan(stranger(), 2, 96, 96), (Fraction(0), Fraction(1, 16)))
+
+
+def test_the_frames_of_an_animation_wait_on_disk() -> None:
+    tracemalloc.start()
+    encoder = WebpEncoder(Fraction(10), method=0, count=40)
+    for i in range(10):
+        frames = np.full((4, 480, 640, 3), 20 * i, np.uint8)
+        encoder.add(frames, tuple(Fraction(4 * i + k, 10) for k in range(4)))
+        del frames
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    encoder.discard()
+    assert held < 640 * 480 * 3, "no frame is kept in memory"
+    assert most < 3 * 4 * 640 * 480 * 3

@@ -14,7 +14,7 @@ class Counted(Source):
     """Frame ``i`` is one pixel of brightness ``i``, shown at ``times[i]`` seconds."""
 
     def __init__(self, times: list[Fraction], duration: Fraction) -> None:
-        super().__init__(len(times), duration)
+        super().__init__(len(times), duration, pixels=1)
         self._times = times
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:

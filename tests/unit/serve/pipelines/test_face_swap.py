@@ -13,13 +13,13 @@ import pytest
 from deployments.errors import NoFaceFound, RequestRefused
 from deployments.settings import Tracking
 from deployments.wire import Analysis, Choice, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
-from serve.config import IngressSettings
+from serve.config import IngressSettings, Limits
 from serve.media.images import encode_image
 from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep
+from serve.pipelines.decoder import Decoder
 from serve.pipelines.errors import MediaOverLimit
-from serve.pipelines.face_swap import FaceSwap, FaceSwaps
-from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.face_swap import FaceSwap, FaceSwaps, person_pictures
 from serve.pipelines.requests import SwapFields
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
 from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context
@@ -264,12 +264,12 @@ def png(level: int) -> bytes:
     return encode_image(frames(level)[0], "image/png")
 
 
-def swaps_over(graph: FakeGraph) -> FaceSwaps:
-    return FaceSwaps(graph.handles().face_swapper, IngressSettings(), MediaThreads(1), max_image_pixels=200 * 200)
-
-
 async def begin(graph: FakeGraph, face: Sequence[bytes], **fields: Any) -> FaceSwap:
-    return await swaps_over(graph).begin(SwapFields.model_validate(fields), face, make_context())
+    swaps = FaceSwaps(graph.handles().face_swapper, IngressSettings())
+    decoder = Decoder(IngressSettings(), Limits(max_image_pixels=200 * 200))
+    request = SwapFields.model_validate(fields)
+    async with decoder.pictures(person_pictures(request, face), "caller") as pictures:
+        return await swaps.begin(request, pictures, make_context())
 
 
 class Pictures(FakeFaceSwapper):

@@ -3,12 +3,10 @@
 import asyncio
 import threading
 
-import numpy as np
 import pytest
 
 from deployments.errors import RequestRefused
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import encode_image
 from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.media_threads import MediaThreads
 
@@ -52,14 +50,3 @@ async def test_a_fault_of_the_file_names_the_field() -> None:
 async def test_a_fault_of_the_code_is_not_blamed_on_the_file() -> None:
     with pytest.raises(ZeroDivisionError):
         await MediaThreads(1).check("image", fail, ZeroDivisionError())
-
-
-async def test_an_image_is_decoded_within_its_limit() -> None:
-    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    file = encode_image(pixels, "image/png")
-    threads = MediaThreads(1)
-    np.testing.assert_array_equal(await threads.decode_image("image", file, 24), pixels)
-    with pytest.raises(MediaOverLimit) as over:
-        await threads.decode_image("image", file, 23)
-    assert over.value.field == "image"
-    assert "6 x 4" in over.value.detail

@@ -1,0 +1,173 @@
+"""The process that decodes callers' files: ``python -m serve.media.worker SOCKET LIFELINE``.
+
+It answers one request at a time on the socket with the number ``SOCKET``. Each request carries its
+budget: seconds of CPU time, after which the kernel kills the process, and bytes of memory, beyond
+which allocation fails. ``LIFELINE`` is a pipe whose other end is held by the parent alone. The
+kernel kills this process when the parent is gone, however it ended and whatever a decoder is doing.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from serve.media.claims import claim_of, decode_reduced
+from serve.media.decode import open_source
+from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.messages import Message, receive_message, send_message
+from serve.media.shared_array import Bytes, write_array
+from serve.media.source import Source, SourceLimits, TimedFrames
+from serve.media.spool import Spool, read_media
+
+_Answer = tuple[Message, Bytes | None]
+_SPOOL_FROM_BYTES = 2**20
+"""Files from this size on are read where they are, smaller ones are read into memory."""
+
+
+class _Session:
+    """The file that the process works on: a picture for one request, a video for several."""
+
+    def __init__(self) -> None:
+        self._chunks: Iterator[TimedFrames] = iter(())
+
+    def decode(self, request: Message, file: Spool) -> _Answer:
+        data = file.read()
+        claim = claim_of(data, request["max_pixels"], request["max_scans"], request["max_side"])
+        answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
+        if claim.working_bytes > request["allowed_bytes"]:
+            return answer, None
+        return answer, decode_reduced(data, request["max_pixels"], request["max_scans"], request["max_side"])
+
+    def open(self, request: Message, file: Spool) -> _Answer:
+        limits = SourceLimits(
+            frames=request["max_frames"],
+            seconds=request["max_seconds"],
+            pixels=request["max_pixels"],
+            scans=request["max_scans"],
+        )
+        source = open_source(read_media(file) if file.size < _SPOOL_FROM_BYTES else file, limits)
+        if request["rate"] is not None:
+            source = source.at_fps(Fraction(request["rate"]))
+        self._chunks = source.chunks()
+        return _describe(source), None
+
+    def chunk(self, request: Message, _: Spool) -> _Answer:
+        for _skipped in range(request["skip"]):
+            next(self._chunks)
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return {"end": True}, None
+        return {"end": False, "index": chunk.index, "times": [str(time) for time in chunk.times]}, chunk.frames
+
+    def close(self, _: Message, __: Spool) -> _Answer:
+        self._chunks = iter(())
+        return {}, None
+
+
+def _describe(source: Source) -> Message:
+    return {
+        "count": source.count,
+        "duration": str(source.duration),
+        "pixels": source.pixels,
+        "has_audio": source.audio is not None,
+    }
+
+
+def main() -> None:
+    """Answer requests until the parent closes the socket."""
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    _die_with_parent(int(sys.argv[2]))
+    _prefer_to_be_killed()
+    logging.basicConfig(format="media worker: %(message)s", level=logging.WARNING)
+    with contextlib.suppress(EOFError):  # the parent has closed the socket
+        _serve(connection)
+
+
+def _serve(connection: socket.socket) -> None:
+    session, idle_bytes = _Session(), _address_space()
+    send_message(connection, {"ready": True})
+    while True:
+        request, fds = receive_message(connection)
+        started = time.process_time()
+        answer, array = _answer(session, request, fds, idle_bytes)
+        answer["cpu_s"] = time.process_time() - started
+        results = []
+        if array is not None:
+            answer["shape"] = array.shape
+            results.append(write_array(array))
+        del array
+        send_message(connection, answer, results)
+        for fd in results:
+            os.close(fd)
+
+
+def _answer(session: _Session, request: Message, fds: list[int], idle_bytes: int) -> _Answer:
+    operation: Callable[[Message, Spool], _Answer] = getattr(session, request["operation"])
+    file = Spool(os.fdopen(fds[0], "rb", buffering=0)) if fds else Spool.empty()
+    try:
+        with _budget(cpu_s=request["cpu_s"], memory_bytes=idle_bytes + request["memory_bytes"]):
+            return operation(request, file)
+    except MemoryError:
+        return {"error": MediaTooLarge.__name__, "detail": "the file needs too much memory to decode; send a smaller one"}, None
+    except MediaError as error:
+        return {"error": type(error).__name__, "detail": str(error)}, None
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error))
+        return {"error": "Exception", "detail": trace[-2000:]}, None
+
+
+def _address_space() -> int:
+    """Return the bytes of the process's address space that are in use."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def _budget(*, cpu_s: float, memory_bytes: int) -> Iterator[None]:
+    """Let the kernel enforce the budgets while the block runs."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, most))
+    # This timer counts the CPU time of all threads, in fractions of a second, unlike RLIMIT_CPU.
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Let the kernel end this process once nobody holds the other end of ``lifeline``.
+
+    ``PR_SET_PDEATHSIG`` would not do: it fires when the thread that started this process ends.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lifeline, 0)
+    if poll.poll(0):  # it hung up before the signal was armed
+        sys.exit()
+
+
+def _prefer_to_be_killed() -> None:
+    """Let the kernel kill this process first when memory runs out, because it can be replaced."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as error:
+        logging.warning("oom_score_adj cannot be set: %s", error)
+
+
+if __name__ == "__main__":
+    main()

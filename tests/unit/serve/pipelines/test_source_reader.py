@@ -1,0 +1,134 @@
+"""Source videos are read in processes of their own, within limits, to the last frame."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import aclosing
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.errors import RequestRefused
+from serve.config import IngressSettings, Limits
+from serve.media.decode import open_source
+from serve.media.samples import clip, pan, stranger
+from serve.media.source import TimedFrames
+from serve.media.spool import Spool
+from serve.media.worker_pool import WorkerPool
+from serve.pipelines.errors import MediaBusy, MediaOverLimit
+from serve.pipelines.source_reader import SourceReader, SourceReaders
+from tests.unit.serve.media.make_media import LIMITS, animation, webm_that_grows
+
+FILM = clip(stranger(), 17, 8, (64, 48))
+PAN = pan(stranger(), 6, 64, 48)
+
+
+class Reading:
+    """Readers over a pool that is closed after the test."""
+
+    def __init__(self) -> None:
+        self.pool = WorkerPool(2)
+
+    def readers(self, limits: dict[str, Any] | None = None, **settings: Any) -> SourceReaders:
+        return SourceReaders(self.pool, IngressSettings(**settings), Limits(**(limits or {})))
+
+
+@pytest.fixture
+def reading() -> Iterator[Reading]:
+    made = Reading()
+    yield made
+    made.pool.close()
+
+
+def kill_all(pool: WorkerPool) -> None:
+    for worker in pool.processes:
+        os.kill(worker.pid, signal.SIGKILL)
+
+
+async def read(source: SourceReader) -> list[TimedFrames]:
+    return [chunk async for chunk in source.chunks()]
+
+
+def assert_same(chunks: list[TimedFrames], data: bytes, rate: Fraction | None = None) -> None:
+    source = open_source(data, LIMITS)
+    expected = list((source if rate is None else source.at_fps(rate)).chunks())
+    assert [chunk.index for chunk in chunks] == [chunk.index for chunk in expected]
+    assert [chunk.times for chunk in chunks] == [chunk.times for chunk in expected]
+    for got, wanted in zip(chunks, expected, strict=True):
+        np.testing.assert_array_equal(got.frames, wanted.frames)
+
+
+@pytest.mark.parametrize("data", [FILM, animation("GIF", PAN), animation("WEBP", PAN), webm_that_grows()])
+@pytest.mark.parametrize("rate", [None, Fraction(20)])
+async def test_a_video_is_read_as_it_is_in_this_process(reading: Reading, data: bytes, rate: Fraction | None) -> None:
+    async with reading.readers().open("source", data, "caller", rate=rate) as source:
+        assert_same(await read(source), data, rate)
+        expected = open_source(data, LIMITS) if rate is None else open_source(data, LIMITS).at_fps(rate)
+        assert (source.count, source.duration, source.fps) == (expected.count, expected.duration, expected.fps)
+        assert source.audio == expected.audio
+        assert source.claim_bytes(4) > 4 * 4 * 3 * source.pixels
+
+
+async def test_a_file_on_disk_is_read_where_it_is(reading: Reading) -> None:
+    spool = Spool.empty()
+    spool.file.write(FILM)
+    async with reading.readers().open("source", spool, "caller", rate=None) as source:
+        assert_same(await read(source), FILM)
+
+
+async def test_the_process_is_kept_after_a_video_that_was_not_read_to_its_end(reading: Reading) -> None:
+    readers = reading.readers()
+    async with readers.open("source", FILM, "caller", rate=None) as source, aclosing(source.chunks()) as chunks:
+        await anext(chunks)
+    (worker,) = reading.pool.processes
+    async with readers.open("source", FILM, "caller", rate=None) as source:
+        assert_same(await read(source), FILM)
+    assert reading.pool.processes == {worker}
+
+
+async def test_reading_goes_on_in_another_process_if_one_is_killed(reading: Reading) -> None:
+    async with reading.readers().open("source", FILM, "caller", rate=None) as source:
+        async with aclosing(source.chunks()) as chunks:
+            got = [await anext(chunks), await anext(chunks)]
+            (worker,) = reading.pool.processes
+            os.kill(worker.pid, signal.SIGKILL)
+            got += [chunk async for chunk in chunks]
+        assert_same(got, FILM)
+
+
+async def test_a_video_whose_processes_die_is_refused(reading: Reading) -> None:
+    async with reading.readers().open("source", FILM, "caller", rate=None) as source, aclosing(source.chunks()) as chunks:
+        await anext(chunks)
+        kill_all(reading.pool)
+        await anext(chunks)
+        kill_all(reading.pool)
+        with pytest.raises(RequestRefused, match=r"cannot be decoded.*SIGKILL") as refused:
+            await anext(chunks)
+    assert refused.value.field == "source"
+
+
+async def test_a_video_that_takes_too_much_time_is_refused(reading: Reading) -> None:
+    film = animation("WEBP", pan(stranger(), 30, 640, 480))
+    readers = reading.readers({"max_source_cpu_s": 0.1})
+    with pytest.raises(MediaOverLimit, match="too much time"):
+        async with readers.open("source", film, "caller", rate=None) as source:
+            await read(source)
+
+
+async def test_a_rate_that_makes_too_many_frames_names_the_rate(reading: Reading) -> None:
+    with pytest.raises(RequestRefused, match="at most 20 are accepted: lower it") as refused:
+        async with reading.readers({"max_source_frames": 20}).open("source", FILM, "caller", rate=Fraction(16)):
+            raise AssertionError("it was opened")
+    assert refused.value.field == "fps"
+
+
+async def test_no_more_videos_are_read_at_a_time_than_allowed(reading: Reading) -> None:
+    readers = reading.readers(max_source_videos=1, max_media_wait_s=0.05)
+    async with readers.open("source", FILM, "one", rate=None):
+        with pytest.raises(MediaBusy):
+            async with readers.open("source", FILM, "other", rate=None):
+                raise AssertionError("it was opened")
+    async with readers.open("source", FILM, "other", rate=None) as source:
+        assert source.count == 17
