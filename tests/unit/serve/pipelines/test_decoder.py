@@ -19,6 +19,8 @@ from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
 from tests.unit.serve.media.test_worker_process import BOMB, until
 
+pytestmark = pytest.mark.own_pool
+
 SMALL = encode_image(portrait(), "image/png")
 OTHER = encode_image(stranger(), "image/jpeg")
 LARGE = encoded("PNG", 1000, 900)
