@@ -15,8 +15,8 @@ from serve.pipelines.result import Result
 Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
 """A call of one pipeline with a request of the endpoint's schema."""
 
-ANIMATION_RESULTS = ("image/webp", "video/mp4")
-VIDEO_RESULTS = ("video/mp4", "image/webp")
+ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
+VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
 IMAGE_RESULTS = ("image/jpeg", "image/png", "image/webp")
 
 
