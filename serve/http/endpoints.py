@@ -25,8 +25,7 @@ class Endpoint:
     """One row: a POST path with its aliases.
 
     ``media_types`` are the formats of the result, the default first. ``models`` are those that the
-    endpoint uses; `X-GPU-Type` names the hardware of the first. ``form`` says whether the endpoint
-    also takes a multipart form.
+    endpoint uses; `X-GPU-Type` names the hardware of the first.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Endpoint:
     media_types: tuple[str, ...]
     models: tuple[Model, ...]
     run: Run
-    form: bool = False
 
 
 def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
@@ -80,7 +78,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             media_types=IMAGE_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.image_swap.run(request, context),
-            form=True,
         ),
         Endpoint(
             name="batch-video-faceswap",
@@ -90,7 +87,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             media_types=VIDEO_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.video_swap.run(request, context),
-            form=True,
         ),
     )
 

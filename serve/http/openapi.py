@@ -31,9 +31,10 @@ def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, k
 
 def endpoint_operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     """Return the operation of an endpoint, whose example works when it is pasted."""
-    content = {"application/json": {"schema": endpoint.schema.json_schema(), "example": example(endpoint.name)}}
-    if endpoint.form:
-        content["multipart/form-data"] = {"schema": endpoint.schema.json_schema(form=True)}
+    content = {
+        "application/json": {"schema": endpoint.schema.json_schema(), "example": example(endpoint.name)},
+        "multipart/form-data": {"schema": endpoint.schema.json_schema(form=True)},
+    }
     binary = {"type": "string", "format": "binary"}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {

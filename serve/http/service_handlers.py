@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from serve.config import AppConfig
 from serve.http.admission import Admission
-from serve.http.bodies import read_body
+from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.endpoints import Endpoint
 from serve.http.problems import invalid, invalid_parameter, unavailable
 from serve.http.version import VERSION
@@ -132,10 +132,7 @@ def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "defaults": {name: entry["default"] for name, entry in properties.items() if "default" in entry},
         **distilled,
-        "media_types": {
-            "request": ["application/json", *(["multipart/form-data"] if endpoint.form else [])],
-            "response": endpoint.media_types,
-        },
+        "media_types": {"request": REQUEST_TYPES, "response": endpoint.media_types},
         "models": [model.name for model in endpoint.models],
     }
 

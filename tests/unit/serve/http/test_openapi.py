@@ -92,17 +92,22 @@ def test_files_are_strings_in_json_and_binary_parts_in_a_form(name: str) -> None
     assert form_fields["reference_image"]["items"] == {"type": "string", "format": "binary"}
 
 
-def test_only_endpoints_that_take_files_take_a_form() -> None:
-    assert {name for name in ENDPOINTS if "multipart/form-data" in content_of(name)} == {
-        "image-faceswap",
-        "batch-video-faceswap",
-    }
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_every_endpoint_takes_json_and_a_form_with_the_same_fields(name: str) -> None:
+    content = content_of(name)
+    assert list(content) == ["application/json", "multipart/form-data"]
+    json_schema, form_schema = (entry["schema"] for entry in content.values())
+    assert list(json_schema["properties"]) == list(form_schema["properties"])
+    assert json_schema["required"] == form_schema["required"]
+    files = [field for field, entry in form_schema["properties"].items() if "binary" in str(entry)]
+    names = ENDPOINTS[name].schema.names
+    assert files == [names[field][0] for field in names if field in ("image", "source", "face", "target_face")]
 
 
 def test_an_operation_says_what_is_answered() -> None:
     operation = endpoint_operation(ENDPOINTS["wan2.6"], "/wan2.6")
     assert operation["operationId"] == "wan2-6"
-    assert list(operation["responses"]["200"]["content"]) == ["image/webp", "video/mp4"]
+    assert list(operation["responses"]["200"]["content"]) == ["image/webp", "video/mp4", "image/gif"]
     assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
 
 
