@@ -18,6 +18,7 @@ Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
 ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
 VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
 IMAGE_RESULTS = ("image/jpeg", "image/png", "image/webp")
+VIDEOS, FACES = "Videos", "Faces"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Endpoint:
     media_types: tuple[str, ...]
     models: tuple[Model, ...]
     run: Run
+
+    @property
+    def group(self) -> str:
+        """The heading below which the documentation shows the endpoint."""
+        return FACES if self.models[0] is FACE_SWAPPER else VIDEOS
 
 
 def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
