@@ -63,14 +63,17 @@ async def _read_form(request: Request) -> dict[str, Any]:
     try:
         values: dict[str, list[str | Media]] = {}
         for name, value in form.multi_items():
-            if isinstance(value, str):
-                values.setdefault(name, []).append(value)
-            elif value.filename or value.size:  # a page's file field in which no file was chosen has neither
-                values.setdefault(name, []).append(await _read_upload(value))
+            several = values.setdefault(name, [])
+            if isinstance(value, UploadFile):
+                # Pages send a part without name and content where no file was chosen.
+                several += [await _read_upload(value)] if value.filename or value.size else []
+            else:
+                several += [value] if value else []
     finally:
         await form.close()
-    # As in JSON, a field that is sent once is a value and one that is sent again an array.
-    return {name: several if several[1:] else several[0] for name, several in values.items()}
+    # As in JSON, a field that is sent once is a value, one that is sent again an array, and one
+    # that is left empty null.
+    return {name: several if several[1:] else next(iter(several), None) for name, several in values.items()}
 
 
 def _check_charset(content_type: str) -> None:

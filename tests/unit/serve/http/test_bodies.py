@@ -95,9 +95,12 @@ async def test_a_part_that_is_sent_again_becomes_an_array() -> None:
     assert await read_body(request_with(FORM, body), form=True) == {"reference_image": [b"one", b"two", "three"]}
 
 
-async def test_a_file_field_in_which_no_file_was_chosen_is_absent() -> None:
-    body = form(("target_face", "", b""), ("source_image", "a.png", b""), ("faces", None, b""))
-    assert await read_body(request_with(FORM, body), form=True) == {"source_image": b"", "faces": ""}
+async def test_what_is_left_empty_in_a_form_is_null() -> None:
+    empty = [("target_face", "", b""), ("faces", None, b""), ("source_image", "a.png", b"")]
+    fields = await read_body(request_with(FORM, form(*empty)), form=True)
+    assert fields == {"target_face": None, "faces": None, "source_image": b""}
+    body = form(("face", None, b""), ("face", "a", b"1"), ("face", "", b""), ("other", "b", b"2"), ("other", "c", b"3"))
+    assert await read_body(request_with(FORM, body), form=True) == {"face": b"1", "other": [b"2", b"3"]}
 
 
 @pytest.mark.parametrize("charset", ["UTF-8", "utf8", '"utf-8"'])

@@ -104,6 +104,17 @@ def test_an_empty_file_is_named(client: TestClient, graph: FakeGraph, name: str)
     assert not graph.wan22.requests
 
 
+def test_fields_that_are_left_empty_have_their_defaults(client: TestClient, graph: FakeGraph) -> None:
+    names = ENDPOINTS["wan2.6-i2v-faceswap"].schema.names
+    sent = parts_of({**payload("wan2.6-i2v-faceswap"), "seed": 3})
+    filled = {name for name, _ in sent}
+    empty = [(public[0], (None, b"")) for public in names.values() if public[0] not in filled]
+    assert len(empty) > 10
+    first, second = (client.post("/wan2.6-i2v-faceswap", files=parts) for parts in (sent, [*sent, *empty]))
+    assert second.status_code == 200, second.text
+    assert second.content == first.content
+
+
 def test_unknown_parts_are_ignored_or_refused_as_in_json(client: TestClient) -> None:
     parts = [("prompt", (None, b"x")), ("sampler", (None, b"euler")), ("extra", ("a.bin", b"123"))]
     lenient = client.post("/wan2.6", files=parts)

@@ -103,6 +103,8 @@ def test_files_are_strings_in_json_and_binary_parts_in_a_form(name: str) -> None
     assert json_fields[source]["type"] == "string"
     assert "format" not in json_fields[source]
     assert form_fields[source]["format"] == "binary"
+    assert "base64" in json_fields[source]["description"]
+    assert "base64" not in str(form_fields)
     text, several = json_fields["reference_image"]["oneOf"]
     assert text == {"type": "string"}
     assert (several["type"], several["items"], several["maxItems"]) == ("array", {"type": "string"}, 8)
