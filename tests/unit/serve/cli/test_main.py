@@ -89,12 +89,18 @@ def test_standard_output_gets_the_result_and_nothing_else(server: ScriptedServer
     assert "x-seed: 7" in result.stderr
 
 
-@pytest.mark.parametrize("file", ["a.gif", "missing/a.mp4", "."])
+@pytest.mark.parametrize("file", ["a.bmp", "missing/a.mp4", "."])
 def test_a_file_that_cannot_be_written_is_refused_before_the_call(server: ScriptedServer, tmp_path: Path, file: str) -> None:
     result = ryla("call", "wan2.6", "prompt=a cat", "-o", str(tmp_path / file), "--url", server.url)
     assert result.exit_code == 2
-    assert ("unknown extension .gif" if file == "a.gif" else "cannot be written") in result.output
+    assert ("unknown extension .bmp" if file == "a.bmp" else "cannot be written") in result.output
     assert server.requests == []
+
+
+def test_the_extension_of_the_file_asks_for_a_gif(server: ScriptedServer, tmp_path: Path) -> None:
+    result = ryla("call", "wan2.6", "prompt=a cat", "-o", str(tmp_path / "A.GIF"), "--url", server.url)
+    assert result.exit_code == 0
+    assert [request.headers["accept"] for request in server.requests] == ["image/gif"]
 
 
 def test_an_url_may_be_a_host_and_a_port(server: ScriptedServer, tmp_path: Path) -> None:
