@@ -1,4 +1,4 @@
-"""Reads a request's body: JSON or, where the endpoint takes one, a multipart form.
+"""Reads a request's body: JSON or a multipart form.
 
 The names, types and files of the fields are checked later, by the endpoint's schema.
 """
@@ -8,12 +8,16 @@ import sys
 from typing import Any
 
 import pydantic_core
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from serve.http.problems import Problem
 from serve.media.spool import Media, Spool
+
+REQUEST_TYPES = ("application/json", "multipart/form-data")
+"""The media types of the requests of every endpoint that makes something."""
 
 IN_MEMORY_BYTES = 2**20
 """The size up to which Starlette keeps a form part in memory."""
@@ -33,7 +37,7 @@ async def read_body(request: Request, *, form: bool, optional: bool = False) -> 
         return {} if optional and not body else _parse_json(body)
     if form and media_type == "multipart/form-data":
         return await _read_form(request)
-    accepted = "application/json or multipart/form-data" if form else "application/json"
+    accepted = " or ".join(REQUEST_TYPES if form else REQUEST_TYPES[:1])
     raise Problem(415, "unsupported-media-type", f"Content-Type is `{media_type[:100]}`; send {accepted}")
 
 
@@ -50,15 +54,49 @@ def _parse_json(body: bytes) -> dict[str, Any]:
 
 async def _read_form(request: Request) -> dict[str, Any]:
     try:
+        _check_charset(request.headers["content-type"])
         # A part may be as large as the whole body: a text part can hold base64.
-        async with request.form(max_files=32, max_fields=100, max_part_size=sys.maxsize) as form:
-            values: dict[str, list[str | Media]] = {}
-            for name, value in form.multi_items():
-                values.setdefault(name, []).append(await _read_upload(value) if isinstance(value, UploadFile) else value)
-            # As in JSON, a field that is sent once is a value and one that is sent again an array.
-            return {name: several if several[1:] else several[0] for name, several in values.items()}
-    except HTTPException as e:
-        raise Problem(400, "invalid-form", f"the body is not a valid form: {e.detail}") from None
+        parser = _Parser(request.headers, request.stream(), max_files=32, max_fields=100, max_part_size=sys.maxsize)
+        form = await parser.parse()
+    except MultiPartException as e:
+        raise Problem(400, "invalid-form", f"the body is not a valid form: {e.message}") from None
+    try:
+        values: dict[str, list[str | Media]] = {}
+        for name, value in form.multi_items():
+            several = values.setdefault(name, [])
+            if isinstance(value, UploadFile):
+                # Pages send a part without name and content where no file was chosen.
+                several += [await _read_upload(value)] if value.filename or value.size else []
+            else:
+                several += [value] if value else []
+    finally:
+        await form.close()
+    # As in JSON, a field that is sent once is a value, one that is sent again an array, and one
+    # that is left empty null.
+    return {name: several if several[1:] else next(iter(several), None) for name, several in values.items()}
+
+
+def _check_charset(content_type: str) -> None:
+    """Refuse a form that is declared to be in another encoding than UTF-8.
+
+    Starlette would decode its text with any of Python's codecs, and some of them take minutes.
+    """
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    if charset.lower() not in (b"utf-8", b"utf8"):
+        raise MultiPartException("its charset must be UTF-8")
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser, which would read text that is not UTF-8 as Latin-1."""
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            try:
+                part.data.decode()
+            except UnicodeDecodeError:
+                raise MultiPartException(f"the field `{part.field_name[:100]}` is not UTF-8") from None
+        super().on_part_end()
 
 
 async def _read_upload(file: UploadFile) -> Media:

@@ -40,7 +40,7 @@ class BodyLimit:
 def body_too_large(max_bytes: int) -> Problem:
     """Return a 413 for a body over ``max_bytes``."""
     detail = (
-        f"the body is over {max_bytes} bytes (see /limits): send smaller files or, where the endpoint takes one, a multipart form, "
-        "which is a quarter smaller than base64"
+        f"the body is over {max_bytes} bytes (see /limits): send smaller files, or a multipart form, which is a quarter "
+        "smaller than base64"
     )
     return Problem(413, "body-too-large", detail, headers={"Connection": "close"})

@@ -46,7 +46,7 @@ class EndpointHandler:
             timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
             media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
             async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
-                fields = await read_body(request, form=self._endpoint.form)
+                fields = await read_body(request, form=True)
             parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
             meter = Meter(dict(self._hardware))
             context = RequestContext(

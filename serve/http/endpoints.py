@@ -16,9 +16,10 @@ from serve.pipelines.result import Result
 Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
 """A call of one pipeline with a request of the endpoint's schema."""
 
-ANIMATION_RESULTS = ("image/webp", "video/mp4")
-VIDEO_RESULTS = ("video/mp4", "image/webp")
+ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
+VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
 IMAGE_RESULTS = ("image/jpeg", "image/png", "image/webp")
+VIDEOS, FACES = "Videos", "Faces"
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Endpoint:
     """One row: a POST path with its aliases.
 
     ``media_types`` are the formats of the result, the default first. ``models`` are those that the
-    endpoint uses; `X-GPU-Type` names the hardware of the first. ``form`` says whether the endpoint
-    also takes a multipart form.
+    endpoint uses; `X-GPU-Type` names the hardware of the first.
     """
 
     name: str
@@ -37,7 +37,11 @@ class Endpoint:
     media_types: tuple[str, ...]
     models: tuple[Model, ...]
     run: Run
-    form: bool = False
+
+    @property
+    def group(self) -> str:
+        """The heading below which the documentation shows the endpoint."""
+        return FACES if self.models[0] is FACE_SWAPPER else VIDEOS
 
 
 def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
@@ -81,7 +85,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             media_types=IMAGE_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.image_swap.run(request, context),
-            form=True,
         ),
         Endpoint(
             name="batch-video-faceswap",
@@ -91,7 +94,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             media_types=VIDEO_RESULTS,
             models=(FACE_SWAPPER,),
             run=lambda pipelines, request, context: pipelines.video_swap.run(request, context),
-            form=True,
         ),
     )
 

@@ -10,17 +10,23 @@ from serve.http.problems import Problem, invalid_header
 
 
 def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:
+    """Return the media type that ``best_media_type`` chooses; raise a 406 problem if it is None."""
+    chosen = best_media_type(accept, offered)
+    if chosen is None:
+        raise Problem(406, "not-acceptable", f"Accept is `{(accept or '')[:100]}`; this path offers {', '.join(offered)}")
+    return chosen
+
+
+def best_media_type(accept: str | None, offered: Sequence[str]) -> str | None:
     """Return the first of the ``offered`` types with the highest quality in an Accept header.
 
-    Raise a 406 problem if none of them is acceptable.
+    Return None if none of them is acceptable.
     """
     if not accept or not accept.strip():
         return offered[0]
     qualities = [_quality(accept, media_type) for media_type in offered]
     best = max(qualities)
-    if best <= 0:
-        raise Problem(406, "not-acceptable", f"Accept is `{accept[:100]}`; this path offers {', '.join(offered)}")
-    return offered[qualities.index(best)]
+    return offered[qualities.index(best)] if best > 0 else None
 
 
 def _quality(accept: str, media_type: str) -> float:

@@ -3,9 +3,29 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from serve.http.endpoints import Endpoint
+from serve.http.endpoints import FACES, VIDEOS, Endpoint
 from serve.http.examples import example
 from serve.http.version import VERSION
+
+SERVICE = "Service"
+TAGS = {
+    VIDEOS: "Make a video from a prompt, an image or both, with or without a face swapped into every frame.",
+    FACES: "Replace faces in an image or a video.",
+    SERVICE: "What is there, what is ready, and what is allowed. Only `POST /warm` wakes a model.",
+}
+"""The groups of operations, in the order in which the page shows them."""
+
+INTRODUCTION = """Makes short videos and replaces faces in images and videos.
+
+- **Try it here**: open an operation, press *Try it out* and then *Execute*. The example in JSON works as it is.
+- **Requests** are JSON, with files as data URIs or base64, or forms (`multipart/form-data`), with files as parts.
+- **Results** are files, whose format `Accept` chooses. Headers say how they were made: frames, seed, seconds, cost.
+- **The same seed** gives the same bytes. Without one, a seed is drawn and returned in `X-Seed`.
+- **Limits and defaults** that are in force here: [`GET /limits`](#/Service/limits).
+- **Failures** are problems in JSON (RFC 9457): `detail` says what is wrong and what to send instead, and `errors`
+  names each field.
+"""
+KEYS = "- **Keys**: press *Authorize* and enter yours. Programs send it as `Authorization: Bearer KEY`.\n"
 
 
 def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, keys: bool) -> dict[str, Any]:
@@ -17,9 +37,11 @@ def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, k
     paths: dict[str, Any] = {}
     for path, method, operation in operations:
         paths.setdefault(path, {})[method.lower()] = operation
+    introduction = INTRODUCTION + (KEYS if keys else "")
     document: dict[str, Any] = {
         "openapi": "3.0.3",
-        "info": {"title": "ryla-serve", "version": VERSION},
+        "info": {"title": "ryla-serve", "version": VERSION, "description": introduction},
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "components": {"schemas": {"Problem": _PROBLEM}},
     }
@@ -31,14 +53,17 @@ def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, k
 
 def endpoint_operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     """Return the operation of an endpoint, whose example works when it is pasted."""
-    content = {"application/json": {"schema": endpoint.schema.json_schema(), "example": example(endpoint.name)}}
-    if endpoint.form:
-        content["multipart/form-data"] = {"schema": endpoint.schema.json_schema(form=True)}
+    content = {
+        "application/json": {"schema": endpoint.schema.json_schema(), "example": example(endpoint.name)},
+        "multipart/form-data": {"schema": endpoint.schema.json_schema(form=True)},
+    }
     binary = {"type": "string", "format": "binary"}
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": endpoint.summary,
-        "operationId": path.strip("/").replace(".", "-"),
+        "description": _describe(endpoint),
+        "operationId": operation_id(path),
+        "tags": [endpoint.group],
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {
@@ -50,11 +75,31 @@ def endpoint_operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     }
 
 
-def service_operation(summary: str, query: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def _describe(endpoint: Endpoint) -> str:
+    """Return the formats and models of an endpoint in words."""
+    default, *others = (f"`{media_type}`" for media_type in endpoint.media_types)
+    models = " and ".join(f"`{model.name}`" for model in endpoint.models)
+    return f"The result is {default}, or as `Accept` asks {' or '.join(others)}. It is made by {models}."
+
+
+def operation_id(path: str) -> str:
+    """Return the id of the operation at ``path``, with which links lead to it on the page."""
+    return path.strip("/").replace(".", "-") or "root"
+
+
+def service_operation(
+    path: str,
+    summary: str,
+    *,
+    query: Mapping[str, Sequence[str]] | None = None,
+    media_types: Sequence[str] = ("application/json",),
+) -> dict[str, Any]:
     """Return the operation of a GET route; ``query`` maps optional parameters to their values."""
     operation: dict[str, Any] = {
         "summary": summary,
-        "responses": {"200": {"description": summary, "content": {"application/json": {}}}},
+        "operationId": operation_id(path),
+        "tags": [SERVICE],
+        "responses": {"200": {"description": summary, "content": {media_type: {} for media_type in media_types}}},
     }
     if query:
         operation["parameters"] = [
@@ -69,6 +114,8 @@ def warm_operation(models: Sequence[str]) -> dict[str, Any]:
     names = {"type": "array", "items": {"type": "string", "enum": list(models)}}
     return {
         "summary": "Start models that are scaled to zero; without names, all of them",
+        "operationId": "warm",
+        "tags": [SERVICE],
         "requestBody": {
             "required": False,
             "content": {"application/json": {"schema": {"type": "object", "properties": {"models": names}}}},

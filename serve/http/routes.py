@@ -17,7 +17,7 @@ from serve.http.admission import Admission
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
-from serve.http.service_handlers import DocsHandlers, ServiceHandlers
+from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.models import MODELS
 from serve.pipelines.pipelines import Pipelines
 from serve.pipelines.readiness import Readiness
@@ -77,21 +77,21 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         method="GET",
         path="/health",
         handler=service.health,
-        operation=service_operation("Says that the service is reachable; wakes no model"),
+        operation=service_operation("/health", "Says that the service is reachable; wakes no model"),
         needs_key=False,
     )
     yield Route(
         method="GET",
         path="/",
         handler=service.root,
-        operation=service_operation("Names the service and its version; wakes no model"),
+        operation=service_operation("/", "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES),
         needs_key=False,
     )
     yield Route(
         method="GET",
         path="/healthz",
         handler=service.healthz,
-        operation=service_operation("Says that this ingress process is alive"),
+        operation=service_operation("/healthz", "Says that this ingress process is alive"),
         needs_key=False,
     )
     yield Route(
@@ -99,7 +99,7 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         path="/readyz",
         handler=service.readyz,
         operation=service_operation(
-            "Says whether a model can be used now, and the state of each model", query={"model": models}
+            "/readyz", "Says whether a model can be used now, and the state of each model", query={"model": models}
         ),
         needs_key=False,
     )
@@ -107,7 +107,7 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         method="GET",
         path="/limits",
         handler=service.limits,
-        operation=service_operation("Lists the limits, defaults and prices in force"),
+        operation=service_operation("/limits", "Lists the limits, defaults and prices in force"),
     )
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
 

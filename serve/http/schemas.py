@@ -143,16 +143,20 @@ class Schema:
                     entry[ours] = entry.pop(theirs)
             if entry.get("items", {}).get("format") == "binary" and not form:
                 text = {"type": "string"}
-                entry = {"description": entry["description"], "oneOf": [text, {**IMAGES_SCHEMA, "items": text}]}
+                entry = {"description": f"{entry['description']} {_AS_TEXT}", "oneOf": [text, {**IMAGES_SCHEMA, "items": text}]}
             elif entry.get("format") == "binary":
-                file = {"format": "binary"} if form else {}
-                entry = {"type": "string", "description": entry.get("description", ""), **file}
+                description = entry.get("description", "")
+                text = {"type": "string", "description": f"{description} {_AS_TEXT}".strip()}
+                entry = {"type": "string", "format": "binary", "description": description} if form else text
             if public[1:]:
                 aliases = ", ".join(f"`{alias}`" for alias in public[1:])
                 entry["description"] = f"{entry.get('description', '')} Also called {aliases}.".strip()
             properties[public[0]] = entry
         required = [self.names[name][0] for name in schema.get("required", [])]
         return {"type": "object", "properties": properties, "required": required}
+
+
+_AS_TEXT = "In JSON a file is a data URI or base64."
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -220,7 +224,7 @@ def video_schema(
     }
     names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
     if image:
-        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP as a data URI or base64."))
+        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP."))
         names["image"] = image
     if face:
         fields["face"] = (Images, Field(description=FACE))

@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from serve.config import AppConfig
 from serve.http.admission import Admission
-from serve.http.bodies import read_body
+from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.endpoints import Endpoint
+from serve.http.negotiation import best_media_type
+from serve.http.pages import docs_page, home_page
 from serve.http.problems import invalid, invalid_parameter, unavailable
 from serve.http.version import VERSION
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
@@ -23,6 +25,9 @@ from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
 
 logger = logging.getLogger("ray.serve")
+
+ROOT_TYPES = ("application/json", "text/html")
+"""The media types of `/`, the default first."""
 
 
 class ServiceHandlers:
@@ -42,11 +47,20 @@ class ServiceHandlers:
         self._handles = handles
         self._readiness = readiness
         self._admission = admission
+        self._home = home_page(endpoints)
         self._warming: dict[str, asyncio.Task[None]] = {}
 
-    async def root(self, _: Request) -> Response:
-        """Name the service and its version. Load balancers probe this path by default."""
-        return JSONResponse({"app": "ryla", "version": VERSION, "docs": "/docs"})
+    async def root(self, request: Request) -> Response:
+        """Name the service and its version: a page in a browser, and JSON for everyone else.
+
+        Load balancers probe this path by default, so no Accept header is refused.
+        """
+        if best_media_type(request.headers.get("accept"), ROOT_TYPES) == "text/html":
+            response = self._home.response()
+        else:
+            response = JSONResponse({"app": "ryla", "version": VERSION, "docs": "/docs"})
+        response.headers["Vary"] = "Accept"
+        return response
 
     async def health(self, _: Request) -> Response:
         """Say that the service is reachable."""
@@ -139,10 +153,7 @@ def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "defaults": {name: entry["default"] for name, entry in properties.items() if "default" in entry},
         **distilled,
-        "media_types": {
-            "request": ["application/json", *(["multipart/form-data"] if endpoint.form else [])],
-            "response": endpoint.media_types,
-        },
+        "media_types": {"request": REQUEST_TYPES, "response": endpoint.media_types},
         "models": [model.name for model in endpoint.models],
     }
 
@@ -152,6 +163,7 @@ class DocsHandlers:
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
+        self._page = docs_page()
 
     async def openapi(self, _: Request) -> Response:
         """Return the OpenAPI document."""
@@ -159,19 +171,4 @@ class DocsHandlers:
 
     async def docs(self, _: Request) -> Response:
         """Return the page with Swagger UI."""
-        return HTMLResponse(_PAGE)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8"><title>ryla-serve</title>
-<link rel="stylesheet" href="docs/assets/swagger-ui.css">
-</head>
-<body>
-<div id="ui"></div>
-<script src="docs/assets/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({url: "openapi.json", dom_id: "#ui"})</script>
-</body>
-</html>
-"""
+        return self._page.response()

@@ -3,7 +3,13 @@
 A file that cannot be used raises a ``MediaError`` whose message is meant for the caller of the API.
 """
 
-EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "video/mp4": "mp4"}
+EXTENSIONS = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    "video/mp4": "mp4",
+}
 """The file name extension for each media type that the service returns."""
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from serve.config import IngressSettings
 from serve.media.encode import Encoder
+from serve.media.encode_gif import GifEncoder
 from serve.media.encode_mp4 import Mp4Encoder
 from serve.media.encode_webp import WebpEncoder
 from serve.media.source import Source, TimedFrames
@@ -68,7 +69,7 @@ class VideoWriters:
     ) -> AsyncIterator[VideoWriter]:
         """Open a writer for ``count`` frames; leaving the block frees it.
 
-        With a ``source``, its sound is copied and its duration kept.
+        With a ``source``, its duration is kept and, in an MP4 file, its sound is copied.
         """
         audio, seconds = (None, None) if source is None else (source.audio, source.duration)
         if context.media_type == "video/mp4":
@@ -79,6 +80,8 @@ class VideoWriters:
                 audio=audio,
                 seconds=seconds,
             )
+        elif context.media_type == "image/gif":
+            encoder = GifEncoder(fps, count=count, seconds=seconds)
         else:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         writer = VideoWriter(encoder, field, self._threads, context=context)

@@ -30,7 +30,12 @@ def _check_number(value: object) -> object:
 def _read_file(value: object) -> object:
     """Return the bytes of a file that came as a data URI, as base64 or in a form."""
     if isinstance(value, bytes | Spool):
-        return read_media(value)
+        data = read_media(value)
+        if not data:
+            raise ValueError("the file is empty; send the complete file")
+        return data
+    if isinstance(value, list) and value[1:]:
+        raise ValueError(f"{len(value)} files were sent; send one")
     if isinstance(value, str):
         try:
             return decode_base64(value)

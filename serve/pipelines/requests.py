@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from deployments.wire import Acceleration, Faces
 from serve.pipelines.fields import Count, File, Images, Number, Share, Video, exact_rate
 
-FACE = "The face to put in: an image as a data URI or base64, or several of the same person, which are averaged."
+FACE = "The face to put in: an image, or several of the same person, which are averaged."
 
 
 class PipelineRequest(BaseModel):

@@ -39,7 +39,7 @@ class Example:
     path: str
     headers: dict[str, str]
     body: bytes | None
-    files: list[tuple[str, tuple[str, bytes]]]
+    files: list[tuple[str, tuple[str | None, bytes]]]
     output: str | None
     status: int
     documented: dict[str, str]
@@ -77,8 +77,9 @@ def parse_command(command: str, answer: str) -> Example:
             name, _, value = next(words).partition(": ")
             example.headers[name] = value
         elif word == "-F":
-            name, _, file = next(words).partition("=@")
-            example.files.append((name, (Path(file).name, Path(file).read_bytes())))
+            name, _, value = next(words).partition("=")
+            file = Path(value.removeprefix("@"))
+            example.files.append((name, (file.name, file.read_bytes()) if value.startswith("@") else (None, value.encode())))
         elif word == "-o":
             example.output = next(words)
         elif word == "-D":

@@ -91,7 +91,7 @@ def test_standard_output_gets_the_result_and_nothing_else(server: ScriptedServer
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("a.gif", "unknown extension .gif"), ("missing/a.mp4", "cannot be written"), (".", "is a folder: name a file in it")],
+    [("a.bmp", "unknown extension .bmp"), ("missing/a.mp4", "cannot be written"), (".", "is a folder: name a file in it")],
 )
 def test_a_file_that_cannot_be_written_is_refused_before_the_call(
     server: ScriptedServer, tmp_path: Path, file: str, message: str
@@ -100,6 +100,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_call(
     assert result.exit_code == 2
     assert message in result.output
     assert server.requests == []
+
+
+def test_the_extension_of_the_file_asks_for_a_gif(server: ScriptedServer, tmp_path: Path) -> None:
+    result = ryla("call", "wan2.6", "prompt=a cat", "-o", str(tmp_path / "A.GIF"), "--url", server.url)
+    assert result.exit_code == 0
+    assert [request.headers["accept"] for request in server.requests] == ["image/gif"]
 
 
 def test_an_url_may_be_a_host_and_a_port(server: ScriptedServer, tmp_path: Path) -> None:

@@ -55,10 +55,13 @@ def test_an_image_is_one_frame(media_type: str) -> None:
 
 
 def test_an_animation_has_several_frames() -> None:
-    assert decode(animation("WEBP", NOISE)) == Decoded(media_type="image/webp", width=64, height=48, frames=3)
+    for kind in ("WEBP", "GIF"):
+        media_type = f"image/{kind.lower()}"
+        assert decode(animation(kind, NOISE)) == Decoded(media_type=media_type, width=64, height=48, frames=3)
 
 
 def test_the_extension_of_a_file_comes_from_its_media_type() -> None:
     assert answer(headers={"Content-Type": "video/mp4; codecs=avc1"}).extension == "mp4"
+    assert answer(headers={"Content-Type": "image/gif"}).extension == "gif"
     assert answer(headers={"Content-Type": "application/json"}).extension == "bin"
     assert Answer(b"", httpx.Headers(), 0.0).media_type == ""

@@ -95,6 +95,35 @@ async def test_a_part_that_is_sent_again_becomes_an_array() -> None:
     assert await read_body(request_with(FORM, body), form=True) == {"reference_image": [b"one", b"two", "three"]}
 
 
+async def test_what_is_left_empty_in_a_form_is_null() -> None:
+    empty = [("target_face", "", b""), ("faces", None, b""), ("source_image", "a.png", b"")]
+    fields = await read_body(request_with(FORM, form(*empty)), form=True)
+    assert fields == {"target_face": None, "faces": None, "source_image": b""}
+    body = form(("face", None, b""), ("face", "a", b"1"), ("face", "", b""), ("other", "b", b"2"), ("other", "c", b"3"))
+    assert await read_body(request_with(FORM, body), form=True) == {"face": b"1", "other": [b"2", b"3"]}
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "utf8", '"utf-8"'])
+async def test_text_of_a_form_is_utf_8(charset: str) -> None:
+    request = request_with(f"{FORM}; charset={charset}", form(("prompt", None, "caf\u00e9".encode())))
+    assert await read_body(request, form=True) == {"prompt": "caf\u00e9"}
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "punycode", "undefined", "utf-16", "nonsense", '""'])
+async def test_a_form_in_another_encoding_is_refused_before_it_is_read(charset: str) -> None:
+    problem = await refusal(request_with(f"{FORM}; charset={charset}"))
+    assert (problem.status, problem.detail) == (400, "the body is not a valid form: its charset must be UTF-8")
+
+
+async def test_text_that_is_not_utf_8_is_refused_and_the_files_are_freed() -> None:
+    before = unnamed_files()
+    body = form(("source_image", "a.png", bytes(2 * IN_MEMORY_BYTES)), ("prompt", None, b"caf\xe9"))
+    problem = await refusal(request_with(FORM, body))
+    assert (problem.status, problem.slug) == (400, "invalid-form")
+    assert problem.detail.endswith("the field `prompt` is not UTF-8")
+    assert unnamed_files() == before
+
+
 async def test_a_large_file_is_on_disk_and_outlives_the_form() -> None:
     before = unnamed_files()
     content = bytes(range(256)) * (IN_MEMORY_BYTES // 256) + b"more"

@@ -225,11 +225,6 @@ def test_a_format_that_is_not_offered_is_refused_before_the_body_is_read(client:
     assert graph.wan26.requests == []
 
 
-def test_a_form_is_refused_where_no_files_are_taken(client: TestClient) -> None:
-    response = client.post("/wan2.6", files={"prompt": b"x"})
-    assert (response.status_code, response.json()["type"]) == (415, "urn:ryla:problem:unsupported-media-type")
-
-
 def test_every_field_of_a_request_reaches_the_model(client: TestClient, graph: FakeGraph) -> None:
     fields = {"negative_prompt": "rain", "width": 96, "height": 80, "steps": 3, "cfg": 2.5, "seed": 11}
     response = client.post("/wan2.6", json={"prompt": "a cat", "length": 12, "fps": 30, "acceleration": "cache", **fields})

@@ -11,8 +11,8 @@ from tests.unit.serve.fake_graph import FakeGraph
 ENDPOINTS = make_endpoints(AppConfig())
 NAMES = [endpoint.name for endpoint in ENDPOINTS]
 ANIMATION, VIDEO, IMAGE = (
-    ("image/webp", "video/mp4"),
-    ("video/mp4", "image/webp"),
+    ("image/webp", "video/mp4", "image/gif"),
+    ("video/mp4", "image/webp", "image/gif"),
     ("image/jpeg", "image/png", "image/webp"),
 )
 
@@ -36,20 +36,20 @@ def test_the_table_has_the_paths_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "media_types", "models", "form"),
+    ("name", "media_types", "models"),
     [
-        ("wan2.6", ANIMATION, (WAN26,), False),
-        ("wan2.6-i2v", ANIMATION, (WAN26,), False),
-        ("wan2.6-i2v-faceswap", VIDEO, (WAN26, FACE_SWAPPER), False),
-        ("wan22-i2v", ANIMATION, (WAN22_GGUF,), False),
-        ("wan22-i2v-faceswap", VIDEO, (WAN22_GGUF, FACE_SWAPPER), False),
-        ("image-faceswap", IMAGE, (FACE_SWAPPER,), True),
-        ("batch-video-faceswap", VIDEO, (FACE_SWAPPER,), True),
+        ("wan2.6", ANIMATION, (WAN26,)),
+        ("wan2.6-i2v", ANIMATION, (WAN26,)),
+        ("wan2.6-i2v-faceswap", VIDEO, (WAN26, FACE_SWAPPER)),
+        ("wan22-i2v", ANIMATION, (WAN22_GGUF,)),
+        ("wan22-i2v-faceswap", VIDEO, (WAN22_GGUF, FACE_SWAPPER)),
+        ("image-faceswap", IMAGE, (FACE_SWAPPER,)),
+        ("batch-video-faceswap", VIDEO, (FACE_SWAPPER,)),
     ],
 )
-def test_each_row_says_what_is_offered(name: str, media_types: tuple[str, ...], models: tuple[object, ...], form: bool) -> None:
+def test_each_row_says_what_is_offered(name: str, media_types: tuple[str, ...], models: tuple[object, ...]) -> None:
     endpoint = endpoint_named(name)
-    assert (endpoint.media_types, endpoint.models, endpoint.form) == (media_types, models, form)
+    assert (endpoint.media_types, endpoint.models) == (media_types, models)
     assert set(media_types) <= set(EXTENSIONS)
 
 

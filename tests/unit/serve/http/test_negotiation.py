@@ -1,6 +1,6 @@
 import pytest
 
-from serve.http.negotiation import choose_media_type, parse_preferences, parse_request_timeout
+from serve.http.negotiation import best_media_type, choose_media_type, parse_preferences, parse_request_timeout
 from serve.http.problems import Problem
 
 OFFERED = ("image/webp", "video/mp4")
@@ -37,6 +37,23 @@ def test_accept_chooses_the_media_type(accept: str | None, chosen: str | None) -
         assert f"`{accept}`; this path offers image/webp, video/mp4" in refused.value.detail
     else:
         assert choose_media_type(accept, OFFERED) == chosen
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("image/gif", "image/gif"),
+        ("image/*", "image/webp"),
+        ("image/gif, image/*;q=0.9", "image/gif"),
+        ("image/gif;q=0.9, image/webp;q=0.8, video/*;q=0.1", "image/gif"),
+        ("image/gif;q=0.2, */*;q=0.1", "image/gif"),
+        ("image/webp;q=0, image/gif;q=0.001", "image/gif"),
+        ("image/gif;q=0, image/*", "image/webp"),
+        ("application/json, image/gif;q=0", None),
+    ],
+)
+def test_a_gif_is_sent_only_to_those_who_prefer_it(accept: str, chosen: str | None) -> None:
+    assert best_media_type(accept, (*OFFERED, "image/gif")) == chosen
 
 
 def test_a_long_accept_header_is_cut_in_the_detail() -> None:

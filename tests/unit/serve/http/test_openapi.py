@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import pytest
@@ -35,11 +36,25 @@ def test_the_examples_work_when_pasted(client: TestClient) -> None:
 def test_the_document_has_a_version_that_the_packaged_swagger_ui_shows(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.0.")
-    assert document["info"] == {"title": "ryla-serve", "version": VERSION}
+    assert (document["info"]["title"], document["info"]["version"]) == ("ryla-serve", VERSION)
     text = json.dumps(document)
     assert '"null"' not in text  # 3.0 has no such type
     assert '"ge"' not in text  # pydantic's word for "minimum"
     assert set(document["paths"]) >= {"/wan2.6", "/video-faceswap", "/readyz", "/warm", "/limits", "/health", "/healthz", "/"}
+
+
+def test_every_operation_has_a_link_of_its_own_below_a_described_heading(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[\w-]+", name) for name in ids)
+    used = {tag for operation in operations for tag in operation["tags"]}
+    assert used == {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    assert [tag["name"] for tag in document["tags"]] == ["Videos", "Faces", "Service"]
+    groups = {path: item[method]["tags"] for path, item in document["paths"].items() for method in item}
+    assert [groups[path] for path in ("/wan22-i2v-faceswap", "/video-faceswap", "/")] == [["Videos"], ["Faces"], ["Service"]]
 
 
 def test_operations_of_one_path_stand_together() -> None:
@@ -47,11 +62,13 @@ def test_operations_of_one_path_stand_together() -> None:
     document = openapi_document([("/a", "GET", get), ("/a", "POST", post), ("/b", "GET", get)], keys=False)
     assert document["paths"] == {"/a": {"get": get, "post": post}, "/b": {"get": get}}
     assert "security" not in document
+    assert "Authorize" not in document["info"]["description"]
 
 
 def test_keys_are_declared_where_they_are_needed() -> None:
     document = openapi_document([], keys=True)
     assert document["security"] == [{"key": []}]
+    assert "Authorize" in document["info"]["description"]
     assert document["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
 
 
@@ -86,23 +103,33 @@ def test_files_are_strings_in_json_and_binary_parts_in_a_form(name: str) -> None
     assert json_fields[source]["type"] == "string"
     assert "format" not in json_fields[source]
     assert form_fields[source]["format"] == "binary"
+    assert "base64" in json_fields[source]["description"]
+    assert "base64" not in str(form_fields)
     text, several = json_fields["reference_image"]["oneOf"]
     assert text == {"type": "string"}
     assert (several["type"], several["items"], several["maxItems"]) == ("array", {"type": "string"}, 8)
     assert form_fields["reference_image"]["items"] == {"type": "string", "format": "binary"}
 
 
-def test_only_endpoints_that_take_files_take_a_form() -> None:
-    assert {name for name in ENDPOINTS if "multipart/form-data" in content_of(name)} == {
-        "image-faceswap",
-        "batch-video-faceswap",
-    }
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_every_endpoint_takes_json_and_a_form_with_the_same_fields(name: str) -> None:
+    content = content_of(name)
+    assert list(content) == ["application/json", "multipart/form-data"]
+    json_schema, form_schema = (entry["schema"] for entry in content.values())
+    assert list(json_schema["properties"]) == list(form_schema["properties"])
+    assert json_schema["required"] == form_schema["required"]
+    files = [field for field, entry in form_schema["properties"].items() if "binary" in str(entry)]
+    names = ENDPOINTS[name].schema.names
+    assert files == [names[field][0] for field in names if field in ("image", "source", "face", "target_face")]
 
 
 def test_an_operation_says_what_is_answered() -> None:
     operation = endpoint_operation(ENDPOINTS["wan2.6"], "/wan2.6")
     assert operation["operationId"] == "wan2-6"
-    assert list(operation["responses"]["200"]["content"]) == ["image/webp", "video/mp4"]
+    assert list(operation["responses"]["200"]["content"]) == ["image/webp", "video/mp4", "image/gif"]
+    assert operation["description"] == (
+        "The result is `image/webp`, or as `Accept` asks `video/mp4` or `image/gif`. It is made by `wan26`."
+    )
     assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
 
 
@@ -122,11 +149,11 @@ def test_a_problem_has_the_fields_of_its_schema() -> None:
 
 
 def test_a_service_route_lists_its_parameters() -> None:
-    operation = service_operation("Says whether requests are accepted", {"model": ["wan26", "face-swapper"]})
+    operation = service_operation("/readyz", "Says whether requests are accepted", query={"model": ["wan26", "face-swapper"]})
     (parameter,) = operation["parameters"]
     assert (parameter["name"], parameter["in"], parameter["required"]) == ("model", "query", False)
     assert parameter["schema"]["enum"] == ["wan26", "face-swapper"]
-    assert "parameters" not in service_operation("Says that the service is reachable")
+    assert "parameters" not in service_operation("/health", "Says that the service is reachable")
 
 
 def test_the_body_of_warm_is_optional() -> None:

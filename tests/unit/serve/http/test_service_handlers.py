@@ -220,7 +220,10 @@ def test_limits_are_those_in_force(graph: FakeGraph) -> None:
     assert text["defaults"]["length"] == 9
     assert "seed" not in text["defaults"]
     assert text["distilled_defaults"] == {"steps": 4, "cfg": 1}
-    assert text["media_types"] == {"request": ["application/json"], "response": ["image/webp", "video/mp4"]}
+    assert text["media_types"] == {
+        "request": ["application/json", "multipart/form-data"],
+        "response": ["image/webp", "video/mp4", "image/gif"],
+    }
     assert text["models"] == ["wan26"]
     swap = limits["endpoints"]["/video-faceswap"]
     assert swap == limits["endpoints"]["/batch-video-faceswap"]

@@ -6,6 +6,7 @@ import pytest
 
 from serve.media.decode import open_source
 from serve.media.encode import Clock, Encoder
+from serve.media.encode_gif import GifEncoder
 from serve.media.encode_mp4 import Mp4Encoder
 from serve.media.encode_webp import WebpEncoder
 from serve.media.errors import MediaError, MediaTooLarge
@@ -17,6 +18,8 @@ from tests.unit.serve.media.make_media import LIMITS
 def new(kind: type[Encoder], fps: Fraction = Fraction(16), seconds: Fraction | None = None, count: int = 0) -> Encoder:
     if kind is Mp4Encoder:
         return Mp4Encoder(fps, "medium", 18, seconds=seconds)
+    if kind is GifEncoder:
+        return GifEncoder(fps, count=count, seconds=seconds)
     return WebpEncoder(fps, method=0, count=count, seconds=seconds)
 
 
@@ -34,15 +37,17 @@ def test_the_last_frame_of_a_variable_rate_keeps_its_duration(kind: type[Encoder
     assert tuple(time for _, time in source.frames()) == times
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Mp4Encoder, "MP4"), (WebpEncoder, "WebP")])
-def test_a_size_that_the_format_does_not_support_is_refused(kind: type[Encoder], name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name", "width"), [(Mp4Encoder, "MP4", 17_000), (WebpEncoder, "WebP", 17_000), (GifEncoder, "GIF", 65_536)]
+)
+def test_a_size_that_the_format_does_not_support_is_refused(kind: type[Encoder], name: str, width: int) -> None:
     encoder = new(kind)
-    with pytest.raises(MediaTooLarge, match=f"17000 x 4 pixels; {name} allows at most"):
-        encoder.add(np.zeros((1, 4, 17_000, 3), np.uint8), (Fraction(0),))
+    with pytest.raises(MediaTooLarge, match=f"{width} x 4 pixels; {name} allows at most"):
+        encoder.add(np.zeros((1, 4, width, 3), np.uint8), (Fraction(0),))
     encoder.discard()
 
 
-@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder])
+@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder, GifEncoder])
 def test_a_video_without_frames_is_refused(kind: type[Encoder]) -> None:
     encoder = new(kind)
     with pytest.raises(MediaError, match="the video has no frames"):
@@ -50,7 +55,7 @@ def test_a_video_without_frames_is_refused(kind: type[Encoder]) -> None:
     encoder.discard()
 
 
-@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder])
+@pytest.mark.parametrize("kind", [Mp4Encoder, WebpEncoder, GifEncoder])
 def test_the_frames_are_counted_and_discarding_a_closed_encoder_keeps_the_file(kind: type[Encoder]) -> None:
     encoder = new(kind)
     encoder.add(pan(stranger(), 3, 64, 64), tuple(Fraction(i, 16) for i in range(3)))
@@ -59,8 +64,9 @@ def test_the_frames_are_counted_and_discarding_a_closed_encoder_keeps_the_file(k
     assert encoder.frames == open_source(file, LIMITS).count == 3
 
 
-def test_a_closed_mp4_takes_no_more_frames() -> None:
-    encoder = Mp4Encoder(Fraction(16), "veryfast", 18)
+@pytest.mark.parametrize("kind", [Mp4Encoder, GifEncoder])
+def test_a_closed_file_takes_no_more_frames(kind: type[Encoder]) -> None:
+    encoder = new(kind)
     frames = pan(stranger(), 1, 64, 64)
     encoder.add(frames, (Fraction(0),))
     encoder.close()

@@ -72,6 +72,8 @@ def test_a_file_that_is_not_sent_as_a_file_is_refused_with_what_to_send() -> Non
     assert "URLs are not fetched" in refusal(File, "https://example.org/a.jpg")
     assert "must be a data URI or base64" in refusal(File, "%%%")
     assert "must be a string: send the file as a data URI or base64" in refusal(File, 5)
+    assert "2 files were sent; send one" in refusal(File, [ONE, ONE])
+    assert "the file is empty; send the complete file" in refusal(File, b"")
 
 
 def test_a_large_video_stays_on_disk_and_a_small_one_is_read() -> None:
