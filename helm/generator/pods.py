@@ -59,9 +59,10 @@ class Head(Placement):
     serve: bool = True
     """Whether the head accepts requests as well. If not, some connections are refused during an
     image upgrade, while the new proxies start."""
-    drain_seconds: int = Field(default=50, ge=5)
-    """Seconds that a deleted head may take to finish the requests that came in through it. Nothing
-    scales during that time."""
+    drain_seconds: int = Field(default=5, ge=5)
+    """Seconds that a deleted head has to finish the requests that came in through it. It always
+    takes that long, since Serve's controller never leaves it, and a new head starts only afterwards.
+    Nothing scales during that time."""
     tmp_size: Quantity = "10Gi"
     """Size limit of the `/tmp` volume, which holds Ray's logs."""
 

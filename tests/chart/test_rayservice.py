@@ -69,7 +69,7 @@ def test_cpu_pods_drain_at_least_as_long_as_gpu_pods() -> None:
 def test_ray_stops_draining_before_the_kubelet_kills_the_pod(values: Json) -> None:
     assert one(render(values), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"][
         "terminationGracePeriodSeconds"
-    ] == (310 if values else 60)
+    ] == (310 if values else 15)
     for name, template in pod_templates(render(values, hooks=False)):
         environment = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
         grace = template["spec"]["terminationGracePeriodSeconds"]
