@@ -60,17 +60,20 @@ def await_rollout(
     stuck_since: float | None = None
     seen, last = 0, ""
     while True:
+        stuck: list[str] = []
+        passing: list[str] = []
         try:
             service = _get(api, f"/apis/ray.io/v1/namespaces/{namespace}/rayservices/{name}")
             pods = pods_of(_get(api, f"/api/v1/namespaces/{namespace}/pods"), service)
             events = _get(api, f"/api/v1/namespaces/{namespace}/events?fieldSelector=type%3DWarning")
         except (httpx.TransportError, httpx.HTTPStatusError) as e:
-            state, stuck, passing = f"the API server does not answer ({e})", [], []
+            state = f"the API server does not answer ({e})"
         else:
             state = missing(service)
-            stuck, passing = warnings(events, service, pods) if state else ([], [])
+            if state:
+                stuck, passing = warnings(events, service, pods)
+                passing += unscheduled_pods(pods)
             stuck += stuck_containers(pods)
-            passing += unscheduled_pods(pods) if state else []
             if state and state != UNSEEN:
                 stuck += failed_applications(service)
         if (line := "; ".join([state or "up", *stuck, *passing])) != last:

@@ -111,7 +111,8 @@ def warnings(events: Json, service: Json, pods: list[Json]) -> tuple[list[str], 
             or (kind == "Pod" and of in starting)
         ):
             newest[kind, of, reason] = _shortened(event.get("message", ""))
-    stuck, passing = [], []
+    stuck: list[str] = []
+    passing: list[str] = []
     for (kind, of, reason), message in sorted(newest.items()):
         lasting = ABSENT.search(message) or (kind != "Pod" and reason.startswith(REFUSED))
         (stuck if lasting else passing).append(f"{kind} {of}: {reason} ({message})")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from helm.generator.paths import CHART
 from serve.http.problems import TITLES
 from tests.chart.nginx import Service, answer, files, gateway, read_answer, send
-from tests.chart.rendering import CHART, Refused, one, render
+from tests.chart.rendering import Refused, one, render
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None, reason="nginx is not installed"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, EVERYTHING, VALUES, groups, one, pod_templates, render
+from helm.generator.paths import CHART
+from tests.chart.rendering import EVERYTHING, VALUES, groups, one, pod_templates, render
 
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)

@@ -3,7 +3,8 @@
 import pytest
 
 from helm.generator.manifests import KUBERNETES
-from tests.chart.rendering import CHART, Json, Refused, helm, render
+from helm.generator.paths import CHART
+from tests.chart.rendering import Json, Refused, helm, render
 
 
 @pytest.mark.parametrize(

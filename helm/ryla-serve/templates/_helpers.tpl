@@ -160,6 +160,14 @@ limits:
 - {name: HOME, value: /tmp}
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.http.proxy:middlewares"}
 - {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
+{{- $args := (first (include "ryla-serve.serveConfig" .root | fromYaml).applications).args }}
+- {name: RYLA_PROXY, value: {{ $args.proxy | default dict | toJson | quote }}}
+{{- with dig "ingress" "api_keys" "" $args }}
+- {name: RYLA_API_KEYS, value: {{ . | quote }}}
+{{- end }}
+{{- with dig "ingress" "cors_origins" list $args }}
+- {name: RYLA_CORS_ORIGINS, value: {{ join " " . | quote }}}
+{{- end }}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
