@@ -1,8 +1,8 @@
 """The base class of the chart's values, and the types that they share."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Quantity = str | int | float
@@ -11,6 +11,10 @@ Labels = dict[str, str]
 """Labels or annotations."""
 Object = dict[str, Any]
 """Any Kubernetes object, passed through as given."""
+
+
+Name = Annotated[str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$", max_length=253)]
+"""Name of a Kubernetes object, or an empty string for none."""
 
 
 class Values(BaseModel):

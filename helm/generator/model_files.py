@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from helm.generator.base import Object, Quantity, Values
+from helm.generator.base import Name, Object, Quantity, Values
 
 
 class Claim(Values):
@@ -15,7 +15,7 @@ class Claim(Values):
     """Whether to create the claim."""
     size: Quantity = "100Gi"
     """Size of the claim. All files listed in docs/models.md take about 80 GB."""
-    storage_class_name: str = ""
+    storage_class_name: Name = ""
     """Storage class of the claim. If empty, the cluster's default is used."""
     access_modes: list[Literal["ReadWriteMany", "ReadOnlyMany", "ReadWriteOnce"]] = ["ReadWriteMany"]
     """Access modes of the claim. `ReadWriteOnce` ties all GPU pods to one node."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from helm.generator.base import Labels, Object, Values
+from helm.generator.base import Labels, Name, Object, Values
 
 
 class Service(Values):
@@ -32,7 +32,7 @@ class IngressValues(Values):
 
     enabled: bool = False
     """Whether to create an Ingress."""
-    class_name: str = ""
+    class_name: Name = ""
     """Ingress class. If empty, the cluster's default is used."""
     controller: Literal["nginx", "alb", "other"] = "nginx"
     """Ingress controller. For `nginx` and `alb` the chart adds annotations for timeouts, body size,
@@ -58,6 +58,20 @@ class HttpRoute(Values):
     """Annotations added to the HTTPRoute."""
 
 
+class Egress(Values):
+    """Limits on the connections that the Ray pods open."""
+
+    enabled: bool = False
+    """Whether the Ray pods may only connect to one another, to the chart's Redis, to DNS and to the
+    peers below."""
+    api_server: list[Object] = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
+    """Peers that match the Kubernetes API server, which the autoscaler on the head calls on the
+    ports 443 and 6443. Its address differs between clusters, so by default it may be any."""
+    allow: list[Object] = []
+    """Further rules (`{to, ports}`), for example for an external Redis or the storage that a volume
+    driver in the pod reads."""
+
+
 class NetworkPolicy(Values):
     """Network policies for the pods of the release.
 
@@ -68,13 +82,18 @@ class NetworkPolicy(Values):
     enabled: bool = True
     """Whether to create network policies. The cluster's network plugin must enforce them."""
     callers: list[Object] = [{"namespaceSelector": {}}]
-    """Peers that may connect to port 8000: your ingress controller or gateway. By default, every
-    pod of the Kubernetes cluster."""
+    """Peers that may connect to the gateway, or to Serve's proxies without it: your ingress
+    controller. By default, every pod of the Kubernetes cluster."""
     operator: list[Object] = [
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}}
     ]
     """Peers that match the KubeRay operator, which needs the dashboard (port 8265) and port
     8000."""
+    operator_namespace: Name = ""
+    """Namespace of the KubeRay operator. If empty, a pod in any namespace that carries the
+    operator's labels is admitted, so set it where others may create pods."""
+    egress: Egress = Egress()
+    """Limits on what the Ray pods may connect to."""
     monitoring: list[Object] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     """Peers that may scrape the metrics ports: your Prometheus."""
     dashboard: list[Object] = []

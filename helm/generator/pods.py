@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from helm.generator.base import Labels, Object, Quantity, Values
+from helm.generator.base import Labels, Name, Object, Quantity, Values
 from serve.models import MODELS, WAN22_GGUF, WAN26
 
 
@@ -22,6 +22,16 @@ class Image(Values):
     """When the image is pulled: `Always`, `IfNotPresent` or `Never`."""
 
 
+class LogRotation(Values):
+    """Rotation of the files that Ray writes for each of its processes."""
+
+    max_bytes: int = Field(default=33_554_432, ge=1024)
+    """Size in bytes at which a log file is rotated. Ray's own default is 512 MiB, with which some
+    twenty files can fill the `/tmp` volume of a pod."""
+    backups: int = Field(default=3, ge=0)
+    """Number of rotated files that are kept of each log file."""
+
+
 class Resources(Values):
     """Resource requests and limits of a container."""
 
@@ -33,7 +43,7 @@ class Resources(Values):
 
 
 class Placement(Values):
-    """Scheduling constraints and annotations of pods, in addition to those that `platform` sets."""
+    """Scheduling constraints, metadata and additional parts of pods."""
 
     node_selector: Labels = {}
     """Node labels that are required for scheduling."""
@@ -41,11 +51,23 @@ class Placement(Values):
     """Tolerations for node taints."""
     affinity: Object = {}
     """Affinity rules for scheduling. They replace those that `platform` sets."""
-    priority_class_name: str = ""
+    topology_spread_constraints: list[Object] = []
+    """Rules for spreading the pods over nodes and zones. They replace those of `spread`, where the
+    group has that value."""
+    priority_class_name: Name = ""
     """Priority class of the pods."""
+    labels: Labels = {}
+    """Labels added to the pods. They override `podLabels`."""
     annotations: Labels = {}
     """Annotations added to the pods. They override `podAnnotations` and those that `platform`
     sets."""
+    init_containers: list[Object] = []
+    """Containers that run before the Ray container, for example to fill a cache. In a namespace at
+    the restricted level they need a security context like the chart's own."""
+    extra_volumes: list[Object] = []
+    """Volumes added to the pods, for example a ConfigMap with certificates."""
+    extra_volume_mounts: list[Object] = []
+    """Mounts of these volumes, added to the Ray container."""
 
 
 class Head(Placement):
@@ -54,14 +76,17 @@ class Head(Placement):
     image: str = ""
     """Image of the head, if it differs from `image`. One without GPU libraries starts faster; Ray
     and Python must be the same."""
-    resources: Resources = Resources(requests={"cpu": "2", "memory": "6Gi"}, limits={"memory": "6Gi"})
+    resources: Resources = Resources(
+        requests={"cpu": "2", "memory": "6Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "6Gi"}
+    )
     """Resource requests and limits of the head container."""
     serve: bool = True
     """Whether the head accepts requests as well. If not, some connections are refused during an
     image upgrade, while the new proxies start."""
-    drain_seconds: int = Field(default=50, ge=5)
-    """Seconds that a deleted head may take to finish the requests that came in through it. Nothing
-    scales during that time."""
+    drain_seconds: int = Field(default=5, ge=5)
+    """Seconds that a deleted head has to finish the requests that came in through it. It always
+    uses all of them, since Serve's controller never leaves it. A new head starts only afterwards,
+    and nothing scales until then."""
     tmp_size: Quantity = "10Gi"
     """Size limit of the `/tmp` volume, which holds Ray's logs."""
 
@@ -101,7 +126,9 @@ class WorkerGroup(Placement):
     custom_resources: dict[str, int] = {}
     """Custom Ray resources per pod, for example `ingress`, which `config.ingress.resources`
     requests."""
-    resources: Resources = Resources(requests={"cpu": "4", "memory": "16Gi"}, limits={"memory": "16Gi"})
+    resources: Resources = Resources(
+        requests={"cpu": "4", "memory": "16Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "16Gi"}
+    )
     """Resource requests and limits of the worker container."""
     min_replicas: int = Field(default=0, ge=0)
     """Minimum number of pods."""
@@ -116,7 +143,7 @@ class WorkerGroup(Placement):
     tmp_size: Quantity = "20Gi"
     """Size limit of the `/tmp` volume, which holds Ray's logs, uploaded files and compiled
     kernels."""
-    runtime_class_name: str = ""
+    runtime_class_name: Name = ""
     """Runtime class of the pods, if GPUs require one (usually `nvidia`)."""
     spread: bool = False
     """Whether the pods prefer different nodes and zones."""
@@ -144,7 +171,7 @@ class WorkerGroups(Values):
         custom_resources={"ingress": 1},
         drain_seconds=300,
         spread=True,
-        resources=Resources(requests={"cpu": "4", "memory": "8Gi"}, limits={"memory": "8Gi"}),
+        resources=Resources(requests={"cpu": "4", "memory": "8Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "8Gi"}),
         object_store_gib=2,
     )
     """Workers without a GPU, for the ingress replicas. With two pods, the service survives the loss
@@ -156,7 +183,7 @@ class WorkerGroups(Values):
             gpus=1,
             cpus=4,
             max_replicas=8,
-            resources=Resources(requests={"cpu": "6", "memory": "32Gi"}, limits={"memory": "32Gi"}),
+            resources=Resources(requests={"cpu": "6", "memory": "32Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "32Gi"}),
         ),
         alias="l40s",
         description=_runs(WAN26.accelerator),
@@ -167,7 +194,7 @@ class WorkerGroups(Values):
             also_accelerators=["A100"],
             gpus=1,
             cpus=4,
-            resources=Resources(requests={"cpu": "8", "memory": "80Gi"}, limits={"memory": "80Gi"}),
+            resources=Resources(requests={"cpu": "8", "memory": "80Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "80Gi"}),
             drain_seconds=300,
         ),
         alias="a100-80g",
@@ -182,7 +209,9 @@ class Pod(Values):
     """Number of GPUs of the pod."""
     gpu_resource: str = "nvidia.com/gpu"
     """Resource name under which the device plugin advertises GPUs."""
-    resources: Resources = Resources(requests={"cpu": "1", "memory": "6Gi"}, limits={"memory": "12Gi"})
+    resources: Resources = Resources(
+        requests={"cpu": "1", "memory": "6Gi", "ephemeral-storage": "4Gi"}, limits={"memory": "12Gi"}
+    )
     """Resource requests and limits of the container."""
     object_store_gib: int = Field(default=2, ge=1)
     """Size of `/dev/shm` in GiB, for Ray's object store. It must be at least a tenth of the pod's
@@ -192,4 +221,4 @@ class Pod(Values):
     startup_seconds: int = Field(default=600, ge=5)
     """Seconds that the models may take to load before the pod is restarted."""
     placement: Placement = Placement()
-    """Scheduling constraints and annotations of the pod."""
+    """Scheduling constraints, metadata and additional parts of the pod."""

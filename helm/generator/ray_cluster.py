@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from helm.generator.base import Quantity, Values
+from helm.generator.base import Name, Quantity, Values
 from helm.generator.pods import Resources
 
 
 class Incremental(Values):
     """Settings of `NewClusterWithIncrementalUpgrade`, which needs the Gateway API."""
 
-    gateway_class_name: str = ""
+    gateway_class_name: Name = ""
     """Gateway class of the Gateway that KubeRay creates. Clients connect to it, so `ingress` and
     `httpRoute` must be disabled."""
     max_surge_percent: int = Field(default=25, ge=0, le=100)
@@ -46,7 +46,7 @@ class OwnRedis(Values):
     storage: Quantity = "1Gi"
     """Size of the Redis volume. If empty, Redis only uses memory, and the loss of its pod restarts
     the Ray cluster."""
-    storage_class_name: str = ""
+    storage_class_name: Name = ""
     """Storage class of the volume. If empty, the cluster's default is used."""
 
 
@@ -58,7 +58,7 @@ class FaultTolerance(Values):
     `external` uses a managed Redis, preferably one that spans several zones."""
     address: str = ""
     """Address of the external Redis: `host:port`, or `rediss://host:port` for TLS."""
-    password_secret: str = ""
+    password_secret: Name = ""
     """Name of an existing Secret with the Redis password under the key `password`."""
     own: OwnRedis = OwnRedis()
     """Redis that the chart deploys when `redis` is `own`."""

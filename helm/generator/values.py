@@ -5,10 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from helm.generator.base import Labels, Object, Values
+from helm.generator.base import Labels, Name, Object, Values
+from helm.generator.gateway import Gateway
 from helm.generator.model_files import ModelFiles
 from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
-from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, Pod, Resources, WorkerGroups
+from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, LogRotation, Pod, Resources, WorkerGroups
 from helm.generator.ray_cluster import FaultTolerance, Upgrade
 from serve.models import INGRESS, MODELS
 
@@ -20,16 +21,19 @@ class Auth(Values):
     """Authentication of callers and of Ray. The Secrets must exist before the chart is
     installed."""
 
-    api_keys_secret: str = ""
+    api_keys_secret: Name = ""
     """Name of the Secret with the API keys. Its key `keys` has one line per API key: a name, and
     the SHA-256 of the API key in hex. Changes apply without a restart. If empty, no API key is
     required."""
-    smoke_key_secret: str = ""
+    smoke_key_secret: Name = ""
     """Name of the Secret with the API key for the smoke test, under the key `key`. It must be one
     of the API keys."""
-    ray_token_secret: str = ""
+    ray_token_secret: Name = ""
     """Name of the Secret with Ray's token (dashboard, job API, GCS), under the key `auth_token`. To
     rotate the token, name another Secret, which starts a new cluster."""
+    create_ray_token: bool = False
+    """Whether Helm creates that Secret with a random token if it does not exist. It is kept when
+    the release is uninstalled. Not for Argo CD, which would change the token with every sync."""
 
 
 class Metrics(Values):
@@ -118,10 +122,20 @@ class ChartValues(Values):
     `config.limits.request_timeout_s` and shorter than the load balancer's."""
     env: list[Object] = []
     """Environment variables added to every Ray container."""
+    pod_labels: Labels = {}
+    """Labels added to every pod of the service, the gateway and the jobs."""
     pod_annotations: Labels = {}
     """Annotations added to every pod of the service and to the preflight job, which fetches model
     files."""
-    service_account_name: str = ""
+    arch: Literal["amd64", "arm64", ""] = "amd64"
+    """CPU architecture of the service image, to which its pods are restricted. If empty, they are
+    not restricted."""
+    pod_user: int | None = Field(default=10001, ge=1)
+    """User and group id of all pods. `null` leaves the choice to the cluster, as OpenShift
+    requires."""
+    log_rotation: LogRotation = LogRotation()
+    """Rotation of Ray's log files, which lie on the `/tmp` volume of each pod."""
+    service_account_name: Name = ""
     """Name of an existing service account for the workers (or the single pod) and the preflight
     job, for example one that may read a bucket."""
     head: Head = Head()
@@ -141,6 +155,8 @@ class ChartValues(Values):
     """Model files: where they are mounted and how they get there."""
     auth: Auth = Auth()
     """Authentication of callers and of Ray."""
+    gateway: Gateway = Gateway()
+    """Reverse proxy (nginx) in front of the service, which limits what one connection can use."""
     service: Service = Service()
     """Kubernetes Service that clients, the Ingress and the HTTPRoute connect to."""
     ingress: IngressValues = IngressValues()

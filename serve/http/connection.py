@@ -1,7 +1,7 @@
 """Ends the work on a request when its client leaves or when it times out."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,11 +11,14 @@ from serve.http.problems import Problem
 T = TypeVar("T")
 
 
-async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+async def run_while_connected(
+    request: Request, work: Coroutine[Any, Any, T], timeout_s: float, *, advice: Callable[[], str]
+) -> T:
     """Return the result of ``work``.
 
     When the client leaves (ClientDisconnect) or it times out after ``timeout_s`` (504 problem), the
-    work is cancelled and awaited.
+    work is cancelled and awaited. ``advice`` is called at the timeout and returns how the caller
+    can avoid it, as the end of a sentence.
     """
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_disconnected(request))
@@ -25,7 +28,7 @@ async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], ti
             return task.result()
         if left.done():
             raise ClientDisconnect
-        raise Problem(504, "timeout", f"the request reached its limit of {timeout_s:g} s; ask for fewer frames or steps")
+        raise Problem(504, "timeout", f"the request reached its limit of {timeout_s:g} s; {advice()}")
     finally:
         for pending in (task, left):
             pending.cancel()

@@ -57,7 +57,7 @@ class EndpointHandler:
                 caller=_caller(request),
             )
             left_s = timeout_s - (time.monotonic() - start)
-            result = await run_while_connected(request, self._run(parsed, context), left_s)
+            result = await run_while_connected(request, self._run(parsed, context), left_s, advice=lambda: _advice(meter))
             self._admission.note_duration(self._model, time.monotonic() - start)
         answer = Answer(
             result=result,
@@ -105,3 +105,10 @@ def _refuse_jobs(preferences: dict[str, str], request: Request) -> None:
     wanted += ["Idempotency-Key"] if "idempotency-key" in request.headers else []
     if wanted:
         raise Problem(501, "not-implemented", f"`{wanted[0]}` is not supported yet; send the request without it and wait")
+
+
+def _advice(meter: Meter) -> str:
+    """Return how to avoid a timeout. A request that no model has begun is not too large."""
+    if meter.phases:
+        return "ask for fewer frames or steps"
+    return "the model had not begun, because it still starts or its queue is long: start it ahead with POST /warm, or allow more time"

@@ -3,7 +3,7 @@
 import pytest
 
 from helm.generator.paths import CHART
-from tests.chart.rendering import Json, Refused, declared_resources, groups, one, render
+from tests.chart.rendering import EVERYTHING, Json, Refused, declared_resources, groups, one, pod_templates, render
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,34 @@ def test_gpu_pods_select_their_nodes(platform: str, group: str, accelerator: str
     required = spec.get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution")
     for term in required["nodeSelectorTerms"] if required else []:
         found |= {e["key"]: e["values"] for e in term["matchExpressions"]}
-    assert found == selector
-    assert "nodeSelector" not in groups(objects)["cpu"]["template"]["spec"]
+    assert found == {**selector, "kubernetes.io/arch": "amd64"}
+    assert groups(objects)["cpu"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
 
 
 def test_an_accelerator_that_the_platform_lacks_is_refused() -> None:
     with pytest.raises(Refused, match="platform gke has no known node labels for accelerator L40S"):
         render({"platform": "gke"})
     placed = render({"platform": "gke", "workerGroups": {"l40s": {"nodeSelector": {"pool": "l40s"}}}})
-    assert groups(placed)["l40s"]["template"]["spec"]["nodeSelector"] == {"pool": "l40s"}
+    assert groups(placed)["l40s"]["template"]["spec"]["nodeSelector"] == {
+        "kubernetes.io/arch": "amd64",
+        "pool": "l40s",
+    }
+
+
+def test_every_pod_of_the_service_image_runs_on_its_architecture() -> None:
+    for name, template in pod_templates(render(EVERYTHING)):
+        service = any("ryla-serve" in c["image"] for c in template["spec"]["containers"])
+        assert (template["spec"].get("nodeSelector") == {"kubernetes.io/arch": "amd64"}) is service, name
+    assert "nodeSelector" not in groups(render({"arch": ""}))["cpu"]["template"]["spec"]
+
+
+def test_spread_constraints_of_a_group_replace_its_spread() -> None:
+    own = [{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]
+    objects = render({"workerGroups": {"cpu": {"topologySpreadConstraints": own}}, "head": {"topologySpreadConstraints": own}})
+    assert groups(objects)["cpu"]["template"]["spec"]["topologySpreadConstraints"] == own
+    head = one(objects, "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
+    assert head["topologySpreadConstraints"] == own
+    assert len(groups(render())["cpu"]["template"]["spec"]["topologySpreadConstraints"]) == 2
 
 
 def test_node_autoscalers_do_not_remove_the_nodes_of_the_head_and_gpu_pods() -> None:

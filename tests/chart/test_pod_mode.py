@@ -14,8 +14,8 @@ from tests.chart.rendering import Json, Refused, one, render
 def test_it_needs_no_operator() -> None:
     objects = render({"mode": "pod", "preset": "demo"})
     assert not [o for o in objects if o["apiVersion"].startswith("ray.io")]
-    service = one(objects, "Service")
-    labels: Any = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    service = one(objects, "Service", "ryla-serve-svc")
+    labels: Any = one(objects, "Deployment", "ryla")["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
     config = yaml.safe_load(one(objects, "ConfigMap", "ryla-config")["data"]["serve.yaml"])
     assert config["http_options"]["host"] == "0.0.0.0"
@@ -37,7 +37,7 @@ def test_the_ingress_requests_no_custom_resources(values: Json) -> None:
 
 def test_one_large_gpu_has_enough_memory_and_time_for_all_models() -> None:
     objects = render(None, CHART / "values-single-gpu.yaml")
-    spec = one(objects, "Deployment")["spec"]["template"]["spec"]
+    spec = one(objects, "Deployment", "ryla")["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     proportion = next(e["value"] for e in container["env"] if e["name"] == "RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION")
@@ -54,6 +54,17 @@ def test_one_large_gpu_has_enough_memory_and_time_for_all_models() -> None:
     assert all(
         str(path).startswith("/models/") for _, path in model_paths(AppConfig.model_validate(config["applications"][0]["args"]))
     )
+
+
+def test_the_pod_restarts_once_the_application_has_not_answered_for_two_minutes() -> None:
+    """Serve's own /-/healthz says 200 even when the raylet has died."""
+    (container,) = one(render({"mode": "pod", "preset": "demo"}), "Deployment", "ryla")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    probe = container["livenessProbe"]
+    assert probe["httpGet"] == {"path": "/healthz", "port": "serve"}
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 120
+    assert container["startupProbe"]["httpGet"]["path"] == "/healthz", "it must not restart a pod that still starts"
 
 
 @pytest.mark.parametrize("values", [{"metrics": {"rules": True}}, {"metrics": {"podMonitor": True}}])

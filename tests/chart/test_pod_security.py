@@ -1,10 +1,12 @@
 """Security of the pods: the restricted Pod Security Standard, Secrets, access to the API server."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from helm.generator.paths import CHART
 from tests.chart.rendering import EVERYTHING, VALUES, groups, one, pod_templates, render
 
 
@@ -44,6 +46,33 @@ def test_the_autoscaler_container_meets_the_restricted_level() -> None:
     }
 
 
+def test_the_cluster_chooses_the_user_if_none_is_set() -> None:
+    """OpenShift assigns each namespace a range of users and refuses any other."""
+    for name, template in pod_templates(render({**EVERYTHING, "podUser": None})):
+        context = template["spec"]["securityContext"]
+        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}, name
+    for name, template in pod_templates(render({**EVERYTHING, "podUser": 2000000000})):
+        context = template["spec"]["securityContext"]
+        assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {2000000000}, name
+
+
+def test_the_demo_gets_a_token_that_no_upgrade_changes() -> None:
+    objects = render(None, CHART / "values-demo.yaml")
+    secret = one(objects, "Secret", "ryla-ray-token")
+    assert one(objects, "RayService")["spec"]["rayClusterConfig"]["authOptions"]["secretName"] == "ryla-ray-token"
+    assert re.fullmatch(r"[A-Za-z0-9]{64}", secret["stringData"]["auth_token"])
+    annotations = secret["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert "before-hook-creation" not in annotations["helm.sh/hook-delete-policy"]
+    assert annotations["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("file", [file for file in VALUES if file.parent == CHART], ids=lambda path: path.stem)
+def test_every_values_file_for_the_operator_turns_on_rays_token(file: Path) -> None:
+    for service in [o for o in render(None, file) if o["kind"] == "RayService"]:
+        assert service["spec"]["rayClusterConfig"]["authOptions"]["mode"] == "token"
+
+
 def test_secrets_are_referenced_and_never_created() -> None:
     objects = render(EVERYTHING)
     assert not [o for o in objects if o["kind"] == "Secret"]
@@ -62,7 +91,7 @@ def test_secrets_are_referenced_and_never_created() -> None:
 def test_only_the_head_and_the_rollout_job_may_call_the_api_server() -> None:
     objects = render()
     rules = one(objects, "Role")["rules"]
-    assert [(r["resources"], r["verbs"]) for r in rules] == [(["rayservices"], ["get"]), (["pods"], ["list"])]
+    assert [(r["resources"], r["verbs"]) for r in rules] == [(["rayservices"], ["get"]), (["pods", "events"], ["list"])]
     assert rules[0]["resourceNames"] == ["ryla"]
     for name, template in pod_templates(objects):
         if "head" not in name and "rollout" not in name:

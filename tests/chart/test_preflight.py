@@ -1,6 +1,6 @@
 """The job that runs before an install or upgrade."""
 
-from tests.chart.rendering import EVERYTHING, groups, one, render
+from tests.chart.rendering import EVERYTHING, groups, one, pod_templates, render
 
 
 def test_files_are_fetched_and_verified_before_anything_changes() -> None:
@@ -20,9 +20,23 @@ def test_files_are_fetched_and_verified_before_anything_changes() -> None:
     bare = one(render({}), "Job", "ryla-preflight")["spec"]["template"]["spec"]["containers"][0]
     assert bare["command"][-1] == "--files", "missing model files are reported before the install, not by the first replica"
     assert one(objects, "ConfigMap", "ryla-preflight")["data"]["SHA256SUMS"].strip() == f"{'0' * 64}  a/b"
-    for group in groups(objects).values():
-        (mount,) = [m for m in group["template"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "models"]
-        assert mount == {"name": "models", "mountPath": "/models", "readOnly": True}
+
+
+def test_only_pods_with_a_gpu_mount_the_model_files() -> None:
+    """The others need no file, and may lack the identity that the volume asks for."""
+    objects = render(EVERYTHING)
+    mounted, volumes = {}, {}
+    for name, template in pod_templates([one(objects, "RayService")]):
+        mounts = template["spec"]["containers"][0]["volumeMounts"]
+        mounted[name] = [m for m in mounts if m["name"] == "models"]
+        volumes[name] = [v for v in template["spec"]["volumes"] if v["name"] == "models"]
+    mount = {"name": "models", "mountPath": "/models", "readOnly": True}
+    prefix = "RayService ryla: "
+    assert mounted == {
+        f"{prefix}{name}": [mount] if gpu else []
+        for name, gpu in {"head": False, "cpu": False, "l40s": True, "a100-80g": True, "h100": True}.items()
+    }
+    assert {name: bool(found) for name, found in volumes.items()} == {name: bool(found) for name, found in mounted.items()}
 
 
 def test_the_deadline_is_short_unless_files_are_fetched() -> None:

@@ -69,8 +69,8 @@ def test_cpu_pods_drain_at_least_as_long_as_gpu_pods() -> None:
 def test_ray_stops_draining_before_the_kubelet_kills_the_pod(values: Json) -> None:
     assert one(render(values), "RayService")["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"][
         "terminationGracePeriodSeconds"
-    ] == (310 if values else 60)
-    for name, template in pod_templates(render(values, hooks=False)):
+    ] == (310 if values else 15)
+    for name, template in pod_templates([one(render(values), "RayService")]):
         environment = {e["name"]: e.get("value") for e in template["spec"]["containers"][0]["env"]}
         grace = template["spec"]["terminationGracePeriodSeconds"]
         assert 0 < grace - int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) <= 15, name

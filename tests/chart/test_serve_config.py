@@ -8,7 +8,7 @@ import yaml
 from serve.cli.config_check import documents, faults
 from serve.cli.presets import PRESETS
 from serve.config import AppConfig, Limits
-from tests.chart.rendering import VALUES, one, render, serve_config
+from tests.chart.rendering import VALUES, one, pod_templates, render, serve_config
 
 
 def test_the_default_is_the_production_preset() -> None:
@@ -46,6 +46,19 @@ def test_the_body_limit_of_the_proxy_is_the_default_setting() -> None:
         "env"
     ]
     assert {"name": "RYLA_MAX_BODY_BYTES", "value": str(Limits().max_body_bytes)} in environment
+
+
+def test_the_proxies_find_keys_and_origins_in_their_environment() -> None:
+    """They check both before they read a body."""
+    origins = ["https://a.example", "https://b.example"]
+    values = {"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}, "config": {"ingress": {"cors_origins": origins}}}
+    for name, template in pod_templates([one(render(values), "RayService")]):
+        (container,) = template["spec"]["containers"]
+        environment = {e["name"]: e.get("value") for e in container["env"]}
+        mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+        assert environment["RYLA_API_KEYS"] == f"{mounts['api-keys']}/keys", name
+        assert environment["RYLA_CORS_ORIGINS"] == " ".join(origins), name
+        assert environment["RYLA_PROXY"] == "{}", name
 
 
 @pytest.mark.parametrize("file", VALUES, ids=lambda path: path.stem)

@@ -57,8 +57,9 @@ def test_an_appended_group_is_added_in_place() -> None:
         {"env": [{"name": "A", "value": "b"}]},
         {"auth": {"rayTokenSecret": "other"}},
         {"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}},
-        # Serve's proxies read this limit from their environment.
+        # Serve's proxies read these settings from their environment.
         {"config": {"limits": {"max_body_bytes": 1000}}},
+        {"config": {"ingress": {"cors_origins": ["https://a.example"]}}},
         {"autoscaler": {"idleTimeoutSeconds": 60}},
     ],
 )

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.chart.rendering import Json, Refused, render
+from helm.generator.manifests import KUBERNETES
+from helm.generator.paths import CHART
+from tests.chart.rendering import Json, Refused, helm, render
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,11 @@ from tests.chart.rendering import Json, Refused, render
             },
             "disable ingress and httpRoute",
         ),
+        ({"auth": {"rayTokenSecret": "My_Token"}}, "/auth/rayTokenSecret': 'My_Token' does not match pattern"),
+        ({"faultTolerance": {"passwordSecret": "-redis"}}, "/faultTolerance/passwordSecret': '-redis' does not match pattern"),
+        ({"auth": {"createRayToken": True}}, "auth.createRayToken needs a name for the Secret: set auth.rayTokenSecret"),
+        ({"fullnameOverride": "1-ryla"}, 'would be called "1-ryla"'),
+        ({"fullnameOverride": "Ryla"}, "choose another release name, or set fullnameOverride"),
         ({"faultTolerance": {"redis": "own"}}, "faultTolerance.passwordSecret is required"),
         ({"faultTolerance": {"redis": "external", "passwordSecret": "r"}}, "faultTolerance.address is required"),
         ({"models": {"sha256": {"a": "0"}}}, "need a volume: set models.volume or models.claim.create"),
@@ -53,3 +60,11 @@ def test_a_duplicate_worker_group_name_is_refused(names: list[str]) -> None:
     """KubeRay would accept the RayService but never create its cluster."""
     with pytest.raises(Refused, match=f"the name {names[-1]} is already used by another worker group"):
         render({"extraWorkerGroups": [{"name": name, "accelerator": "H100", "gpus": 1} for name in names]})
+
+
+def test_a_release_name_that_is_no_name_of_a_service_is_refused() -> None:
+    """KubeRay would refuse the RayService without a word to Helm."""
+    command = ["template", "2nd", str(CHART), "--kube-version", KUBERNETES]
+    with pytest.raises(Refused, match="choose another release name, or set fullnameOverride"):
+        helm(*command)
+    assert helm(*command, "--set", "fullnameOverride=second")

@@ -72,7 +72,9 @@ class Cluster:
         repository, _, tag = self.image.rpartition(":")
         image = {"image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}}
         redis = os.environ.get("RYLA_E2E_REDIS_IMAGE")
-        own = {"faultTolerance": {"own": {"image": redis}}} if redis else {}
+        own: Json = {"faultTolerance": {"own": {"image": redis}}} if redis else {}
+        if nginx := os.environ.get("RYLA_E2E_GATEWAY_IMAGE"):
+            own["gateway"] = {"image": nginx}
         files = ["-f", str(VALUES), "-f", "/dev/stdin"]
         text = json.dumps(merged(merged(image, own), values or {}))
         command = ["helm", "-n", self.namespace, *arguments, *files, "--timeout", f"{int(timeout_s)}s"]

@@ -4,13 +4,29 @@
 
 {{/* KubeRay allows at most 47 characters, since it derives longer names from this one. */}}
 {{- define "ryla-serve.fullname" -}}
+{{- $name := printf "%s-%s" .Release.Name (include "ryla-serve.name" .) -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name = .Values.fullnameOverride -}}
 {{- else if or (contains (include "ryla-serve.name" .) .Release.Name) (hasPrefix "ryla" .Release.Name) -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name (include "ryla-serve.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- $name = .Release.Name -}}
 {{- end -}}
+{{- $name = $name | trunc 40 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the objects of this release would be called %q, but the name of a Service must begin with a lower-case letter and have only lower-case letters, digits and hyphens: choose another release name, or set fullnameOverride" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* "true" if callers reach the service through the chart's gateway. */}}
+{{- define "ryla-serve.gateway" -}}
+{{- if and .Values.gateway.enabled (or (eq .Values.mode "pod") (ne .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade")) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the Service of Serve's proxies. The callers' Service has the name of the release. */}}
+{{- define "ryla-serve.proxies" -}}
+{{- include "ryla-serve.fullname" . }}{{ if include "ryla-serve.gateway" . }}-serve-svc{{ end }}
 {{- end -}}
 
 {{- define "ryla-serve.selectorLabels" -}}
@@ -101,9 +117,12 @@ would never be scheduled.
 {{/* Required by the restricted Pod Security Standard. */}}
 {{- define "ryla-serve.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- with .Values.podUser }}
+{{- $user := int64 . }}
+runAsUser: {{ $user }}
+runAsGroup: {{ $user }}
+fsGroup: {{ $user }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -113,19 +132,26 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* Resource requests and limits with GPUs. Takes a dict of resources, gpus and gpuResource. */}}
+{{/*
+Resource requests and limits with GPUs. Takes a dict of resources, gpus and gpuResource. Quantities
+are strings, as the operator writes them, since every diff would show a number.
+*/}}
 {{- define "ryla-serve.resources" -}}
 {{- $limits := deepCopy .resources.limits -}}
 {{- if .gpus -}}
-{{- $_ := set $limits .gpuResource (toString .gpus) -}}
+{{- $_ := set $limits .gpuResource .gpus -}}
 {{- end -}}
 {{- with .resources.requests }}
 requests:
-  {{- toYaml . | nindent 2 }}
+  {{- range $name, $quantity := . }}
+  {{ $name }}: {{ toString $quantity | quote }}
+  {{- end }}
 {{- end }}
 {{- with $limits }}
 limits:
-  {{- toYaml . | nindent 2 }}
+  {{- range $name, $quantity := . }}
+  {{ $name }}: {{ toString $quantity | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -134,37 +160,77 @@ limits:
 - {name: HOME, value: /tmp}
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.http.proxy:middlewares"}
 - {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
+{{- $args := (first (include "ryla-serve.serveConfig" .root | fromYaml).applications).args }}
+- {name: RYLA_PROXY, value: {{ $args.proxy | default dict | toJson | quote }}}
+{{- with dig "ingress" "api_keys" "" $args }}
+- {name: RYLA_API_KEYS, value: {{ . | quote }}}
+{{- end }}
+{{- with dig "ingress" "cors_origins" list $args }}
+- {name: RYLA_CORS_ORIGINS, value: {{ join " " . | quote }}}
+{{- end }}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
 - {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- include "ryla-serve.logRotation" .root }}
 {{- with .root.Values.env }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
+{{- define "ryla-serve.logRotation" }}
+- {name: RAY_ROTATION_MAX_BYTES, value: {{ .Values.logRotation.maxBytes | int64 | quote }}}
+- {name: RAY_ROTATION_BACKUP_COUNT, value: {{ .Values.logRotation.backups | int64 | quote }}}
+{{- end -}}
+
+{{/*
+Mounts of a container that runs Ray. Takes a dict of root, models (whether it reads model files) and
+group.
+*/}}
 {{- define "ryla-serve.volumeMounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: shm, mountPath: /dev/shm}
-{{- if include "ryla-serve.modelVolume" . }}
-- {name: models, mountPath: {{ .Values.models.path }}, readOnly: true}
+{{- if and .models (include "ryla-serve.modelVolume" .root) }}
+- {name: models, mountPath: {{ .root.Values.models.path }}, readOnly: true}
 {{- end }}
-{{- if .Values.auth.apiKeysSecret }}
+{{- if .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, mountPath: /etc/ryla/keys, readOnly: true}
+{{- end }}
+{{- with .group.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* Volumes of every container that runs Ray. Takes a dict of root, tmpSize and shmSize. */}}
+{{/* Volumes of a pod that runs Ray. Takes a dict of root, models, group, tmpSize and shmSize. */}}
 {{- define "ryla-serve.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: {{ .tmpSize | quote }}}}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .shmSize | quote }}}}
+{{- if .models }}
 {{- with include "ryla-serve.modelVolume" .root }}
 - name: models
   {{- . | nindent 2 }}
 {{- end }}
+{{- end }}
 {{- with .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- with .group.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels added to a pod. Takes a dict of root and group. */}}
+{{- define "ryla-serve.podLabels" -}}
+{{- with mergeOverwrite (dict) .root.Values.podLabels (.group.labels | default dict) }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Node selector of a pod that runs the service image but no Ray. */}}
+{{- define "ryla-serve.archSelector" -}}
+{{- with .Values.arch }}
+nodeSelector: {kubernetes.io/arch: {{ . }}}
 {{- end }}
 {{- end -}}
 
@@ -188,11 +254,14 @@ persistentVolumeClaim: {claimName: {{ include "ryla-serve.fullname" $ }}-models}
 {{- end -}}
 
 {{/*
-Node selector, tolerations, affinity and priority class of a group: the platform's, then the
-group's. Takes a dict of root, name and group.
+Node selector, tolerations, affinity, spread, priority class and init containers of a group: the
+platform's, then the group's. Takes a dict of root, name and group.
 */}}
 {{- define "ryla-serve.placement" -}}
 {{- $selector := dict -}}
+{{- with .root.Values.arch -}}
+{{- $_ := set $selector "kubernetes.io/arch" . -}}
+{{- end -}}
 {{- $tolerations := list -}}
 {{- $affinity := dict -}}
 {{- if .group.gpus -}}
@@ -228,8 +297,16 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .group.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .group.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with .group.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

@@ -89,7 +89,6 @@ ROWS = (
     Row("call wan2.6 prompt=hi width=120", 1, err=r"`width`: 120 is not a multiple of 16 .*; the nearest valid value is 128$"),
     Row("call wan2.6 prompt=hi width=abc", 1, err=r"^wan2.6: 422 `width`: input should be a valid integer"),
     Row("call wan2.6 prompt=hi -o a.bmp", 2, err=r"^a.bmp: unknown extension .bmp; use one of .*\.mp4"),
-    Row("call wan2.6 prompt=hi -o a.bmp", 2, err=r"^a.bmp: unknown extension .bmp; use one of "),
     Row("call wan2.6 prompt=hi -o missing/a.mp4", 2, err=r"^missing/a.mp4 cannot be written: its folder must exist"),
     Row("call wan2.6 prompt=hi -o 'a folder'", 2, err=r"^a folder is a folder: name a file in it$"),
     Row(

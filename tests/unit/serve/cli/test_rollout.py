@@ -1,5 +1,6 @@
 """`ryla rollout` waits until KubeRay has rolled out a version, or says why it cannot."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from serve.cli import rollout
-from serve.cli.rollout import RolloutFailed, await_rollout, missing
+from serve.cli.rollout import RolloutFailed, await_rollout
 
 Json = dict[str, Any]
 PATH = "/apis/ray.io/v1/namespaces/video/rayservices/ryla"
@@ -40,7 +41,7 @@ def pod(cluster: str, reason: str | None) -> Json:
     }
 
 
-def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # noqa: B006
+def api(services: list[Json | int], pods: Sequence[Json] = (), events: Sequence[Json] = ()) -> httpx.Client:
     """Return an API server that answers with each of ``services``, and then repeats the last one.
 
     A number is the status of an error.
@@ -49,8 +50,8 @@ def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # n
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path != PATH:
-            assert request.url.path == "/api/v1/namespaces/video/pods"
-            return httpx.Response(200, json={"items": pods})
+            items = {"/api/v1/namespaces/video/pods": pods, "/api/v1/namespaces/video/events": events}[request.url.path]
+            return httpx.Response(200, json={"items": list(items)})
         state = left.pop(0) if len(left) > 1 else left[0]
         return httpx.Response(state, text="away") if isinstance(state, int) else httpx.Response(200, json=state)
 
@@ -61,15 +62,6 @@ def api(services: list[Json | int], pods: list[Json] = []) -> httpx.Client:  # n
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(rollout, "POLL_S", 0.01)
     return []
-
-
-def test_each_state_says_what_is_missing() -> None:
-    assert missing(service()) == ""
-    assert missing({"metadata": {"generation": 1}}) == "the operator has not seen this version yet"
-    assert missing(service(observed=1)) == "the operator has not seen this version yet"
-    assert missing(service(upgrading="True")).startswith("the new cluster is not ready (ryla: DEPLOY_FAILED No module named")
-    assert missing(service(ready="False")).startswith("not ready: no endpoints")
-    assert missing(service(application="DEPLOYING")) == "the application is not running (ryla: DEPLOYING)"
 
 
 def test_it_waits_until_the_newest_version_serves_twice_in_a_row(lines: list[str]) -> None:
@@ -121,10 +113,31 @@ def test_in_a_pod_each_call_carries_the_newest_token_of_its_account(monkeypatch:
         assert client.base_url == "https://kubernetes.default.svc"
 
 
-def test_failures_are_looked_for_in_the_active_cluster_if_no_other_is_coming() -> None:
-    state = service()
-    active = state["status"]["activeServiceStatus"]
-    active["applicationStatuses"]["ryla"] = {"status": "DEPLOY_FAILED", "message": "out of memory"}
-    state["status"]["pendingServiceStatus"] = {}
-    assert rollout.failed_applications(state) == ["application ryla: DEPLOY_FAILED out of memory"]
-    assert rollout.clusters_of(state) == {"ryla-a"}
+@pytest.mark.parametrize("path", ["pods", "events"])
+def test_an_account_that_may_not_read_what_explains_a_failure_ends_it(lines: list[str], path: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(403) if request.url.path.endswith(path) else httpx.Response(200, json={**service(), "items": []})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    with pytest.raises(RolloutFailed, match=rf"GET /api/v1/namespaces/video/{path}.*: 403"):
+        await_rollout(client, "video", "ryla", timeout_s=5, say=lines.append)
+
+
+def test_an_object_that_does_not_exist_is_named_at_once_and_ends_it_early(lines: list[str]) -> None:
+    mount = 'MountVolume.SetUp failed for volume "api-keys" : secret "no-such" not found'
+    about = {"kind": "Pod", "name": "ryla-b-head"}
+    event = {"type": "Warning", "reason": "FailedMount", "message": mount, "involvedObject": about, "metadata": {}}
+    client = api([service(upgrading="True")], [pod("ryla-b", "ContainerCreating")], [event])
+    with pytest.raises(RolloutFailed, match=r'Pod ryla-b-head: FailedMount .*secret "no-such" not found'):
+        await_rollout(client, "video", "ryla", timeout_s=60, patience_s=0.05, say=lines.append)
+    assert 'secret "no-such" not found' in lines[0], "the first look says it"
+
+
+def test_a_pod_without_a_node_is_named_but_waited_for(lines: list[str]) -> None:
+    waiting = pod("ryla-b", None)
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    waiting["status"] = {"conditions": [{"type": "PodScheduled", "status": "False", "message": message}]}
+    states: list[Json | int] = [service(upgrading="True"), service(), service()]
+    await_rollout(api(states, [waiting]), "video", "ryla", timeout_s=60, patience_s=0, say=lines.append)
+    assert lines[0].endswith(f"ryla-b-head has no node: {message}")
+    assert lines[-1] == "up"

@@ -8,6 +8,10 @@ from serve.http.problems import Problem
 from tests.unit.serve.http.asgi import Exchange, body_messages
 
 
+def advice() -> str:
+    return "ask for less"
+
+
 class Work:
     """Work that never ends by itself. ``ended`` is set once its cleanup is complete."""
 
@@ -30,7 +34,7 @@ async def test_the_result_of_the_work_is_returned() -> None:
     async def work() -> str:
         return "done"
 
-    assert await run_while_connected(Exchange().request(), work(), 60) == "done"
+    assert await run_while_connected(Exchange().request(), work(), 60, advice=advice) == "done"
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -39,13 +43,13 @@ async def test_an_error_of_the_work_is_raised() -> None:
         raise KeyError("model")
 
     with pytest.raises(KeyError, match="model"):
-        await run_while_connected(Exchange().request(), work(), 60)
+        await run_while_connected(Exchange().request(), work(), 60, advice=advice)
     assert len(asyncio.all_tasks()) == 1
 
 
 async def test_the_work_is_cancelled_and_awaited_when_the_client_leaves() -> None:
     exchange, work = Exchange(body_messages(b"late", b"pieces")), Work()
-    run = asyncio.ensure_future(run_while_connected(exchange.request(), work.run(), 60))
+    run = asyncio.ensure_future(run_while_connected(exchange.request(), work.run(), 60, advice=advice))
     await work.started.wait()
     exchange.leave()
     with pytest.raises(ClientDisconnect):
@@ -58,9 +62,9 @@ async def test_the_work_is_cancelled_and_awaited_when_the_client_leaves() -> Non
 async def test_the_work_is_cancelled_and_awaited_when_the_time_is_over() -> None:
     work = Work()
     with pytest.raises(Problem) as refused:
-        await run_while_connected(Exchange().request(), work.run(), 0.02)
+        await run_while_connected(Exchange().request(), work.run(), 0.02, advice=advice)
     assert (refused.value.status, refused.value.slug) == (504, "timeout")
-    assert refused.value.detail == "the request reached its limit of 0.02 s; ask for fewer frames or steps"
+    assert refused.value.detail == "the request reached its limit of 0.02 s; ask for less"
     assert work.ended
     assert len(asyncio.all_tasks()) == 1
 
@@ -68,7 +72,7 @@ async def test_the_work_is_cancelled_and_awaited_when_the_time_is_over() -> None
 @pytest.mark.parametrize("leaves", [False, True], ids=["client stays", "client leaves too"])
 async def test_the_work_is_cancelled_and_awaited_when_the_caller_is(leaves: bool) -> None:
     exchange, work = Exchange(), Work()
-    run = asyncio.ensure_future(run_while_connected(exchange.request(), work.run(), 60))
+    run = asyncio.ensure_future(run_while_connected(exchange.request(), work.run(), 60, advice=advice))
     await work.started.wait()
     if leaves:
         exchange.leave()
@@ -86,4 +90,4 @@ async def test_work_that_ends_as_the_client_leaves_is_not_lost() -> None:
         exchange.leave()
         return "done"
 
-    assert await run_while_connected(exchange.request(), work(), 60) == "done"
+    assert await run_while_connected(exchange.request(), work(), 60, advice=advice) == "done"

@@ -3,6 +3,7 @@ import io
 import logging
 import struct
 import zlib
+from collections.abc import AsyncGenerator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.serve.exceptions import BackPressureError
 from starlette.testclient import TestClient
 
 from deployments.errors import ImageNotSupported, PromptTooLong
+from deployments.wire import VideoRequest
 from serve.client import decode
 from serve.http.examples import payload
 from serve.media.decode import open_source
@@ -323,11 +325,26 @@ async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         response = await client.post("/wan2.6", json={"prompt": "x"}, headers={"request-timeout": "0.3"})
         assert (response.status_code, response.json()["type"]) == (504, "urn:ryla:problem:timeout")
+        assert response.json()["detail"].endswith("ask for fewer frames or steps")
         assert model.stopped
         assert graph.consumer.closed == 1
         model.let_go()
         assert (await client.post("/wan2.6", json={"prompt": "x"})).status_code == 200  # its place is free again
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video() -> None:
+    class Asleep(FakeVideoModel):
+        async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+            await asyncio.Event().wait()
+            yield
+
+    app = make_service(FakeGraph(wan26=Asleep()))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        response = await client.post("/wan2.6", json={"prompt": "x"}, headers={"request-timeout": "0.3"})
+    assert response.status_code == 504
+    assert "POST /warm" in response.json()["detail"]
+    assert "fewer" not in response.json()["detail"]
 
 
 async def test_a_slow_upload_counts_towards_the_time_of_the_request() -> None:
