@@ -9,13 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from serve.cli.console import spinner
 from serve.cli.presets import address
 from serve.client import CallFailed, Client
-from serve.config import Limits
+from serve.config import Limits, ProxySettings
 from serve.http.proxy import IMPORT_PATH
 
 START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
@@ -24,15 +25,33 @@ START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
 
 def serve_environment(config: Path) -> dict[str, str]:
     """Return the environment to start Ray in, where Serve's proxy finds our middleware."""
-    limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
-    max_bytes = max(Limits(**settings).max_body_bytes for settings in limits)
     programs = str(Path(sys.executable).parent)
     return {
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH,
-        "RYLA_MAX_BODY_BYTES": str(max_bytes),
+        **proxy_environment(yaml.safe_load(config.read_text())["applications"]),
     }
+
+
+def proxy_environment(applications: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the variables that ``serve.http.proxy.middlewares`` reads.
+
+    One proxy serves all applications, so it checks keys and origins only if there is a single one,
+    at the root of the host. The ingress of each application checks them in any case.
+    """
+    settings = [application.get("args") or {} for application in applications]
+    max_bytes = max(Limits(**args.get("limits", {})).max_body_bytes for args in settings)
+    variables = {
+        "RYLA_MAX_BODY_BYTES": str(max_bytes),
+        "RYLA_PROXY": ProxySettings(**settings[0].get("proxy", {})).model_dump_json(),
+    }
+    if len(applications) == 1 and applications[0].get("route_prefix", "/") == "/":
+        ingress = settings[0].get("ingress", {})
+        if keys := ingress.get("api_keys"):
+            variables["RYLA_API_KEYS"] = str(Path(keys).absolute())
+        variables["RYLA_CORS_ORIGINS"] = " ".join(ingress.get("cors_origins", ()))
+    return variables
 
 
 def require_free_port(config: Path) -> None:
