@@ -316,7 +316,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(seconds, self._watch_reading, size)
 
     def _close_longest_waiting(self) -> bool:
-        """Close the connection that has waited longest for a request; return whether there is one."""
+        """Close the connection that has waited longest for a request; say whether there is one."""
         waiting = [c for c in self.connections if isinstance(c, BoundedProtocol) and c.waiting_since is not None]
         if not waiting:
             return False
