@@ -14,6 +14,7 @@ from ray.serve.config import HTTPOptions
 from starlette.types import ASGIApp
 
 from serve.http.bounded_protocol import BoundedProtocol
+from tests.unit.serve.http.asgi import until
 
 
 @dataclass
@@ -97,8 +98,7 @@ async def front(app: ASGIApp, **settings: Any) -> AsyncIterator[Front]:
     task, server = await start_asgi_http_server(app, options, event_loop=asyncio.get_running_loop())
     callers: list[Caller] = []
     try:
-        while not server.started:
-            await asyncio.sleep(0)
+        await until(lambda: server.started)
         yield Front(server.servers[0].sockets[0].getsockname()[1], server, callers)
     finally:
         for caller in callers:
