@@ -161,9 +161,9 @@ class IngressSettings(Settings):
     """How faces are followed through a video."""
     encoder_threads: int = Field(default=4, ge=1)
     """Number of threads that decode and encode media for all requests of a replica."""
-    max_concurrent_requests: int = Field(default=256, ge=1)
+    max_concurrent_requests: int = Field(default=256, ge=1, le=900)
     """Maximum number of requests in progress in one replica, including those that wait. Further
-    requests get a 503."""
+    requests get a 503. Serve passes at most 1,000 on, and some places must be left for probes."""
     webp_method: int = Field(default=0, ge=0, le=6)
     """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
