@@ -5,7 +5,7 @@ import contextlib
 import logging
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from tests.unit.serve.http.asgi import EchoApp
 from tests.unit.serve.http.front import Caller, front
@@ -24,7 +24,7 @@ class LengthApp(EchoApp):
     """An application whose answers have a Content-Length."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sized(message: dict[str, object]) -> None:
+        async def sized(message: Message) -> None:
             if message["type"] == "http.response.body":
                 body = message["body"]
                 assert isinstance(body, bytes)

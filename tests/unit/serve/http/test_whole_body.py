@@ -4,9 +4,10 @@ import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.config import ProxySettings
 from serve.http import whole_body
@@ -39,8 +40,8 @@ class Trickle(Exchange):
         self.pieces.put_nowait({"type": "http.disconnect"})
 
 
-def whole(app: object, *, max_bytes: int = 8 * MIB, **settings: float) -> WholeBody:
-    return WholeBody(app, ProxySettings.model_validate(settings), max_bytes)  # type: ignore[arg-type]
+def whole(app: ASGIApp, *, max_bytes: int = 8 * MIB, **settings: Any) -> WholeBody:
+    return WholeBody(app, ProxySettings.model_validate(settings), max_bytes)
 
 
 def declared(length: int) -> dict[str, str]:
@@ -104,7 +105,7 @@ async def test_a_client_that_leaves_is_logged_and_goes_no_further(
     assert (layer.small.free, layer.large.free) == (layer.small.capacity, layer.large.capacity)
 
 
-SLOW: Mapping[str, float] = {"stall_timeout_s": 0.1, "min_bytes_per_s": 1000}
+SLOW: Mapping[str, Any] = {"stall_timeout_s": 0.1, "min_bytes_per_s": 1000}
 
 
 @pytest.mark.parametrize("headers", [declared(MIB), CHUNKED], ids=["known length", "unknown length"])
