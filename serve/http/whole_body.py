@@ -15,8 +15,8 @@ from serve.http.request_id import choose_request_id
 
 SMALL_BYTES = 2**20
 """The size up to which a body has its place in the room that large ones cannot fill."""
-_PIECE_BYTES = 2**18
-"""The least size of a piece that is passed on. Tiny pieces would cost many times their size."""
+_PIECE_BYTES = 2**16
+"""The size from which a piece is passed on as it is. Tiny ones would cost many times their size."""
 
 
 class WholeBody:
@@ -121,7 +121,7 @@ def _declared_length(scope: Scope) -> int | None:
 
 
 class _Pieces:
-    """A body in pieces of at least ``_PIECE_BYTES``, except the last."""
+    """A body in pieces, of which any two neighbours have ``_PIECE_BYTES`` together."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -129,10 +129,14 @@ class _Pieces:
 
     def add(self, data: bytes) -> None:
         """Append ``data``."""
-        self._tail += data
-        if len(self._tail) >= _PIECE_BYTES:
+        large = len(data) >= _PIECE_BYTES
+        if not large:
+            self._tail += data
+        if self._tail and (large or len(self._tail) >= _PIECE_BYTES):
             self._pieces.append(bytes(self._tail))
             self._tail.clear()
+        if large:
+            self._pieces.append(data)
 
     def messages(self, claim: Claim) -> list[Message]:
         """Return the body as messages, the last one first. ``claim`` is released with that one."""
