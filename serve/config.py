@@ -179,15 +179,47 @@ class IngressSettings(Settings):
     max_media_wait_s: float = Field(default=30, gt=0)
     """Seconds for which a request waits for a process or for memory to decode its files, before it
     gets a 503."""
-    max_concurrent_requests: int = Field(default=256, ge=1)
+    max_concurrent_requests: int = Field(default=256, ge=1, le=900)
     """Maximum number of requests in progress in one replica, including those that wait. Further
-    requests get a 503."""
+    requests get a 503. Serve passes at most 1,000 on, and some places must be left for probes."""
     webp_method: int = Field(default=0, ge=0, le=6)
     """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
     """Preset of libx264: slower presets make smaller files."""
     h264_crf: int = Field(default=18, ge=0, le=51)
     """Constant rate factor of libx264. A lower value means better quality and larger files."""
+
+
+class ProxySettings(Settings):
+    """What one caller may take of Serve's HTTP proxy, which every request passes first.
+
+    The proxy reads them from the environment in which Ray is started; `ryla serve` sets it.
+    """
+
+    max_head_bytes: int = Field(default=2**16, ge=2**10, le=2**20)
+    """Maximum size in bytes of a request line with its headers. Longer ones get a 431."""
+    head_timeout_s: float = Field(default=10, gt=0)
+    """Seconds within which a request line and its headers must arrive. Slower ones get a 408."""
+    max_connections: int = Field(default=1_000, ge=1)
+    """Maximum number of connections to one proxy. A further one replaces the connection that has
+    waited longest for a request, or gets a 503 if all are in use."""
+    min_bytes_per_s: int = Field(default=2**15, ge=1)
+    """Minimum rate in bytes per second at which a body arrives and an answer is read."""
+    stall_timeout_s: float = Field(default=10, gt=0)
+    """Seconds over which `min_bytes_per_s` is measured. A body that is slower gets a 408, and an
+    answer that is read more slowly is cut off."""
+    body_timeout_s: float = Field(default=600, gt=0)
+    """Seconds within which a whole body must arrive. Slower ones get a 408."""
+    max_receiving_bytes: int = Field(default=256 * 2**20, gt=0)
+    """Maximum size in bytes of all bodies that one proxy is receiving. A quarter of it is kept for
+    bodies of at most 1 MiB, so that large uploads cannot keep small requests out."""
+    body_queue_timeout_s: float = Field(default=10, gt=0)
+    """Seconds that a body waits for room in `max_receiving_bytes` before it gets a 503."""
+
+    @property
+    def large_body_bytes(self) -> int:
+        """The part of ``max_receiving_bytes`` that is for bodies of more than 1 MiB."""
+        return self.max_receiving_bytes - self.max_receiving_bytes // 4
 
 
 class AppConfig(Settings):
@@ -210,6 +242,8 @@ class AppConfig(Settings):
     """Default values of requests to the /wan22 paths."""
     limits: Limits = Limits()
     """The largest requests that are accepted."""
+    proxy: ProxySettings = ProxySettings()
+    """What one caller may take of Serve's HTTP proxy."""
 
     def deployment_of(self, model: Model) -> Wan26Deployment | Wan22Deployment | FaceDeployment:
         """Return the settings of a model's deployment."""
@@ -222,6 +256,15 @@ class AppConfig(Settings):
             raise ValueError(f"{model.name} does not generate videos, so it has no request defaults")
         defaults: VideoDefaults = getattr(self, model.defaults)
         return defaults
+
+    @model_validator(mode="after")
+    def _largest_body_fits_in_the_proxy(self) -> "AppConfig":
+        if self.proxy.large_body_bytes < self.limits.max_body_bytes:
+            raise ValueError(
+                f"proxy.max_receiving_bytes is {self.proxy.max_receiving_bytes}, of which three quarters are for large bodies: "
+                f"too little for a body of limits.max_body_bytes, {self.limits.max_body_bytes}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _spread_over_its_gpus(self) -> "AppConfig":

@@ -12,7 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings, VideoSettings
 from serve.cli.presets import IMPORT_PATH
-from serve.config import AppConfig, Hardware
+from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, Model
 
@@ -126,6 +126,8 @@ def _service_faults(settings: AppConfig, service: dict[str, Any]) -> Iterator[st
             yield f"{name}: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH must be {PROXY}"
         if given.get("RYLA_MAX_BODY_BYTES") != str(settings.limits.max_body_bytes):
             yield f"{name}: RYLA_MAX_BODY_BYTES must be args.limits.max_body_bytes, {settings.limits.max_body_bytes}"
+        if ProxySettings.model_validate_json(given.get("RYLA_PROXY") or "{}") != settings.proxy:
+            yield f"{name}: RYLA_PROXY must be args.proxy as JSON, {settings.proxy.model_dump_json(exclude_defaults=True)}"
 
 
 def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str, Any]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ from serve.cli.presets import address, url
 from serve.cli.processes import NOT_STARTED, ProcessTree, adopt_orphans, end_with_parent, reap_orphans
 from serve.cli.watch import Watch
 from serve.client import CallFailed, Client
-from serve.config import Limits
+from serve.config import Limits, ProxySettings
 
 START_TIMEOUT_S = float(os.environ.get("RYLA_START_TIMEOUT_S", "300"))
 """Seconds that a service may take to start."""
@@ -52,8 +53,6 @@ def serve_environment(config: Path) -> dict[str, str]:
     Serve's proxy finds our middleware in it, and all ports of Ray's own are on the loopback
     interface, unless Ray runs already (`RAY_ADDRESS`).
     """
-    limits = [app.get("args", {}).get("limits", {}) for app in yaml.safe_load(config.read_text())["applications"]]
-    max_bytes = max(Limits(**settings).max_body_bytes for settings in limits)
     programs = str(Path(sys.executable).parent)
     # Ray has no other setting for this, and the name is historical: it is what Ray does on a Mac.
     loopback = {} if joins_a_cluster() else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -61,9 +60,29 @@ def serve_environment(config: Path) -> dict[str, str]:
         **loopback,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,
-        "RYLA_MAX_BODY_BYTES": str(max_bytes),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_PROXY": PROXY,
+        **proxy_environment(yaml.safe_load(config.read_text())["applications"]),
     }
+
+
+def proxy_environment(applications: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the variables that ``serve.http.proxy.middlewares`` reads.
+
+    One proxy serves all applications, so it checks keys and origins only if there is a single one,
+    at the root of the host. The ingress of each application checks them in any case.
+    """
+    settings = [application.get("args") or {} for application in applications]
+    max_bytes = max(Limits(**args.get("limits", {})).max_body_bytes for args in settings)
+    variables = {
+        "RYLA_MAX_BODY_BYTES": str(max_bytes),
+        "RYLA_PROXY": ProxySettings(**settings[0].get("proxy", {})).model_dump_json(),
+    }
+    if len(applications) == 1 and applications[0].get("route_prefix", "/") == "/":
+        ingress = settings[0].get("ingress", {})
+        if keys := ingress.get("api_keys"):
+            variables["RYLA_API_KEYS"] = str(Path(keys).absolute())
+        variables["RYLA_CORS_ORIGINS"] = " ".join(ingress.get("cors_origins", ()))
+    return variables
 
 
 def joins_a_cluster() -> bool:

@@ -14,6 +14,11 @@ from serve.http.problems import Problem
 
 logger = logging.getLogger("ray.serve")
 
+OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs"})
+"""The paths that need no key: those of the routes without ``needs_key``."""
+OPEN_PREFIXES = ("/docs/assets/",)
+"""What the paths begin with below which nothing needs a key."""
+
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{64})")
 
 

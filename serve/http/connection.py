@@ -1,6 +1,7 @@
 """Ends the work on a request when its client leaves or when it times out."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from serve.http.problems import Problem
 
 T = TypeVar("T")
+logger = logging.getLogger("ray.serve")
 
 
 async def run_while_connected(
@@ -27,12 +29,21 @@ async def run_while_connected(
         if task.done():
             return task.result()
         if left.done():
-            raise ClientDisconnect
+            raise ClientDisconnect from left.exception()  # or the proxy, and so the connection, is gone
         raise Problem(504, "timeout", f"the request reached its limit of {timeout_s:g} s; {advice()}")
     finally:
-        for pending in (task, left):
-            pending.cancel()
+        pending = [unfinished for unfinished in (task, left) if not unfinished.done()]
+        for unfinished in pending:
+            unfinished.cancel()
         await asyncio.wait({task, left})
+        for unfinished in pending:
+            _log_failure(unfinished)
+
+
+def _log_failure(cancelled: "asyncio.Future[Any]") -> None:
+    """Log that work failed instead of ending when it was cancelled: nobody else learns of it."""
+    if not cancelled.cancelled() and (error := cancelled.exception()) is not None:
+        logger.info("work that was cancelled failed: %r", error)
 
 
 async def _disconnected(request: Request) -> None:

@@ -39,14 +39,15 @@ class EndpointHandler:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
-        with self._admission.admit():
-            start = time.monotonic()
-            preferences = parse_preferences(request.headers.getlist("prefer"))
-            _refuse_jobs(preferences, request)
-            timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
-            media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
-            async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
-                fields = await read_body(request, form=True)
+        self._admission.check()
+        start = time.monotonic()
+        preferences = parse_preferences(request.headers.getlist("prefer"))
+        _refuse_jobs(preferences, request)
+        timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+        media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
+        async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
+            fields = await read_body(request, form=True)
+        with self._admission.admit():  # only now, so that a slow upload takes nobody's place
             parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
             meter = Meter(dict(self._hardware))
             context = RequestContext(

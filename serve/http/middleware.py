@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.http.problem_log import call_of, client_left, log_problem
 from serve.http.problems import Problem, problem_of
 from serve.http.request_id import choose_request_id, send_with_request_id
 from serve.http.result_headers import EXPOSED_HEADERS
@@ -41,7 +42,7 @@ class RequestBoundary:
         try:
             await self._app(scope, receive, watched)
         except asyncio.CancelledError:
-            _log_problem(_client_left(), scope, request_id)
+            log_problem(client_left(), scope, request_id)
             raise
         except Exception as error:
             response = self._problem(error, scope, request_id).response(request_id)
@@ -57,34 +58,14 @@ class RequestBoundary:
         if isinstance(error, HTTPException):
             problem = problem_of_status(error, scope)
         elif isinstance(error, ClientDisconnect):
-            problem = _client_left()
+            problem = client_left()
         else:
             problem = problem_of(error)
         if problem is None:
-            logger.error("500 %s (request id %s)", _call_of(scope), request_id, exc_info=error)
+            logger.error("500 %s (request id %s)", call_of(scope), request_id, exc_info=error)
             return Problem(500, "internal", "the service failed; quote the request id when you report it")
-        _log_problem(problem, scope, request_id)
+        log_problem(problem, scope, request_id)
         return problem
-
-
-def _client_left() -> Problem:
-    return Problem(499, "client-left", "the client left")
-
-
-def _log_problem(problem: Problem, scope: Scope, request_id: str) -> None:
-    level = logging.WARNING if problem.status >= 500 else logging.INFO
-    outcome = f"{problem.status} {_call_of(scope)}: {_one_line(problem.detail)}"
-    logger.log(level, "%s (request id %s)", outcome, request_id)
-
-
-def _call_of(scope: Scope) -> str:
-    """Return the method and path of a request for a log line."""
-    return f"{scope['method']} {_one_line(scope['path'][:200])}"
-
-
-def _one_line(text: str) -> str:
-    """Return ``text`` without control characters, with which a caller could forge log lines."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _release_frames(error: BaseException) -> None:
@@ -138,7 +119,7 @@ class Cors(CORSMiddleware):
         except _PreflightRefused as refused:
             problem = Problem(400, "cors", refused.detail)
             request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
-            _log_problem(problem, scope, request_id)
+            log_problem(problem, scope, request_id)
             await problem.response(request_id)(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:

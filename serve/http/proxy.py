@@ -3,26 +3,38 @@
 Some headers let any client steer the proxy. `x-request-disconnect-disabled` keeps a GPU working for
 a client that has left, `x-request-timeout-seconds` replaces our 504 problem by the proxy's
 plain-text 408, and others choose the replica, or end in a plain-text 500 if they are not UTF-8. The
-proxy also buffers a body as fast as it arrives, whatever the ingress does with it.
+proxy also has no limits: not on the head of a request, nor on the time that a body takes, nor on
+the memory of all bodies.
 
 Serve loads this module by the environment variable
-``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy:middlewares``. That variable and
-``RYLA_MAX_BODY_BYTES`` (the setting ``limits.max_body_bytes``) must be set where Ray is started;
-`ryla serve` sets both.
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.http.proxy:middlewares``. It must be set where Ray
+is started, with the variables that ``middlewares`` reads; `ryla serve` sets them all
+(docs/operations.md describes them).
 """
 
+import logging
 import os
+from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.config import Limits
+from serve.config import Limits, ProxySettings
+from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
+from serve.http.bounded_protocol import EXTENSION, install
+from serve.http.middleware import Cors
+from serve.http.problem_log import log_problem
 from serve.http.problems import Problem
 from serve.http.request_id import choose_request_id, send_with_request_id
+from serve.http.whole_body import WholeBody
+
+logger = logging.getLogger("ray.serve")
 
 IMPORT_PATH = "serve.http.proxy:middlewares"
+SERVE_PREFIX = "/-/"
+"""What the paths begin with that Serve's proxy answers itself."""
 CONTROL_HEADERS = frozenset(
     {
         "x-request-disconnect-disabled",
@@ -54,6 +66,7 @@ class ProxyBoundary:
             # The ingress and the proxy both name the request; one of the two headers is enough.
             await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
+            log_problem(problem, scope, request_id)
             await problem.response(request_id)(scope, receive, send)
 
 
@@ -62,32 +75,47 @@ def _steers(name: bytes) -> bool:
     return normalized in CONTROL_HEADERS or normalized.startswith(CONTROL_PREFIX)
 
 
-class WholeBody:
-    """Passes on a body of unknown length only once it is complete.
+class RequireBoundedConnection:
+    """Refuses every request that did not come through ``BoundedProtocol``.
 
-    A body over the limit is then held once and not three times.
+    Otherwise a new version of Ray or uvicorn that starts its server in another way would run
+    without limits, and nobody would notice.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or "transfer-encoding" not in MutableHeaders(scope=scope):
-            await self._app(scope, receive, send)
-            return
-        messages = [await receive()]
-        while messages[-1].get("more_body", False):
-            messages.append(await receive())
-        messages.reverse()
-
-        async def replay() -> Message:
-            return messages.pop() if messages else await receive()
-
-        await self._app(scope, replay, send)
+        if scope["type"] == "http" and EXTENSION not in scope.get("extensions", {}):
+            logger.error("Serve's proxy does not use serve.http.bounded_protocol, so its connections have no limits")
+            raise Problem(500, "internal", "the service runs without limits for connections, so it answers no request")
+        await self._app(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middleware that Serve's proxy wraps around itself."""
+    """Return the middleware that Serve's proxy wraps around itself, and bound its connections.
+
+    Serve calls this before it starts the server.
+    """
+    settings = ProxySettings.model_validate_json(os.environ.get("RYLA_PROXY") or "{}")
     max_bytes = int(os.environ.get("RYLA_MAX_BODY_BYTES") or Limits().max_body_bytes)
+    origins = tuple((os.environ.get("RYLA_CORS_ORIGINS") or "").split())
+    install(settings)
     # Serve wraps them in this order: the last one is the outermost.
-    return [Middleware(WholeBody), Middleware(BodyLimit, max_bytes=max_bytes), Middleware(ProxyBoundary)]
+    return [
+        Middleware(WholeBody, settings=settings, max_bytes=max_bytes),
+        Middleware(BodyLimit, max_bytes=max_bytes),
+        *_key_check(),
+        Middleware(RequireBoundedConnection),
+        Middleware(ProxyBoundary),
+        *([Middleware(Cors, origins=origins)] if origins else []),
+    ]
+
+
+def _key_check() -> list[Middleware]:
+    """Return the check of keys, so that no body is read without one. The ingress checks again."""
+    path = os.environ.get("RYLA_API_KEYS")
+    if not path:
+        return []
+    prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_paths=OPEN_PATHS, open_prefixes=prefixes)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helm.generator.paths import CHART
+from serve.config import ProxySettings
 from serve.http.problems import TITLES
 from tests.chart.nginx import Service, answer, files, gateway, read_answer, send
 from tests.chart.rendering import Refused, one, render
@@ -264,3 +265,8 @@ def test_an_incremental_upgrade_has_kuberay_s_gateway_instead() -> None:
 def test_a_worker_group_cannot_be_called_like_another_component(name: str) -> None:
     with pytest.raises(Refused, match=f"{name} is the name of another component"):
         render({"extraWorkerGroups": [{"name": name}]})
+
+
+def test_the_limits_that_the_template_repeats_are_the_settings_defaults() -> None:
+    assert files() == files({"config": {"proxy": ProxySettings().model_dump()}})
+    assert files() != files({"config": {"proxy": {"max_head_bytes": 2**15}}})

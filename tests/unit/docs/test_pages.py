@@ -95,3 +95,9 @@ def test_the_variables_of_the_proxy_are_documented() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text()
     assert "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in operations
     assert "RYLA_MAX_BODY_BYTES" in operations
+    assert {"RYLA_PROXY", "RYLA_API_KEYS", "RYLA_CORS_ORIGINS"} <= set(re.findall(r"RYLA_\w+", operations))
+    assert set(re.findall(r"`(\w+)` \(", operations)) >= {
+        "max_head_bytes",
+        *("head_timeout_s", "max_connections", "min_bytes_per_s", "stall_timeout_s", "body_timeout_s"),
+        *("max_receiving_bytes", "body_queue_timeout_s"),
+    }

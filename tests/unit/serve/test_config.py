@@ -94,3 +94,9 @@ def test_settings_that_no_request_could_live_with_are_refused() -> None:
             IngressSettings.model_validate(wrong)
     with pytest.raises(ValidationError):
         Limits(max_width=1000)
+
+
+def test_the_proxy_must_have_room_for_the_largest_body() -> None:
+    AppConfig.model_validate({"proxy": {"max_receiving_bytes": 4000}, "limits": {"max_body_bytes": 3000}})
+    with pytest.raises(ValueError, match=r"too little for a body of limits\.max_body_bytes, 3001"):
+        AppConfig.model_validate({"proxy": {"max_receiving_bytes": 4000}, "limits": {"max_body_bytes": 3001}})

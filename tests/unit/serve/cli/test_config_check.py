@@ -80,6 +80,22 @@ def test_a_proxy_without_our_middleware_or_with_another_limit_is_found(productio
     assert len(faults(production, service(production, GROUPS, body=5))) == 4
 
 
+def test_a_proxy_with_other_limits_than_the_settings_is_found(production: Json) -> None:
+    production["applications"][0]["args"]["proxy"] = {"max_connections": 50}
+    found = faults(production, service(production, GROUPS))
+    assert len(found) == 4
+    assert found[0] == 'the head: RYLA_PROXY must be args.proxy as JSON, {"max_connections":50}'
+    right = service(production, GROUPS)
+    cluster = right["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        env = group["template"]["spec"]["containers"][0]["env"]
+        env[:] = [
+            *(entry for entry in env if entry["name"] != "RYLA_PROXY"),
+            {"name": "RYLA_PROXY", "value": '{"max_connections": 50}'},
+        ]
+    assert faults(production, right) == []
+
+
 def test_harmful_settings_of_serve_are_found(production: Json) -> None:
     production["http_options"]["request_timeout_s"] = 1800
     application = production["applications"][0]

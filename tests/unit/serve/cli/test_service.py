@@ -18,9 +18,16 @@ import yaml
 from serve.cli import service
 from serve.cli.presets import PRESETS
 from serve.cli.processes import NOT_STARTED, is_alive
-from serve.cli.service import ServiceFailed, keep_token_private, require_free_port, running, serve_environment
+from serve.cli.service import (
+    ServiceFailed,
+    keep_token_private,
+    proxy_environment,
+    require_free_port,
+    running,
+    serve_environment,
+)
 from serve.client import CallFailed, Client
-from serve.config import Limits
+from serve.config import Limits, ProxySettings
 from serve.http.proxy import IMPORT_PATH
 from tests.unit.serve.cli.fake_driver import FAKE_DRIVER, RUN, Supervised, config_file, write_plan
 
@@ -274,6 +281,25 @@ def test_the_proxy_gets_the_body_limit_of_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     assert serve_environment(path)["RYLA_MAX_BODY_BYTES"] == "1000"
+
+
+def test_the_proxy_gets_its_settings_and_what_it_checks(tmp_path: Path) -> None:
+    config = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+    config["applications"][0]["args"]["proxy"] = {"max_connections": 50}
+    config["applications"][0]["args"]["ingress"] = {"api_keys": "keys", "cors_origins": ["https://a", "https://b"]}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    environment = serve_environment(path)
+    assert ProxySettings.model_validate_json(environment["RYLA_PROXY"]) == ProxySettings(max_connections=50)
+    assert environment["RYLA_API_KEYS"] == str(Path("keys").absolute())
+    assert environment["RYLA_CORS_ORIGINS"] == "https://a https://b"
+
+
+@pytest.mark.parametrize("second", [True, False], ids=["two applications", "not at the root"])
+def test_keys_are_left_to_the_ingress_where_the_proxy_cannot_tell_whose_they_are(second: bool) -> None:
+    application = {"route_prefix": "/" if second else "/a", "args": {"ingress": {"api_keys": "/keys"}}}
+    variables = proxy_environment([application, {"route_prefix": "/b"}] if second else [application])
+    assert sorted(variables) == ["RYLA_MAX_BODY_BYTES", "RYLA_PROXY"]
 
 
 def test_ray_is_started_with_our_middleware_and_with_the_programs_of_this_environment() -> None:

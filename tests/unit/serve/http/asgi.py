@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,14 @@ class EchoApp:
         raw = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let other tasks run until ``holds``."""
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(0)
 
 
 async def pass_lifespan(app: ASGIApp) -> None:

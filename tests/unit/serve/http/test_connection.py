@@ -1,11 +1,15 @@
 import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator
 
 import pytest
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from serve.http.connection import run_while_connected
 from serve.http.problems import Problem
-from tests.unit.serve.http.asgi import Exchange, body_messages
+from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope
 
 
 def advice() -> str:
@@ -57,6 +61,49 @@ async def test_the_work_is_cancelled_and_awaited_when_the_client_leaves() -> Non
     assert work.ended
     assert exchange.received == 2
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.fixture
+async def _no_lost_errors() -> AsyncIterator[None]:
+    """Fail if a task ends with an error that nobody has looked at."""
+    loop, lost = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: lost.append(context["message"]))
+    yield
+    gc.collect()
+    assert lost == []
+
+
+@pytest.mark.usefixtures("_no_lost_errors")
+async def test_a_connection_that_fails_counts_as_one_that_is_closed() -> None:
+    work, gone = Work(), RuntimeError("the proxy is gone")
+
+    async def receive() -> Message:
+        await work.started.wait()
+        raise gone
+
+    with pytest.raises(ClientDisconnect) as left:
+        await run_while_connected(Request(http_scope(), receive), work.run(), 60, advice=advice)
+    assert left.value.__cause__ is gone
+    assert work.ended
+
+
+@pytest.mark.usefixtures("_no_lost_errors")
+async def test_work_that_fails_as_it_is_cancelled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    exchange, started = Exchange(), asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("model")
+
+    run = asyncio.ensure_future(run_while_connected(exchange.request(), work(), 60, advice=advice))
+    await started.wait()
+    exchange.leave()
+    with caplog.at_level(logging.INFO, "ray.serve"), pytest.raises(ClientDisconnect):
+        await run
+    assert "work that was cancelled failed: KeyError('model')" in caplog.text
 
 
 async def test_the_work_is_cancelled_and_awaited_when_the_time_is_over() -> None:

@@ -1,14 +1,22 @@
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
 import pytest
 from ray.serve._private import constants
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Scope
 
-from serve.config import Limits
+from serve.config import Limits, ProxySettings
+from serve.http.auth import OPEN_PATHS
 from serve.http.body_limit import body_too_large
+from serve.http.bounded_protocol import EXTENSION, BoundedProtocol
 from serve.http.problems import Problem
-from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, WholeBody, middlewares
+from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, SERVE_PREFIX, ProxyBoundary, RequireBoundedConnection, middlewares
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 from tests.unit.serve.http.test_middleware import raising
 
+KEY = "a good key"
 CHUNKED = {"transfer-encoding": "chunked"}
 
 
@@ -72,48 +80,16 @@ async def test_other_errors_are_left_to_the_proxy() -> None:
         await ProxyBoundary(raising(RuntimeError("of the proxy")))(http_scope(), Exchange().receive, Exchange().send)
 
 
-async def test_a_body_of_unknown_length_is_passed_on_once_it_is_complete() -> None:
-    exchange = Exchange(body_messages(b"one", b"two", b"three"))
-    seen: list[Message] = []
-
-    async def app(_: object, receive: object, __: object) -> None:
-        assert exchange.received == 3  # all of it has arrived before the application is called
-        assert callable(receive)
-        seen.extend([await receive() for _ in range(3)])
-        exchange.leave()
-        seen.append(await receive())
-
-    await WholeBody(app)(http_scope(headers=CHUNKED), exchange.receive, exchange.send)
-    assert seen == [*body_messages(b"one", b"two", b"three"), {"type": "http.disconnect"}]
-
-
-async def test_a_body_of_known_length_is_passed_on_as_it_arrives() -> None:
-    exchange = Exchange(body_messages(b"one", b"two"))
-    received = []
-
-    async def app(_: object, receive: object, __: object) -> None:
-        assert callable(receive)
-        received.append(exchange.received)
-        await receive()
-        received.append(exchange.received)
-
-    await WholeBody(app)(http_scope(headers={"content-length": "6"}), exchange.receive, exchange.send)
-    assert received == [0, 1]
-
-
-async def test_a_client_that_leaves_in_its_body_ends_it() -> None:
-    exchange = Exchange([{"type": "http.request", "body": b"one", "more_body": True}])
-    exchange.leave()
-    app = EchoApp()
-    await WholeBody(app)(http_scope(headers=CHUNKED), exchange.receive, exchange.send)
-    assert app.bodies == [b"one"]
-
-
-@pytest.mark.parametrize("layer", [ProxyBoundary, WholeBody])
-async def test_the_lifespan_passes(layer: type[ProxyBoundary | WholeBody]) -> None:
+@pytest.mark.parametrize("layer", [ProxyBoundary, RequireBoundedConnection])
+async def test_the_lifespan_passes(layer: type[ProxyBoundary | RequireBoundedConnection]) -> None:
     app = EchoApp()
     await pass_lifespan(layer(app))
     assert app.scopes == [{"type": "lifespan"}]
+
+
+def bounded_scope(path: str = "/", method: str = "POST", headers: Mapping[str, str] | None = None) -> Scope:
+    """Return the scope of a request that came through a connection with limits."""
+    return {**http_scope(path, method, headers), "extensions": {EXTENSION: {}}}
 
 
 def wrapped_as_serve_does(app: ASGIApp) -> ASGIApp:
@@ -129,7 +105,7 @@ async def test_the_proxy_refuses_a_body_over_the_limit_as_a_problem(
 ) -> None:
     monkeypatch.setenv("RYLA_MAX_BODY_BYTES", "10")
     app, exchange = EchoApp(), Exchange(body_messages(b"12345", b"67890", b"1", b"more"))
-    scope = http_scope(headers={**headers, "x-request-id": "the-id"})
+    scope = bounded_scope(headers={**headers, "x-request-id": "the-id"})
     await wrapped_as_serve_does(app)(scope, exchange.receive, exchange.send)
     assert (exchange.status, exchange.problem["request_id"]) == (413, "the-id")
     assert "over 10 bytes" in exchange.problem["detail"]
@@ -140,7 +116,7 @@ async def test_the_proxy_refuses_a_body_over_the_limit_as_a_problem(
 async def test_the_proxy_passes_a_body_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RYLA_MAX_BODY_BYTES", "10")
     exchange = Exchange(body_messages(b"12345", b"67890"))
-    await wrapped_as_serve_does(EchoApp())(http_scope(headers=CHUNKED), exchange.receive, exchange.send)
+    await wrapped_as_serve_does(EchoApp())(bounded_scope(headers=CHUNKED), exchange.receive, exchange.send)
     assert exchange.body == b"1234567890"
 
 
@@ -154,3 +130,68 @@ async def test_without_its_variable_the_proxy_has_the_default_limit(monkeypatch:
     over = http_scope(headers={"content-length": str(Limits().max_body_bytes + 1)})
     with pytest.raises(Problem, match=f"over {Limits().max_body_bytes} bytes"):
         await limit.cls(EchoApp(), *limit.args, **limit.kwargs)(over, Exchange().receive, Exchange().send)
+
+
+async def test_a_connection_without_limits_gets_no_answer_but_a_500(caplog: pytest.LogCaptureFixture) -> None:
+    app, exchange = EchoApp(), Exchange()
+    await wrapped_as_serve_does(app)(http_scope("/readyz", "GET"), exchange.receive, exchange.send)
+    assert (exchange.status, exchange.problem["type"]) == (500, "urn:ryla:problem:internal")
+    assert app.scopes == []
+    assert "its connections have no limits" in caplog.text
+
+
+def test_the_settings_of_the_environment_are_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedProtocol, "settings", ProxySettings())
+    monkeypatch.setenv("RYLA_PROXY", '{"max_head_bytes": 4321, "stall_timeout_s": 7}')
+    (whole,) = (middleware for middleware in middlewares() if "settings" in middleware.kwargs)
+    assert BoundedProtocol.settings == whole.kwargs["settings"] == ProxySettings(max_head_bytes=4321, stall_timeout_s=7)
+
+
+@pytest.fixture
+def _keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"someone {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    monkeypatch.setenv("RYLA_API_KEYS", str(path))
+
+
+@pytest.mark.usefixtures("_keys")
+@pytest.mark.parametrize("authorization", [None, "Bearer another key", "Basic a good key"])
+async def test_without_a_key_no_body_is_read(authorization: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    app, exchange = EchoApp(), Exchange(body_messages(b"body"))
+    headers = {**CHUNKED, **({} if authorization is None else {"authorization": authorization})}
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        await wrapped_as_serve_does(app)(bounded_scope("/wan2.6", headers=headers), exchange.receive, exchange.send)
+    assert (exchange.status, exchange.problem["type"]) == (401, "urn:ryla:problem:unauthorized")
+    assert exchange.headers["www-authenticate"].startswith("Bearer")
+    assert exchange.received == 0
+    assert app.scopes == []
+    assert "401 POST /wan2.6" in caplog.text
+
+
+@pytest.mark.usefixtures("_keys")
+async def test_with_a_key_a_request_passes() -> None:
+    app, exchange = EchoApp(), Exchange(body_messages(b"body"))
+    scope = bounded_scope("/wan2.6", headers={**CHUNKED, "authorization": f"Bearer {KEY}"})
+    await wrapped_as_serve_does(app)(scope, exchange.receive, exchange.send)
+    assert (exchange.status, exchange.body) == (200, b"body")
+
+
+@pytest.mark.usefixtures("_keys")
+@pytest.mark.parametrize("path", [*sorted(OPEN_PATHS), "/docs/assets/swagger-ui.css", f"{SERVE_PREFIX}healthz"])
+async def test_probes_and_documentation_need_no_key(path: str) -> None:
+    app, exchange = EchoApp(), Exchange()
+    await wrapped_as_serve_does(app)(bounded_scope(path, "GET"), exchange.receive, exchange.send)
+    assert exchange.status == 200
+
+
+@pytest.mark.usefixtures("_keys")
+async def test_pages_of_configured_origins_can_ask_first_and_read_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RYLA_CORS_ORIGINS", "https://one.example https://two.example")
+    app = wrapped_as_serve_does(EchoApp())
+    origin = {"origin": "https://two.example"}
+    preflight, refused = Exchange(), Exchange()
+    asks = {**origin, "access-control-request-method": "POST"}
+    await app(bounded_scope("/wan2.6", "OPTIONS", asks), preflight.receive, preflight.send)
+    assert preflight.status == 200
+    await app(bounded_scope("/wan2.6", headers=origin), refused.receive, refused.send)
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://two.example")

@@ -3,6 +3,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
 from serve.http.routes import DOCS_ASSETS, Route, make_router, make_routes, open_paths
 from serve.pipelines.pipelines import make_pipelines
@@ -38,6 +39,11 @@ def test_the_table_has_every_route_once() -> None:
 
 def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
     assert open_paths(ROUTES) == {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json"}
+
+
+def test_the_proxy_knows_what_is_open() -> None:
+    assert open_paths(ROUTES) == OPEN_PATHS
+    assert (f"{DOCS_ASSETS}/",) == OPEN_PREFIXES
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
