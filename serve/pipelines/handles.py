@@ -150,6 +150,7 @@ class VideoHandle(ModelHandle):
         window: int,
     ) -> None:
         super().__init__(model, handle, readiness)
+        self._streams = handle.options(stream=True)
         self._consumer = consumer
         self._window = window
 
@@ -163,12 +164,11 @@ class VideoHandle(ModelHandle):
         first one; the credit window grows by as much.
         """
         start = time.perf_counter()
-        stream = self._consumer.new_stream()
+        stream = self._consumer.open(self._window + held_chunks)
         events: Any = None
         first: asyncio.Future[Any] | None = None
         try:
-            await self._consumer.open(stream, self._window + held_chunks)
-            events = self._handle.options(stream=True).generate.remote(request, stream)
+            events = self._streams.generate.remote(request, stream)
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
             _, was_ready = await self._unless_start_fails(first)
             context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)

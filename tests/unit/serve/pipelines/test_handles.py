@@ -313,14 +313,14 @@ async def test_a_video_model_that_cannot_start_ends_the_request() -> None:
 
 async def test_a_window_that_cannot_be_opened_starts_no_video() -> None:
     class Broken(FakeConsumer):
-        async def open(self, stream: str, size: int) -> None:
-            raise RuntimeError("no actor")
+        def open(self, size: int) -> str:
+            raise RuntimeError("no port")
 
     model, consumer = FakeVideoModel(), Broken()
     handle = StreamHandle(model.generate)
-    with pytest.raises(RuntimeError, match="no actor"):
+    with pytest.raises(RuntimeError, match="no port"):
         await receive(video_handle(handle, consumer), make_context())
-    assert (handle.streams, consumer.closed) == ([], 1)
+    assert (handle.streams, consumer.closed) == ([], 0)
 
 
 async def test_the_handles_of_all_models_are_found_by_their_names_in_the_api() -> None:
