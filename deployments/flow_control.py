@@ -17,6 +17,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 from deployments.errors import Cancelled
 
@@ -135,6 +136,7 @@ class ConsumerEnd:
         self._host = host
         self._server: asyncio.Server | None = None
         self._windows: dict[str, _Window] = {}
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._unknown = 0
 
     async def start(self) -> None:
@@ -143,12 +145,13 @@ class ConsumerEnd:
 
     async def stop(self) -> None:
         """Close all streams and stop listening."""
-        for window in self._windows.values():
-            window.close()
-        self._windows.clear()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        self._windows.clear()
+        for writer in self._connections.values():
+            writer.close()
+        await asyncio.gather(*self._connections)
 
     def open(self, size: int) -> ProducerEnd:
         """Return a new stream with credits for ``size`` chunks."""
@@ -170,6 +173,8 @@ class ConsumerEnd:
 
     async def _receive_producer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Give a producer that connects the credits of the stream whose token it sends."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections[task] = writer
         try:
             window = self._windows.get(await self._read_token(reader))
             if window is not None and not window.connected:
@@ -179,6 +184,7 @@ class ConsumerEnd:
             pass  # the producer is gone, which its own call tells the consumer
         finally:
             writer.close()
+            del self._connections[task]
 
     async def _read_token(self, reader: asyncio.StreamReader) -> str:
         """Return what a new connection sends, or nothing if there are too many of them."""
