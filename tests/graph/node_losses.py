@@ -20,9 +20,9 @@ from typing import Any
 
 import httpx
 import ray
+import ray._private.state
 from ray import serve
 from ray.cluster_utils import Cluster
-from ray.util.state import list_actors
 
 from serve.app import bind
 from serve.cli.presets import PRESETS
@@ -63,8 +63,7 @@ class Losses:
         )
         os.environ["RYLA_TEST_JOURNAL"] = str(folder / "journal.jsonl")
         self._journal = Journal(folder / "journal.jsonl")
-        head = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": 8297}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         self._ports = iter(range(PORT + 1, PORT + 100))
         self._nodes: dict[str, Any] = {}
         """Nodes by their ids."""
@@ -128,8 +127,8 @@ class Losses:
 
     def nodes_of_model(self) -> dict[str, int]:
         """Return the process id of the model's replica on each node that has one."""
-        actors = list_actors(filters=[("class_name", "=", REPLICA), ("state", "=", "ALIVE")], detail=True)
-        return {actor.node_id: actor.pid for actor in actors if actor.node_id is not None and actor.pid is not None}
+        alive = [actor for actor in _actors() if actor["State"] == "ALIVE" and actor["ActorClassName"] == REPLICA]
+        return {actor["Address"]["NodeID"]: actor["Pid"] for actor in alive}
 
     def remove(self, node: str) -> None:
         """Kill all processes of a node."""
@@ -180,12 +179,17 @@ class Losses:
         self._cluster.shutdown()
 
 
+def _actors() -> list[dict[str, Any]]:
+    """Return what the GCS knows of all actors. Ray's public API for it needs the dashboard."""
+    return list(ray._private.state.actors().values())
+
+
 def main() -> None:
     """Run the script."""
     losses = Losses(Path(sys.argv[1]))
     try:
         losses.start()
-        lost: dict[str, Any] = {"actors": sorted({str(actor.class_name) for actor in list_actors()})}
+        lost: dict[str, Any] = {"actors": sorted({actor["ActorClassName"] for actor in _actors()})}
         lost["gcs"] = losses.without_gcs()
         lost["other"] = losses.during_a_video("other", losses.remove_other)
         lost["idle"] = losses.during_a_video("idle", lambda: losses.remove_model("idle", at_work=False))
