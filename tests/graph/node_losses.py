@@ -12,6 +12,7 @@ lost -> the answers to the requests meanwhile, as ``{"status", "attempts", "seco
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ PORT = 8370
 """The port of the head's proxy. The proxies of the other nodes have the ports after it."""
 GPU = "accelerator_type:L40S"
 GCS_AWAY_S = 15
+STARTS = 5
+"""How often the start of a node is tried."""
 START_S = 240
 """Seconds that nodes and replicas may take to start on a busy machine."""
 REPLICA = f"ServeReplica:lost:{WAN26.deployment}"
@@ -54,29 +57,30 @@ class Losses:
 
     def __init__(self, folder: Path) -> None:
         os.environ.update(serve_environment(PRESETS / "demo.yaml"))
-        os.environ.update(
-            {
-                "RAY_gcs_storage": "rocksdb",
-                "RAY_gcs_storage_path": str(folder / "gcs"),
-                "RAY_raylet_start_wait_time_s": str(START_S),
-            }
-        )
         os.environ["RYLA_TEST_JOURNAL"] = str(folder / "journal.jsonl")
+        self._folder = folder
         self._journal = Journal(folder / "journal.jsonl")
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        self._cluster = Cluster()
+        _start(self._add_head)
         self._ports = iter(range(PORT + 1, PORT + 100))
         self._nodes: dict[str, Any] = {}
         """Nodes by their ids."""
         self.url = f"http://127.0.0.1:{PORT + 1}"
-        self._ingress = self.add_node(ingress=1)
+        self.add_node(ingress=1)
         self._other = self.add_node(**{"accelerator_type:T4": 1})
         for _ in range(2):
             self.add_node(**{GPU: 1})
 
+    def _add_head(self) -> None:
+        # A head that did not start may still hold the lock of its folder.
+        storage = tempfile.mkdtemp(dir=self._folder)
+        os.environ.update({"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": storage})
+        self._cluster.add_node(num_cpus=1, include_dashboard=False)
+
     def add_node(self, **resources: int) -> str:
         """Start a node and return its id."""
         os.environ["RAY_SERVE_WORKER_PROXY_HTTP_PORT"] = str(next(self._ports))
-        node = self._cluster.add_node(num_cpus=1, num_gpus=1, resources=resources)
+        node = _start(lambda: self._cluster.add_node(num_cpus=1, num_gpus=1, resources=resources))
         self._nodes[node.node_id] = node
         return str(node.node_id)
 
@@ -177,6 +181,19 @@ class Losses:
         """Stop everything."""
         ray.shutdown()
         self._cluster.shutdown()
+
+
+def _start(node: Callable[[], Any]) -> Any:
+    """Return a node that has started.
+
+    Ray gives the processes of a node a fixed time to start, which a busy machine may exceed.
+    """
+    for _ in range(STARTS - 1):
+        try:
+            return node()
+        except Exception as error:  # Ray has no error of its own for it
+            print("a node did not start:", error, file=sys.stderr, flush=True)
+    return node()
 
 
 def _actors() -> list[dict[str, Any]]:
