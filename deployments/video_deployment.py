@@ -2,7 +2,7 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from deployments import hardware
@@ -47,7 +47,7 @@ class VideoDeployment:
 
 async def stream_video(
     engine: VideoEngine, request: VideoRequest, *, stream: ProducerEnd, threads: EngineThreads
-) -> AsyncIterator[VideoEvent]:
+) -> AsyncGenerator[VideoEvent, None]:
     """Yield the progress and the chunks of one video and, last, Finished.
 
     The engine stops within one step when this generator is cancelled or closed, when the consumer
