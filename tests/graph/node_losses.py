@@ -58,6 +58,7 @@ class Losses:
     def __init__(self, folder: Path) -> None:
         os.environ.update(serve_environment(PRESETS / "demo.yaml"))
         os.environ["RYLA_TEST_JOURNAL"] = str(folder / "journal.jsonl")
+        os.environ.update({"RAY_agent_register_timeout_ms": str(START_S * 1000)})
         self._folder = folder
         self._journal = Journal(folder / "journal.jsonl")
         self._cluster = Cluster()
