@@ -42,9 +42,10 @@ class Producer:
 
     async def generate(self, size: int, stream: ProducerEnd) -> AsyncIterator[FrameChunk]:
         """Yield chunks of ``size`` frames, each for a credit."""
-        for index in range(0, FRAMES, size):
-            await stream.acquire()
-            yield FrameChunk(index, self._frames[index : index + size])
+        async with stream.connect() as credit:
+            for index in range(0, FRAMES, size):
+                await credit.acquire()
+                yield FrameChunk(index, self._frames[index : index + size])
 
 
 @serve.deployment(num_replicas=1, ray_actor_options={"num_cpus": 0.1})
@@ -53,21 +54,22 @@ class Consumer:
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer.options(stream=True)
-        self._consumer = ConsumerEnd()
 
     async def consume(self, size: int) -> float:
         """Return the seconds per frame."""
-        stream = self._consumer.new_stream()
-        await self._consumer.open(stream, 4)
+        consumer = ConsumerEnd(ray.util.get_node_ip_address())
+        await consumer.start()
+        stream = consumer.open(4)
         start = time.perf_counter()
         total = 0
         async for chunk in self._producer.generate.remote(size, stream):
             # This reads the memory instead of only mapping it.
             total += int(chunk.frames[:, ::16, ::16].sum())
-            self._consumer.release(stream)
-        self._consumer.close(stream)
+            consumer.release(stream)
+        seconds = time.perf_counter() - start
+        await consumer.stop()
         assert total > 0
-        return (time.perf_counter() - start) / FRAMES
+        return seconds / FRAMES
 
 
 def serve_frames() -> None:

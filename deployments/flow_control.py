@@ -1,114 +1,205 @@
 """Flow control for streams between replicas, which Serve lacks.
 
-A producer needs a credit from its consumer for each chunk. The consumer owns one ``CreditWindow``
-actor for all its streams; the actor's handle travels with each request. An actor dies with its
-owner, so killing a consumer also ends the work of its producers.
+A producer needs a credit from its consumer for each chunk. The consumer listens on a TCP port; the
+producer of a stream connects to it and receives its credits there, one byte each. The connection
+ends when the consumer closes the stream. It also ends when the consumer's process dies, however it
+dies, because the operating system then closes it. So killing a consumer ends the work of its
+producers, too.
+
+Neither end asks Ray for anything, so a stream opens at once, also while Ray's head is away, and no
+node but those of its two ends can break it.
 """
 
 import asyncio
-import uuid
-from collections.abc import Awaitable
-from dataclasses import dataclass
-from typing import Any, cast
-
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
 
 from deployments.errors import Cancelled
 
+TOKEN_BYTES = 32
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds that a producer may take to connect, and to send the token of its stream afterwards."""
+MAX_UNKNOWN = 128
+"""Connections that a consumer holds before it has read their tokens; it closes those beyond."""
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""A producer notices after 30 s that the consumer's node is gone without having closed anything.
+The kernel answers for a consumer that is only busy. Names are those of the socket module, which
+has not all of them on every system."""
 
-class CreditWindow:
-    """The credits of all streams of one consumer. A stream that is not open counts as closed."""
+
+class Credits:
+    """The credits of one stream, as its producer receives them."""
 
     def __init__(self) -> None:
-        self._credits: dict[str, asyncio.Semaphore] = {}
-        self._closed: dict[str, asyncio.Event] = {}
+        self._available = asyncio.Semaphore(0)
+        self._closed = asyncio.Event()
 
-    async def open(self, stream: str, size: int) -> None:
-        """Open a stream with credits for ``size`` chunks."""
-        self._credits[stream] = asyncio.Semaphore(size)
-        self._closed[stream] = asyncio.Event()
-
-    async def acquire(self, stream: str) -> None:
+    async def acquire(self) -> None:
         """Wait for a credit, which allows one more chunk.
 
-        Raises Cancelled once the stream is closed.
+        Raises Cancelled once the consumer has closed the stream or is gone.
         """
-        semaphore, closed = self._credits.get(stream), self._closed.get(stream)
-        if semaphore is None or closed is None:
-            raise Cancelled("the consumer has closed the stream")
-        await semaphore.acquire()
-        if closed.is_set():
-            raise Cancelled("the consumer has closed the stream")
+        await self._available.acquire()
+        if self._closed.is_set():
+            self._available.release()  # the next call must not wait either
+            raise Cancelled("the consumer has closed the stream or is gone")
 
-    async def release(self, stream: str) -> None:
-        """Return the credit of a chunk that the consumer has processed."""
-        if stream in self._credits:
-            self._credits[stream].release()
+    async def closed(self) -> None:
+        """Wait until the consumer closes the stream or is gone."""
+        await self._closed.wait()
 
-    async def ended(self, stream: str) -> None:
-        """Wait until the consumer closes the stream. If the consumer dies, the call fails."""
-        if stream in self._closed:
-            await self._closed[stream].wait()
-
-    async def close(self, stream: str) -> None:
-        """Close the stream, also for a producer that waits for a credit."""
-        semaphore, closed = self._credits.pop(stream, None), self._closed.pop(stream, None)
-        if closed is not None and semaphore is not None:
-            closed.set()
-            # This wakes the one request for a credit that a producer may have pending.
-            semaphore.release()
+    async def receive(self, reader: asyncio.StreamReader) -> None:
+        """Collect the credits that arrive, until the connection ends."""
+        with contextlib.suppress(OSError):  # a connection that breaks has ended, too
+            while received := await reader.read(1024):
+                for _ in received:
+                    self._available.release()
+        self._closed.set()
+        self._available.release()  # wakes a call that waits
 
 
 @dataclass(frozen=True)
 class ProducerEnd:
-    """The producer's end of a stream. It travels with the request."""
+    """The producer's end of a stream. It travels with the request.
 
-    window: Any
-    name: str
+    ``token`` names the stream, and only who knows it can use it.
+    """
 
-    async def acquire(self) -> None:
-        """Wait until there is room for one more chunk.
+    host: str
+    port: int
+    token: str = field(repr=False)
 
-        Raises Cancelled once the stream is closed.
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Credits]:
+        """Receive credits while the block runs.
+
+        Raises Cancelled if the consumer cannot be reached.
         """
-        await cast(Awaitable[None], self.window.acquire.remote(self.name))
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+        except OSError as error:  # a timeout is one of them
+            raise Cancelled(f"the consumer at {self.host}, port {self.port}, cannot be reached ({error!r})") from error
+        _keep_alive(writer.get_extra_info("socket"))
+        writer.write(self.token.encode())
+        credit = Credits()
+        receiving = asyncio.create_task(credit.receive(reader))
+        try:
+            yield credit
+        finally:
+            receiving.cancel()
+            writer.close()
 
-    async def closed(self) -> None:
-        """Wait until the consumer closes the stream. If the consumer dies, the call fails."""
-        await cast(Awaitable[None], self.window.ended.remote(self.name))
+
+class _Window:
+    """The credits of one stream, as its consumer gives them."""
+
+    def __init__(self, size: int) -> None:
+        self._granted = size
+        self._producer: asyncio.StreamWriter | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a producer has ever connected."""
+        return self._producer is not None
+
+    def connect(self, producer: asyncio.StreamWriter) -> None:
+        """Give all credits so far to ``producer``, and those to come."""
+        self._producer = producer
+        producer.write(bytes(self._granted))
+
+    def grant(self) -> None:
+        """Give one more credit."""
+        self._granted += 1
+        if self._producer is not None and not self._producer.is_closing():
+            self._producer.write(bytes(1))
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._producer is not None:
+            self._producer.close()
 
 
 class ConsumerEnd:
-    """The consumer's end of all its streams. It owns the window actor."""
+    """The consumer's end of all its streams: the server that their producers connect to.
 
-    def __init__(self) -> None:
-        self._actor = self._start()
+    ``host`` is the address by which other nodes reach this one. All methods must be called in the
+    event loop that runs ``start``.
+    """
 
-    def _start(self) -> Any:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor: Any = ray.remote(CreditWindow)
-        return actor.options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here).remote()
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._server: asyncio.Server | None = None
+        self._windows: dict[str, _Window] = {}
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._unknown = 0
 
-    def new_stream(self) -> ProducerEnd:
-        """Return a new stream, which must still be opened."""
-        return ProducerEnd(self._actor, uuid.uuid4().hex)
+    async def start(self) -> None:
+        """Listen, on a port that is free."""
+        self._server = await asyncio.start_server(self._receive_producer, self._host, 0, limit=2 * TOKEN_BYTES)
 
-    async def open(self, stream: ProducerEnd, size: int) -> None:
-        """Open ``stream`` with credits for ``size`` chunks.
+    async def stop(self) -> None:
+        """Close all streams and stop listening."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        self._windows.clear()
+        for writer in self._connections.values():
+            writer.close()
+        await asyncio.gather(*self._connections)
 
-        Raises RayActorError if the actor is lost; streams created afterwards use a new actor.
-        """
-        try:
-            await stream.window.open.remote(stream.name, size)
-        except ray.exceptions.RayActorError:
-            self._actor = self._start()
-            raise
+    def open(self, size: int) -> ProducerEnd:
+        """Return a new stream with credits for ``size`` chunks."""
+        if self._server is None:
+            raise RuntimeError("ConsumerEnd.start was not called")
+        token = secrets.token_hex(TOKEN_BYTES // 2)
+        self._windows[token] = _Window(size)
+        return ProducerEnd(self._host, self._server.sockets[0].getsockname()[1], token)
 
     def release(self, stream: ProducerEnd) -> None:
         """Return the credit of one chunk that has been processed."""
-        stream.window.release.remote(stream.name)
+        if (window := self._windows.get(stream.token)) is not None:
+            window.grant()
 
     def close(self, stream: ProducerEnd) -> None:
         """Close ``stream``, whether it has ended or is no longer needed."""
-        stream.window.close.remote(stream.name)
+        if (window := self._windows.pop(stream.token, None)) is not None:
+            window.close()
+
+    async def _receive_producer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Give a producer that connects the credits of the stream whose token it sends."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections[task] = writer
+        try:
+            window = self._windows.get(await self._read_token(reader))
+            if window is not None and not window.connected:
+                window.connect(writer)
+                await reader.read(1)  # nothing more is ever sent, so this waits for the end
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # the producer is gone, which its own call tells the consumer
+        finally:
+            writer.close()
+            del self._connections[task]
+
+    async def _read_token(self, reader: asyncio.StreamReader) -> str:
+        """Return what a new connection sends, or nothing if there are too many of them."""
+        if self._unknown >= MAX_UNKNOWN:
+            return ""
+        self._unknown += 1
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return (await reader.readexactly(TOKEN_BYTES)).decode("ascii", "replace")
+        finally:
+            self._unknown -= 1
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

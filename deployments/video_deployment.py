@@ -2,16 +2,16 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from deployments import hardware
 from deployments.engine import VideoEngine
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import Cancelled
-from deployments.flow_control import ProducerEnd
+from deployments.flow_control import Credits, ProducerEnd
 from deployments.settings import VideoSettings
-from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
+from deployments.wire import FrameChunk, Progress, VideoEvent, VideoRequest
 
 OPTIONS: dict[str, Any] = {
     # One GPU runs one request; the others wait where the queue limit counts them.
@@ -47,21 +47,23 @@ class VideoDeployment:
 
 async def stream_video(
     engine: VideoEngine, request: VideoRequest, *, stream: ProducerEnd, threads: EngineThreads
-) -> AsyncIterator[VideoEvent]:
+) -> AsyncGenerator[VideoEvent, None]:
     """Yield the progress and the chunks of one video and, last, Finished.
 
     The engine stops within one step when this generator is cancelled or closed, when the consumer
     closes ``stream``, and when the consumer dies; in the last two cases the generator raises
-    Cancelled.
+    Cancelled. No work begins for a consumer that is already gone.
     """
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
-
-    def generate(cancel: CancelFlag) -> Finished:
-        return engine.generate(request, _ThreadSink(cancel, stream, events=events, loop=loop))
-
-    async with threads.start(generate) as (work, cancel):
-        closed = asyncio.ensure_future(stream.closed())
+    async with (
+        stream.connect() as credit,
+        threads.start(lambda cancel: engine.generate(request, _ThreadSink(cancel, credit, events=events, loop=loop))) as (
+            work,
+            cancel,
+        ),
+    ):
+        closed = asyncio.ensure_future(credit.closed())
 
         def stop(_: object) -> None:
             cancel.set()
@@ -87,13 +89,13 @@ class _ThreadSink:
     def __init__(
         self,
         cancel: CancelFlag,
-        stream: ProducerEnd,
+        credit: Credits,
         *,
         events: "asyncio.Queue[VideoEvent | None]",
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._cancel = cancel
-        self._stream = stream
+        self._credit = credit
         self._events = events
         self._loop = loop
 
@@ -104,7 +106,7 @@ class _ThreadSink:
         self._put(chunk)
 
     def ready(self) -> None:
-        credit = asyncio.run_coroutine_threadsafe(self._stream.acquire(), self._loop)
+        credit = asyncio.run_coroutine_threadsafe(self._credit.acquire(), self._loop)
         while True:
             try:
                 self._cancel.check()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
@@ -34,6 +35,8 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
+        consumer = ConsumerEnd(ray.util.get_node_ip_address())
+        await consumer.start()
         readiness = Readiness(serve.get_replica_context().app_name)
-        handles = make_handles(self._models, readiness, ConsumerEnd(), window=self._config.ingress.window)
+        handles = make_handles(self._models, readiness, consumer, window=self._config.ingress.window)
         return make_app(self._config, handles, readiness)

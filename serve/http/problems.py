@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import ray.exceptions
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.responses import Response
 
@@ -39,6 +40,13 @@ TITLES = {
 """The title of each kind of problem, by its slug: the last part of the problem's type."""
 
 REQUIRED = "is required"
+_NO_ROOM = (
+    ray.exceptions.ActorUnschedulableError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.PendingCallsLimitExceeded,
+    ray.exceptions.TaskUnschedulableError,
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,11 @@ def unavailable(detail: str, retry_after_s: float) -> Problem:
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
 
 
+def replica_lost(detail: str, retry_after_s: float) -> Problem:
+    """Return a 502 that says when to try again."""
+    return Problem(502, "replica-lost", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
 def problem_of(error: BaseException, retry_after_s: float = 10) -> Problem | None:
     """Return the problem that an error means to the caller, or None if the fault is ours.
 
@@ -141,7 +154,9 @@ def problem_of(error: BaseException, retry_after_s: float = 10) -> Problem | Non
         if isinstance(cause, DeploymentUnavailableError | CheckpointRefused):
             return unavailable("the model could not be started; /readyz says why", 60)
         if is_lost_replica(cause):
-            return Problem(502, "replica-lost", "the replica that worked on this request died, and so did its replacement")
+            return replica_lost("the replica that worked on this request died, and so did its replacement", 5)
+        if isinstance(cause, _NO_ROOM):
+            return unavailable("the cluster has no room for this request now", 30)
         if isinstance(cause, TimeoutError):
             return Problem(504, "timeout", "the request reached its time limit")
     return None

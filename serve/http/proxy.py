@@ -25,6 +25,7 @@ from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
+from serve.http.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.problem_log import log_problem
 from serve.http.problems import Problem
 from serve.http.request_id import choose_request_id, send_with_request_id
@@ -33,8 +34,6 @@ from serve.http.whole_body import WholeBody
 logger = logging.getLogger("ray.serve")
 
 IMPORT_PATH = "serve.http.proxy:middlewares"
-SERVE_PREFIX = "/-/"
-"""What the paths begin with that Serve's proxy answers itself."""
 CONTROL_HEADERS = frozenset(
     {
         "x-request-disconnect-disabled",
@@ -103,6 +102,7 @@ def middlewares() -> list[Middleware]:
     install(settings)
     # Serve wraps them in this order: the last one is the outermost.
     return [
+        Middleware(PlainErrors),
         Middleware(WholeBody, settings=settings, max_bytes=max_bytes),
         Middleware(BodyLimit, max_bytes=max_bytes),
         *_key_check(),

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
 import ray.exceptions
+from ray.serve.exceptions import ReplicaUnavailableError
 
 from deployments.errors import Cancelled
 from serve.pipelines.context import RequestContext
@@ -15,7 +16,19 @@ logger = logging.getLogger("ray.serve")
 ATTEMPTS = 2
 """The maximum number of times that a request is started."""
 
-LOST = (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError, Cancelled)
+LOST = (
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,  # Ray ends a process when its node runs out of memory
+    ray.exceptions.RayActorError,
+    ray.exceptions.RaySystemError,  # the connection to Ray's own processes is lost
+    ray.exceptions.RpcError,
+    ray.exceptions.WorkerCrashedError,
+    ReplicaUnavailableError,
+    Cancelled,
+)
+"""What a call raises whose replica, or the way to it, is gone."""
 
 
 async def run_attempts(run: Callable[[], Awaitable[Result]], context: RequestContext, name: str) -> Result:

@@ -31,7 +31,7 @@ from serve.models import FACE_SWAPPER, VIDEO_MODELS, Model
 from serve.pipelines.context import RequestContext
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.meter import Meter
-from serve.pipelines.readiness import Readiness, StateUnknown
+from serve.pipelines.readiness import Readiness, State, StateUnknown
 
 T = TypeVar("T")
 
@@ -49,7 +49,9 @@ class ModelHandle:
 
     def __init__(self, model: Model, handle: DeploymentHandle[Any], readiness: Readiness) -> None:
         self.model = model
-        self._handle = handle
+        # Serve makes a handle's router at its first use, and asks Ray's head for it while the event
+        # loop waits. That must not happen in a request.
+        self._handle = handle.options(stream=False)
         self._readiness = readiness
 
     async def warm(self) -> None:
@@ -72,18 +74,29 @@ class ModelHandle:
 
         Raise ModelUnavailable as soon as the model is known to have failed to start.
         """
-        was_ready = True
+        seen: set[State] = set()
+        failure = asyncio.ensure_future(self._start_failure(seen))
+        try:
+            # The controller may be slow or away. The task must not wait for its answer.
+            ends: set[asyncio.Future[Any]] = {task, failure}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise failure.result()
+            return task.result(), seen <= {"ready"}
+        finally:
+            failure.cancel()
+
+    async def _start_failure(self, seen: set[State]) -> ModelUnavailable:
+        """Return an error once the model is known to have failed to start; note its states."""
         while True:
-            done, _ = await asyncio.wait({task}, timeout=START_POLL_S)
-            if done:
-                return task.result(), was_ready
+            await asyncio.sleep(START_POLL_S)
             try:
-                state = await self._readiness.of(self.model.name)
+                state = (await self._readiness.of(self.model.name)).state
             except StateUnknown:
                 continue  # running models do not need the controller
-            was_ready = was_ready and state.state == "ready"
-            if state.state == "failed":
-                raise ModelUnavailable(f"the model {self.model.name} could not be started; /readyz says why", retry_after_s=60)
+            seen.add(state)
+            if state == "failed":
+                return ModelUnavailable(f"the model {self.model.name} could not be started; /readyz says why", retry_after_s=60)
 
 
 class FaceSwapperHandle(ModelHandle):
@@ -150,6 +163,7 @@ class VideoHandle(ModelHandle):
         window: int,
     ) -> None:
         super().__init__(model, handle, readiness)
+        self._streams = handle.options(stream=True)
         self._consumer = consumer
         self._window = window
 
@@ -163,12 +177,11 @@ class VideoHandle(ModelHandle):
         first one; the credit window grows by as much.
         """
         start = time.perf_counter()
-        stream = self._consumer.new_stream()
+        stream = self._consumer.open(self._window + held_chunks)
         events: Any = None
         first: asyncio.Future[Any] | None = None
         try:
-            await self._consumer.open(stream, self._window + held_chunks)
-            events = self._handle.options(stream=True).generate.remote(request, stream)
+            events = self._streams.generate.remote(request, stream)
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
             _, was_ready = await self._unless_start_fails(first)
             context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import ray
 from ray import serve as ray_serve
 
 from deployments.faces.analysis import OpenCVAnalyser
@@ -42,10 +44,14 @@ def order(name: str, **rest: Any) -> dict[str, Any]:
     return {"prompt": json.dumps({"name": name, **rest}), "reference_image": FACE, "face_image": FACE}
 
 
-def connect() -> Handles:
-    """Return handles for a consumer in this process, like the ingress in its own."""
+@pytest.fixture
+async def handles(service: Service) -> AsyncIterator[Handles]:
+    """Handles for a consumer in this process, like the ingress in its own."""
     deployments = {model.name: ray_serve.get_deployment_handle(model.deployment, "fake") for model in MODELS}
-    return make_handles(deployments=deployments, readiness=Readiness("fake"), consumer=ConsumerEnd(), window=3)
+    consumer = ConsumerEnd(ray.util.get_node_ip_address())
+    await consumer.start()
+    yield make_handles(deployments=deployments, readiness=Readiness("fake"), consumer=consumer, window=3)
+    await consumer.stop()
 
 
 def test_every_frame_of_a_generated_video_comes_out_swapped(
@@ -69,8 +75,8 @@ def test_a_text_checkpoints_refusal_of_an_image_names_the_callers_field(service:
     assert error == {"pointer": "#/reference_image", "detail": "configure an image-to-video checkpoint"}
 
 
-async def test_swap_and_encode_run_while_the_model_still_decodes(service: Service) -> None:
-    pipelines = make_pipelines(AppConfig(), connect())
+async def test_swap_and_encode_run_while_the_model_still_decodes(handles: Handles) -> None:
+    pipelines = make_pipelines(AppConfig(), handles)
     endpoint = next(e for e in make_endpoints(AppConfig()) if e.name == "wan2.6-i2v-faceswap")
     body = {**order("trace", chunk_s=0.15), "width": 192, "height": 224, "length": 33, "steps": 1}
     parsed = endpoint.schema.parse(body, strict=True)
@@ -89,7 +95,7 @@ async def test_swap_and_encode_run_while_the_model_still_decodes(service: Servic
     assert result.swap.swapped == 33
 
 
-async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Service) -> None:
+async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Service, handles: Handles) -> None:
     import ray._private.internal_api as internal
 
     request = VideoRequest(
@@ -103,7 +109,7 @@ async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Serv
         seed=0,
     )
     context = RequestContext(seed=0, media_type="video/mp4", meter=Meter({WAN26.name: Hardware()}), observe=ignore_steps)
-    async with connect().video[WAN26.name].generate(request, context) as video:
+    async with handles.video[WAN26.name].generate(request, context) as video:
         await anext(video.chunks)
         await asyncio.sleep(30)
         assert len(service.journal.entries("stall", "chunk")) == 3  # the window, though 51 chunks are to come

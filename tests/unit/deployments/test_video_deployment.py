@@ -1,4 +1,4 @@
-"""Streaming of an engine's events, with a fake engine and a window in this process."""
+"""Streaming of an engine's events, with a fake engine and a consumer in this process."""
 
 import asyncio
 import threading
@@ -12,11 +12,10 @@ from deployments import hardware
 from deployments.engine import EventSink
 from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled, PromptTooLong, ReplicaStalled
-from deployments.flow_control import ProducerEnd
+from deployments.flow_control import ConsumerEnd
 from deployments.settings import VideoSettings
 from deployments.video_deployment import VideoDeployment, stream_video
 from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
-from tests.unit.deployments.fake_window import LocalWindow
 
 REQUEST = VideoRequest("a cat", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
 
@@ -45,10 +44,12 @@ class FakeEngine:
             self.ended.set()
 
 
-async def open_stream(size: int) -> tuple[LocalWindow, ProducerEnd]:
-    handle = LocalWindow()
-    await handle.window.open("stream", size)
-    return handle, ProducerEnd(handle, "stream")
+@pytest.fixture
+async def consumer() -> AsyncIterator[ConsumerEnd]:
+    end = ConsumerEnd("127.0.0.1")
+    await end.start()
+    yield end
+    await end.stop()
 
 
 async def until(condition: threading.Event) -> None:
@@ -59,8 +60,8 @@ async def until(condition: threading.Event) -> None:
     raise AssertionError("the engine has not ended")
 
 
-async def test_events_arrive_in_order_and_the_last_one_is_finished() -> None:
-    _, stream = await open_stream(3)
+async def test_events_arrive_in_order_and_the_last_one_is_finished(consumer: ConsumerEnd) -> None:
+    stream = consumer.open(3)
     events = [event async for event in stream_video(FakeEngine(), REQUEST, stream=stream, threads=EngineThreads(1, 60))]
     assert events[:2] == [Progress("start", 1, 1), Progress("denoise", 1, 1)]
     chunks = [event for event in events if isinstance(event, FrameChunk)]
@@ -68,8 +69,8 @@ async def test_events_arrive_in_order_and_the_last_one_is_finished() -> None:
     assert events[-1] == Finished({"denoise": 0.5})
 
 
-async def test_the_engine_is_never_ahead_of_its_credits() -> None:
-    handle, stream = await open_stream(2)
+async def test_the_engine_is_never_ahead_of_its_credits(consumer: ConsumerEnd) -> None:
+    stream = consumer.open(2)
     engine = FakeEngine(chunks=10)
     events = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
     seen = 0
@@ -78,18 +79,18 @@ async def test_the_engine_is_never_ahead_of_its_credits() -> None:
             seen += 1
             await asyncio.sleep(0.02)
             assert engine.chunks_yielded <= seen + 1
-            await handle.window.release("stream")
+            consumer.release(stream)
     assert seen == 10
 
 
-async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit() -> None:
-    handle, stream = await open_stream(1)
+async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit(consumer: ConsumerEnd) -> None:
+    stream = consumer.open(1)
     engine = FakeEngine(chunks=10)
 
     async def consume() -> None:
         async for event in stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60)):
             if isinstance(event, FrameChunk):
-                await handle.window.close("stream")
+                consumer.close(stream)
 
     with pytest.raises(Cancelled):
         await consume()
@@ -97,8 +98,8 @@ async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit() -> N
     assert engine.chunks_yielded == 1
 
 
-async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None:
-    _, stream = await open_stream(1)
+async def test_a_generator_that_is_closed_early_stops_its_engine_first(consumer: ConsumerEnd) -> None:
+    stream = consumer.open(1)
     engine = FakeEngine(chunks=10)
     events: AsyncIterator[VideoEvent] = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
     async for event in events:
@@ -109,15 +110,17 @@ async def test_a_generator_that_is_closed_early_stops_its_engine_first() -> None
     assert engine.chunks_yielded == 1
 
 
-async def test_an_engines_refusal_reaches_the_consumer() -> None:
-    _, stream = await open_stream(1)
+async def test_an_engines_refusal_reaches_the_consumer(consumer: ConsumerEnd) -> None:
+    stream = consumer.open(1)
     request = VideoRequest("too long", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
     with pytest.raises(PromptTooLong):
         async for _ in stream_video(FakeEngine(), request, stream=stream, threads=EngineThreads(1, 60)):
             pass
 
 
-async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
+    consumer: ConsumerEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published: list[str] = []
     monkeypatch.setattr(hardware, "publish", published.append)
 
@@ -130,7 +133,7 @@ async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
     assert published == ["a fake GPU"]
     await deployment.warm()
     deployment.check_health()
-    _, stream = await open_stream(1)
+    stream = consumer.open(1)
 
     async def consume() -> list[VideoEvent]:
         return [event async for event in deployment.generate(REQUEST, stream)]

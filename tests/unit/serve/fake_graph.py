@@ -93,19 +93,22 @@ class FakeHandle:
 
 @dataclass
 class FakeConsumer:
-    """The consumer's end of flow control: counts credits instead of giving them to a Ray actor."""
+    """The consumer's end of flow control: counts credits instead of sending them."""
 
+    started: bool = True
     opened: list[int] = field(default_factory=list)
     released: int = 0
     closed: int = 0
 
-    def new_stream(self) -> str:
-        """Return a name in place of the producer's end."""
-        return f"stream-{len(self.opened)}"
+    async def start(self) -> None:
+        """Note that the consumer listens."""
+        self.started = True
 
-    async def open(self, stream: str, size: int) -> None:
-        """Note the size of the window."""
+    def open(self, size: int) -> str:
+        """Note the size of the window, and return a name in place of the producer's end."""
+        assert self.started, "a stream was opened before the consumer listened"
         self.opened.append(size)
+        return f"stream-{len(self.opened)}"
 
     def release(self, stream: str) -> None:
         """Count a credit."""

@@ -13,7 +13,8 @@ DEPLOYMENT: Any = ingress.Ingress
 
 
 async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, consumer, names = FakeGraph(), FakeConsumer(), []
+    graph, consumer, names = FakeGraph(), FakeConsumer(started=False), []
+    hosts: list[str] = []
 
     def readiness(app_name: str) -> object:
         names.append(app_name)
@@ -21,7 +22,13 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
 
     monkeypatch.setattr("ray.serve.get_replica_context", lambda: SimpleNamespace(app_name="films"))
     monkeypatch.setattr(ingress, "Readiness", readiness)
-    monkeypatch.setattr(ingress, "ConsumerEnd", lambda: consumer)
+
+    def consumer_end(host: str) -> FakeConsumer:
+        hosts.append(host)
+        return consumer
+
+    monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.7")
+    monkeypatch.setattr(ingress, "ConsumerEnd", consumer_end)
     models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
     # The class without Serve's wrapper, which can only run in a replica.
     plain, _ = DEPLOYMENT.func_or_class.__bases__
@@ -30,6 +37,7 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
         response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
     assert response.headers["x-seed"] == "3"
     assert names == ["films"]
+    assert hosts == ["10.0.0.7"]
     assert consumer.opened == [WINDOW + 3]
     assert consumer.released == 3
 

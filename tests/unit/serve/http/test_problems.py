@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 from ray.serve._private.common import DeploymentID
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from deployments.errors import Cancelled, CheckpointRefused, NoFaceFound, PromptTooLong, VideoTooLarge
 from serve.http.problems import REQUIRED, TITLES, FieldError, Problem, invalid, invalid_fields, problem_of, unavailable
@@ -81,6 +81,9 @@ def test_retry_after_is_a_whole_number_of_at_least_one_second(seconds: float, he
         (DeploymentUnavailableError(DeploymentID("Wan26")), 503, "unavailable", "the model could not be started"),
         (ray.exceptions.ActorDiedError(), 502, "replica-lost", "so did its replacement"),
         (ray.exceptions.WorkerCrashedError(), 502, "replica-lost", "so did its replacement"),
+        (ray.exceptions.NodeDiedError("10.0.0.7"), 502, "replica-lost", "so did its replacement"),
+        (ReplicaUnavailableError("Wan26#1"), 502, "replica-lost", "so did its replacement"),
+        (ray.exceptions.ObjectStoreFullError("/srv"), 503, "unavailable", "the cluster has no room"),
         (Cancelled("stopped"), 502, "replica-lost", "so did its replacement"),
         (TimeoutError(), 504, "timeout", "reached its time limit"),
         (Problem(406, "not-acceptable", "no"), 406, "not-acceptable", "no"),
@@ -94,6 +97,42 @@ def test_each_error_is_a_problem(error: Exception, status: int, slug: str, detai
     assert (problem.status, problem.slug) == (status, slug)
     assert detail in problem.detail
     assert "/srv" not in problem.detail
+
+
+FAULTS_OF_CODE = {
+    "ActorAlreadyExistsError",
+    "ActorHandleNotFoundError",
+    "ActorPlacementGroupRemoved",
+    "AsyncioActorExit",
+    "AuthenticationError",
+    "CrossLanguageError",
+    "GetTimeoutError",
+    "ObjectRefStreamEndOfStreamError",
+    "OufOfBandObjectRefSerializationException",
+    "PlasmaObjectNotAvailable",
+    "RayError",
+    "RayTaskError",
+    "RuntimeEnvSetupError",
+    "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
+    "UnserializableException",
+    "UserCodeException",
+}
+"""Errors of Ray that only a fault of our code or of the set-up can cause here, or that only wrap
+another error."""
+
+
+def test_every_error_that_ray_raises_for_a_loss_is_a_problem_that_says_when_to_come_back() -> None:
+    """A new version of Ray may have more: each must be sorted in here or in ``problem_of``."""
+    errors = {
+        name: error
+        for name, error in vars(ray.exceptions).items()
+        if isinstance(error, type) and issubclass(error, ray.exceptions.RayError)
+    }
+    problems = {name: problem_of(error.__new__(error)) for name, error in errors.items() if name not in FAULTS_OF_CODE}
+    assert [name for name, problem in problems.items() if problem is None] == []
+    assert {problem.status for problem in problems.values() if problem} == {502, 503}
+    assert all(int(problem.headers["Retry-After"]) >= 1 for problem in problems.values() if problem)
 
 
 def test_a_model_that_cannot_take_a_request_says_when_to_come_back() -> None:

@@ -60,6 +60,11 @@ class TrackedHandle:
         self._method = method
         self.responses: list[TrackedResponse] = []
 
+    def options(self, *, stream: bool) -> "TrackedHandle":
+        """Return itself: its method is no generator."""
+        assert not stream
+        return self
+
     def __getattr__(self, name: str) -> "TrackedHandle":
         return self
 
@@ -183,6 +188,61 @@ async def test_waiting_for_a_start_is_a_different_phase_than_waiting_in_a_queue(
     assert meter.phases[phase] > 0
 
 
+class Silent(FakeReadiness):
+    """Readiness of a controller that never answers."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.asked = asyncio.Event()
+
+    async def all(self) -> dict[str, ModelState]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+
+async def test_no_answer_of_a_model_waits_for_the_controller() -> None:
+    state = Silent()
+
+    async def identify(*_: object) -> Reference:
+        await state.asked.wait()
+        return Reference(FRAMES[0], make_face(), 0.0)
+
+    async def events(*_: object) -> AsyncGenerator[Any, None]:
+        await state.asked.wait()
+        yield Progress("start", 1, 1)
+        yield Finished({})
+
+    async with asyncio.timeout(30):
+        await swapper(TrackedHandle(identify), state).identify([FRAMES[0]], "face", Meter({}))
+        state.asked.clear()
+        assert await receive(video_handle(StreamHandle(events), FakeConsumer(), readiness=state), make_context()) == []
+
+
+async def test_no_request_initialises_a_handle() -> None:
+    """Serve asks Ray's head for it, and the event loop waits for the answer."""
+
+    class Uninitialised:
+        """A handle that is initialised by ``options``, in the time before requests come."""
+
+        serving = False
+
+        def __init__(self, deployment: object) -> None:
+            self._deployment = deployment
+
+        def options(self, *, stream: bool) -> FakeHandle:
+            assert not self.serving
+            return FakeHandle(self._deployment, stream=stream)
+
+    swapping, video, state = FakeFaceSwapper(), FakeVideoModel(), cast(Readiness, FakeReadiness())
+    faces = FaceSwapperHandle(FACE_SWAPPER, cast(Any, Uninitialised(swapping)), state)
+    videos = VideoHandle(WAN26, cast(Any, Uninitialised(video)), state, consumer=cast(ConsumerEnd, FakeConsumer()), window=4)
+    Uninitialised.serving = True
+    await faces.warm()
+    assert swapping.warmed == 1
+    assert [chunk.index for chunk in await receive(videos, make_context())] == [0, 1, 5]
+
+
 async def test_a_call_is_cancelled_together_with_its_caller() -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
@@ -221,8 +281,7 @@ class StreamHandle:
         self.streams: list[FakeStream] = []
 
     def options(self, *, stream: bool) -> "StreamHandle":
-        """Return itself: all of its methods are generators."""
-        assert stream
+        """Return itself: only its generator is called."""
         return self
 
     @property
@@ -313,14 +372,14 @@ async def test_a_video_model_that_cannot_start_ends_the_request() -> None:
 
 async def test_a_window_that_cannot_be_opened_starts_no_video() -> None:
     class Broken(FakeConsumer):
-        async def open(self, stream: str, size: int) -> None:
-            raise RuntimeError("no actor")
+        def open(self, size: int) -> str:
+            raise RuntimeError("no port")
 
     model, consumer = FakeVideoModel(), Broken()
     handle = StreamHandle(model.generate)
-    with pytest.raises(RuntimeError, match="no actor"):
+    with pytest.raises(RuntimeError, match="no port"):
         await receive(video_handle(handle, consumer), make_context())
-    assert (handle.streams, consumer.closed) == ([], 1)
+    assert (handle.streams, consumer.closed) == ([], 0)
 
 
 async def test_the_handles_of_all_models_are_found_by_their_names_in_the_api() -> None:
