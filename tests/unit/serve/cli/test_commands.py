@@ -92,7 +92,9 @@ ROWS = (
     Row("call wan2.6 prompt=hi -o missing/a.mp4", 2, err=r"^missing/a.mp4 cannot be written: its folder must exist"),
     Row("call wan2.6 prompt=hi -o 'a folder'", 2, err=r"^a folder is a folder: name a file in it$"),
     Row(
-        "call wan2.6 prompt=hi -o a.jpg", 1, err=r"^wan2.6: 406 Accept is `image/jpeg`; this path offers image/webp, video/mp4$"
+        "call wan2.6 prompt=hi -o a.jpg",
+        1,
+        err=r"^wan2.6: 406 Accept is `image/jpeg`; this path offers image/webp, video/mp4, image/gif$",
     ),
     Row(
         f"call wan2.6 prompt=hi --url {NOWHERE}",

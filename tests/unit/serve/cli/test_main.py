@@ -303,7 +303,7 @@ def rollout_of(monkeypatch: pytest.MonkeyPatch, status: int) -> Result:
 
     def answer(request: httpx.Request) -> httpx.Response:
         is_service = request.url.path == "/apis/ray.io/v1/namespaces/video/rayservices/ryla"
-        body: Any = {"metadata": {"generation": 1}, "status": service} if is_service else {"items": []}
+        body: Any = {"metadata": {"name": "ryla", "generation": 1}, "status": service} if is_service else {"items": []}
         return httpx.Response(status, json=body)
 
     api = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
