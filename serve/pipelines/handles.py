@@ -67,7 +67,7 @@ class ModelHandle:
         finally:
             if not task.done():
                 response.cancel()
-                task.cancel()
+            _abandon(task)
 
     async def _unless_start_fails(self, task: "asyncio.Future[T]") -> tuple[T, bool]:
         """Return the task's result and whether the model was ready the whole time.
@@ -188,8 +188,8 @@ class VideoHandle(ModelHandle):
             yield VideoStream(_chunks(events, self.model.name, context), self._consumer, stream)
         finally:
             if first is not None:
-                first.cancel()
                 events.cancel()
+                _abandon(first)
             self._consumer.close(stream)
 
 
@@ -241,6 +241,16 @@ def make_handles(
         for model in VIDEO_MODELS
     }
     return Handles(video, FaceSwapperHandle(FACE_SWAPPER, deployments[FACE_SWAPPER.name], readiness))
+
+
+def _abandon(task: "asyncio.Future[Any]") -> None:
+    """Cancel a call whose result nobody needs any more.
+
+    Serve cancels the calls of a request that is cancelled. They then end with an error of Serve's,
+    which asyncio reports if nobody looks at it.
+    """
+    task.cancel()
+    task.add_done_callback(lambda ended: None if ended.cancelled() else ended.exception())
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:
