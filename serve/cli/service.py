@@ -56,11 +56,17 @@ def serve_environment(config: Path) -> dict[str, str]:
     programs = str(Path(sys.executable).parent)
     # Ray has no other setting for this, and the name is historical: it is what Ray does on a Mac.
     loopback = {} if joins_a_cluster() else {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    # On a busy machine Ray gives up on parts of itself that only start slowly.
+    patience = {
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
+        "RAY_agent_register_timeout_ms": f"{1000 * START_TIMEOUT_S:.0f}",
+    }
     return {
         **loopback,
+        **patience,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_PROXY": PROXY,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,
         **proxy_environment(yaml.safe_load(config.read_text())["applications"]),
     }
 

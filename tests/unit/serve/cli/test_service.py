@@ -302,7 +302,8 @@ def test_keys_are_left_to_the_ingress_where_the_proxy_cannot_tell_whose_they_are
     assert sorted(variables) == ["RYLA_MAX_BODY_BYTES", "RYLA_PROXY"]
 
 
-def test_ray_is_started_with_our_middleware_and_with_the_programs_of_this_environment() -> None:
+def test_ray_is_started_with_our_middleware_and_with_the_programs_of_this_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
     environment = serve_environment(PRESETS / "demo.yaml")
     assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == IMPORT_PATH
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
