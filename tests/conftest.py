@@ -4,8 +4,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "serve.http.proxy:middlewares"
 # Ray gives up on parts of itself that start slowly, as they do on a busy machine.
-os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "120"
-os.environ["RAY_agent_register_timeout_ms"] = "120000"
+os.environ.update({"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120", "RAY_agent_register_timeout_ms": "120000"})
 os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU
 
 # The engines start a thread for each core that they may use. In parallel runs each process gets one
