@@ -12,6 +12,7 @@ def test_files_are_fetched_and_verified_before_anything_changes() -> None:
         for c in [*job["spec"]["template"]["spec"]["initContainers"], *job["spec"]["template"]["spec"]["containers"]]
     }
     assert [*containers] == ["fetch", "verify", "check"]
+    assert [c["name"] for c in job["spec"]["template"]["spec"]["initContainers"]] == ["fetch"]
     assert containers["check"]["command"] == ["ryla", "check", "/etc/ryla/serve.yaml", "--files"]
     writable = [
         n for n, c in containers.items() if any(m["name"] == "models" and not m.get("readOnly") for m in c["volumeMounts"])
@@ -51,3 +52,13 @@ def test_workers_and_the_preflight_job_use_the_service_account() -> None:
     assert {group["template"]["spec"]["serviceAccountName"] for group in groups(objects).values()} == {"models"}
     assert one(objects, "Job", "ryla-preflight")["spec"]["template"]["spec"]["serviceAccountName"] == "models"
     assert one(objects, "Job", "ryla-rollout")["spec"]["template"]["spec"]["serviceAccountName"] == "ryla-rollout"
+
+
+def test_a_failed_job_is_removed_if_helm_can_print_its_log() -> None:
+    """Helm prints the logs of containers only, so a job with an init container has to stay."""
+    policy = "helm.sh/hook-delete-policy"
+    bare = one(render({"models": {"volume": {"emptyDir": {}}, "sha256": {"a/b": "0" * 64}}}), "Job", "ryla-preflight")
+    assert bare["metadata"]["annotations"][policy].endswith(",hook-failed")
+    assert "initContainers" not in bare["spec"]["template"]["spec"]
+    fetching = one(render(EVERYTHING), "Job", "ryla-preflight")
+    assert not fetching["metadata"]["annotations"][policy].endswith(",hook-failed")
