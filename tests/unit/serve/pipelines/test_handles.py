@@ -395,6 +395,7 @@ async def test_no_error_of_a_cancelled_call_is_left_for_asyncio_to_report(kind: 
     lost: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
     handle = ServeCancels()
+    call: asyncio.Future[Any]
     if kind == "call":
         call = asyncio.ensure_future(swapper(handle).identify([], "face_image", meter=make_context().meter))
     else:
