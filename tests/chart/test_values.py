@@ -19,7 +19,7 @@ from tests.chart.rendering import Json, Refused, helm, render
         ({"workerGroups": {"l40s": {"minReplicas": 9}}}, "worker group l40s: minReplicas (9) must not exceed maxReplicas (8)"),
         ({"config": {"wan27": {}}}, "/config': additional properties 'wan27' not allowed"),
         ({"config": {"limits": {"max_frames": 0}}}, "max_frames"),
-        ({"config": {"wan26": {"engine": {"attention": "flash"}}}}, "attention"),
+        ({"config": {"wan26": {"engine": {"attention": "fast"}}}}, "attention"),
         ({"deployments": {"Wan27": {}}}, "/deployments': additional properties 'Wan27' not allowed"),
         ({"deployments": {"Wan26": {"autoscaling_config": {"min": 1}}}}, "additional properties 'min' not allowed"),
         ({"upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}}, "upgrade.incremental.gatewayClassName is required"),

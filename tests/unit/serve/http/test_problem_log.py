@@ -1,0 +1,37 @@
+"""Log lines of problems: one line each, whatever a caller sends."""
+
+import logging
+
+import pytest
+
+from serve.http.problem_log import call_of, client_left, log_problem, one_line
+from serve.http.problems import Problem
+from tests.unit.serve.http.asgi import http_scope
+
+FORGED = "x\r\n2026-11-25 CRITICAL forged\x1b[31m\u2028\x00y"
+
+
+def test_nothing_that_a_caller_sends_begins_a_line_or_colours_it() -> None:
+    assert one_line(FORGED) == "x??2026-11-25 CRITICAL forged?[31m??y"
+    assert one_line("Grüße, 世界") == "Grüße, 世界"
+
+
+def test_a_long_path_is_cut() -> None:
+    assert call_of(http_scope("/" + "a" * 1000)) == "POST /" + "a" * 199
+
+
+@pytest.mark.parametrize(
+    ("status", "level"), [(404, logging.INFO), (499, logging.INFO), (500, logging.WARNING), (503, logging.WARNING)]
+)
+def test_a_problem_is_one_line_with_its_request_and_a_level_by_who_is_at_fault(
+    status: int, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        log_problem(Problem(status, "not-found", FORGED), http_scope("/a\nb"), "the-id")
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.getMessage() == f"{status} POST /a?b: {one_line(FORGED)} (request id the-id)"
+
+
+def test_a_client_that_left_has_a_status_of_its_own() -> None:
+    assert (client_left().status, client_left().detail) == (499, "the client left")
