@@ -22,13 +22,14 @@ from serve.cli.presets import find_preset
 from serve.cli.service import running
 from serve.client import CallFailed, Client
 from serve.http.examples import payload
+from serve.models import INGRESS
 
 CALLERS = 4
 ENDPOINT = "image-faceswap"
 MAX_SECONDS = 480
 SLOWDOWN = 2.0
 GROWTH_MIB = 500
-WATCHED = {"proxy": "ProxyActor", "ingress": "Ingress"}
+WATCHED = {"proxy": "ProxyActor", "ingress": INGRESS}
 """The names that Ray gives the titles of these processes."""
 
 

@@ -22,6 +22,7 @@ import psutil
 from serve.cli.service import START_TIMEOUT_S
 from serve.client import CallFailed, Client
 from serve.http.examples import payload
+from serve.models import INGRESS, MODELS
 
 ENDPOINT = "image-faceswap"
 URL = "http://127.0.0.1:8000"
@@ -29,10 +30,8 @@ LIMIT_S = 60.0
 KINDS = {
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
-    "ingress": "Ingress",
-    "Wan26": "Wan26",
-    "Wan22GGUF": "Wan22GGUF",
-    "FaceSwapper": "FaceSwapper",
+    "ingress": INGRESS,
+    **{model.deployment: model.deployment for model in MODELS},
     "raylet": "raylet/raylet",
     "GCS": "gcs/gcs_server",
 }

@@ -15,6 +15,8 @@ class Model:
     """The key of its model files in ``AppConfig.models``."""
     defaults: str | None
     """The key of its request defaults in ``AppConfig``; None if it does not generate videos."""
+    requires_prompt: bool = False
+    """Whether a request must have a prompt, because the model can work from a prompt alone."""
     deployment: str
     """The name of its Ray Serve deployment."""
     accelerator: str
@@ -26,6 +28,7 @@ WAN26 = Model(
     setting="wan26",
     files="wan26",
     defaults="wan26_defaults",
+    requires_prompt=True,
     deployment="Wan26",
     accelerator="L40S",
 )

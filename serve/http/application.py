@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from starlette.types import ASGIApp
 
 from serve.config import AppConfig
-from serve.http.auth import OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.middleware import Cors, RequestBoundary
-from serve.http.routes import make_router, make_routes, open_paths
+from serve.http.routes import make_router, make_routes
 from serve.media.worker_pool import WorkerPool
 from serve.pipelines.handles import Handles
 from serve.pipelines.pipelines import make_pipelines
@@ -37,7 +37,7 @@ def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIA
     app = BodyLimit(app, config.limits.max_body_bytes)
     if config.ingress.api_keys is not None:
         keys = ApiKeys(config.ingress.api_keys)
-        app = RequireKey(app, keys, open_paths=open_paths(routes), open_prefixes=OPEN_PREFIXES)
+        app = RequireKey(app, keys, open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES)
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)

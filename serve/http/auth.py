@@ -15,7 +15,7 @@ from serve.http.problems import Problem
 logger = logging.getLogger("ray.serve")
 
 OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs"})
-"""The paths that need no key: those of the routes without ``needs_key``."""
+"""The paths that need no key: probes and the documentation. The proxy and the routes read them."""
 OPEN_PREFIXES = ("/docs/assets/",)
 """What the paths begin with below which nothing needs a key."""
 

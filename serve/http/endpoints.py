@@ -48,13 +48,12 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     """Return all endpoints, with the defaults and limits of ``config``."""
 
     def video(model: Model, name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
-        needs_prompt = model is WAN26
         schema = video_schema(
             name,
             defaults=config.defaults_of(model),
             limits=config.limits,
-            prompt_required=needs_prompt,
-            frames=("length", "num_frames") if needs_prompt else ("num_frames", "length"),
+            prompt_required=model.requires_prompt,
+            frames=("length", "num_frames") if model.requires_prompt else ("num_frames", "length"),
             **images,
         )
         return _video_endpoint(name, summary, schema=schema, model=model)

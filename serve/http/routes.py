@@ -14,6 +14,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
 from serve.http.admission import Admission
+from serve.http.auth import OPEN_PATHS
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
@@ -30,13 +31,17 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One row: a method and path, its handler and OpenAPI operation, and whether it needs a key."""
+    """One row: a method and path, its handler and its OpenAPI operation."""
 
     method: Literal["GET", "POST"]
     path: str
     handler: Handler
     operation: dict[str, Any]
-    needs_key: bool = True
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the route needs a key where keys are configured: unless it is an open path."""
+        return self.path not in OPEN_PATHS
 
 
 def make_routes(config: AppConfig, pipelines: Pipelines, readiness: Readiness) -> tuple[Route, ...]:
@@ -78,21 +83,18 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         path="/health",
         handler=service.health,
         operation=service_operation("/health", "Says that the service is reachable; wakes no model"),
-        needs_key=False,
     )
     yield Route(
         method="GET",
         path="/",
         handler=service.root,
         operation=service_operation("/", "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES),
-        needs_key=False,
     )
     yield Route(
         method="GET",
         path="/healthz",
         handler=service.healthz,
         operation=service_operation("/healthz", "Says that this ingress process is alive"),
-        needs_key=False,
     )
     yield Route(
         method="GET",
@@ -101,7 +103,6 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         operation=service_operation(
             "/readyz", "Says whether a model can be used now, and the state of each model", query={"model": models}
         ),
-        needs_key=False,
     )
     yield Route(
         method="GET",
@@ -113,8 +114,8 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
 
 
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
-    yield Route(method="GET", path="/openapi.json", handler=docs.openapi, operation={}, needs_key=False)
-    yield Route(method="GET", path="/docs", handler=docs.docs, operation={}, needs_key=False)
+    yield Route(method="GET", path="/openapi.json", handler=docs.openapi, operation={})
+    yield Route(method="GET", path="/docs", handler=docs.docs, operation={})
 
 
 def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) -> Router:
@@ -129,8 +130,3 @@ def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) 
         ],
         lifespan=lifespan,
     )
-
-
-def open_paths(routes: Iterable[Route]) -> frozenset[str]:
-    """Return the paths that need no key: probes and the documentation."""
-    return frozenset(route.path for route in routes if not route.needs_key)
