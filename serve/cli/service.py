@@ -209,7 +209,8 @@ class _Driver:
 
     def interrupt(self) -> None:
         """Let the service end its requests and stop; return after a time limit at the latest."""
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C ends the wait
+        # A second Ctrl-C ends the wait.
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.send_signal(signal.SIGINT)
             self._process.wait(STOP_TIMEOUT_S)
 
