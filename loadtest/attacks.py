@@ -167,7 +167,7 @@ def long_gif() -> bytes:
 
 
 def bombs(address: Address, stop: Event, tally: Tally) -> None:
-    """Send files that are cheap to send and dear to decode; every other caller leaves early."""
+    """Send small files that are expensive to decode; every other caller leaves early."""
     portrait = payload("image-faceswap")["reference_image"]
     jpeg = data_uri(progressive_jpeg(1000), "image/jpeg")
     webp = data_uri(large_webp(), "image/webp")

@@ -146,7 +146,8 @@ def kill_all(service: Service, rounds: int, kinds: list[str]) -> Iterator[tuple[
             if process is None:
                 raise CallFailed(f"no process of the kind {kind} runs")
             process.send_signal(signal.SIGKILL)
-            with contextlib.suppress(psutil.TimeoutExpired):  # a raylet stays a zombie of its parent
+            # A raylet stays a zombie of its parent.
+            with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(2)
             watch_recovery(service, KINDS[kind], expected, outcome)
             if service.exit_code() is not None or outcome.hung:

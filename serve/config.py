@@ -181,7 +181,8 @@ class IngressSettings(Settings):
     gets a 503."""
     max_concurrent_requests: int = Field(default=256, ge=1, le=900)
     """Maximum number of requests in progress in one replica, including those that wait. Further
-    requests get a 503. Serve passes at most 1,000 on, and some places must be left for probes."""
+    requests get a 503. Serve passes at most 1,000 on, and some capacity is reserved for health
+    probes."""
     webp_method: int = Field(default=0, ge=0, le=6)
     """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
@@ -191,7 +192,7 @@ class IngressSettings(Settings):
 
 
 class ProxySettings(Settings):
-    """What one caller may take of Serve's HTTP proxy, which every request passes first.
+    """Limits on what one caller can use of Serve's HTTP proxy, which every request passes first.
 
     The proxy reads them from the environment in which Ray is started; `ryla serve` sets it.
     """
@@ -243,7 +244,7 @@ class AppConfig(Settings):
     limits: Limits = Limits()
     """The largest requests that are accepted."""
     proxy: ProxySettings = ProxySettings()
-    """What one caller may take of Serve's HTTP proxy."""
+    """Limits on what one caller can use of Serve's HTTP proxy."""
 
     def deployment_of(self, model: Model) -> Wan26Deployment | Wan22Deployment | FaceDeployment:
         """Return the settings of a model's deployment."""

@@ -9,8 +9,9 @@ from helm.generator.pods import Resources
 class Gateway(Values):
     """A reverse proxy (nginx) in front of the service.
 
-    It has the limits of the settings `config.proxy` and `config.limits.max_body_bytes`, and keeps
-    what exceeds them away from Ray. It cannot limit how many connections one caller opens.
+    It has the limits of the settings `config.proxy` and `config.limits.max_body_bytes`, and rejects
+    requests that exceed them before they reach Ray. It cannot limit how many connections one caller
+    opens.
     """
 
     enabled: bool = True

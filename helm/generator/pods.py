@@ -43,7 +43,7 @@ class Resources(Values):
 
 
 class Placement(Values):
-    """Scheduling constraints, metadata and additional parts of pods."""
+    """Scheduling constraints, metadata, init containers and volumes of the pods."""
 
     node_selector: Labels = {}
     """Node labels that are required for scheduling."""

@@ -30,8 +30,8 @@ class Upgrade(Values):
     while. `NewClusterWithIncrementalUpgrade` moves the traffic in steps (see `incremental`). `None`
     ignores such changes."""
     cluster_deletion_delay_seconds: int = Field(default=1800, ge=0)
-    """Seconds that the old cluster runs on after the switch, to finish its videos. None is lost if
-    this is at least `config.limits.request_timeout_s`."""
+    """Seconds that the old cluster keeps running after the switch, to finish its videos. None is
+    lost if this is at least `config.limits.request_timeout_s`."""
     incremental: Incremental = Incremental()
     """Settings of `NewClusterWithIncrementalUpgrade`."""
 

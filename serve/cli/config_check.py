@@ -167,7 +167,8 @@ def _needs(hardware: Hardware) -> dict[str, float]:
     """Return the Ray resources that a replica needs."""
     needs = {"CPU": hardware.num_cpus, "GPU": hardware.num_gpus}
     if hardware.accelerator_type is not None:
-        needs[f"accelerator_type:{hardware.accelerator_type}"] = 0.001  # the amount that Ray requests
+        # This is the amount that Ray requests.
+        needs[f"accelerator_type:{hardware.accelerator_type}"] = 0.001
     return {name: value for name, value in needs.items() if value}
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-console = Console(width=None if sys.stdout.isatty() else 120)  # tables in a log are not cut at 80 columns
+# Tables in a log are not cut at 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 error_console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 

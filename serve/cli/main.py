@@ -32,7 +32,7 @@ Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="Your key, 
 DEMO_TIMEOUT_S = 900
 STANDARD_OUTPUT = Path("-")
 MEDIA_FIELDS = ("_image", "_video", "_face")
-"""How the names of fields end that take an image or a video."""
+"""The suffixes of the fields that take an image or a video."""
 LONGEST_PATH = 256
 """The most characters of a value that may be the name of a file; others are base64."""
 

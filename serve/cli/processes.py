@@ -14,14 +14,14 @@ NOT_STARTED = 75
 """The driver's exit code if Ray itself did not start: that of a temporary failure in sysexits.h."""
 
 VITAL = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS server"}
-"""What nothing replaces when it ends, by the name of its program."""
+"""The processes that nothing restarts, by program name."""
 
 REPLACED = {
     "ray::ServeController": "Serve's controller",
     "ray::ProxyActor": "Serve's proxy",
     "ray::ServeReplica": "the ingress",
 }
-"""What Serve replaces when it ends, by how the title of its process begins."""
+"""The processes that Serve restarts, by the prefix of their titles."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -48,7 +48,7 @@ class ProcessTree:
         self._seen |= self._running
 
     def ended(self) -> list[str]:
-        """Return what was running, has ended and is not replaced, by its name in prose."""
+        """Return the processes that ended and that nothing restarts, each by its display name."""
         return [VITAL[name] for name, process in self._vital.items() if not is_alive(process)]
 
     def missing(self) -> list[str]:

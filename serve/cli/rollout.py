@@ -38,7 +38,8 @@ def in_cluster() -> httpx.Client:
 
     class Account(httpx.Auth):
         def auth_flow(self, request: httpx.Request) -> Any:
-            request.headers["Authorization"] = f"Bearer {(ACCOUNT / 'token').read_text()}"  # renewed by the kubelet
+            # The kubelet renews the token.
+            request.headers["Authorization"] = f"Bearer {(ACCOUNT / 'token').read_text()}"
             yield request
 
     context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))

@@ -14,11 +14,11 @@ WAITING = frozenset(
 ABSENT = re.compile(
     r'(secret|configmap|persistentvolumeclaim|serviceaccount|priorityclass) "?[^ "]+"? ?not found', re.IGNORECASE
 )
-"""How an event names an object that does not exist, which time alone does not create."""
+"""The words with which an event names a missing object, which time alone does not create."""
 REFUSED = "Invalid"
-"""How the reasons begin for which the operator refuses a RayService or a RayCluster."""
+"""The prefix of the reasons with which the operator refuses a RayService or a RayCluster."""
 MESSAGE_CHARACTERS = 300
-"""At most so many characters of a message of Kubernetes are quoted."""
+"""The maximum number of characters that are quoted from a message of Kubernetes."""
 
 
 def missing(service: Json) -> str:

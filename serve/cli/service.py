@@ -138,8 +138,8 @@ def keep_token_private(home: Path) -> None:
 def run_service(config: Path, say: Callable[[str], None]) -> None:
     """Run a service until SIGINT or SIGTERM ends it.
 
-    ``say`` is called with what the start waits for. Nothing of Ray stays behind, whatever happens.
-    Raises ServiceFailed if the service does not start, or is lost while it runs.
+    ``say`` is called with what the start waits for. No Ray process is left running,
+    whatever happens. Raises ServiceFailed if the service does not start, or is lost while it runs.
     """
     require_free_port(config)
     keep_token_private(Path.home())
@@ -209,7 +209,8 @@ class _Driver:
 
     def interrupt(self) -> None:
         """Let the service end its requests and stop; return after a time limit at the latest."""
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C ends the wait
+        # A second Ctrl-C ends the wait.
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.send_signal(signal.SIGINT)
             self._process.wait(STOP_TIMEOUT_S)
 

@@ -50,7 +50,7 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
     console.print(table)
     if save is not None and answers:
         overview(answers).save(save / "overview.png")
-        console.print(f"Everything at a glance: {save / 'overview.png'}")
+        console.print(f"Overview of all results: {save / 'overview.png'}")
     return len(answers) == len(ENDPOINTS)
 
 

@@ -42,5 +42,6 @@ def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIA
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)
     if config.ingress.cors_origins:
-        app = Cors(app, config.ingress.cors_origins)  # outermost, so that pages can read problems too
+        # This is the outermost layer, so that pages can read problems too.
+        app = Cors(app, config.ingress.cors_origins)
     return app

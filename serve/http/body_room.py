@@ -129,7 +129,7 @@ class BodyRoom:
         self._arriving.pop(upload, None)
 
     def give_back(self, size: int) -> None:
-        """Free ``size`` bytes, and give them to who waits."""
+        """Free ``size`` bytes, and give them to the bodies that wait."""
         self.free += size
         self._grant()
 

@@ -38,7 +38,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.waiting_since: float | None = self.loop.time()
         self._pending = b""  # bytes that are not parsed yet, after the present request
-        self._deaf = False  # whatever arrives is dropped, and the connection closes after the answer
+        # If set, whatever arrives is dropped, and the connection closes after the answer.
+        self._deaf = False
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._begin_request()
@@ -52,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._message_complete = False
 
-    # What the transport calls.
+    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection if there is room; else close the one that has waited longest."""
@@ -94,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    # Parsing, one request at a time.
+    # Parsing of one request at a time.
 
     def _parse_pending(self) -> None:
         while self._pending and not self._deaf:
@@ -119,8 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._framing_bytes > self.settings.max_head_bytes + self._body_bytes // 4:
             self._refuse(
                 _too_large(
-                    f"the chunk sizes, extensions and trailers of the body are over {self.settings.max_head_bytes} bytes and a "
-                    "quarter of the body: send larger chunks"
+                    f"the chunk sizes, extensions and trailers of the body exceed {self.settings.max_head_bytes} bytes "
+                    "plus a quarter of the body: send larger chunks"
                 )
             )
         return whole
@@ -132,7 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._timer is None:
                 self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         data, tail = self._pending, self._head_tail
-        blank = 0 if tail else len(data) - len(data.lstrip(b"\r\n"))  # empty lines before a request are skipped
+        # Empty lines before a request are skipped.
+        blank = 0 if tail else len(data) - len(data.lstrip(b"\r\n"))
         found = (tail + data[blank:]).find(_HEAD_END)
         end = len(data) if found < 0 else blank + found + len(_HEAD_END) - len(tail)
         end = min(end, self.settings.max_head_bytes - self._head_bytes)
@@ -155,7 +157,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._end_request_if_answered()
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         """Begin a request.
@@ -194,7 +196,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.cycle.transport = _GentleTransport(self)  # type: ignore[assignment]
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # the parser does not go on after a request for an upgrade
+            # The parser does not go on after a request for an upgrade.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -288,7 +291,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self._start_timer(LINGER_S, self.transport.close)
 
-    # Limits of time and number.
+    # Timers, and the number of connections.
 
     def _start_timer(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_timer()

@@ -29,7 +29,8 @@ async def run_while_connected(
         if task.done():
             return task.result()
         if left.done():
-            raise ClientDisconnect from left.exception()  # or the proxy, and so the connection, is gone
+            # The caller left, or the proxy, and so the connection, is gone.
+            raise ClientDisconnect from left.exception()
         raise Problem(504, "timeout", f"the request reached its limit of {timeout_s:g} s; {advice()}")
     finally:
         pending = [unfinished for unfinished in (task, left) if not unfinished.done()]

@@ -107,7 +107,7 @@ def hint_for(path: str, field: str) -> str:
 
 
 def path_hint(path: str) -> str:
-    """Return what may be called instead of a path that is no endpoint's, or nothing."""
+    """Return what may be called instead of an unknown path, or nothing."""
     known = [name.strip("/") for name in _default_schemas()]
     if path in known:
         return ""

@@ -30,7 +30,8 @@ class RequestBoundary:
             return
         request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
-        scope["app"] = self  # lets Starlette's router raise its refusals instead of answering in plain text
+        # This lets Starlette's router raise its refusals instead of answering in plain text.
+        scope["app"] = self
         started = False
         named = send_with_request_id(send, request_id)
 

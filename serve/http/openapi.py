@@ -11,19 +11,22 @@ SERVICE = "Service"
 TAGS = {
     VIDEOS: "Make a video from a prompt, an image or both, with or without a face swapped into every frame.",
     FACES: "Replace faces in an image or a video.",
-    SERVICE: "What is there, what is ready, and what is allowed. Only `POST /warm` wakes a model.",
+    SERVICE: "Health, readiness and limits of the service. Only `POST /warm` wakes a model.",
 }
 """The groups of operations, in the order in which the page shows them."""
 
 INTRODUCTION = """Makes short videos and replaces faces in images and videos.
 
-- **Try it here**: open an operation, press *Try it out* and then *Execute*. The example in JSON works as it is.
-- **Requests** are JSON, with files as data URIs or base64, or forms (`multipart/form-data`), with files as parts.
-- **Results** are files, whose format `Accept` chooses. Headers say how they were made: frames, seed, seconds, cost.
+- **Try it here**: open an operation, press *Try it out* and then *Execute*. The example in
+  JSON works as it is.
+- **Requests** are JSON, with files as data URIs or base64, or forms (`multipart/form-data`), with
+  files as parts.
+- **Results** are files, whose format `Accept` chooses. Headers say how they were made: frames,
+  seed, seconds, cost.
 - **The same seed** gives the same bytes. Without one, a seed is drawn and returned in `X-Seed`.
 - **Limits and defaults** that are in force here: [`GET /limits`](#/Service/limits).
-- **Failures** are problems in JSON (RFC 9457): `detail` says what is wrong and what to send instead, and `errors`
-  names each field.
+- **Failures** are problems in JSON (RFC 9457): `detail` says what is wrong and what to send
+  instead, and `errors` names each field.
 """
 KEYS = "- **Keys**: press *Authorize* and enter yours. Programs send it as `Authorization: Bearer KEY`.\n"
 
@@ -79,7 +82,7 @@ def _describe(endpoint: Endpoint) -> str:
     """Return the formats and models of an endpoint in words."""
     default, *others = (f"`{media_type}`" for media_type in endpoint.media_types)
     models = " and ".join(f"`{model.name}`" for model in endpoint.models)
-    return f"The result is {default}, or as `Accept` asks {' or '.join(others)}. It is made by {models}."
+    return f"Returns {default} by default, or {' or '.join(others)} if `Accept` asks for it. Uses {models}."
 
 
 def operation_id(path: str) -> str:

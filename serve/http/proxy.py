@@ -44,7 +44,7 @@ CONTROL_HEADERS = frozenset(
 )
 """Request headers that steer the proxy or its choice of a replica. Ray reads `_` and `-` alike."""
 CONTROL_PREFIX = "x-serve-router-"
-"""How the names of headers for Ray's own request router begin."""
+"""The prefix of the headers that Ray's request router reads."""
 
 
 class ProxyBoundary:

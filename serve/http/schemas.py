@@ -138,7 +138,8 @@ class Schema:
             if "anyOf" in entry:  # every field may be null, which OpenAPI 3.0 cannot say as a type
                 entry |= next(kind for kind in entry.pop("anyOf") if kind["type"] != "null")
                 entry.pop("default", None)
-            for theirs, ours in (("ge", "minimum"), ("le", "maximum")):  # pydantic's words behind a validator
+            # Behind a validator, pydantic writes its own words for the bounds.
+            for theirs, ours in (("ge", "minimum"), ("le", "maximum")):
                 if theirs in entry:
                     entry[ours] = entry.pop(theirs)
             if entry.get("items", {}).get("format") == "binary" and not form:

@@ -109,7 +109,8 @@ class GifEncoder(Encoder):
             stream.height, stream.width = self._size[:2]
             stream.pix_fmt = "pal8"
             for indices, tick in zip(in_palette(self._frames(), palette), self._ticks, strict=True):
-                pair = cast(Image, (indices, colours))  # PyAV's annotations know no format of two arrays
+                # PyAV's annotations know no format of two arrays.
+                pair = cast(Image, (indices, colours))
                 frame = VideoFrame.from_ndarray(pair, format="pal8")
                 frame.pts, frame.time_base = tick, Fraction(1, TICKS)
                 container.mux(stream.encode(frame))

@@ -28,7 +28,7 @@ LOST = (
     ReplicaUnavailableError,
     Cancelled,
 )
-"""What a call raises whose replica, or the way to it, is gone."""
+"""The errors that a call raises if the replica or the connection to it is lost."""
 
 
 async def run_attempts(run: Callable[[], Awaitable[Result]], context: RequestContext, name: str) -> Result:

@@ -33,8 +33,8 @@ class ByteBudget:
 
     A request reserves all it needs at once, so that no two can wait for each other. One that fits
     into what is left does not wait behind a larger one that does not. One that needs more than
-    ``total`` waits until it is alone. Who waits longer than ``patience_s`` is refused with
-    ``MediaBusy``.
+    ``total`` waits until it is alone. A request that waits longer than ``patience_s`` is refused
+    with ``MediaBusy``.
     """
 
     def __init__(self, total: int, patience_s: float) -> None:

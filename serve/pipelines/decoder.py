@@ -19,7 +19,7 @@ from serve.pipelines.fair_queue import FairQueue
 T = TypeVar("T")
 
 TRIES = 2
-"""How often a file is decoded whose process was ended by the file, or by something else."""
+"""The maximum number of attempts to decode a file whose worker died."""
 SLACK_BYTES = 2**28
 """Memory that a process may use beyond what a file claims; then its allocations fail."""
 _SMALL_BYTES = 8 * 2**20

@@ -11,8 +11,8 @@ from serve.pipelines.errors import MediaBusy
 class FairQueue:
     """Gives out ``places``: to the callers in turn, and to each caller's requests in order.
 
-    One caller holds at most ``per_caller`` of them, so nobody can hold all. Who waits longer than
-    ``patience_s`` seconds is refused with ``MediaBusy``.
+    One caller holds at most ``per_caller`` of them, so nobody can hold all. A request that waits
+    longer than ``patience_s`` seconds is refused with ``MediaBusy``.
     """
 
     def __init__(self, places: int, per_caller: int, patience_s: float) -> None:

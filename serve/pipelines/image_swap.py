@@ -42,7 +42,8 @@ def _no_face_swapped(request: SwapImage, found: int) -> RequestRefused:
     if not found:
         return RequestRefused("source", "no face was found; send an image that shows one")
     if request.target_face is not None:
-        return RequestRefused(
-            "target_face", f"none of the {found} faces in the image is this person; send another image of them"
-        )
+        shown = "the image does not show" if found == 1 else f"none of the {found} faces in the image is"
+        return RequestRefused("target_face", f"{shown} this person; send another image of them")
+    if found == 1:
+        return RequestRefused("face_index", "the image shows one face; its index is 0")
     return RequestRefused("face_index", f"the image shows {found} faces, numbered from the left: 0 to {found - 1}")

@@ -128,7 +128,7 @@ def test_an_operation_says_what_is_answered() -> None:
     assert operation["operationId"] == "wan2-6"
     assert list(operation["responses"]["200"]["content"]) == ["image/webp", "video/mp4", "image/gif"]
     assert operation["description"] == (
-        "The result is `image/webp`, or as `Accept` asks `video/mp4` or `image/gif`. It is made by `wan26`."
+        "Returns `image/webp` by default, or `video/mp4` or `image/gif` if `Accept` asks for it. Uses `wan26`."
     )
     assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
 

@@ -69,12 +69,16 @@ async def test_an_image_without_the_person_to_be_replaced_is_refused() -> None:
     with pytest.raises(RequestRefused, match="none of the 6 faces in the image is this person") as refused:
         await run(FakeGraph(swapper=Somebody(faces=SIX)), target_face=FACE)
     assert refused.value.field == "target_face"
+    with pytest.raises(RequestRefused, match="the image does not show this person; send another image of them"):
+        await run(FakeGraph(swapper=Somebody(faces=SIX[:1])), target_face=FACE)
 
 
 async def test_a_face_number_that_the_image_does_not_have_is_refused_with_those_that_it_has() -> None:
     with pytest.raises(RequestRefused, match="the image shows 6 faces, numbered from the left: 0 to 5") as refused:
         await run(FakeGraph(swapper=FakeFaceSwapper(faces=SIX)), faces="index", face_index=6)
     assert refused.value.field == "face_index"
+    with pytest.raises(RequestRefused, match="the image shows one face; its index is 0"):
+        await run(FakeGraph(swapper=FakeFaceSwapper(faces=SIX[:1])), faces="index", face_index=1)
 
 
 async def test_a_source_that_is_damaged_or_too_large_is_refused_before_a_gpu_works() -> None:
