@@ -114,6 +114,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     journal = Journal(folder / "journal.jsonl")
     os.environ["RYLA_TEST_JOURNAL"] = str(journal.path)
     os.environ["PYTHONPATH"] = str(ROOT)
+    # The tests connect to Ray from this process, which Ray expects at the address of the machine.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     with running(path, folder / "serve.log") as client:
         url = client.url
         wait_until(lambda: is_healthy(f"{url}/fake"), 120)
