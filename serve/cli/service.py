@@ -245,7 +245,7 @@ def _watch(driver: _Driver, client: Client, deadline: float, say: Callable[[str]
 def _await_start(driver: _Driver, client: Client, deadline: float, say: Callable[[str], None]) -> None:
     """Return when the service answers."""
     said = ""
-    while (silence := client.silence()) is not None:
+    while (not_up := client.not_up()) is not None:
         driver.tree.look()
         code, late = driver.exit_code(), time.monotonic() > deadline
         dead = " and ".join(driver.tree.ended())
@@ -254,7 +254,7 @@ def _await_start(driver: _Driver, client: Client, deadline: float, say: Callable
         if dead or code is not None:
             raise ServiceFailed(f"the service did not start: {f'{dead} ended' if dead else driver.reason()}")
         if late:
-            raise ServiceFailed(f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): {silence}")
+            raise ServiceFailed(f"the service did not start in {START_TIMEOUT_S:g} s (RYLA_START_TIMEOUT_S): {not_up}")
         said = _say_once(say, said, f"waiting for {'the application' if driver.tree.runs_serve() else 'Ray'} to start")
         time.sleep(POLL_S)
     say(f"{client.url}/docs is ready")

@@ -10,6 +10,10 @@ MISSING_S = 20.0
 SILENT_S = 45.0
 """Seconds without an answer, with all processes there. Serve replaces what is hung by then."""
 
+LONGEST_S = 51.0
+"""The most seconds for either, however busy the machine is: with the looks and the probes, a dead
+service ends within a minute."""
+
 
 def load_factor() -> float:
     """Return how much longer things take on this machine now: threads to run for each CPU, or 1."""
@@ -20,7 +24,8 @@ class Watch:
     """Gives a verdict on each look at a service.
 
     A process that Serve replaces may be away for a while, and a probe may fail for a while: on a
-    busy machine for longer, by ``load``, since a new process takes as much longer to start there.
+    busy machine for longer, by ``load``, since a new process takes as much longer to start there,
+    but never for more than ``LONGEST_S``, since a load may have no bound.
     What is not replaced may not end at all. ``clock`` gives seconds.
     """
 
@@ -41,10 +46,10 @@ class Watch:
         self._silent_since = None if silence is None else now if self._silent_since is None else self._silent_since
         if ended:
             return f"{' and '.join(ended)} ended"
-        factor = self._load()
+        load = self._load()
         for name, since in self._missing_since.items():
-            if now - since > MISSING_S * factor:
+            if now - since > min(MISSING_S * load, LONGEST_S):
                 return f"{name} ended and was not replaced within {now - since:.0f} s"
-        if self._silent_since is not None and now - self._silent_since > SILENT_S * factor:
+        if self._silent_since is not None and now - self._silent_since > min(SILENT_S * load, LONGEST_S):
             return f"/healthz did not answer for {now - self._silent_since:.0f} s ({silence})"
         return None

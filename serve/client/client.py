@@ -9,6 +9,10 @@ import httpx
 from serve.client.answers import Answer, CallFailed
 
 
+CROWDED = "too many connections"
+"""What the proxy's own refusal says while its connections are all in use. The proxy is alive."""
+
+
 class Client:
     """A connection to one service.
 
@@ -67,13 +71,27 @@ class Client:
                 raise CallFailed(f"{self.url} does not accept requests after {timeout_s:g} s: {text}")
             time.sleep(1)
 
+    def not_up(self, timeout_s: float = 5) -> str | None:
+        """Return why the service is not up, or None if /healthz answers 200."""
+        return self._healthz(timeout_s)[1]
+
     def silence(self, timeout_s: float = 5) -> str | None:
-        """Return why the service does not say that it is alive, or None if it does."""
+        """Return why the service gives no sign of life, or None if it does.
+
+        Any answer is one but a server error, and so is the proxy's own refusal of a connection.
+        """
+        status, reason = self._healthz(timeout_s)
+        alive = status is not None and (status < 500 or CROWDED in (reason or ""))
+        return None if alive else reason
+
+    def _healthz(self, timeout_s: float) -> tuple[int | None, str | None]:
+        """Return the status of /healthz, if it answered, and what is wrong, if it is not 200."""
         try:
             response = self._http.get("/healthz", timeout=timeout_s)
         except httpx.TransportError as e:
-            return str(e) or type(e).__name__
-        return None if response.status_code == 200 else f"{response.status_code} {_detail(response)}"
+            return None, str(e) or type(e).__name__
+        status = response.status_code
+        return status, None if status == 200 else f"{status} {_detail(response)}"
 
     def waiting_for(self, also: Collection[str] = ()) -> str | None:
         """Return what is not ready yet, the models or the service itself; None if all is ready.

@@ -94,3 +94,26 @@ def test_a_service_is_ready_when_every_model_is() -> None:
         assert [client.waiting_for() for _ in range(3)] == ["the service (starting)", "model-1 (asleep)", None]
     with Client(NOWHERE) as client:
         assert client.waiting_for() == "the service"
+
+
+@pytest.mark.parametrize(
+    ("answer", "up", "alive"),
+    [
+        (Scripted(b"ok"), True, True),
+        (problem(404, "no application runs at this path"), False, True),
+        (problem(408, "the request took too long"), False, True),
+        (problem(503, "too many connections are open"), False, True),
+        (problem(503, "the service cannot take the request now"), False, False),
+        (problem(500, "the service runs without limits"), False, False),
+        (Scripted(b"Bad gateway", 502), False, False),
+    ],
+)
+def test_every_answer_but_a_server_error_is_a_sign_of_life(answer: Scripted, up: bool, alive: bool) -> None:
+    with scripted_server(answer) as server, Client(server.url) as client:
+        assert (client.not_up() is None, client.silence() is None) == (up, alive)
+
+
+def test_no_answer_is_silence() -> None:
+    with Client(NOWHERE) as client:
+        assert "refused" in str(client.silence())
+        assert "refused" in str(client.not_up())
