@@ -2,19 +2,62 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings, VideoSettings
 from serve.cli.presets import IMPORT_PATH
 from serve.config import AppConfig, Hardware, ProxySettings
+from serve.http.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, Model
+
+
+class _Variable(BaseModel):
+    name: str
+
+
+class _Container(BaseModel):
+    env: list[_Variable] = []
+
+
+class _PodSpec(BaseModel):
+    containers: list[_Container] = Field(min_length=1)
+
+
+class _Template(BaseModel):
+    spec: _PodSpec
+
+
+class _Head(BaseModel):
+    template: _Template
+
+
+class _Group(_Head):
+    groupName: str  # noqa: N815
+    resources: dict[str, float] | None = None
+    maxReplicas: int = 0  # noqa: N815
+
+
+class _Cluster(BaseModel):
+    headGroupSpec: _Head  # noqa: N815
+    workerGroupSpecs: list[_Group]  # noqa: N815
+
+
+class _Spec(BaseModel):
+    rayClusterConfig: _Cluster  # noqa: N815
+
+
+class _RayService(BaseModel):
+    """The part of a RayService that is checked here."""
+
+    spec: _Spec
 
 
 def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] | None]]:
@@ -46,10 +89,12 @@ def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, fil
     """Return a sentence for each fault of a Serve config.
 
     With ``service`` the RayService around it is checked too, and with ``files`` whether the model
-    files are on this machine.
+    files and the callers' keys are on this machine.
     """
     try:
         schema = ServeDeploySchema.model_validate(config)
+        if service is not None:
+            _RayService.model_validate(service)
     except ValidationError as e:
         return _sentences("", e)
     ours = [application for application in schema.applications if application.import_path == IMPORT_PATH]
@@ -67,11 +112,22 @@ def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, fil
             found += [
                 f"args.{name}: {path} does not exist on this machine"
                 for name, path in model_paths(settings)
-                if not path.exists()
+                if not os.path.exists(path)
             ]
+            found += _key_faults(settings)
         if service is not None:
             found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]
     return found
+
+
+def _key_faults(settings: AppConfig) -> Iterator[str]:
+    if settings.ingress.api_keys is not None:
+        try:
+            ApiKeys(settings.ingress.api_keys)
+        except OSError as e:
+            yield f"args.ingress.api_keys: {settings.ingress.api_keys} cannot be read: {e.strerror}"
+        except ValueError as e:  # a UnicodeDecodeError is one too
+            yield f"args.ingress.api_keys: {e}"
 
 
 def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:

@@ -1,6 +1,7 @@
 """`ryla`: run the service, call it, check its configuration, and test a deployment."""
 
 import base64
+import errno
 import os
 import sys
 import time
@@ -65,7 +66,7 @@ def serve(
     It ends with an error when the service is lost, so that a supervisor can start it again.
     """
     path = find_preset(preset)
-    if found := _faults_of(path.read_bytes(), path.name, files=not joins_a_cluster())[1]:
+    if found := _faults_of(_read(path), path.name, files=not joins_a_cluster())[1]:
         _fail(*found)
     if host is not None or port is not None:
         path = listening_on(path, host, port)
@@ -147,15 +148,15 @@ def smoke(
     """
     _require_folder(save)
     deadline = time.monotonic() + timeout
-    with Client(url, key=key) as client:
-        try:
+    try:
+        with Client(url, key=key) as client:
             if wait:
                 client.wait(min(wait, timeout))
             else:
                 client.check_reachable()
-        except CallFailed as e:
-            _fail(str(e))
-        ok = run_smoke(client, save, deadline)
+            ok = run_smoke(client, save, deadline)
+    except CallFailed as e:
+        _fail(str(e))
     if not ok:
         raise typer.Exit(1)
 
@@ -184,7 +185,7 @@ def check(
     ] = False,
 ) -> None:
     """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
-    data = sys.stdin.buffer.read() if config == "-" else find_preset(config).read_bytes()
+    data = sys.stdin.buffer.read() if config == "-" else _read(find_preset(config))
     checked, found = _faults_of(data, "standard input" if config == "-" else config, files=files)
     if found:
         _fail(*found)
@@ -267,6 +268,12 @@ def _require_writable(output: Path) -> None:
     """Exit with 2 if a file cannot be written."""
     if output == STANDARD_OUTPUT:
         return
+    try:
+        output.stat()
+    except FileNotFoundError:
+        pass  # the usual case
+    except OSError as e:  # its name is too long, or its folder cannot be read
+        _fail(f"{output} cannot be written: {e.strerror}", status=2)
     if output.is_dir():
         _fail(f"{output} is a folder: name a file in it", status=2)
     if not os.access(output if output.exists() else output.parent, os.W_OK):
@@ -281,6 +288,16 @@ def _require_folder(folder: Path | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         _fail(f"no results can be saved in {folder}: {e.strerror}", status=2)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        _fail(f"no results can be saved in {folder}: {os.strerror(errno.EACCES)}", status=2)
+
+
+def _read(config: Path) -> bytes:
+    """Return what is in a config file; exit with 2 if it cannot be read."""
+    try:
+        return config.read_bytes()
+    except OSError as e:
+        _fail(f"{config} cannot be read: {e.strerror}", status=2)
 
 
 def _fail(*lines: str, status: int = 1) -> NoReturn:
@@ -299,7 +316,7 @@ def _parse_field(text: str) -> tuple[str, str]:
             return name, base64.b64encode(Path(value[1:]).read_bytes()).decode()
         except OSError as e:
             raise typer.BadParameter(f"{name}: {value[1:]}: {e.strerror}") from None
-    if name.endswith(MEDIA_FIELDS) and len(value) < LONGEST_PATH and Path(value).is_file():
+    if name.endswith(MEDIA_FIELDS) and len(value) < LONGEST_PATH and os.path.isfile(value):
         raise typer.BadParameter(f"`{text}` sends the name and not the file; send the file with {name}=@{value}")
     return name, value
 

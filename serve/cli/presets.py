@@ -1,5 +1,6 @@
 """Serve config files: the presets of this package, and files of the user."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,9 +18,9 @@ PRESETS = Path(__file__).parents[1] / "presets"
 def find_preset(name: str) -> Path:
     """Return a preset's file, or ``name`` itself if it is a file; exit with 2 if neither exists."""
     path = PRESETS / f"{name}.yaml"
-    if path.is_file():
+    if os.path.isfile(path):  # Path.is_file would raise for a name that is too long
         return path
-    if Path(name).is_file():
+    if os.path.isfile(name):
         return Path(name)
     presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
     print_error(f"no preset or file is named {name}; presets: {presets}")
@@ -40,7 +41,8 @@ def address(config: Path) -> str:
     """Return the `host:port` at which a service with this config is reached from this machine."""
     options = yaml.safe_load(config.read_text()).get("http_options") or {}
     host = options.get("host", "127.0.0.1")
-    return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 8000)}"
 
 
 def url(config: Path) -> str:

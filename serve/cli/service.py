@@ -1,6 +1,7 @@
 """Runs the service on this machine, and ends when it is lost."""
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -102,14 +103,28 @@ def log_folder() -> Path:
 
 
 def require_free_port(config: Path) -> None:
-    """Raise CallFailed if a program listens where a service with this config would.
+    """Raise CallFailed if a service with this config could not listen, or not alone.
 
-    Ray's proxy does not notice it: both would then share the connections.
+    Ray's proxy does not notice another program: both would then share the connections.
     """
-    host, _, port = address(config).rpartition(":")
-    with socket.socket() as probe:
+    bracketed, _, port = address(config).rpartition(":")
+    host = bracketed.strip("[]")
+    elsewhere = f"choose another address with --host or `http_options.host` in {config.name}"
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as e:
+        raise CallFailed(f"{host} is not an address or the name of one ({e}): {elsewhere}") from None
+    if not joins_a_cluster():
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(found)
+            except OSError as e:
+                if e.errno != errno.EADDRINUSE:
+                    raise CallFailed(f"no service can listen on {host}, port {port} ({e.strerror}): {elsewhere}") from None
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
-        if probe.connect_ex((host, int(port))) == 0:
+        if probe.connect_ex(found) == 0:
             raise CallFailed(
                 f"port {port} on {host} is in use: stop the program that listens there, or choose another port with "
                 f"--port or `http_options.port` in {config.name}"

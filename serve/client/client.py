@@ -8,7 +8,6 @@ import httpx
 
 from serve.client.answers import Answer, CallFailed
 
-
 CROWDED = "too many connections"
 """What the proxy's own refusal says while its connections are all in use. The proxy is alive."""
 
@@ -18,12 +17,19 @@ class Client:
 
     ``url`` may also be `host:port`. ``timeout_s`` is the limit for a whole call: a model that is
     asleep may need minutes to start. ``key`` is the caller's key, where the service requires one.
+    Raises CallFailed for a URL or a key that no request can have.
     """
 
     def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        if key and not (key.isascii() and key.isprintable()):
+            raise CallFailed("the key has characters that no key has: only printable ASCII can be sent")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
+            self._http.base_url.raw_host.decode("ascii").encode("idna")  # as a connection does later
+        except (httpx.InvalidURL, UnicodeError) as e:
+            raise CallFailed(f"{url} is not the URL of a service ({e}); it is http://HOST:PORT") from None
 
     def __enter__(self) -> "Client":
         return self

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from serve.cli import service
@@ -24,6 +25,9 @@ from tests.unit.serve.fake_graph import FakeGraph
 
 SAMPLES = Path(samples.__file__).parent
 NOWHERE = "localhost:9"
+NO_URL = "is not the URL of a service"
+NAMES = {"LONG": 300 * "n", "WIDE": 200 * "é"}
+"""What stands for a name that is too long for a file, in characters or in bytes."""
 VIDEO = "prompt='a red circle' length=5"
 SWAP = "source_image=@me.jpg reference_image=@you.jpg"
 
@@ -65,6 +69,24 @@ ROWS = (
         "^Starting demo.yaml.*Ray dashboard",
         r"^port \d+ on 127.0.0.1 is in use: stop the program .*--port",
     ),
+    Row("serve LONG", 2, err="^no preset or file is named nnn"),
+    Row(
+        "serve --host 192.0.2.1",
+        1,
+        "^Starting demo.yaml",
+        r"^no service can listen on 192.0.2.1, port 8000 \(Cannot assign requested address\): choose another .*--host",
+    ),
+    Row("serve --host a..b", 1, "^Starting demo.yaml", r"^a..b is not an address or the name of one \(.*\): choose another"),
+    Row(
+        "serve nokeys.yaml",
+        1,
+        err="^Serve config: args.ingress.api_keys: nokeys.txt cannot be read: No such file or directory$",
+    ),
+    Row(
+        "serve badkeys.yaml",
+        1,
+        err="^Serve config: args.ingress.api_keys: notes.txt, line 1: must be a name and a key's SHA-256",
+    ),
     Row("serve --port 99999", 2, err=r"'--port': Input should be less than or equal to 65535"),
     # Calling it
     Row("call", 2, err=r"Missing argument 'endpoint'"),
@@ -102,6 +124,14 @@ ROWS = (
         err=rf"^wan2.6: no answer from http://{NOWHERE} .*is the service running\?$",
     ),
     Row("call wan2.6 prompt=hi --url ftp://x", 1, err=r"^wan2.6: no answer from ftp://x .*unsupported protocol"),
+    Row("call wan2.6 --url host:80a", 1, err=rf"^host:80a {NO_URL} \(Invalid port: '80a'\); it is http://HOST:PORT$"),
+    Row("call wan2.6 --url http://[::1", 1, err=rf"^http://\[::1 {NO_URL} \("),
+    Row("call wan2.6 --url http://a..b", 1, err=rf"^http://a..b {NO_URL} \("),
+    Row("call wan2.6 --key é", 1, err="^the key has characters that no key has: only printable ASCII can be sent$"),
+    Row("call wan2.6 prompt=hi -o LONG.mp4", 2, err=r"^n+.mp4 cannot be written: File name too long$"),
+    Row("call LONG prompt=hi", 2, err=r"^n+ cannot be written: File name too long$"),
+    Row("call wan2.6 prompt=hi -o notes.txt/a.mp4", 2, err=r"^notes.txt/a.mp4 cannot be written: Not a directory$"),
+    Row("call wan2.6-i2v prompt=hi reference_image=WIDE", 1, err=r"^wan2.6-i2v: 422 `reference_image`"),
     Row(
         f"call wan2.6-i2v {VIDEO} reference_image=@me.jpg",
         0,
@@ -135,6 +165,10 @@ ROWS = (
     ),
     # Testing it
     Row(f"smoke {NOWHERE}", 1, err=rf"^no answer from http://{NOWHERE} \(.*\); is the service running\?$"),
+    Row("smoke host:80a", 1, err=rf"^host:80a {NO_URL} \("),
+    Row("smoke http://[::1", 1, err=rf"^http://\[::1 {NO_URL} \("),
+    Row("smoke --key é", 1, err="^the key has characters that no key has: only printable ASCII can be sent$"),
+    Row("smoke --save LONG", 2, err="^no results can be saved in n+: File name too long$"),
     Row("smoke --url x", 2, err=r"No such option: --url"),
     Row("smoke --save notes.txt", 2, err=r"^no results can be saved in notes.txt: File exists$"),
     Row("smoke", 0, r"/wan2.6 .*/batch-video-faceswap .* 0\.000000"),
@@ -146,6 +180,8 @@ ROWS = (
     Row("check typo.yaml", 1, err=r"did you mean `max_width`\?$"),
     Row("check nope.yaml", 2, err=r"^no preset or file is named nope.yaml; presets: "),
     Row("check -", 1, err=r"^standard input contains neither a Serve config nor a RayService$"),
+    Row("check LONG", 2, err="^no preset or file is named nnn"),
+    Row("check nokeys.yaml --files", 1, err="args.ingress.api_keys: nokeys.txt cannot be read: No such file or directory$"),
     Row("check README.md", 1, err=r"^README.md: not valid YAML \("),
     Row("check production --files", 1, err=r"args.models.faces.swapper: /models/.* does not exist on this machine"),
     Row("models check", 2, err=r"Missing argument 'folder'"),
@@ -177,12 +213,18 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("empty.yaml").touch()
     Path("README.md").write_text("A: b: c\n")
     Path("typo.yaml").write_text((PRESETS / "demo.yaml").read_text().replace("max_width", "max_wdth"))
+    for name, keys in (("nokeys", "nokeys.txt"), ("badkeys", "notes.txt")):
+        config = yaml.safe_load((PRESETS / "demo.yaml").read_text())
+        config["applications"][0]["args"].setdefault("ingress", {})["api_keys"] = keys
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
     Path("a folder").mkdir()
 
 
 def run(command: str, url: str) -> Result:
     """Run a command as a shell would; the service is the one at ``url``."""
-    words = shlex.split(command.replace("PORT", url.rpartition(":")[2]))
+    for word, meaning in {"PORT": url.rpartition(":")[2], **NAMES}.items():
+        command = command.replace(word, meaning)
+    words = shlex.split(command)
     return CliRunner().invoke(app, words, env={"RYLA_URL": url}, input="")
 
 

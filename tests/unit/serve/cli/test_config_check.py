@@ -165,3 +165,39 @@ def test_configs_are_found_among_other_documents(production: Json) -> None:
     text = yaml.safe_dump_all([None, ["a list"], {"kind": "ConfigMap"}, production])
     ((name, config, around),) = documents(text)
     assert (name, config, around) == ("Serve config", production, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (("spec", "rayClusterConfig"), ["spec.rayClusterConfig: Field required"]),
+        (("spec", "rayClusterConfig", "workerGroupSpecs"), ["spec.rayClusterConfig.workerGroupSpecs: Field required"]),
+        (("spec", "rayClusterConfig", "headGroupSpec"), ["spec.rayClusterConfig.headGroupSpec: Field required"]),
+        (
+            ("spec", "rayClusterConfig", "headGroupSpec", "template", "spec", "containers", 0),
+            ["spec.rayClusterConfig.headGroupSpec.template.spec.containers: List should have at least 1 item"],
+        ),
+        (
+            ("spec", "rayClusterConfig", "workerGroupSpecs", 1, "groupName"),
+            ["spec.rayClusterConfig.workerGroupSpecs.1.groupName: Field required"],
+        ),
+    ],
+)
+def test_a_part_that_a_rayservice_lacks_is_named(production: Json, path: tuple[Any, ...], found: list[str]) -> None:
+    lacking: Any = copy.deepcopy(service(production, GROUPS))
+    part = lacking
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    result = CliRunner().invoke(app, ["check", "-"], input=yaml.safe_dump(lacking))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    faults_found = faults(production, lacking)
+    assert len(faults_found) == len(found)
+    assert all(fault.startswith(start) for fault, start in zip(faults_found, found, strict=True))
+
+
+def test_a_rayservice_whose_resources_are_no_numbers_is_refused(production: Json) -> None:
+    wrong = service(production, [{**GROUPS[0], "resources": {"CPU": "four"}}])
+    (fault,) = faults(production, wrong)
+    assert fault.startswith("spec.rayClusterConfig.workerGroupSpecs.0.resources.CPU: ")

@@ -65,7 +65,13 @@ def test_another_address_is_written_to_a_copy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "reached_at"),
-    [({}, "127.0.0.1:8000"), ({"host": "10.0.0.7", "port": 81}, "10.0.0.7:81"), ({"host": "0.0.0.0"}, "127.0.0.1:8000")],
+    [
+        ({}, "127.0.0.1:8000"),
+        ({"host": "10.0.0.7", "port": 81}, "10.0.0.7:81"),
+        ({"host": "0.0.0.0"}, "127.0.0.1:8000"),
+        ({"host": "::"}, "[::1]:8000"),
+        ({"host": "::1", "port": 81}, "[::1]:81"),
+    ],
 )
 def test_the_address_of_a_service_is_one_that_can_be_called(
     tmp_path: Path, options: dict[str, object], reached_at: str

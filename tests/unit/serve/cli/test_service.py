@@ -1,5 +1,6 @@
 """The service runs as a process of this machine, and its end is said in one line."""
 
+import errno
 import json
 import os
 import signal
@@ -322,3 +323,40 @@ def test_a_port_that_is_in_use_is_refused_before_anything_starts(tmp_path: Path)
     ):
         pytest.fail("the block must not run")
     assert not log.exists()
+
+
+def test_a_port_is_looked_for_at_an_address_of_ipv6_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as e:
+        pytest.skip(f"this machine has no IPv6 ({e})")
+    with server:
+        path.write_text(yaml.safe_dump({"http_options": {"host": "::1", "port": server.getsockname()[1]}}))
+        with pytest.raises(CallFailed, match="on ::1 is in use"):
+            require_free_port(path)
+    require_free_port(path)
+
+
+def test_a_name_that_nothing_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(service.socket, "getaddrinfo", unknown)
+    message = r"127.0.0.1 is not an address or the name of one \(.*not known\): choose another address with --host"
+    with pytest.raises(CallFailed, match=message):
+        require_free_port(config_file(tmp_path))
+
+
+def test_a_cluster_that_is_there_may_listen_on_addresses_of_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(*_: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    path = config_file(tmp_path)
+    monkeypatch.setattr(service.socket.socket, "bind", taken)
+    with pytest.raises(CallFailed, match=r"no service can listen on 127.0.0.1, port \d+ \(Cannot assign requested address\)"):
+        require_free_port(path)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    require_free_port(path)
