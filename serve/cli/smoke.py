@@ -1,12 +1,13 @@
 """The smoke test: calls every endpoint of a service with its example and checks the answers."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from serve.cli.console import console, spinner
+from serve.cli.console import console, print_error, spinner
 from serve.cli.overview import overview
 from serve.client import Answer, CallFailed, Client, Decoded, check_answer
 from serve.config import AppConfig
@@ -31,6 +32,7 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
     """
     table = Table("endpoint", "seconds", "media type", "size", "frames", "swapped", "bytes", "GPU", "cost (USD)")
     answers: list[tuple[str, dict[str, Any], bytes]] = []
+    refused = False
     with spinner() as progress:
         task = progress.add_task("", total=len(ENDPOINTS))
         for name in ENDPOINTS:
@@ -38,6 +40,7 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
             try:
                 answer, decoded = call_example(client, name, deadline - time.monotonic())
             except CallFailed as e:
+                refused = refused or e.status == 401
                 table.add_row(f"/{name}", f"[red]{e}[/red]")
                 continue
             finally:
@@ -48,10 +51,24 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
                 save.mkdir(parents=True, exist_ok=True)
                 (save / f"{name}.{answer.extension}").write_bytes(answer.data)
     console.print(table)
+    if refused:
+        print_error(_advice(client))
     if save is not None and answers:
         overview(answers).save(save / "overview.png")
         console.print(f"Overview of all results: {save / 'overview.png'}")
     return len(answers) == len(ENDPOINTS)
+
+
+def _advice(client: Client) -> str:
+    """Return what to do about a 401."""
+    secret = os.environ.get("RYLA_API_KEY_SECRET")  # set by the chart
+    source = f"the Secret {secret} (auth.smokeKeySecret)" if secret else "the Secret that auth.smokeKeySecret names"
+    if client.has_key:
+        return f"the service does not know this key: RYLA_API_KEY, --key, or in the chart `key` of {source}"
+    return (
+        "the service requires a key, and none was given: set RYLA_API_KEY or --key; the chart takes it from `key` of "
+        f"{source}, which must exist"
+    )
 
 
 def _row(name: str, answer: Answer, decoded: Decoded) -> list[str]:

@@ -22,6 +22,7 @@ class Client:
 
     def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self.has_key = bool(key)
         if key and not (key.isascii() and key.isprintable()):
             raise CallFailed("the key has characters that no key has: only printable ASCII can be sent")
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -30,3 +30,15 @@ def test_all_steps_end_before_the_deadline(values: Json, steps: list[str]) -> No
     seconds = [int(found[1]) for command in commands if (found := re.search(r"--timeout (\d+)", command))]
     assert len(seconds) == len(steps)
     assert sum(seconds) <= spec["activeDeadlineSeconds"] - 60
+
+
+def test_a_job_whose_key_is_missing_starts_and_knows_the_name_of_the_secret() -> None:
+    objects = render({"auth": {"apiKeysSecret": "keys", "smokeKeySecret": "my-key"}})
+    for kind, name, path in (("Job", "ryla-rollout", ("spec", "template", "spec")), ("Pod", "ryla-smoke", ("spec",))):
+        pod = one(objects, kind, name)
+        for key in path:
+            pod = pod[key]
+        env = {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+        reference = env["RYLA_API_KEY"]["valueFrom"]["secretKeyRef"]
+        assert reference == {"name": "my-key", "key": "key", "optional": True}
+        assert env["RYLA_API_KEY_SECRET"]["value"] == "my-key"

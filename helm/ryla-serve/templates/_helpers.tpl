@@ -323,9 +323,14 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* Environment variable with the API key of the smoke test. */}}
+{{/*
+Environment variables with the API key of the smoke test, and with the name of its Secret. A pod
+whose Secret does not exist would never start, so the Secret is optional: `ryla smoke` then names
+it.
+*/}}
 {{- define "ryla-serve.apiKeyEnv" -}}
 {{- with .Values.auth.smokeKeySecret }}
-- {name: RYLA_API_KEY, valueFrom: {secretKeyRef: {name: {{ . }}, key: key}}}
+- {name: RYLA_API_KEY, valueFrom: {secretKeyRef: {name: {{ . }}, key: key, optional: true}}}
+- {name: RYLA_API_KEY_SECRET, value: {{ . }}}
 {{- end }}
 {{- end -}}

@@ -1,5 +1,6 @@
 """The smoke test calls every endpoint, says what is wrong, and saves what it got."""
 
+import re
 import time
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 
 from deployments.errors import VideoTooLarge
 from serve.cli import smoke
-from serve.cli.console import console
+from serve.cli.console import console, error_console
 from serve.cli.smoke import ENDPOINTS, call_example, run_smoke
 from serve.client import CallFailed, Client, decode
 from tests.unit.serve.cli.live_service import live_service
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph
+from tests.unit.serve.scripted_server import problem, scripted_server
 
 EXTENSIONS = {"wan2.6": "webp", "wan2.6-i2v": "webp", "wan22-i2v": "webp", "image-faceswap": "jpg"}
 """What a result is saved as, if not as MP4."""
@@ -65,3 +67,27 @@ def test_no_endpoint_is_called_after_the_deadline() -> None:
     with Client("http://127.0.0.1:9") as client, console.capture() as printed:
         assert not run_smoke(client, None, time.monotonic() - 1)
     assert printed.get().count("the time limit was reached") == len(smoke.ENDPOINTS)
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "advice"),
+    [
+        (None, "my-key", "none was given.*the Secret my-key \\(auth.smokeKeySecret\\), which must exist"),
+        ("", None, "none was given.*the Secret that auth.smokeKeySecret names, which must exist"),
+        ("wrong", "my-key", "does not know this key: .*`key` of the Secret my-key"),
+    ],
+)
+def test_a_401_is_followed_by_where_the_key_comes_from(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, secret: str | None, advice: str
+) -> None:
+    monkeypatch.delenv("RYLA_API_KEY_SECRET", raising=False)
+    if secret:
+        monkeypatch.setenv("RYLA_API_KEY_SECRET", secret)
+    with (
+        scripted_server(problem(401, "a valid key is required")) as server,
+        Client(server.url, key=key) as client,
+        console.capture(),
+        error_console.capture() as printed,
+    ):
+        assert not run_smoke(client, None, soon())
+    assert re.search(advice, printed.get()), printed.get()
