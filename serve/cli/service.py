@@ -62,9 +62,13 @@ def serve_environment(config: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
         "RAY_agent_register_timeout_ms": f"{1000 * START_TIMEOUT_S:.0f}",
     }
+    # uvicorn would let any program of this machine name itself by X-Forwarded-For. It trusts nobody
+    # if this is empty.
+    peers = {"FORWARDED_ALLOW_IPS": ""}
     return {
         **loopback,
         **patience,
+        **peers,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,

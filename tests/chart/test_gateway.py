@@ -15,7 +15,7 @@ from helm.generator.paths import CHART
 from serve.config import ProxySettings
 from serve.http.problems import TITLES
 from tests.chart.nginx import Service, answer, files, gateway, read_answer, send
-from tests.chart.rendering import Refused, one, render
+from tests.chart.rendering import Json, Refused, one, pod_templates, render
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None, reason="nginx is not installed"
@@ -270,3 +270,16 @@ def test_a_worker_group_cannot_be_called_like_another_component(name: str) -> No
 def test_the_limits_that_the_template_repeats_are_the_settings_defaults() -> None:
     assert files() == files({"config": {"proxy": ProxySettings().model_dump()}})
     assert files() != files({"config": {"proxy": {"max_head_bytes": 2**15}}})
+
+
+@pytest.mark.parametrize("values", [{}, {"mode": "pod", "preset": "demo"}])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_address_of_a_caller_is_the_gateways_word_only_where_there_is_one(values: Json, enabled: bool) -> None:
+    objects = render({**values, "gateway": {"enabled": enabled}})
+    runs_ray = 0
+    for _, template in pod_templates(objects):
+        env = {e["name"]: e.get("value") for e in template["spec"]["containers"][0].get("env", [])}
+        if "RYLA_PROXY" in env:
+            runs_ray += 1
+            assert env.get("FORWARDED_ALLOW_IPS") == ("*" if enabled else None)
+    assert runs_ray

@@ -62,3 +62,13 @@ def test_a_failed_job_is_removed_if_helm_can_print_its_log() -> None:
     assert "initContainers" not in bare["spec"]["template"]["spec"]
     fetching = one(render(EVERYTHING), "Job", "ryla-preflight")
     assert not fetching["metadata"]["annotations"][policy].endswith(",hook-failed")
+
+
+def test_nothing_deletes_the_claim_with_the_model_files() -> None:
+    """Argo CD reads Helm's hooks and deletes them by any policy, so it has to skip this one."""
+    claim = one(render({"models": {"claim": {"create": True}, "fetch": {"command": ["fetch"]}}}), "PersistentVolumeClaim")
+    annotations = claim["metadata"]["annotations"]
+    assert annotations["argocd.argoproj.io/hook"] == "Skip"
+    assert annotations["helm.sh/resource-policy"] == "keep"
+    policies = annotations["helm.sh/hook-delete-policy"].split(",")
+    assert policies == ["hook-failed"], "without a policy, Helm takes before-hook-creation"

@@ -94,7 +94,8 @@ http {
             proxy_next_upstream off;
             proxy_set_header Host $http_host;
             proxy_set_header X-Request-Id $name;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            # Serve's proxies trust it, so it has nothing that the caller wrote.
+            proxy_set_header X-Forwarded-For $remote_addr;
             proxy_hide_header X-Request-Id;
         }
         {{- range $location, $problem := dict

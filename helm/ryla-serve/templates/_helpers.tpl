@@ -168,6 +168,11 @@ limits:
 {{- with dig "ingress" "cors_origins" list $args }}
 - {name: RYLA_CORS_ORIGINS, value: {{ join " " . | quote }}}
 {{- end }}
+{{- if include "ryla-serve.gateway" .root }}
+# Whose X-Forwarded-For uvicorn takes for the caller's address: everyone's. The network policies let
+# only the gateway (and Ray's own pods) reach the proxies, and it overwrites the header.
+- {name: FORWARDED_ALLOW_IPS, value: "*"}
+{{- end }}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from serve.cli import service
 from serve.cli.presets import PRESETS
@@ -360,3 +361,11 @@ def test_a_cluster_that_is_there_may_listen_on_addresses_of_other_machines(
         require_free_port(path)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     require_free_port(path)
+
+
+def test_no_peer_may_choose_its_address_unless_the_operator_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    trusted = serve_environment(PRESETS / "demo.yaml")["FORWARDED_ALLOW_IPS"]
+    assert not any(host in _TrustedHosts(trusted) for host in ("127.0.0.1", "::1", "10.0.0.1", ""))
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")
+    assert serve_environment(PRESETS / "demo.yaml")["FORWARDED_ALLOW_IPS"] == "10.0.0.1"
