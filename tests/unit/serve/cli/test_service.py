@@ -343,7 +343,7 @@ def test_a_name_that_nothing_has_is_refused(tmp_path: Path, monkeypatch: pytest.
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(service.socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     message = r"127.0.0.1 is not an address or the name of one \(.*not known\): choose another address with --host"
     with pytest.raises(CallFailed, match=message):
         require_free_port(config_file(tmp_path))
@@ -356,7 +356,7 @@ def test_a_cluster_that_is_there_may_listen_on_addresses_of_other_machines(
         raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
     path = config_file(tmp_path)
-    monkeypatch.setattr(service.socket.socket, "bind", taken)
+    monkeypatch.setattr(socket.socket, "bind", taken)
     with pytest.raises(CallFailed, match=r"no service can listen on 127.0.0.1, port \d+ \(Cannot assign requested address\)"):
         require_free_port(path)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
