@@ -48,17 +48,21 @@ class EndpointHandler:
         async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
             fields = await read_body(request, form=True)
         with self._admission.admit():  # only now, so that a slow upload takes nobody's place
-            parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
             meter = Meter(dict(self._hardware))
-            context = RequestContext(
-                seed=_seed(parsed),
-                media_type=media_type,
-                meter=meter,
-                observe=ignore_steps,
-                caller=_caller(request),
-            )
+
+            async def work() -> tuple[Parsed, Result]:
+                parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
+                context = RequestContext(
+                    seed=_seed(parsed),
+                    media_type=media_type,
+                    meter=meter,
+                    observe=ignore_steps,
+                    caller=_caller(request),
+                )
+                return parsed, await self._run(parsed, context)
+
             left_s = timeout_s - (time.monotonic() - start)
-            result = await run_while_connected(request, self._run(parsed, context), left_s, advice=lambda: _advice(meter))
+            parsed, result = await run_while_connected(request, work(), left_s, advice=lambda: _advice(meter))
             self._admission.note_duration(self._model, time.monotonic() - start)
         answer = Answer(
             result=result,
