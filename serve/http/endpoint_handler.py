@@ -39,7 +39,8 @@ class EndpointHandler:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
-        self._admission.check()
+        caller = _caller(request)
+        self._admission.check(caller)
         start = time.monotonic()
         preferences = parse_preferences(request.headers.getlist("prefer"))
         _refuse_jobs(preferences, request)
@@ -47,7 +48,7 @@ class EndpointHandler:
         media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
         async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
             fields = await read_body(request, form=True)
-        with self._admission.admit():  # only now, so that a slow upload takes nobody's place
+        with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
             meter = Meter(dict(self._hardware))
 
             async def work() -> tuple[Parsed, Result]:
@@ -57,7 +58,7 @@ class EndpointHandler:
                     media_type=media_type,
                     meter=meter,
                     observe=ignore_steps,
-                    caller=_caller(request),
+                    caller=caller,
                 )
                 return parsed, await self._run(parsed, context)
 
