@@ -63,7 +63,7 @@ class EndpointHandler:
                 return parsed, await self._run(parsed, context)
 
             left_s = timeout_s - (time.monotonic() - start)
-            parsed, result = await run_while_connected(request, work(), left_s, advice=lambda: _advice(meter))
+            parsed, result = await run_while_connected(request, work(), left_s, advice=lambda: _advice(meter, self._model))
             self._admission.note_duration(self._model, time.monotonic() - start)
         answer = Answer(
             result=result,
@@ -113,8 +113,8 @@ def _refuse_jobs(preferences: dict[str, str], request: Request) -> None:
         raise Problem(501, "not-implemented", f"`{wanted[0]}` is not supported yet; send the request without it and wait")
 
 
-def _advice(meter: Meter) -> str:
-    """Return how to avoid a timeout. A request that no model has begun is not too large."""
-    if meter.phases:
+def _advice(meter: Meter, model: str) -> str:
+    """Return how to avoid a timeout. A request that ``model`` has not begun is not too large."""
+    if model in meter.begun:
         return "ask for fewer frames or steps"
     return "the model had not begun, because it still starts or its queue is long: start it ahead with POST /warm, or allow more time"
