@@ -1,5 +1,6 @@
 """Limits how many requests are in progress in one ingress replica, and knows how long they take."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,27 +8,36 @@ from serve.http.problems import unavailable
 
 
 class Admission:
-    """Admits up to ``limit`` requests at a time, those that wait for a model included."""
+    """Admits up to ``limit`` requests at a time, those that wait for a model included.
+
+    One caller has at most half of the places, so that nobody can take all of them.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._admitted = 0
+        self._limit_of_one = max(1, limit // 2)
+        self._admitted: Counter[str] = Counter()
         self._durations: dict[str, float] = {}
 
-    def check(self) -> None:
-        """Raise a 503 problem if there is no room for another request."""
-        if self._admitted >= self._limit:
+    def check(self, caller: str) -> None:
+        """Raise a 503 problem if there is no room for another request of ``caller``."""
+        if self._admitted.total() >= self._limit:
             raise unavailable("too many requests are in progress", retry_after_s=10)
+        if self._admitted[caller] >= self._limit_of_one:
+            detail = f"{self._limit_of_one} requests of yours are in progress, which is as many as one caller may have"
+            raise unavailable(detail, retry_after_s=10)
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, caller: str) -> Iterator[None]:
         """Count a request while the block runs; raise a 503 problem if there is no room."""
-        self.check()
-        self._admitted += 1
+        self.check(caller)
+        self._admitted[caller] += 1
         try:
             yield
         finally:
-            self._admitted -= 1
+            self._admitted[caller] -= 1
+            if not self._admitted[caller]:
+                del self._admitted[caller]
 
     def note_duration(self, model: str, seconds: float) -> None:
         """Remember how long the latest request of a model took."""

@@ -69,7 +69,8 @@ class ApiKeys:
 class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
-    ``open_paths`` need no key, nor does anything below the prefixes in ``open_prefixes``.
+    GET and HEAD of ``open_paths`` need no key, nor of anything below the prefixes in
+    ``open_prefixes``. Other methods may have a body, which is not read without a key.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_paths: Collection[str], open_prefixes: tuple[str, ...]) -> None:
@@ -79,13 +80,14 @@ class RequireKey:
         self._open_prefixes = open_prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
+        if scope["type"] == "http" and not self._is_open(scope):
             name = self._authenticate(Headers(scope=scope).get("authorization", ""))
             scope.setdefault("state", {})["caller"] = name
         await self._app(scope, receive, send)
 
-    def _is_open(self, path: str) -> bool:
-        return path in self._open_paths or path.startswith(self._open_prefixes)
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        return scope["method"] in ("GET", "HEAD") and (path in self._open_paths or path.startswith(self._open_prefixes))
 
     def _authenticate(self, authorization: str) -> str:
         """Return the caller's name."""

@@ -3,6 +3,7 @@
 The names, types and files of the fields are checked later, by the endpoint's schema.
 """
 
+import asyncio
 import os
 import sys
 from typing import Any
@@ -22,6 +23,12 @@ REQUEST_TYPES = ("application/json", "multipart/form-data")
 IN_MEMORY_BYTES = 2**20
 """The size up to which Starlette keeps a form part in memory."""
 
+MAX_JSON_MARKS = 10_000
+"""Number of `[`, `{` and `,` in a JSON body: each can stand for a value of many times its size."""
+IN_THREAD_BYTES = 2**20
+"""The size from which a JSON body is parsed in a thread."""
+_COUNTED_BYTES = 2**16
+
 
 async def read_body(request: Request, *, form: bool, optional: bool = False) -> dict[str, Any]:
     """Return the fields of a body by name.
@@ -34,7 +41,9 @@ async def read_body(request: Request, *, form: bool, optional: bool = False) -> 
     if media_type == "application/json" or media_type.endswith("+json"):
         # request.body() would keep the bytes for as long as the request lasts.
         body = b"".join([piece async for piece in request.stream()])
-        return {} if optional and not body else _parse_json(body)
+        if optional and not body:
+            return {}
+        return _parse_json(body) if len(body) <= IN_THREAD_BYTES else await asyncio.to_thread(_parse_json, body)
     if form and media_type == "multipart/form-data":
         return await _read_form(request)
     accepted = " or ".join(REQUEST_TYPES if form else REQUEST_TYPES[:1])
@@ -42,6 +51,7 @@ async def read_body(request: Request, *, form: bool, optional: bool = False) -> 
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
+    _check_marks(body)
     try:
         # NaN and Infinity pass here, because the schema that refuses them knows the field's name.
         value = pydantic_core.from_json(body, allow_inf_nan=True, cache_strings="keys")
@@ -50,6 +60,22 @@ def _parse_json(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Problem(422, "invalid-field", "the body must be a JSON object with the fields that /docs lists")
     return value
+
+
+def _check_marks(body: bytes) -> None:
+    """Raise a 400 problem for a body with more values than any request needs.
+
+    Media in base64 has none of the marks, and prompts may have thousands of commas.
+    """
+    marks = 0
+    for start in range(0, len(body), _COUNTED_BYTES):  # in parts, so that the count ends early
+        marks += sum(body.count(mark, start, start + _COUNTED_BYTES) for mark in (b"[", b"{", b","))
+        if marks > MAX_JSON_MARKS:
+            raise Problem(
+                400,
+                "invalid-json",
+                f"the body has more than {MAX_JSON_MARKS} of the characters `[`, `{{` and `,`: send fewer values",
+            )
 
 
 async def _read_form(request: Request) -> dict[str, Any]:

@@ -52,11 +52,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._framing_bytes = 0
         self._message_complete = False
+        self._body_since = self.loop.time()
 
     # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection if there is room; else close the one that has waited longest."""
+        """Take a connection if there is room; else close another that waits or still sends."""
         full = len(self.connections) >= self.settings.max_connections
         room = not full or self._close_longest_waiting()
         super().connection_made(transport)
@@ -190,6 +191,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._head_complete = True
         self.waiting_since = None
+        self._body_since = self.loop.time()
         self._stop_timer()
         headers = dict(self.headers)
         self._body_left = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
@@ -228,6 +230,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end_request_if_answered()
             self._parse_pending()
         else:
+            self.waiting_since = self.loop.time()
             self._start_timer(LINGER_S, self.transport.close)
 
     def _end_request_if_answered(self) -> None:
@@ -319,11 +322,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_timer = self.loop.call_later(seconds, self._watch_reading, size)
 
     def _close_longest_waiting(self) -> bool:
-        """Close the connection that has waited longest for a request; say whether there is one."""
-        waiting = [c for c in self.connections if isinstance(c, BoundedProtocol) and c.waiting_since is not None]
-        if not waiting:
+        """Close the connection that has waited longest for a request; say whether there is one.
+
+        If none waits, the one closes whose request has been arriving for the longest time.
+        """
+        ours = [c for c in self.connections if isinstance(c, BoundedProtocol)]
+        since = {c: c.waiting_since for c in ours if c.waiting_since is not None}
+        since = since or {c: c._body_since for c in ours if not c._message_complete}
+        if not since:
             return False
-        longest = min(waiting, key=lambda connection: connection.waiting_since or 0)
+        longest = min(since, key=since.__getitem__)
         longest.transport.abort()
         self.connections.discard(longest)
         return True

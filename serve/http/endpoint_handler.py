@@ -39,7 +39,8 @@ class EndpointHandler:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
-        self._admission.check()
+        caller = _caller(request)
+        self._admission.check(caller)
         start = time.monotonic()
         preferences = parse_preferences(request.headers.getlist("prefer"))
         _refuse_jobs(preferences, request)
@@ -47,18 +48,22 @@ class EndpointHandler:
         media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
         async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
             fields = await read_body(request, form=True)
-        with self._admission.admit():  # only now, so that a slow upload takes nobody's place
-            parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
+        with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
             meter = Meter(dict(self._hardware))
-            context = RequestContext(
-                seed=_seed(parsed),
-                media_type=media_type,
-                meter=meter,
-                observe=ignore_steps,
-                caller=_caller(request),
-            )
+
+            async def work() -> tuple[Parsed, Result]:
+                parsed = await self._parse(fields, strict=preferences.get("handling") == "strict")
+                context = RequestContext(
+                    seed=_seed(parsed),
+                    media_type=media_type,
+                    meter=meter,
+                    observe=ignore_steps,
+                    caller=caller,
+                )
+                return parsed, await self._run(parsed, context)
+
             left_s = timeout_s - (time.monotonic() - start)
-            result = await run_while_connected(request, self._run(parsed, context), left_s, advice=lambda: _advice(meter))
+            parsed, result = await run_while_connected(request, work(), left_s, advice=lambda: _advice(meter, self._model))
             self._admission.note_duration(self._model, time.monotonic() - start)
         answer = Answer(
             result=result,
@@ -108,8 +113,8 @@ def _refuse_jobs(preferences: dict[str, str], request: Request) -> None:
         raise Problem(501, "not-implemented", f"`{wanted[0]}` is not supported yet; send the request without it and wait")
 
 
-def _advice(meter: Meter) -> str:
-    """Return how to avoid a timeout. A request that no model has begun is not too large."""
-    if meter.phases:
+def _advice(meter: Meter, model: str) -> str:
+    """Return how to avoid a timeout. A request that ``model`` has not begun is not too large."""
+    if model in meter.begun:
         return "ask for fewer frames or steps"
     return "the model had not begun, because it still starts or its queue is long: start it ahead with POST /warm, or allow more time"

@@ -53,7 +53,6 @@ def make_routes(config: AppConfig, pipelines: Pipelines, readiness: Readiness) -
         endpoints=endpoints,
         handles=pipelines.handles,
         readiness=readiness,
-        admission=admission,
     )
     handlers = {
         endpoint.name: EndpointHandler(endpoint, config=config, pipelines=pipelines, admission=admission)

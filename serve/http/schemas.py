@@ -11,9 +11,16 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
-from serve.http.problems import REQUIRED, FieldError, invalid_fields
+from serve.http.problems import REQUIRED, FieldError, Problem, invalid_fields
 from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
+
+MAX_FIELDS = 100
+"""Number of fields in a body; endpoints have at most some twenty."""
+MAX_UNKNOWN = 20
+"""Number of unknown fields that a problem names, after a search for the names that were meant."""
+MAX_NAME_CHARS = 100
+"""Length up to which an unknown name is shown and compared with those of the fields."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,13 @@ class Schema:
 
         With ``strict`` an unknown field is an error.
         """
+        if len(fields) > MAX_FIELDS:
+            raise Problem(422, "invalid-field", f"the body has {len(fields)} fields; send at most {MAX_FIELDS}")
         values, sent_as, errors = self._resolve_names(fields)
         ignored = self._unknown_fields(fields)
         if strict:
-            errors += [
-                FieldError(name, f"unknown field, and `Prefer: handling=strict` was sent{self.hint(name)}") for name in ignored
-            ]
+            detail = "unknown field, and `Prefer: handling=strict` was sent"
+            errors += [FieldError(name[:MAX_NAME_CHARS], f"{detail}{self.hint(name)}") for name in ignored[:MAX_UNKNOWN]]
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
         try:
@@ -101,12 +109,14 @@ class Schema:
     def hint(self, name: str) -> str:
         """Return "; did you mean ...?" for an unknown name that is nearly a field's, or nothing."""
         known = [alias for public in self.names.values() for alias in public]
-        nearest = [] if name in known else difflib.get_close_matches(name, known, n=1)
+        if name in known or len(name) > MAX_NAME_CHARS:
+            return ""
+        nearest = difflib.get_close_matches(name, known, n=1)
         return f"; did you mean `{nearest[0]}`?" if nearest else ""
 
     def _suggestions(self, ignored: tuple[str, ...]) -> list[FieldError]:
         """Return an error for each unknown field whose name is nearly that of a field."""
-        hints = {name: self.hint(name) for name in ignored}
+        hints = {name: self.hint(name) for name in ignored[:MAX_UNKNOWN]}
         return [FieldError(name, f"unknown field{hint}") for name, hint in hints.items() if hint]
 
     def _over_limits(self, request: GenerateVideo, sent_as: Mapping[str, str]) -> list[FieldError]:

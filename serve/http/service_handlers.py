@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.config import AppConfig
-from serve.http.admission import Admission
 from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.endpoints import Endpoint
 from serve.http.negotiation import best_media_type
@@ -40,13 +39,11 @@ class ServiceHandlers:
         endpoints: Sequence[Endpoint],
         handles: Handles,
         readiness: Readiness,
-        admission: Admission,
     ) -> None:
         self._config = config
         self._endpoints = endpoints
         self._handles = handles
         self._readiness = readiness
-        self._admission = admission
         self._home = home_page(endpoints)
         self._warming: dict[str, asyncio.Task[None]] = {}
 
@@ -76,7 +73,6 @@ class ServiceHandlers:
         if wanted is not None and find_model(wanted) is None:
             raise invalid_parameter("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
         states = await self._states()
-        self._admission.check()
         if wanted is not None:
             states = {wanted: states[wanted]}
             if states[wanted].state != "ready":

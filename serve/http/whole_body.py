@@ -15,6 +15,8 @@ from serve.http.request_id import choose_request_id
 
 SMALL_BYTES = 2**20
 """The size up to which a body has its place in the room that large ones cannot fill."""
+FIRST_BYTES = 2**16
+"""The size that a body claims before any of it has arrived."""
 _PIECE_BYTES = 2**16
 """The size from which a piece is passed on as it is. Tiny ones would cost many times their size."""
 
@@ -52,9 +54,8 @@ class WholeBody:
 
     async def _receive(self, length: int | None, receive: Receive) -> list[Message] | None:
         """Return the messages of a body, the last one first, or None if its client has left."""
-        first = SMALL_BYTES if length is None else length
-        room = self.small if first <= SMALL_BYTES else self.large
-        claim = await room.take(first)
+        room = self.small
+        claim = await room.take(self._size_of(0, length))
         upload: Upload | None = None
         try:
             async with asyncio.timeout(None) as limit:
@@ -68,12 +69,13 @@ class WholeBody:
                         return None
                     body.add(message.get("body", b""))
                     upload.note(len(message.get("body", b"")))
+                    if (size := self._size_of(upload.arrived, length)) > claim.size:
+                        room.forget(upload)
+                        room = self.small if size <= SMALL_BYTES else self.large
+                        claim = await self._enlarge(upload, claim, room=room, size=size)
+                        room.watch(upload, claim)
                     if not message.get("more_body", False):
                         break
-                    if upload.arrived > claim.size:  # only a body of unknown length
-                        room.forget(upload)
-                        room, claim = self.large, await self._enlarge(upload, claim)
-                        room.watch(upload, claim)
                 claim.shrink(min(upload.arrived, claim.size))
                 return body.messages(claim)
         except BaseException as error:
@@ -85,10 +87,20 @@ class WholeBody:
             if upload is not None:
                 room.forget(upload)
 
-    async def _enlarge(self, upload: Upload, claim: Claim) -> Claim:
-        """Exchange a claim for one of the largest size, while nothing is read."""
+    def _size_of(self, arrived: int, length: int | None) -> int:
+        """Return the size of the claim of a body of which ``arrived`` bytes are there.
+
+        It grows with what arrives, so that nobody occupies much by an announcement alone.
+        """
+        most = self._max_bytes if length is None else length
+        if arrived <= FIRST_BYTES:
+            return min(FIRST_BYTES, most)
+        return min(SMALL_BYTES, most) if length is None and arrived <= SMALL_BYTES else most
+
+    async def _enlarge(self, upload: Upload, claim: Claim, *, room: BodyRoom, size: int) -> Claim:
+        """Exchange a claim for a larger one, while nothing is read."""
         upload.pause()
-        enlarged = await self.large.take(self._max_bytes)
+        enlarged = await room.take(size)
         claim.release()
         upload.resume()
         return enlarged

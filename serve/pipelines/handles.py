@@ -185,6 +185,7 @@ class VideoHandle(ModelHandle):
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
             _, was_ready = await self._unless_start_fails(first)
             context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)
+            context.meter.begun.add(self.model.name)
             yield VideoStream(_chunks(events, self.model.name, context), self._consumer, stream)
         finally:
             if first is not None:

@@ -21,6 +21,8 @@ class Meter:
     hardware: dict[str, Hardware]
     seconds: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """The API names of the models that have begun on the request."""
     acceleration: str = ""
     """How the video model departed from the exact computation, for `X-Acceleration`."""
 
@@ -28,10 +30,12 @@ class Meter:
         """Drop the times of a failed attempt, which the caller does not pay for."""
         self.seconds.clear()
         self.phases.clear()
+        self.begun.clear()
         self.acceleration = ""
 
     def add_work(self, model: str, seconds: float) -> None:
         """Add ``seconds`` of work by a replica of ``model``."""
+        self.begun.add(model)
         self.seconds[model] = self.seconds.get(model, 0.0) + seconds
 
     def add_phase(self, name: str, seconds: float) -> None:

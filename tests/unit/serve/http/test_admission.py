@@ -1,9 +1,13 @@
 import asyncio
+import hashlib
+from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from serve.http.admission import Admission
+from serve.http.examples import payload
 from serve.http.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_service
@@ -11,30 +15,30 @@ from tests.unit.serve.http.service import HeldVideoModel, make_service
 
 def test_requests_are_admitted_up_to_the_limit() -> None:
     admission = Admission(2)
-    with admission.admit(), admission.admit():
-        with pytest.raises(Problem) as refused, admission.admit():
+    with admission.admit("anna"), admission.admit("ben"):
+        with pytest.raises(Problem) as refused, admission.admit("carl"):
             pass
         assert (refused.value.status, refused.value.slug) == (503, "unavailable")
         assert refused.value.headers == {"Retry-After": "10"}
         assert "too many requests" in refused.value.detail
-    with admission.admit(), admission.admit():
+    with admission.admit("anna"), admission.admit("ben"):
         pass  # both places are free again
 
 
 def test_a_request_that_fails_gives_its_place_back() -> None:
     admission = Admission(1)
-    with pytest.raises(ValueError, match="failed"), admission.admit():
+    with pytest.raises(ValueError, match="failed"), admission.admit("carl"):
         raise ValueError("failed")
-    with admission.admit():
+    with admission.admit("carl"):
         pass
 
 
 def test_a_check_takes_no_place() -> None:
     admission = Admission(1)
-    admission.check()
-    admission.check()
-    with admission.admit(), pytest.raises(Problem):
-        admission.check()
+    admission.check("anna")
+    admission.check("anna")
+    with admission.admit("anna"), pytest.raises(Problem):
+        admission.check("anna")
 
 
 def test_the_latest_duration_is_kept_for_each_model() -> None:
@@ -46,7 +50,38 @@ def test_the_latest_duration_is_kept_for_each_model() -> None:
     assert admission.last_duration("face-swapper", default=10) == 10
 
 
-async def test_a_full_ingress_refuses_requests_and_is_not_ready() -> None:
+@pytest.mark.parametrize(("limit", "share"), [(1, 1), (2, 1), (5, 2), (8, 4)])
+def test_one_caller_has_at_most_half_of_the_places(limit: int, share: int) -> None:
+    admission = Admission(limit)
+    with ExitStack() as held:
+        for _ in range(share):
+            held.enter_context(admission.admit("anna"))
+        with pytest.raises(Problem) as refused:
+            admission.check("anna")
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "10"})
+        if limit > 1:
+            assert "of yours" in refused.value.detail
+            held.enter_context(admission.admit("ben"))
+    with admission.admit("anna"):
+        pass  # her places are free again
+
+
+async def test_a_caller_who_takes_all_places_leaves_room_for_others(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("anna", "ben")))
+    anna, ben = ({"authorization": f"Bearer {name}"} for name in ("anna", "ben"))
+    model = HeldVideoModel()
+    app = make_service(FakeGraph(wan26=model), ingress={"max_concurrent_requests": 2, "api_keys": keys})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        first = asyncio.ensure_future(client.post("/wan2.6", json={"prompt": "x"}, headers=anna))
+        await model.begun.wait()
+        assert (await client.post("/wan2.6", json={"prompt": "x"}, headers=anna)).status_code == 503
+        assert (await client.post("/image-faceswap", json=payload("image-faceswap"), headers=ben)).status_code == 200
+        model.let_go()
+        assert (await first).status_code == 200
+
+
+async def test_a_full_ingress_refuses_requests_and_stays_ready() -> None:
     model = HeldVideoModel()
     graph = FakeGraph(wan26=model)
     app = make_service(graph, ingress={"max_concurrent_requests": 1})
@@ -56,8 +91,7 @@ async def test_a_full_ingress_refuses_requests_and_is_not_ready() -> None:
         second = await client.post("/image-faceswap", json={})
         assert (second.status_code, second.headers["retry-after"]) == (503, "10")
         assert second.json()["type"] == "urn:ryla:problem:unavailable"
-        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/healthz")).status_code == 200
         model.let_go()
         assert (await first).headers["x-frames"] == "9"
-        assert (await client.get("/readyz")).json()["ready"] is True

@@ -68,6 +68,18 @@ def test_probes_and_documentation_need_no_key(client: TestClient) -> None:
     assert client.get("/healthz/").status_code in (401, 404)
 
 
+@pytest.mark.parametrize("path", ["/health", "/", "/docs/assets/swagger-ui.css"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_open_paths_are_open_for_reading_only(client: TestClient, method: str, path: str) -> None:
+    def body() -> Iterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    assert client.head(path).status_code == 200
+    assert client.request(method, path, content=body()).status_code == 401
+    assert client.request(method, path, headers={"authorization": "Bearer one"}).status_code == 405
+
+
 async def test_the_callers_name_is_passed_on_to_the_application(keys: Path) -> None:
     app = EchoApp()
     guarded = RequireKey(app, ApiKeys(keys), open_paths=("/open",), open_prefixes=("/assets/",))
@@ -75,7 +87,7 @@ async def test_the_callers_name_is_passed_on_to_the_application(keys: Path) -> N
     await guarded(http_scope("/closed", headers={"authorization": "Bearer two"}), exchange.receive, exchange.send)
     assert app.scopes[0]["state"]["caller"] == "ben"
     for path in ("/open", "/assets/a.css"):
-        await guarded(http_scope(path), Exchange().receive, exchange.send)
+        await guarded(http_scope(path, "GET"), Exchange().receive, exchange.send)
     assert [scope["path"] for scope in app.scopes] == ["/closed", "/open", "/assets/a.css"]
     with pytest.raises(Problem, match="send your key"):
         await guarded(http_scope("/open/more"), Exchange().receive, exchange.send)
@@ -86,7 +98,7 @@ async def test_the_callers_name_is_passed_on_to_the_application(keys: Path) -> N
 async def test_open_paths_are_below_the_prefix_of_the_application(keys: Path) -> None:
     app = EchoApp()
     guarded = RequireKey(app, ApiKeys(keys), open_paths=("/health",), open_prefixes=("/docs/assets/",))
-    scope = {**http_scope("/photo/health"), "root_path": "/photo"}
+    scope = {**http_scope("/photo/health", "GET"), "root_path": "/photo"}
     await guarded(scope, Exchange().receive, Exchange().send)
     assert app.scopes == [scope]
 

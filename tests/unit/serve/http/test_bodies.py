@@ -1,4 +1,7 @@
 import io
+import json
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,7 +54,7 @@ async def test_not_a_number_passes_so_that_the_schema_can_name_the_field() -> No
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"", b"[" * 100_000 + b"]" * 100_000, b'{"a": ' * 100_000, b'{"prompt": "\\ud800"}', b"\xff"],
+    [b"{", b"", b"[" * 5_000 + b"]" * 5_000, b'{"a": ' * 10_000, b'{"prompt": "\\ud800"}', b"\xff"],
     ids=["cut off", "empty", "deep array", "deep object", "half of a surrogate pair", "no UTF-8"],
 )
 async def test_malformed_json_is_a_400(body: bytes) -> None:
@@ -59,6 +62,39 @@ async def test_malformed_json_is_a_400(body: bytes) -> None:
     assert (problem.status, problem.slug) == (400, "invalid-json")
     assert problem.detail.startswith("the body is not valid JSON: ")
     assert len(problem.detail) < 300
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[" * 100_000 + b"]" * 100_000, b'{"a": ' * 100_000, b'{"x": [' + b"[]," * 10_000 + b"[]]}"),
+        b'{"image": "' + b"A" * 2**21 + b'", "x": [' + b"0," * 10_000 + b"0]}",
+    ],
+    ids=["deep array", "deep object", "many arrays", "many numbers behind an image"],
+)
+async def test_json_of_too_many_values_is_refused_before_it_is_parsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.http.bodies.pydantic_core", None)
+    problem = await refusal(request_with("application/json", body))
+    assert (problem.status, problem.slug) == (400, "invalid-json")
+    assert problem.detail == "the body has more than 10000 of the characters `[`, `{` and `,`: send fewer values"
+
+
+async def test_prompts_may_have_many_commas() -> None:
+    fields = {"prompt": "," * 5000, "negative_prompt": "," * 4900, "image": "A" * 2**21}
+    assert await read_body(request_with(None, json.dumps(fields).encode()), form=False) == fields
+
+
+async def test_large_json_is_parsed_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def parse(body: bytes, **_: object) -> dict[str, int]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return {"size": len(body)}
+
+    monkeypatch.setattr("serve.http.bodies.pydantic_core", SimpleNamespace(from_json=parse))
+    for size in (2**20, 2**20 + 1):
+        assert await read_body(request_with(None, bytes(size)), form=False) == {"size": size}
+    assert threads == [True, False]
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"prompt"', b"7", b"null"])

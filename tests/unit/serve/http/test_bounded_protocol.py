@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.unit.serve.http.asgi import EchoApp
+from tests.unit.serve.http.asgi import EchoApp, until
 from tests.unit.serve.http.front import Caller, front
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -245,6 +246,37 @@ async def test_the_connection_that_has_waited_longest_makes_room() -> None:
             assert (await (await service.call(GET)).answer()).status == 200
             assert await gone.closed()
         assert service.connections() == 3
+
+
+@pytest.mark.parametrize("begun", [post(b"x", length=1000), CHUNKED, CHUNKED + b"9\r\nx"])
+async def test_the_connection_whose_body_has_been_arriving_longest_makes_room(begun: bytes) -> None:
+    app = HeldApp()
+    app.gate.set()
+    async with front(app, max_connections=3) as service:
+        senders = []
+        for number in range(3):
+            senders.append(await service.call(begun))
+            await until(lambda number=number: service.connections() > number)
+        assert (await (await service.call(GET)).answer()).status == 200
+        assert await senders[0].closed()
+        await (await service.call(GET)).answer()  # the idle connection goes before another body
+        assert service.connections() == 3
+        assert not senders[1].reader.at_eof()
+
+
+async def test_a_connection_that_was_refused_before_its_body_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"anna {'0' * 64}\n")
+    monkeypatch.setenv("RYLA_API_KEYS", str(keys))
+    async with front(LengthApp(), max_connections=2) as service:
+        lingering = [await service.call(post(b"x", length=1000)) for _ in range(2)]
+        for caller in lingering:
+            assert (await caller.answer()).status == 401
+        for caller in lingering:
+            assert (await (await service.call(GET)).answer()).status == 401
+            assert await caller.closed()
 
 
 async def test_connections_in_use_are_kept_and_further_ones_refused() -> None:

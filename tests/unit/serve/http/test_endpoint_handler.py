@@ -332,7 +332,8 @@ async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video() -> None:
+@pytest.mark.parametrize("path", ["wan2.6", "wan2.6-i2v", "wan2.6-i2v-faceswap"])
+async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video(path: str) -> None:
     class Asleep(FakeVideoModel):
         async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
             await asyncio.Event().wait()
@@ -340,7 +341,7 @@ async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_v
 
     app = make_service(FakeGraph(wan26=Asleep()))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-        response = await client.post("/wan2.6", json={"prompt": "x"}, headers={"request-timeout": "0.3"})
+        response = await client.post(f"/{path}", json=payload(path), headers={"request-timeout": "1"})
     assert response.status_code == 504
     assert "POST /warm" in response.json()["detail"]
     assert "fewer" not in response.json()["detail"]

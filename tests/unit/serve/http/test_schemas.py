@@ -193,3 +193,24 @@ def test_a_misspelt_field_is_named_with_the_one_that_was_meant() -> None:
         schema.parse({"source_image": "aGk=", "reference_image": "aGk=", "restore_faces": True}, strict=True)
     (error,) = refused.value.errors
     assert error.detail.endswith("`Prefer: handling=strict` was sent; did you mean `restore_face`?")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_body_of_too_many_fields_is_refused_before_any_name_is_compared(
+    strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.http.schemas.difflib", None)
+    with pytest.raises(Problem) as refused:
+        TEXT.parse({f"promp{number}": 1 for number in range(101)}, strict=strict)
+    assert (refused.value.status, refused.value.slug) == (422, "invalid-field")
+    assert refused.value.detail == "the body has 101 fields; send at most 100"
+    assert refused.value.errors == ()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_first_unknown_fields_are_named_and_long_names_are_cut(strict: bool) -> None:
+    errors = wrong_fields(strict=strict, **{f"promp{number}": 1 for number in range(99)})
+    assert set(errors) == {"prompt", *(f"promp{number}" for number in range(20))}
+    assert errors["promp19"].endswith("; did you mean `prompt`?")
+    if strict:
+        assert "x" * 100 in wrong_fields(prompt="x", **{"x" * 10**6: 1})

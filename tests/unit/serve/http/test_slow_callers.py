@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 
 import httpx
 import pytest
@@ -89,3 +90,28 @@ async def test_a_client_that_leaves_stops_the_model_and_frees_its_place(path: st
     assert again.status == 200
     again.leave()
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("ending", ["the client leaves", "the time is over"])
+async def test_fields_that_take_long_to_check_hold_no_request(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def parse(*_: object, **__: object) -> None:
+        begun.set()
+        release.wait(60)
+        raise ValueError("nobody waits for this any more")
+
+    monkeypatch.setattr("serve.http.schemas.Schema.parse", parse)
+    exchange = Exchange(body_messages(b"{}"))
+    headers = {**JSON, "request-timeout": "0.2"} if ending == "the time is over" else JSON
+    request = asyncio.ensure_future(
+        make_service(FakeGraph())(http_scope("/wan2.6", headers=headers), exchange.receive, exchange.send)
+    )
+    try:
+        await until(begun.is_set)
+        if ending == "the client leaves":
+            exchange.leave()
+        await request
+    finally:
+        release.set()
+    assert exchange.status == (499 if ending == "the client leaves" else 504)

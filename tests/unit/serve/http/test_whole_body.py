@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.config import ProxySettings
 from serve.http import whole_body
 from serve.http.problems import Problem
-from serve.http.whole_body import SMALL_BYTES, WholeBody
+from serve.http.whole_body import FIRST_BYTES, SMALL_BYTES, WholeBody
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan, until
 
 MIB = 2**20
@@ -207,17 +207,36 @@ async def test_large_bodies_wait_for_room_and_small_ones_do_not() -> None:
     layer = whole(echo, max_receiving_bytes=16 * MIB, body_queue_timeout_s=3600)
     holder, waiting = Trickle(), Exchange(body_messages(bytes(2 * MIB)))
     first = asyncio.ensure_future(layer(http_scope(headers=declared(11 * MIB)), holder.receive, holder.send))
+    holder.give(bytes(MIB))
     await until(lambda: layer.large.free < layer.large.capacity)
     second = asyncio.ensure_future(layer(http_scope(headers=declared(2 * MIB)), waiting.receive, waiting.send))
     small = Exchange(body_messages(b"small"))
     await layer(http_scope(headers=declared(5)), small.receive, small.send)
     assert echo.bodies == [b"small"]
-    assert waiting.received == 0
-    for _ in range(11):
+    await until(lambda: waiting.received == 1)
+    assert not second.done()
+    for _ in range(10):
         holder.give(bytes(MIB))
     holder.give(b"", more=False)
     await asyncio.gather(first, second)
     assert sorted(len(body) for body in echo.bodies) == [5, 2 * MIB, 11 * MIB]
+
+
+@pytest.mark.parametrize("headers", [declared(MIB), declared(8 * MIB), CHUNKED], ids=["small", "large", "unknown"])
+async def test_bodies_of_which_nothing_arrives_leave_room_for_others(headers: dict[str, str]) -> None:
+    echo = EchoApp()
+    layer = whole(echo, max_receiving_bytes=16 * MIB, body_queue_timeout_s=3600)
+    idle = [Trickle() for _ in range(40)]
+    requests = [asyncio.ensure_future(layer(http_scope(headers=headers), one.receive, one.send)) for one in idle]
+    await until(lambda: layer.small.capacity - layer.small.free == 40 * FIRST_BYTES)
+    assert layer.large.free == layer.large.capacity
+    for size in (1000, MIB, 2 * MIB):
+        honest = Exchange(body_messages(bytes(size)))
+        await layer(http_scope(headers=declared(size)), honest.receive, honest.send)
+    assert [len(body) for body in echo.bodies] == [1000, MIB, 2 * MIB]
+    for one in idle:
+        one.leave()
+    await asyncio.gather(*requests)
 
 
 async def test_a_body_that_stalls_gives_way_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
