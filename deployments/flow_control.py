@@ -25,7 +25,8 @@ TOKEN_BYTES = 32
 CONNECT_TIMEOUT_S = 10.0
 """Seconds that a producer may take to connect, and to send the token of its stream afterwards."""
 MAX_UNKNOWN = 128
-"""Connections that a consumer holds before it has read their tokens; it closes those beyond."""
+"""Connections that a consumer holds before it has read their tokens; it closes the oldest beyond.
+Producers send theirs at once, so it is not they who wait."""
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 """A producer notices after 30 s that the consumer's node is gone without having closed anything.
 The kernel answers for a consumer that is only busy. Names are those of the socket module, which
@@ -137,7 +138,7 @@ class ConsumerEnd:
         self._server: asyncio.Server | None = None
         self._windows: dict[str, _Window] = {}
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._unknown = 0
+        self._unknown: dict[asyncio.StreamWriter, None] = {}
 
     async def start(self) -> None:
         """Listen, on a port that is free."""
@@ -147,11 +148,12 @@ class ConsumerEnd:
         """Close all streams and stop listening."""
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
         self._windows.clear()
         for writer in self._connections.values():
             writer.close()
         await asyncio.gather(*self._connections)
+        if self._server is not None:
+            await self._server.wait_closed()  # from Python 3.12.1 on, this waits for connections
 
     def open(self, size: int) -> ProducerEnd:
         """Return a new stream with credits for ``size`` chunks."""
@@ -176,7 +178,7 @@ class ConsumerEnd:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._connections[task] = writer
         try:
-            window = self._windows.get(await self._read_token(reader))
+            window = self._windows.get(await self._read_token(reader, writer))
             if window is not None and not window.connected:
                 window.connect(writer)
                 await reader.read(1)  # nothing more is ever sent, so this waits for the end
@@ -186,16 +188,18 @@ class ConsumerEnd:
             writer.close()
             del self._connections[task]
 
-    async def _read_token(self, reader: asyncio.StreamReader) -> str:
-        """Return what a new connection sends, or nothing if there are too many of them."""
-        if self._unknown >= MAX_UNKNOWN:
-            return ""
-        self._unknown += 1
+    async def _read_token(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        """Return what a new connection sends; close the oldest if too many have sent nothing."""
+        if len(self._unknown) >= MAX_UNKNOWN:
+            oldest = next(iter(self._unknown))
+            del self._unknown[oldest]
+            oldest.close()
+        self._unknown[writer] = None
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return (await reader.readexactly(TOKEN_BYTES)).decode("ascii", "replace")
         finally:
-            self._unknown -= 1
+            self._unknown.pop(writer, None)
 
 
 def _keep_alive(connection: socket.socket) -> None:

@@ -45,7 +45,7 @@ class _Video(Source):
             for frame in container.decode(stream):
                 if frame.pts is None or frame.time_base is None:
                     raise MediaError("the video's frames have no timestamps; re-encode the video")
-                size = size or (frame.width, frame.height)
+                size = size or _upright_size(frame)
                 if frame.width * frame.height > self._max_pixels:
                     raise MediaTooLarge(
                         f"the video has a frame of {frame.width} x {frame.height} pixels; "
@@ -158,15 +158,25 @@ def _check_complete(timeline: _Timeline, *, stated_frames: int, stated_seconds: 
         )
 
 
+def _quarter_turns(frame: VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4
+
+
+def _upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Return the width and the height in pixels of ``frame`` after its rotation."""
+    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+
+
 def _to_rgb(frame: VideoFrame, width: int, height: int) -> Image:
-    """Return the frame upright, as uint8 RGB scaled to ``width`` x ``height`` before its rotation.
+    """Return the frame upright, as uint8 RGB scaled to ``width`` x ``height`` pixels.
 
     All frames get the size of the first one, because the frames of a recorded video call change
-    their size with the network's speed.
+    their size with the network's speed, and their rotation when a phone is turned.
     """
     colorspace: int = frame.colorspace
     if colorspace == _UNSPECIFIED:  # players assume BT.709 from 720 lines on, and BT.601 below
         colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    pixels = np.asarray(frame.reformat(width, height, "rgb24", src_colorspace=colorspace).to_ndarray(), np.uint8)
-    quarter_turns = round(frame.rotation / 90) % 4
+    quarter_turns = _quarter_turns(frame)
+    stored = (height, width) if quarter_turns % 2 else (width, height)
+    pixels = np.asarray(frame.reformat(*stored, "rgb24", src_colorspace=colorspace).to_ndarray(), np.uint8)
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels

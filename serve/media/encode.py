@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from fractions import Fraction
 
 from deployments.wire import Frames
+from serve.media.errors import MediaError
 from serve.media.spool import Media
 
 
@@ -25,9 +26,21 @@ class Encoder(ABC):
     def close(self) -> Media:
         """Finish the video and return the file."""
 
+    stopped = False
+    """Whether the caller has left, so that nobody needs the file."""
+
+    def stop(self) -> None:
+        """Let a call of ``close`` in another thread end with a ``MediaError`` at its next frame."""
+        self.stopped = True
+
     @abstractmethod
     def discard(self) -> None:
         """Free the threads and buffers of an unfinished video; do nothing after ``close``."""
+
+
+def stopped_early() -> MediaError:
+    """Return the error that ends the encoding of a file that nobody needs."""
+    return MediaError("the caller has left")
 
 
 class Clock:

@@ -9,7 +9,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames, Image
-from serve.media.encode import Encoder
+from serve.media.encode import Encoder, stopped_early
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.palette import choose_palette, colours_of, in_palette
 from serve.media.spool import Spool
@@ -80,7 +80,11 @@ class GifEncoder(Encoder):
                 f"{MAX_DELAY // TICKS}: request another media type with the Accept header"
             )
         file = Spool.empty()
-        self._write(file, last_delay=max(delays[-1], MIN_DELAY))
+        try:
+            self._write(file, last_delay=max(delays[-1], MIN_DELAY))
+        except BaseException:
+            file.close()
+            raise
         self.frames = len(self._ticks)
         self.discard()
         return file
@@ -122,6 +126,8 @@ class GifEncoder(Encoder):
         size = int(np.prod(self._size))
         with self._raw.open() as raw:
             for number in range(len(self._ticks)) if numbers is None else numbers:
+                if self.stopped:
+                    raise stopped_early()
                 raw.seek(number * size)
                 yield np.frombuffer(raw.read(size), np.uint8).reshape(self._size)
 

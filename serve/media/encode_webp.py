@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from deployments.wire import Frames, Image
-from serve.media.encode import Clock, Encoder
+from serve.media.encode import Clock, Encoder, stopped_early
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_webp
 from serve.media.spool import Spool
@@ -69,6 +69,11 @@ class WebpEncoder(Encoder):
         self.frames = getattr(PIL.Image.open(buffer), "n_frames", 1)
         return buffer.getvalue()
 
+    def stop(self) -> None:
+        super().stop()
+        if (stored := self._stored) is not None:
+            stored.stopped = True
+
     def discard(self) -> None:
         if self._stored is not None:
             self._stored.close()
@@ -87,6 +92,7 @@ class _StoredFrames(PIL.Image.Image):
         self._size = (width, height)
         self._spool = Spool.empty()
         self.n_frames = 0
+        self.stopped = False
 
     def append(self, pixels: Image) -> None:
         """Store a frame, uint8 RGB ``[height, width, 3]``."""
@@ -96,7 +102,9 @@ class _StoredFrames(PIL.Image.Image):
         self.n_frames += 1
 
     def seek(self, frame: int) -> None:
-        """Load frame number ``frame``, counted from 0."""
+        """Load frame number ``frame``, counted from 0; raise ``MediaError`` if it is stopped."""
+        if self.stopped:
+            raise stopped_early()
         length = 3 * self.width * self.height
         with self._spool.open() as file:
             file.seek(frame * length)

@@ -41,12 +41,13 @@ class _Session:
         self._chunks: Iterator[TimedFrames] = iter(())
 
     def decode(self, request: Message, file: Spool) -> _Answer:
-        data = file.read()
-        claim = claim_of(data, request["max_pixels"], request["max_scans"], request["max_side"])
-        answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
-        if claim.working_bytes > request["allowed_bytes"]:
-            return answer, None
-        return answer, decode_reduced(data, request["max_pixels"], request["max_scans"], request["max_side"])
+        limits = request["max_pixels"], request["max_scans"], request["max_side"]
+        allowed_bytes = request["allowed_bytes"]
+        with _blaming_file():
+            data = file.read()
+            claim = claim_of(data, *limits)
+            answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
+            return answer, None if claim.working_bytes > allowed_bytes else decode_reduced(data, *limits)
 
     def open(self, request: Message, file: Spool) -> _Answer:
         limits = SourceLimits(
@@ -55,16 +56,20 @@ class _Session:
             pixels=request["max_pixels"],
             scans=request["max_scans"],
         )
-        source = open_source(read_media(file) if file.size < _SPOOL_FROM_BYTES else file, limits)
-        if request["rate"] is not None:
-            source = source.at_fps(Fraction(request["rate"]))
-        self._chunks = source.chunks()
-        return _describe(source), None
+        rate = None if request["rate"] is None else Fraction(request["rate"])
+        with _blaming_file():
+            source = open_source(read_media(file) if file.size < _SPOOL_FROM_BYTES else file, limits)
+            if rate is not None:
+                source = source.at_fps(rate)
+            self._chunks = source.chunks()
+            return _describe(source), None
 
     def chunk(self, request: Message, _: Spool) -> _Answer:
-        for _skipped in range(request["skip"]):
-            next(self._chunks)
-        chunk = next(self._chunks, None)
+        skip = request["skip"]
+        with _blaming_file():
+            for _skipped in range(skip):
+                next(self._chunks)
+            chunk = next(self._chunks, None)
         if chunk is None:
             return {"end": True}, None
         return {"end": False, "index": chunk.index, "times": [str(time) for time in chunk.times]}, chunk.frames
@@ -72,6 +77,22 @@ class _Session:
     def close(self, _: Message, __: Spool) -> _Answer:
         self._chunks = iter(())
         return {}, None
+
+
+@contextlib.contextmanager
+def _blaming_file() -> Iterator[None]:
+    """Turn what the code that reads a caller's file does not expect into a ``MediaError``.
+
+    No file may look like a fault of the service, so the fault is logged with its traceback.
+    """
+    try:
+        yield
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        logging.warning("a file could not be decoded: %s", kind, exc_info=error)
+        raise MediaError(f"the file cannot be decoded ({kind}); save it again in an ordinary format") from None
 
 
 def _describe(source: Source) -> Message:
@@ -88,6 +109,7 @@ def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     _die_with_parent(int(sys.argv[2]))
     _prefer_to_be_killed()
+    os.nice(5)  # the proxies and the ingress come first, since they serve everybody
     logging.basicConfig(format="media worker: %(message)s", level=logging.WARNING)
     with contextlib.suppress(EOFError):  # the parent has closed the socket
         _serve(connection)

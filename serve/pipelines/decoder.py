@@ -88,10 +88,13 @@ class Decoder:
         a file that is at fault, and MediaBusy if others use the memory or the processes for too
         long.
         """
+        # A video is read a few frames at a time, so it needs its claim only at the worst.
+        beside_bytes = min(beside_bytes, self.memory.half)
         async with AsyncExitStack() as stack:
             # Small pictures, as most are, are decoded at once. Larger ones are only looked at, and
             # then all are decoded within a reservation for what their headers claim.
-            reservation = await stack.enter_async_context(self.memory.reserve(beside_bytes + _SMALL_BYTES * len(pictures)))
+            first_bytes = beside_bytes + _SMALL_BYTES * len(pictures)
+            reservation = await stack.enter_async_context(self.memory.reserve(first_bytes, caller))
             budget = _Budget(self._limits.max_image_cpu_s)
             results = [await self._ask(picture, caller, budget, allowed_bytes=_SMALL_BYTES) for picture in pictures]
             claims = [claim for claim, _ in results]
@@ -99,7 +102,7 @@ class Decoder:
                 results.clear()
                 await stack.aclose()
                 needed_bytes = beside_bytes + _need(pictures, claims)
-                reservation = await stack.enter_async_context(self.memory.reserve(needed_bytes))
+                reservation = await stack.enter_async_context(self.memory.reserve(needed_bytes, caller))
                 for picture, claim in zip(pictures, claims, strict=True):
                     results.append(await self._ask(picture, caller, budget, allowed_bytes=int(claim["working_bytes"])))
             held_bytes = _held(pictures, claims)

@@ -42,7 +42,11 @@ class VideoWriter:
         return data, self._encoder.frames
 
     async def discard(self) -> None:
-        """Free what the encoder holds, once the call that may still run in its thread has ended."""
+        """Free what the encoder holds, once the call that may still run in its thread has ended.
+
+        A call that would finish the file is stopped, because it holds a thread that others need.
+        """
+        self._encoder.stop()
         if self._call is not None:
             await asyncio.wait({self._call})
         self._encoder.discard()

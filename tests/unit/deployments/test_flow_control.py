@@ -155,19 +155,40 @@ async def test_strangers_that_send_nothing_are_limited_in_number_and_time(monkey
     stream = end.open(1)
     async with asyncio.timeout(DEADLINE_S):
         silent = [await asyncio.open_connection(HOST, stream.port) for _ in range(2)]
-        reader, writer = await asyncio.open_connection(HOST, stream.port)
-        assert await reader.read() == b"", "the third one is closed at once"
+        async with connected(stream) as credit:
+            await credit.acquire()
+            assert await silent[0][0].read() == b"", "the oldest one made room"
+            silent += [await asyncio.open_connection(HOST, stream.port) for _ in range(2)]
+            assert await silent[1][0].read() == b""
+            end.release(stream)
+            await credit.acquire()  # whose token is known is not closed
+    for _, writer in silent:
         writer.close()
-        silent[0][1].close()
-        while True:  # one that leaves makes room
-            async with connected(stream) as credit:
-                try:
-                    await credit.acquire()
-                    break
-                except Cancelled:
-                    continue
-    silent[1][1].close()
     await end.stop()
+
+
+async def test_stopping_does_not_wait_for_connections_that_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = ConsumerEnd(HOST)
+    await end.start()
+    stream = end.open(1)
+    server = end._server
+    assert server is not None
+    wait_closed, left = server.wait_closed, []
+
+    async def wait_for_connections() -> None:
+        left.extend(end._connections)
+        await wait_closed()
+
+    monkeypatch.setattr(server, "wait_closed", wait_for_connections)
+    reader, writer = await asyncio.open_connection(HOST, stream.port)
+    async with connected(stream) as credit:
+        await credit.acquire()
+        async with asyncio.timeout(DEADLINE_S):
+            await end.stop()
+            assert await reader.read() == b""
+            await credit.closed()
+    writer.close()
+    assert left == [], "the server has no connection left to wait for"
 
 
 async def test_a_stranger_that_sends_nothing_is_closed_after_a_time(

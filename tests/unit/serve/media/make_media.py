@@ -13,6 +13,7 @@ import numpy.typing as npt
 import PIL.Image
 from av import CodecContext
 from av.audio.frame import AudioFrame
+from av.bitstream import BitStreamFilterContext
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames, Image
@@ -73,6 +74,23 @@ def webm(frames: Frames, fps: int = 10) -> bytes:
         for pixels in frames:
             container.mux(stream.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def turned_midway(mp4: bytes, at: int, degrees: int) -> bytes:
+    """Return an H.264 file whose frames say that they are rotated, from number ``at`` on."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(mp4), mode="r") as source, av.open(buffer, "w", format="mp4") as container:
+        (video,) = source.streams.video
+        stream = container.add_stream_from_template(video)
+        for i, packet in enumerate(packet for packet in source.demux(video) if packet.size):
+            packets = [packet]
+            if i >= at:  # a filter changes only the first packet that it is given
+                turn = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:rotate={degrees}", video)
+                packets = turn.filter(packet)
+            for turned in packets:
+                turned.stream = stream
+                container.mux(turned)
     return buffer.getvalue()
 
 

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
@@ -13,7 +14,7 @@ from serve.media.decode_video import open_video
 from serve.media.encode_mp4 import TICKS, Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.samples import clip, pan, stranger, tone
-from tests.unit.serve.media.make_media import LIMITS, decode_all, encode_all, rotate, webm, webm_that_grows
+from tests.unit.serve.media.make_media import LIMITS, decode_all, encode_all, rotate, turned_midway, webm, webm_that_grows
 
 
 def test_ten_bit_hevc_keeps_its_levels_and_colours() -> None:
@@ -102,6 +103,19 @@ def test_all_frames_get_the_size_of_the_first_one() -> None:
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 6
     assert [float(frame.mean()) for frame in frames] == pytest.approx([40 * i for i in range(6)], abs=6)
     assert [float(time) for time in times] == pytest.approx([i / 10 for i in range(6)], abs=1e-3)
+
+
+@pytest.mark.parametrize(("degrees", "at"), [(90, 3), (180, 3), (270, 2), (90, 0)])
+def test_a_video_that_turns_midway_keeps_the_size_of_its_first_frame(degrees: int, at: int) -> None:
+    frames = pan(stranger(), 6, 96, 64)
+    plain = encode_all(Mp4Encoder(Fraction(10), "ultrafast", 8), frames, Fraction(10))
+    source = open_video(turned_midway(plain, at=at, degrees=degrees), LIMITS)
+    decoded = np.concatenate([chunk.frames for chunk in source.chunks()])
+    assert decoded.shape == ((6, 96, 64, 3) if at == 0 and degrees != 180 else (6, 64, 96, 3))
+    for shown, frame in zip(decoded[at:], frames[at:], strict=True):
+        upright = PIL.Image.fromarray(np.rot90(frame, degrees // 90)).resize(shown.shape[1::-1])
+        opposite = np.rot90(np.asarray(upright), 2)
+        assert np.abs(shown - np.asarray(upright, float)).mean() < np.abs(shown - opposite.astype(float)).mean() / 2
 
 
 @pytest.mark.parametrize("pixels", [64 * 64, 128 * 128 - 1])

@@ -78,6 +78,11 @@ async def test_an_error_of_the_code_is_not_blamed_on_the_file(worker: WorkerProc
         await worker.ask("open", cpu_s=1, memory_bytes=2**30)
 
 
+async def test_it_comes_after_the_processes_that_serve_everybody(worker: WorkerProcess) -> None:
+    await worker.start()
+    assert psutil.Process(worker.pid).nice() == min(19, psutil.Process().nice() + 5)
+
+
 async def test_the_kernel_ends_a_process_that_uses_up_its_cpu_time(worker: WorkerProcess) -> None:
     with pytest.raises(MediaTooLarge, match="too much time"):
         await decode(worker, BOMB, cpu_s=0.3)

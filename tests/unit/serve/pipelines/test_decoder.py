@@ -65,9 +65,16 @@ async def test_the_memory_is_held_while_the_pictures_are_and_given_back_early(de
         assert decoder.memory.reserved == 1000
 
 
+async def test_a_video_of_any_size_leaves_room_for_others(decoders: Any) -> None:
+    decoder = decoders()
+    async with decoder.pictures([], "caller", beside_bytes=2**40):
+        assert decoder.memory.reserved == decoder.memory.half
+        assert len(await decode(decoder, Picture("source", LARGE))) == 1
+
+
 async def test_large_pictures_wait_for_memory_before_they_are_decoded(decoders: Any) -> None:
     decoder = decoders(max_decoded_bytes=30 * 10**6)
-    async with decoder.memory.reserve(15 * 10**6):
+    async with decoder.memory.reserve(15 * 10**6, "another"):
         call = asyncio.ensure_future(decode(decoder, Picture("source", LARGE)))
         (small,) = await decode(decoder, Picture("source", SMALL))
         assert small is not None

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from fractions import Fraction
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from serve.client import decode
 from serve.config import IngressSettings
 from serve.media.decode import open_source
 from serve.media.encode import Encoder
+from serve.media.encode_gif import GifEncoder
+from serve.media.encode_webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.samples import clip, stranger
 from serve.media.source import TimedFrames
-from serve.media.spool import read_media
+from serve.media.spool import Spool, read_media
 from serve.pipelines.context import ChunkStep
 from serve.pipelines.encoding import VideoWriter, VideoWriters
 from serve.pipelines.media_threads import MediaThreads
@@ -137,6 +141,38 @@ async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exce
     encoder.release.set()
     await freed
     assert encoder.events == ["add begins", "add ends", "discard"]
+
+
+@pytest.mark.parametrize("new", [lambda: WebpEncoder(FPS, method=0), lambda: GifEncoder(FPS)])
+async def test_a_caller_that_leaves_ends_the_writing_of_the_file(
+    new: Callable[[], Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, stopped, reads = threading.Event(), threading.Event(), 0
+    encoder = new()
+    open_spool, stop = Spool.open, encoder.stop
+
+    def read_slowly(spool: Spool) -> BinaryIO:
+        nonlocal reads
+        reads += 1
+        began.set()
+        assert stopped.wait(30)
+        return open_spool(spool)
+
+    def tell() -> None:
+        stop()
+        stopped.set()
+
+    writer = VideoWriter(encoder, "image", MediaThreads(1), context=make_context())
+    await writer.add(chunk(0, 40))
+    monkeypatch.setattr(Spool, "open", read_slowly)
+    monkeypatch.setattr(encoder, "stop", tell)
+    call = asyncio.ensure_future(writer.close())
+    assert await asyncio.to_thread(began.wait, 30)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await writer.discard()
+    assert reads == 1, "no frame is read after the caller has left"
 
 
 async def test_an_encoder_that_was_never_used_is_freed_at_once() -> None:
