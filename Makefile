@@ -19,7 +19,7 @@ E2E ?= tests/e2e
 CONTAINERS ?= podman
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills bench chart image image-test e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ image-test:  ## Run the smoke test in the image, locked down and without a netwo
 	  --tmpfs /tmp:rw,size=4g,mode=1777 --shm-size 1g $(RUN_OPTIONS) $(IMAGE):$(TARGET)
 	$(CONTAINERS) exec ryla-image-test ryla smoke --wait 300 || { $(CONTAINERS) logs ryla-image-test; exit 1; }
 	$(CONTAINERS) rm --force ryla-image-test
+
+chaos: setup  ## Kill the nodes of a pretend Ray cluster during videos; needs an idle machine
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/chaos --override-ini norecursedirs=.venv
 
 e2e: setup tools  ## Test on the Kubernetes cluster in KUBECONFIG (see tests/e2e/README.md)
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest $(E2E) --override-ini norecursedirs=.venv

@@ -173,7 +173,8 @@ async def test_stopping_does_not_wait_for_connections_that_stay_open(monkeypatch
     stream = end.open(1)
     server = end._server
     assert server is not None
-    wait_closed, left = server.wait_closed, []
+    wait_closed = server.wait_closed
+    left: list[object] = []
 
     async def wait_for_connections() -> None:
         left.extend(end._connections)

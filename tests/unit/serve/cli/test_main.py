@@ -209,7 +209,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The configs that `ryla serve` runs, on a machine that has all model files."""
     configs: list[Path] = []
     monkeypatch.setattr(main, "run_service", lambda config, say: configs.append(config))
-    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr("os.path.exists", lambda _: True)
     return configs
 
 
@@ -237,7 +237,7 @@ def test_serve_ends_with_the_reason_and_the_logs_if_the_service_fails(monkeypatc
 def test_model_files_are_looked_for_unless_they_are_on_another_machine(
     served: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "exists", lambda _: False)
+    monkeypatch.setattr("os.path.exists", lambda _: False)
     refused = ryla("serve", "production")
     assert (refused.exit_code, served) == (1, [])
     assert "does not exist on this machine" in refused.stderr

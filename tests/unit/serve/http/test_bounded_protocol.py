@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -248,6 +250,10 @@ async def test_the_connection_that_has_waited_longest_makes_room() -> None:
         assert service.connections() == 3
 
 
+def _has_more_than(service: Any, number: int) -> bool:
+    return bool(service.connections() > number)
+
+
 @pytest.mark.parametrize("begun", [post(b"x", length=1000), CHUNKED, CHUNKED + b"9\r\nx"])
 async def test_the_connection_whose_body_has_been_arriving_longest_makes_room(begun: bytes) -> None:
     app = HeldApp()
@@ -256,7 +262,7 @@ async def test_the_connection_whose_body_has_been_arriving_longest_makes_room(be
         senders = []
         for number in range(3):
             senders.append(await service.call(begun))
-            await until(lambda number=number: service.connections() > number)
+            await until(partial(_has_more_than, service, number))
         assert (await (await service.call(GET)).answer()).status == 200
         assert await senders[0].closed()
         await (await service.call(GET)).answer()  # the idle connection goes before another body

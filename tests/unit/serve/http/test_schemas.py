@@ -209,8 +209,10 @@ def test_a_body_of_too_many_fields_is_refused_before_any_name_is_compared(
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_first_unknown_fields_are_named_and_long_names_are_cut(strict: bool) -> None:
-    errors = wrong_fields(strict=strict, **{f"promp{number}": 1 for number in range(99)})
+    unknown: dict[str, Any] = {f"promp{number}": 1 for number in range(99)}
+    errors = wrong_fields(TEXT, strict=strict, **unknown)
     assert set(errors) == {"prompt", *(f"promp{number}" for number in range(20))}
     assert errors["promp19"].endswith("; did you mean `prompt`?")
     if strict:
-        assert "x" * 100 in wrong_fields(prompt="x", **{"x" * 10**6: 1})
+        long: dict[str, Any] = {"prompt": "x", "x" * 10**6: 1}
+        assert "x" * 100 in wrong_fields(TEXT, **long)

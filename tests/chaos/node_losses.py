@@ -1,6 +1,6 @@
 """A script that loses the nodes of a Ray cluster one by one, each during a video.
 
-    python -m tests.graph.node_losses FOLDER
+    python -m tests.chaos.node_losses FOLDER
 
 The cluster runs on this machine: a head, a node for the ingress, with a proxy of its own, two nodes
 for a fake video model, and one for the other models. The state of its head is kept in FOLDER, so

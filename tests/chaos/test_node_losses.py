@@ -17,7 +17,7 @@ TIMEOUT_S = 900
 def lost(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the script reports. It runs in its own process, because it starts a second Ray."""
     folder, root = tmp_path_factory.mktemp("losses"), Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.graph.node_losses", str(folder)]
+    command = [sys.executable, "-m", "tests.chaos.node_losses", str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=root)
     lines = [line for line in run.stdout.splitlines() if line.startswith("LOST ")]
     assert lines, run.stdout[-3000:] + run.stderr[-6000:]
