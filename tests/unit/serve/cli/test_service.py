@@ -33,6 +33,8 @@ from serve.config import Limits, ProxySettings
 from serve.http.proxy import IMPORT_PATH
 from tests.unit.serve.cli.fake_driver import FAKE_DRIVER, RUN, Supervised, config_file, write_plan
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Any]:

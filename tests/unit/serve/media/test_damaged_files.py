@@ -24,6 +24,8 @@ from serve.media.source import Source, SourceLimits
 from tests.unit.serve.media.make_media import animation, film, webm
 from tests.unit.serve.media.test_claims import encoded
 
+pytestmark = pytest.mark.slow
+
 LIMITS = SourceLimits(frames=12, seconds=20, pixels=10_000)
 FRAMES = pan(stranger(), 5, 64, 48)
 WAVE = np.random.default_rng(3).uniform(-0.5, 0.5, (1, 24_000)).astype(np.float32)
