@@ -168,8 +168,11 @@ def run_service(config: Path, say: Callable[[str], None]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     with contextlib.suppress(KeyboardInterrupt):
         while True:
+            # A signal that comes while the driver is being started must find it complete.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
             with _Driver(config) as driver, Client(url(config)) as client:
                 try:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
                     _watch(driver, client, deadline, say)
                 except _NotStarted as e:
                     say(f"Ray did not start and is started again: {e}")
@@ -238,6 +241,7 @@ def _in_driver() -> None:
     """Prepare the process of the driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     end_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the parent's mask is inherited
 
 
 def _watch(driver: _Driver, client: Client, deadline: float, say: Callable[[str], None]) -> None:
