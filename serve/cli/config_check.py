@@ -85,7 +85,9 @@ def documents(text: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any] |
             yield "Serve config", document, None
 
 
-def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, files: bool = False) -> list[str]:
+def faults(
+    config: dict[str, Any], service: dict[str, Any] | None = None, *, files: bool = False, keys: bool = False
+) -> list[str]:
     """Return a sentence for each fault of a Serve config.
 
     With ``service`` the RayService around it is checked too, and with ``files`` whether the model
@@ -114,6 +116,7 @@ def faults(config: dict[str, Any], service: dict[str, Any] | None = None, *, fil
                 for name, path in model_paths(settings)
                 if not os.path.exists(path)
             ]
+        if keys:
             found += _key_faults(settings)
         if service is not None:
             found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]

@@ -66,7 +66,7 @@ def serve(
     It ends with an error when the service is lost, so that a supervisor can start it again.
     """
     path = find_preset(preset)
-    if found := _faults_of(_read(path), path.name, files=not joins_a_cluster())[1]:
+    if found := _faults_of(_read(path), path.name, files=not joins_a_cluster(), keys=not joins_a_cluster())[1]:
         _fail(*found)
     if host is not None or port is not None:
         path = listening_on(path, host, port)
@@ -235,14 +235,14 @@ def rollout(
         raise typer.Exit(1) from None
 
 
-def _faults_of(data: bytes, name: str, *, files: bool) -> tuple[int, list[str]]:
+def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tuple[int, list[str]]:
     """Return how many configurations ``data`` contains, and a sentence for each fault."""
     checked = 0
     found: list[str] = []
     try:
         for document, serve_config, service in documents(data.decode()):
             checked += 1
-            found += [f"{document}: {fault}" for fault in faults(serve_config, service, files=files)]
+            found += [f"{document}: {fault}" for fault in faults(serve_config, service, files=files, keys=keys)]
     except ValueError as e:  # a UnicodeDecodeError is one too
         found.append(f"{name}: {e}")
     if not checked and not found:

@@ -181,7 +181,6 @@ ROWS = (
     Row("check nope.yaml", 2, err=r"^no preset or file is named nope.yaml; presets: "),
     Row("check -", 1, err=r"^standard input contains neither a Serve config nor a RayService$"),
     Row("check LONG", 2, err="^no preset or file is named nnn"),
-    Row("check nokeys.yaml --files", 1, err="args.ingress.api_keys: nokeys.txt cannot be read: No such file or directory$"),
     Row("check README.md", 1, err=r"^README.md: not valid YAML \("),
     Row("check production --files", 1, err=r"args.models.faces.swapper: /models/.* does not exist on this machine"),
     Row("models check", 2, err=r"Missing argument 'folder'"),
