@@ -90,8 +90,8 @@ def faults(
 ) -> list[str]:
     """Return a sentence for each fault of a Serve config.
 
-    With ``service`` the RayService around it is checked too, and with ``files`` whether the model
-    files and the callers' keys are on this machine.
+    With ``service`` the RayService around it is checked too, with ``files`` whether the model files
+    are on this machine, and with ``keys`` whether the callers' keys can be read here.
     """
     try:
         schema = ServeDeploySchema.model_validate(config)
