@@ -99,9 +99,7 @@ class GifEncoder(Encoder):
             raise MediaError("the video is already finished")
         if max(len(self._ticks) + 1, self._count) * int(pixels.nbytes) > MAX_GIF_BYTES:
             raise MediaTooLarge("the result is too long for an animated GIF: request video/mp4 with the Accept header")
-        data = memoryview(pixels.tobytes())
-        while data:  # an unbuffered file may take less than it is given
-            data = data[self._raw.file.write(data) :]
+        self._raw.append(pixels)
         self._ticks.append(tick)
 
     def _write(self, file: Spool, *, last_delay: int) -> None:

@@ -3,7 +3,6 @@
 import io
 from fractions import Fraction
 
-import numpy as np
 import PIL.Image
 
 from deployments.wire import Frames, Image
@@ -96,9 +95,7 @@ class _StoredFrames(PIL.Image.Image):
 
     def append(self, pixels: Image) -> None:
         """Store a frame, uint8 RGB ``[height, width, 3]``."""
-        view = memoryview(np.ascontiguousarray(pixels).data).cast("B")
-        while view:
-            view = view[self._spool.file.write(view) :]
+        self._spool.append(pixels)
         self.n_frames += 1
 
     def seek(self, frame: int) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from serve.media.spool import write_all
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -24,9 +26,7 @@ def write_array(array: Bytes) -> int:
     fd = os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         # Writing is faster than copying into a mapping, which takes a page fault for each page.
-        view = memoryview(np.ascontiguousarray(array).data).cast("B")
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, np.ascontiguousarray(array).data)
     except BaseException:
         os.close(fd)
         raise

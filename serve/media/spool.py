@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write the whole of ``data``, which is C-contiguous, at the position of the descriptor."""
+    view = memoryview(data).cast("B")
+    while view:  # a file without a buffer may take less than it is given
+        view = view[os.write(descriptor, view) :]
+
 
 class Spool:
     """An unnamed temporary file that is freed with its last reference, or when the process ends."""
@@ -32,6 +42,10 @@ class Spool:
     def file(self) -> BinaryIO:
         """The unbuffered file object to write to."""
         return self._file
+
+    def append(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Write the bytes of an array behind those that were written before."""
+        write_all(self._file.fileno(), np.ascontiguousarray(pixels).data)
 
     @property
     def size(self) -> int:
@@ -72,9 +86,7 @@ def descriptor_of(media: Media) -> Iterator[int]:
         yield media.file.fileno()
         return
     with open(os.memfd_create("media"), "wb", buffering=0) as file:
-        view = memoryview(media)
-        while view:
-            view = view[file.write(view) :]
+        write_all(file.fileno(), media)
         yield file.fileno()
 
 
