@@ -10,9 +10,11 @@ from serve.media.errors import MediaTooLarge
 from serve.media.images import open_image, reduce_while_decoding, to_pixels
 from serve.media.jpeg import count_scans
 
-_BYTES_PER_PIXEL = {b"\xff\xd8": 20, b"RI": 32}
+_BYTES_PER_PIXEL = {"JPEG": 20, "MPO": 20, "WEBP": 32}
 _BYTES_PER_PIXEL_OF_OTHERS = 23
 """The most memory that ``decode_image`` uses for each pixel of a JPEG, a WebP or another format.
+
+The MPO files of phones are several JPEGs.
 
 Measured by ``benchmarks/media_worker.py``: 15.1 bytes for a progressive JPEG, 30.9 for a lossless
 WebP and 21.7 for a PNG, the last two with transparency.
@@ -28,31 +30,31 @@ class Claim:
     result_bytes: int
 
 
-def claim_of(data: bytes, max_pixels: int, max_scans: int, max_side: int | None) -> Claim:
-    """Return what the image file ``data`` costs; nothing of it is decoded.
+def open_within(data: bytes, max_pixels: int, max_scans: int) -> PIL.Image.Image:
+    """Return the image file ``data`` as a Pillow image that is not decoded yet.
 
     Raises ``MediaError`` for a file that is not an image, and ``MediaTooLarge`` for more than
     ``max_pixels`` pixels or ``max_scans`` scans.
     """
-    width, height = _open(data, max_pixels, max_scans).size
-    each = _BYTES_PER_PIXEL.get(data[:2], _BYTES_PER_PIXEL_OF_OTHERS)
+    check_scans(data, max_scans)
+    return open_image(data, max_pixels)
+
+
+def claim_of(image: PIL.Image.Image, max_side: int | None) -> Claim:
+    """Return what an image that is not decoded yet costs, if it is reduced to ``max_side``."""
+    width, height = image.size
+    each = _BYTES_PER_PIXEL.get(image.format or "", _BYTES_PER_PIXEL_OF_OTHERS)
     share = 1.0 if max_side is None else min(1.0, max_side / max(width, height)) ** 2
     return Claim(width * height, each * width * height, math.ceil(3 * width * height * share) + 3 * (width + height))
 
 
-def decode_reduced(data: bytes, max_pixels: int, max_scans: int, max_side: int | None) -> Image:
-    """Return the image in ``data`` as uint8 RGB ``[height, width, 3]``.
+def decode_reduced(image: PIL.Image.Image, max_side: int | None) -> Image:
+    """Return an image that is not decoded yet as uint8 RGB ``[height, width, 3]``.
 
     If a side is longer than ``max_side`` pixels, the image is scaled down to it. Raises what
-    ``claim_of`` and ``decode_image`` raise.
+    ``to_pixels`` raises.
     """
-    image = _open(data, max_pixels, max_scans)
     return to_pixels(image) if max_side is None else reduce_while_decoding(image, max_side)
-
-
-def _open(data: bytes, max_pixels: int, max_scans: int) -> PIL.Image.Image:
-    check_scans(data, max_scans)
-    return open_image(data, max_pixels)
 
 
 def check_scans(data: bytes, limit: int) -> None:

@@ -9,9 +9,9 @@ import PIL.Image
 
 from deployments.wire import Image
 from serve.media.boundary import reading
-from serve.media.claims import check_scans
+from serve.media.claims import open_within
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import DAMAGED, check_size, open_image, to_pixels
+from serve.media.images import DAMAGED, check_size, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
 _DEFAULT_DURATION_MS = 100
@@ -45,8 +45,7 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     Raises ``MediaError`` for a damaged or truncated file and ``MediaTooLarge`` for one that exceeds
     ``limits``.
     """
-    check_scans(data, limits.scans)
-    image = open_image(data, limits.pixels)
+    image = open_within(data, limits.pixels, limits.scans)
     if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")
     with reading(*DAMAGED):

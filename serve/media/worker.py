@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from serve.media.claims import claim_of, decode_reduced
+from serve.media.claims import claim_of, decode_reduced, open_within
 from serve.media.decode import open_source
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.messages import Message, receive_message, send_message
@@ -41,13 +41,13 @@ class _Session:
         self._chunks: Iterator[TimedFrames] = iter(())
 
     def decode(self, request: Message, file: Spool) -> _Answer:
-        limits = request["max_pixels"], request["max_scans"], request["max_side"]
+        max_pixels, max_scans, max_side = request["max_pixels"], request["max_scans"], request["max_side"]
         allowed_bytes = request["allowed_bytes"]
         with _blaming_file():
-            data = file.read()
-            claim = claim_of(data, *limits)
+            image = open_within(file.read(), max_pixels, max_scans)
+            claim = claim_of(image, max_side)
             answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
-            return answer, None if claim.working_bytes > allowed_bytes else decode_reduced(data, *limits)
+            return answer, None if claim.working_bytes > allowed_bytes else decode_reduced(image, max_side)
 
     def open(self, request: Message, file: Spool) -> _Answer:
         limits = SourceLimits(

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serve.media.claims import claim_of, decode_reduced
+from serve.media.claims import claim_of, decode_reduced, open_within
 from serve.media.decode import open_source
 from serve.media.encode import Encoder
 from serve.media.encode_mp4 import Mp4Encoder
@@ -129,8 +129,9 @@ def mutate(data: bytes, number: int) -> bytes:
 
 
 def decode_still(data: bytes) -> None:
-    claim_of(data, LIMITS.pixels, LIMITS.scans, 32)
-    pixels = decode_reduced(data, LIMITS.pixels, LIMITS.scans, 32)
+    image = open_within(data, LIMITS.pixels, LIMITS.scans)
+    claim_of(image, 32)
+    pixels = decode_reduced(image, 32)
     assert pixels.dtype == np.uint8
     assert max(pixels.shape[:2]) <= 32
 
