@@ -77,38 +77,20 @@ def _endpoint_routes(endpoints: Sequence[Endpoint], handlers: dict[str, Endpoint
 
 def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     models = [model.name for model in MODELS]
-    yield Route(
-        method="GET",
-        path="/health",
-        handler=service.health,
-        operation=service_operation("/health", "Says that the service is reachable; wakes no model"),
+
+    def get(path: str, handler: Handler, summary: str, **options: Any) -> Route:
+        return Route(method="GET", path=path, handler=handler, operation=service_operation(path, summary, **options))
+
+    yield get("/health", service.health, "Says that the service is reachable; wakes no model")
+    yield get("/", service.root, "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES)
+    yield get("/healthz", service.healthz, "Says that this ingress process is alive")
+    yield get(
+        "/readyz",
+        service.readyz,
+        "Says whether a model can be used now, and the state of each model",
+        query={"model": models},
     )
-    yield Route(
-        method="GET",
-        path="/",
-        handler=service.root,
-        operation=service_operation("/", "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES),
-    )
-    yield Route(
-        method="GET",
-        path="/healthz",
-        handler=service.healthz,
-        operation=service_operation("/healthz", "Says that this ingress process is alive"),
-    )
-    yield Route(
-        method="GET",
-        path="/readyz",
-        handler=service.readyz,
-        operation=service_operation(
-            "/readyz", "Says whether a model can be used now, and the state of each model", query={"model": models}
-        ),
-    )
-    yield Route(
-        method="GET",
-        path="/limits",
-        handler=service.limits,
-        operation=service_operation("/limits", "Lists the limits, defaults and prices in force"),
-    )
+    yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
 
 
