@@ -6,6 +6,7 @@ the proxy or the ingress grows by more than 500 MiB.
 """
 
 import argparse
+import contextlib
 import statistics
 import sys
 import threading
@@ -17,20 +18,20 @@ from urllib.parse import urlsplit
 import psutil
 
 from loadtest.attacks import ATTACKS, MIB, Tally
+from loadtest.processes import running_processes
 from serve.cli.console import print_error
 from serve.cli.presets import find_preset
 from serve.cli.service import running
 from serve.client import CallFailed, Client
 from serve.http.examples import payload
-from serve.models import INGRESS
 
 CALLERS = 4
 ENDPOINT = "image-faceswap"
 MAX_SECONDS = 480
 SLOWDOWN = 2.0
 GROWTH_MIB = 500
-WATCHED = {"proxy": "ProxyActor", "ingress": INGRESS}
-"""The names that Ray gives the titles of these processes."""
+WATCHED = ("proxy", "ingress")
+"""The processes whose memory is watched."""
 
 
 @dataclass
@@ -57,14 +58,10 @@ class Memory(threading.Thread):
     def read(self) -> dict[str, int]:
         """Return the resident bytes by the names of ``WATCHED``."""
         found = dict.fromkeys(WATCHED, 0)
-        for process in psutil.process_iter():
-            try:
-                title = " ".join(process.cmdline()[:1])
-                for name, part in WATCHED.items():
-                    if title.startswith("ray::") and part in title:
-                        found[name] = max(found[name], process.memory_info().rss)
-            except psutil.Error:
-                continue
+        for name in WATCHED:
+            for process in running_processes(name):
+                with contextlib.suppress(psutil.Error):  # it may end in between
+                    found[name] = max(found[name], process.memory_info().rss)
         return found
 
     def run(self) -> None:

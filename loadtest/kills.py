@@ -19,23 +19,14 @@ from pathlib import Path
 
 import psutil
 
-from serve.cli.service import START_TIMEOUT_S
+from loadtest.processes import PROCESSES, running_processes
+from serve.cli.service import COMMAND, START_TIMEOUT_S
 from serve.client import CallFailed, Client
 from serve.http.examples import payload
-from serve.models import INGRESS, MODELS
 
 ENDPOINT = "image-faceswap"
 URL = "http://127.0.0.1:8000"
 LIMIT_S = 60.0
-KINDS = {
-    "proxy": "ray::ProxyActor",
-    "controller": "ray::ServeController",
-    "ingress": INGRESS,
-    **{model.deployment: model.deployment for model in MODELS},
-    "raylet": "raylet/raylet",
-    "GCS": "gcs/gcs_server",
-}
-"""What the command line of each kind of process contains."""
 
 
 @dataclass
@@ -67,7 +58,7 @@ class Service:
         """Start the service, wait until all models are ready, and return the bytes' digest."""
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve.cli.main", "serve", "demo"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [sys.executable, *COMMAND, "demo"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
         with Client(URL) as client:
             deadline = time.monotonic() + START_TIMEOUT_S
@@ -84,16 +75,10 @@ class Service:
         """Return the exit code of the service if it has ended."""
         return None if self._process is None else self._process.poll()
 
-    def find(self, part: str) -> psutil.Process | None:
-        """Return a running process of the service whose command line contains ``part``."""
+    def find(self, kind: str) -> psutil.Process | None:
+        """Return a running process of the service of this kind."""
         assert self._process is not None
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                line = " ".join(process.cmdline())
-                replica = line.startswith("ray::ServeReplica") or part.startswith("ray::") or "/" in part
-                if part in line and replica and process.status() != psutil.STATUS_ZOMBIE and process.pid != self._process.pid:
-                    return process
-        return None
+        return next(iter(running_processes(kind, self._process.pid)), None)
 
     def stop(self) -> None:
         """Stop the service as a supervisor does."""
@@ -116,7 +101,7 @@ def ask() -> str | None:
             return None
 
 
-def watch_recovery(service: Service, part: str, expected: str, outcome: Outcome) -> None:
+def watch_recovery(service: Service, kind: str, expected: str, outcome: Outcome) -> None:
     """Ask until the service has recovered or ended, or the limit is reached; note which it was.
 
     It has recovered once it answers while a process of the killed kind runs again.
@@ -129,7 +114,7 @@ def watch_recovery(service: Service, part: str, expected: str, outcome: Outcome)
             return
         digest = ask()
         outcome.wrong += digest not in (None, expected)
-        if digest is not None and service.find(part) is not None:
+        if digest is not None and service.find(kind) is not None:
             outcome.recovered_s.append(time.monotonic() - begun)
             return
         time.sleep(0.2)
@@ -142,14 +127,14 @@ def kill_all(service: Service, rounds: int, kinds: list[str]) -> Iterator[tuple[
     for kind in kinds:
         outcome = Outcome()
         for _ in range(rounds):
-            process = service.find(KINDS[kind])
+            process = service.find(kind)
             if process is None:
                 raise CallFailed(f"no process of the kind {kind} runs")
             process.send_signal(signal.SIGKILL)
             # A raylet stays a zombie of its parent.
             with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(2)
-            watch_recovery(service, KINDS[kind], expected, outcome)
+            watch_recovery(service, kind, expected, outcome)
             if service.exit_code() is not None or outcome.hung:
                 service.stop()
                 expected = service.start()
@@ -162,7 +147,7 @@ def main() -> int:
     """Kill, print a line for each kind, and return 0 if nothing hung and no bytes were wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="kills of each kind")
-    parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--kinds", nargs="*", choices=list(PROCESSES), default=list(PROCESSES))
     options = parser.parse_args()
     log = Path("test-output/kills.log")
     log.parent.mkdir(exist_ok=True)
