@@ -7,32 +7,18 @@ import pytest
 from serve.http.problems import problem_of
 from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.errors import MediaBusy
-from tests.unit.serve.pipelines.test_fair_queue import settle
+from tests.unit.serve.pipelines.held import Held, settle
 
 
-class Holders:
+class Holders(Held):
     """Tasks that hold a reservation until they are told to give it back."""
 
     def __init__(self, budget: ByteBudget) -> None:
+        super().__init__()
         self.budget = budget
-        self.order: list[str] = []
-        self.ends: dict[str, asyncio.Event] = {}
-        self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def hold(self, name: str, count: int, caller: str | None = None) -> None:
-        self.tasks[name] = asyncio.ensure_future(self._hold(name, count, caller or name))
-        await settle()
-
-    async def end(self, name: str) -> None:
-        self.ends.pop(name).set()
-        await self.tasks[name]
-        await settle()
-
-    async def _hold(self, name: str, count: int, caller: str) -> None:
-        async with self.budget.reserve(count, caller):
-            self.order.append(name)
-            self.ends[name] = asyncio.Event()
-            await self.ends[name].wait()
+        await self.start(name, self.budget.reserve(count, caller or name))
 
 
 async def test_requests_of_one_size_are_served_in_order() -> None:

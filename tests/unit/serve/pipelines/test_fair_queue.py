@@ -8,37 +8,19 @@ import pytest
 from serve.http.problems import problem_of
 from serve.pipelines.errors import MediaBusy
 from serve.pipelines.fair_queue import FairQueue
+from tests.unit.serve.pipelines.held import Held, settle
 
 
-class Requests:
+class Requests(Held):
     """Requests that hold a place until they are told to give it back."""
 
     def __init__(self, queue: FairQueue) -> None:
-        self.queue = queue
-        self.order: list[str] = []
-        self.holding: dict[str, asyncio.Event] = {}
-        self.tasks: dict[str, asyncio.Task[None]] = {}
+        super().__init__()
+        self._queue = queue
 
     async def send(self, name: str) -> None:
         """Let the caller whose name is the first letter of ``name`` send a request."""
-        self.tasks[name] = asyncio.ensure_future(self._hold(name))
-        await settle()
-
-    async def finish(self, name: str) -> None:
-        self.holding.pop(name).set()
-        await self.tasks[name]
-        await settle()
-
-    async def _hold(self, name: str) -> None:
-        async with self.queue.place(name[0]):
-            self.order.append(name)
-            self.holding[name] = asyncio.Event()
-            await self.holding[name].wait()
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
+        await self.start(name, self._queue.place(name[0]))
 
 
 async def test_a_caller_holds_at_most_its_share_and_others_still_get_in() -> None:
@@ -46,21 +28,21 @@ async def test_a_caller_holds_at_most_its_share_and_others_still_get_in() -> Non
     for name in ("a1", "a2", "a3", "a4", "b1", "c1"):
         await requests.send(name)
     assert requests.order == ["a1", "a2", "b1", "c1"]
-    await requests.finish("b1")
+    await requests.end("b1")
     assert requests.order[-1] == "c1", "a3 would be the third place of its caller"
-    await requests.finish("a1")
+    await requests.end("a1")
     assert requests.order[-1] == "a3"
-    for name in list(requests.holding):
-        await requests.finish(name)
-    await requests.finish("a4")
+    for name in list(requests.ends):
+        await requests.end(name)
+    await requests.end("a4")
 
 
 async def test_callers_take_turns_and_each_ones_requests_keep_their_order() -> None:
     requests = Requests(FairQueue(1, 1, patience_s=60))
     for name in ("x0", "a1", "a2", "a3", "b1", "b2"):
         await requests.send(name)
-    while requests.holding:
-        await requests.finish(next(iter(requests.holding)))
+    while requests.ends:
+        await requests.end(next(iter(requests.ends)))
     assert requests.order == ["x0", "a1", "b1", "a2", "b2", "a3"]
 
 
@@ -73,13 +55,13 @@ async def test_who_leaves_while_waiting_or_holding_blocks_nobody() -> None:
     await settle()
     assert requests.order == ["a1", "c1"]
     # c1 gives back and d1 leaves at the same moment: the place must not be lost
-    requests.holding["c1"].set()
+    requests.ends["c1"].set()
     await asyncio.sleep(0)
     requests.tasks["d1"].cancel()
     await settle()
     await requests.send("e1")
     assert requests.order[-1] == "e1"
-    await requests.finish("e1")
+    await requests.end("e1")
 
 
 async def test_who_waits_too_long_gets_a_503_and_leaves_the_queue() -> None:
