@@ -1,0 +1,1 @@
+"""Jobs: requests whose record, progress and result outlive the connection that sent them."""

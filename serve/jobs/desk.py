@@ -1,0 +1,46 @@
+"""The desk of an ingress replica: takes jobs in, says how far they are, and hands results out."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from serve.jobs.outcome import Outcome
+from serve.jobs.record import Job
+from serve.jobs.store import Event
+
+
+class Desk(Protocol):
+    """What the HTTP layer asks of jobs. Any replica answers for any job.
+
+    Methods that take a ``caller`` return None for a job that the caller does not have.
+    """
+
+    async def run(self, job: Job, request: bytes) -> Outcome:
+        """Run a job that is not durable, and return its end with the result.
+
+        Cancelling the call cancels the job.
+        """
+
+    async def accept(self, job: Job, request: bytes) -> Job:
+        """Store a durable job and its request, let it run, and return its record.
+
+        Returns the caller's earlier job with the same idempotency key if there is one. Raises
+        KeyReused and QueueFull as ``JobStore.create`` does.
+        """
+
+    async def wait(self, job_id: str, timeout_s: float) -> Job | None:
+        """Return the job once it has ended, or as it is after ``timeout_s``; None if it is gone."""
+
+    async def get(self, job_id: str, caller: str) -> Job | None:
+        """Return a job."""
+
+    def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
+        """Yield the events of a job with ids above ``after`` as they happen, to the last one.
+
+        All listeners of a job in this replica share what is read from the store.
+        """
+
+    async def cancel(self, job_id: str, caller: str) -> Job | None:
+        """Ask that a job be cancelled, and return its record."""
+
+    async def delete(self, job_id: str, caller: str) -> Job | None:
+        """Delete an ended job with its files, and return its last record."""

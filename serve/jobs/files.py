@@ -1,0 +1,29 @@
+"""The files of jobs, requests, results and previews, in any folder or bucket that fsspec opens."""
+
+from collections.abc import AsyncIterator
+from typing import BinaryIO, Protocol
+
+
+class FileStore(Protocol):
+    """Named files. A file is there whole or not at all. Raises StoreUnavailable."""
+
+    async def put(self, key: str, data: bytes | BinaryIO) -> None:
+        """Write a file."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a file's content, or None if there is none."""
+
+    async def size(self, key: str) -> int | None:
+        """Return a file's size in bytes, or None if there is none."""
+
+    def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""
+
+    async def delete(self, key: str) -> None:
+        """Delete a file, or do nothing if there is none."""
+
+    async def delete_all(self, prefix: str) -> None:
+        """Delete all files below ``prefix``."""
+
+    async def list(self, prefix: str) -> list[tuple[str, float]]:
+        """Return the keys below ``prefix`` and when each file was written, since the epoch."""
