@@ -10,8 +10,9 @@ from demo.face_models import face_models
 from deployments.face_swapper import FaceSwapper
 from deployments.wan22_gguf import Wan22GGUF
 from deployments.wan26 import Wan26
-from serve.config import AppConfig, Hardware
+from serve.config import AppConfig, Hardware, IngressSettings, RunnerSettings
 from serve.http.ingress import Ingress
+from serve.jobs.runner import Runner
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26, Model
 
 DEPLOYMENTS: Mapping[Model, Any] = {WAN26: Wan26, WAN22_GGUF: Wan22GGUF, FACE_SWAPPER: FaceSwapper}
@@ -32,10 +33,15 @@ def bind(config: AppConfig, deployments: Mapping[Model, Any]) -> Application:
         .bind(config.deployment_of(model).engine, files[model])
         for model in MODELS
     }
-    resources = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
+    runner: Any = Runner
+    jobs = runner.options(ray_actor_options=_cpu_options(config.runner)).bind(config, models)
     ingress: Any = Ingress
-    application: Application = ingress.options(ray_actor_options=resources).bind(config, models)
+    application: Application = ingress.options(ray_actor_options=_cpu_options(config.ingress)).bind(config, jobs, models)
     return application
+
+
+def _cpu_options(settings: IngressSettings | RunnerSettings) -> dict[str, Any]:
+    return {"num_cpus": settings.num_cpus, "resources": settings.resources}
 
 
 def model_files(config: AppConfig) -> dict[Model, Any]:

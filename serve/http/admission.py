@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serve.http.problems import unavailable
+from serve.problems import unavailable
 
 
 class Admission:

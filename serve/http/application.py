@@ -11,29 +11,30 @@ from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.middleware import Cors, RequestBoundary
 from serve.http.routes import make_router, make_routes
-from serve.media.worker_pool import WorkerPool
+from serve.jobs.desk import Desk
 from serve.pipelines.handles import Handles
-from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
 
 logger = logging.getLogger("ray.serve")
 
 
 @asynccontextmanager
-async def _media_processes(pool: WorkerPool) -> AsyncIterator[None]:
-    """Start the processes that decode media before the first request, and end them at the end."""
-    await pool.warm_up()
+async def _open(desk: Desk) -> AsyncIterator[None]:
+    """Open the desk before the first request, and close it at the end."""
+    await desk.open()
     try:
         yield
     finally:
-        pool.close()
+        await desk.close()
 
 
-def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIApp:
-    """Return the ASGI application over the given models. The layer added last is the outermost."""
-    pipelines = make_pipelines(config, handles)
-    routes = make_routes(config, pipelines, readiness)
-    app: ASGIApp = make_router(routes, lambda _: _media_processes(pipelines.decoder.pool))
+def make_app(config: AppConfig, desk: Desk, handles: Handles, readiness: Readiness) -> ASGIApp:
+    """Return the ASGI application. The layer added last is the outermost.
+
+    ``desk`` takes the jobs; ``handles`` and ``readiness`` wake models and say how they are.
+    """
+    routes = make_routes(config, desk, handles, readiness)
+    app: ASGIApp = make_router(routes, lambda _: _open(desk))
     app = BodyLimit(app, config.limits.max_body_bytes)
     if config.ingress.api_keys is not None:
         keys = ApiKeys(config.ingress.api_keys)

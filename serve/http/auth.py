@@ -10,7 +10,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serve.http.problems import Problem
+from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
 

@@ -14,8 +14,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from serve.http.problems import Problem
 from serve.media.spool import Media, Spool
+from serve.problems import Problem
 
 REQUEST_TYPES = ("application/json", "multipart/form-data")
 """The media types of the requests of every endpoint that makes something."""

@@ -3,7 +3,7 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.problems import Problem
+from serve.problems import Problem
 
 
 class BodyLimit:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from serve.http.problems import Problem, unavailable
+from serve.problems import Problem, unavailable
 
 MAX_WAITING = 64
 """Number of bodies that wait for room; each may have some 100 KiB in the connection's buffers."""

@@ -17,8 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.config import ProxySettings
 from serve.http.problem_log import log_problem
-from serve.http.problems import Problem, unavailable
 from serve.http.request_id import choose_request_id
+from serve.problems import Problem, unavailable
 
 EXTENSION = "ryla.bounded"
 """The ASGI extension in the scope of requests that came through ``BoundedProtocol``."""

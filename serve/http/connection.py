@@ -2,25 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from serve.http.problems import Problem
+from serve.problems import Problem
 
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 
 
-async def run_while_connected(
-    request: Request, work: Coroutine[Any, Any, T], timeout_s: float, *, advice: Callable[[], str]
-) -> T:
+async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
     """Return the result of ``work``.
 
     When the client leaves (ClientDisconnect) or it times out after ``timeout_s`` (504 problem), the
-    work is cancelled and awaited. ``advice`` is called at the timeout and returns how the caller
-    can avoid it, as the end of a sentence.
+    work is cancelled and awaited.
     """
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_disconnected(request))
@@ -31,7 +28,7 @@ async def run_while_connected(
         if left.done():
             # The caller left, or the proxy, and so the connection, is gone.
             raise ClientDisconnect from left.exception()
-        raise Problem(504, "timeout", f"the request reached its limit of {timeout_s:g} s; {advice()}")
+        raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
     finally:
         pending = [unfinished for unfinished in (task, left) if not unfinished.done()]
         for unfinished in pending:

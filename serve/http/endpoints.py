@@ -1,20 +1,12 @@
-"""The table of endpoints that make something: paths, schemas, media types, models and pipelines."""
+"""The table of endpoints that make something: their paths, schemas, media types and models."""
 
 import difflib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 from serve.config import AppConfig
 from serve.http.schemas import Schema, image_swap_schema, video_schema, video_swap_schema
 from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26, Model
-from serve.pipelines.context import RequestContext
-from serve.pipelines.pipelines import Pipelines
-from serve.pipelines.result import Result
-
-Run = Callable[[Pipelines, Any, RequestContext], Awaitable[Result]]
-"""A call of one pipeline with a request of the endpoint's schema."""
 
 ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
 VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
@@ -36,7 +28,6 @@ class Endpoint:
     schema: Schema
     media_types: tuple[str, ...]
     models: tuple[Model, ...]
-    run: Run
 
     @property
     def group(self) -> str:
@@ -83,7 +74,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             schema=image_swap_schema(config.limits),
             media_types=IMAGE_RESULTS,
             models=(FACE_SWAPPER,),
-            run=lambda pipelines, request, context: pipelines.image_swap.run(request, context),
         ),
         Endpoint(
             name="batch-video-faceswap",
@@ -92,7 +82,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             schema=video_swap_schema(config.limits),
             media_types=VIDEO_RESULTS,
             models=(FACE_SWAPPER,),
-            run=lambda pipelines, request, context: pipelines.video_swap.run(request, context),
         ),
     )
 
@@ -129,5 +118,4 @@ def _video_endpoint(name: str, summary: str, *, schema: Schema, model: Model) ->
         schema=schema,
         media_types=VIDEO_RESULTS if swaps else ANIMATION_RESULTS,
         models=(model, FACE_SWAPPER) if swaps else (model,),
-        run=lambda pipelines, request, context: pipelines.video.run(pipelines.handles.video[model.name], request, context),
     )

@@ -10,6 +10,8 @@ from starlette.types import ASGIApp
 from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
 from serve.http.application import make_app
+from serve.jobs.front_desk import make_desk
+from serve.jobs.runner_handle import RunnerHandle
 from serve.models import INGRESS
 from serve.pipelines.handles import make_handles
 from serve.pipelines.readiness import Readiness
@@ -24,13 +26,16 @@ from serve.pipelines.readiness import Readiness
 )
 @serve.ingress()
 class Ingress:
-    """Validates requests, runs their pipelines and answers with the results.
+    """Validates requests, has the Runner run them as jobs, and answers with the results.
 
     ``models`` are the handles of the model deployments, by the models' API names.
     """
 
-    def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle[Any]]) -> None:
+    def __init__(
+        self, config: AppConfig, runner: DeploymentHandle[Any], models: dict[str, DeploymentHandle[Any]]
+    ) -> None:
         self._config = config
+        self._runner = runner
         self._models = models
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -38,5 +43,6 @@ class Ingress:
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()
         readiness = Readiness(serve.get_replica_context().app_name)
-        handles = make_handles(self._models, readiness, consumer, window=self._config.ingress.window)
-        return make_app(self._config, handles, readiness)
+        handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
+        desk = make_desk(self._config.jobs, RunnerHandle(self._runner), consumer)
+        return make_app(self._config, desk, handles, readiness)

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.problem_log import call_of, client_left, log_problem
-from serve.http.problems import Problem, problem_of
 from serve.http.request_id import choose_request_id, send_with_request_id
-from serve.http.result_headers import EXPOSED_HEADERS
+from serve.jobs.result_headers import EXPOSED_HEADERS
+from serve.problems import Problem, problem_of
 
 logger = logging.getLogger("ray.serve")
 

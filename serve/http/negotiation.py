@@ -6,7 +6,7 @@ They are Accept (RFC 9110), Prefer (RFC 7240) and Request-Timeout.
 import re
 from collections.abc import Sequence
 
-from serve.http.problems import Problem, invalid_header
+from serve.problems import Problem, invalid_header
 
 
 def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:

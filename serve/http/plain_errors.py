@@ -11,7 +11,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.problems import Problem, replica_lost, unavailable
+from serve.problems import Problem, replica_lost, unavailable
 
 SERVE_PREFIX = "/-/"
 """Paths that Serve answers itself, in a form that its tools rely on."""

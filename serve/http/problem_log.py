@@ -4,7 +4,7 @@ import logging
 
 from starlette.types import Scope
 
-from serve.http.problems import Problem
+from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
 

@@ -27,9 +27,9 @@ from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
 from serve.http.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.problem_log import log_problem
-from serve.http.problems import Problem
 from serve.http.request_id import choose_request_id, send_with_request_id
 from serve.http.whole_body import WholeBody
+from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
 

@@ -18,9 +18,12 @@ from serve.http.auth import OPEN_PATHS
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
+from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
+from serve.http.submission import Submissions
+from serve.jobs.desk import Desk
 from serve.models import MODELS
-from serve.pipelines.pipelines import Pipelines
+from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 
 DOCS_ASSETS = "/docs/assets"
@@ -44,18 +47,20 @@ class Route:
         return self.path not in OPEN_PATHS
 
 
-def make_routes(config: AppConfig, pipelines: Pipelines, readiness: Readiness) -> tuple[Route, ...]:
+def make_routes(config: AppConfig, desk: Desk, handles: Handles, readiness: Readiness) -> tuple[Route, ...]:
     """Return all routes of the service."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
+    submissions = Submissions(desk, config.jobs)
+    quotas = Quotas(desk, config.jobs)
     service = ServiceHandlers(
         config=config,
         endpoints=endpoints,
-        handles=pipelines.handles,
+        handles=handles,
         readiness=readiness,
     )
     handlers = {
-        endpoint.name: EndpointHandler(endpoint, config=config, pipelines=pipelines, admission=admission)
+        endpoint.name: EndpointHandler(endpoint, config=config, submissions=submissions, admission=admission, quotas=quotas)
         for endpoint in endpoints
     }
     routes = (*_endpoint_routes(endpoints, handlers), *_service_routes(service))

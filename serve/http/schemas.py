@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
-from serve.http.problems import REQUIRED, FieldError, Problem, invalid_fields
 from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
+from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
 MAX_FIELDS = 100
 """Number of fields in a body; endpoints have at most some twenty."""

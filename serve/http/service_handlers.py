@@ -16,12 +16,12 @@ from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.endpoints import Endpoint
 from serve.http.negotiation import best_media_type
 from serve.http.pages import docs_page, home_page
-from serve.http.problems import invalid, invalid_parameter, unavailable
 from serve.http.version import VERSION
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS, find_model
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
+from serve.problems import invalid, invalid_parameter, unavailable
 
 logger = logging.getLogger("ray.serve")
 

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.config import ProxySettings
 from serve.http.body_room import BodyRoom, Claim, Upload, no_room
 from serve.http.problem_log import client_left, log_problem
-from serve.http.problems import Problem
 from serve.http.request_id import choose_request_id
+from serve.problems import Problem
 
 SMALL_BYTES = 2**20
 """The size up to which a body has its place in the room that large ones cannot fill."""

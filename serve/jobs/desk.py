@@ -6,6 +6,7 @@ from typing import Protocol
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.jobs.store import Event
+from serve.media.spool import Media
 
 
 class Desk(Protocol):
@@ -14,13 +15,19 @@ class Desk(Protocol):
     Methods that take a ``caller`` return None for a job that the caller does not have.
     """
 
-    async def run(self, job: Job, request: bytes) -> Outcome:
+    async def open(self) -> None:
+        """Connect to the store."""
+
+    async def close(self) -> None:
+        """Leave the store. Jobs go on."""
+
+    async def run(self, job: Job, request: Media) -> Outcome:
         """Run a job that is not durable, and return its end with the result.
 
         Cancelling the call cancels the job.
         """
 
-    async def accept(self, job: Job, request: bytes) -> Job:
+    async def accept(self, job: Job, request: Media) -> Job:
         """Store a durable job and its request, let it run, and return its record.
 
         Returns the caller's earlier job with the same idempotency key if there is one. Raises
@@ -29,6 +36,12 @@ class Desk(Protocol):
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
         """Return the job once it has ended, or as it is after ``timeout_s``; None if it is gone."""
+
+    async def fetch(self, job: Job) -> Media:
+        """Return the stored result of a job that has succeeded, which may be on disk.
+
+        Raises FileNotFoundError if it is not there any more.
+        """
 
     async def get(self, job_id: str, caller: str) -> Job | None:
         """Return a job."""

@@ -47,6 +47,10 @@ class Spool:
         """Write the bytes of an array behind those that were written before."""
         write_all(self._file.fileno(), np.ascontiguousarray(pixels).data)
 
+    def write(self, data: bytes) -> None:
+        """Write ``data`` behind what was written before."""
+        write_all(self._file.fileno(), data)
+
     @property
     def size(self) -> int:
         """The size in bytes."""

@@ -1,22 +1,35 @@
 """What a request carries through its pipeline."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from deployments.wire import Progress
+from deployments.wire import Image, Progress
 from serve.pipelines.meter import Meter
 
 
 @dataclass(frozen=True)
 class ChunkStep:
-    """A step that the chunk whose first frame is number ``index`` has reached."""
+    """A step that the chunk whose first frame is number ``index`` has reached.
+
+    ``frame`` is its last frame, where there is one to show.
+    """
 
     kind: Literal["decoded", "swap-started", "swapped", "encoded"]
     index: int
+    frame: Image | None = field(default=None, repr=False, compare=False)
 
 
-Observer = Callable[[Progress | ChunkStep], None]
+@dataclass(frozen=True)
+class FrameCount:
+    """The source video has ``frames`` frames."""
+
+    frames: int
+
+
+Step = Progress | ChunkStep | FrameCount
+"""What the observer of a request learns."""
+Observer = Callable[[Step], None]
 """A function that is called with each step of a request as it happens."""
 
 

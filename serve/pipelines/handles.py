@@ -183,9 +183,10 @@ class VideoHandle(ModelHandle):
         try:
             events = self._streams.generate.remote(request, stream)
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
-            _, was_ready = await self._unless_start_fails(first)
+            started, was_ready = await self._unless_start_fails(first)
             context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)
             context.meter.begun.add(self.model.name)
+            context.observe(started)
             yield VideoStream(_chunks(events, self.model.name, context), self._consumer, stream)
         finally:
             if first is not None:

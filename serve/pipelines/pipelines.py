@@ -1,14 +1,17 @@
-"""The pipelines of an ingress replica, which share its threads and handles."""
+"""The pipelines of a Runner replica, which share its threads and handles."""
 
 from dataclasses import dataclass
 
 from serve.config import AppConfig
+from serve.pipelines.context import RequestContext
 from serve.pipelines.decoder import Decoder
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwaps
 from serve.pipelines.handles import Handles
 from serve.pipelines.image_swap import ImageSwapPipeline
 from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo
+from serve.pipelines.result import Result
 from serve.pipelines.source_reader import SourceReaders
 from serve.pipelines.video import VideoPipeline
 from serve.pipelines.video_swap import VideoSwapPipeline
@@ -24,14 +27,24 @@ class Pipelines:
     image_swap: ImageSwapPipeline
     video_swap: VideoSwapPipeline
 
+    async def run(self, model: str, request: PipelineRequest, context: RequestContext) -> Result:
+        """Run the pipeline for ``request``; ``model`` is the API name of the video model, if any."""
+        if isinstance(request, GenerateVideo):
+            return await self.video.run(self.handles.video[model], request, context)
+        if isinstance(request, SwapImage):
+            return await self.image_swap.run(request, context)
+        if isinstance(request, SwapVideo):
+            return await self.video_swap.run(request, context)
+        raise TypeError(f"no pipeline takes a {type(request).__name__}")
+
 
 def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     """Build the pipelines, which call the given handles."""
-    threads = MediaThreads(config.ingress.encoder_threads)
-    decoder = Decoder(config.ingress, config.limits)
-    readers = SourceReaders(decoder.pool, config.ingress, config.limits)
-    faces = FaceSwaps(handles.face_swapper, config.ingress)
-    writers = VideoWriters(config.ingress, threads)
+    threads = MediaThreads(config.runner.encoder_threads)
+    decoder = Decoder(config.runner, config.limits)
+    readers = SourceReaders(decoder.pool, config.runner, config.limits)
+    faces = FaceSwaps(handles.face_swapper, config.runner)
+    writers = VideoWriters(config.runner, threads)
     return Pipelines(
         handles,
         decoder,

@@ -94,6 +94,6 @@ async def _with_times(
 ) -> AsyncGenerator[TimedFrames, None]:
     """Give each frame the time at which it is shown."""
     async for chunk in chunks:
-        context.observe(ChunkStep("decoded", chunk.index))
+        context.observe(ChunkStep("decoded", chunk.index, chunk.frames[-1]))
         times = tuple((chunk.index + i) / fps for i in range(len(chunk.frames)))
         yield TimedFrames(chunk.index, chunk.frames, times)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from serve.media.source import TimedFrames
-from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.context import ChunkStep, FrameCount, RequestContext
 from serve.pipelines.decoder import Decoder
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwaps, person_pictures
@@ -25,6 +25,7 @@ class VideoSwapPipeline:
     async def run(self, request: SwapVideo, context: RequestContext) -> Result:
         """Return the video with its faces replaced."""
         async with self._readers.open("source", request.source, context.caller, rate=request.rate) as source:
+            context.observe(FrameCount(source.count))
             # One reservation for frames and pictures: who holds one while waiting for the other
             # may wait for somebody who does the same.
             frames_bytes = source.claim_bytes(self._faces.held_chunks + 2)

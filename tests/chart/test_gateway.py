@@ -13,7 +13,7 @@ import pytest
 
 from helm.generator.paths import CHART
 from serve.config import ProxySettings
-from serve.http.problems import TITLES
+from serve.problems import TITLES
 from tests.chart.nginx import Service, answer, files, gateway, read_answer, send
 from tests.chart.rendering import Json, Refused, one, pod_templates, render
 

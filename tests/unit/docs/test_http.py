@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from serve.config import AppConfig
 from serve.http.application import make_app
 from serve.http.endpoints import Endpoint, make_endpoints
-from serve.http.problems import TITLES
-from serve.http.result_headers import EXPOSED_HEADERS
+from serve.problems import TITLES
+from serve.jobs.result_headers import EXPOSED_HEADERS
 from serve.http.routes import Route, make_routes
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section

@@ -8,7 +8,7 @@ import pytest
 
 from serve.http.admission import Admission
 from serve.http.examples import payload
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_service
 

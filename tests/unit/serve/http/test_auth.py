@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.http.auth import ApiKeys, RequireKey
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
 from tests.unit.serve.http.service import make_client

@@ -1,7 +1,7 @@
 import pytest
 
 from serve.http.body_limit import BodyLimit, body_too_large
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 
 LIMIT = 10

@@ -6,7 +6,7 @@ import pytest
 
 from serve.http import body_room
 from serve.http.body_room import BodyRoom, Claim, Upload
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import until
 
 

@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from serve.http.connection import run_while_connected
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from serve.http.negotiation import best_media_type, choose_media_type, parse_preferences, parse_request_timeout
-from serve.http.problems import Problem
+from serve.problems import Problem
 
 OFFERED = ("image/webp", "video/mp4")
 

@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.plain_errors import PlainErrors
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from serve.http.problem_log import call_of, client_left, log_problem, one_line
-from serve.http.problems import Problem
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import http_scope
 
 FORGED = "x\r\n2026-11-25 CRITICAL forged\x1b[31m\u2028\x00y"

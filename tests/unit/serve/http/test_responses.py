@@ -5,7 +5,7 @@ from starlette.responses import Response, StreamingResponse
 
 from serve.config import Hardware
 from serve.http.responses import PIECE_BYTES, result_response
-from serve.http.result_headers import Answer
+from serve.jobs.result_headers import Answer
 from serve.media.spool import Media, Spool
 from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result

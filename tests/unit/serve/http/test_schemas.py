@@ -5,7 +5,7 @@ import pytest
 
 from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
-from serve.http.problems import Problem
+from serve.problems import Problem
 from serve.http.schemas import Parsed, Schema
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
 from tests.unit.serve.http.service import make_config

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.errors import RequestRefused
-from serve.http.problems import problem_of
+from serve.problems import problem_of
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.pipelines.media_threads import MediaThreads
 

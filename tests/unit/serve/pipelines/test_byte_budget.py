@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serve.http.problems import problem_of
+from serve.problems import problem_of
 from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.errors import MediaBusy
 from tests.unit.serve.pipelines.held import Held, settle

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from serve.http.problems import problem_of
+from serve.problems import problem_of
 from serve.pipelines.errors import MediaBusy
 from serve.pipelines.fair_queue import FairQueue
 from tests.unit.serve.pipelines.held import Held, settle

@@ -77,5 +77,12 @@ RESULT_HEADERS = (
     ResultHeader("Content-Disposition", _content_disposition),
 )
 
+
+def result_headers(answer: Answer) -> dict[str, str]:
+    """Return the headers that apply to ``answer``, with their values."""
+    values = {header.name: header.value(answer) for header in RESULT_HEADERS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", "Retry-After")
 """The headers that pages of other origins may read."""

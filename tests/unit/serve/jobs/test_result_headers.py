@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from serve.config import Hardware
-from serve.http.result_headers import EXPOSED_HEADERS, RESULT_HEADERS, Answer
+from serve.jobs.result_headers import EXPOSED_HEADERS, RESULT_HEADERS, Answer
 from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result, SwapTally
 

@@ -5,7 +5,7 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import ray.exceptions
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -40,6 +40,7 @@ TITLES = {
 """The title of each kind of problem, by its slug: the last part of the problem's type."""
 
 REQUIRED = "is required"
+_RETRY = "retry_after_s"
 _NO_ROOM = (
     ray.exceptions.ActorUnschedulableError,
     ray.exceptions.ObjectStoreFullError,
@@ -47,6 +48,11 @@ _NO_ROOM = (
     ray.exceptions.PendingCallsLimitExceeded,
     ray.exceptions.TaskUnschedulableError,
 )
+
+
+Source = Literal["pointer", "header", "parameter"]
+SOURCES: tuple[Source, ...] = ("pointer", "header", "parameter")
+"""The keys under which a problem names a value: that of a field, a header or a query parameter."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class FieldError:
 
     field: str
     detail: str
-    source: Literal["pointer", "header", "parameter"] = "pointer"
+    source: Source = "pointer"
 
 
 class Problem(Exception):
@@ -88,9 +94,9 @@ class Problem(Exception):
         errors = [replace(e, field=names.get(e.field, e.field)) for e in self.errors]
         return Problem(self.status, self.slug, _sentence(errors), errors=errors, headers=self.headers)
 
-    def response(self, request_id: str) -> Response:
-        """Return the problem as an application/problem+json response."""
-        body: dict[str, object] = {
+    def body(self, request_id: str) -> dict[str, Any]:
+        """Return the problem as RFC 9457 writes it."""
+        body: dict[str, Any] = {
             "type": f"urn:ryla:problem:{self.slug}",
             "title": TITLES[self.slug],
             "status": self.status,
@@ -100,8 +106,29 @@ class Problem(Exception):
         }
         if self.errors:
             body["errors"] = [{e.source: _name(e), "detail": e.detail} for e in self.errors]
+        return body
+
+    def record(self, request_id: str) -> dict[str, Any]:
+        """Return the problem as a job's record keeps it: its body and when to try again."""
+        body = self.body(request_id)
+        return {**body, _RETRY: int(self.headers["Retry-After"])} if "Retry-After" in self.headers else body
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Problem":
+        """Return the problem that a job's record keeps."""
+        errors = []
+        for error in record.get("errors", ()):
+            source: Source = next(name for name in SOURCES if name in error)
+            errors.append(FieldError(_field(error[source], source), error["detail"], source))
+        headers = {"Retry-After": str(record[_RETRY])} if _RETRY in record else {}
+        slug = record["type"].rpartition(":")[2]
+        return cls(record["status"], slug, record["detail"], errors=errors, headers=headers)
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem as an application/problem+json response."""
+        text = json.dumps(self.body(request_id))
         headers = {**self.headers, "X-Request-Id": request_id}
-        return Response(json.dumps(body), status_code=self.status, headers=headers, media_type="application/problem+json")
+        return Response(text, status_code=self.status, headers=headers, media_type="application/problem+json")
 
 
 def invalid(field: str, detail: str) -> Problem:
@@ -172,3 +199,8 @@ def _name(error: FieldError) -> str:
         return error.field
     token = error.field.replace("~", "~0").replace("/", "~1")
     return f"#/{token}"
+
+
+def _field(name: str, source: Source) -> str:
+    """Return the name of a value whose name in a problem is ``name``."""
+    return name.removeprefix("#/").replace("~1", "/").replace("~0", "~") if source == "pointer" else name

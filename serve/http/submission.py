@@ -1,0 +1,110 @@
+"""Makes jobs of requests, whichever interface they came by."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve.config import JobSettings
+from serve.http.endpoints import Endpoint
+from serve.http.negotiation import JobWishes
+from serve.http.schemas import Parsed
+from serve.jobs.desk import Desk
+from serve.jobs.record import Delivery, Job, new_job_id
+from serve.jobs.request import JobRequest
+from serve.jobs.slots import slot_of
+from serve.jobs.store import KeyReused, QueueFull
+from serve.media.spool import Media, open_media
+from serve.pipelines.requests import GenerateVideo
+from serve.problems import Problem, invalid_header
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What a caller has sent. ``fields`` are those of the body, by their public names."""
+
+    fields: dict[str, Any]
+    caller: str
+    media_type: str
+    request_id: str
+    began_at: float
+    timeout_s: float
+    strict: bool = False
+    wishes: JobWishes = JobWishes()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Submissions:
+    """Validates requests and hands them to the desk."""
+
+    def __init__(self, desk: Desk, settings: JobSettings) -> None:
+        self.desk = desk
+        self._settings = settings
+
+    async def prepare(self, endpoint: Endpoint, submission: Submission) -> tuple[Job, Media]:
+        """Return the job for a valid request, and the request as it is stored.
+
+        Raises a 422 problem that names each wrong field.
+        """
+        parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=submission.strict)
+        submission.fields.clear()  # the base64 need not be held beside the bytes
+        model = endpoint.models[0].name
+        request = JobRequest(
+            endpoint=endpoint.name,
+            model=model,
+            request=parsed.request,
+            sent_as=parsed.sent_as,
+            ignored=parsed.ignored,
+        )
+        stored = await asyncio.to_thread(request.write)
+        wishes = submission.wishes
+        durable = wishes.durable
+        deadline_at = submission.began_at + submission.timeout_s
+        job = Job(
+            id=new_job_id(),
+            caller=submission.caller,
+            endpoint=endpoint.name,
+            slot=slot_of(parsed.request, model),
+            request_id=submission.request_id,
+            media_type=submission.media_type,
+            created_at=submission.began_at,
+            deadline_at=deadline_at,
+            expires_at=deadline_at + self._settings.keep_s,
+            seed=_seed(parsed),
+            durable=durable,
+            idempotency_key=wishes.idempotency_key,
+            fingerprint=await asyncio.to_thread(_fingerprint, stored, submission.media_type) if durable else "",
+            details=dict(submission.details) or None,
+            webhook=None if wishes.webhook_url is None else Delivery(url=wishes.webhook_url, id=f"msg_{secrets.token_hex(12)}"),
+        )
+        return job, stored
+
+    async def accept(self, job: Job, stored: Media) -> Job:
+        """Store a durable job and let it run; raise a 422 or 429 problem if it is refused."""
+        try:
+            return await self.desk.accept(job, stored)
+        except KeyReused:
+            raise invalid_header(
+                "Idempotency-Key", "was sent before with another request; use a new key for each request"
+            ) from None
+        except QueueFull as full:
+            detail = f"{full.queued} jobs of yours are queued, which is as many as one caller may have; wait for one to start"
+            raise Problem(429, "too-many-requests", detail, headers={"Retry-After": "10"}) from None
+
+
+def _seed(parsed: Parsed) -> int | None:
+    request = parsed.request
+    if not isinstance(request, GenerateVideo):
+        return None
+    return secrets.randbelow(2**32) if request.seed is None else request.seed
+
+
+def _fingerprint(stored: Media, media_type: str) -> str:
+    """Return the SHA-256 of a request, by which another one under the same key is told."""
+    digest = hashlib.sha256(media_type.encode())
+    with open_media(stored) as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""Runs one attempt of a job, from its request to its result."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from deployments.wire import Image
+from serve.config import AppConfig
+from serve.jobs.files import FileStore
+from serve.jobs.held_job import HeldJob
+from serve.jobs.keys import preview_key, request_key, result_key
+from serve.jobs.pace import Pace
+from serve.jobs.record import Job, StoredResult
+from serve.jobs.request import JobRequest, read_request
+from serve.jobs.result_headers import Answer, result_headers
+from serve.jobs.tracker import Tracker
+from serve.media.images import encode_image
+from serve.media.spool import Media, Spool, open_media, read_media
+from serve.models import FACE_SWAPPER, MODELS
+from serve.pipelines.attempts import run_attempts
+from serve.pipelines.context import RequestContext
+from serve.pipelines.meter import Meter
+from serve.pipelines.pipelines import Pipelines
+from serve.pipelines.readiness import Readiness, StateUnknown
+from serve.pipelines.requests import GenerateVideo
+
+logger = logging.getLogger("ray.serve")
+
+INLINE_BYTES = 8 * 2**20
+"""The size up to which a request or a result travels through a Serve handle; larger ones go through
+the file store, so that no replica holds many of them in memory."""
+PREVIEW_PERIOD_S = 1.0
+"""The shortest time between two previews of a job."""
+START_POLL_S = 2.0
+"""Seconds between two looks at what a model that starts is doing."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The result of a job: where it is stored, and the bytes if they are not."""
+
+    result: StoredResult
+    data: bytes | None
+
+
+class Execution:
+    """Runs jobs with the pipelines of this replica."""
+
+    def __init__(self, config: AppConfig, pipelines: Pipelines, readiness: Readiness, files: FileStore) -> None:
+        self._hardware = {model: config.deployment_of(model).hardware for model in MODELS}
+        self._pipelines = pipelines
+        self._readiness = readiness
+        self._files = files
+        self._pace = Pace()
+
+    async def read(self, job: Job, sent: bytes | None) -> JobRequest:
+        """Return the request of ``job``, which came with the call or is stored."""
+        stored: Media | None = sent
+        if stored is None:
+            stored = await self._fetch(request_key(job.id))
+        if stored is None:
+            raise FileNotFoundError(f"the request of job {job.id} is not in the file store")
+        return await asyncio.to_thread(read_request, stored)
+
+    async def run(self, held: HeldJob, request: JobRequest) -> Finished:
+        """Run the pipeline, with one more try if a model's replica is lost, and store the result."""
+        job, meter = held.job, held.meter
+        frames: asyncio.Queue[Image] = asyncio.Queue()
+        tracker = Tracker(
+            request.request,
+            request.model,
+            self._pace,
+            changed=held.steps.append,
+            on_frame=frames.put_nowait if job.durable else lambda _: None,
+        )
+        held.steps.append(tracker.progress)
+        context = RequestContext(
+            seed=job.seed or 0,
+            media_type=job.media_type,
+            meter=meter,
+            observe=tracker.observe,
+            caller=job.caller,
+        )
+        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, frames, tracker)):
+            result = await run_attempts(
+                lambda: self._pipelines.run(request.model, request.request, context), context, request.endpoint
+            )
+        tracker.finished()
+        tracker.writing()
+        answer = Answer(
+            result=result,
+            endpoint=request.endpoint,
+            meter=meter,
+            ignored_fields=request.ignored,
+            request_id=job.request_id,
+        )
+        return await self._store(job, result.data, result_headers(answer), result.media_type)
+
+    def meter(self, request: JobRequest) -> Meter:
+        """Return an empty meter for the models that ``request`` uses, the first of them first."""
+        used = [model for model in MODELS if model.name == request.model]
+        if isinstance(request.request, GenerateVideo) and request.request.face is not None:
+            used.append(FACE_SWAPPER)
+        return Meter({model.name: self._hardware[model] for model in used})
+
+    async def _store(self, job: Job, data: Media, headers: dict[str, str], media_type: str) -> Finished:
+        size = data.size if isinstance(data, Spool) else len(data)
+        inline = not job.durable and size <= INLINE_BYTES
+        key = None if inline else result_key(job.id, job.attempt)
+        etag = "" if inline else await asyncio.to_thread(_digest, data)
+        if key is not None:
+            with open_media(data) as file:
+                await self._files.put(key, file)
+        result = StoredResult(key=key, media_type=media_type, size=size, etag=etag, headers=headers)
+        return Finished(result, read_media(data) if inline else None)
+
+    async def _fetch(self, key: str) -> Media | None:
+        size = await self._files.size(key)
+        if size is None:
+            return None
+        if size <= INLINE_BYTES:
+            return await self._files.get(key)
+        spool = Spool.empty()
+        async for piece in self._files.read(key, 0, size):
+            await asyncio.to_thread(spool.write, piece)
+        return spool
+
+    @staticmethod
+    @asynccontextmanager
+    async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Run ``work`` beside the block, and end it with the block."""
+        tasks = [asyncio.ensure_future(item) for item in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for ended in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    logger.warning("progress of a job could not be shown: %r", ended)
+
+    async def _watch_start(self, request: JobRequest, meter: Meter, tracker: Tracker) -> None:
+        """Say what the model is doing while the job waits for it to start."""
+        while request.model not in meter.begun:
+            await asyncio.sleep(START_POLL_S)
+            try:
+                state = await self._readiness.of(request.model)
+            except StateUnknown:
+                continue
+            if request.model not in meter.begun and state.state != "ready":
+                tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
+
+    async def _preview(self, job: Job, frames: "asyncio.Queue[Image]", tracker: Tracker) -> None:
+        """Store the latest decoded frame as a JPEG, at most once a second."""
+        written_at = float("-inf")
+        while True:
+            frame = await frames.get()
+            await asyncio.sleep(max(0.0, written_at + PREVIEW_PERIOD_S - time.monotonic()))
+            while not frames.empty():
+                frame = frames.get_nowait()
+            data = await asyncio.to_thread(encode_image, frame, "image/jpeg")
+            await self._files.put(preview_key(job.id, job.attempt), data)
+            written_at = time.monotonic()
+            tracker.preview_ready()
+
+
+def _digest(media: Media) -> str:
+    with open_media(media) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

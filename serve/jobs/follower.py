@@ -1,0 +1,90 @@
+"""Follows the events of jobs for any number of listeners, with one reader per job."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+from serve.jobs.store import Event, JobStore, StoreUnavailable
+
+POLL_S = 0.1
+"""Seconds between two reads of a job's events."""
+AWAY_S = 1.0
+"""Seconds after which a store that is away is asked again."""
+
+
+@dataclass
+class _Feed:
+    """The events of one job as they come, and who waits for them."""
+
+    first: int
+    events: list[Event] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+    listeners: int = 0
+    reader: asyncio.Task[None] | None = None
+
+
+class Follower:
+    """Reads the events of each job that has listeners, from the store."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._feeds: dict[str, _Feed] = {}
+
+    async def follow(self, job_id: str, after: int) -> AsyncGenerator[Event, None]:
+        """Yield the events of a job with ids above ``after``; the last one is that of its end.
+
+        Ends early if the job is deleted. Events that others have read are shared, not read again.
+        """
+        feed = self._feeds.get(job_id)
+        if feed is None or feed.first > after:
+            # The earlier events of a listener that resumes are its own business.
+            for event in await self._store.events(job_id, after):
+                yield event
+                after = event.id
+                if event.job.ended:
+                    return
+            feed = self._feeds.get(job_id)
+        if feed is None:
+            feed = self._feeds[job_id] = _Feed(first=after)
+            feed.reader = asyncio.get_running_loop().create_task(self._read(job_id, feed))
+        feed.listeners += 1
+        try:
+            while True:
+                changed = feed.changed
+                for event in feed.events[max(0, after - feed.first) :]:
+                    if event.id > after:
+                        yield event
+                        after = event.id
+                        if event.job.ended:
+                            return
+                if feed.ended:
+                    return
+                await changed.wait()
+        finally:
+            feed.listeners -= 1
+            if not feed.listeners:
+                if self._feeds.get(job_id) is feed:
+                    del self._feeds[job_id]
+                assert feed.reader is not None
+                feed.reader.cancel()
+
+    async def _read(self, job_id: str, feed: _Feed) -> None:
+        latest = feed.first
+        while not feed.ended:
+            try:
+                events = await self._store.events(job_id, latest)
+                if not events and await self._store.get(job_id) is None:
+                    feed.ended = True
+            except StoreUnavailable:
+                await asyncio.sleep(AWAY_S)
+                continue
+            if events:
+                latest = events[-1].id
+                feed.events += events
+                feed.ended = events[-1].job.ended
+            if events or feed.ended:
+                feed.changed.set()
+                feed.changed = asyncio.Event()
+            if not feed.ended:
+                await asyncio.sleep(POLL_S)

@@ -1,0 +1,186 @@
+"""The desk over a store and the Runners: what an ingress replica asks of jobs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from deployments.flow_control import ConsumerEnd
+from serve.config import JobSettings
+from serve.jobs.execution import INLINE_BYTES
+from serve.jobs.files import FileStore
+from serve.jobs.follower import Follower
+from serve.jobs.keys import request_key
+from serve.jobs.open_store import open_stores
+from serve.jobs.outcome import Outcome
+from serve.jobs.record import Job
+from serve.jobs.removal import remove_files
+from serve.jobs.runner_handle import RunnerLost, Runs, detached
+from serve.jobs.store import Event, JobStore
+from serve.media.spool import Media, Spool, open_media, read_media
+from serve.problems import replica_lost
+
+logger = logging.getLogger("ray.serve")
+
+
+class FrontDesk:
+    """Takes jobs in. ``max_queued`` is how many jobs one caller may have waiting."""
+
+    def __init__(
+        self, store: JobStore, files: FileStore, runs: Runs, consumer: ConsumerEnd, *, keep_s: float, max_queued: int
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._runs = runs
+        self._consumer = consumer
+        self._keep_s = keep_s
+        self._max_queued = max_queued
+        self._follower = Follower(store)
+        self._dispatched: dict[str, asyncio.Task[None]] = {}
+
+    async def open(self) -> None:
+        """Connect to the store."""
+        await self._store.open()
+
+    async def close(self) -> None:
+        """Leave the store. Jobs go on."""
+        for task in self._dispatched.values():
+            task.cancel()
+        await self._store.close()
+
+    async def run(self, job: Job, request: Media) -> Outcome:
+        """Run a job that is not durable; see ``Desk.run``."""
+        sent = None
+        if _size(request) > INLINE_BYTES:
+            await self._put(job, request)
+        else:
+            sent = read_media(request)
+        await self._store.create(job, max_queued=self._max_queued)
+        try:
+            return await self._run_to_end(job, sent)
+        except asyncio.CancelledError:
+            # The Runner ends the job when its call is cancelled. This is for a job that no Runner has.
+            now = time.time()
+            detached(self._cancel_quietly(job.id, now))
+            raise
+
+    async def _run_to_end(self, job: Job, sent: bytes | None) -> Outcome:
+        """Run the job; a Runner that dies is replaced by another, which takes the job from it."""
+        known_beat: int | None = None
+        while True:
+            waiter = self._consumer.open(1)
+            try:
+                outcome = await self._runs(job.id, sent, waiter, known_beat)
+            except RunnerLost as lost:
+                logger.warning("job %s: its Runner was lost (%s); asking another", job.id, lost)
+                outcome = None
+            finally:
+                self._consumer.close(waiter)
+            if outcome is not None:
+                return outcome
+            current = await self._store.get(job.id)
+            if current is None:
+                raise replica_lost("the record of this request is gone", 1)
+            if current.ended:
+                return Outcome(current)
+            known_beat = current.beat
+
+    async def accept(self, job: Job, request: Media) -> Job:
+        """Store a durable job and let it run; see ``Desk.accept``."""
+        await self._put(job, request)
+        try:
+            accepted = await self._store.create(job, max_queued=self._max_queued)
+        except BaseException:
+            await asyncio.shield(self._files.delete(request_key(job.id)))
+            raise
+        if accepted.id != job.id:
+            await self._files.delete(request_key(job.id))
+            return accepted
+        task = detached(self._dispatch(job.id))
+        self._dispatched[job.id] = task
+        task.add_done_callback(lambda _: self._dispatched.pop(job.id, None))
+        return accepted
+
+    async def _dispatch(self, job_id: str) -> None:
+        """Let a Runner run the job. If it is lost, a sweeper gives the job to another one."""
+        try:
+            await self._runs(job_id, None, None, None)
+        except Exception as error:  # nobody waits for this call, so only the log can say it
+            logger.warning("job %s: its Runner was lost (%r); another takes it up", job_id, error)
+
+    async def wait(self, job_id: str, timeout_s: float) -> Job | None:
+        """Return the job once it has ended, or as it is after ``timeout_s``."""
+        job = await self._store.get(job_id)
+        if job is None or job.ended:
+            return job
+        try:
+            async with asyncio.timeout(timeout_s):
+                if (running := self._dispatched.get(job_id)) is not None:
+                    await asyncio.shield(running)
+                else:
+                    async for event in self._follower.follow(job_id, 0):
+                        if event.job.ended:
+                            break
+        except TimeoutError:
+            pass
+        return await self._store.get(job_id)
+
+    async def fetch(self, job: Job) -> Media:
+        """Return the stored result of a job; raise FileNotFoundError if it is not there any more."""
+        assert job.result is not None and job.result.key is not None
+        spool = Spool.empty()
+        async for piece in self._files.read(job.result.key, 0, job.result.size):
+            await asyncio.to_thread(spool.write, piece)
+        if spool.size != job.result.size:
+            raise FileNotFoundError(f"the result of job {job.id} is not in the file store")
+        if not job.durable:
+            await self._files.delete(job.result.key)  # only the caller that waits for it gets it
+        return spool
+
+    async def get(self, job_id: str, caller: str) -> Job | None:
+        """Return a job of ``caller``."""
+        job = await self._store.get(job_id)
+        return job if job is not None and job.caller == caller else None
+
+    def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
+        """Yield the events of a job as they happen."""
+        return self._follower.follow(job_id, after)
+
+    async def cancel(self, job_id: str, caller: str) -> Job | None:
+        """Ask that a job of ``caller`` be cancelled."""
+        if await self.get(job_id, caller) is None:
+            return None
+        now = time.time()
+        job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+        if job is not None and job.ended:
+            await self._files.delete(request_key(job_id))
+        return job
+
+    async def delete(self, job_id: str, caller: str) -> Job | None:
+        """Delete an ended job of ``caller`` with its files."""
+        if await self.get(job_id, caller) is None:
+            return None
+        job = await self._store.delete(job_id)
+        if job is not None:
+            await remove_files(self._files, job_id)
+        return job
+
+    async def _put(self, job: Job, request: Media) -> None:
+        with open_media(request) as file:
+            await self._files.put(request_key(job.id), file)
+
+    async def _cancel_quietly(self, job_id: str, now: float) -> None:
+        try:
+            await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+        except Exception as error:  # nobody waits for this call, so only the log can say it
+            logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
+
+
+def _size(media: Media) -> int:
+    return media.size if isinstance(media, Spool) else len(media)
+
+
+def make_desk(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> FrontDesk:
+    """Return the desk over the stores that the settings name."""
+    store, files = open_stores(settings)
+    return FrontDesk(store, files, runs, consumer, keep_s=settings.keep_s, max_queued=settings.max_queued_per_caller)

@@ -1,0 +1,268 @@
+"""Takes jobs, lets them run in their turn, and reports how they end: the Runner without Serve."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from deployments.errors import Cancelled
+from deployments.flow_control import ProducerEnd
+from serve.config import JobSettings
+from serve.jobs.execution import Execution, Finished
+from serve.jobs.files import FileStore
+from serve.jobs.held_job import HeldJob
+from serve.jobs.keys import preview_key, request_key
+from serve.jobs.outcome import Outcome
+from serve.jobs.record import Job, State
+from serve.jobs.request import JobRequest
+from serve.jobs.store import JobStore, StoreUnavailable
+from serve.problems import Problem, problem_of, replica_lost
+
+T = TypeVar("T")
+logger = logging.getLogger("ray.serve")
+
+BEAT_S = 0.25
+"""Seconds between two signs of life, by which a cancelled job is noticed, too."""
+TURN_POLL_S = 0.2
+"""Seconds after which waiting jobs ask again whether it is their turn: other Runners may be done."""
+FLUSH_S = 0.1
+"""Seconds for which steps of jobs are collected before they are stored."""
+STORE_RETRY_S = 1.0
+"""Seconds between two tries to store the end of a job while the store is away."""
+STORE_PATIENCE_S = 120.0
+"""Seconds for which the end of a job is kept for a store that is away. After that the job is run
+again by whoever finds it."""
+
+
+class JobRunner:
+    """Runs jobs for one owner, which is the name of this replica.
+
+    ``loops`` must run beside it. They share what several jobs need: beats, turns and progress.
+    """
+
+    def __init__(self, owner: str, settings: JobSettings, execution: Execution, *, store: JobStore, files: FileStore) -> None:
+        self.owner = owner
+        self._settings = settings
+        self._execution = execution
+        self._store = store
+        self._files = files
+        self._held: dict[str, HeldJob] = {}
+        self._wake = asyncio.Event()
+        self._durations: dict[str, float] = {}
+        """How long the latest job of each slot took, in seconds."""
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The ids of the jobs that this Runner holds."""
+        return frozenset(self._held)
+
+    def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        """Return the loops that must run while there are jobs; each runs until it is cancelled."""
+        return (self._beat, self._take_turns, self._flush)
+
+    async def run(
+        self, job_id: str, request: bytes | None = None, waiter: ProducerEnd | None = None, known_beat: int | None = None
+    ) -> Outcome | None:
+        """Run a job to its end, and return it; None if it is gone or somebody else has it.
+
+        ``request`` is that of a job that is not durable, and ``waiter`` a stream that ends when the
+        caller of such a job is gone. ``known_beat`` lets a job be taken from an owner that has died.
+        Cancelling the call cancels a job that is not durable; a durable one is left to others.
+        """
+        job = await self._store.take(self.owner, job_id, known_beat=known_beat)
+        if job is None:
+            ended = await self._store.get(job_id)
+            return Outcome(ended) if ended is not None and ended.ended else None
+        held = HeldJob(job)
+        self._held[job.id] = held
+        try:
+            if waiter is not None:
+                return await self._run_for(held, request, waiter)
+            if job.durable:
+                return await self._run(held, request)
+            return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
+        finally:
+            del self._held[job.id]
+            self._wake.set()
+
+    async def _run_for(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd) -> Outcome | None:
+        """Run a job for as long as its caller is there."""
+
+        async def watch() -> None:
+            try:
+                async with waiter.connect() as line:
+                    await line.closed()
+            except Cancelled:
+                pass  # the caller was gone before the connection was made
+            held.stop("left")
+
+        watching = asyncio.ensure_future(watch())
+        try:
+            return await self._run(held, request)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _run(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
+        work = asyncio.ensure_future(self._attempt(held, sent))
+        left_s = held.job.deadline_at - time.time()
+        try:
+            await asyncio.wait({work, held.stopped}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await _end(work)
+            if not held.job.durable:
+                await asyncio.shield(asyncio.ensure_future(self._finish(held, "cancelled")))
+            raise
+        if work.done():
+            return await work
+        await _end(work)
+        if held.stopped.done():
+            if held.stopped.result() == "lost":
+                logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
+                return None
+            return await self._finish(held, "cancelled")
+        limit = f"{held.job.deadline_at - held.job.created_at:g}"
+        problem = Problem(504, "timeout", f"the request reached its limit of {limit} s; {held.advice()}")
+        return await self._finish(held, "failed", problem=problem)
+
+    async def _attempt(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
+        """Wait for the job's turn and run it; whatever happens becomes its end."""
+        job = held.job
+        if job.attempt > self._settings.max_attempts:
+            detail = f"the replicas that worked on this request died, {self._settings.max_attempts} in a row"
+            return await self._finish(held, "failed", problem=replica_lost(detail, 5))
+        request: JobRequest | None = None
+        try:
+            request = await self._execution.read(job, sent)
+            held.meter = self._execution.meter(request)
+            self._wake.set()
+            await held.turn.wait()
+            start = time.monotonic()
+            finished = await self._execution.run(held, request)
+            self._durations[job.slot] = time.monotonic() - start
+        except Exception as error:
+            problem = problem_of(error, retry_after_s=self._durations.get(job.slot, 10))
+            if problem is None:
+                logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
+                problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
+            return await self._finish(held, "failed", problem=problem.with_field_names(request.sent_as if request else {}))
+        return await self._finish(held, "succeeded", finished=finished)
+
+    async def _finish(
+        self, held: HeldJob, state: State, *, finished: Finished | None = None, problem: Problem | None = None
+    ) -> Outcome | None:
+        """Record how the job ended; None if a later attempt has taken its place."""
+        job = held.job
+        await self._store_steps(held)
+        body = None if problem is None else problem.record(job.request_id)
+        result = None if finished is None else finished.result
+
+        def finish() -> Awaitable[Job | None]:
+            now = time.time()
+            return self._store.finish(
+                job.id,
+                job.attempt,
+                state=state,
+                at=now,
+                expires_at=now + self._settings.keep_s,
+                result=result,
+                problem=body,
+            )
+
+        ended = await _retried(finish, job.id)
+        if ended is None or ended.attempt != job.attempt:
+            if finished is not None and finished.result.key is not None:
+                await self._files.delete(finished.result.key)
+            return None
+        await self._clean(ended)
+        return Outcome(ended, None if finished is None else finished.data)
+
+    async def _clean(self, job: Job) -> None:
+        """Delete the files that an ended job needs no more."""
+        await self._files.delete(request_key(job.id))
+        if job.progress.preview:
+            await self._files.delete(preview_key(job.id, job.attempt))
+
+    async def _store_steps(self, held: HeldJob) -> None:
+        steps = [held.steps.popleft() for _ in range(len(held.steps))]
+        if steps:
+            await self._store.progress(held.job.id, held.job.attempt, steps)
+
+    async def _flush(self) -> None:
+        """Store the steps of all jobs, a few at a time."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            for held in list(self._held.values()):
+                if held.steps:
+                    with _store_may_be_away():
+                        await self._store_steps(held)
+
+    async def _beat(self) -> None:
+        """Show signs of life for all jobs; stop those that are cancelled or lost."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            held = dict(self._held)
+            if not held:
+                continue
+            with _store_may_be_away():
+                kept = await self._store.beat(self.owner, {job_id: item.job.attempt for job_id, item in held.items()})
+                for job_id, item in held.items():
+                    job = kept.get(job_id)
+                    if job is None:
+                        item.stop("lost")
+                    elif job.cancel_requested:
+                        item.stop("cancelled")
+
+    async def _take_turns(self) -> None:
+        """Start the jobs whose turn it is."""
+        sizes = self._settings.max_running.model_dump()
+        while True:
+            waiting = [held for held in self._held.values() if not held.turn.is_set()]
+            if waiting:
+                with _store_may_be_away():
+                    started = await self._store.start(
+                        self.owner, slots=sizes, max_running=self._settings.max_running_per_caller
+                    )
+                    for job in started:
+                        if (held := self._held.get(job.id)) is not None and held.job.attempt == job.attempt:
+                            held.job = job
+                            held.turn.set()
+            try:
+                async with asyncio.timeout(TURN_POLL_S if waiting else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            finally:
+                self._wake.clear()
+
+
+async def _end(work: "asyncio.Future[Any]") -> None:
+    """Cancel ``work`` and wait for it, so that no GPU works for it any more."""
+    work.cancel()
+    await asyncio.wait({work})
+    if not work.cancelled() and (error := work.exception()) is not None:
+        logger.info("a job that was stopped failed: %r", error)
+
+
+async def _retried(write: Callable[[], Awaitable[T]], job_id: str) -> T:
+    """Return the result of ``write``, which is called again while the store is away."""
+    deadline = time.monotonic() + STORE_PATIENCE_S
+    while True:
+        try:
+            return await write()
+        except StoreUnavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("job %s: its end could not be stored and will be tried again: %s", job_id, error)
+            await asyncio.sleep(STORE_RETRY_S)
+
+
+@contextmanager
+def _store_may_be_away() -> Iterator[None]:
+    """Let a loop go on when the store is away; the log says so."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        logger.warning("the store of jobs is away: %s", error)

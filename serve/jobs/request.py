@@ -1,0 +1,135 @@
+"""A request as it travels to the Runner and as it is stored: JSON, followed by its files.
+
+The layout is an 8-byte big-endian length, that many bytes of JSON, and the files one behind the
+other. In the JSON a file is an object with its number, and `sizes` lists the sizes of all files.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from serve.media.spool import Media, Spool, open_media
+from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo
+
+KINDS: Mapping[str, type[PipelineRequest]] = {
+    "generate-video": GenerateVideo,
+    "swap-image": SwapImage,
+    "swap-video": SwapVideo,
+}
+"""The requests that can be stored, by the name that is written."""
+IN_MEMORY_BYTES = 2**20
+"""The size up to which a file of a request is read into memory; larger ones go to disk."""
+_HEAD = struct.Struct(">Q")
+_PIECE_BYTES = 2**20
+_FILE = "file"
+
+
+class RequestUnreadable(Exception):
+    """A stored request is damaged, or was written by another version of this package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """What a job is to do.
+
+    ``model`` is the API name of the model that the endpoint uses first. ``sent_as`` has the names
+    that the caller used for the fields, for problems, and ``ignored`` the fields that are unknown.
+    """
+
+    endpoint: str
+    model: str
+    request: PipelineRequest
+    sent_as: Mapping[str, str]
+    ignored: tuple[str, ...] = ()
+
+    def write(self) -> Media:
+        """Return the request in the stored form; a large one is on disk."""
+        files: list[Media] = []
+        document = {
+            "kind": next(name for name, kind in KINDS.items() if isinstance(self.request, kind)),
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "sent_as": dict(self.sent_as),
+            "ignored": list(self.ignored),
+            "fields": {name: _without_files(getattr(self.request, name), files) for name in type(self.request).model_fields},
+        }
+        document["sizes"] = [_size(media) for media in files]
+        text = json.dumps(document).encode()
+        head = _HEAD.pack(len(text)) + text
+        if len(head) + sum(document["sizes"]) <= IN_MEMORY_BYTES:
+            return b"".join([head, *(_piece for media in files for _piece in _pieces(media))])
+        spool = Spool.empty()
+        spool.write(head)
+        for media in files:
+            for piece in _pieces(media):
+                spool.write(piece)
+        return spool
+
+
+def read_request(stored: Media) -> JobRequest:
+    """Return the request that was written; raise RequestUnreadable if it cannot be one."""
+    with open_media(stored) as file:
+        try:
+            (length,) = _HEAD.unpack(_exactly(file, _HEAD.size))
+            if length > _size(stored):
+                raise ValueError("the JSON is longer than the file")
+            document = json.loads(_exactly(file, length))
+            files = [_read_file(file, size) for size in document["sizes"]]
+            fields = {name: _with_files(value, files) for name, value in document["fields"].items()}
+            return JobRequest(
+                endpoint=document["endpoint"],
+                model=document["model"],
+                request=KINDS[document["kind"]].model_validate(fields),
+                sent_as=document["sent_as"],
+                ignored=tuple(document["ignored"]),
+            )
+        except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
+            raise RequestUnreadable(f"the stored request cannot be read: {error!r:.300}") from error
+
+
+def _without_files(value: object, files: list[Media]) -> object:
+    """Return ``value`` with each file replaced by its number; the files are appended."""
+    if isinstance(value, bytes | Spool):
+        files.append(value)
+        return {_FILE: len(files) - 1}
+    if isinstance(value, tuple):
+        return [_without_files(item, files) for item in value]
+    return value
+
+
+def _with_files(value: Any, files: list[Media]) -> object:
+    if isinstance(value, dict) and set(value) == {_FILE}:
+        return files[value[_FILE]]
+    if isinstance(value, list):
+        return [_with_files(item, files) for item in value]
+    return value
+
+
+def _size(media: Media) -> int:
+    return media.size if isinstance(media, Spool) else len(media)
+
+
+def _pieces(media: Media) -> Iterator[bytes]:
+    with open_media(media) as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise ValueError("the file ends too early")
+    return data
+
+
+def _read_file(file: BinaryIO, size: int) -> Media:
+    if size <= IN_MEMORY_BYTES:
+        return _exactly(file, size)
+    spool, left = Spool.empty(), size
+    while left:
+        piece = _exactly(file, min(left, _PIECE_BYTES))
+        spool.write(piece)
+        left -= len(piece)
+    return spool

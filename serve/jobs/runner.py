@@ -1,0 +1,85 @@
+"""The Runner: the Ray Serve deployment in which jobs are ongoing requests."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.flow_control import ConsumerEnd, ProducerEnd
+from serve.config import AppConfig
+from serve.jobs.execution import Execution
+from serve.jobs.job_runner import JobRunner
+from serve.jobs.open_store import open_stores
+from serve.jobs.outcome import Outcome
+from serve.jobs.record import Job
+from serve.jobs.runner_handle import RunnerHandle, detached
+from serve.jobs.sweeper import Sweeper
+from serve.jobs.webhooks import WebhookSender
+from serve.models import RUNNER
+from serve.pipelines.handles import make_handles
+from serve.pipelines.pipelines import make_pipelines
+from serve.pipelines.readiness import Readiness
+
+logger = logging.getLogger("ray.serve")
+
+
+@serve.deployment(
+    name=RUNNER,
+    max_ongoing_requests=1000,  # jobs that wait for their turn are among them
+    graceful_shutdown_timeout_s=1800,  # a video takes minutes
+    health_check_period_s=10,
+    health_check_timeout_s=30,
+)
+class Runner:
+    """Runs jobs, and takes up those whose Runner was lost.
+
+    ``models`` are the handles of the model deployments, by the models' API names.
+    """
+
+    # Ray awaits an asynchronous constructor.
+    async def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle[Any]]) -> None:  # type: ignore[misc]
+        replica = serve.get_replica_context()
+        consumer = ConsumerEnd(ray.util.get_node_ip_address())
+        await consumer.start()
+        readiness = Readiness(replica.app_name)
+        handles = make_handles(models, readiness, consumer, window=config.runner.window)
+        pipelines = make_pipelines(config, handles)
+        await pipelines.decoder.pool.warm_up()
+        store, files = open_stores(config.jobs)
+        await store.open()
+        execution = Execution(config, pipelines, readiness, files)
+        self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
+        self._again = RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name))
+        sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=self._take_up)
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean]
+        if config.jobs.webhooks.hosts:
+            loops.append(WebhookSender(store, config.jobs.webhooks).run)
+        self._loops = [detached(loop()) for loop in loops]
+
+    async def run(
+        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
+    ) -> Outcome | None:
+        """Run a job to its end; see ``JobRunner.run``."""
+        return await self._jobs.run(job_id, request, waiter, known_beat)
+
+    def check_health(self) -> None:
+        """Raise if one of the loops has ended; Serve then replaces the replica."""
+        for loop in self._loops:
+            if loop.done():
+                raise RuntimeError("a loop of the Runner has ended; the log says why") from loop.exception()
+
+    async def _take_up(self, job: Job) -> None:
+        """Let a Runner, perhaps another one, run a job that nobody works on.
+
+        It is a call of its own, so that Serve counts it and a replica is not stopped during it.
+        """
+        detached(self._call_again(job))
+
+    async def _call_again(self, job: Job) -> None:
+        try:
+            await self._again(job.id, None, None, job.beat)
+        except Exception as error:  # nobody waits for this call; the sweeper finds the job again
+            logger.warning("job %s could not be taken up: %r", job.id, error)

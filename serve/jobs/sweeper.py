@@ -1,0 +1,110 @@
+"""Finds jobs that nobody works on, and what is to be deleted."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from serve.jobs.files import FileStore
+from serve.jobs.keys import FOLDERS
+from serve.jobs.record import Job
+from serve.jobs.removal import remove_files
+from serve.jobs.store import JobStore, StoreUnavailable
+
+logger = logging.getLogger("ray.serve")
+
+LOOKS_PER_LEASE = 5
+"""How often jobs are looked at within the time of a lease."""
+CLEAN_PERIOD_S = 30.0
+"""Seconds between two searches for expired jobs."""
+ORPHAN_AGE_S = 3600.0
+"""The age from which a file without a job is deleted. A request is written before its record."""
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A sign of life of a job, and when this sweeper saw it first, by its own clock."""
+
+    attempt: int
+    beat: int
+    since: float
+
+
+class Sweeper:
+    """Watches all jobs of the store. ``take_up`` gives a job to a Runner, whichever is free.
+
+    A job is lost if its beat has not changed for ``lease_s`` by this sweeper's clock, during which
+    the store has answered: clocks of nodes are never compared, and after a time in which the store
+    was away every owner has as long again to show that it is alive.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        files: FileStore,
+        *,
+        lease_s: float,
+        take_up: Callable[[Job], Awaitable[object]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._lease_s = lease_s
+        self._take_up = take_up
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+
+    async def watch(self) -> None:
+        """Take up lost jobs until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_s / LOOKS_PER_LEASE)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take up the jobs that are lost now."""
+        try:
+            active = await self._store.active()
+        except StoreUnavailable as error:
+            logger.warning("the store of jobs is away: %s", error)
+            self._seen.clear()
+            return
+        now, seen = self._clock(), {}
+        for job in active:
+            before = self._seen.get(job.id)
+            if before is None or (before.attempt, before.beat) != (job.attempt, job.beat):
+                before = _Seen(job.attempt, job.beat, now)
+            elif now - before.since >= self._lease_s:
+                logger.warning("job %s: nobody has worked on it for %g s; taking it up", job.id, now - before.since)
+                await self._take_up(job)
+                before = _Seen(job.attempt, job.beat, now)
+            seen[job.id] = before
+        self._seen = seen
+
+    async def clean(self) -> None:
+        """Delete expired jobs and orphan files until cancelled."""
+        while True:
+            await asyncio.sleep(CLEAN_PERIOD_S)
+            try:
+                await self.delete_expired(time.time())
+                await self.delete_orphans(time.time())
+            except StoreUnavailable as error:
+                logger.warning("the store of jobs is away: %s", error)
+
+    async def delete_expired(self, now: float) -> None:
+        """Delete the jobs that have expired, with their files."""
+        while expired := await self._store.expired(now, _BATCH):
+            for job in expired:
+                if await self._store.delete(job.id) is not None:
+                    await remove_files(self._files, job.id)
+
+    async def delete_orphans(self, now: float) -> None:
+        """Delete old files that belong to no job: their writer died before the record was there."""
+        for folder in FOLDERS:
+            old = [key for key, written_at in await self._files.list(f"{folder}/") if now - written_at > ORPHAN_AGE_S]
+            ids = {key: key.split("/")[1] for key in old}
+            known = await self._store.known(set(ids.values()))
+            for key, job_id in ids.items():
+                if job_id not in known:
+                    await self._files.delete(key)
