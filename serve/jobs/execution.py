@@ -101,6 +101,10 @@ class Execution:
         )
         return await self._store(job, result.data, result_headers(answer), result.media_type)
 
+    async def check(self, job: Job, request: JobRequest) -> None:
+        """Raise what is wrong with a request's files, as far as their headers show it."""
+        await self._pipelines.check(request.request, job.caller)
+
     def meter(self, request: JobRequest) -> Meter:
         """Return an empty meter for the models that ``request`` uses, the first of them first."""
         used = [model for model in MODELS if model.name == request.model]

@@ -138,7 +138,7 @@ class JobRunner:
             request = await self._execution.read(job, sent)
             held.meter = self._execution.meter(request)
             self._wake.set()
-            await held.turn.wait()
+            await self._wait_for_turn(held, request)
             start = time.monotonic()
             finished = await self._execution.run(held, request)
             self._durations[job.slot] = time.monotonic() - start
@@ -149,6 +149,15 @@ class JobRunner:
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
             return await self._finish(held, "failed", problem=problem.with_field_names(request.sent_as if request else {}))
         return await self._finish(held, "succeeded", finished=finished)
+
+    async def _wait_for_turn(self, held: HeldJob, request: JobRequest) -> None:
+        """Wait until the job may start. One that must wait has its files looked at meanwhile."""
+        try:
+            async with asyncio.timeout(TURN_POLL_S):
+                await held.turn.wait()
+        except TimeoutError:
+            await self._execution.check(held.job, request)
+            await held.turn.wait()
 
     async def _finish(
         self, held: HeldJob, state: State, *, finished: Finished | None = None, problem: Problem | None = None

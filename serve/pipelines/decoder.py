@@ -115,6 +115,12 @@ class Decoder:
             results.clear()
             yield DecodedPictures(decoded, reservation, held_bytes)
 
+    async def check(self, pictures: Sequence[Picture], caller: str) -> None:
+        """Look at the headers of ``pictures``; raise what ``pictures`` would raise for them."""
+        budget = _Budget(self._limits.max_image_cpu_s)
+        for picture in pictures:
+            await self._ask(picture, caller, budget, allowed_bytes=0)
+
     async def _ask(
         self, picture: Picture, caller: str, budget: "_Budget", *, allowed_bytes: int
     ) -> tuple[Message, Image | None]:

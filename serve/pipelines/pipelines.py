@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from serve.config import AppConfig
 from serve.pipelines.context import RequestContext
-from serve.pipelines.decoder import Decoder
+from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters
-from serve.pipelines.face_swap import FaceSwaps
+from serve.pipelines.face_swap import FaceSwaps, person_pictures
 from serve.pipelines.handles import Handles
 from serve.pipelines.image_swap import ImageSwapPipeline
 from serve.pipelines.media_threads import MediaThreads
@@ -23,12 +23,23 @@ class Pipelines:
 
     handles: Handles
     decoder: Decoder
+    readers: SourceReaders
     video: VideoPipeline
     image_swap: ImageSwapPipeline
     video_swap: VideoSwapPipeline
 
+    async def check(self, request: PipelineRequest, caller: str) -> None:
+        """Look at the headers of a request's files, and raise what the pipeline would raise for them.
+
+        A request that waits for its turn learns so at once that a file cannot be used.
+        """
+        if isinstance(request, SwapVideo):
+            async with self.readers.open("source", request.source, caller, rate=request.rate):
+                pass
+        await self.decoder.check(pictures_of(request), caller)
+
     async def run(self, model: str, request: PipelineRequest, context: RequestContext) -> Result:
-        """Run the pipeline for ``request``; ``model`` is the API name of the video model, if any."""
+        """Run the pipeline for ``request``; ``model`` is the API name of the request's first model."""
         if isinstance(request, GenerateVideo):
             return await self.video.run(self.handles.video[model], request, context)
         if isinstance(request, SwapImage):
@@ -48,7 +59,20 @@ def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     return Pipelines(
         handles,
         decoder,
+        readers,
         video=VideoPipeline(faces, writers, threads, decoder),
         image_swap=ImageSwapPipeline(faces, threads, decoder),
         video_swap=VideoSwapPipeline(faces, writers, decoder, readers),
     )
+
+
+def pictures_of(request: PipelineRequest) -> list[Picture]:
+    """Return all pictures of a request."""
+    pictures = []
+    if isinstance(request, GenerateVideo) and request.image is not None:
+        pictures.append(Picture("image", request.image))
+    if isinstance(request, SwapImage):
+        pictures.append(Picture("source", request.source))
+    if isinstance(request, GenerateVideo | SwapImage | SwapVideo) and request.face is not None:
+        pictures += person_pictures(request, request.face)
+    return pictures
