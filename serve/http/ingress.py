@@ -38,5 +38,5 @@ class Ingress:
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()
         readiness = Readiness(serve.get_replica_context().app_name)
-        handles = make_handles(self._models, readiness, consumer, window=self._config.ingress.window)
+        handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
         return make_app(self._config, handles, readiness)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deployments.wire import Image
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.errors import MediaError
 from serve.media.messages import Message
 from serve.media.spool import descriptor_of
@@ -70,7 +70,7 @@ class DecodedPictures:
 class Decoder:
     """The processes of a replica that decode files, and the budgets that all requests share."""
 
-    def __init__(self, settings: IngressSettings, limits: Limits) -> None:
+    def __init__(self, settings: RunnerSettings, limits: Limits) -> None:
         patience_s = settings.max_media_wait_s
         self.pool = WorkerPool(settings.media_processes)
         self.memory = ByteBudget(settings.max_decoded_bytes, patience_s)

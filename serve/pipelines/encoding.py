@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from serve.config import IngressSettings
+from serve.config import RunnerSettings
 from serve.media.encode import Encoder
 from serve.media.encode_gif import GifEncoder
 from serve.media.encode_mp4 import Mp4Encoder
@@ -63,7 +63,7 @@ class VideoWriter:
 class VideoWriters:
     """Opens a writer for each video, with the encoder settings of the ingress."""
 
-    def __init__(self, settings: IngressSettings, threads: MediaThreads) -> None:
+    def __init__(self, settings: RunnerSettings, threads: MediaThreads) -> None:
         self._settings = settings
         self._threads = threads
 

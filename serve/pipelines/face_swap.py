@@ -17,7 +17,7 @@ from deployments.faces.tracking.choice import Chooser
 from deployments.faces.tracking.cuts import CutFinder
 from deployments.faces.tracking.tracks import Tracker
 from deployments.wire import Choice, Face, FrameChunk, Frames, Reference, SwapOptions
-from serve.config import IngressSettings
+from serve.config import RunnerSettings
 from serve.media.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.decoder import DecodedPictures, Picture
@@ -62,7 +62,7 @@ class FaceSwap:
     def __init__(
         self,
         swapper: FaceSwapperHandle,
-        settings: IngressSettings,
+        settings: RunnerSettings,
         context: RequestContext,
         *,
         reference: Reference,
@@ -174,14 +174,14 @@ class FaceSwap:
         return TimedFrames(chunk.index, swapped.frames, chunk.times)
 
 
-def _held_chunks(settings: IngressSettings, tracker: Tracker) -> int:
+def _held_chunks(settings: RunnerSettings, tracker: Tracker) -> int:
     return settings.swap_ahead + tracker.delay // CHUNK + 2
 
 
 class FaceSwaps:
     """Begins the face swap of each request, once the person to put in is known."""
 
-    def __init__(self, swapper: FaceSwapperHandle, settings: IngressSettings) -> None:
+    def __init__(self, swapper: FaceSwapperHandle, settings: RunnerSettings) -> None:
         self._swapper = swapper
         self._settings = settings
 

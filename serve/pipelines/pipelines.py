@@ -27,11 +27,11 @@ class Pipelines:
 
 def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     """Build the pipelines, which call the given handles."""
-    threads = MediaThreads(config.ingress.encoder_threads)
-    decoder = Decoder(config.ingress, config.limits)
-    readers = SourceReaders(decoder.pool, config.ingress, config.limits)
-    faces = FaceSwaps(handles.face_swapper, config.ingress)
-    writers = VideoWriters(config.ingress, threads)
+    threads = MediaThreads(config.runner.encoder_threads)
+    decoder = Decoder(config.runner, config.limits)
+    readers = SourceReaders(decoder.pool, config.runner, config.limits)
+    faces = FaceSwaps(handles.face_swapper, config.runner)
+    writers = VideoWriters(config.runner, threads)
     return Pipelines(
         handles,
         decoder,

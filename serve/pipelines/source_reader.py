@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.container import is_image
 from serve.media.errors import MediaTooLarge
 from serve.media.messages import Message
@@ -124,7 +124,7 @@ class SourceReader:
 class SourceReaders:
     """Opens source videos, as many at a time as the settings allow."""
 
-    def __init__(self, pool: WorkerPool, settings: IngressSettings, limits: Limits) -> None:
+    def __init__(self, pool: WorkerPool, settings: RunnerSettings, limits: Limits) -> None:
         self._pool = pool
         self._places = FairQueue.with_halves(settings.max_source_videos, settings.max_media_wait_s)
         self._limits = limits
