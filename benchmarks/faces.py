@@ -222,7 +222,7 @@ def measure_long(minutes: float) -> None:
         args.setdefault("limits", {}).update(
             max_source_frames=count, max_source_seconds=minutes * 60 + 1, max_body_bytes=2**31, request_timeout_s=14_000
         )
-        args.setdefault("ingress", {})["tracking"] = {"detect_every": 8}
+        args.setdefault("runner", {})["tracking"] = {"detect_every": 8}
         config["http_options"]["request_timeout_s"] = 14_400
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(config))

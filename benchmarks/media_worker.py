@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.images import decode_image
 from serve.media.samples import PORTRAIT
 from serve.pipelines.decoder import Decoder, Picture
@@ -54,7 +54,7 @@ async def measure_hop() -> None:
     buffer = io.BytesIO()
     PIL.Image.open(PORTRAIT).convert("RGB").resize((SIDE, SIDE)).save(buffer, "JPEG", quality=90)
     data = buffer.getvalue()
-    decoder = Decoder(IngressSettings(), Limits())
+    decoder = Decoder(RunnerSettings(), Limits())
     start = time.perf_counter()
     await decoder.pool.warm_up()
     print(f"{len(decoder.pool.processes)} processes started in {time.perf_counter() - start:.2f} s")

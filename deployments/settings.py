@@ -10,9 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
-    """The base of all settings. They are immutable and refuse unknown fields."""
+    """The base of all settings. They are immutable and refuse unknown fields.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    An error does not show what was set, which may be a password in a wrong place.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class EngineSettings(Settings):

@@ -22,6 +22,7 @@ from deployments.settings import (
     Wan26Models,
     Wan26Settings,
 )
+from serve.job_settings import JobSettings as JobSettings
 from serve.models import MODELS, VIDEO_MODELS, Model
 
 
@@ -146,7 +147,7 @@ class Limits(Settings):
 
 
 class IngressSettings(Settings):
-    """The ingress, which takes HTTP requests, runs their pipelines and encodes the results."""
+    """The ingress, which takes HTTP requests and answers them."""
 
     num_cpus: float = Field(default=1.0, ge=0)
     """Logical CPUs for each replica."""
@@ -158,6 +159,20 @@ class IngressSettings(Settings):
     in hex. The file is read again when it changes. If absent, everyone may call."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may call, or `*` for all. By default there are none."""
+    max_concurrent_requests: int = Field(default=256, ge=1, le=900)
+    """Maximum number of requests in progress in one replica, including those that wait. Further
+    requests get a 503. Serve passes at most 1,000 on, and some capacity is reserved for health
+    probes."""
+
+
+class RunnerSettings(Settings):
+    """The Runner, which runs the pipelines of jobs and encodes their results."""
+
+    num_cpus: float = Field(default=1.0, ge=0)
+    """Logical CPUs for each replica."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Ray's custom resources for each replica. They keep replicas on nodes that declare them, and
+    so off GPU nodes, which could then never be scaled down."""
     window: int = Field(default=4, ge=2)
     """Number of 4-frame chunks by which a video model may be ahead of the encoder in one request.
     """
@@ -179,10 +194,6 @@ class IngressSettings(Settings):
     max_media_wait_s: float = Field(default=30, gt=0)
     """Seconds for which a request waits for a process or for memory to decode its files, before it
     gets a 503."""
-    max_concurrent_requests: int = Field(default=256, ge=1, le=900)
-    """Maximum number of requests in progress in one replica, including those that wait. Further
-    requests get a 503. Serve passes at most 1,000 on, and some capacity is reserved for health
-    probes."""
     webp_method: int = Field(default=0, ge=0, le=6)
     """Effort of libwebp, from 0 (fast) to 6 (small files)."""
     h264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
@@ -237,6 +248,10 @@ class AppConfig(Settings):
     """What FaceSwapper runs on and how its engine runs."""
     ingress: IngressSettings = IngressSettings()
     """How the ingress runs, and who may call it."""
+    runner: RunnerSettings = RunnerSettings()
+    """How the pipelines of requests run, and how their results are encoded."""
+    jobs: JobSettings = JobSettings()
+    """Where jobs are kept, and how many one caller may have."""
     wan26_defaults: VideoDefaults = VideoDefaults()
     """Default values of requests to the /wan2.6 paths."""
     wan22_defaults: VideoDefaults = VideoDefaults(cfg=5.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deployments.wire import Image
-from serve.config import RunnerSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.errors import MediaError
 from serve.media.messages import Message
 from serve.media.spool import descriptor_of

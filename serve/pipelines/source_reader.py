@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
-from serve.config import RunnerSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.container import is_image
 from serve.media.errors import MediaTooLarge
 from serve.media.messages import Message

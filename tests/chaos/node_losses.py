@@ -95,7 +95,8 @@ class Losses:
                 "wan26": place[0],
                 "wan22_gguf": place[1],
                 "face_swapper": place[1],
-                "ingress": {"num_cpus": 0, "resources": {"ingress": 0.1}, "window": 2},
+                "ingress": {"num_cpus": 0, "resources": {"ingress": 0.1}},
+                "runner": {"num_cpus": 0, "resources": {"ingress": 0.1}, "window": 2},
                 "wan26_defaults": {"width": 64, "height": 64, "num_frames": 9, "steps": 4},
             }
         )

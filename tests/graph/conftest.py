@@ -92,7 +92,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
     fake_args = {
         **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
-        "ingress": {"num_cpus": 0.05, "window": 3},
+        "ingress": {"num_cpus": 0.05},
+        "runner": {"num_cpus": 0.05, "window": 3},
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
         "limits": {"max_frames": 201, "request_timeout_s": 60},
     }

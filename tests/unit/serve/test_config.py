@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from serve.config import AppConfig, Hardware, IngressSettings, Limits
+from serve.config import AppConfig, Hardware, Limits, RunnerSettings
 from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26
 
 
@@ -91,7 +91,7 @@ def test_the_settings_of_a_deployment_are_found_by_its_model() -> None:
 def test_settings_that_no_request_could_live_with_are_refused() -> None:
     for wrong in ({"window": 1}, {"swap_ahead": 0}, {"encoder_threads": 0}, {"h264_crf": 52}, {"h264_preset": "placebo"}):
         with pytest.raises(ValidationError):
-            IngressSettings.model_validate(wrong)
+            RunnerSettings.model_validate(wrong)
     with pytest.raises(ValidationError):
         Limits(max_width=1000)
 

@@ -32,7 +32,7 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
     # The class without Serve's wrapper, which can only run in a replica.
     plain, _ = DEPLOYMENT.func_or_class.__bases__
-    replica = plain(make_config(ingress={"window": WINDOW + 3}), {name: FakeHandle(model) for name, model in models.items()})
+    replica = plain(make_config(runner={"window": WINDOW + 3}), {name: FakeHandle(model) for name, model in models.items()})
     with TestClient(await replica.__serve_build_asgi_app__()) as client:
         response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
     assert response.headers["x-seed"] == "3"

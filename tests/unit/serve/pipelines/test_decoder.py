@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import RequestRefused
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.images import decode_image, encode_image
 from serve.media.samples import portrait, stranger
 from serve.pipelines.decoder import Decoder, Picture
@@ -32,7 +32,7 @@ def decoders() -> Iterator[Any]:
     made: list[Decoder] = []
 
     def make(limits: dict[str, Any] | None = None, **settings: Any) -> Decoder:
-        made.append(Decoder(IngressSettings(**settings), Limits(**(limits or {}))))
+        made.append(Decoder(RunnerSettings(**settings), Limits(**(limits or {}))))
         return made[-1]
 
     yield make

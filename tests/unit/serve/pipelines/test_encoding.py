@@ -12,7 +12,7 @@ import pytest
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.client import decode
-from serve.config import IngressSettings
+from serve.config import RunnerSettings
 from serve.media.decode import open_source
 from serve.media.encode import Encoder
 from serve.media.encode_gif import GifEncoder
@@ -37,7 +37,7 @@ def chunk(index: int, count: int, level: int = 100) -> TimedFrames:
 
 
 def writers(**settings: object) -> VideoWriters:
-    return VideoWriters(IngressSettings.model_validate(settings), MediaThreads(2))
+    return VideoWriters(RunnerSettings.model_validate(settings), MediaThreads(2))
 
 
 async def encode(media_type: str, **settings: object) -> tuple[bytes, int]:

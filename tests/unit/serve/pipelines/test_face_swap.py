@@ -13,7 +13,7 @@ import pytest
 from deployments.errors import NoFaceFound, RequestRefused
 from deployments.settings import Tracking
 from deployments.wire import Analysis, Choice, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.images import encode_image
 from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep
@@ -52,7 +52,7 @@ def begin_swap(
 ) -> FaceSwap:
     return FaceSwap(
         FakeGraph(swapper=swapper).handles().face_swapper,
-        IngressSettings(tracking=tracking, swap_ahead=swap_ahead),
+        RunnerSettings(tracking=tracking, swap_ahead=swap_ahead),
         make_context(steps=steps),
         reference=Reference(frames(200)[0], make_face()),
         choice=choice or Choice(),
@@ -265,8 +265,8 @@ def png(level: int) -> bytes:
 
 
 async def begin(graph: FakeGraph, face: Sequence[bytes], **fields: Any) -> FaceSwap:
-    swaps = FaceSwaps(graph.handles().face_swapper, IngressSettings())
-    decoder = Decoder(IngressSettings(), Limits(max_image_pixels=200 * 200))
+    swaps = FaceSwaps(graph.handles().face_swapper, RunnerSettings())
+    decoder = Decoder(RunnerSettings(), Limits(max_image_pixels=200 * 200))
     request = SwapFields.model_validate(fields)
     async with decoder.pictures(person_pictures(request, face), "caller") as pictures:
         return await swaps.begin(request, pictures, make_context())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import RequestRefused
-from serve.config import IngressSettings, Limits
+from serve.config import Limits, RunnerSettings
 from serve.media.decode import open_source
 from serve.media.samples import clip, pan, stranger
 from serve.media.source import TimedFrames
@@ -32,7 +32,7 @@ class Reading:
         self.pool = WorkerPool(2)
 
     def readers(self, limits: dict[str, Any] | None = None, **settings: Any) -> SourceReaders:
-        return SourceReaders(self.pool, IngressSettings(**settings), Limits(**(limits or {})))
+        return SourceReaders(self.pool, RunnerSettings(**settings), Limits(**(limits or {})))
 
 
 @pytest.fixture

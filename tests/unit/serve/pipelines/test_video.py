@@ -12,7 +12,7 @@ from deployments.errors import ImageNotSupported, NoFaceFound, RequestRefused
 from deployments.settings import Tracking
 from deployments.wire import Progress, VideoRequest
 from serve.client import decode
-from serve.config import AppConfig, IngressSettings, Limits
+from serve.config import AppConfig, Limits, RunnerSettings
 from serve.media.decode import open_source
 from serve.media.images import encode_image
 from serve.media.spool import read_media
@@ -90,7 +90,7 @@ async def test_a_swap_works_on_the_chunks_of_the_model_and_widens_its_window() -
     assert min(int(image.min()) for image in images) > 250, "every frame is white"
     tracking = Tracking()
     delay = max(tracking.max_gap, tracking.smooth_frames)
-    assert graph.consumer.opened == [WINDOW + IngressSettings().swap_ahead + delay // 4 + 2]
+    assert graph.consumer.opened == [WINDOW + RunnerSettings().swap_ahead + delay // 4 + 2]
     assert graph.consumer.released == 3
     assert [options.restore for options in graph.swapper.options] == [False] * 3
 
@@ -99,7 +99,7 @@ async def test_swapping_begins_while_the_model_still_decodes() -> None:
     steps: list[Step] = []
     graph = FakeGraph()
     tracking = Tracking(max_gap=0, smooth_frames=0)
-    config = AppConfig(ingress=IngressSettings(tracking=tracking, swap_ahead=1))
+    config = AppConfig(runner=RunnerSettings(tracking=tracking, swap_ahead=1))
     pipelines = make_pipelines(config, graph.handles())
     await pipelines.video.run(
         pipelines.handles.video["wan26"], video_request(num_frames=41, face=FACE), make_context(steps=steps)

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from deployments.errors import RequestRefused
 from deployments.wire import Face, FrameChunk, Frames, Reference, SwapOptions, SwappedChunk
 from serve.client import decode
-from serve.config import AppConfig, IngressSettings, Limits
+from serve.config import AppConfig, Limits, RunnerSettings
 from serve.http.application import make_app
 from serve.media.decode import open_source
 from serve.media.samples import PORTRAIT, clip, data_uri, pan, stranger, tone
@@ -245,7 +245,7 @@ async def test_a_required_face_that_no_frame_shows_is_a_refusal() -> None:
 def test_a_still_image_is_served_as_a_video_of_one_frame() -> None:
     body = {"source_video": data_uri(PORTRAIT.read_bytes(), "video/mp4"), "reference_image": data_uri(FACE, "image/jpeg")}
     graph = FakeGraph()
-    app = make_app(AppConfig(ingress=IngressSettings(h264_crf=1)), graph.handles(), graph.readiness)
+    app = make_app(AppConfig(runner=RunnerSettings(h264_crf=1)), graph.handles(), graph.readiness)
     response = TestClient(app).post("/video-faceswap", json=body)
     assert response.headers["x-model"] == "batch-video-faceswap"
     assert (response.headers["x-frames"], response.headers["x-frames-swapped"]) == ("1", "1")
