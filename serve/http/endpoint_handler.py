@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,93 +10,100 @@ from starlette.responses import Response
 from serve.config import AppConfig
 from serve.http.admission import Admission
 from serve.http.bodies import read_body
+from serve.http.caller import caller_of
 from serve.http.connection import run_while_connected
 from serve.http.endpoints import Endpoint
-from serve.http.job_responses import accepted_response
-from serve.http.negotiation import JobWishes, choose_media_type, parse_preferences, parse_request_timeout
+from serve.http.job_handlers import JobHandlers
+from serve.http.job_responses import accepted
+from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
 from serve.http.quotas import Quotas
 from serve.http.responses import result_response
+from serve.http.store_problems import store_problems
 from serve.http.submission import Submission, Submissions
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.problems import Problem
 
 GRACE_S = 30.0
-"""Seconds for which the ingress waits for a job beyond its deadline, at which the Runner ends it."""
+"""Seconds for which the ingress waits for a job beyond its deadline, at which the Runner ends it.
+"""
 
 
 class EndpointHandler:
     """The handler of one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, *, config: AppConfig, submissions: Submissions, admission: Admission, quotas: Quotas
+        self,
+        endpoint: Endpoint,
+        *,
+        config: AppConfig,
+        submissions: Submissions,
+        admission: Admission,
+        quotas: Quotas,
+        jobs: JobHandlers,
     ) -> None:
         self._endpoint = endpoint
         self._submissions = submissions
         self._desk = submissions.desk
         self._admission = admission
         self._quotas = quotas
+        self._jobs = jobs
         self._timeout_s = config.limits.request_timeout_s
-        self._jobs = config.jobs
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
-        caller = caller_of(request)
+        caller, start = caller_of(request), time.time()
         self._admission.check(caller)
-        start = time.time()
-        preferences = parse_preferences(request.headers.getlist("prefer"))
-        wishes = JobWishes.of(preferences, request.headers, self._jobs)
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+        preferences = read_preferences(request.headers, max_wait_s=timeout_s)
         media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
-        limits = await self._quotas.admit(caller)
-        async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
-            fields = await read_body(request, form=True)
-        submission = Submission(
-            fields=fields,
-            caller=caller,
-            media_type=media_type,
-            request_id=request.state.request_id,
-            began_at=start,
-            timeout_s=timeout_s,
-            strict=preferences.get("handling") == "strict",
-            wishes=wishes,
-        )
-        with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
-            response = await self._answer(request, submission)
-        response.headers.update(limits)
+        with store_problems():
+            async with self._quotas.counted(caller) as headers:
+                async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
+                    fields = await read_body(request, form=True)
+                submission = Submission(
+                    fields=fields,
+                    caller=caller,
+                    media_type=media_type,
+                    request_id=request.state.request_id,
+                    began_at=start,
+                    timeout_s=timeout_s,
+                    preferences=preferences,
+                )
+                with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
+                    response = await self._answer(request, submission)
+        response.headers.update(headers)
         return response
 
     async def _answer(self, request: Request, submission: Submission) -> Response:
+        """Run the job; answer with its result, or with its record if the caller prefers that."""
         job, stored = await self._submissions.prepare(self._endpoint, submission)
         left_s = job.deadline_at - time.time() + GRACE_S
         if not job.durable:
             outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)
-            return await self._result(outcome)
-        job = await self._submissions.accept(job, stored)
-        wait_s = left_s if submission.wishes.wait_s is None else submission.wishes.wait_s
+            return await self._result(outcome, {})
+        preferences = submission.preferences
+        job = await self._desk.accept(job, stored)
+        wait_s = left_s if preferences.patience_s is None else preferences.patience_s
         if wait_s > 0:
             # The job goes on if the caller leaves: it has been accepted.
-            current = await run_while_connected(request, self._desk.wait(job.id, wait_s), left_s)
-            if current is not None and current.ended:
-                return await self._result(Outcome(current), submission.wishes.applied)
-            job = current or job
-        return accepted_response(job, submission.wishes)
+            job = await run_while_connected(request, self._desk.wait(job.id, wait_s), left_s) or job
+        if preferences.patience_s is None or (job.ended and wait_s > 0):
+            applied = {"Preference-Applied": preferences.applied} if preferences.applied else {}
+            return await self._result(Outcome(job), applied)
+        return accepted(job, position=await self._jobs.position(job), links=self._jobs.links(request), preferences=preferences)
 
-    async def _result(self, outcome: Outcome, headers: Mapping[str, str] | None = None) -> Response:
+    async def _result(self, outcome: Outcome, headers: Mapping[str, str]) -> Response:
         """Return the response with a job's result; raise the Problem that it ended with."""
-        job = outcome.job
+        job, data = outcome.job, outcome.data
         raise_problem(job)
-        assert job.result is not None
-        data: Any = outcome.data
-        if data is None:
-            data = await self._desk.fetch(job)
-        return result_response(data, job.result.media_type, {**job.result.headers, **(headers or {})})
-
-
-def caller_of(request: Request) -> str:
-    """Return the name of the caller's key, or the caller's address if no keys are configured."""
-    name: str | None = getattr(request.state, "caller", None)
-    return name or (request.client.host if request.client else "")
+        if job.result is None:
+            raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
+        try:
+            media = data if data is not None else await self._desk.fetch(job)
+        except FileNotFoundError:
+            raise Problem(410, "gone", "the result of this request has been deleted; send it again") from None
+        return result_response(media, job.result.media_type, {**job.result.headers, **headers})
 
 
 def raise_problem(job: Job) -> None:

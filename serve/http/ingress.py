@@ -31,9 +31,7 @@ class Ingress:
     ``models`` are the handles of the model deployments, by the models' API names.
     """
 
-    def __init__(
-        self, config: AppConfig, runner: DeploymentHandle[Any], models: dict[str, DeploymentHandle[Any]]
-    ) -> None:
+    def __init__(self, config: AppConfig, runner: DeploymentHandle[Any], models: dict[str, DeploymentHandle[Any]]) -> None:
         self._config = config
         self._runner = runner
         self._models = models

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve.config import JobSettings
 from serve.http.endpoints import Endpoint
-from serve.http.negotiation import JobWishes
+from serve.http.negotiation import Preferences
 from serve.http.schemas import Parsed
+from serve.job_settings import JobSettings
 from serve.jobs.desk import Desk
 from serve.jobs.record import Delivery, Job, new_job_id
 from serve.jobs.request import JobRequest
 from serve.jobs.slots import slot_of
-from serve.jobs.store import KeyReused, QueueFull
+from serve.jobs.webhooks import check_url
 from serve.media.spool import Media, open_media
 from serve.pipelines.requests import GenerateVideo
-from serve.problems import Problem, invalid_header
+from serve.problems import invalid_header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,12 @@ class Submission:
     request_id: str
     began_at: float
     timeout_s: float
-    strict: bool = False
-    wishes: JobWishes = JobWishes()
+    preferences: Preferences
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Submissions:
-    """Validates requests and hands them to the desk."""
+    """Validates requests and makes jobs of them."""
 
     def __init__(self, desk: Desk, settings: JobSettings) -> None:
         self.desk = desk
@@ -48,7 +47,7 @@ class Submissions:
 
         Raises a 422 problem that names each wrong field.
         """
-        parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=submission.strict)
+        parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=submission.preferences.strict)
         submission.fields.clear()  # the base64 need not be held beside the bytes
         model = endpoint.models[0].name
         request = JobRequest(
@@ -59,8 +58,8 @@ class Submissions:
             ignored=parsed.ignored,
         )
         stored = await asyncio.to_thread(request.write)
-        wishes = submission.wishes
-        durable = wishes.durable
+        preferences = submission.preferences
+        durable = preferences.durable
         deadline_at = submission.began_at + submission.timeout_s
         job = Job(
             id=new_job_id(),
@@ -74,24 +73,22 @@ class Submissions:
             expires_at=deadline_at + self._settings.keep_s,
             seed=_seed(parsed),
             durable=durable,
-            idempotency_key=wishes.idempotency_key,
+            idempotency_key=preferences.idempotency_key,
             fingerprint=await asyncio.to_thread(_fingerprint, stored, submission.media_type) if durable else "",
             details=dict(submission.details) or None,
-            webhook=None if wishes.webhook_url is None else Delivery(url=wishes.webhook_url, id=f"msg_{secrets.token_hex(12)}"),
+            webhook=self._webhook(preferences.webhook_url),
         )
         return job, stored
 
-    async def accept(self, job: Job, stored: Media) -> Job:
-        """Store a durable job and let it run; raise a 422 or 429 problem if it is refused."""
+    def _webhook(self, url: str | None) -> Delivery | None:
+        """Return the delivery that a caller wants; raise a 422 problem if it is not allowed."""
+        if url is None:
+            return None
         try:
-            return await self.desk.accept(job, stored)
-        except KeyReused:
-            raise invalid_header(
-                "Idempotency-Key", "was sent before with another request; use a new key for each request"
-            ) from None
-        except QueueFull as full:
-            detail = f"{full.queued} jobs of yours are queued, which is as many as one caller may have; wait for one to start"
-            raise Problem(429, "too-many-requests", detail, headers={"Retry-After": "10"}) from None
+            check_url(url, self._settings.webhooks)
+        except ValueError as error:
+            raise invalid_header("Webhook-Url", str(error)) from None
+        return Delivery(url=url, id=f"msg_{secrets.token_hex(12)}")
 
 
 def _seed(parsed: Parsed) -> int | None:

@@ -68,7 +68,7 @@ class Execution:
         return await asyncio.to_thread(read_request, stored)
 
     async def run(self, held: HeldJob, request: JobRequest) -> Finished:
-        """Run the pipeline, with one more try if a model's replica is lost, and store the result."""
+        """Run the pipeline, again if a model's replica is lost, and store the result."""
         job, meter = held.job, held.meter
         frames: asyncio.Queue[Image] = asyncio.Queue()
         tracker = Tracker(

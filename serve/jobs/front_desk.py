@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from deployments.flow_control import ConsumerEnd
-from serve.config import JobSettings
+from serve.job_settings import JobSettings
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files import FileStore
 from serve.jobs.follower import Follower
@@ -59,7 +59,7 @@ class FrontDesk:
         try:
             return await self._run_to_end(job, sent)
         except asyncio.CancelledError:
-            # The Runner ends the job when its call is cancelled. This is for a job that no Runner has.
+            # The Runner ends the job when its call is cancelled; this is for one without a Runner.
             now = time.time()
             detached(self._cancel_quietly(job.id, now))
             raise
@@ -126,8 +126,9 @@ class FrontDesk:
         return await self._store.get(job_id)
 
     async def fetch(self, job: Job) -> Media:
-        """Return the stored result of a job; raise FileNotFoundError if it is not there any more."""
-        assert job.result is not None and job.result.key is not None
+        """Return the stored result of a job that has succeeded; see ``Desk.fetch``."""
+        if job.result is None or job.result.key is None:
+            raise FileNotFoundError(f"the result of job {job.id} was not stored")
         spool = Spool.empty()
         async for piece in self._files.read(job.result.key, 0, job.result.size):
             await asyncio.to_thread(spool.write, piece)

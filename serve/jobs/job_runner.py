@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from deployments.errors import Cancelled
 from deployments.flow_control import ProducerEnd
-from serve.config import JobSettings
+from serve.job_settings import JobSettings
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files import FileStore
 from serve.jobs.held_job import HeldJob
@@ -26,14 +26,14 @@ logger = logging.getLogger("ray.serve")
 BEAT_S = 0.25
 """Seconds between two signs of life, by which a cancelled job is noticed, too."""
 TURN_POLL_S = 0.2
-"""Seconds after which waiting jobs ask again whether it is their turn: other Runners may be done."""
+"""Seconds after which waiting jobs ask again whether it is their turn, since others may be done."""
 FLUSH_S = 0.1
 """Seconds for which steps of jobs are collected before they are stored."""
 STORE_RETRY_S = 1.0
 """Seconds between two tries to store the end of a job while the store is away."""
 STORE_PATIENCE_S = 120.0
-"""Seconds for which the end of a job is kept for a store that is away. After that the job is run
-again by whoever finds it."""
+"""Seconds for which the end of a job is kept while the store is away. Whoever finds the job later
+runs it again."""
 
 
 class JobRunner:
@@ -68,8 +68,8 @@ class JobRunner:
         """Run a job to its end, and return it; None if it is gone or somebody else has it.
 
         ``request`` is that of a job that is not durable, and ``waiter`` a stream that ends when the
-        caller of such a job is gone. ``known_beat`` lets a job be taken from an owner that has died.
-        Cancelling the call cancels a job that is not durable; a durable one is left to others.
+        caller of such a job is gone. ``known_beat`` lets a job be taken from an owner that died.
+        Cancelling the call cancels a job that is not durable; others take up a durable one.
         """
         job = await self._store.take(self.owner, job_id, known_beat=known_beat)
         if job is None:
@@ -226,7 +226,7 @@ class JobRunner:
 
     async def _take_turns(self) -> None:
         """Start the jobs whose turn it is."""
-        sizes = self._settings.max_running.model_dump()
+        sizes = self._settings.slots.by_name()
         while True:
             waiting = [held for held in self._held.values() if not held.turn.is_set()]
             if waiting:

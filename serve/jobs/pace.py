@@ -24,7 +24,7 @@ class Work:
 
     @classmethod
     def of(cls, request: PipelineRequest, frames: int | None = None) -> "Work":
-        """Return the work of ``request``; ``frames`` is the length of a source video, once known."""
+        """Return the work of ``request``; a source video has ``frames``, once that is known."""
         if isinstance(request, GenerateVideo):
             pixels = request.width * request.height * request.frames / 1e6
             passes = request.steps * (1 if request.cfg == 1 else 2)

@@ -55,7 +55,7 @@ class Runner:
         self._again = RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=self._take_up)
         loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean]
-        if config.jobs.webhooks.hosts:
+        if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]
 

@@ -145,7 +145,7 @@ class JobStore(Protocol):
         """Count one request of the caller against its requests a minute."""
 
     async def known(self, job_ids: Collection[str]) -> frozenset[str]:
-        """Return which of the ids are those of jobs in the store, so that orphan files are found."""
+        """Return which of the ids are in the store, so that orphan files are found."""
 
 
 @dataclass(frozen=True)

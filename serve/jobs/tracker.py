@@ -81,11 +81,10 @@ class Tracker:
             self._stage_began = self._clock()  # denoising begins when the last of these has come
         if stage == "denoising":
             self._done["denoising"] = self._work.units["denoising"] * step.step / max(1, step.steps)
-        if stage == "decoding":
-            if self.progress.stage == "denoising":
+            if step.step == step.steps:
                 self._end_stage("denoising")
-            if self.progress.stage in ("decoding", "swapping"):
-                return  # the chunks tell how far it is
+        if stage == "decoding" and self.progress.stage in ("decoding", "swapping"):
+            return  # the chunks tell how far it is
         self._advance(stage, step.step, step.steps)
 
     def _observe_chunk(self, step: ChunkStep) -> None:

@@ -29,7 +29,7 @@ class Pipelines:
     video_swap: VideoSwapPipeline
 
     async def check(self, request: PipelineRequest, caller: str) -> None:
-        """Look at the headers of a request's files, and raise what the pipeline would raise for them.
+        """Look at the headers of a request's files; raise what the pipeline would for them.
 
         A request that waits for its turn learns so at once that a file cannot be used.
         """
@@ -39,7 +39,7 @@ class Pipelines:
         await self.decoder.check(pictures_of(request), caller)
 
     async def run(self, model: str, request: PipelineRequest, context: RequestContext) -> Result:
-        """Run the pipeline for ``request``; ``model`` is the API name of the request's first model."""
+        """Run the pipeline for ``request``, whose first model has the API name ``model``."""
         if isinstance(request, GenerateVideo):
             return await self.video.run(self.handles.video[model], request, context)
         if isinstance(request, SwapImage):

@@ -1,0 +1,114 @@
+import json
+import os
+import struct
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from serve.jobs.request import IN_MEMORY_BYTES, JobRequest, RequestUnreadable, read_request
+from serve.media.spool import Media, Spool, read_media
+from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
+
+VIDEO: dict[str, Any] = {
+    "prompt": "a red circle",
+    "negative_prompt": "",
+    "width": 64,
+    "height": 48,
+    "num_frames": 9,
+    "steps": 2,
+    "cfg": 3.5,
+    "fps": 29.97,
+    "seed": 2**63 - 1,
+}
+
+
+def spool(data: bytes) -> Spool:
+    """Return a file on disk."""
+    file = Spool.empty()
+    file.write(data)
+    return file
+
+
+def job_request(request: Any, model: str = "wan26") -> JobRequest:
+    """Return a request whose caller used another name for a field, and one that is unknown."""
+    return JobRequest(
+        endpoint="wan2.6", model=model, request=request, sent_as={"face": "reference_face"}, ignored=("odd, name",)
+    )
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerateVideo(**VIDEO),
+        GenerateVideo(**VIDEO, image=b"first", face=[b"one", b"two"], target_face=[b"three"], require_face=True),
+        SwapImage(source=b"picture", face=[b"one"], face_index=3, faces="index"),
+        SwapVideo(source=b"film", face=[b"one"], fps=12.5),
+    ],
+    ids=["text", "pictures", "image", "film"],
+)
+def test_a_request_is_read_as_it_was_written(request_: Any) -> None:
+    written = job_request(request_)
+    read = read_request(written.write())
+    assert read.request == request_
+    assert type(read.request).model_fields.keys() <= type(request_).model_fields.keys()
+    assert (read.endpoint, read.model, read.sent_as, read.ignored) == (
+        "wan2.6",
+        "wan26",
+        {"face": "reference_face"},
+        ("odd, name",),
+    )
+
+
+def test_a_frame_rate_stays_exact() -> None:
+    read = read_request(job_request(SwapVideo(source=b"film", face=[b"one"], fps=30000 / 1001)).write())
+    assert isinstance(read.request, SwapVideo)
+    assert read.request.rate == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_large_file_is_written_to_disk_and_read_from_there(in_memory: bool) -> None:
+    film = os.urandom(IN_MEMORY_BYTES + 7)
+    source: Media = film if in_memory else spool(film)
+    stored = job_request(SwapVideo(source=source, face=[b"one", b"two"])).write()
+    assert isinstance(stored, Spool)
+    read = read_request(stored)
+    assert isinstance(read.request, SwapVideo)
+    assert isinstance(read.request.source, Spool)
+    assert read_media(read.request.source) == film
+    assert read.request.face == (b"one", b"two")
+
+
+def test_a_small_request_is_in_memory_and_the_same_each_time() -> None:
+    request = job_request(GenerateVideo(**VIDEO, image=b"first"))
+    assert request.write() == request.write()
+    assert isinstance(request.write(), bytes)
+
+
+def damaged() -> dict[str, bytes]:
+    """Return stored requests that cannot be read, by what is wrong with them."""
+    good = read_media(job_request(SwapImage(source=b"picture", face=[b"one"])).write())
+    (length,) = struct.unpack(">Q", good[:8])
+    document = json.loads(good[8 : 8 + length])
+
+    def changed(**values: Any) -> bytes:
+        text = json.dumps({**document, **values}).encode()
+        return struct.pack(">Q", len(text)) + text + good[8 + length :]
+
+    return {
+        "empty": b"",
+        "cut": good[:-1],
+        "cut in the JSON": good[: 8 + length // 2],
+        "endless JSON": struct.pack(">Q", 2**60) + good[8:],
+        "no JSON": struct.pack(">Q", 4) + b"what" + good,
+        "another kind": changed(kind="swap-sound"),
+        "a file that is not there": changed(fields={**document["fields"], "source": {"file": 9}}),
+        "a field of another version": changed(fields={**document["fields"], "mood": "calm"}),
+        "too large a file": changed(sizes=[2**50, 3]),
+    }
+
+
+@pytest.mark.parametrize("kind", damaged())
+def test_a_damaged_request_is_refused(kind: str) -> None:
+    with pytest.raises(RequestUnreadable, match="cannot be read"):
+        read_request(damaged()[kind])
