@@ -1,0 +1,52 @@
+"""The stores that the conformance tests run with."""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from serve.jobs.sqlite_store import SqliteStore
+from serve.jobs.store import JobStore
+from tests.unit.serve.jobs.redis_server import PROGRAM, RedisServer
+
+OpenStore = Callable[[], Awaitable[JobStore]]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server for tests that leave it running."""
+    if PROGRAM is None:
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+    """Open a store as another process would: all of them hold the same jobs."""
+    stores: list[JobStore] = []
+    if request.param == "redis":
+        from serve.jobs.redis_store import RedisStore
+
+        url, prefix = request.getfixturevalue("redis_server").url, f"{secrets.token_hex(4)}:"
+
+    async def open_one() -> JobStore:
+        store: JobStore = (
+            SqliteStore(tmp_path / "jobs" / "jobs.sqlite3") if request.param == "sqlite" else RedisStore(url, prefix=prefix)
+        )
+        stores.append(store)
+        await store.open()
+        return store
+
+    yield open_one
+    for store in stores:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> JobStore:
+    """A store without jobs."""
+    return await open_store()
