@@ -1,0 +1,124 @@
+"""Jobs without Ray: a desk whose Runner is in this process, over a fake graph."""
+
+import asyncio
+import shutil
+import tempfile
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from deployments.flow_control import ConsumerEnd
+from serve.config import AppConfig
+from serve.jobs.execution import Execution
+from serve.jobs.files import FileStore
+from serve.jobs.front_desk import FrontDesk
+from serve.jobs.job_runner import JobRunner
+from serve.jobs.open_store import open_stores
+from serve.jobs.outcome import Outcome
+from serve.jobs.store import JobStore
+from serve.pipelines.pipelines import make_pipelines
+from tests.unit.serve.fake_graph import FakeGraph
+
+
+class Line:
+    """The connection by which a Runner learns that the caller of a job is gone."""
+
+    def __init__(self) -> None:
+        self._closed = asyncio.Event()
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator["Line"]:
+        """Yield the line itself."""
+        yield self
+
+    async def closed(self) -> None:
+        """Wait until the caller is gone."""
+        await self._closed.wait()
+
+    def close(self) -> None:
+        """Say that the caller is gone."""
+        self._closed.set()
+
+
+class Lines:
+    """Stands for the ConsumerEnd of an ingress."""
+
+    def open(self, size: int) -> Line:
+        """Return a new line."""
+        return Line()
+
+    def close(self, line: Line) -> None:
+        """Close a line."""
+        line.close()
+
+
+class LocalRunner:
+    """Runs jobs as the Runner deployment does; its loops run while it has calls.
+
+    Tests may call it from one event loop after another, as Starlette's TestClient does.
+    """
+
+    def __init__(self, config: AppConfig, graph: FakeGraph, store: JobStore, files: FileStore) -> None:
+        self._config = config
+        self._store = store
+        self._files = files
+        self._pipelines = make_pipelines(config, graph.handles())
+        self.execution = Execution(config, self._pipelines, graph.readiness, files)
+        self.calls = 0
+
+    def new(self, owner: str) -> JobRunner:
+        """Return another Runner replica over the same stores and models."""
+        return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
+
+    async def __call__(
+        self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None
+    ) -> Outcome | None:
+        """Run a job to its end."""
+        self.calls += 1
+        runner = self.new(f"runner-{self.calls}")
+        async with running_loops(runner):
+            return await runner.run(job_id, request, waiter, known_beat)
+
+    def close(self) -> None:
+        """End the processes that decode media."""
+        self._pipelines.decoder.pool.close()
+
+
+@asynccontextmanager
+async def running_loops(runner: JobRunner) -> AsyncIterator[None]:
+    """Run the loops of ``runner`` beside the block."""
+    loops = [asyncio.ensure_future(loop()) for loop in runner.loops()]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.cancel()
+        ended = await asyncio.gather(*loops, return_exceptions=True)
+    errors = [error for error in ended if isinstance(error, Exception)]
+    assert not errors, f"a loop of the Runner failed: {errors}"
+
+
+class LocalDesk(FrontDesk):
+    """A desk with everything that it needs: a store in a temporary folder and a Runner."""
+
+    def __init__(self, config: AppConfig, graph: FakeGraph) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="ryla-jobs-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        jobs = config.jobs.model_copy(update={"folder": folder / "jobs"})
+        self.store, self.files = open_stores(jobs)
+        self.runner = LocalRunner(config, graph, self.store, self.files)
+        super().__init__(
+            self.store,
+            self.files,
+            self.runner,
+            cast(ConsumerEnd, Lines()),
+            keep_s=jobs.keep_s,
+            max_queued=jobs.max_queued_per_caller,
+        )
+
+    async def close(self) -> None:
+        """Leave the store and end the processes that decode media."""
+        await super().close()
+        self.runner.close()
