@@ -77,5 +77,18 @@ RESULT_HEADERS = (
     ResultHeader("Content-Disposition", _content_disposition),
 )
 
-EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", "Retry-After")
+JOB_HEADERS = (
+    "Accept-Ranges",
+    "Content-Range",
+    "ETag",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+)
+"""The headers of answers about jobs and quotas."""
+
+EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", *JOB_HEADERS)
 """The headers that pages of other origins may read."""

@@ -17,6 +17,8 @@ from serve.http.admission import Admission
 from serve.http.auth import OPEN_PATHS
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
+from serve.http.job_handlers import JobHandlers
+from serve.http.job_operations import job_operations
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.models import MODELS
@@ -33,7 +35,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Route:
     """One row: a method and path, its handler and its OpenAPI operation."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     operation: dict[str, Any]
@@ -92,6 +94,21 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     )
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
+
+
+def job_routes(jobs: JobHandlers) -> Iterable[Route]:
+    """Yield the routes of jobs."""
+    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
+        ("GET", "/jobs", jobs.list),
+        ("GET", "/jobs/{id}", jobs.get),
+        ("DELETE", "/jobs/{id}", jobs.delete),
+        ("GET", "/jobs/{id}/events", jobs.events),
+        ("GET", "/jobs/{id}/result", jobs.result),
+        ("GET", "/jobs/{id}/preview", jobs.preview),
+    )
+    operations = job_operations()
+    for method, path, handler in handlers:
+        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
 
 
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
