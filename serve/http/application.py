@@ -9,9 +9,10 @@ from starlette.types import ASGIApp
 from serve.config import AppConfig
 from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
+from serve.http.job_record import no_signature
 from serve.http.middleware import Cors, RequestBoundary
 from serve.http.routes import make_router, make_routes
-from serve.jobs.desk import Desk
+from serve.jobs.desk import Desk, Jobs
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 
@@ -28,16 +29,17 @@ async def _open(desk: Desk) -> AsyncIterator[None]:
         await desk.close()
 
 
-def make_app(config: AppConfig, desk: Desk, handles: Handles, readiness: Readiness) -> ASGIApp:
+def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness) -> ASGIApp:
     """Return the ASGI application. The layer added last is the outermost.
 
-    ``desk`` takes the jobs; ``handles`` and ``readiness`` wake models and say how they are.
+    ``jobs`` run the requests; ``handles`` and ``readiness`` wake models and say how they are.
     """
-    routes = make_routes(config, desk, handles, readiness)
-    app: ASGIApp = make_router(routes, lambda _: _open(desk))
+    keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
+    sign = no_signature if keys is None else keys.sign_link
+    routes = make_routes(config, jobs, handles, readiness, sign=sign)
+    app: ASGIApp = make_router(routes, lambda _: _open(jobs.desk))
     app = BodyLimit(app, config.limits.max_body_bytes)
-    if config.ingress.api_keys is not None:
-        keys = ApiKeys(config.ingress.api_keys)
+    if keys is not None:
         app = RequireKey(app, keys, open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES)
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")

@@ -1,4 +1,7 @@
-"""Checks callers' bearer keys, whose hashes are in a file that is read again when it changes."""
+"""Checks callers' bearer keys, whose hashes are in a file that is read again when it changes.
+
+A key's holder can also be recognised by a link that was signed for them.
+"""
 
 import hashlib
 import logging
@@ -7,9 +10,10 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from serve.http import signed_links
 from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
@@ -34,19 +38,46 @@ class ApiKeys:
     def __init__(self, path: Path, max_age_s: float = 5.0) -> None:
         self._path = path
         self._max_age_s = max_age_s
-        self._names = self._read()
+        self._take(self._read())
         self._read_at = time.monotonic()
 
     def name_of(self, key: str) -> str | None:
         """Return the name on a key's line, or None if the key is not valid."""
+        self._refresh()
+        # Keys are found by their hash, so the time that a search takes reveals nothing about them.
+        return self._names.get(hashlib.sha256(key.encode()).hexdigest())
+
+    def sign_link(self, name: str, path: str) -> str:
+        """Return the query with which a link admits to ``path`` as the caller of that name.
+
+        It is empty if no key of that name is valid any more.
+        """
+        self._refresh()
+        digest = self._digests.get(name)
+        return "" if digest is None else signed_links.sign(path, digest=digest, now=time.time())
+
+    def name_of_link(self, path: str, query: QueryParams) -> str | None:
+        """Return the name of the caller whose link this is, or None if the link is not valid."""
+        self._refresh()
+        digest = self._link_keys.get(query.get("key", ""))
+        if digest is None or not signed_links.is_valid(path, query, digest=digest, now=time.time()):
+            return None
+        return self._names[digest]
+
+    def _refresh(self) -> None:
         if time.monotonic() - self._read_at > self._max_age_s:
             self._read_at = time.monotonic()
             try:
-                self._names = self._read()
+                self._take(self._read())
             except (OSError, ValueError):
                 logger.exception("the API keys could not be read again; the last valid keys stay in force")
-        # Keys are found by their hash, so the time that a search takes reveals nothing about them.
-        return self._names.get(hashlib.sha256(key.encode()).hexdigest())
+
+    def _take(self, names: dict[str, str]) -> None:
+        """Let the keys of ``names``, which has each key's name by its hash, be in force."""
+        self._names = names
+        # Of several keys of one name the last one in the file signs: the newest, as keys are added.
+        self._digests = {name: digest for digest, name in names.items()}
+        self._link_keys = {signed_links.key_id(digest): digest for digest in names}
 
     def _read(self) -> dict[str, str]:
         names = {}
@@ -70,7 +101,8 @@ class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
     GET and HEAD of ``open_paths`` need no key, nor of anything below the prefixes in
-    ``open_prefixes``. Other methods may have a body, which is not read without a key.
+    ``open_prefixes``. Of a job, they are admitted by the signature of a link instead of a key.
+    Other methods may have a body, which is not read without a key.
     """
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_paths: Collection[str], open_prefixes: tuple[str, ...]) -> None:
@@ -81,13 +113,24 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_open(scope):
-            name = self._authenticate(Headers(scope=scope).get("authorization", ""))
-            scope.setdefault("state", {})["caller"] = name
+            scope.setdefault("state", {})["caller"] = self._caller_of(scope)
         await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path_of(scope)
         return scope["method"] in ("GET", "HEAD") and (path in self._open_paths or path.startswith(self._open_prefixes))
+
+    def _caller_of(self, scope: Scope) -> str:
+        """Return the name of the caller, who has sent a key or holds a signed link."""
+        authorization = Headers(scope=scope).get("authorization", "")
+        path, query = _path_of(scope), QueryParams(scope.get("query_string", b""))
+        reads_job = scope["method"] in ("GET", "HEAD") and path.startswith(signed_links.PATHS)
+        if authorization or not (reads_job and signed_links.is_signed(query)):
+            return self._authenticate(authorization)
+        name = self._keys.name_of_link(path, query)
+        if name is None:
+            raise _unauthorized("this link is not valid, or no longer valid: the job's record has new links", "")
+        return name
 
     def _authenticate(self, authorization: str) -> str:
         """Return the caller's name."""
@@ -98,6 +141,11 @@ class RequireKey:
         if name is None:
             raise _unauthorized("this key is not valid, or no longer valid", ', error="invalid_token"')
         return name
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _unauthorized(detail: str, error: str) -> Problem:

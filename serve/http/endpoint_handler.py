@@ -111,4 +111,4 @@ def raise_problem(job: Job) -> None:
     if job.problem is not None:
         raise Problem.of_record(job.problem)
     if job.state == "cancelled":
-        raise Problem(409, "job-cancelled", "the request was cancelled; send it again if that was a mistake")
+        raise Problem(409, "conflict", "the request was cancelled; send it again if that was a mistake")

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
 from serve.http.application import make_app
-from serve.jobs.front_desk import make_desk
+from serve.jobs.front_desk import make_jobs
 from serve.jobs.runner_handle import RunnerHandle
 from serve.models import INGRESS
 from serve.pipelines.handles import make_handles
@@ -42,5 +42,5 @@ class Ingress:
         await consumer.start()
         readiness = Readiness(serve.get_replica_context().app_name)
         handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
-        desk = make_desk(self._config.jobs, RunnerHandle(self._runner), consumer)
-        return make_app(self._config, desk, handles, readiness)
+        jobs = make_jobs(self._config.jobs, RunnerHandle(self._runner), consumer)
+        return make_app(self._config, jobs, handles, readiness)

@@ -1,12 +1,104 @@
 """Reads the headers by which a caller chooses how a request is answered.
 
-They are Accept (RFC 9110), Prefer (RFC 7240) and Request-Timeout.
+They are Accept (RFC 9110), Prefer (RFC 7240), Idempotency-Key, Webhook-Url and Request-Timeout.
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
 
 from serve.problems import Problem, invalid_header
+
+MAX_URL_CHARS = 2048
+"""Length up to which the URL of a webhook is accepted."""
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+_URL = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """How a caller wants a request to be handled, apart from the format of its result."""
+
+    strict: bool = False
+    """Whether unknown fields are errors."""
+    respond_async: bool = False
+    wait_s: float | None = None
+    """Seconds after which the caller wants the job's record if there is no result yet."""
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether the request becomes a job that outlives the connection that sent it."""
+        return self.detached or self.idempotency_key is not None or self.webhook_url is not None
+
+    @property
+    def detached(self) -> bool:
+        """Whether the caller accepts the job's record instead of the result."""
+        return self.respond_async or self.wait_s is not None
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds to wait for the result before the record is sent; None to wait for the result."""
+        return None if not self.detached else self.wait_s or 0.0
+
+    @property
+    def applied(self) -> str:
+        """The value of Preference-Applied for an answer with the job's record."""
+        wait = [] if self.wait_s is None else [f"wait={self.wait_s:g}"]
+        return ", ".join([*(["respond-async"] if self.respond_async else []), *wait])
+
+
+def read_preferences(headers: Headers, *, max_wait_s: float) -> Preferences:
+    """Return the preferences in the headers of a request; raise a 422 problem for a malformed one.
+
+    A caller that prefers to wait for longer than ``max_wait_s`` waits for that long.
+    """
+    prefer = parse_preferences(headers.getlist("prefer"))
+    return Preferences(
+        strict=prefer.get("handling") == "strict",
+        respond_async="respond-async" in prefer,
+        wait_s=min(_parse_wait(prefer["wait"]), max_wait_s) if "wait" in prefer else None,
+        idempotency_key=_idempotency_key(headers.getlist("idempotency-key")),
+        webhook_url=_webhook_url(headers.getlist("webhook-url")),
+    )
+
+
+def _parse_wait(text: str) -> float:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise invalid_header("Prefer", f"`wait={text[:50]}` must be a whole number of seconds, such as `wait=30`")
+    return float(text)
+
+
+def _idempotency_key(values: list[str]) -> str | None:
+    if not values:
+        return None
+    if values[1:] or _IDEMPOTENCY_KEY.fullmatch(values[0]) is None:
+        raise invalid_header("Idempotency-Key", "send one key of 1 to 255 visible ASCII characters, such as a UUID")
+    return values[0]
+
+
+def _webhook_url(values: list[str]) -> str | None:
+    """Return the URL to which the end of the job is reported; its host is checked later."""
+    if not values:
+        return None
+    if values[1:] or len(values[0]) > MAX_URL_CHARS or not _is_web_url(values[0]):
+        raise invalid_header("Webhook-Url", f"send one http or https URL of at most {MAX_URL_CHARS} characters")
+    return values[0]
+
+
+def _is_web_url(text: str) -> bool:
+    if _URL.fullmatch(text) is None:
+        return False
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises ValueError for a port that is no number
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:

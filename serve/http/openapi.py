@@ -5,12 +5,14 @@ from typing import Any
 
 from serve.http.endpoints import FACES, VIDEOS, Endpoint
 from serve.http.examples import example
+from serve.http.job_operations import JOB_SCHEMA, JOBS, accepted_response, preference_parameters, problem_response
 from serve.http.version import VERSION
 
 SERVICE = "Service"
 TAGS = {
     VIDEOS: "Make a video from a prompt, an image or both, with or without a face swapped into every frame.",
     FACES: "Replace faces in an image or a video.",
+    JOBS: "Follow, fetch, cancel and list the requests that became jobs, by `Prefer` or `Idempotency-Key`.",
     SERVICE: "Health, readiness and limits of the service. Only `POST /warm` wakes a model.",
 }
 """The groups of operations, in the order in which the page shows them."""
@@ -23,6 +25,8 @@ INTRODUCTION = """Makes short videos and replaces faces in images and videos.
   files as parts.
 - **Results** are files, whose format `Accept` chooses. Headers say how they were made: frames,
   seed, seconds, cost.
+- **Jobs**: with `Prefer: respond-async` a request is answered at once by the record of a job,
+  which outlives the connection.
 - **The same seed** gives the same bytes. Without one, a seed is drawn and returned in `X-Seed`.
 - **Limits and defaults** that are in force here: [`GET /limits`](#/Service/limits).
 - **Failures** are problems in JSON (RFC 9457): `detail` says what is wrong and what to send
@@ -38,15 +42,17 @@ def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, k
     callers need a key.
     """
     paths: dict[str, Any] = {}
+    used: set[str] = set()
     for path, method, operation in operations:
         paths.setdefault(path, {})[method.lower()] = operation
+        used.update(operation.get("tags", ()))
     introduction = INTRODUCTION + (KEYS if keys else "")
     document: dict[str, Any] = {
         "openapi": "3.0.3",
         "info": {"title": "ryla-serve", "version": VERSION, "description": introduction},
-        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items() if name in used],
         "paths": paths,
-        "components": {"schemas": {"Problem": _PROBLEM}},
+        "components": {"schemas": {"Problem": _PROBLEM, "Job": JOB_SCHEMA}},
     }
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -61,19 +67,20 @@ def endpoint_operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
         "multipart/form-data": {"schema": endpoint.schema.json_schema(form=True)},
     }
     binary = {"type": "string", "format": "binary"}
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": endpoint.summary,
         "description": _describe(endpoint),
         "operationId": operation_id(path),
         "tags": [endpoint.group],
+        "parameters": preference_parameters(),
         "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {
                 "description": "The result",
                 "content": {media_type: {"schema": binary} for media_type in endpoint.media_types},
             },
-            "default": {"description": "A problem (RFC 9457)", "content": problem},
+            "202": accepted_response(),
+            "default": problem_response(),
         },
     }
 

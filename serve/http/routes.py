@@ -17,17 +17,24 @@ from serve.http.admission import Admission
 from serve.http.auth import OPEN_PATHS
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
+from serve.http.job_handlers import JobHandlers
+from serve.http.job_operations import job_operations
+from serve.http.job_record import SignLink
+from serve.http.listeners import Listeners
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
 from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.http.submission import Submissions
-from serve.jobs.desk import Desk
+from serve.jobs.desk import Jobs
 from serve.models import MODELS
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
+
+MAX_LISTENERS = 600
+"""Connections to one ingress replica that listen to events. Half of them are for one caller."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -36,7 +43,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Route:
     """One row: a method and path, its handler and its OpenAPI operation."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     operation: dict[str, Any]
@@ -47,12 +54,21 @@ class Route:
         return self.path not in OPEN_PATHS
 
 
-def make_routes(config: AppConfig, desk: Desk, handles: Handles, readiness: Readiness) -> tuple[Route, ...]:
-    """Return all routes of the service."""
+def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink) -> tuple[Route, ...]:
+    """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
-    submissions = Submissions(desk, config.jobs)
-    quotas = Quotas(desk, config.jobs)
+    submissions = Submissions(jobs.desk, config.jobs)
+    quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
+    listeners = Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
+    job_handlers = JobHandlers(
+        desk=jobs.desk,
+        store=jobs.store,
+        files=jobs.files,
+        listeners=listeners,
+        max_wait_s=config.limits.request_timeout_s,
+        sign=sign,
+    )
     service = ServiceHandlers(
         config=config,
         endpoints=endpoints,
@@ -60,10 +76,17 @@ def make_routes(config: AppConfig, desk: Desk, handles: Handles, readiness: Read
         readiness=readiness,
     )
     handlers = {
-        endpoint.name: EndpointHandler(endpoint, config=config, submissions=submissions, admission=admission, quotas=quotas)
+        endpoint.name: EndpointHandler(
+            endpoint,
+            config=config,
+            submissions=submissions,
+            admission=admission,
+            quotas=quotas,
+            jobs=job_handlers,
+        )
         for endpoint in endpoints
     }
-    routes = (*_endpoint_routes(endpoints, handlers), *_service_routes(service))
+    routes = (*_endpoint_routes(endpoints, handlers), *job_routes(job_handlers), *_service_routes(service))
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
     return (*routes, *_docs_routes(docs))
@@ -97,6 +120,21 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     )
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
+
+
+def job_routes(jobs: JobHandlers) -> Iterable[Route]:
+    """Yield the routes of jobs."""
+    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
+        ("GET", "/jobs", jobs.list),
+        ("GET", "/jobs/{id}", jobs.get),
+        ("DELETE", "/jobs/{id}", jobs.delete),
+        ("GET", "/jobs/{id}/events", jobs.events),
+        ("GET", "/jobs/{id}/result", jobs.result),
+        ("GET", "/jobs/{id}/preview", jobs.preview),
+    )
+    operations = job_operations()
+    for method, path, handler in handlers:
+        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
 
 
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:

@@ -1,11 +1,13 @@
 """The desk of an ingress replica: takes jobs in, says how far they are, and hands results out."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
+from serve.jobs.files import FileStore
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
-from serve.jobs.store import Event
+from serve.jobs.store import Event, JobStore
 from serve.media.spool import Media
 
 
@@ -57,3 +59,12 @@ class Desk(Protocol):
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
         """Delete an ended job with its files, and return its last record."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Everything that the HTTP layer needs for jobs."""
+
+    desk: Desk
+    store: JobStore
+    files: FileStore

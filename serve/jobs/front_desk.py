@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
+from serve.jobs.desk import Jobs
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files import FileStore
 from serve.jobs.follower import Follower
@@ -181,7 +182,8 @@ def _size(media: Media) -> int:
     return media.size if isinstance(media, Spool) else len(media)
 
 
-def make_desk(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> FrontDesk:
+def make_jobs(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> Jobs:
     """Return the desk over the stores that the settings name."""
     store, files = open_stores(settings)
-    return FrontDesk(store, files, runs, consumer, keep_s=settings.keep_s, max_queued=settings.max_queued_per_caller)
+    desk = FrontDesk(store, files, runs, consumer, keep_s=settings.keep_s, max_queued=settings.max_queued_per_caller)
+    return Jobs(desk, store, files)

@@ -84,5 +84,18 @@ def result_headers(answer: Answer) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", "Retry-After")
+JOB_HEADERS = (
+    "Accept-Ranges",
+    "Content-Range",
+    "ETag",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+)
+"""The headers of answers about jobs and quotas."""
+
+EXPOSED_HEADERS = (*(header.name for header in RESULT_HEADERS), "X-Request-Id", *JOB_HEADERS)
 """The headers that pages of other origins may read."""

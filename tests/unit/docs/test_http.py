@@ -14,14 +14,14 @@ import yaml
 from starlette.testclient import TestClient
 
 from serve.config import AppConfig
-from serve.http.application import make_app
 from serve.http.endpoints import Endpoint, make_endpoints
-from serve.problems import TITLES
-from serve.jobs.result_headers import EXPOSED_HEADERS
 from serve.http.routes import Route, make_routes
+from serve.jobs.result_headers import EXPOSED_HEADERS
 from serve.pipelines.pipelines import make_pipelines
+from serve.problems import TITLES
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import app_over
 
 HTTP = read("docs/http.md")
 CONFIG = AppConfig()
@@ -103,7 +103,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.chdir(tmp_path)
     args = yaml.safe_load(read("serve/presets/demo.yaml"))["applications"][0]["args"]
     graph = FakeGraph()
-    return TestClient(make_app(AppConfig.model_validate(args), graph.handles(), graph.readiness))
+    return TestClient(app_over(AppConfig.model_validate(args), graph))
 
 
 def commands(text: str) -> list[tuple[str, str]]:

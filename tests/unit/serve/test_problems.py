@@ -8,8 +8,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
 from deployments.errors import Cancelled, CheckpointRefused, NoFaceFound, PromptTooLong, VideoTooLarge
-from serve.problems import REQUIRED, TITLES, FieldError, Problem, invalid, invalid_fields, problem_of, unavailable
 from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
+from serve.problems import REQUIRED, TITLES, FieldError, Problem, invalid, invalid_fields, problem_of, unavailable
 
 
 def wrapped(cause: Exception) -> ray.exceptions.RayTaskError:

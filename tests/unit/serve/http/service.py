@@ -12,7 +12,9 @@ from deployments.wire import VideoRequest
 from serve.config import AppConfig
 from serve.http.application import make_app
 from serve.http.examples import payload
+from serve.jobs.desk import Jobs
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
+from tests.unit.serve.local_jobs import LocalDesk
 
 VIDEO = {"width": 64, "height": 48, "num_frames": 9, "steps": 2, "cfg": 3}
 LIMITS = {
@@ -39,7 +41,13 @@ def make_config(**settings: Any) -> AppConfig:
 
 def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
     """Return the application over ``graph``."""
-    return make_app(make_config(**settings), graph.handles(), graph.readiness)
+    return app_over(make_config(**settings), graph)
+
+
+def app_over(config: AppConfig, graph: FakeGraph) -> ASGIApp:
+    """Return the application with the settings ``config``."""
+    desk = LocalDesk(config, graph)
+    return make_app(config, Jobs(desk, desk.store, desk.files), graph.handles(), graph.readiness)
 
 
 def make_client(graph: FakeGraph, **settings: Any) -> TestClient:

@@ -8,8 +8,8 @@ import pytest
 from starlette.requests import Request
 
 from serve.http.bodies import IN_MEMORY_BYTES, read_body
-from serve.problems import Problem
 from serve.media.spool import Spool
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope
 from tests.unit.serve.media.make_media import unnamed_files
 

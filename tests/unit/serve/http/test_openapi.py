@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
-from serve.problems import invalid, invalid_header, invalid_parameter
 from serve.http.version import VERSION
+from serve.problems import invalid, invalid_header, invalid_parameter
 
 ENDPOINTS = {endpoint.name: endpoint for endpoint in make_endpoints(AppConfig())}
 

@@ -12,8 +12,8 @@ from serve.http.auth import OPEN_PATHS
 from serve.http.body_limit import body_too_large
 from serve.http.bounded_protocol import EXTENSION, BoundedProtocol
 from serve.http.plain_errors import SERVE_PREFIX
-from serve.problems import Problem
 from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, RequireBoundedConnection, middlewares
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 from tests.unit.serve.http.test_middleware import raising
 

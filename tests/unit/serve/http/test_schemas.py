@@ -5,9 +5,9 @@ import pytest
 
 from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
-from serve.problems import Problem
 from serve.http.schemas import Parsed, Schema
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
+from serve.problems import Problem
 from tests.unit.serve.http.service import make_config
 
 SCHEMAS = {endpoint.name: endpoint.schema for endpoint in make_endpoints(AppConfig())}

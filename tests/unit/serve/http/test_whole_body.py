@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.config import ProxySettings
 from serve.http import whole_body
-from serve.problems import Problem
 from serve.http.whole_body import FIRST_BYTES, SMALL_BYTES, WholeBody
+from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan, until
 
 MIB = 2**20

@@ -3,9 +3,9 @@
 import pytest
 
 from deployments.errors import RequestRefused
-from serve.problems import problem_of
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.pipelines.media_threads import MediaThreads
+from serve.problems import problem_of
 
 
 def _fail(error: MediaError) -> None:

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from serve.problems import problem_of
 from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.errors import MediaBusy
+from serve.problems import problem_of
 from tests.unit.serve.pipelines.held import Held, settle
 
 

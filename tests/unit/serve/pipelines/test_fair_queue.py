@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from serve.problems import problem_of
 from serve.pipelines.errors import MediaBusy
 from serve.pipelines.fair_queue import FairQueue
+from serve.problems import problem_of
 from tests.unit.serve.pipelines.held import Held, settle
 
 

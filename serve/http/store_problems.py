@@ -1,0 +1,25 @@
+"""What the errors of the store of jobs mean to a caller."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from serve.http.quotas import queue_full
+from serve.jobs.store import KeyReused, QueueFull, StoreUnavailable
+from serve.problems import invalid_header, unavailable
+
+
+@contextmanager
+def store_problems(retry_after_s: float = 10) -> Iterator[None]:
+    """Raise a problem in place of an error of the store.
+
+    ``retry_after_s`` says when a caller with a full queue may have room again.
+    """
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise unavailable("the store of jobs cannot be reached now; nothing was accepted", retry_after_s=5) from error
+    except KeyReused:
+        detail = "this key stands for a request with another body: send a new key with each new request"
+        raise invalid_header("Idempotency-Key", detail) from None
+    except QueueFull as full:
+        raise queue_full(full.queued, retry_after_s) from None

@@ -1,0 +1,29 @@
+"""The routes of jobs over jobs in memory, as the tests of ``serve.http`` call them."""
+
+from typing import Any
+
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp
+
+from serve.http.job_handlers import JobHandlers
+from serve.http.listeners import Listeners
+from serve.http.middleware import RequestBoundary
+from serve.http.routes import job_routes, make_router
+from tests.unit.serve.jobs.fake_jobs import FakeJobs
+
+
+def make_handlers(jobs: FakeJobs, **settings: Any) -> JobHandlers:
+    """Return the handlers over ``jobs``; ``settings`` replaces any of their arguments."""
+    defaults: dict[str, Any] = {"max_wait_s": 600, "listeners": Listeners(limit=10, limit_of_one=5)}
+    # The fake has what the handlers need of a desk and of a store, but not all of a store.
+    return JobHandlers(desk=jobs, store=jobs, files=jobs.files, **{**defaults, **settings})  # type: ignore[arg-type]
+
+
+def make_job_service(jobs: FakeJobs, **settings: Any) -> ASGIApp:
+    """Return an application that has the routes of jobs."""
+    return RequestBoundary(make_router(job_routes(make_handlers(jobs, **settings))))
+
+
+def make_job_client(jobs: FakeJobs, **settings: Any) -> TestClient:
+    """Return a client of such an application."""
+    return TestClient(make_job_service(jobs, **settings), follow_redirects=False)
