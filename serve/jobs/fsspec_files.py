@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, TypeVar
 
 from fsspec.core import url_to_fs
@@ -41,7 +42,7 @@ class FsspecFiles:
 
     def close(self) -> None:
         """End the threads, after what they do already."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
 
     async def put(self, key: str, data: bytes | BinaryIO) -> None:
         """Write a file, which readers see when it is whole."""
@@ -125,14 +126,11 @@ class FsspecFiles:
             raise StoreUnavailable(f"The files of jobs cannot be used: {type(error).__name__}: {error}") from error
 
     def _upload(self, path: str, data: BinaryIO) -> None:
-        file = self._system.open(path, "wb", autocommit=False)
-        try:
-            shutil.copyfileobj(data, file, REMOTE_PIECE_BYTES)
-            file.close()
-        except BaseException:
-            file.discard()
-            raise
-        file.commit()
+        # A bucket would keep what an open file had got if reading failed half-way.
+        with NamedTemporaryFile() as copy:
+            shutil.copyfileobj(data, copy, REMOTE_PIECE_BYTES)
+            copy.flush()
+            self._system.put_file(copy.name, path)
 
     def _delete(self, path: str) -> None:
         if self._local is not None:
