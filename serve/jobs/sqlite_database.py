@@ -1,6 +1,7 @@
 """A SQLite file that several processes use at once, without blocking the event loop."""
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -13,6 +14,7 @@ from serve.jobs.private_folder import make_private
 from serve.jobs.store import StoreUnavailable
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 BUSY_S = 5.0
 """How long a transaction waits for those of other processes."""
@@ -81,6 +83,7 @@ class SqliteDatabase:
         self._commits += 1
         if self._commits % CHECKPOINT_EVERY == 0 and self._checkpoint.done():
             self._checkpoint = self._checkpointer.submit(_copy_log)
+            self._checkpoint.add_done_callback(_report)
         return result
 
     def _connect(self) -> sqlite3.Connection:
@@ -121,6 +124,11 @@ class SqliteDatabase:
 
 def _copy_log(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _report(checkpoint: Future[None]) -> None:
+    if not checkpoint.cancelled() and (error := checkpoint.exception()):
+        logger.warning("The log of the jobs' database could not be copied into it and grows: %s.", error)
 
 
 def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -10,6 +10,7 @@ from serve.jobs.sqlite_store import SqliteStore
 from serve.jobs.store import JobStore
 from tests.unit.serve.jobs.redis_server import PROGRAM, RedisServer
 
+BUSY_MACHINE_S = 300
 OpenStore = Callable[[], Awaitable[JobStore]]
 
 
@@ -35,7 +36,9 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 
     async def open_one() -> JobStore:
         store: JobStore = (
-            SqliteStore(tmp_path / "jobs" / "jobs.sqlite3") if request.param == "sqlite" else RedisStore(url, prefix=prefix)
+            SqliteStore(tmp_path / "jobs" / "jobs.sqlite3", busy_s=BUSY_MACHINE_S)
+            if request.param == "sqlite"
+            else RedisStore(url, prefix=prefix, patience_s=BUSY_MACHINE_S)
         )
         stores.append(store)
         await store.open()
