@@ -57,6 +57,8 @@ VIDEO_MODELS = tuple(model for model in MODELS if model.defaults is not None)
 
 INGRESS = "Ingress"
 """The name of the ingress's Ray Serve deployment."""
+RUNNER = "Runner"
+"""The name of the Ray Serve deployment that runs jobs."""
 
 
 def find_model(name: str) -> Model | None:
