@@ -58,8 +58,12 @@ class Receiver:
     port: int = 0
     calls: list[Call] = field(default_factory=list)
     server_names: list[str | None] = field(default_factory=list)
-    sent: int = 0
-    """Bytes of answers that callers took."""
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def called(self, count: int) -> None:
+        """Wait until ``count`` calls have arrived."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.calls) >= count)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -67,6 +71,8 @@ class Receiver:
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             self.calls.append(Call(head[0].split()[1], headers, body))
+            async with self.changed:
+                self.changed.notify_all()
             await (self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0])(writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The caller has left, as some tests want.
@@ -94,6 +100,7 @@ class DueJobs:
     def __init__(self, *jobs: Job) -> None:
         self.jobs = {job.id: job for job in jobs}
         self.history: list[Delivery | None] = []
+        self.changed = asyncio.Condition()
 
     async def due_webhooks(self, now: float, limit: int) -> Sequence[Job]:
         def due(job: Job) -> bool:
@@ -108,7 +115,14 @@ class DueJobs:
             return False
         self.jobs[job.id] = job
         self.history.append(job.webhook)
+        async with self.changed:
+            self.changed.notify_all()
         return True
+
+    async def updated(self, count: int) -> None:
+        """Wait until ``count`` updates have been made."""
+        async with self.changed:
+            await self.changed.wait_for(lambda: len(self.history) >= count)
 
     @property
     def webhook(self) -> Delivery:
@@ -143,4 +157,4 @@ def settings(folder: Path, *secrets: str, **changes: Any) -> WebhookSettings:
     """Return settings with ``secrets``, or with one, and with what a test changes."""
     file = folder / "webhook-secrets"
     file.write_text("\n".join(secrets or (SECRET,)))
-    return WebhookSettings.model_validate({"private_hosts": ["127.0.0.1"], "secret_file": file, **changes})
+    return WebhookSettings.model_validate({"private_hosts": ["127.0.0.1"], "secret_file": file, "timeout_s": 600, **changes})
