@@ -153,7 +153,7 @@ never be scheduled.
 {{/* Fails if several pods would each keep jobs of their own. */}}
 {{- define "ryla-serve.checkJobs" -}}
 {{- $application := first (include "ryla-serve.serveConfig" . | fromYaml).applications -}}
-{{- if eq (dig "jobs" "store" "embedded" $application.args) "embedded" -}}
+{{- if and (eq .Values.mode "rayservice") (eq (dig "jobs" "store" "embedded" $application.args) "embedded") -}}
 {{- $pods := 0 -}}
 {{- range list "cpu" "l40s" "a100-80g" -}}
 {{- with get $.Values.workerGroups . -}}
@@ -164,7 +164,9 @@ never be scheduled.
 {{- range $application.deployments -}}
 {{- if has .name (list "Ingress" "Runner") -}}
 {{- $count := get . "num_replicas" | default 1 -}}
-{{- $most = max $most (ternary (int $count) 1 (ne (toString $count) "auto")) (int (dig "autoscaling_config" "max_replicas" 1 .)) -}}
+{{- $scale := get . "autoscaling_config" | default dict -}}
+{{- $auto := eq (toString $count) "auto" -}}
+{{- $most = max $most (ternary 2 (int $count) $auto) (int (get $scale "max_replicas" | default 1)) -}}
 {{- end -}}
 {{- end -}}
 {{- if gt (int $most) 1 -}}

@@ -59,6 +59,10 @@ class Receiver:
     calls: list[Call] = field(default_factory=list)
     server_names: list[str | None] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tasks.add(asyncio.create_task(self.serve(reader, writer)))
 
     async def called(self, count: int) -> None:
         """Wait until ``count`` calls have arrived."""
@@ -86,12 +90,15 @@ async def receiving(*scripts: Script, tls: ssl.SSLContext | None = None) -> Asyn
     receiver = Receiver(list(scripts))
     if tls is not None:
         tls.sni_callback = lambda _socket, name, _context: receiver.server_names.append(name)
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(receiver.accept, "127.0.0.1", 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver
     finally:
         server.close()
+        for task in receiver.tasks:
+            task.cancel()
+        await asyncio.gather(*receiver.tasks, return_exceptions=True)
 
 
 class DueJobs:
