@@ -7,13 +7,14 @@ from pydantic import Field
 
 from helm.generator.base import Labels, Name, Object, Values
 from helm.generator.gateway import Gateway
+from helm.generator.jobs import Jobs
 from helm.generator.model_files import ModelFiles
 from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
 from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, LogRotation, Pod, Resources, WorkerGroups
 from helm.generator.ray_cluster import FaultTolerance, Upgrade
-from serve.models import INGRESS, MODELS
+from serve.models import INGRESS, MODELS, RUNNER
 
-DEPLOYMENTS = (INGRESS, *(model.deployment for model in MODELS))
+DEPLOYMENTS = (INGRESS, RUNNER, *(model.deployment for model in MODELS))
 """The Ray Serve deployments that `deployments` may configure."""
 
 
@@ -151,6 +152,8 @@ class ChartValues(Values):
     """How to roll out changes that Ray Serve cannot apply in place."""
     fault_tolerance: FaultTolerance = FaultTolerance()
     """Keeps the service up when the Ray head is lost. Needs Redis."""
+    jobs: Jobs = Jobs()
+    """Where jobs are kept."""
     models: ModelFiles = ModelFiles()
     """Model files: where they are mounted and how they get there."""
     auth: Auth = Auth()

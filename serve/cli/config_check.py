@@ -16,7 +16,7 @@ from serve.cli.presets import IMPORT_PATH
 from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
-from serve.models import INGRESS, MODELS, Model
+from serve.models import INGRESS, MODELS, RUNNER, Model
 
 
 class _Variable(BaseModel):
@@ -160,7 +160,7 @@ def _serve_faults(settings: AppConfig, config: dict[str, Any]) -> Iterator[str]:
             f"http_options.request_timeout_s is {timeout}, which must be larger than args.limits.request_timeout_s, "
             f"{settings.limits.request_timeout_s}: otherwise callers get the proxy's plain-text 408 instead of our 504"
         )
-    known = {INGRESS, *(model.deployment for model in MODELS)}
+    known = {INGRESS, RUNNER, *(model.deployment for model in MODELS)}
     for application in config["applications"]:
         for deployment in application.get("deployments", []):
             name, scale = deployment["name"], deployment.get("autoscaling_config") or {}
@@ -218,6 +218,7 @@ def _room_faults(settings: AppConfig, config: dict[str, Any], service: dict[str,
 
 def _hardware(settings: AppConfig) -> Iterator[tuple[str, Hardware]]:
     yield "ingress", Hardware(num_cpus=settings.ingress.num_cpus)
+    yield "runner", Hardware(num_cpus=settings.runner.num_cpus)
     for model in MODELS:
         yield f"{model.setting}.hardware", settings.deployment_of(model).hardware
 

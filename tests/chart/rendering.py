@@ -20,6 +20,8 @@ APIS = ("monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")
 """The APIs that the chart uses besides those of Kubernetes and KubeRay."""
 EVERYTHING: Json = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
 """Values that enable every optional feature."""
+REQUIRED = CHART / "ci" / "default-values.yaml"
+"""The file of values without which nothing is installed."""
 CRDS = Path(os.environ["KUBERAY_CRDS"]) if os.environ.get("KUBERAY_CRDS") else None
 """The folder with KubeRay's CRDs, if set: helm-chart/kuberay-operator/crds in its repository."""
 
@@ -37,8 +39,11 @@ def helm(*arguments: str, text: str | None = None) -> str:
 
 
 def render(values: Json | None = None, *files: Path, hooks: bool = True) -> list[Json]:
-    """Return the objects of a release named ryla, with its hooks and tests if ``hooks``."""
-    return _render(json.dumps(values or {}), files, hooks)
+    """Return the objects of a release named ryla, with its hooks and tests if ``hooks``.
+
+    Without ``files``, ``values`` are merged over those that an installation must set.
+    """
+    return _render(json.dumps(values or {}), files or (REQUIRED,), hooks)
 
 
 @cache

@@ -4,7 +4,7 @@ import pytest
 
 from helm.generator.manifests import KUBERNETES
 from helm.generator.paths import CHART
-from tests.chart.rendering import Json, Refused, helm, render
+from tests.chart.rendering import REQUIRED, Json, Refused, helm, render
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_duplicate_worker_group_name_is_refused(names: list[str]) -> None:
 
 def test_a_release_name_that_is_no_name_of_a_service_is_refused() -> None:
     """KubeRay would refuse the RayService without a word to Helm."""
-    command = ["template", "2nd", str(CHART), "--kube-version", KUBERNETES]
+    command = ["template", "2nd", str(CHART), "--kube-version", KUBERNETES, "-f", str(REQUIRED)]
     with pytest.raises(Refused, match="choose another release name, or set fullnameOverride"):
         helm(*command)
     assert helm(*command, "--set", "fullnameOverride=second")

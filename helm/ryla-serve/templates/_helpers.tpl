@@ -78,16 +78,21 @@ false.
 
 {{/*
 The Serve config: the preset with `config` merged into its args and `deployments` into its
-deployments. With `mode: pod`, Ray has no custom resources, so an ingress replica that requested one
-would never be scheduled.
+deployments. With `mode: pod`, Ray has no custom resources, so a replica that requested one would
+never be scheduled.
 */}}
 {{- define "ryla-serve.serveConfig" -}}
 {{- $config := .Files.Get (printf "files/presets/%s.yaml" .Values.preset) | fromYaml -}}
 {{- $application := first $config.applications -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" .Values.config) -}}
-{{- if and (eq .Values.mode "pod") $application.args.ingress -}}
-{{- $_ := unset $application.args.ingress "resources" -}}
+{{- if eq .Values.mode "pod" -}}
+{{- range $name := list "ingress" "runner" -}}
+{{- with get $application.args $name -}}
+{{- $_ := unset . "resources" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "jobs" (include "ryla-serve.jobs" . | fromYaml))) -}}
 {{- if .Values.auth.apiKeysSecret -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "ingress" (dict "api_keys" "/etc/ryla/keys/keys"))) -}}
 {{- end -}}
@@ -107,6 +112,67 @@ would never be scheduled.
 {{- $_ := set $config "proxy_location" (ternary "EveryNode" "HeadOnly" (eq .Values.mode "rayservice")) -}}
 {{- $_ := set $config "http_options" (dict "host" "0.0.0.0" "port" 8000 "request_timeout_s" .Values.requestTimeoutSeconds) -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* Settings of jobs that follow from the values, over those in `config`. */}}
+{{- define "ryla-serve.jobs" -}}
+{{- with .Values.jobs -}}
+{{- $jobs := deepCopy (get $.Values.config "jobs" | default dict) -}}
+{{- if eq .store "own" -}}
+{{- if or (ne $.Values.mode "rayservice") (ne $.Values.faultTolerance.redis "own") -}}
+{{- fail "jobs.store `own` needs the chart's Redis: set mode to `rayservice` and faultTolerance.redis to `own`, or jobs.store to `external`" -}}
+{{- end -}}
+{{- $_ := set $jobs "store" (printf "redis://%s-redis:6379/%d" (include "ryla-serve.fullname" $) (int .database)) -}}
+{{- else if eq .store "external" -}}
+{{- $_ := set $jobs "store" (required "jobs.address is required for jobs.store `external`" .address) -}}
+{{- end -}}
+{{- if include "ryla-serve.jobsPassword" $ -}}
+{{- $_ := set $jobs "store_password_file" "/etc/ryla/jobs-redis/password" -}}
+{{- end -}}
+{{- if .files -}}
+{{- $_ := set $jobs "files" .files -}}
+{{- else if and (ne .store "embedded") (not (get $jobs "files")) -}}
+{{- fail (printf "jobs.files is required for jobs.store `%s`: the URL of a bucket or folder that all replicas reach" .store) -}}
+{{- end -}}
+{{- if .webhookSecret -}}
+{{- $_ := set $jobs "webhooks" (merge (dict "secret_file" "/etc/ryla/webhooks/secrets") (get $jobs "webhooks" | default dict)) -}}
+{{- end -}}
+{{- toYaml $jobs -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the Secret with the password of the Redis of jobs, or nothing. */}}
+{{- define "ryla-serve.jobsPassword" -}}
+{{- if eq .Values.jobs.store "own" -}}
+{{ .Values.faultTolerance.passwordSecret }}
+{{- else if eq .Values.jobs.store "external" -}}
+{{ .Values.jobs.passwordSecret }}
+{{- end -}}
+{{- end -}}
+
+{{/* Fails if several pods would each keep jobs of their own. */}}
+{{- define "ryla-serve.checkJobs" -}}
+{{- $application := first (include "ryla-serve.serveConfig" . | fromYaml).applications -}}
+{{- if and (eq .Values.mode "rayservice") (eq (dig "jobs" "store" "embedded" $application.args) "embedded") -}}
+{{- $pods := 0 -}}
+{{- range list "cpu" "l40s" "a100-80g" -}}
+{{- with get $.Values.workerGroups . -}}
+{{- $pods = add $pods (ternary (int .maxReplicas) 0 .enabled) -}}
+{{- end -}}
+{{- end -}}
+{{- $most := max 1 $pods (len .Values.extraWorkerGroups | add $pods) -}}
+{{- range $application.deployments -}}
+{{- if has .name (list "Ingress" "Runner") -}}
+{{- $count := get . "num_replicas" | default 1 -}}
+{{- $scale := get . "autoscaling_config" | default dict -}}
+{{- $auto := eq (toString $count) "auto" -}}
+{{- $most = max $most (ternary 2 (int $count) $auto) (int (get $scale "max_replicas" | default 1)) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (int $most) 1 -}}
+{{- fail "jobs.store is `embedded`, which keeps jobs on the disk of one pod, but replicas of the Ingress and the Runner may run in several: set jobs.store to `own` or `external` and jobs.files to a bucket, or allow only one replica of each and one worker pod" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "ryla-serve.maxBodyBytes" -}}
@@ -179,6 +245,9 @@ limits:
 - {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- include "ryla-serve.logRotation" .root }}
+{{- with .root.Values.jobs.env }}
+{{ toYaml . }}
+{{- end }}
 {{- with .root.Values.env }}
 {{ toYaml . }}
 {{- end }}
@@ -202,6 +271,12 @@ group.
 {{- if .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, mountPath: /etc/ryla/keys, readOnly: true}
 {{- end }}
+{{- if include "ryla-serve.jobsPassword" .root }}
+- {name: jobs-redis, mountPath: /etc/ryla/jobs-redis, readOnly: true}
+{{- end }}
+{{- if .root.Values.jobs.webhookSecret }}
+- {name: webhooks, mountPath: /etc/ryla/webhooks, readOnly: true}
+{{- end }}
 {{- with .group.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -219,6 +294,12 @@ group.
 {{- end }}
 {{- with .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- with include "ryla-serve.jobsPassword" .root }}
+- {name: jobs-redis, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- with .root.Values.jobs.webhookSecret }}
+- {name: webhooks, secret: {secretName: {{ . }}}}
 {{- end }}
 {{- with .group.extraVolumes }}
 {{ toYaml . }}
