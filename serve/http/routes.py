@@ -19,6 +19,8 @@ from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.job_handlers import JobHandlers
 from serve.http.job_operations import job_operations
+from serve.http.openai_operations import openai_operations
+from serve.http.openai_videos import OpenAIVideos
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.models import MODELS
@@ -107,6 +109,22 @@ def job_routes(jobs: JobHandlers) -> Iterable[Route]:
         ("GET", "/jobs/{id}/preview", jobs.preview),
     )
     operations = job_operations()
+    for method, path, handler in handlers:
+        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
+
+
+def openai_routes(videos: OpenAIVideos) -> Iterable[Route]:
+    """Yield the routes that speak OpenAI's dialect."""
+    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
+        ("POST", "/v1/videos", videos.create),
+        ("GET", "/v1/videos", videos.list),
+        ("GET", "/v1/videos/{id}", videos.retrieve),
+        ("DELETE", "/v1/videos/{id}", videos.delete),
+        ("GET", "/v1/videos/{id}/content", videos.content),
+        ("GET", "/v1/models", videos.models),
+        ("GET", "/v1/models/{id}", videos.model),
+    )
+    operations = openai_operations(videos.model_names)
     for method, path, handler in handlers:
         yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
 
