@@ -1,6 +1,5 @@
 """/v1/videos as the real `openai` package uses it, over jobs in memory."""
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from serve.http.quotas import Quotas
 from serve.http.routes import make_router, openai_routes
 from serve.http.schemas import Parsed
 from serve.jobs.record import Job
+from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.job_service import make_handlers
 from tests.unit.serve.http.service import FACE, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
@@ -129,8 +129,7 @@ def test_create_and_poll_waits_for_the_end(client: openai.OpenAI, http: TestClie
     assert http.portal is not None
 
     async def work_on_it() -> None:
-        while not jobs.jobs:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(jobs.jobs))
         (job_id,) = jobs.jobs
         await jobs.step(job_id, stage="denoising", percent=10)
         await jobs.succeed(job_id, b"the file")
@@ -275,8 +274,7 @@ def test_a_video_that_is_being_made_is_cancelled_and_deleted(client: openai.Open
     assert http.portal is not None
 
     async def end_it() -> None:
-        while not jobs.jobs[video.id].cancel_requested:
-            await asyncio.sleep(0.01)
+        await until(lambda: jobs.jobs[video.id].cancel_requested)
         await jobs.change(video.id, state="cancelled")
 
     ending = http.portal.start_task_soon(end_it)
@@ -315,7 +313,7 @@ def test_an_idempotency_key_makes_one_video(client: openai.OpenAI) -> None:
 
 def test_the_models_are_listed(client: openai.OpenAI) -> None:
     models = list(client.models.list())
-    assert [model.id for model in models][0] == "wan2.6"
+    assert models[0].id == "wan2.6"
     assert {model.id for model in models} == {name for name in ENDPOINTS if name.startswith("wan")}
     assert client.models.retrieve("wan22-i2v") == models[3]
 
