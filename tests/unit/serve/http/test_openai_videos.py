@@ -14,13 +14,11 @@ from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.middleware import RequestBoundary
 from serve.http.negotiation import Preferences
 from serve.http.openai_errors import OpenAIErrors
-from serve.http.openai_videos import OpenAIVideos
-from serve.http.quotas import Quotas
 from serve.http.routes import make_router, openai_routes
 from serve.http.schemas import Parsed
 from serve.jobs.record import Job
 from tests.unit.serve.http.asgi import until
-from tests.unit.serve.http.job_service import make_handlers
+from tests.unit.serve.http.job_service import make_videos
 from tests.unit.serve.http.service import FACE, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
 
@@ -63,17 +61,7 @@ def accepted(jobs: FakeJobs) -> Accepted:
 
 
 def make_http(jobs: FakeJobs, accepted: Accepted, per_minute: int | None = None) -> TestClient:
-    quotas = Quotas(jobs, per_minute=per_minute, now=lambda: NOW)  # type: ignore[arg-type]
-    videos = OpenAIVideos(
-        endpoints=list(ENDPOINTS.values()),
-        submit=accepted,
-        desk=jobs,
-        store=jobs,  # type: ignore[arg-type]
-        files=jobs.files,
-        jobs=make_handlers(jobs),
-        quotas=quotas,
-        now=lambda: NOW,
-    )
+    videos = make_videos(jobs, submit=accepted, per_minute=per_minute)
     return TestClient(OpenAIErrors(RequestBoundary(make_router(openai_routes(videos)))))
 
 
