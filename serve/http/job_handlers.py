@@ -97,11 +97,7 @@ class JobHandlers:
         with store_problems():
             job = await self.find(request)
             if wait_s and not job.ended:
-                advice = "ask again"
-                waited = await run_while_connected(
-                    request, self._desk.wait(job.id, wait_s), wait_s + _GRACE_S, advice=lambda: advice
-                )
-                job = waited or await self._missing(job.id, caller_of(request))
+                job = await self.wait(request, job, wait_s) or await self._missing(job.id, caller_of(request))
             if job.result is not None and job.state == "succeeded":
                 return await download(request, self._files, job.result)
         if wait_s is not None and self._redirects and not job.ended:
@@ -153,6 +149,18 @@ class JobHandlers:
             body["next"] = f"{links.root}/jobs?{urlencode(parameters)}"
             response_headers["Link"] = f'<{body["next"]}>; rel="next"'
         return JSONResponse(body, headers=response_headers)
+
+    async def wait(self, request: Request, job: Job, seconds: float) -> Job | None:
+        """Return a job once it has ended, or as it is after some seconds; None if it is gone.
+
+        Who waits takes the place of a listener. The wait ends when the caller leaves.
+        """
+        release = self._listeners.admit(caller_of(request))
+        try:
+            waiting = self._desk.wait(job.id, seconds)
+            return await run_while_connected(request, waiting, seconds + _GRACE_S, advice=lambda: "ask again")
+        finally:
+            release()
 
     async def find(self, request: Request) -> Job:
         """Return the job in the path of a request; raise a 404 or 410 problem if there is none."""

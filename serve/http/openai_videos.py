@@ -24,8 +24,8 @@ from serve.jobs.files import FileStore
 from serve.jobs.record import Job
 from serve.jobs.store import JobStore
 
-MAX_LISTED = 10_000
-"""Number of jobs that are looked through for a page of a list."""
+MAX_LISTED = 2_000
+"""Number of the newest jobs among which a list finds its videos."""
 CANCEL_S = 20.0
 """Seconds for which a request to delete a video waits until the work on it has ended."""
 
@@ -130,7 +130,7 @@ class OpenAIVideos:
             if not job.ended:
                 job = await self._desk.cancel(job.id, caller) or job
             if not job.ended:
-                job = await self._desk.wait(job.id, CANCEL_S) or job
+                job = await self._jobs.wait(request, job, CANCEL_S) or job
             if not job.ended:
                 detail = "the video is being cancelled, which takes longer than usual: delete it again"
                 raise Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})

@@ -139,10 +139,22 @@ def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) 
 
     ``lifespan`` is a context in which the application runs.
     """
+    by_path: dict[str, dict[str, Handler]] = {}
+    for route in routes:
+        by_path.setdefault(route.path, {})[route.method] = route.handler
     return Router(
         [
-            *(StarletteRoute(route.path, route.handler, methods=[route.method]) for route in routes),
+            *(StarletteRoute(path, _dispatch(rows), methods=list(rows)) for path, rows in by_path.items()),
             Mount(DOCS_ASSETS, StaticFiles(directory=swagger_ui_path)),
         ],
         lifespan=lifespan,
     )
+
+
+def _dispatch(handlers: dict[str, Handler]) -> Handler:
+    """Return one handler for all methods of a path, so that a 405 lists all of them in `Allow`."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle

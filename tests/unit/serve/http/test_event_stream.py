@@ -133,7 +133,7 @@ def test_there_is_a_limit_for_all_listeners_together() -> None:
     listeners = Listeners(limit=2, limit_of_one=2)
     first = listeners.admit("anna")
     listeners.admit("ben")
-    with pytest.raises(Exception, match="too many connections listen"):
+    with pytest.raises(Exception, match="too many connections wait"):
         listeners.admit("cleo")
     first()
     first()  # giving a place back twice frees one place

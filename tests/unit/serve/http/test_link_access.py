@@ -1,5 +1,6 @@
 """Links of jobs admit their holder without a key, in the ingress and in Serve's proxy."""
 
+import asyncio
 import hashlib
 import logging
 from pathlib import Path
@@ -80,8 +81,8 @@ async def test_a_key_that_is_sent_counts_instead_of_the_link(client: TestClient,
     assert client.get(links["result"], headers={"authorization": "Bearer wrong"}).status_code == 401
 
 
-async def test_links_end_with_the_key(client: TestClient, jobs: FakeJobs, path: Path) -> None:
-    links = await links_of_annas_job(client, jobs)
+def test_links_end_with_the_key(client: TestClient, jobs: FakeJobs, path: Path) -> None:
+    links = asyncio.run(links_of_annas_job(client, jobs))
     path.write_text(line("anna", "old") + line("ben", "two"))
     refused = client.get(links["result"])
     assert (refused.status_code, "new links" in refused.json()["detail"]) == (401, True)

@@ -142,8 +142,12 @@ def test_create_and_poll_waits_for_the_end(client: openai.OpenAI, http: TestClie
 def test_a_reference_image_chooses_the_endpoint_that_takes_it(
     client: openai.OpenAI, accepted: Accepted, model: str, more: dict[str, Any], endpoint: str, name: str, sent: str
 ) -> None:
-    reference: Any = ("first.jpg", IMAGE, "image/jpeg") if sent == "file" else {"image_url": FACE}
-    video = client.videos.create(prompt="a cat", model=model, input_reference=reference, extra_body=more)
+    if sent == "file":
+        file = ("first.jpg", IMAGE, "image/jpeg")
+        video = client.videos.create(prompt="a cat", model=model, input_reference=file, extra_body=more)
+    else:  # the package sends the object in JSON only
+        body = {"prompt": "a cat", "model": model, "input_reference": {"image_url": FACE}, **more}
+        video = client.post("/videos", body=body, cast_to=openai.types.Video)
     used, parsed = accepted.parsed[0]
     assert (used.name, parsed.sent_as["image"], parsed.ignored) == (endpoint, name, ())
     assert parsed.request.image == IMAGE  # type: ignore[union-attr]
