@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.http.caller import caller_of
 from serve.http.connection import run_while_connected
-from serve.http.event_stream import MEDIA_TYPE, EventStream
+from serve.http.event_stream import HEADERS, MEDIA_TYPE, EventStream
 from serve.http.job_record import Links, SignLink, no_signature, record_of, retry_after_s
 from serve.http.job_responses import record_response, see_result
 from serve.http.listeners import Listeners
@@ -83,6 +83,8 @@ class JobHandlers:
             if job.ended and not await self._store.events(job.id, after):
                 # By this status, a browser learns that it need not connect again.
                 return Response(status_code=204, headers={"Cache-Control": "no-store"})
+        if request.method == "HEAD":
+            return Response(headers=HEADERS, media_type=MEDIA_TYPE)
         links = self.links(request)
 
         async def data_of(event: Event) -> dict[str, Any]:

@@ -343,3 +343,11 @@ def test_a_405_lists_every_method_of_the_path(jobs: FakeJobs, client: TestClient
     refused = client.post(f"/jobs/{job.id}")
     assert refused.status_code == 405
     assert sorted(refused.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD"]
+
+
+@pytest.mark.parametrize(("part", "headers"), [("/events", {}), ("", {"accept": "text/event-stream"})])
+def test_head_of_events_opens_no_stream(jobs: FakeJobs, client: TestClient, part: str, headers: dict[str, str]) -> None:
+    job = jobs.add(make_job())
+    head = client.head(f"/jobs/{job.id}{part}", headers=headers)
+    assert (head.status_code, head.content, jobs.following) == (200, b"", 0)
+    assert head.headers["content-type"].startswith("text/event-stream")
