@@ -63,8 +63,8 @@ class EventStream(Response):
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._release()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):
+        for outcome in (outcomes[0], outcomes[2]):
+            if isinstance(outcome, Exception) and not isinstance(outcome, OSError):  # the connection is gone
                 raise outcome
 
     async def _read_all(self) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.http.caller import caller_of
 from serve.http.connection import run_while_connected
-from serve.http.event_stream import MEDIA_TYPE, EventStream
+from serve.http.event_stream import HEADERS, MEDIA_TYPE, EventStream
 from serve.http.job_record import Links, SignLink, no_signature, record_of, retry_after_s
 from serve.http.job_responses import record_response, see_result
 from serve.http.listeners import Listeners
@@ -83,6 +83,8 @@ class JobHandlers:
             if job.ended and not await self._store.events(job.id, after):
                 # By this status, a browser learns that it need not connect again.
                 return Response(status_code=204, headers={"Cache-Control": "no-store"})
+        if request.method == "HEAD":
+            return Response(headers=HEADERS, media_type=MEDIA_TYPE)
         links = self.links(request)
 
         async def data_of(event: Event) -> dict[str, Any]:
@@ -97,8 +99,7 @@ class JobHandlers:
         with store_problems():
             job = await self.find(request)
             if wait_s and not job.ended:
-                waited = await run_while_connected(request, self._desk.wait(job.id, wait_s), wait_s + _GRACE_S)
-                job = waited or await self._missing(job.id, caller_of(request))
+                job = await self.wait(request, job, wait_s) or await self._missing(job.id, caller_of(request))
             if job.result is not None and job.state == "succeeded":
                 return await download(request, self._files, job.result)
         if wait_s is not None and self._redirects and not job.ended:
@@ -150,6 +151,18 @@ class JobHandlers:
             body["next"] = f"{links.root}/jobs?{urlencode(parameters)}"
             response_headers["Link"] = f'<{body["next"]}>; rel="next"'
         return JSONResponse(body, headers=response_headers)
+
+    async def wait(self, request: Request, job: Job, seconds: float) -> Job | None:
+        """Return a job once it has ended, or as it is after some seconds; None if it is gone.
+
+        Who waits takes the place of a listener. The wait ends when the caller leaves.
+        """
+        release = self._listeners.admit(caller_of(request))
+        try:
+            waiting = self._desk.wait(job.id, seconds)
+            return await run_while_connected(request, waiting, seconds + _GRACE_S)
+        finally:
+            release()
 
     async def find(self, request: Request) -> Job:
         """Return the job in the path of a request; raise a 404 or 410 problem if there is none."""

@@ -25,6 +25,10 @@ class Links:
     sign: SignLink = no_signature
     root: str = ""
 
+    def plain(self, job: Job) -> str:
+        """Return the link to a job without a signature, for a caller that sends its key."""
+        return f"{self.root}/jobs/{job.id}"
+
     def of(self, job: Job, part: str = "", query: str = "") -> str:
         """Return the link to a job, or to a ``part`` of it such as `/result`."""
         path = f"/jobs/{job.id}{part}"

@@ -12,7 +12,7 @@ from serve.jobs.record import Job
 def accepted(job: Job, *, position: int | None, links: Links, preferences: Preferences) -> Response:
     """Return the 202 response to a request that became ``job``."""
     response = record_response(job, position=position, links=links, status=202)
-    response.headers["Location"] = links.of(job)
+    response.headers["Location"] = links.plain(job)
     if preferences.applied:
         response.headers["Preference-Applied"] = preferences.applied
     return response

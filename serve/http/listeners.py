@@ -1,4 +1,4 @@
-"""Limits how many connections of one ingress replica listen to events."""
+"""Limits how many connections to one ingress replica wait for news of jobs."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from serve.problems import unavailable
 
 
 class Listeners:
-    """The places of those who listen: ``limit`` in all, ``limit_of_one`` for one caller."""
+    """The places of those who wait: ``limit`` in all, ``limit_of_one`` for one caller."""
 
     def __init__(self, *, limit: int, limit_of_one: int) -> None:
         self._limit = limit
@@ -22,9 +22,9 @@ class Listeners:
     def admit(self, caller: str) -> Callable[[], None]:
         """Take a place and return what gives it back; raise a 503 problem if there is none."""
         if self.count >= self._limit:
-            raise unavailable("too many connections listen to events: read the job's record instead", retry_after_s=10)
+            raise unavailable("too many connections wait for jobs: read the job's record instead", retry_after_s=10)
         if self._held[caller] >= self._limit_of_one:
-            detail = f"{self._limit_of_one} connections of yours listen to events, which is as many as one caller may have"
+            detail = f"{self._limit_of_one} connections of yours wait for jobs, which is as many as one caller may have"
             raise unavailable(f"{detail}: read the job's record instead", retry_after_s=10)
         self._held[caller] += 1
         released = False

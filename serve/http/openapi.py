@@ -6,6 +6,7 @@ from typing import Any
 from serve.http.endpoints import FACES, VIDEOS, Endpoint
 from serve.http.examples import example
 from serve.http.job_operations import JOB_SCHEMA, JOBS, accepted_response, preference_parameters, problem_response
+from serve.http.openai_operations import ERROR_SCHEMA, OPENAI, VIDEO_SCHEMA
 from serve.http.version import VERSION
 
 SERVICE = "Service"
@@ -13,6 +14,7 @@ TAGS = {
     VIDEOS: "Make a video from a prompt, an image or both, with or without a face swapped into every frame.",
     FACES: "Replace faces in an image or a video.",
     JOBS: "Follow, fetch, cancel and list the requests that became jobs, by `Prefer` or `Idempotency-Key`.",
+    OPENAI: "The same jobs in the dialect of OpenAI's videos API, for programs that use its clients.",
     SERVICE: "Health, readiness and limits of the service. Only `POST /warm` wakes a model.",
 }
 """The groups of operations, in the order in which the page shows them."""
@@ -52,7 +54,7 @@ def openapi_document(operations: Iterable[tuple[str, str, dict[str, Any]]], *, k
         "info": {"title": "ryla-serve", "version": VERSION, "description": introduction},
         "tags": [{"name": name, "description": description} for name, description in TAGS.items() if name in used],
         "paths": paths,
-        "components": {"schemas": {"Problem": _PROBLEM, "Job": JOB_SCHEMA}},
+        "components": {"schemas": {"Problem": _PROBLEM, "Job": JOB_SCHEMA, "Video": VIDEO_SCHEMA, "Error": ERROR_SCHEMA}},
     }
     if keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

@@ -25,6 +25,7 @@ from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
+from serve.http.openai_errors import OpenAIErrors
 from serve.http.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.problem_log import log_problem
 from serve.http.request_id import choose_request_id, send_with_request_id
@@ -108,6 +109,7 @@ def middlewares() -> list[Middleware]:
         *_key_check(),
         Middleware(RequireBoundedConnection),
         Middleware(ProxyBoundary),
+        Middleware(OpenAIErrors),
         *([Middleware(Cors, origins=origins)] if origins else []),
     ]
 

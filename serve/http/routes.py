@@ -21,6 +21,8 @@ from serve.http.job_handlers import JobHandlers
 from serve.http.job_operations import job_operations
 from serve.http.job_record import SignLink
 from serve.http.listeners import Listeners
+from serve.http.openai_operations import openai_operations
+from serve.http.openai_videos import OpenAIVideos
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
 from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
@@ -58,7 +60,8 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
     """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
-    submissions = Submissions(jobs.desk, config.jobs)
+    timeout_s = config.limits.request_timeout_s
+    submissions = Submissions(jobs.desk, config.jobs, endpoints, timeout_s=timeout_s)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
     listeners = Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
     job_handlers = JobHandlers(
@@ -66,8 +69,17 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
         store=jobs.store,
         files=jobs.files,
         listeners=listeners,
-        max_wait_s=config.limits.request_timeout_s,
+        max_wait_s=timeout_s,
         sign=sign,
+    )
+    videos = OpenAIVideos(
+        endpoints=endpoints,
+        submit=submissions.submit,
+        desk=jobs.desk,
+        store=jobs.store,
+        files=jobs.files,
+        jobs=job_handlers,
+        quotas=quotas,
     )
     service = ServiceHandlers(
         config=config,
@@ -86,7 +98,12 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
         )
         for endpoint in endpoints
     }
-    routes = (*_endpoint_routes(endpoints, handlers), *job_routes(job_handlers), *_service_routes(service))
+    routes = (
+        *_endpoint_routes(endpoints, handlers),
+        *job_routes(job_handlers),
+        *openai_routes(videos),
+        *_service_routes(service),
+    )
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
     return (*routes, *_docs_routes(docs))
@@ -137,6 +154,22 @@ def job_routes(jobs: JobHandlers) -> Iterable[Route]:
         yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
 
 
+def openai_routes(videos: OpenAIVideos) -> Iterable[Route]:
+    """Yield the routes that speak OpenAI's dialect."""
+    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
+        ("POST", "/v1/videos", videos.create),
+        ("GET", "/v1/videos", videos.list),
+        ("GET", "/v1/videos/{id}", videos.retrieve),
+        ("DELETE", "/v1/videos/{id}", videos.delete),
+        ("GET", "/v1/videos/{id}/content", videos.content),
+        ("GET", "/v1/models", videos.models),
+        ("GET", "/v1/models/{id}", videos.model),
+    )
+    operations = openai_operations(videos.model_names)
+    for method, path, handler in handlers:
+        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
+
+
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
     yield Route(method="GET", path="/openapi.json", handler=docs.openapi, operation={})
     yield Route(method="GET", path="/docs", handler=docs.docs, operation={})
@@ -147,10 +180,22 @@ def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) 
 
     ``lifespan`` is a context in which the application runs.
     """
+    by_path: dict[str, dict[str, Handler]] = {}
+    for route in routes:
+        by_path.setdefault(route.path, {})[route.method] = route.handler
     return Router(
         [
-            *(StarletteRoute(route.path, route.handler, methods=[route.method]) for route in routes),
+            *(StarletteRoute(path, _dispatch(rows), methods=list(rows)) for path, rows in by_path.items()),
             Mount(DOCS_ASSETS, StaticFiles(directory=swagger_ui_path)),
         ],
         lifespan=lifespan,
     )
+
+
+def _dispatch(handlers: dict[str, Handler]) -> Handler:
+    """Return one handler for all methods of a path, so that a 405 lists all of them in `Allow`."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle

@@ -17,7 +17,7 @@ def store_problems(retry_after_s: float = 10) -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as error:
-        raise unavailable("the store of jobs cannot be reached now; nothing was accepted", retry_after_s=5) from error
+        raise unavailable("the store of jobs cannot be reached now; try again", retry_after_s=5) from error
     except KeyReused:
         detail = "this key stands for a request with another body: send a new key with each new request"
         raise invalid_header("Idempotency-Key", detail) from None

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,11 +37,38 @@ class Submission:
 
 
 class Submissions:
-    """Validates requests and makes jobs of them."""
+    """Validates requests and makes jobs of them, which have ``timeout_s`` at most."""
 
-    def __init__(self, desk: Desk, settings: JobSettings) -> None:
+    def __init__(self, desk: Desk, settings: JobSettings, endpoints: Sequence[Endpoint], *, timeout_s: float) -> None:
         self.desk = desk
         self._settings = settings
+        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self._timeout_s = timeout_s
+
+    async def submit(
+        self,
+        endpoint: str,
+        fields: dict[str, Any],
+        *,
+        caller: str,
+        request_id: str,
+        media_type: str,
+        preferences: Preferences,
+        details: dict[str, Any],
+    ) -> Job:
+        """Check ``fields`` against the schema of the endpoint and accept the job."""
+        submission = Submission(
+            fields=fields,
+            caller=caller,
+            media_type=media_type,
+            request_id=request_id,
+            began_at=time.time(),
+            timeout_s=self._timeout_s,
+            preferences=preferences,
+            details=details,
+        )
+        job, stored = await self.prepare(self._endpoints[endpoint], submission)
+        return await self.desk.accept(job, stored)
 
     async def prepare(self, endpoint: Endpoint, submission: Submission) -> tuple[Job, Media]:
         """Return the job for a valid request, and the request as it is stored.
@@ -59,7 +87,7 @@ class Submissions:
         )
         stored = await asyncio.to_thread(request.write)
         preferences = submission.preferences
-        durable = preferences.durable
+        durable = preferences.durable or bool(submission.details)
         deadline_at = submission.began_at + submission.timeout_s
         job = Job(
             id=new_job_id(),

@@ -223,6 +223,8 @@ class JobRunner:
                         item.stop("lost")
                     elif job.cancel_requested:
                         item.stop("cancelled")
+                    elif job.state != "queued":
+                        item.turn.set()  # it was started by a call whose answer was lost
 
     async def _take_turns(self) -> None:
         """Start the jobs whose turn it is."""

@@ -15,13 +15,12 @@ from starlette.testclient import TestClient
 
 from serve.config import AppConfig
 from serve.http.endpoints import Endpoint, make_endpoints
-from serve.http.routes import Route, make_routes
-from serve.jobs.result_headers import EXPOSED_HEADERS
-from serve.pipelines.pipelines import make_pipelines
+from serve.http.routes import Route
+from serve.jobs.result_headers import EXPOSED_HEADERS, JOB_HEADERS
 from serve.problems import TITLES
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import app_over
+from tests.unit.serve.http.service import app_over, routes_over
 
 HTTP = read("docs/http.md")
 CONFIG = AppConfig()
@@ -154,8 +153,7 @@ def test_getting_started_works_from_python(client: TestClient, monkeypatch: pyte
 
 def routes() -> tuple[Route, ...]:
     """Return the routes of a service with the default settings."""
-    graph = FakeGraph()
-    return tuple(make_routes(CONFIG, make_pipelines(CONFIG, graph.handles()), graph.readiness))
+    return routes_over(CONFIG, FakeGraph())
 
 
 def test_the_table_of_endpoints_lists_every_route() -> None:
@@ -190,7 +188,8 @@ def test_every_field_is_in_the_table_of_its_kind() -> None:
 
 def test_every_result_header_is_in_its_table() -> None:
     listed = {re.findall(r"`([^`]+)`", cells[0])[0] for cells in rows(HTTP, "Result headers")}
-    assert listed == set(EXPOSED_HEADERS) - {"Retry-After"}
+    assert listed == set(EXPOSED_HEADERS) - set(JOB_HEADERS)
+    assert [header for header in JOB_HEADERS if f"`{header}`" not in section(HTTP, "Browsers")] == []
     assert "`Retry-After`" in section(HTTP, "Result headers")
 
 

@@ -5,11 +5,16 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
+from serve.http.endpoints import make_endpoints
 from serve.http.job_handlers import JobHandlers
 from serve.http.listeners import Listeners
 from serve.http.middleware import RequestBoundary
+from serve.http.openai_videos import OpenAIVideos, Submit
+from serve.http.quotas import Quotas
 from serve.http.routes import job_routes, make_router
-from tests.unit.serve.jobs.fake_jobs import FakeJobs
+from serve.jobs.record import Job
+from tests.unit.serve.http.service import make_config
+from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs
 
 
 def make_handlers(jobs: FakeJobs, **settings: Any) -> JobHandlers:
@@ -17,6 +22,25 @@ def make_handlers(jobs: FakeJobs, **settings: Any) -> JobHandlers:
     defaults: dict[str, Any] = {"max_wait_s": 600, "listeners": Listeners(limit=10, limit_of_one=5)}
     # The fake has what the handlers need of a desk and of a store, but not all of a store.
     return JobHandlers(desk=jobs, store=jobs, files=jobs.files, **{**defaults, **settings})  # type: ignore[arg-type]
+
+
+async def accept_nothing(*_: Any, **__: Any) -> Job:
+    """Take the place of what makes jobs of requests, in tests that send none."""
+    raise NotImplementedError
+
+
+def make_videos(jobs: FakeJobs, *, submit: Submit = accept_nothing, per_minute: int | None = None) -> OpenAIVideos:
+    """Return the handlers of OpenAI's videos API over ``jobs``."""
+    return OpenAIVideos(
+        endpoints=make_endpoints(make_config()),
+        submit=submit,
+        desk=jobs,
+        store=jobs,  # type: ignore[arg-type]
+        files=jobs.files,
+        jobs=make_handlers(jobs),
+        quotas=Quotas(jobs, per_minute=per_minute, now=lambda: NOW),  # type: ignore[arg-type]
+        now=lambda: NOW,
+    )
 
 
 def make_job_service(jobs: FakeJobs, **settings: Any) -> ASGIApp:

@@ -12,6 +12,8 @@ from deployments.wire import VideoRequest
 from serve.config import AppConfig
 from serve.http.application import make_app
 from serve.http.examples import payload
+from serve.http.job_record import no_signature
+from serve.http.routes import Route, make_routes
 from serve.jobs.desk import Jobs
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.local_jobs import LocalDesk
@@ -46,8 +48,18 @@ def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
 
 def app_over(config: AppConfig, graph: FakeGraph) -> ASGIApp:
     """Return the application with the settings ``config``."""
+    return make_app(config, local_jobs(config, graph), graph.handles(), graph.readiness)
+
+
+def routes_over(config: AppConfig, graph: FakeGraph) -> tuple[Route, ...]:
+    """Return all routes of the application with the settings ``config``."""
+    return make_routes(config, local_jobs(config, graph), graph.handles(), graph.readiness, sign=no_signature)
+
+
+def local_jobs(config: AppConfig, graph: FakeGraph) -> Jobs:
+    """Return jobs that run in this process."""
     desk = LocalDesk(config, graph)
-    return make_app(config, Jobs(desk, desk.store, desk.files), graph.handles(), graph.readiness)
+    return Jobs(desk, desk.store, desk.files)
 
 
 def make_client(graph: FakeGraph, **settings: Any) -> TestClient:

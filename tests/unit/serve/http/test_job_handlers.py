@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http.listeners import Listeners
 from serve.jobs.record import Delivery, Progress
-from tests.unit.serve.http.asgi import Exchange, http_scope
+from tests.unit.serve.http.asgi import Exchange, http_scope, until
 from tests.unit.serve.http.job_service import make_job_client, make_job_service
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
 
@@ -325,3 +326,28 @@ def test_links_are_below_the_prefix_of_the_service(jobs: FakeJobs) -> None:
     links = prefixed.get(f"/films/jobs/{job.id}").json()["links"]
     assert links["result"] == f"/films/jobs/{job.id}/result"
     assert prefixed.get(links["self"]).json()["id"] == job.id
+
+
+async def test_who_waits_takes_a_place_and_frees_it(jobs: FakeJobs) -> None:
+    listeners = Listeners(limit=5, limit_of_one=1)
+    job = jobs.add(make_job())
+    waiting = asyncio.ensure_future(call(jobs, f"/jobs/{job.id}/result?wait=500", listeners=listeners))
+    await until(lambda: listeners.count == 1)
+    assert (await call(jobs, f"/jobs/{job.id}/result?wait=500", listeners=listeners)).status == 503
+    await jobs.succeed(job.id, RESULT)
+    assert ((await waiting).status, listeners.count) == (200, 0)
+
+
+def test_a_405_lists_every_method_of_the_path(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    refused = client.post(f"/jobs/{job.id}")
+    assert refused.status_code == 405
+    assert sorted(refused.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD"]
+
+
+@pytest.mark.parametrize(("part", "headers"), [("/events", {}), ("", {"accept": "text/event-stream"})])
+def test_head_of_events_opens_no_stream(jobs: FakeJobs, client: TestClient, part: str, headers: dict[str, str]) -> None:
+    job = jobs.add(make_job())
+    head = client.head(f"/jobs/{job.id}{part}", headers=headers)
+    assert (head.status_code, head.content, jobs.following) == (200, b"", 0)
+    assert head.headers["content-type"].startswith("text/event-stream")

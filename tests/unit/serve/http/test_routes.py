@@ -5,14 +5,13 @@ from starlette.testclient import TestClient
 
 from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
-from serve.http.routes import DOCS_ASSETS, Route, make_router, make_routes
-from serve.pipelines.pipelines import make_pipelines
+from serve.http.routes import DOCS_ASSETS, Route, make_router
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_client, make_config, make_service
+from tests.unit.serve.http.service import make_client, make_config, make_service, routes_over
 
 GRAPH = FakeGraph()
 CONFIG = make_config()
-ROUTES = make_routes(CONFIG, make_pipelines(CONFIG, GRAPH.handles()), GRAPH.readiness)
+ROUTES = routes_over(CONFIG, GRAPH)
 
 
 @pytest.fixture(scope="module")
