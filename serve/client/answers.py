@@ -13,6 +13,9 @@ import httpx
 
 from serve.media import EXTENSIONS
 
+RUNNING = "; is the service running?"
+"""What is asked where nothing listens."""
+
 
 class CallFailed(Exception):
     """The service refused a call, a job failed, or an answer is not what its headers say.
@@ -47,7 +50,7 @@ def refusal(name: str, response: httpx.Response) -> CallFailed:
 
 def no_answer(name: str, url: str, error: httpx.TransportError) -> CallFailed:
     """Return the error for a request that got no answer."""
-    hint = "; is the service running?" if isinstance(error, httpx.ConnectError) else ""
+    hint = RUNNING if isinstance(error, httpx.ConnectError) else ""
     return CallFailed(f"{name}: no answer from {url} ({str(error) or type(error).__name__}){hint}")
 
 

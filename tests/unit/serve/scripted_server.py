@@ -13,8 +13,8 @@ from typing import Any
 class Scripted:
     """One answer.
 
-    With ``cut`` the connection is closed after that many bytes of the body, before the headers if it
-    is negative.
+    With ``cut`` the connection is closed after that many bytes of the body, or before the headers
+    if it is negative.
     """
 
     body: bytes = b""

@@ -41,7 +41,7 @@ def record(state: str = "running", status: int = 200, **fields: Any) -> Scripted
 
 
 def event(number: int, name: str = "progress", **fields: Any) -> bytes:
-    """Return a server-sent event with the record; an event that ends a job has the name of its state."""
+    """Return a server-sent event with the record; the last one has the name of the job's state."""
     data = json.dumps(raw_record("running" if name == "progress" else name, **fields))
     return f"id: {number}\nevent: {name}\ndata: {data}\n\n".encode()
 

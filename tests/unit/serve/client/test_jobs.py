@@ -440,5 +440,5 @@ def test_no_more_jobs_are_asked_for_than_wanted(kind: Kind) -> None:
 
 @pytest.mark.parametrize("answer", [problem(401, "no valid key"), Scripted(b"<html>"), Scripted(b'{"jobs": [1]}')])
 def test_a_list_that_cannot_be_read_is_an_error(kind: Kind, answer: Scripted) -> None:
-    with scripted_server(answer) as server, connected(kind, server.url) as client, pytest.raises(CallFailed, match="^jobs: "):
+    with scripted_server(answer) as server, connected(kind, server.url) as client, pytest.raises(CallFailed, match=r"^jobs: "):
         client.jobs()
