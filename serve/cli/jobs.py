@@ -115,7 +115,7 @@ def cancel(job_id: JobId, url: Url = URL, key: Key = None) -> None:
 def call_job(
     endpoint: str, body: Mapping[str, Any], *, output: Path | None, url: str, key: str | None, cancel_on_interrupt: bool
 ) -> None:
-    """Make a job, follow it to its end and write its result; what was lost on the way is tried again."""
+    """Make a job, follow it to its end through lost connections, and write its result."""
     job_id = ""
     try:
         with job_progress() as shown, Client(url, key=key, on_retry=shown.note_retry) as client:

@@ -52,7 +52,7 @@ def require_writable(output: Path) -> None:
 
 
 def write_result(answer: Answer, path: Path, *, endpoint: str) -> None:
-    """Write a result, and print its headers and what deserves a warning; exit with 1 if it cannot be written."""
+    """Write a result, and print its headers and warnings; exit with 1 if it cannot be written."""
     from serve.http.endpoints import hint_for
 
     if path == STANDARD_OUTPUT:

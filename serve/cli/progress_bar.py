@@ -36,7 +36,7 @@ class JobProgress:
             say(f"{describe(record)}, {percent:.0f} %")
 
     def note_retry(self, reason: str) -> None:
-        """Print, above the bar if there is one, why a request is sent again, once for each reason."""
+        """Print, above a bar, why a request is sent again; once for each reason."""
         if reason != self._reason:
             self._reason = reason
             say(f"{reason.removesuffix(RUNNING)}; trying again")
