@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C at the first pause between two attempts."""
 
     def pause(client: Client, pause: Pause) -> None:
@@ -52,7 +51,6 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Client, "_pause", pause)
-    yield
 
 
 def run(server: ScriptedServer, *words: str) -> Result:
