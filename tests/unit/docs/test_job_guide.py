@@ -19,7 +19,7 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.parametrize(("program", "file"), zip(PROGRAMS, ("astronaut.mp4", "star.mp4"), strict=True))
+@pytest.mark.parametrize(("program", "file"), list(zip(PROGRAMS, ("astronaut.mp4", "star.mp4"), strict=True)))
 def test_a_program_of_the_guide_follows_a_job_and_writes_its_result(
     program: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
