@@ -61,7 +61,7 @@ def describe(record: JobRecord) -> str:
 @contextmanager
 def job_progress() -> Iterator[JobProgress]:
     """Show a job's progress while the block runs. The bar is gone afterwards."""
-    if not error_console.is_terminal or error_console.is_dumb_terminal:
+    if not error_console.is_interactive:  # no terminal, or one that cannot move its cursor
         yield JobProgress(None)
         return
     columns = (

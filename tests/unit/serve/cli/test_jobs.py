@@ -106,6 +106,7 @@ def test_a_job_survives_what_breaks_on_the_way() -> None:
 
 def test_a_terminal_shows_a_bar_that_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_console, "_force_terminal", True)
+    monkeypatch.setattr(error_console, "is_interactive", True)
     monkeypatch.setenv("TERM", "xterm")
     with scripted_server(MADE, DONE, film()) as server:
         result = run(server, "call", "wan2.6", "prompt=a cat", "--job", "-o", "cat.mp4")
