@@ -6,32 +6,29 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from deployments.errors import CheckpointRefused
 from serve.cli.config_check import documents, faults
-from serve.cli.console import console, error_console, print_error, print_line
+from serve.cli.console import console, print_error, print_line
+from serve.cli.jobs import URL, Key, Url, call_job, cancel, job, jobs
+from serve.cli.output import accepted_by, fail, require_writable, write_result
 from serve.cli.presets import find_preset, listening_on
 from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
 from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service, running
 from serve.cli.smoke import ENDPOINTS, run_smoke
 from serve.client import CallFailed, Client
-from serve.http.endpoints import hint_for, path_hint
+from serve.http.endpoints import path_hint
 from serve.http.version import VERSION
-from serve.media import EXTENSIONS
 
 app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=__doc__)
 models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
 app.add_typer(models, name="models")
 
-URL = "http://127.0.0.1:8000"
-Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="URL of the service.")]
-Key = Annotated[str | None, typer.Option(envvar="RYLA_API_KEY", help="Your key, if the service requires one.")]
 DEMO_TIMEOUT_S = 900
-STANDARD_OUTPUT = Path("-")
 MEDIA_FIELDS = ("_image", "_video", "_face")
 """The suffixes of the fields that take an image or a video."""
 LONGEST_PATH = 256
@@ -67,7 +64,7 @@ def serve(
     """
     path = find_preset(preset)
     if found := _faults_of(_read(path), path.name, files=not joins_a_cluster(), keys=not joins_a_cluster())[1]:
-        _fail(*found)
+        fail(*found)
     if host is not None or port is not None:
         path = listening_on(path, host, port)
     print_line(f"Starting {path.name}. Logs: {log_folder()}. Ray dashboard: http://127.0.0.1:8265")
@@ -75,9 +72,9 @@ def serve(
     try:
         run_service(path, print_line)
     except CallFailed as e:
-        _fail(str(e))
+        fail(str(e))
     except ServiceFailed as e:
-        _fail(f"{e}; logs: {log_folder()}")
+        fail(f"{e}; logs: {log_folder()}")
 
 
 @app.command()
@@ -95,43 +92,40 @@ def call(
             help="File to write, or - for standard output; its extension selects the format. Default: the endpoint's name.",
         ),
     ] = None,
+    as_job: Annotated[
+        bool, typer.Option("--job", help="Make a job, show its progress, and survive lost connections and restarts.")
+    ] = False,
+    cancel_on_interrupt: Annotated[
+        bool, typer.Option("--cancel-on-interrupt", help="With --job: Ctrl-C cancels the job, which goes on otherwise.")
+    ] = False,
     url: Url = URL,
     key: Key = None,
 ) -> None:
     """Call an endpoint and write the result to a file."""
     name = endpoint.strip("/")
+    if cancel_on_interrupt and not as_job:
+        fail("--cancel-on-interrupt needs --job", status=2)
     if not name:
-        _fail(f"name an endpoint: {', '.join(ENDPOINTS)}", status=2)
-    _require_writable(output or Path(name))
-    accept = "*/*" if output is None else _accept(output)
+        fail(f"name an endpoint: {', '.join(ENDPOINTS)}", status=2)
+    require_writable(output or Path(name))
+    accept = "*/*" if output is None else accepted_by(output)
     values: dict[str, list[str]] = {}
     for field, value in map(_parse_field, fields or []):
         values.setdefault(field, []).append(value)
     body = {field: several if several[1:] else several[0] for field, several in values.items()}
+    if as_job:
+        call_job(name, body, output=output, url=url, key=key, cancel_on_interrupt=cancel_on_interrupt)
+        return
     try:
         with Client(url, key=key) as client:
             answer = client.call(name, body, accept=accept)
     except CallFailed as e:
-        _fail(f"{e}{path_hint(name) if e.status in (404, 405) else ''}")
-    path = output or Path(f"{name}.{answer.extension}")
-    if path == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(answer.data)
-    else:
-        try:
-            path.write_bytes(answer.data)
-        except OSError as e:
-            _fail(f"{path} cannot be written: {e.strerror}")
-    # What is said about the result must not mix with the result.
-    terminal = error_console if path == STANDARD_OUTPUT else console
-    for header, value in answer.headers.items():
-        if header.startswith("x-") or header == "server-timing":
-            terminal.print(f"{header}: {value}", highlight=False)
-    for field in filter(None, answer.headers.get("x-ignored-fields", "").split(", ")):
-        hint = hint_for(name, field)
-        error_console.print(
-            f"warning: /{name} ignored the field `{field}`{hint}", style="yellow", highlight=False, markup=False
-        )
-    terminal.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
+        fail(f"{e}{path_hint(name) if e.status in (404, 405) else ''}")
+    write_result(answer, output or Path(f"{name}.{answer.extension}"), endpoint=name)
+
+
+for command in (job, jobs, cancel):
+    app.command()(command)
 
 
 @app.command()
@@ -156,7 +150,7 @@ def smoke(
                 client.check_reachable()
             ok = run_smoke(client, save, deadline)
     except CallFailed as e:
-        _fail(str(e))
+        fail(str(e))
     if not ok:
         raise typer.Exit(1)
 
@@ -169,7 +163,7 @@ def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.
         with running(find_preset("demo")) as client:
             ok = run_smoke(client, save, time.monotonic() + DEMO_TIMEOUT_S)
     except CallFailed as e:
-        _fail(str(e))
+        fail(str(e))
     if not ok:
         raise typer.Exit(1)
 
@@ -188,7 +182,7 @@ def check(
     data = sys.stdin.buffer.read() if config == "-" else _read(find_preset(config))
     checked, found = _faults_of(data, "standard input" if config == "-" else config, files=files)
     if found:
-        _fail(*found)
+        fail(*found)
     console.print(f"No faults in {checked} configuration(s).")
 
 
@@ -217,7 +211,7 @@ def check_models(
         raise typer.Exit(1) from None
     console.print(table)
     if faulty:
-        _fail(f"{folder}: {faulty} model file(s) are missing or faulty")
+        fail(f"{folder}: {faulty} model file(s) are missing or faulty")
 
 
 @app.command()
@@ -250,36 +244,6 @@ def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tu
     return checked, found
 
 
-def _accept(output: Path) -> str:
-    """Return the media type for a file to write; exit with 2 if its extension is unknown."""
-    if output == STANDARD_OUTPUT:
-        return "*/*"
-    extension = output.suffix.lower().lstrip(".").replace("jpeg", "jpg")
-    if not extension:
-        return "*/*"
-    media_types = {known: media_type for media_type, known in EXTENSIONS.items()}
-    if extension not in media_types:
-        known_extensions = ", ".join(f".{known}" for known in media_types)
-        _fail(f"{output}: unknown extension .{extension}; use one of {known_extensions}", status=2)
-    return media_types[extension]
-
-
-def _require_writable(output: Path) -> None:
-    """Exit with 2 if a file cannot be written."""
-    if output == STANDARD_OUTPUT:
-        return
-    try:
-        output.stat()
-    except FileNotFoundError:
-        pass  # the usual case
-    except OSError as e:  # its name is too long, or its folder cannot be read
-        _fail(f"{output} cannot be written: {e.strerror}", status=2)
-    if output.is_dir():
-        _fail(f"{output} is a folder: name a file in it", status=2)
-    if not os.access(output if output.exists() else output.parent, os.W_OK):
-        _fail(f"{output} cannot be written: its folder must exist and be writable", status=2)
-
-
 def _require_folder(folder: Path | None) -> None:
     """Create a folder for results; exit with 2 if it cannot be created."""
     if folder is None:
@@ -287,9 +251,9 @@ def _require_folder(folder: Path | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        _fail(f"no results can be saved in {folder}: {e.strerror}", status=2)
+        fail(f"no results can be saved in {folder}: {e.strerror}", status=2)
     if not os.access(folder, os.W_OK | os.X_OK):
-        _fail(f"no results can be saved in {folder}: {os.strerror(errno.EACCES)}", status=2)
+        fail(f"no results can be saved in {folder}: {os.strerror(errno.EACCES)}", status=2)
 
 
 def _read(config: Path) -> bytes:
@@ -297,14 +261,7 @@ def _read(config: Path) -> bytes:
     try:
         return config.read_bytes()
     except OSError as e:
-        _fail(f"{config} cannot be read: {e.strerror}", status=2)
-
-
-def _fail(*lines: str, status: int = 1) -> NoReturn:
-    """Print errors and exit with ``status``."""
-    for line in lines:
-        print_error(line)
-    raise typer.Exit(status)
+        fail(f"{config} cannot be read: {e.strerror}", status=2)
 
 
 def _parse_field(text: str) -> tuple[str, str]:

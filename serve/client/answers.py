@@ -1,25 +1,57 @@
-"""Checks whether a service's answer is what its headers say."""
+"""A service's answers: results, refusals, and whether a result is what its headers say.
+
+The libraries that decode are imported by the functions that need them, so that a program that only
+calls a service starts quickly and needs no more than httpx.
+"""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import av
-import av.error
 import httpx
-import PIL.Image
 
 from serve.media import EXTENSIONS
 
+RUNNING = "; is the service running?"
+"""What is asked where nothing listens."""
+
 
 class CallFailed(Exception):
-    """The service refused a call, or its answer is not what its headers say.
+    """The service refused a call, a job failed, or an answer is not what its headers say.
 
-    ``status`` is the HTTP status of a refusal.
+    ``status`` is the HTTP status of the refusal, or that of a failed job's problem. ``problem`` is
+    the problem as the service sent it (RFC 9457); it is empty if there was none.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.problem: Mapping[str, Any] = problem or {}
+
+
+def detail_of(response: httpx.Response) -> str:
+    """Return what a refusal says; its body must have been read."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]
+
+
+def refusal(name: str, response: httpx.Response) -> CallFailed:
+    """Return the error for an answer that is not a result; its body must have been read."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    message = f"{name}: {response.status_code} {detail_of(response)}"
+    return CallFailed(message, response.status_code, problem if isinstance(problem, dict) else None)
+
+
+def no_answer(name: str, url: str, error: httpx.TransportError) -> CallFailed:
+    """Return the error for a request that got no answer."""
+    hint = RUNNING if isinstance(error, httpx.ConnectError) else ""
+    return CallFailed(f"{name}: no answer from {url} ({str(error) or type(error).__name__}){hint}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +85,8 @@ class Decoded:
 
 def check_answer(endpoint: str, answer: Answer) -> Decoded:
     """Decode every frame of an answer; raise CallFailed if it is not what its headers say."""
+    import av.error
+
     try:
         decoded = decode(answer.data)
     except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, av.error.FFmpegError) as e:
@@ -73,6 +107,9 @@ def check_answer(endpoint: str, answer: Answer) -> Decoded:
 
 def decode(data: bytes) -> Decoded:
     """Return what is in an image, an animation or a video; all of it is decoded."""
+    import av
+    import PIL.Image
+
     if data[4:8] == b"ftyp":
         with av.open(io.BytesIO(data), mode="r") as container:
             frames = list(container.decode(video=0))

@@ -1,41 +1,61 @@
-"""Calls a service over HTTP."""
+"""Calls a service over HTTP, and waits for it."""
 
 import time
-from collections.abc import Collection
-from typing import Any
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from serve.client.answers import Answer, CallFailed
+from serve.client import job_calls
+from serve.client.answers import Answer, CallFailed, detail_of
+from serve.client.connection import connection_options, plain_call
+from serve.client.download import result
+from serve.client.flow import Emit, Flow, Pause, Read, Send, Steps, Stream
+from serve.client.follow import follow
+from serve.client.records import JobRecord, State
+from serve.client.retries import RETRIES, Retries, Service
+
+T = TypeVar("T")
 
 CROWDED = "too many connections"
 """What the proxy's own refusal says while its connections are all in use. The proxy is alive."""
 
 
 class Client:
-    """A connection to one service.
+    """A connection to one service. Threads may share it.
 
-    ``url`` may also be `host:port`. ``timeout_s`` is the limit for a whole call: a model that is
-    asleep may need minutes to start. ``key`` is the caller's key, where the service requires one.
-    Raises CallFailed for a URL or a key that no request can have.
+    ``url`` may also be `host:port`. ``timeout_s`` is the limit for a whole plain call: a model that
+    is asleep may need minutes to start. ``key`` is the caller's key, where the service requires
+    one. Calls about jobs may be sent twice without harm, and are as ``retries`` says; ``on_retry``
+    gets a sentence before each other attempt. Raises CallFailed for a URL or a key that no request
+    can have.
     """
 
-    def __init__(self, url: str, timeout_s: float = 1800, key: str | None = None) -> None:
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 1800,
+        key: str | None = None,
+        *,
+        retries: Retries = RETRIES,
+        on_retry: Callable[[str], None] | None = None,
+    ) -> None:
+        options = connection_options(url, timeout_s=timeout_s, key=key)
+        self.url = str(options["base_url"])
         self.has_key = bool(key)
-        if key and not (key.isascii() and key.isprintable()):
-            raise CallFailed("the key has characters that no key has: only printable ASCII can be sent")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers=headers)
-            self._http.base_url.raw_host.decode("ascii").encode("idna")  # as a connection does later
-        except (httpx.InvalidURL, UnicodeError) as e:
-            raise CallFailed(f"{url} is not the URL of a service ({e}); it is http://HOST:PORT") from None
+        self._http = httpx.Client(**options)
+        self._service = Service(self.url, retries)
+        self._on_retry = on_retry
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def call(self, endpoint: str, body: dict[str, Any], timeout_s: float | None = None, accept: str = "*/*") -> Answer:
@@ -43,17 +63,113 @@ class Client:
 
         Raises CallFailed with the problem's detail unless the status is 200.
         """
-        start = time.perf_counter()
+        return self._run(plain_call(self.url, endpoint, body, timeout_s=timeout_s, accept=accept))
+
+    def submit(
+        self,
+        endpoint: str,
+        fields: Mapping[str, Any] | None = None,
+        /,
+        *,
+        accept: str = "*/*",
+        idempotency_key: str | None = None,
+        **more_fields: Any,
+    ) -> "JobHandle":
+        """Make a job that goes on whatever becomes of this client.
+
+        A field that is a ``pathlib.Path``, bytes or an open binary file is sent as a file. A key of
+        its own makes one job of all attempts of this call; give ``idempotency_key`` to find the job
+        again after a restart of your program. Raises CallFailed for a refusal, OSError for a file
+        that cannot be read, and TypeError for a value that cannot be sent.
+        """
+        key = idempotency_key or uuid.uuid4().hex
+        fields = {**(fields or {}), **more_fields}
+        record = self._run(job_calls.submit(self._service, endpoint, fields, accept=accept, idempotency_key=key))
+        return JobHandle(self, record)
+
+    def job(self, job_id: str) -> "JobHandle":
+        """Return a handle of a job that was made before. Raises CallFailed if there is none."""
+        return JobHandle(self, self.status(job_id))
+
+    def status(self, job_id: str) -> JobRecord:
+        """Return a job's record. Raises CallFailed if there is none."""
+        return self._run(job_calls.status(self._service, job_id))
+
+    def subscribe(self, job_id: str) -> Iterator[JobRecord]:
+        """Yield a job's record whenever it changes; the last one says how the job has ended.
+
+        It survives lost connections and restarts of the service. Raises CallFailed when there is no
+        such job, or no answer for as long as ``retries`` says.
+        """
+        return self._iterate(Steps(follow(self._service, job_id)))
+
+    def result(self, job_id: str, *, wait: bool = True) -> Answer:
+        """Return a job's result, once it has ended unless ``wait`` is false.
+
+        A download that breaks off goes on where it was. Raises CallFailed with the problem of a job
+        that has failed, and for one that was cancelled or whose result has expired.
+        """
+        return self._run(result(self._service, job_id, wait=wait))
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """Cancel a job, and return its record. A job that has ended stays as it is."""
+        return self._run(job_calls.cancel(self._service, job_id))
+
+    def delete(self, job_id: str) -> None:
+        """Cancel a job, or remove the result of one that has ended."""
+        self._run(job_calls.delete(self._service, job_id))
+
+    def jobs(self, *, state: State | None = None, limit: int | None = None) -> Iterator[JobRecord]:
+        """Yield your jobs, newest first, at most ``limit`` of them."""
+        return self._iterate(Steps(job_calls.jobs(self._service, state, limit)))
+
+    def _run(self, flow: Flow[T]) -> T:
+        steps = Steps(flow)
+        for _ in self._iterate(steps):
+            pass
+        return steps.result
+
+    def _iterate(self, steps: Steps[Any]) -> Iterator[Any]:
+        """Carry out a flow, and yield what it emits."""
+        stream: Stream | None = None
         try:
-            response = self._http.post(
-                f"/{endpoint}", json=body, timeout=timeout_s or self._http.timeout, headers={"Accept": accept}
-            )
-        except httpx.TransportError as e:
-            hint = "; is the service running?" if isinstance(e, httpx.ConnectError) else ""
-            raise CallFailed(f"{endpoint}: no answer from {self.url} ({e}){hint}") from e
-        if response.status_code != 200:
-            raise CallFailed(f"{endpoint}: {response.status_code} {_detail(response)}", response.status_code)
-        return Answer(response.content, response.headers, time.perf_counter() - start)
+            while (operation := steps.operation) is not None:
+                if isinstance(operation, Emit):
+                    yield operation.value
+                    steps.reply(None)
+                    continue
+                if stream is not None and not isinstance(operation, Read):
+                    stream.close()
+                    stream = None
+                try:
+                    reply: Any = None
+                    if isinstance(operation, Send):
+                        reply = self._send(operation)
+                        stream = Stream(reply) if operation.stream and not reply.is_error else None
+                    elif isinstance(operation, Pause):
+                        self._pause(operation)
+                    elif stream is not None:
+                        reply = stream.read()
+                except httpx.TransportError as e:
+                    steps.fail(e)
+                else:
+                    steps.reply(reply)
+        finally:
+            steps.close()
+            if stream is not None:
+                stream.close()
+
+    def _send(self, operation: Send) -> httpx.Response:
+        request = self._http.build_request(operation.method, operation.path, **operation.options)
+        response = self._http.send(request, stream=operation.stream)
+        if operation.stream and response.is_error:
+            response.read()
+        return response
+
+    def _pause(self, pause: Pause) -> None:
+        if self._on_retry is not None and pause.reason:
+            self._on_retry(pause.reason)
+        time.sleep(pause.seconds)
 
     def check_reachable(self) -> None:
         """Raise CallFailed if nothing answers at the URL."""
@@ -68,7 +184,7 @@ class Client:
         while True:
             try:
                 response = self._http.get("/readyz", timeout=5)
-                text = f"{response.status_code} {_detail(response)}"
+                text = f"{response.status_code} {detail_of(response)}"
             except httpx.TransportError as e:
                 text = str(e)
             else:
@@ -98,7 +214,7 @@ class Client:
         except httpx.TransportError as e:
             return None, str(e) or type(e).__name__
         status = response.status_code
-        return status, None if status == 200 else f"{status} {_detail(response)}"
+        return status, None if status == 200 else f"{status} {detail_of(response)}"
 
     def waiting_for(self, also: Collection[str] = ()) -> str | None:
         """Return what is not ready yet, the models or the service itself; None if all is ready.
@@ -110,13 +226,31 @@ class Client:
         except httpx.TransportError:
             return "the service"
         if response.status_code != 200:
-            return f"the service ({_detail(response)})"
+            return f"the service ({detail_of(response)})"
         states = {name: model["state"] for name, model in response.json()["models"].items()}
         return ", ".join(f"{name} ({state})" for name, state in states.items() if state not in ("ready", *also)) or None
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+class JobHandle:
+    """A job of a client. ``record`` is what was known of it when the handle was made."""
+
+    def __init__(self, client: Client, record: JobRecord) -> None:
+        self._client = client
+        self.record = record
+        self.id = record.id
+
+    def status(self) -> JobRecord:
+        """Return the record as it is now; see ``Client.status``."""
+        return self._client.status(self.id)
+
+    def subscribe(self) -> Iterator[JobRecord]:
+        """Yield the record whenever it changes; see ``Client.subscribe``."""
+        return self._client.subscribe(self.id)
+
+    def result(self, *, wait: bool = True) -> Answer:
+        """Return the result, once there is one; see ``Client.result``."""
+        return self._client.result(self.id, wait=wait)
+
+    def cancel(self) -> JobRecord:
+        """Cancel the job; see ``Client.cancel``."""
+        return self._client.cancel(self.id)

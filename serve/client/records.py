@@ -1,0 +1,91 @@
+"""The record of a job, as the service gives it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Self
+
+State = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled"]
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+"""The states that a job never leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is.
+
+    ``step`` of ``steps`` counts denoise steps, or frames while faces are swapped; ``steps`` is 0
+    where nothing is counted. ``queue_position`` is None for a job that is not queued, and
+    ``eta_s``, the seconds that are left, while nobody can know them.
+    """
+
+    stage: str = "queued"
+    step: int = 0
+    steps: int = 0
+    percent: float = 0.0
+    queue_position: int | None = None
+    eta_s: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What is known of a job. ``error`` is the problem (RFC 9457) of a job that has failed.
+
+    ``raw`` is the whole record as the service sent it.
+    """
+
+    id: str
+    model: str
+    state: State
+    progress: Progress
+    seed: int | None = None
+    attempts: int = 0
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached a state that it never leaves."""
+        return self.state in ENDED
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Return the record in a service's answer.
+
+        What a later version of the service adds stays in ``raw``. Raises KeyError, TypeError or
+        ValueError for what is no record.
+        """
+        return cls(
+            id=str(raw["id"]),
+            model=str(raw.get("model", "")),
+            state=raw["state"],
+            progress=Progress(
+                stage=str(raw.get("stage") or raw["state"]),
+                step=int(raw.get("step") or 0),
+                steps=int(raw.get("steps") or 0),
+                percent=float(raw.get("percent") or 0),
+                queue_position=raw.get("queue_position"),
+                eta_s=raw.get("eta_seconds"),
+                detail=str(raw.get("detail") or ""),
+            ),
+            seed=raw.get("seed"),
+            attempts=int(raw.get("attempts") or 0),
+            created_at=_time(raw.get("created_at")),
+            started_at=_time(raw.get("started_at")),
+            finished_at=_time(raw.get("finished_at")),
+            expires_at=_time(raw.get("expires_at")),
+            links=raw.get("links") or {},
+            error=raw.get("error"),
+            raw=raw,
+        )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
