@@ -14,7 +14,6 @@ import yaml
 from starlette.testclient import TestClient
 
 from serve.config import AppConfig
-from serve.http.application import make_app
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.problems import TITLES
 from serve.http.result_headers import EXPOSED_HEADERS
@@ -22,6 +21,7 @@ from serve.http.routes import Route, make_routes
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_service_of
 
 HTTP = read("docs/http.md")
 CONFIG = AppConfig()
@@ -103,7 +103,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.chdir(tmp_path)
     args = yaml.safe_load(read("serve/presets/demo.yaml"))["applications"][0]["args"]
     graph = FakeGraph()
-    return TestClient(make_app(AppConfig.model_validate(args), graph.handles(), graph.readiness))
+    return TestClient(make_service_of(AppConfig.model_validate(args), graph))
 
 
 def commands(text: str) -> list[tuple[str, str]]:

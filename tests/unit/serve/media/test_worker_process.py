@@ -16,13 +16,15 @@ import pytest
 
 from deployments.wire import Image
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
 from serve.media.samples import stranger
 from serve.media.spool import descriptor_of
 from serve.media.worker_process import WorkerDied, WorkerProcess
+from tests.pictures import decode_image
 from tests.unit.serve.media.make_media import animation
 from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
+from tests.unit.shared_pool import leave_process, take_process
 
 PICTURE = encode_image(stranger(), "image/png")
 BOMB = with_scans(2000, side=2000)
@@ -30,10 +32,10 @@ BOMB = with_scans(2000, side=2000)
 
 @pytest.fixture
 def worker() -> Iterator[WorkerProcess]:
-    process = WorkerProcess()
+    process = take_process()
     yield process
-    process.kill()
-    assert process.reaped(10)
+    leave_process(process)
+    assert process.alive or process.reaped(10)
 
 
 async def decode(worker: WorkerProcess, data: bytes, **budget: Any) -> Image | None:

@@ -20,6 +20,7 @@ from serve.media.worker_pool import WorkerPool
 from serve.pipelines.errors import MediaBusy, MediaOverLimit
 from serve.pipelines.source_reader import SourceReader, SourceReaders
 from tests.unit.serve.media.make_media import LIMITS, animation, webm_that_grows
+from tests.unit.shared_pool import KeptPool
 
 FILM = clip(stranger(), 17, 8, (64, 48))
 PAN = pan(stranger(), 6, 64, 48)
@@ -29,7 +30,7 @@ class Reading:
     """Readers over a pool that is closed after the test."""
 
     def __init__(self) -> None:
-        self.pool = WorkerPool(2)
+        self.pool = KeptPool(2)
 
     def readers(self, limits: dict[str, Any] | None = None, **settings: Any) -> SourceReaders:
         return SourceReaders(self.pool, IngressSettings(**settings), Limits(**(limits or {})))
