@@ -1,4 +1,8 @@
-"""`ryla`: run the service, call it, check its configuration, and test a deployment."""
+"""`ryla`: run the service, call it, check its configuration, and test a deployment.
+
+Each command imports what it alone needs where it runs, because Ray takes seconds to import and
+`ryla --help` or `ryla call` should not wait for it.
+"""
 
 import base64
 import errno
@@ -12,18 +16,13 @@ import typer
 from rich.table import Table
 
 from deployments.errors import CheckpointRefused
-from serve.cli.config_check import documents, faults
 from serve.cli.console import console, error_console, print_error, print_line
-from serve.cli.presets import find_preset, listening_on
-from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
-from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service, running
-from serve.cli.smoke import ENDPOINTS, run_smoke
 from serve.client import CallFailed, Client
-from serve.http.endpoints import hint_for, path_hint
 from serve.http.version import VERSION
 from serve.media import EXTENSIONS
 
-app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=__doc__)
+SUMMARY = "`ryla`: run the service, call it, check its configuration, and test a deployment."
+app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=SUMMARY)
 models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
 app.add_typer(models, name="models")
 
@@ -65,6 +64,9 @@ def serve(
 
     It ends with an error when the service is lost, so that a supervisor can start it again.
     """
+    from serve.cli.presets import find_preset, listening_on
+    from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service
+
     path = find_preset(preset)
     if found := _faults_of(_read(path), path.name, files=not joins_a_cluster(), keys=not joins_a_cluster())[1]:
         _fail(*found)
@@ -101,6 +103,8 @@ def call(
     """Call an endpoint and write the result to a file."""
     name = endpoint.strip("/")
     if not name:
+        from serve.cli.smoke import ENDPOINTS
+
         _fail(f"name an endpoint: {', '.join(ENDPOINTS)}", status=2)
     _require_writable(output or Path(name))
     accept = "*/*" if output is None else _accept(output)
@@ -112,7 +116,11 @@ def call(
         with Client(url, key=key) as client:
             answer = client.call(name, body, accept=accept)
     except CallFailed as e:
-        _fail(f"{e}{path_hint(name) if e.status in (404, 405) else ''}")
+        if e.status not in (404, 405):
+            _fail(str(e))
+        from serve.http.endpoints import path_hint
+
+        _fail(f"{e}{path_hint(name)}")
     path = output or Path(f"{name}.{answer.extension}")
     if path == STANDARD_OUTPUT:
         sys.stdout.buffer.write(answer.data)
@@ -126,11 +134,8 @@ def call(
     for header, value in answer.headers.items():
         if header.startswith("x-") or header == "server-timing":
             terminal.print(f"{header}: {value}", highlight=False)
-    for field in filter(None, answer.headers.get("x-ignored-fields", "").split(", ")):
-        hint = hint_for(name, field)
-        error_console.print(
-            f"warning: /{name} ignored the field `{field}`{hint}", style="yellow", highlight=False, markup=False
-        )
+    if ignored := list(filter(None, answer.headers.get("x-ignored-fields", "").split(", "))):
+        _warn_of_ignored(name, ignored)
     terminal.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
 
 
@@ -146,6 +151,8 @@ def smoke(
 
     Starts models that are scaled to zero.
     """
+    from serve.cli.smoke import run_smoke
+
     _require_folder(save)
     deadline = time.monotonic() + timeout
     try:
@@ -164,6 +171,10 @@ def smoke(
 @app.command()
 def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.")] = Path("test-output")) -> None:
     """Start the demo, call all seven endpoints, save the results and stop the demo."""
+    from serve.cli.presets import find_preset
+    from serve.cli.service import running
+    from serve.cli.smoke import run_smoke
+
     _require_folder(save)
     try:
         with running(find_preset("demo")) as client:
@@ -185,6 +196,8 @@ def check(
     ] = False,
 ) -> None:
     """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
+    from serve.cli.presets import find_preset
+
     data = sys.stdin.buffer.read() if config == "-" else _read(find_preset(config))
     checked, found = _faults_of(data, "standard input" if config == "-" else config, files=files)
     if found:
@@ -227,6 +240,8 @@ def rollout(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 1800,
 ) -> None:
     """Run inside a pod: wait until KubeRay has rolled out a RayService; fail if it cannot."""
+    from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
+
     try:
         with in_cluster() as api:
             await_rollout(api, namespace, name, timeout_s=timeout, say=print_line)
@@ -237,6 +252,8 @@ def rollout(
 
 def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tuple[int, list[str]]:
     """Return how many configurations ``data`` contains, and a sentence for each fault."""
+    from serve.cli.config_check import documents, faults
+
     checked = 0
     found: list[str] = []
     try:
@@ -248,6 +265,15 @@ def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tu
     if not checked and not found:
         found.append(f"{name} contains neither a Serve config nor a RayService")
     return checked, found
+
+
+def _warn_of_ignored(endpoint: str, fields: list[str]) -> None:
+    """Print a warning for each unknown field, with the name that was probably meant."""
+    from serve.http.endpoints import hint_for
+
+    for field in fields:
+        warning = f"warning: /{endpoint} ignored the field `{field}`{hint_for(endpoint, field)}"
+        error_console.print(warning, style="yellow", highlight=False, markup=False)
 
 
 def _accept(output: Path) -> str:
