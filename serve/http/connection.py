@@ -14,18 +14,18 @@ logger = logging.getLogger("ray.serve")
 
 
 async def run_while_connected(
-    request: Request, work: Coroutine[Any, Any, T], timeout_s: float, *, advice: Callable[[], str]
+    request: Request, work: Coroutine[Any, Any, T], timeout_s: float, *, passed_s: float = 0, advice: Callable[[], str]
 ) -> T:
     """Return the result of ``work``.
 
     When the client leaves (ClientDisconnect) or it times out after ``timeout_s`` (504 problem), the
-    work is cancelled and awaited. ``advice`` is called at the timeout and returns how the caller
-    can avoid it, as the end of a sentence.
+    work is cancelled and awaited. ``passed_s`` is how much of that time is already over. ``advice``
+    is called at the timeout and returns how the caller can avoid it, as the end of a sentence.
     """
     task = asyncio.ensure_future(work)
     left = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({task, left}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, left}, timeout=timeout_s - passed_s, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
         if left.done():

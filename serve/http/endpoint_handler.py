@@ -62,8 +62,13 @@ class EndpointHandler:
                 )
                 return parsed, await self._run(parsed, context)
 
-            left_s = timeout_s - (time.monotonic() - start)
-            parsed, result = await run_while_connected(request, work(), left_s, advice=lambda: _advice(meter, self._model))
+            parsed, result = await run_while_connected(
+                request,
+                work(),
+                timeout_s,
+                passed_s=time.monotonic() - start,
+                advice=lambda: _advice(meter, self._model),
+            )
             self._admission.note_duration(self._model, time.monotonic() - start)
         answer = Answer(
             result=result,
