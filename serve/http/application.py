@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from starlette.types import ASGIApp
 
 from serve.config import AppConfig
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.auth import ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.middleware import Cors, RequestBoundary
 from serve.http.routes import make_router, make_routes
@@ -36,8 +36,7 @@ def make_app(config: AppConfig, handles: Handles, readiness: Readiness) -> ASGIA
     app: ASGIApp = make_router(routes, lambda _: _media_processes(pipelines.decoder.pool))
     app = BodyLimit(app, config.limits.max_body_bytes)
     if config.ingress.api_keys is not None:
-        keys = ApiKeys(config.ingress.api_keys)
-        app = RequireKey(app, keys, open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES)
+        app = RequireKey(app, ApiKeys(config.ingress.api_keys))
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)

@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.auth import OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
@@ -118,4 +118,4 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_paths=OPEN_PATHS, open_prefixes=prefixes)]
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes)]
