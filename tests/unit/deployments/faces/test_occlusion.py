@@ -54,7 +54,8 @@ def test_the_mask_has_the_crops_size_and_is_0_where_the_face_is_hidden(
 ) -> None:
     model: OcclusionMask = request.getfixturevalue(kind)
     (mask,) = model.visible([half(side, dark_half="left")], lambda: None)
-    assert (mask.shape, mask.dtype) == ((side, side), np.float32)
+    assert mask.shape == (side, side)
+    assert mask.dtype == np.float32
     assert mask[:, : side // 4].max() < 0.01
     assert mask[:, -side // 4 :].min() > 0.99
     edge = mask[side // 2]
