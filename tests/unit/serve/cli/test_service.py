@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from ray.serve._private import constants
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from serve.cli import service
