@@ -85,7 +85,7 @@ def answer(connection: socket.socket, _: bytes) -> None:
 def gateway(
     folder: Path, service_port: int, replace: dict[str, str] | None = None, *, values: Json | None = None
 ) -> Iterator[int]:
-    """Run nginx, as the chart configures it with ``values``, in front of a port; yield its own port.
+    """Run nginx, as the chart configures it with ``values``, before a port; yield its own port.
 
     ``replace`` has texts of the configuration and what to put in their place, such as shorter
     times. Each must occur.
