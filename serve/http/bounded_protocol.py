@@ -7,8 +7,6 @@ at a time. ``install`` makes uvicorn, and so Serve, use it.
 """
 
 import asyncio
-import socket
-import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,7 +19,7 @@ from serve.config import ProxySettings
 from serve.http.problem_log import log_problem
 from serve.http.problems import Problem, unavailable
 from serve.http.request_id import choose_request_id
-from serve.http.unread_answers import UnreadAnswers
+from serve.http.unread_answers import UnreadAnswers, limit_unsent
 
 EXTENSION = "ryla.bounded"
 """The ASGI extension in the scope of requests that came through ``BoundedProtocol``."""
@@ -29,10 +27,6 @@ MAX_FIELDS = 256
 """Number of header fields in a request."""
 LINGER_S = 5.0
 """Seconds in which a client may read an answer and stop sending, before its connection closes."""
-UNSENT_BYTES = 2**17
-"""Bytes of an answer that the system holds beyond what the client has room for. It would take some
-4 MiB for each connection, which no budget here could count."""
-_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # of Linux; Python names it from 3.12 on
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -69,8 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         full = len(self.connections) >= self.settings.max_connections
         room = not full or self._close_longest_waiting()
         super().connection_made(transport)
-        if sys.platform == "linux":
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_BYTES)
+        limit_unsent(transport)
         if room:
             self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         else:

@@ -1,6 +1,8 @@
 """The memory that answers occupy until their callers have read them, in one proxy."""
 
 import asyncio
+import socket
+import sys
 from collections import Counter
 from typing import Protocol
 
@@ -8,6 +10,10 @@ from serve.http.problem_log import logger
 
 BUSY_STALL_S = 1.0
 """Seconds without progress after which an answer may be cut off if all of them are too large."""
+UNSENT_BYTES = 2**17
+"""Bytes of an answer that the system holds beyond what the client has room for. It would take some
+4 MiB for each connection, which no budget here could count."""
+_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)  # of Linux; Python names it from 3.12 on
 _CHECK_S = 0.2
 """Seconds between two looks for such answers, while all of them are too large."""
 
@@ -73,3 +79,9 @@ class UnreadAnswers:
             )
             self.discard(worst)
             worst.cut_off()
+
+
+def limit_unsent(transport: asyncio.BaseTransport) -> None:
+    """Leave what a client does not read to this process, which counts it, where the system can."""
+    if sys.platform == "linux":
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_BYTES)

@@ -13,7 +13,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from serve.http import unread_answers
-from serve.http.bounded_protocol import UNSENT_BYTES, BoundedProtocol
+from serve.http.bounded_protocol import BoundedProtocol
+from serve.http.unread_answers import UNSENT_BYTES
 from tests.unit.serve.http.asgi import EchoApp, until
 from tests.unit.serve.http.front import Caller, front
 
