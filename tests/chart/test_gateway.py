@@ -246,6 +246,13 @@ def test_its_problems_are_those_of_the_service() -> None:
     assert "bad-request" in TITLES
 
 
+def test_each_503_of_its_own_says_when_to_try_again() -> None:
+    locations = re.findall(r"location = /\.problem/(\w+) \{(.*?)\n        \}", files()["nginx.conf"], re.DOTALL)
+    refusing = {name for name, text in locations if "return 503" in text or "return 429" in text}
+    assert refusing == {"unavailable", "too_many"}
+    assert refusing == {name for name, text in locations if "add_header Retry-After" in text}
+
+
 @pytest.mark.parametrize(
     ("resolv", "expected"),
     [
