@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
+from serve.http.access_log import leave_out_probes
 from serve.http.auth import OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
@@ -100,6 +101,7 @@ def middlewares() -> list[Middleware]:
     max_bytes = int(os.environ.get("RYLA_MAX_BODY_BYTES") or Limits().max_body_bytes)
     origins = tuple((os.environ.get("RYLA_CORS_ORIGINS") or "").split())
     install(settings)
+    leave_out_probes()
     # Serve wraps them in this order: the last one is the outermost.
     return [
         Middleware(PlainErrors),

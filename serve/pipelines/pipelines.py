@@ -29,7 +29,7 @@ def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     """Build the pipelines, which call the given handles."""
     threads = MediaThreads(config.ingress.encoder_threads)
     decoder = Decoder(config.ingress, config.limits)
-    readers = SourceReaders(decoder.pool, config.ingress, config.limits)
+    readers = SourceReaders(decoder.pool, decoder.memory, config.ingress, config.limits)
     faces = FaceSwaps(handles.face_swapper, config.ingress)
     writers = VideoWriters(config.ingress, threads)
     return Pipelines(
