@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 
 from serve.config import Limits, RunnerSettings
-from serve.media.images import decode_image
+from serve.media.images import open_image, to_pixels
 from serve.media.samples import PORTRAIT
 from serve.pipelines.decoder import Decoder, Picture
 
@@ -64,7 +64,7 @@ async def measure_hop() -> None:
             pass
 
     async def in_thread() -> None:
-        await asyncio.to_thread(decode_image, data, 10**8)
+        await asyncio.to_thread(lambda: to_pixels(open_image(data, 10**8)))
 
     times: dict[Callable[[], object], list[float]] = {in_thread: [], in_worker: []}
     for _ in range(ROUNDS):
@@ -101,7 +101,7 @@ def memory_per_pixel(path: Path) -> float:
 _PEAK = """
 import sys
 import PIL.Image
-from serve.media.images import decode_image
+from serve.media.images import open_image, to_pixels
 
 def peak():
     lines = open("/proc/self/status").read().splitlines()
@@ -110,7 +110,7 @@ def peak():
 PIL.Image.init()
 data = open(sys.argv[1], "rb").read()
 before = peak()
-decode_image(data, 10**9)
+to_pixels(open_image(data, 10**9))
 print(peak() - before)
 """
 

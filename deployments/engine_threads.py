@@ -89,9 +89,7 @@ class EngineThreads:
         for cancel in self._running:
             silent = time.monotonic() - cancel.last_sign
             if silent > self._stall_timeout_s:
-                raise ReplicaStalled(
-                    f"no sign of life from the engine for {silent:.0f} s (limit {self._stall_timeout_s:.0f} s)"
-                )
+                raise ReplicaStalled(f"no sign of life from the engine for {silent:.0f} s (limit {self._stall_timeout_s:g} s)")
 
     def _count_failures(self, work: "asyncio.Future[T]") -> None:
         error = None if work.cancelled() else work.exception()

@@ -1,23 +1,31 @@
-"""`make attack`: honest callers beside six kinds of attack on a demo, for ten minutes at most.
+"""`make attack`: honest callers beside all kinds of attack on a demo, for ten minutes at most.
 
-Four callers swap a face in a picture, first alone and then while the attacks run. The command fails
-if an honest call fails, if their 95th percentile is more than twice as long as undisturbed, or if
-the proxy or the ingress grows by more than 500 MiB.
+Some attacks have a valid key, and the honest callers have another. Four of these swap a face in a
+picture, first alone and then while the attacks run. The command fails if an honest call fails, if
+their 95th percentile is more than twice as long as undisturbed, or if the proxy or the ingress
+grows by more than 500 MiB.
 """
 
 import argparse
 import contextlib
+import hashlib
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import yaml
 
-from loadtest.attacks import ATTACKS, MIB, Tally
+from loadtest.attacks import ATTACKS, KEY, MIB, Tally
+from loadtest.body_attacks import BODY_ATTACKS
+from loadtest.connection_attacks import CONNECTION_ATTACKS
 from loadtest.processes import running_processes
 from serve.cli.console import print_error
 from serve.cli.presets import find_preset
@@ -30,6 +38,8 @@ ENDPOINT = "image-faceswap"
 MAX_SECONDS = 480
 SLOWDOWN = 2.0
 GROWTH_MIB = 500
+HONEST_KEY = "the key of the honest callers"
+ALL_ATTACKS = {**ATTACKS, **CONNECTION_ATTACKS, **BODY_ATTACKS}
 WATCHED = ("proxy", "ingress")
 """The processes whose memory is watched."""
 
@@ -73,7 +83,7 @@ class Memory(threading.Thread):
 def call_for(seconds: float, url: str, calls: Calls) -> None:
     """Call the endpoint again and again."""
     deadline = time.monotonic() + seconds
-    with Client(url) as client:
+    with Client(url, key=HONEST_KEY) as client:
         while time.monotonic() < deadline:
             begun = time.perf_counter()
             try:
@@ -108,10 +118,10 @@ def attack(client: Client, seconds: float) -> bool:
     memory = Memory()
     memory.start()
     stop = threading.Event()
-    tallies = {name: Tally() for name in ATTACKS}
+    tallies = {name: Tally() for name in ALL_ATTACKS}
     threads = [
         threading.Thread(target=run, args=(address, stop, tallies[name]), name=name, daemon=True)
-        for name, run in ATTACKS.items()
+        for name, run in ALL_ATTACKS.items()
     ]
     for thread in threads:
         thread.start()
@@ -134,13 +144,26 @@ def attack(client: Client, seconds: float) -> bool:
     return ratio <= SLOWDOWN and not attacked.failures and all(grown <= GROWTH_MIB for grown in growth.values())
 
 
+def demo_with_keys(folder: Path) -> Path:
+    """Write the demo's config with a key for the honest callers and one for the attacks."""
+    keys = folder / "keys"
+    hashes = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in (("honest", HONEST_KEY), ("hostile", KEY))}
+    keys.write_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()))
+    config: dict[str, Any] = yaml.safe_load(find_preset("demo").read_text())
+    settings = config["applications"][0]["args"]
+    settings["ingress"] = {**settings.get("ingress", {}), "api_keys": str(keys)}
+    path = folder / "attack.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 def main() -> int:
     """Attack a fresh demo, and return 0 if all bars are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=240, help="how long the attacks last")
     seconds = min(parser.parse_args().seconds, MAX_SECONDS)
     try:
-        with running(find_preset("demo")) as client:
+        with tempfile.TemporaryDirectory() as folder, running(demo_with_keys(Path(folder))) as client:
             return 0 if attack(client, seconds) else 1
     except CallFailed as e:
         print_error(str(e))

@@ -1,4 +1,4 @@
-"""The kinds of attack that `make attack` runs together, each a loop that ends with an event.
+"""The oldest kinds of attack of `make attack`, each a loop that ends with an event, and its tools.
 
 They use nothing but sockets to one address, so that no client library refuses to send what a
 hostile caller would send. Each loop pauses between rounds: it tries to make the service do much
@@ -25,6 +25,8 @@ from serve.media.samples import data_uri
 PAUSE_S = 0.5
 TIMEOUT_S = 30.0
 MIB = 1 << 20
+KEY = "the key of a hostile caller"
+"""The key that the attacks have which get further than the check of keys."""
 
 Address = tuple[str, int]
 
@@ -67,6 +69,20 @@ def send_all(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
+def readable(connections: list[socket.socket], timeout_s: float) -> list[socket.socket]:
+    """Return those ``connections`` on which something has arrived, or that were closed."""
+    poll = select.poll()  # unlike select, it takes files of any number
+    for connection in connections:
+        poll.register(connection, select.POLLIN)
+    numbers = {number for number, _ in poll.poll(1000 * timeout_s)}
+    return [connection for connection in connections if connection.fileno() in numbers]
+
+
+def authorization() -> str:
+    """Return the header with the hostile caller's key."""
+    return f"Authorization: Bearer {KEY}"
+
+
 def post(path: str, body: bytes, *headers: str) -> bytes:
     """Return a POST request with a JSON body."""
     lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
@@ -107,7 +123,7 @@ def slow_senders(address: Address, stop: Event, tally: Tally) -> None:
                 break
             send_all(connection, first)
             held.append((connection, more))
-        answered, _, _ = select.select([connection for connection, _ in held], [], [], 0)
+        answered = readable([connection for connection, _ in held], 0)
         for connection, more in list(held):
             if connection in answered:
                 tally.count(read_status(connection))
@@ -127,13 +143,14 @@ def endless_chunks(address: Address, stop: Event, tally: Tally) -> None:
         held = [socket.create_connection(address, timeout=TIMEOUT_S) for _ in range(4)]
         for number, connection in enumerate(held):
             path = ("wan2.6", "nothing-here")[number % 2]
-            send_all(connection, f"POST /{path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            head = f"POST /{path} HTTP/1.1\r\nHost: x\r\n{authorization()}\r\nTransfer-Encoding: chunked\r\n\r\n"
+            send_all(connection, head.encode())
             for _ in range(48):
                 send_all(connection, b"100000\r\n" + b" " * MIB + b"\r\n")
         waiting = list(held)
         deadline = time.monotonic() + 20
         while waiting and time.monotonic() < deadline and not stop.is_set():
-            for connection in select.select(waiting, [], [], 0.5)[0]:
+            for connection in readable(waiting, 0.5):
                 tally.count(read_status(connection))
                 waiting.remove(connection)
         for connection in held:
@@ -173,11 +190,12 @@ def bombs(address: Address, stop: Event, tally: Tally) -> None:
     webp = data_uri(large_webp(), "image/webp")
     gif = data_uri(long_gif(), "image/gif")
     requests = [
-        post("/image-faceswap", json.dumps({"source_image": jpeg, "reference_image": portrait}).encode()),
-        post("/image-faceswap", json.dumps({"source_image": webp, "reference_image": [webp] * 8}).encode()),
+        post("/image-faceswap", json.dumps({"source_image": jpeg, "reference_image": portrait}).encode(), authorization()),
+        post("/image-faceswap", json.dumps({"source_image": webp, "reference_image": [webp] * 8}).encode(), authorization()),
         post(
             "/batch-video-faceswap",
             json.dumps({"source_video": gif, "reference_image": portrait}).encode(),
+            authorization(),
             "Accept: image/webp",
             "Request-Timeout: 10",
         ),
@@ -237,7 +255,7 @@ def fuzz(address: Address, stop: Event, tally: Tally) -> None:
             for _ in range(lot.randint(1, 4)):
                 body[lot.randrange(len(body))] = lot.randrange(256)
         with contextlib.suppress(OSError), connected(address) as connection:
-            send_all(connection, post(f"/{name}", bytes(body), "Request-Timeout: 1", "Connection: close"))
+            send_all(connection, post(f"/{name}", bytes(body), authorization(), "Request-Timeout: 1", "Connection: close"))
             tally.count(read_status(connection))
         tally.rounds += 1
         stop.wait(0.2)

@@ -228,6 +228,10 @@ class ProxySettings(Settings):
     body_queue_timeout_s: float = Field(default=10, gt=0)
     """Seconds that a body waits for room in `max_receiving_bytes` before it gets a 503."""
 
+    max_unread_bytes: int = Field(default=256 * 2**20, gt=0)
+    """Maximum size in bytes of what callers have yet to read of their answers, where they do not
+    keep up. Beyond it, the caller with the largest share loses an answer."""
+
     @property
     def large_body_bytes(self) -> int:
         """The part of ``max_receiving_bytes`` that is for bodies of more than 1 MiB."""

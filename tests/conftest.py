@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Before any import of the libraries; nothing may reach for a hub.
@@ -12,3 +13,12 @@ os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs run on the CPU
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector away from the libraries, whose objects stay for good.
+
+    A search through all of them takes half a second, and some tests start one several times.
+    """
+    gc.collect()
+    gc.freeze()

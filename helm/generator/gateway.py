@@ -10,8 +10,7 @@ class Gateway(Values):
     """A reverse proxy (nginx) in front of the service.
 
     It has the limits of the settings `config.proxy` and `config.limits.max_body_bytes`, and rejects
-    requests that exceed them before they reach Ray. It cannot limit how many connections one caller
-    opens.
+    requests that exceed them before they reach Ray.
     """
 
     enabled: bool = True
@@ -23,6 +22,13 @@ class Gateway(Values):
     """Number of pods."""
     connections: int = Field(default=4096, ge=64)
     """Connections of callers that each pod holds at the same time. Further ones are closed."""
+    requests_per_caller: int = Field(default=512, ge=0)
+    """Requests of one address that each pod passes on at the same time; 0 for no limit. Further
+    ones get a 503. Set `trustedProxies` where a load balancer is in front: otherwise all callers
+    have its address."""
+    trusted_proxies: list[str] = []
+    """Addresses, as CIDR, of load balancers and reverse proxies in front of the gateway. The caller
+    of a request from one of them is the last address in `X-Forwarded-For` that is not listed."""
     idle_timeout_seconds: int = Field(default=60, ge=1)
     """Seconds after which a connection without a request is closed."""
     drain_seconds: int = Field(default=300, ge=5)

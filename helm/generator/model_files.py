@@ -22,7 +22,7 @@ class Claim(Values):
 
 
 class Fetch(Values):
-    """Step of the preflight job that downloads the model files. No GPU is requested while it
+    """Job before the preflight job that downloads the model files. No GPU is requested while it
     runs."""
 
     image: str = ""

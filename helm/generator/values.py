@@ -57,15 +57,15 @@ class Metrics(Values):
 class Preflight(Values):
     """Job that runs before an install or upgrade.
 
-    It fetches and verifies the model files and validates the settings. If it fails, nothing is
-    changed.
+    It verifies the model files and validates the settings, after the job that fetches the files. If
+    either fails, nothing is changed.
     """
 
     enabled: bool = True
-    """Whether to run the job."""
+    """Whether to run the two jobs."""
     timeout_seconds: int = Field(default=900, ge=10)
-    """Seconds that the job may take, including pulling the image and verifying model files.
-    `models.fetch.timeoutSeconds` is added."""
+    """Seconds that the job may take, including pulling the image and verifying model files. The one
+    that fetches files has `models.fetch.timeoutSeconds` more."""
     resources: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"}, limits={"memory": "2Gi"})
     """Resource requests and limits of each container of the job."""
 

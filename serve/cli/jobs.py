@@ -16,7 +16,6 @@ from serve.cli.output import accepted_by, fail, require_writable, write_result
 from serve.cli.progress_bar import JobProgress, describe, job_progress, say
 from serve.client import CallFailed, Client, JobRecord
 from serve.client.job_calls import outcome
-from serve.http.endpoints import path_hint
 
 URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(envvar="RYLA_URL", help="URL of the service.")]
@@ -135,7 +134,11 @@ def call_job(
     except CallFailed as e:
         if job_id:
             fail(str(e), f"{_command('job', job_id, output or Path(endpoint), url)} goes on with the job")
-        fail(f"{e}{path_hint(endpoint) if e.status in (404, 405) else ''}")
+        if e.status not in (404, 405):
+            fail(str(e))
+        from serve.http.endpoints import path_hint
+
+        fail(f"{e}{path_hint(endpoint)}")
     if answer is None:
         fail(str(failure))
     write_result(answer, output or Path(f"{endpoint}.{answer.extension}"), endpoint=endpoint)

@@ -1,4 +1,8 @@
-"""`ryla`: run the service, call it, check its configuration, and test a deployment."""
+"""`ryla`: run the service, call it, check its configuration, and test a deployment.
+
+Each command imports what it alone needs where it runs, because Ray takes seconds to import and
+`ryla --help` or `ryla call` should not wait for it.
+"""
 
 import base64
 import errno
@@ -12,19 +16,14 @@ import typer
 from rich.table import Table
 
 from deployments.errors import CheckpointRefused
-from serve.cli.config_check import documents, faults
 from serve.cli.console import console, print_error, print_line
 from serve.cli.jobs import URL, Key, Url, call_job, cancel, job, jobs
 from serve.cli.output import accepted_by, fail, require_writable, write_result
-from serve.cli.presets import find_preset, listening_on
-from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
-from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service, running
-from serve.cli.smoke import ENDPOINTS, run_smoke
 from serve.client import CallFailed, Client
-from serve.http.endpoints import path_hint
 from serve.http.version import VERSION
 
-app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=__doc__)
+SUMMARY = "`ryla`: run the service, call it, check its configuration, and test a deployment."
+app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=SUMMARY)
 models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
 app.add_typer(models, name="models")
 
@@ -62,6 +61,9 @@ def serve(
 
     It ends with an error when the service is lost, so that a supervisor can start it again.
     """
+    from serve.cli.presets import find_preset, listening_on
+    from serve.cli.service import ServiceFailed, joins_a_cluster, log_folder, run_service
+
     path = find_preset(preset)
     if found := _faults_of(_read(path), path.name, files=not joins_a_cluster(), keys=not joins_a_cluster())[1]:
         fail(*found)
@@ -106,6 +108,8 @@ def call(
     if cancel_on_interrupt and not as_job:
         fail("--cancel-on-interrupt needs --job", status=2)
     if not name:
+        from serve.cli.smoke import ENDPOINTS
+
         fail(f"name an endpoint: {', '.join(ENDPOINTS)}", status=2)
     require_writable(output or Path(name))
     accept = "*/*" if output is None else accepted_by(output)
@@ -120,7 +124,11 @@ def call(
         with Client(url, key=key) as client:
             answer = client.call(name, body, accept=accept)
     except CallFailed as e:
-        fail(f"{e}{path_hint(name) if e.status in (404, 405) else ''}")
+        if e.status not in (404, 405):
+            fail(str(e))
+        from serve.http.endpoints import path_hint
+
+        fail(f"{e}{path_hint(name)}")
     write_result(answer, output or Path(f"{name}.{answer.extension}"), endpoint=name)
 
 
@@ -140,6 +148,8 @@ def smoke(
 
     Starts models that are scaled to zero.
     """
+    from serve.cli.smoke import run_smoke
+
     _require_folder(save)
     deadline = time.monotonic() + timeout
     try:
@@ -158,6 +168,10 @@ def smoke(
 @app.command()
 def demo(save: Annotated[Path, typer.Option(help="Folder to save the results in.")] = Path("test-output")) -> None:
     """Start the demo, call all seven endpoints, save the results and stop the demo."""
+    from serve.cli.presets import find_preset
+    from serve.cli.service import running
+    from serve.cli.smoke import run_smoke
+
     _require_folder(save)
     try:
         with running(find_preset("demo")) as client:
@@ -179,6 +193,8 @@ def check(
     ] = False,
 ) -> None:
     """Check a configuration before you deploy it: `helm template ... | ryla check -`."""
+    from serve.cli.presets import find_preset
+
     data = sys.stdin.buffer.read() if config == "-" else _read(find_preset(config))
     checked, found = _faults_of(data, "standard input" if config == "-" else config, files=files)
     if found:
@@ -221,6 +237,8 @@ def rollout(
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 1800,
 ) -> None:
     """Run inside a pod: wait until KubeRay has rolled out a RayService; fail if it cannot."""
+    from serve.cli.rollout import RolloutFailed, await_rollout, in_cluster
+
     try:
         with in_cluster() as api:
             await_rollout(api, namespace, name, timeout_s=timeout, say=print_line)
@@ -231,6 +249,8 @@ def rollout(
 
 def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tuple[int, list[str]]:
     """Return how many configurations ``data`` contains, and a sentence for each fault."""
+    from serve.cli.config_check import documents, faults
+
     checked = 0
     found: list[str] = []
     try:

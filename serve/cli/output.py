@@ -53,8 +53,6 @@ def require_writable(output: Path) -> None:
 
 def write_result(answer: Answer, path: Path, *, endpoint: str) -> None:
     """Write a result, and print its headers and warnings; exit with 1 if it cannot be written."""
-    from serve.http.endpoints import hint_for
-
     if path == STANDARD_OUTPUT:
         sys.stdout.buffer.write(answer.data)
     else:
@@ -68,6 +66,8 @@ def write_result(answer: Answer, path: Path, *, endpoint: str) -> None:
         if header.startswith("x-") or header == "server-timing":
             terminal.print(f"{header}: {value}", highlight=False)
     for field in filter(None, answer.headers.get("x-ignored-fields", "").split(", ")):
+        from serve.http.endpoints import hint_for
+
         _warn(f"/{endpoint} ignored the field `{field}`{hint_for(endpoint, field)}")
     if (accepted := accepted_by(path)) not in ("*/*", answer.media_type):
         _warn(f"{path} contains {answer.media_type}, not {accepted}: the format is chosen when the job is made")

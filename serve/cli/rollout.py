@@ -21,6 +21,8 @@ from serve.cli.rollout_state import (
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API = "https://kubernetes.default.svc"
 POLL_S = 2.0
+PATIENCE_S = 90.0
+"""Seconds for which something that time alone does not resolve may be in the way."""
 Json = dict[str, Any]
 
 
@@ -46,14 +48,12 @@ def in_cluster() -> httpx.Client:
     return httpx.Client(base_url=API, auth=Account(), verify=context, timeout=10)
 
 
-def await_rollout(
-    api: httpx.Client, namespace: str, name: str, *, timeout_s: float, patience_s: float = 90, say: Callable[[str], None]
-) -> None:
+def await_rollout(api: httpx.Client, namespace: str, name: str, *, timeout_s: float, say: Callable[[str], None]) -> None:
     """Return once the RayService serves its current spec.
 
     The status must say so twice in a row, because the operator writes it in several steps. Raises
     RolloutFailed after ``timeout_s``, or when something that time alone does not resolve has been
-    in the way for ``patience_s``: a stuck container, a failing application, an object that does not
+    in the way for ``PATIENCE_S``: a stuck container, a failing application, an object that does not
     exist, a spec that the operator refuses. ``say`` is called with each new state, which names
     those and whatever else pods wait for.
     """
@@ -85,7 +85,7 @@ def await_rollout(
             return
         now = time.monotonic()
         stuck_since = (stuck_since or now) if stuck else None
-        if stuck_since is not None and now - stuck_since > patience_s:
+        if stuck_since is not None and now - stuck_since > PATIENCE_S:
             raise RolloutFailed("; ".join(stuck))
         if now > deadline:
             raise RolloutFailed(f"not up after {timeout_s:g} s: {line}")

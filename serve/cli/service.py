@@ -32,7 +32,11 @@ POLL_S = 2.0
 """Seconds between two looks at the processes of a service."""
 
 PROBE_S = 5.0
-"""Seconds between two calls of a service that answers; each is a line in its log."""
+"""Seconds between two calls of a service that answers."""
+
+PROXY_CHECK_S = 2.0
+"""Seconds between two checks of Serve's proxy by its controller. A proxy that ended is replaced
+after three of them."""
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,12 +66,15 @@ def serve_environment(config: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
         "RAY_agent_register_timeout_ms": f"{1000 * START_TIMEOUT_S:.0f}",
     }
+    # Serve replaces a proxy after three failed checks, with 10 s between them by default.
+    checks = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": f"{PROXY_CHECK_S:g}"}
     # uvicorn would let any program of this machine name itself by X-Forwarded-For. It trusts nobody
     # if this is empty.
     peers = {"FORWARDED_ALLOW_IPS": ""}
     return {
         **loopback,
         **patience,
+        **checks,
         **peers,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),

@@ -1,13 +1,14 @@
 """The ASGI application: the routes and the layers around them."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import AppConfig
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.auth import ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.job_record import no_signature
 from serve.http.middleware import Cors, RequestBoundary
@@ -29,7 +30,22 @@ async def _open(desk: Desk) -> AsyncIterator[None]:
         await desk.close()
 
 
-def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness) -> ASGIApp:
+class Service:
+    """The application as a whole, with the routes of its router.
+
+    From ``routes`` Serve learns the path to name in its access logs and metrics. Without it, every
+    request is one to `/`.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self._app = app
+        self.routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness) -> Service:
     """Return the ASGI application. The layer added last is the outermost.
 
     ``jobs`` run the requests; ``handles`` and ``readiness`` wake models and say how they are.
@@ -37,14 +53,14 @@ def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readine
     keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
     sign = no_signature if keys is None else keys.sign_link
     routes = make_routes(config, jobs, handles, readiness, sign=sign)
-    app: ASGIApp = make_router(routes, lambda _: _open(jobs.desk))
-    app = BodyLimit(app, config.limits.max_body_bytes)
+    router = make_router(routes, lambda _: _open(jobs.desk))
+    app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
     if keys is not None:
-        app = RequireKey(app, keys, open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES)
+        app = RequireKey(app, keys)
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)
     if config.ingress.cors_origins:
         # This is the outermost layer, so that pages can read problems too.
         app = Cors(app, config.ingress.cors_origins)
-    return app
+    return Service(app, router.routes)

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from starlette.datastructures import Headers, QueryParams
@@ -23,6 +22,9 @@ OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", 
 OPEN_PREFIXES = ("/docs/assets/",)
 """What the paths begin with below which nothing needs a key."""
 
+REREAD_S = 5.0
+"""Seconds after which the file of keys is read again."""
+
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})[ \t]+(?P<digest>[0-9a-fA-F]{64})")
 
 
@@ -30,14 +32,13 @@ class ApiKeys:
     """The keys in a file. Each line has a name and a key's SHA-256 in hex; `#` begins a comment.
 
     A file without any key is malformed: it may be one that is just being written. The file is read
-    again after ``max_age_s``, so that keys are added and removed without a restart
+    again after ``REREAD_S``, so that keys are added and removed without a restart
     (on Kubernetes: by changing the mounted Secret). Raises ValueError or OSError when it cannot be
     read at the start; after that the error is logged and the last valid keys stay in force.
     """
 
-    def __init__(self, path: Path, max_age_s: float = 5.0) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._max_age_s = max_age_s
         self._take(self._read())
         self._read_at = time.monotonic()
 
@@ -65,7 +66,7 @@ class ApiKeys:
         return self._names[digest]
 
     def _refresh(self) -> None:
-        if time.monotonic() - self._read_at > self._max_age_s:
+        if time.monotonic() - self._read_at > REREAD_S:
             self._read_at = time.monotonic()
             try:
                 self._take(self._read())
@@ -100,15 +101,14 @@ class ApiKeys:
 class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
-    GET and HEAD of ``open_paths`` need no key, nor of anything below the prefixes in
+    GET and HEAD of ``OPEN_PATHS`` need no key, nor of anything below the prefixes in
     ``open_prefixes``. Of a job, they are admitted by the signature of a link instead of a key.
     Other methods may have a body, which is not read without a key.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_paths: Collection[str], open_prefixes: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_prefixes: tuple[str, ...] = OPEN_PREFIXES) -> None:
         self._app = app
         self._keys = keys
-        self._open_paths = open_paths
         self._open_prefixes = open_prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,7 +118,7 @@ class RequireKey:
 
     def _is_open(self, scope: Scope) -> bool:
         path = _path_of(scope)
-        return scope["method"] in ("GET", "HEAD") and (path in self._open_paths or path.startswith(self._open_prefixes))
+        return scope["method"] in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(self._open_prefixes))
 
     def _caller_of(self, scope: Scope) -> str:
         """Return the name of the caller, who has sent a key or holds a signed link."""

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serve.config import ProxySettings
 from serve.http.problem_log import log_problem
 from serve.http.request_id import choose_request_id
+from serve.http.unread_answers import UnreadAnswers, limit_unsent
 from serve.problems import Problem, unavailable
 
 EXTENSION = "ryla.bounded"
@@ -33,6 +34,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection. ``settings`` holds the limits of all of them."""
 
     settings: ClassVar[ProxySettings] = ProxySettings()
+    unread: ClassVar[UnreadAnswers] = UnreadAnswers(settings.max_unread_bytes)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         full = len(self.connections) >= self.settings.max_connections
         room = not full or self._close_longest_waiting()
         super().connection_made(transport)
+        limit_unsent(transport)
         if room:
             self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         else:
@@ -70,8 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Forget the timers of a connection that has ended."""
         self._stop_timer()
         self._unset_keepalive_if_required()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        self._stop_watching_reading()
         self._deaf = True
         self._pending = b""
         super().connection_lost(exc)
@@ -88,13 +90,31 @@ class BoundedProtocol(HttpToolsProtocol):
         """Watch the client's reading while its answer waits in the transport's buffer."""
         super().pause_writing()
         self._watch_reading(None)
+        self.unread.add(self)
 
     def resume_writing(self) -> None:
-        """Stop watching the client's reading."""
+        """Stop watching the client's reading, except for the rest of a connection that closes."""
         super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._stop_watching_reading()
+        if self.transport.is_closing():
+            self._close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        self._close()
+
+    def unread_bytes(self) -> int:
+        """Return how much of the answer is unread: here, and on its way from the ingress."""
+        return self.transport.get_write_buffer_size() + (self.cycle.expected_content_length if self.cycle else 0)
+
+    def caller(self) -> str:
+        """Return the address of the caller, as far as the proxy knows it."""
+        client = (self.scope or {}).get("client") or self.client
+        return client[0] if client else ""
+
+    def cut_off(self) -> None:
+        """Close the connection at once, and drop what its caller has not read."""
+        self.transport.abort()
 
     # Parsing of one request at a time.
 
@@ -231,7 +251,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse_pending()
         else:
             self.waiting_since = self.loop.time()
-            self._start_timer(LINGER_S, self.transport.close)
+            self._start_timer(LINGER_S, self._close)
 
     def _end_request_if_answered(self) -> None:
         if self._message_complete and self.cycle.response_complete and not self._deaf:
@@ -264,7 +284,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
             if cycle.response_started:
-                self.transport.close()
+                self._close()
                 return
         response = problem.response(request_id)
         headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
@@ -284,7 +304,7 @@ class BoundedProtocol(HttpToolsProtocol):
         Closing while it still sends would reset the connection and lose the answer.
         """
         if self._message_complete and not self._pending and not self._deaf:
-            self.transport.close()
+            self._close()
             return
         self._deaf = True
         self._pending = b""
@@ -292,7 +312,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._start_timer(LINGER_S, self.transport.close)
+        self._start_timer(LINGER_S, self._close)
+
+    def _close(self) -> None:
+        """Close the connection once its client has read what is left, or has taken too long.
+
+        Closing alone would wait for the client without an end.
+        """
+        self.transport.close()
+        if self._write_timer is None and self.transport.get_write_buffer_size():
+            self._write_timer = self.loop.call_later(self.settings.stall_timeout_s, self.transport.abort)
 
     # Timers, and the number of connections.
 
@@ -310,7 +339,7 @@ class BoundedProtocol(HttpToolsProtocol):
             limit = self.settings.head_timeout_s
             self._refuse(Problem(408, "too-slow", f"the request line and headers did not arrive within {limit:g} s"))
         else:
-            self.transport.close()
+            self._close()
 
     def _watch_reading(self, left: int | None) -> None:
         """Cut off a client that reads too slowly: one that leaves an answer in memory."""
@@ -320,6 +349,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         self._write_timer = self.loop.call_later(seconds, self._watch_reading, size)
+
+    def _stop_watching_reading(self) -> None:
+        self.unread.discard(self)
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _close_longest_waiting(self) -> bool:
         """Close the connection that has waited longest for a request; say whether there is one.
@@ -357,4 +392,5 @@ def _too_large(detail: str) -> Problem:
 def install(settings: ProxySettings) -> None:
     """Make every server of uvicorn that this process starts from now on use ``BoundedProtocol``."""
     BoundedProtocol.settings = settings
+    BoundedProtocol.unread = UnreadAnswers(settings.max_unread_bytes)
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{BoundedProtocol.__module__}:{BoundedProtocol.__qualname__}"

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 
 from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
+from serve.http.access_log import leave_out_probes
 from serve.http.application import make_app
 from serve.jobs.front_desk import make_jobs
 from serve.jobs.runner_handle import RunnerHandle
@@ -38,6 +39,7 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
+        leave_out_probes()
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()
         readiness = Readiness(serve.get_replica_context().app_name)

@@ -21,7 +21,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.access_log import leave_out_probes
+from serve.http.auth import OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
@@ -101,6 +102,7 @@ def middlewares() -> list[Middleware]:
     max_bytes = int(os.environ.get("RYLA_MAX_BODY_BYTES") or Limits().max_body_bytes)
     origins = tuple((os.environ.get("RYLA_CORS_ORIGINS") or "").split())
     install(settings)
+    leave_out_probes()
     # Serve wraps them in this order: the last one is the outermost.
     return [
         Middleware(PlainErrors),
@@ -120,4 +122,4 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_paths=OPEN_PATHS, open_prefixes=prefixes)]
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes)]

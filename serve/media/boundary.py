@@ -2,7 +2,8 @@
 
 A damaged file can make Pillow, PyAV or a codec raise almost anything: a ``KeyError`` of a plugin, a
 ``UnicodeDecodeError``, a ``MemoryError``. All of it is a fault of the file, so all of it becomes a
-``MediaError`` here, and nowhere else.
+``MediaError``: here, where the library that reads the file is known, and for what nobody foresaw in
+the worker process, which blames the file for any error while it reads one.
 """
 
 import logging

@@ -12,7 +12,7 @@ from serve.media.jpeg import count_scans
 
 _BYTES_PER_PIXEL = {"JPEG": 20, "MPO": 20, "WEBP": 32}
 _BYTES_PER_PIXEL_OF_OTHERS = 23
-"""The most memory that ``decode_image`` uses for each pixel of a JPEG, a WebP or another format.
+"""The most memory that ``to_pixels`` uses for each pixel of a JPEG, a WebP or another format.
 
 The MPO files of phones are several JPEGs.
 

@@ -86,14 +86,6 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(data: bytes, max_pixels: int) -> Image:
-    """Decode an image file to uint8 RGB ``[height, width, 3]``.
-
-    Raises what ``open_image`` and ``to_pixels`` raise.
-    """
-    return to_pixels(open_image(data, max_pixels))
-
-
 def cover(image: Image, width: int, height: int) -> Image:
     """Scale ``image`` to cover ``width`` x ``height`` pixels, and crop it around its centre."""
     fitted = ImageOps.fit(PIL.Image.fromarray(image), (width, height), PIL.Image.Resampling.LANCZOS)

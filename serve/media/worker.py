@@ -22,6 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from serve.media.claims import claim_of, decode_reduced, open_within
+from serve.media.container import is_image
 from serve.media.decode import open_source
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.messages import Message, receive_message, send_message
@@ -58,7 +59,12 @@ class _Session:
         )
         rate = None if request["rate"] is None else Fraction(request["rate"])
         with _blaming_file():
-            source = open_source(read_media(file) if file.size < _SPOOL_FROM_BYTES else file, limits)
+            data = read_media(file) if file.size < _SPOOL_FROM_BYTES else file
+            if is_image(data):  # opening it decodes frames
+                claim = claim_of(open_within(read_media(data), limits.pixels, limits.scans), None)
+                if claim.working_bytes > request["allowed_bytes"]:
+                    return {"working_bytes": claim.working_bytes}, None
+            source = open_source(data, limits)
             if rate is not None:
                 source = source.at_fps(rate)
             self._chunks = source.chunks()

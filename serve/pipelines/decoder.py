@@ -22,7 +22,7 @@ TRIES = 2
 """The maximum number of attempts to decode a file whose worker died."""
 SLACK_BYTES = 2**28
 """Memory that a process may use beyond what a file claims; then its allocations fail."""
-_SMALL_BYTES = 8 * 2**20
+SMALL_BYTES = 8 * 2**20
 """What a picture may claim to be decoded without a second look: half a megapixel of JPEG."""
 
 
@@ -93,10 +93,10 @@ class Decoder:
         async with AsyncExitStack() as stack:
             # Small pictures, as most are, are decoded at once. Larger ones are only looked at, and
             # then all are decoded within a reservation for what their headers claim.
-            first_bytes = beside_bytes + _SMALL_BYTES * len(pictures)
+            first_bytes = beside_bytes + SMALL_BYTES * len(pictures)
             reservation = await stack.enter_async_context(self.memory.reserve(first_bytes, caller))
             budget = _Budget(self._limits.max_image_cpu_s)
-            results = [await self._ask(picture, caller, budget, allowed_bytes=_SMALL_BYTES) for picture in pictures]
+            results = [await self._ask(picture, caller, budget, allowed_bytes=SMALL_BYTES) for picture in pictures]
             claims = [claim for claim, _ in results]
             if any(pixels is None for _, pixels in results):
                 results.clear()

@@ -56,11 +56,11 @@ class ModelHandle:
 
     async def warm(self) -> None:
         """Return when a replica is up; raise ModelUnavailable if it cannot start."""
-        await self._call("warm")
+        await self._call(self._handle.warm)
 
-    async def _call(self, method: str, *args: object) -> tuple[Any, bool]:
+    async def _call(self, method: DeploymentHandle[Any], *args: object) -> tuple[Any, bool]:
         """Return the result of a method and whether the model was ready the whole time."""
-        response = getattr(self._handle, method).remote(*args)
+        response: Any = method.remote(*args)
         task = asyncio.ensure_future(_as_coroutine(response))
         try:
             return await self._unless_start_fails(task)
@@ -104,12 +104,12 @@ class FaceSwapperHandle(ModelHandle):
 
     async def identify(self, images: Sequence[Image], field: str, meter: Meter) -> Reference:
         """Return the person that ``images`` show; raise NoFaceFound, which names ``field``."""
-        reference: Reference = await self._timed("identify", images, field, meter=meter, on_full_queue="refuse")
+        reference: Reference = await self._timed(self._handle.identify, images, field, meter=meter, on_full_queue="refuse")
         return reference
 
     async def analyse(self, frames: Frames, meter: Meter) -> Analysis:
         """Return the faces in each of ``frames``, the largest face first."""
-        analysis: Analysis = await self._timed("analyse", frames, meter=meter, on_full_queue="retry")
+        analysis: Analysis = await self._timed(self._handle.analyse, frames, meter=meter, on_full_queue="retry")
         return analysis
 
     async def swap(
@@ -122,10 +122,12 @@ class FaceSwapperHandle(ModelHandle):
         meter: Meter,
     ) -> SwappedChunk:
         """Return ``chunk`` with the ``faces`` of each frame replaced by ``reference``."""
-        swapped: SwappedChunk = await self._timed("swap", chunk, faces, reference, options, meter=meter, on_full_queue="retry")
+        swapped: SwappedChunk = await self._timed(
+            self._handle.swap, chunk, faces, reference, options, meter=meter, on_full_queue="retry"
+        )
         return swapped
 
-    async def _timed(self, method: str, *args: object, meter: Meter, on_full_queue: OnFullQueue) -> Any:
+    async def _timed(self, method: DeploymentHandle[Any], *args: object, meter: Meter, on_full_queue: OnFullQueue) -> Any:
         """Return the result of a method and add its ``seconds`` to ``meter``.
 
         A request that has not begun may be refused by a full queue, and the time that it waits is a

@@ -53,7 +53,7 @@ def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     """Build the pipelines, which call the given handles."""
     threads = MediaThreads(config.runner.encoder_threads)
     decoder = Decoder(config.runner, config.limits)
-    readers = SourceReaders(decoder.pool, config.runner, config.limits)
+    readers = SourceReaders(decoder.pool, decoder.memory, config.runner, config.limits)
     faces = FaceSwaps(handles.face_swapper, config.runner)
     writers = VideoWriters(config.runner, threads)
     return Pipelines(

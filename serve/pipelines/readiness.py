@@ -16,6 +16,11 @@ from serve.models import MODELS
 
 State = Literal["ready", "starting", "asleep", "failed"]
 
+MAX_AGE_S = 1.0
+"""Seconds for which an answer of Serve's controller is used."""
+TIMEOUT_S = 5.0
+"""Seconds for which a call waits for the controller's answer."""
+
 
 @dataclass(frozen=True)
 class ModelState:
@@ -41,15 +46,13 @@ class StateUnknown(Exception):
 
 
 class Readiness:
-    """Asks Serve's controller for the state of the models, at most once every ``max_age_s``.
+    """Asks Serve's controller for the state of the models, at most once every ``MAX_AGE_S``.
 
-    A call waits at most ``timeout_s``: the controller may be away together with the head node.
+    A call waits at most ``TIMEOUT_S``: the controller may be away together with the head node.
     """
 
-    def __init__(self, app_name: str, max_age_s: float = 1.0, timeout_s: float = 5.0) -> None:
+    def __init__(self, app_name: str) -> None:
         self._app_name = app_name
-        self._max_age_s = max_age_s
-        self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")
         self._query: asyncio.Future[dict[str, ModelState]] | None = None
         self._queried_at = float("-inf")
@@ -63,10 +66,10 @@ class Readiness:
 
     async def all(self) -> dict[str, ModelState]:
         """Return the states by API name; raise StateUnknown if Serve's controller cannot tell."""
-        if self._query is None or (self._query.done() and time.monotonic() - self._queried_at > self._max_age_s):
+        if self._query is None or (self._query.done() and time.monotonic() - self._queried_at > MAX_AGE_S):
             self._query = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._query), self._timeout_s)
+            return await asyncio.wait_for(asyncio.shield(self._query), TIMEOUT_S)
         except (TimeoutError, KeyError, RayError, RayServeException) as e:
             raise StateUnknown from e
 

@@ -1,7 +1,7 @@
 """Reads source videos in worker processes: each is leased to one video until it is read."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,8 @@ from serve.media.source import CHUNK, TimedFrames
 from serve.media.spool import Media, descriptor_of
 from serve.media.worker_pool import WorkerPool
 from serve.media.worker_process import WorkerDied, WorkerProcess
-from serve.pipelines.decoder import SLACK_BYTES, TRIES, deadly
+from serve.pipelines.byte_budget import ByteBudget
+from serve.pipelines.decoder import SLACK_BYTES, SMALL_BYTES, TRIES, deadly
 from serve.pipelines.errors import blame
 from serve.pipelines.fair_queue import FairQueue
 
@@ -30,8 +31,11 @@ class SourceReader:
     by the header, and ``audio`` the file to copy the audio track from, or None.
     """
 
-    def __init__(self, pool: WorkerPool, stack: AsyncExitStack, *, field: str, request: Message, media: Media) -> None:
+    def __init__(
+        self, pool: WorkerPool, memory: ByteBudget, stack: AsyncExitStack, *, field: str, request: Message, media: Media
+    ) -> None:
         self._pool = pool
+        self._memory = memory
         self._stack = stack
         self._field = field
         self._request = request
@@ -40,6 +44,8 @@ class SourceReader:
         self._worker: WorkerProcess | None = None
         self._tries = 0
         self._done = 0
+        self._allowed_bytes = SMALL_BYTES
+        self._claimed_bytes = 0
         self.count = 0
         self.duration = Fraction(0)
         self.pixels = 0
@@ -54,10 +60,22 @@ class SourceReader:
         """Return the memory that reading takes if ``chunks`` of the chunks are held at a time."""
         return self.pixels * (_WORKING_BYTES_PER_PIXEL + 3 * CHUNK * chunks)
 
-    async def open(self) -> None:
-        """Read the header; raise RequestRefused or MediaOverLimit for a file that is at fault."""
+    async def open(self, caller: str) -> None:
+        """Read the header; raise RequestRefused or MediaOverLimit for a file that is at fault.
+
+        Opening a GIF or WebP decodes frames, so the memory for that is reserved for ``caller``
+        before: a large one is only looked at first. An MP4 or a WebM is opened by its header.
+        """
         with blame(self._field):
-            await self._ask_again(None)
+            if not is_image(self._media):
+                await self._ask_again(None)
+                return
+            async with self._memory.reserve(SMALL_BYTES, caller):
+                await self._ask_again(None)
+            if self._claimed_bytes > self._allowed_bytes:
+                self._allowed_bytes, self._tries = self._claimed_bytes, 0
+                async with self._memory.reserve(self._claimed_bytes, caller):
+                    await self._ask_again(None)
 
     async def chunks(self) -> AsyncGenerator[TimedFrames, None]:
         """Decode and yield the frames, ``CHUNK`` at a time."""
@@ -73,10 +91,8 @@ class SourceReader:
     async def close(self) -> None:
         """Free the decoder, so that the process can be leased again."""
         if self._worker is not None and self._worker.alive:
-            try:
+            with suppress(WorkerDied):
                 await self._ask("close")
-            except WorkerDied:
-                self._worker = None
 
     async def _next(self) -> tuple[Message, Frames | None]:
         try:
@@ -93,17 +109,21 @@ class SourceReader:
         while self._tries < TRIES:
             self._tries += 1
             try:
-                await self._open_in_new_process()
+                await self._open_in_process()
                 return ({}, None) if died is None else await self._ask("chunk", skip=self._done)
             except WorkerDied as error:
                 died = died or error
         assert died is not None
         raise deadly(died)
 
-    async def _open_in_new_process(self) -> None:
-        self._worker = await self._stack.enter_async_context(self._pool.lease())
+    async def _open_in_process(self) -> None:
+        if self._worker is None:
+            self._worker = await self._stack.enter_async_context(self._pool.lease())
         with descriptor_of(self._media) as file:
-            header, _ = await self._ask("open", file=file, **self._request)
+            header, _ = await self._ask("open", file=file, allowed_bytes=self._allowed_bytes, **self._request)
+        self._claimed_bytes = header.get("working_bytes", 0)
+        if self._claimed_bytes > self._allowed_bytes:
+            return
         self.count = header["count"]
         self.duration = Fraction(header["duration"])
         self.pixels = header["pixels"]
@@ -111,12 +131,16 @@ class SourceReader:
 
     async def _ask(self, operation: str, **arguments: Any) -> tuple[Message, Frames | None]:
         assert self._worker is not None
-        memory_bytes = SLACK_BYTES
         # Opening an MP4 or a WebM decodes nothing. What it allocates are the tables of the file, in
         # which a few bytes can stand for millions of entries.
-        if operation == "chunk" or is_image(self._media):
+        memory_bytes = SLACK_BYTES + (self._allowed_bytes if is_image(self._media) else 0)
+        if operation == "chunk":
             memory_bytes += _WORKING_BYTES_PER_PIXEL * int(self._request["max_pixels"])
-        answer, frames = await self._worker.ask(operation, cpu_s=self._left_s, memory_bytes=memory_bytes, **arguments)
+        try:
+            answer, frames = await self._worker.ask(operation, cpu_s=self._left_s, memory_bytes=memory_bytes, **arguments)
+        except WorkerDied:
+            self._worker = None
+            raise
         self._left_s -= answer["cpu_s"]
         return answer, frames
 
@@ -124,8 +148,9 @@ class SourceReader:
 class SourceReaders:
     """Opens source videos, as many at a time as the settings allow."""
 
-    def __init__(self, pool: WorkerPool, settings: RunnerSettings, limits: Limits) -> None:
+    def __init__(self, pool: WorkerPool, memory: ByteBudget, settings: RunnerSettings, limits: Limits) -> None:
         self._pool = pool
+        self._memory = memory
         self._places = FairQueue.with_halves(settings.max_source_videos, settings.max_media_wait_s)
         self._limits = limits
 
@@ -134,7 +159,8 @@ class SourceReaders:
         """Yield the video in ``media``, resampled to ``rate`` frames per second if it is given.
 
         Raises RequestRefused or MediaOverLimit for a file that is at fault, here and while it is
-        read, and MediaBusy if as many videos as allowed are being read for too long.
+        read, and MediaBusy if as many videos as allowed are being read for too long, or if others
+        use the memory.
         """
         request = {
             "cpu_s": self._limits.max_source_cpu_s,
@@ -145,9 +171,9 @@ class SourceReaders:
             "rate": None if rate is None else str(rate),
         }
         async with self._places.place(caller), AsyncExitStack() as stack:
-            reader = SourceReader(self._pool, stack, field=field, request=request, media=media)
+            reader = SourceReader(self._pool, self._memory, stack, field=field, request=request, media=media)
             try:
-                await reader.open()
+                await reader.open(caller)
                 if rate is not None:
                     self._check_count(reader.count)
                 yield reader

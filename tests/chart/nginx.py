@@ -46,6 +46,7 @@ class Service:
         self._server = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._server.getsockname()[1]
         self.requests = 0
+        self._arrived = threading.Semaphore(0)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -55,12 +56,19 @@ class Service:
             except OSError:  # closed
                 return
             self.requests += 1
+            self._arrived.release()
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
             connection.settimeout(60)
             self._script(connection, read_head(connection))
+
+    def await_requests(self, count: int) -> None:
+        """Return once ``count`` requests have arrived in all; raise TimeoutError after a minute."""
+        while self.requests < count:
+            if not self._arrived.acquire(timeout=60):
+                raise TimeoutError(f"{self.requests} of {count} requests have arrived")
 
     def close(self) -> None:
         """Accept no more connections."""
@@ -74,14 +82,16 @@ def answer(connection: socket.socket, _: bytes) -> None:
 
 
 @contextmanager
-def gateway(folder: Path, service_port: int, replace: dict[str, str] | None = None) -> Iterator[int]:
-    """Run nginx in front of a port and yield its own port.
+def gateway(
+    folder: Path, service_port: int, replace: dict[str, str] | None = None, *, values: Json | None = None
+) -> Iterator[int]:
+    """Run nginx, as the chart configures it with ``values``, before a port; yield its own port.
 
     ``replace`` has texts of the configuration and what to put in their place, such as shorter
     times. Each must occur.
     """
     port, health = free_port(), free_port()
-    text = files()["nginx.conf"]
+    text = files(values)["nginx.conf"]
     changes = {
         "/tmp/": f"{folder}/",
         "$proxies:8000": f"$proxies:{service_port}",

@@ -194,10 +194,63 @@ def test_only_refusals_of_its_own_are_logged_as_json(tmp_path: Path) -> None:
     service.close()
 
 
+def _held(connection: socket.socket, _: bytes) -> None:
+    """Answer only once the caller has left."""
+    connection.recv(1)
+
+
+@needs_nginx
+def test_one_caller_cannot_take_all_connections_to_the_service(tmp_path: Path) -> None:
+    """The callers are told apart by the word of a trusted load balancer, which this machine is."""
+    service = Service(_held)
+    values: Json = {"gateway": {"requestsPerCaller": 3, "trustedProxies": ["127.0.0.0/8"]}}
+    # The caller chooses the first of the addresses, and the load balancer writes the last one.
+    mine = [b"X-Forwarded-For: %d.2.3.4, 192.0.2.1\r\n" % n for n in range(4)]
+    with gateway(tmp_path, service.port, values=values) as port:
+        held = [send(port, HEAD, header, b"\r\n") for header in mine[:3]]
+        service.await_requests(3)
+        status, headers, body = read_answer(send(port, HEAD, mine[3], b"\r\n"))
+        assert (status, headers["retry-after"]) == (503, "10")
+        assert json.loads(body)["type"] == "urn:ryla:problem:unavailable"
+        assert "3 requests from your address" in json.loads(body)["detail"]
+        held.append(send(port, HEAD, b"X-Forwarded-For: 192.0.2.2\r\n\r\n"))
+        service.await_requests(4)
+        for connection in held:
+            connection.close()
+    service.close()
+
+
+@needs_nginx
+def test_a_caller_cannot_choose_the_address_by_which_it_is_counted(tmp_path: Path) -> None:
+    service = Service(_held)
+    with gateway(tmp_path, service.port, values={"gateway": {"requestsPerCaller": 1}}) as port:
+        held = send(port, HEAD, b"X-Forwarded-For: 192.0.2.1\r\n\r\n")
+        service.await_requests(1)
+        assert read_answer(send(port, HEAD, b"X-Forwarded-For: 192.0.2.2\r\n\r\n"))[0] == 503
+        held.close()
+    service.close()
+
+
+@needs_nginx
+def test_the_limit_for_one_caller_can_be_off(tmp_path: Path) -> None:
+    service = Service(answer)
+    with gateway(tmp_path, service.port, values={"gateway": {"requestsPerCaller": 0}}) as port:
+        assert read_answer(send(port, HEAD, b"\r\n"))[0] == 200
+    service.close()
+    assert "limit_conn" not in files({"gateway": {"requestsPerCaller": 0}})["nginx.conf"]
+
+
 def test_its_problems_are_those_of_the_service() -> None:
     for slug, title in re.findall(r'urn:ryla:problem:([a-z-]+)", "title": "([^"]+)"', files()["nginx.conf"]):
         assert TITLES.get(slug, title) == title
     assert "bad-request" in TITLES
+
+
+def test_each_503_of_its_own_says_when_to_try_again() -> None:
+    locations = re.findall(r"location = /\.problem/(\w+) \{(.*?)\n        \}", files()["nginx.conf"], re.DOTALL)
+    refusing = {name for name, text in locations if "return 503" in text or "return 429" in text}
+    assert refusing == {"unavailable", "too_many"}
+    assert refusing == {name for name, text in locations if "add_header Retry-After" in text}
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,17 @@
-"""The job that runs before an install or upgrade."""
+"""The jobs that run before an install or upgrade."""
 
 from tests.chart.rendering import EVERYTHING, groups, one, pod_templates, render
 
 
 def test_files_are_fetched_and_verified_before_anything_changes() -> None:
     objects = render(EVERYTHING)
-    job = one(objects, "Job", "ryla-preflight")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
-    containers = {
-        c["name"]: c
-        for c in [*job["spec"]["template"]["spec"]["initContainers"], *job["spec"]["template"]["spec"]["containers"]]
-    }
+    jobs = [one(objects, "Job", name) for name in ("ryla-fetch", "ryla-preflight")]
+    assert {job["metadata"]["annotations"]["helm.sh/hook"] for job in jobs} == {"pre-install,pre-upgrade"}
+    before, after = (int(job["metadata"]["annotations"]["helm.sh/hook-weight"]) for job in jobs)
+    assert before < after
+    containers = {c["name"]: c for job in jobs for c in job["spec"]["template"]["spec"]["containers"]}
     assert [*containers] == ["fetch", "verify", "check"]
-    assert [c["name"] for c in job["spec"]["template"]["spec"]["initContainers"]] == ["fetch"]
+    assert [c["name"] for c in jobs[0]["spec"]["template"]["spec"]["containers"]] == ["fetch"]
     assert containers["check"]["command"] == ["ryla", "check", "/etc/ryla/serve.yaml", "--files"]
     writable = [
         n for n, c in containers.items() if any(m["name"] == "models" and not m.get("readOnly") for m in c["volumeMounts"])
@@ -43,25 +42,28 @@ def test_only_pods_with_a_gpu_mount_the_model_files() -> None:
 def test_the_deadline_is_short_unless_files_are_fetched() -> None:
     deadline = one(render(), "Job", "ryla-preflight")["spec"]["activeDeadlineSeconds"]
     assert deadline <= 900
-    fetching = {"models": {"claim": {"create": True}, "fetch": {"command": ["fetch"]}}}
-    assert one(render(fetching), "Job", "ryla-preflight")["spec"]["activeDeadlineSeconds"] == deadline + 5400
+    fetching = render({"models": {"claim": {"create": True}, "fetch": {"command": ["fetch"]}}})
+    deadlines = {name: one(fetching, "Job", f"ryla-{name}")["spec"]["activeDeadlineSeconds"] for name in ("fetch", "preflight")}
+    assert deadlines == {"fetch": deadline + 5400, "preflight": deadline}
 
 
 def test_workers_and_the_preflight_job_use_the_service_account() -> None:
     objects = render({**EVERYTHING, "serviceAccountName": "models"})
     assert {group["template"]["spec"]["serviceAccountName"] for group in groups(objects).values()} == {"models"}
-    assert one(objects, "Job", "ryla-preflight")["spec"]["template"]["spec"]["serviceAccountName"] == "models"
+    for name in ("ryla-fetch", "ryla-preflight"):
+        assert one(objects, "Job", name)["spec"]["template"]["spec"]["serviceAccountName"] == "models"
     assert one(objects, "Job", "ryla-rollout")["spec"]["template"]["spec"]["serviceAccountName"] == "ryla-rollout"
 
 
-def test_a_failed_job_is_removed_if_helm_can_print_its_log() -> None:
-    """Helm prints the logs of containers only, so a job with an init container has to stay."""
-    policy = "helm.sh/hook-delete-policy"
-    bare = one(render({"models": {"volume": {"emptyDir": {}}, "sha256": {"a/b": "0" * 64}}}), "Job", "ryla-preflight")
-    assert bare["metadata"]["annotations"][policy].endswith(",hook-failed")
-    assert "initContainers" not in bare["spec"]["template"]["spec"]
-    fetching = one(render(EVERYTHING), "Job", "ryla-preflight")
-    assert not fetching["metadata"]["annotations"][policy].endswith(",hook-failed")
+def test_no_failed_hook_job_outlives_the_release() -> None:
+    """Helm removes it, after it has printed the log, which it does for containers only."""
+    jobs = {o["metadata"]["name"]: o for o in render(EVERYTHING) if o["kind"] == "Job"}
+    assert {"ryla-fetch", "ryla-preflight", "ryla-rollout"} <= jobs.keys()
+    for name, job in jobs.items():
+        annotations = job["metadata"]["annotations"]
+        assert "hook-failed" in annotations["helm.sh/hook-delete-policy"].split(","), name
+        assert annotations["helm.sh/hook-output-log-policy"] == "hook-failed", name
+        assert "initContainers" not in job["spec"]["template"]["spec"], name
 
 
 def test_nothing_deletes_the_claim_with_the_model_files() -> None:

@@ -17,10 +17,11 @@ from serve.cli.smoke import ENDPOINTS
 from serve.client import Answer, check_answer, decode
 from serve.http.examples import payload
 from serve.media.data_uri import decode_base64
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
 from serve.media.samples import PORTRAIT, clip, data_uri, group, jpeg, portrait, stranger
 from tests.graph.conftest import Service
 from tests.graph.frames import face_of, frames_of
+from tests.pictures import decode_image
 
 pytestmark = pytest.mark.graph
 

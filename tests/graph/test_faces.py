@@ -12,10 +12,10 @@ import pytest
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.wire import Face, Image
 from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.images import decode_image
 from serve.media.samples import data_uri, group, jpeg, pan, portrait, stranger
 from tests.graph.conftest import Service
 from tests.graph.frames import frames_of
+from tests.pictures import decode_image
 
 pytestmark = pytest.mark.graph
 RATE = Fraction(16)

@@ -62,13 +62,13 @@ class _Captured:
 class CapturedSession:
     """A session that was opened with ``enable_cuda_graph``.
 
-    Several threads may use it; their runs follow one another. ``device`` is where inputs and
-    outputs stay. All other attributes are those of the session.
+    Several threads may use it; their runs follow one another. Inputs and outputs stay where
+    the session runs. All other attributes are those of the session.
     """
 
-    def __init__(self, session: Any, device: str = "cuda") -> None:
+    def __init__(self, session: Any) -> None:
         self._session = session
-        self._device = device
+        self._device = "cpu" if session.get_providers()[0] == "CPUExecutionProvider" else "cuda"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cuda-graph")
         self._graphs: dict[_Shape, _Captured] = {}
         self._sizes: list[int] = []

@@ -54,6 +54,22 @@ http {
         "~^(?<a>.{8})(?<b>.{4})(?<c>.{4})(?<d>.{4})(?<e>.{12})$" "urn:uuid:$a-$b-$c-$d-$e";
     }
 
+    {{- with $gateway.trustedProxies }}
+
+    # Whose word on the caller's address counts.
+    {{- range . }}
+    set_real_ip_from {{ . }};
+    {{- end }}
+    real_ip_header X-Forwarded-For;
+    real_ip_recursive on;
+    {{- end }}
+    {{- if $gateway.requestsPerCaller }}
+
+    # The requests that one caller has in progress: nobody takes all connections to the proxies.
+    limit_conn_zone $binary_remote_addr zone=callers:10m;
+    limit_conn_status 429;
+    {{- end }}
+
     # The head of a request: its first line and headers share one buffer.
     client_header_buffer_size 1k;
     large_client_header_buffers 1 {{ $head }};
@@ -78,6 +94,7 @@ http {
         listen 8000 backlog=1024;
         # Locations with names would fail for a request whose path was never read.
         error_page 400 /.problem/bad_request;
+        error_page 429 =503 /.problem/too_many;
         error_page 413 /.problem/body_too_large;
         error_page 414 494 =431 /.problem/head_too_large;
         error_page 502 503 =503 /.problem/unavailable;
@@ -85,6 +102,9 @@ http {
         add_header X-Request-Id $name always;
 
         location / {
+            {{- if $gateway.requestsPerCaller }}
+            limit_conn callers {{ $gateway.requestsPerCaller }};
+            {{- end }}
             proxy_pass http://$proxies:8000;
             proxy_http_version 1.1;
             proxy_connect_timeout 5s;
@@ -102,12 +122,13 @@ http {
             "bad_request" (list 400 "bad-request" "Bad request" "the request is not valid HTTP")
             "body_too_large" (list 413 "body-too-large" "Body too large" (printf "the body is over the limit of %s bytes" $body))
             "head_too_large" (list 431 "head-too-large" "Request head too large" (printf "the request line and the headers are over the limit of %d bytes; send data in the body" $head))
+            "too_many" (list 503 "unavailable" "Not available now" (printf "%d requests from your address are in progress, which is as many as one caller may have" ($gateway.requestsPerCaller | int64)))
             "unavailable" (list 503 "unavailable" "Not available now" "the service does not answer, or was lost during the request; try again later")
             "timeout" (list 504 "timeout" "Time limit reached" (printf "the service did not answer within %d s" $timeout))
         }}
         location = /.problem/{{ $location }} {
             internal;
-            {{- if eq $location "unavailable" }}
+            {{- if has $location (list "unavailable" "too_many") }}
             add_header Retry-After 10 always;
             add_header X-Request-Id $name always;
             {{- end }}

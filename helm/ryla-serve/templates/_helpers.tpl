@@ -225,6 +225,8 @@ limits:
 {{- define "ryla-serve.env" -}}
 - {name: HOME, value: /tmp}
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: "serve.http.proxy:middlewares"}
+# A proxy that ended is replaced after three failed checks; Serve's default is 10 s between them.
+- {name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "2"}
 - {name: RYLA_MAX_BODY_BYTES, value: {{ include "ryla-serve.maxBodyBytes" .root | quote }}}
 {{- $args := (first (include "ryla-serve.serveConfig" .root | fromYaml).applications).args }}
 - {name: RYLA_PROXY, value: {{ $args.proxy | default dict | toJson | quote }}}

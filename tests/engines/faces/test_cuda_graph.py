@@ -36,7 +36,7 @@ def feeds(session: Any, count: int, seed: int) -> dict[str, Any]:
 
 
 def test_batches_of_any_size_give_what_the_session_gives(swapper: Any) -> None:
-    captured = CapturedSession(swapper, "cpu")
+    captured = CapturedSession(swapper)
     captured.capture((1, 4))
     batches = [feeds(swapper, count, seed) for seed, count in enumerate((1, 3, 4, 2, 7, 1))]
     results = [captured.run(None, batch)[0] for batch in batches]
@@ -49,7 +49,7 @@ def test_batches_of_any_size_give_what_the_session_gives(swapper: Any) -> None:
 
 def test_padding_rows_are_zeros_and_not_faces_of_an_earlier_batch(swapper: Any) -> None:
     """Otherwise images of one request would remain beside those of another."""
-    captured = CapturedSession(swapper, "cpu")
+    captured = CapturedSession(swapper)
     captured.capture((4,))
     captured.run(None, feeds(swapper, 4, 1))
     captured.run(None, feeds(swapper, 1, 2))
@@ -68,8 +68,8 @@ def test_a_model_for_images_of_any_size_is_captured_once_its_size_is_fixed(tmp_p
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     with pytest.raises(ValueError, match="no fixed shape"):
-        CapturedSession(plain(tmp_path, model.SerializeToString()), "cpu").capture((1, 2))
-    captured = CapturedSession(plain(tmp_path, fix_shape(model, (1, 3, 8, 8))), "cpu")
+        CapturedSession(plain(tmp_path, model.SerializeToString())).capture((1, 2))
+    captured = CapturedSession(plain(tmp_path, fix_shape(model, (1, 3, 8, 8))))
     captured.capture((1, 2))
     assert len(captured._graphs) == 1
     picture = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
@@ -84,7 +84,7 @@ def test_batches_that_a_graph_does_not_support_are_not_captured(tmp_path: Path) 
         [helper.make_tensor_value_info("result", TensorProto.FLOAT, ["n", 4])],
         shape=np.array([1, 4], np.int64),
     )
-    captured = CapturedSession(plain(path), "cpu")
+    captured = CapturedSession(plain(path))
     captured.capture((1, 2, 4))
     assert len(captured._graphs) == 1
     assert batch_of(captured, path.name) == 1
@@ -111,7 +111,7 @@ def test_every_face_of_a_batch_gets_codeformers_weight(tmp_path: Path) -> None:
         axes=np.array([1, 2, 3], np.int64),
     )
     restorer = OnnxRestorer("codeformer", path, FaceSettings(device="cpu"), use_cuda=False)
-    captured = CapturedSession(restorer._session, "cpu")
+    captured = CapturedSession(restorer._session)
     captured.capture((1, 4))
     restorer._session = captured
     restored = restorer.restore([np.zeros((512, 512, 3), np.uint8)] * 3, 1.0, lambda: None)

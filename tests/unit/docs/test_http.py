@@ -20,7 +20,7 @@ from serve.jobs.result_headers import EXPOSED_HEADERS, JOB_HEADERS
 from serve.problems import TITLES
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import app_over, routes_over
+from tests.unit.serve.http.service import make_service_of, routes_over
 
 HTTP = read("docs/http.md")
 CONFIG = AppConfig()
@@ -102,7 +102,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.chdir(tmp_path)
     args = yaml.safe_load(read("serve/presets/demo.yaml"))["applications"][0]["args"]
     graph = FakeGraph()
-    return TestClient(app_over(AppConfig.model_validate(args), graph))
+    return TestClient(make_service_of(AppConfig.model_validate(args), graph))
 
 
 def commands(text: str) -> list[tuple[str, str]]:

@@ -99,5 +99,5 @@ def test_the_variables_of_the_proxy_are_documented() -> None:
     assert set(re.findall(r"`(\w+)` \(", operations)) >= {
         "max_head_bytes",
         *("head_timeout_s", "max_connections", "min_bytes_per_s", "stall_timeout_s", "body_timeout_s"),
-        *("max_receiving_bytes", "body_queue_timeout_s"),
+        *("max_receiving_bytes", "body_queue_timeout_s", "max_unread_bytes"),
     }

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from ray.serve import Deployment
 
 from serve.app import bind, build, model_files
@@ -87,6 +88,7 @@ def test_a_serve_config_file_can_name_the_builder() -> None:
     assert application._bound_deployment.name == "Ingress"
 
 
+@pytest.mark.slow
 def test_the_graph_is_built_without_torch() -> None:
     """The builder runs as a task on any node, which may have no GPU and little memory."""
     code = "import sys, serve.app, serve.config; serve.app.build(serve.config.AppConfig()); print('torch' in sys.modules)"

@@ -1,5 +1,7 @@
 import json
+import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +154,13 @@ def test_any_other_error_is_our_own_fault(error: Exception) -> None:
 def test_titles_are_short_and_differ() -> None:
     assert len(set(TITLES.values())) == len(TITLES)
     assert all(title[0].isupper() and not title.endswith(".") for title in TITLES.values())
+
+
+def test_whoever_is_told_to_come_back_is_told_when() -> None:
+    """Only this function makes a 503, and it always has the header; there is no 429."""
+    assert unavailable("busy", 0.2).headers == {"Retry-After": "1"}
+    assert unavailable("busy", 41.2).headers == {"Retry-After": "42"}
+    root = Path(__file__).parents[4] / "serve"
+    answer = re.compile(r"\b(?:Problem|Response)\([^)]*\b(?:429|503)\b")
+    made = {path.name: len(answer.findall(path.read_text())) for path in root.rglob("*.py")}
+    assert {name: count for name, count in made.items() if count} == {"problems.py": 1}

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from serve.cli import main, rollout, service
+from serve.cli import rollout, service, smoke
 from serve.cli.console import console, error_console
 from serve.cli.main import app
 from serve.cli.presets import PRESETS, url
@@ -170,13 +172,19 @@ def test_a_service_that_does_not_answer_is_said_once() -> None:
     assert "is the service running?" in result.output
 
 
+def test_help_and_calls_do_not_wait_for_slow_imports() -> None:
+    code = "import sys, serve.cli.main; print({'ray', 'numpy', 'pydantic', 'torch'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
 def test_a_demo_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def running(config: Path) -> Iterator[str]:
         raise CallFailed("port 8000 on 127.0.0.1 is in use")
         yield "never"
 
-    monkeypatch.setattr(main, "running", running)
+    monkeypatch.setattr(service, "running", running)
     result = ryla("demo")
     assert (result.exit_code, result.output) == (1, "port 8000 on 127.0.0.1 is in use\n")
 
@@ -197,8 +205,8 @@ def test_the_demo_runs_the_smoke_test_against_a_service_of_its_own(
         events.extend((client, save, time.monotonic() < deadline))
         return passes
 
-    monkeypatch.setattr(main, "running", running)
-    monkeypatch.setattr(main, "run_smoke", run_smoke)
+    monkeypatch.setattr(service, "running", running)
+    monkeypatch.setattr(smoke, "run_smoke", run_smoke)
     result = ryla("demo", "--save", str(tmp_path))
     assert result.exit_code == (0 if passes else 1)
     assert events == [PRESETS / "demo.yaml", "client", tmp_path, True, "stopped"]
@@ -208,7 +216,7 @@ def test_the_demo_runs_the_smoke_test_against_a_service_of_its_own(
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The configs that `ryla serve` runs, on a machine that has all model files."""
     configs: list[Path] = []
-    monkeypatch.setattr(main, "run_service", lambda config, say: configs.append(config))
+    monkeypatch.setattr(service, "run_service", lambda config, say: configs.append(config))
     monkeypatch.setattr("os.path.exists", lambda _: True)
     return configs
 
@@ -227,7 +235,7 @@ def test_serve_ends_with_the_reason_and_the_logs_if_the_service_fails(monkeypatc
     def fail(config: Path, say: object) -> None:
         raise ServiceFailed("the service is lost: Ray's raylet ended")
 
-    monkeypatch.setattr(main, "run_service", fail)
+    monkeypatch.setattr(service, "run_service", fail)
     monkeypatch.setenv("RAY_TMPDIR", "/var/tmp")
     result = ryla("serve")
     expected = "the service is lost: Ray's raylet ended; logs: /var/tmp/ray/session_latest/logs\n"
@@ -307,7 +315,7 @@ def rollout_of(monkeypatch: pytest.MonkeyPatch, status: int) -> Result:
         return httpx.Response(status, json=body)
 
     api = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
-    monkeypatch.setattr(main, "in_cluster", lambda: api)
+    monkeypatch.setattr(rollout, "in_cluster", lambda: api)
     monkeypatch.setattr(rollout, "POLL_S", 0.0)
     return ryla("rollout", "ryla", "--namespace", "video")
 

@@ -64,6 +64,11 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return []
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "PATIENCE_S", 0.05)
+
+
 def test_it_waits_until_the_newest_version_serves_twice_in_a_row(lines: list[str]) -> None:
     states: list[Json | int] = [service(observed=1), 503, service(), service(upgrading="True"), service(), service()]
     await_rollout(api(states), "video", "ryla", timeout_s=5, say=lines.append)
@@ -81,6 +86,7 @@ def test_a_time_limit_ends_with_what_is_missing(lines: list[str]) -> None:
         await_rollout(api([service(upgrading="True")]), "video", "ryla", timeout_s=0.1, say=lines.append)
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("cluster", ["ryla-b", "other"])
 def test_a_stuck_container_of_its_own_ends_it_early(lines: list[str], cluster: str) -> None:
     client = api([service(upgrading="True")], [pod("ryla-a", None), pod(cluster, "ImagePullBackOff")])
@@ -88,7 +94,7 @@ def test_a_stuck_container_of_its_own_ends_it_early(lines: list[str], cluster: s
         "ryla-b-head, container ray-head: ImagePullBackOff" if cluster == "ryla-b" else "^application ryla: DEPLOY_FAILED"
     )
     with pytest.raises(RolloutFailed, match=expected):
-        await_rollout(client, "video", "ryla", timeout_s=0.5, patience_s=0.05, say=lines.append)
+        await_rollout(client, "video", "ryla", timeout_s=0.5, say=lines.append)
 
 
 def test_a_service_that_the_account_may_not_read_ends_it(lines: list[str]) -> None:
@@ -123,21 +129,23 @@ def test_an_account_that_may_not_read_what_explains_a_failure_ends_it(lines: lis
         await_rollout(client, "video", "ryla", timeout_s=5, say=lines.append)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_an_object_that_does_not_exist_is_named_at_once_and_ends_it_early(lines: list[str]) -> None:
     mount = 'MountVolume.SetUp failed for volume "api-keys" : secret "no-such" not found'
     about = {"kind": "Pod", "name": "ryla-b-head"}
     event = {"type": "Warning", "reason": "FailedMount", "message": mount, "involvedObject": about, "metadata": {}}
     client = api([service(upgrading="True")], [pod("ryla-b", "ContainerCreating")], [event])
     with pytest.raises(RolloutFailed, match=r'Pod ryla-b-head: FailedMount .*secret "no-such" not found'):
-        await_rollout(client, "video", "ryla", timeout_s=60, patience_s=0.05, say=lines.append)
+        await_rollout(client, "video", "ryla", timeout_s=60, say=lines.append)
     assert 'secret "no-such" not found' in lines[0], "the first look says it"
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_pod_without_a_node_is_named_but_waited_for(lines: list[str]) -> None:
     waiting = pod("ryla-b", None)
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     waiting["status"] = {"conditions": [{"type": "PodScheduled", "status": "False", "message": message}]}
     states: list[Json | int] = [service(upgrading="True"), service(), service()]
-    await_rollout(api(states, [waiting]), "video", "ryla", timeout_s=60, patience_s=0, say=lines.append)
+    await_rollout(api(states, [waiting]), "video", "ryla", timeout_s=60, say=lines.append)
     assert lines[0].endswith(f"ryla-b-head has no node: {message}")
     assert lines[-1] == "up"

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from ray.serve._private import constants
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from serve.cli import service
@@ -28,6 +29,7 @@ from serve.cli.service import (
     running,
     serve_environment,
 )
+from serve.cli.watch import MISSING_S
 from serve.client import CallFailed, Client
 from serve.config import Limits, ProxySettings
 from serve.http.proxy import IMPORT_PATH
@@ -285,6 +287,13 @@ def test_the_proxy_gets_the_body_limit_of_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(config))
     assert serve_environment(path)["RYLA_MAX_BODY_BYTES"] == "1000"
+
+
+def test_serve_replaces_a_proxy_long_before_the_service_counts_as_lost() -> None:
+    period_s = float(serve_environment(PRESETS / "demo.yaml")["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"])
+    assert constants.PROXY_HEALTH_CHECK_UNHEALTHY_THRESHOLD * period_s <= MISSING_S / 3  # the rest is for its start
+    chart = (Path(__file__).parents[4] / "helm/ryla-serve/templates/_helpers.tpl").read_text()
+    assert f'{{name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "{period_s:g}"}}' in chart
 
 
 def test_the_proxy_gets_its_settings_and_what_it_checks(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The whole ingress over a fake graph, as the tests of ``serve.http`` call it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from unittest import mock
 
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
@@ -11,8 +13,11 @@ from starlette.types import ASGIApp
 from deployments.wire import VideoRequest
 from serve.config import AppConfig
 from serve.http.application import make_app
+from serve.http.endpoints import make_endpoints
 from serve.http.examples import payload
 from serve.http.job_record import no_signature
+from serve.http.openapi import endpoint_operation
+from serve.http.pages import home_page
 from serve.http.routes import Route, make_routes
 from serve.jobs.desk import Jobs
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
@@ -29,6 +34,7 @@ LIMITS = {
     "max_source_pixels": 2_073_600,
     "max_source_seconds": 60,
 }
+T = TypeVar("T")
 FACE: str = payload("wan2.6-i2v")["reference_image"]
 """A portrait as a data URI."""
 
@@ -41,14 +47,45 @@ def make_config(**settings: Any) -> AppConfig:
     return AppConfig.model_validate(sections)
 
 
+def kept(make: Callable[..., T]) -> Callable[..., T]:
+    """Return ``make`` with a memory: it keeps what it made of equal arguments."""
+    made: dict[tuple[object, ...], tuple[tuple[object, ...], T]] = {}
+
+    def key_of(argument: object) -> object:
+        if isinstance(argument, AppConfig):
+            # The ingress has no part in them, and its file of keys is another in each test.
+            return argument.model_dump_json(exclude={"ingress"})
+        return argument if isinstance(argument, str) else id(argument)
+
+    def get(*arguments: object) -> T:
+        key = tuple(map(key_of, arguments))
+        if key not in made:
+            # The arguments are kept too, so that no other object takes over the identity of one.
+            made[key] = arguments, make(*arguments)
+        return made[key][1]
+
+    return get
+
+
+# Most tests make an application of their own. Nearly all of its cost is in parts that never change.
+KEPT = {
+    "serve.http.routes.make_endpoints": kept(make_endpoints),
+    "serve.http.routes.endpoint_operation": kept(endpoint_operation),
+    "serve.http.service_handlers.home_page": kept(home_page),
+}
+
+
 def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
-    """Return the application over ``graph``."""
-    return app_over(make_config(**settings), graph)
+    """Return the application over ``graph`` with settings of ``make_config``."""
+    return make_service_of(make_config(**settings), graph)
 
 
-def app_over(config: AppConfig, graph: FakeGraph) -> ASGIApp:
-    """Return the application with the settings ``config``."""
-    return make_app(config, local_jobs(config, graph), graph.handles(), graph.readiness)
+def make_service_of(config: AppConfig, graph: FakeGraph) -> ASGIApp:
+    """Return the application over ``graph`` with the settings ``config``."""
+    with ExitStack() as patches:
+        for name, make in KEPT.items():
+            patches.enter_context(mock.patch(name, make))
+        return make_app(config, local_jobs(config, graph), graph.handles(), graph.readiness)
 
 
 def routes_over(config: AppConfig, graph: FakeGraph) -> tuple[Route, ...]:

@@ -3,9 +3,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from ray.serve._private.thirdparty.get_asgi_route_name import extract_route_patterns
 
+from serve.http.access_log import PROBES
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_client
+from tests.unit.serve.http.service import make_client, make_service
 
 ORIGIN = "https://example.org"
 
@@ -58,3 +60,9 @@ def test_without_configured_origins_no_page_may_call(graph: FakeGraph) -> None:
     preflight = client.options("/wan2.6", headers={"origin": ORIGIN, "access-control-request-method": "POST"})
     assert preflight.status_code == 405
     assert "access-control-allow-origin" not in preflight.headers
+
+
+def test_serve_finds_the_path_of_each_route_for_its_logs_and_metrics(graph: FakeGraph) -> None:
+    patterns = {pattern.path for pattern in extract_route_patterns(make_service(graph))}
+    documented = set(make_client(graph).get("/openapi.json").json()["paths"])
+    assert documented | set(PROBES) | {"/docs", "/openapi.json"} <= patterns

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http import auth
 from serve.http.auth import ApiKeys, RequireKey
 from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
@@ -82,29 +83,36 @@ def test_open_paths_are_open_for_reading_only(client: TestClient, method: str, p
 
 async def test_the_callers_name_is_passed_on_to_the_application(keys: Path) -> None:
     app = EchoApp()
-    guarded = RequireKey(app, ApiKeys(keys), open_paths=("/open",), open_prefixes=("/assets/",))
+    guarded = RequireKey(app, ApiKeys(keys), open_prefixes=("/assets/",))
     exchange = Exchange()
     await guarded(http_scope("/closed", headers={"authorization": "Bearer two"}), exchange.receive, exchange.send)
     assert app.scopes[0]["state"]["caller"] == "ben"
-    for path in ("/open", "/assets/a.css"):
+    for path in ("/health", "/assets/a.css"):
         await guarded(http_scope(path, "GET"), Exchange().receive, exchange.send)
-    assert [scope["path"] for scope in app.scopes] == ["/closed", "/open", "/assets/a.css"]
+    assert [scope["path"] for scope in app.scopes] == ["/closed", "/health", "/assets/a.css"]
     with pytest.raises(Problem, match="send your key"):
-        await guarded(http_scope("/open/more"), Exchange().receive, exchange.send)
+        await guarded(http_scope("/health/more"), Exchange().receive, exchange.send)
     await pass_lifespan(guarded)
     assert app.scopes[-1]["type"] == "lifespan"
 
 
 async def test_open_paths_are_below_the_prefix_of_the_application(keys: Path) -> None:
     app = EchoApp()
-    guarded = RequireKey(app, ApiKeys(keys), open_paths=("/health",), open_prefixes=("/docs/assets/",))
+    guarded = RequireKey(app, ApiKeys(keys))
     scope = {**http_scope("/photo/health", "GET"), "root_path": "/photo"}
     await guarded(scope, Exchange().receive, Exchange().send)
     assert app.scopes == [scope]
 
 
+@pytest.fixture
+def _reread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the keys be read anew for each request."""
+    monkeypatch.setattr(auth, "REREAD_S", -1.0)
+
+
+@pytest.mark.usefixtures("_reread")
 def test_keys_change_with_the_file_and_a_broken_file_changes_nothing(keys: Path, caplog: pytest.LogCaptureFixture) -> None:
-    known = ApiKeys(keys, max_age_s=0)
+    known = ApiKeys(keys)
     assert known.name_of("one") == "anna"
     keys.write_text(line("carl", "three"))
     assert (known.name_of("one"), known.name_of("three")) == (None, "carl")
@@ -122,8 +130,9 @@ def test_keys_change_with_the_file_and_a_broken_file_changes_nothing(keys: Path,
         ApiKeys(keys)
 
 
-def test_keys_are_not_read_again_before_their_age(keys: Path) -> None:
-    known = ApiKeys(keys, max_age_s=3600)
+def test_keys_are_not_read_again_before_their_time(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "REREAD_S", 3600.0)
+    known = ApiKeys(keys)
     keys.write_text("")
     assert known.name_of("one") == "anna"
 
@@ -134,6 +143,7 @@ def test_a_comment_may_follow_a_key(tmp_path: Path) -> None:
     assert ApiKeys(path).name_of("one") == "anna"
 
 
+@pytest.mark.usefixtures("_reread")
 @pytest.mark.parametrize("text", ["", "# nobody yet\n", "\n\n"])
 def test_a_file_without_a_key_is_refused_and_the_last_good_keys_stay(tmp_path: Path, text: str) -> None:
     """An empty file would lock everyone out; it is mostly one that is just being written."""
@@ -142,6 +152,6 @@ def test_a_file_without_a_key_is_refused_and_the_last_good_keys_stay(tmp_path: P
     with pytest.raises(ValueError, match="contains no key"):
         ApiKeys(path)
     path.write_text(line("anna", "one"))
-    keys = ApiKeys(path, max_age_s=0)
+    keys = ApiKeys(path)
     path.write_text(text)
     assert keys.name_of("one") == "anna"

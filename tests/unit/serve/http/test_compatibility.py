@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from deployments.wire import Image
 from serve.client import decode
 from serve.media.decode import open_source
-from serve.media.images import cover, decode_image
+from serve.media.images import cover
 from serve.media.samples import PORTRAIT, clip, data_uri, jpeg, pan, portrait, stranger
+from tests.pictures import decode_image
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import FACE
 from tests.unit.serve.media.make_media import LIMITS, animation, decode_all, webm

@@ -116,6 +116,13 @@ async def test_the_work_is_cancelled_and_awaited_when_the_time_is_over() -> None
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_a_timeout_names_the_whole_limit_and_not_what_was_left_of_it() -> None:
+    work = Work()
+    with pytest.raises(Problem) as refused:
+        await run_while_connected(Exchange().request(), work.run(), 60, passed_s=59.98765, advice=advice)
+    assert refused.value.detail == "the request reached its limit of 60 s; ask for less"
+
+
 @pytest.mark.parametrize("leaves", [False, True], ids=["client stays", "client leaves too"])
 async def test_the_work_is_cancelled_and_awaited_when_the_caller_is(leaves: bool) -> None:
     exchange, work = Exchange(), Work()

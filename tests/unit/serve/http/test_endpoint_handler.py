@@ -343,6 +343,7 @@ async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_v
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         response = await client.post(f"/{path}", json=payload(path), headers={"request-timeout": "1"})
     assert response.status_code == 504
+    assert "limit of 1 s" in response.json()["detail"]
     assert "POST /warm" in response.json()["detail"]
     assert "fewer" not in response.json()["detail"]
 

@@ -1,3 +1,4 @@
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.http import ingress
+from serve.http.access_log import is_worth_a_line
 from tests.unit.serve.fake_graph import WINDOW, FakeConsumer, FakeGraph, FakeHandle
 from tests.unit.serve.http.service import make_config
 
@@ -36,6 +38,7 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     with TestClient(await replica.__serve_build_asgi_app__()) as client:
         response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
     assert response.headers["x-seed"] == "3"
+    assert is_worth_a_line in logging.getLogger("ray.serve").filters
     assert names == ["films"]
     assert hosts == ["10.0.0.7"]
     assert consumer.opened == [WINDOW + 3]

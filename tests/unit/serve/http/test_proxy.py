@@ -8,6 +8,7 @@ from ray.serve._private import constants
 from starlette.types import ASGIApp, Scope
 
 from serve.config import Limits, ProxySettings
+from serve.http.access_log import is_worth_a_line
 from serve.http.auth import OPEN_PATHS
 from serve.http.body_limit import body_too_large
 from serve.http.bounded_protocol import EXTENSION, BoundedProtocol
@@ -98,6 +99,11 @@ def wrapped_as_serve_does(app: ASGIApp) -> ASGIApp:
     for middleware in middlewares():
         app = middleware.cls(app, *middleware.args, **middleware.kwargs)
     return app
+
+
+def test_the_proxy_logs_no_probe_that_succeeds() -> None:
+    middlewares()
+    assert is_worth_a_line in logging.getLogger("ray.serve").filters
 
 
 @pytest.mark.parametrize("headers", [{"content-length": "11"}, CHUNKED], ids=["declared", "unknown length"])

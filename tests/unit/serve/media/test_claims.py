@@ -8,8 +8,8 @@ import pytest
 
 from serve.media.claims import claim_of, decode_reduced, open_within
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import decode_image
 from serve.media.samples import stranger
+from tests.pictures import decode_image
 from tests.unit.serve.media.test_jpeg import with_scans
 
 

@@ -5,8 +5,9 @@ import PIL.Image
 import pytest
 
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import cover, decode_image, encode_image, open_image
+from serve.media.images import cover, encode_image, open_image
 from serve.media.samples import jpeg, stranger
+from tests.pictures import decode_image
 
 
 def png(image: PIL.Image.Image, exif: PIL.Image.Exif | None = None) -> bytes:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from serve.media import EXTENSIONS, IMAGE_TYPES, VIDEO_TYPES
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
+from tests.pictures import decode_image
 
 
 def test_every_image_type_is_also_accepted_as_a_video() -> None:

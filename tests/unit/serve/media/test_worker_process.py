@@ -16,13 +16,15 @@ import pytest
 
 from deployments.wire import Image
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
 from serve.media.samples import stranger
 from serve.media.spool import descriptor_of
 from serve.media.worker_process import WorkerDied, WorkerProcess
+from tests.pictures import decode_image
 from tests.unit.serve.media.make_media import animation
 from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
+from tests.unit.shared_pool import leave_process, take_process
 
 PICTURE = encode_image(stranger(), "image/png")
 BOMB = with_scans(2000, side=2000)
@@ -30,10 +32,10 @@ BOMB = with_scans(2000, side=2000)
 
 @pytest.fixture
 def worker() -> Iterator[WorkerProcess]:
-    process = WorkerProcess()
+    process = take_process()
     yield process
-    process.kill()
-    assert process.reaped(10)
+    leave_process(process)
+    assert process.alive or process.reaped(10)
 
 
 async def decode(worker: WorkerProcess, data: bytes, **budget: Any) -> Image | None:
@@ -129,9 +131,24 @@ async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, numb
         await decode(worker, PICTURE)
 
 
+async def test_an_animation_is_only_looked_at_if_opening_it_needs_more_than_is_allowed(worker: WorkerProcess) -> None:
+    frames = np.zeros((2, 200, 300, 3), np.uint8)
+    limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 60_000, "max_scans": 100, "rate": None}
+    for kind in ("GIF", "WEBP"):
+        with descriptor_of(animation(kind, frames)) as file:
+            header, _ = await worker.ask("open", file=file, cpu_s=10.0, memory_bytes=2**30, allowed_bytes=60_000, **limits)
+        assert header.keys() == {"working_bytes", "cpu_s"}
+        assert header["working_bytes"] > 20 * 60_000
+        with descriptor_of(animation(kind, frames)) as file:
+            allowed = header["working_bytes"]
+            header, _ = await worker.ask("open", file=file, cpu_s=10.0, memory_bytes=2**30, allowed_bytes=allowed, **limits)
+        assert header["pixels"] == 60_000
+
+
 async def test_frames_of_a_video_come_in_chunks_and_can_be_skipped(worker: WorkerProcess) -> None:
     levels = [np.full((20, 30, 3), 20 * i, np.uint8) for i in range(9)]
     limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}
+    limits["allowed_bytes"] = 2**20
     budget: dict[str, Any] = {"cpu_s": 10.0, "memory_bytes": 2**30}
     with descriptor_of(animation("GIF", np.stack(levels))) as file:
         header, _ = await worker.ask("open", file=file, **limits, **budget)

@@ -11,10 +11,11 @@ import pytest
 
 from deployments.errors import RequestRefused
 from serve.config import Limits, RunnerSettings
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
 from serve.media.samples import portrait, stranger
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.errors import MediaOverLimit
+from tests.pictures import decode_image
 from tests.unit.serve.media.test_claims import encoded
 from tests.unit.serve.media.test_jpeg import with_scans
 from tests.unit.serve.media.test_worker_process import BOMB, until

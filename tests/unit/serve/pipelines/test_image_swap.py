@@ -11,14 +11,15 @@ from deployments.errors import NoFaceFound, RequestRefused
 from deployments.wire import Image, Reference
 from serve.client import decode
 from serve.config import AppConfig
-from serve.media.images import decode_image, encode_image
+from serve.media.images import encode_image
 from serve.media.samples import data_uri, jpeg, portrait, stranger
 from serve.media.spool import read_media
 from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.requests import SwapImage
 from serve.pipelines.result import Result
+from tests.pictures import decode_image
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
-from tests.unit.serve.http.service import app_over
+from tests.unit.serve.http.service import make_service_of
 from tests.unit.serve.pipelines.request_builders import FACE, make_context, pipelines_over
 
 SOURCE = jpeg(stranger())
@@ -102,7 +103,7 @@ async def test_a_face_that_is_not_found_is_named_by_its_own_field() -> None:
 
 
 def post(graph: FakeGraph, **fields: Any) -> Any:
-    app = app_over(AppConfig(), graph)
+    app = make_service_of(AppConfig(), graph)
     body = {"source_image": data_uri(SOURCE, "image/jpeg"), "reference_image": data_uri(FACE, "image/jpeg"), **fields}
     return TestClient(app).post("/image-faceswap", json=body, headers={"Accept": "image/png"})
 
@@ -148,7 +149,7 @@ def test_several_images_of_a_person_go_in_as_an_array_or_as_parts_of_one_name() 
     pictures = [jpeg(portrait()), jpeg(portrait()[:, ::-1])]
     array = post(graph, reference_image=[data_uri(data, "image/jpeg") for data in pictures])
     parts = [("source_image", SOURCE), *(("reference_image", data) for data in pictures)]
-    app = app_over(AppConfig(), graph)
+    app = make_service_of(AppConfig(), graph)
     form = TestClient(app).post(
         "/image-faceswap",
         files=[(name, (f"{i}.jpg", data, "image/jpeg")) for i, (name, data) in enumerate(parts)],

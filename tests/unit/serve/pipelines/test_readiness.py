@@ -13,6 +13,7 @@ from ray.serve.schema import DeploymentStatusOverview
 
 from deployments import hardware
 from serve.models import MODELS
+from serve.pipelines import readiness as readiness_module
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
 
 TRACEBACK = """The deployment failed to start 3 times in a row.
@@ -141,7 +142,9 @@ async def test_a_fault_of_the_code_is_not_taken_for_an_absent_controller(report:
         await Readiness("ryla").all()
 
 
-async def test_callers_at_the_same_time_and_soon_after_share_one_question(report: Report) -> None:
+async def test_callers_at_the_same_time_and_soon_after_share_one_question(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
 
     def answer() -> Status:
@@ -149,20 +152,24 @@ async def test_callers_at_the_same_time_and_soon_after_share_one_question(report
         return status_of()
 
     report(answer)
-    readiness = Readiness("ryla", max_age_s=3600)
+    monkeypatch.setattr(readiness_module, "MAX_AGE_S", 3600.0)
+    readiness = Readiness("ryla")
     first, second = await asyncio.gather(readiness.all(), readiness.all())
     assert first == second == await readiness.all()
     assert len(asked) == 1
 
 
-async def test_an_old_answer_is_asked_for_anew(report: Report) -> None:
+async def test_an_old_answer_is_asked_for_anew(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [status_of(), status_of(Wan26=overview({}))]
     report(lambda: answers.pop(0))
-    readiness = Readiness("ryla", max_age_s=0)
+    monkeypatch.setattr(readiness_module, "MAX_AGE_S", -1.0)
+    readiness = Readiness("ryla")
     assert [(await readiness.of("wan26")).state for _ in range(2)] == ["ready", "asleep"]
 
 
-async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(report: Report) -> None:
+async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(
+    report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     release, asked = threading.Event(), []
 
     def answer() -> Status:
@@ -171,11 +178,13 @@ async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(report
         return status_of()
 
     report(answer)
-    readiness = Readiness("ryla", max_age_s=3600, timeout_s=0.01)
+    monkeypatch.setattr(readiness_module, "MAX_AGE_S", 3600.0)
+    monkeypatch.setattr(readiness_module, "TIMEOUT_S", 0.01)
+    readiness = Readiness("ryla")
     for _ in range(2):
         with pytest.raises(StateUnknown):
             await readiness.all()
     release.set()
-    readiness._timeout_s = 5
+    monkeypatch.setattr(readiness_module, "TIMEOUT_S", 5.0)
     assert (await readiness.of("wan26")).state == "ready"
     assert len(asked) == 1, "the question that was under way is not asked again"

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from fractions import Fraction
 from typing import Any
 
@@ -17,9 +17,11 @@ from serve.media.samples import clip, pan, stranger
 from serve.media.source import TimedFrames
 from serve.media.spool import Spool
 from serve.media.worker_pool import WorkerPool
+from serve.pipelines.byte_budget import ByteBudget, Reservation
 from serve.pipelines.errors import MediaBusy, MediaOverLimit
 from serve.pipelines.source_reader import SourceReader, SourceReaders
 from tests.unit.serve.media.make_media import LIMITS, animation, webm_that_grows
+from tests.unit.shared_pool import KeptPool
 
 FILM = clip(stranger(), 17, 8, (64, 48))
 PAN = pan(stranger(), 6, 64, 48)
@@ -29,10 +31,11 @@ class Reading:
     """Readers over a pool that is closed after the test."""
 
     def __init__(self) -> None:
-        self.pool = WorkerPool(2)
+        self.pool = KeptPool(2)
+        self.memory = ByteBudget(2**30, 30)
 
     def readers(self, limits: dict[str, Any] | None = None, **settings: Any) -> SourceReaders:
-        return SourceReaders(self.pool, RunnerSettings(**settings), Limits(**(limits or {})))
+        return SourceReaders(self.pool, self.memory, RunnerSettings(**settings), Limits(**(limits or {})))
 
 
 @pytest.fixture
@@ -69,6 +72,44 @@ async def test_a_video_is_read_as_it_is_in_this_process(reading: Reading, data: 
         assert (source.count, source.duration, source.fps) == (expected.count, expected.duration, expected.fps)
         assert source.audio == expected.audio
         assert source.claim_bytes(4) > 4 * 4 * 3 * source.pixels
+
+
+class RecordedBudget(ByteBudget):
+    """A budget that notes what is reserved of it."""
+
+    def __init__(self, total: int, patience_s: float) -> None:
+        super().__init__(total, patience_s)
+        self.counts: list[int] = []
+
+    def reserve(self, count: int, caller: str) -> AbstractAsyncContextManager[Reservation]:
+        self.counts.append(count)
+        return super().reserve(count, caller)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+async def test_what_opening_an_animation_decodes_is_reserved_before(reading: Reading, kind: str) -> None:
+    large = animation(kind, np.random.default_rng(1).integers(0, 255, (2, 700, 800, 3), np.uint8))
+    reading.memory = budget = RecordedBudget(2**30, 30)
+    async with reading.readers().open("source", large, "caller", rate=None) as source:
+        first, second = budget.counts
+        assert first < second
+        assert second >= 20 * 700 * 800
+        assert budget.reserved == 0, "from here on the pipeline's own reservation counts"
+        assert_same(await read(source), large)
+
+
+async def test_an_animation_waits_for_memory_and_an_mp4_is_opened_by_its_header(reading: Reading) -> None:
+    large = animation("GIF", np.random.default_rng(1).integers(0, 255, (2, 700, 800, 3), np.uint8))
+    reading.memory = budget = ByteBudget(2**25, 0.05)
+    readers = reading.readers()
+    async with budget.reserve(2**25, "another"):
+        with pytest.raises(MediaBusy):
+            async with readers.open("source", large, "caller", rate=None):
+                pass
+        async with readers.open("source", FILM, "caller", rate=None) as source:
+            assert_same(await read(source), FILM)
+    async with readers.open("source", animation("GIF", PAN), "caller", rate=None) as source:
+        assert_same(await read(source), animation("GIF", PAN))
 
 
 async def test_a_file_on_disk_is_read_where_it_is(reading: Reading) -> None:

@@ -27,7 +27,7 @@ from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.requests import SwapVideo
 from serve.pipelines.result import Result
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
-from tests.unit.serve.http.service import app_over
+from tests.unit.serve.http.service import make_service_of
 from tests.unit.serve.media.make_media import LIMITS, animation, audio_packets, decode_all, unnamed_files
 from tests.unit.serve.media.phone_video import TIMES, phone_video
 from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context, pipelines_over
@@ -87,7 +87,7 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
 
 
 def client(graph: FakeGraph) -> TestClient:
-    return TestClient(app_over(AppConfig(limits=SMALL_LIMITS), graph))
+    return TestClient(make_service_of(AppConfig(limits=SMALL_LIMITS), graph))
 
 
 def send(graph: FakeGraph, video: bytes, face: bytes = FACE, **fields: str) -> Any:
@@ -245,7 +245,7 @@ async def test_a_required_face_that_no_frame_shows_is_a_refusal() -> None:
 def test_a_still_image_is_served_as_a_video_of_one_frame() -> None:
     body = {"source_video": data_uri(PORTRAIT.read_bytes(), "video/mp4"), "reference_image": data_uri(FACE, "image/jpeg")}
     graph = FakeGraph()
-    app = app_over(AppConfig(runner=RunnerSettings(h264_crf=1)), graph)
+    app = make_service_of(AppConfig(runner=RunnerSettings(h264_crf=1)), graph)
     response = TestClient(app).post("/video-faceswap", json=body)
     assert response.headers["x-model"] == "batch-video-faceswap"
     assert (response.headers["x-frames"], response.headers["x-frames-swapped"]) == ("1", "1")

@@ -1,0 +1,19 @@
+"""ONNX files of a node or two, so that tests know what a model returns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+
+def write(path: Path, nodes: Sequence[onnx.NodeProto], *, given: list[int | str], result: list[int | str]) -> Path:
+    """Write a graph that maps the float input `given` to the float output `result`."""
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, given)],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, result)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

@@ -1,0 +1,60 @@
+"""Pools whose processes outlive a test: each takes half a second of CPU time to start."""
+
+import atexit
+
+from serve.media.worker_pool import WorkerPool
+from serve.media.worker_process import WorkerProcess
+
+_kept: list[WorkerProcess] = []
+
+
+def take_process() -> WorkerProcess:
+    """Return a process that an earlier test left, or else a new one."""
+    while _kept:
+        worker = _kept.pop()
+        if worker.alive:
+            return worker
+        worker.kill()
+    return WorkerProcess()
+
+
+def leave_process(worker: WorkerProcess) -> None:
+    """Keep a process for later tests if it can still take a request."""
+    if worker.alive:
+        _kept.append(worker)
+    else:
+        worker.kill()
+
+
+class KeptPool(WorkerPool):
+    """A pool like any other during a test. When it is closed, it leaves its idle processes."""
+
+    def _start(self) -> WorkerProcess:
+        worker = take_process()
+        self._all.add(worker)
+        return worker
+
+    def close(self) -> None:
+        """Leave the idle processes to later tests, and end the others."""
+        self._all.difference_update(self._idle)
+        for worker in self._idle:
+            leave_process(worker)
+        super().close()
+
+
+class SharedPool(KeptPool):
+    """A pool that nobody closes, so it leaves each process to other pools at once."""
+
+    def _put_back(self, worker: WorkerProcess) -> None:
+        self._all.discard(worker)
+        leave_process(worker)
+
+    async def warm_up(self) -> None:
+        """Start nothing: the first lease does."""
+
+
+@atexit.register
+def _end_kept() -> None:
+    for worker in _kept:
+        worker.kill()
+        worker.reaped(5)
