@@ -40,7 +40,7 @@ class VideoModels:
         self.names = tuple(self._endpoints)
 
     def order(self, sent: Mapping[str, Any]) -> Order:
-        """Return what a request with these fields orders; raise a 422 problem for those that contradict the API.
+        """Return what a request orders; raise a 422 problem for fields that contradict the API.
 
         All other fields are the endpoint's own, and are checked there.
         """
