@@ -39,12 +39,12 @@ class VideoModels:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints if endpoint.group == VIDEOS}
         self.names = tuple(self._endpoints)
 
-    def order(self, fields: Mapping[str, Any]) -> Order:
-        """Return what ``fields`` order; raise a 422 problem for those that contradict the API.
+    def order(self, sent: Mapping[str, Any]) -> Order:
+        """Return what a request orders; raise a 422 problem for fields that contradict the API.
 
         All other fields are the endpoint's own, and are checked there.
         """
-        fields = {name: value for name, value in fields.items() if value is not None}
+        fields = {name: value for name, value in sent.items() if value is not None}
         model = fields.pop("model", self.names[0])
         if not isinstance(model, str) or model not in self._endpoints:
             raise invalid("model", f"unknown model `{str(model)[:50]}`; available: {', '.join(self.names)}")

@@ -150,7 +150,7 @@ def test_a_reference_image_chooses_the_endpoint_that_takes_it(
         video = client.post("/videos", body=body, cast_to=openai.types.Video)
     used, parsed = accepted.parsed[0]
     assert (used.name, parsed.sent_as["image"], parsed.ignored) == (endpoint, name, ())
-    assert parsed.request.image == IMAGE  # type: ignore[union-attr]
+    assert accepted.last.image == IMAGE
     assert video.model == model
 
 
