@@ -31,7 +31,6 @@ TITLES = {
     "method-not-allowed": "Method not allowed",
     "not-acceptable": "Not acceptable",
     "not-found": "Not found",
-    "not-implemented": "Not implemented",
     "precondition-failed": "Precondition failed",
     "quota": "Quota used up",
     "range-not-satisfiable": "Range not satisfiable",

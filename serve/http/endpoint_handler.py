@@ -87,7 +87,8 @@ class EndpointHandler:
         wait_s = left_s if preferences.patience_s is None else preferences.patience_s
         if wait_s > 0:
             # The job goes on if the caller leaves: it has been accepted.
-            job = await run_while_connected(request, self._desk.wait(job.id, wait_s), left_s) or job
+            waited = await run_while_connected(request, self._desk.wait(job.id, wait_s), left_s)
+            job = waited or job
         if preferences.patience_s is None or (job.ended and wait_s > 0):
             applied = {"Preference-Applied": preferences.applied} if preferences.applied else {}
             return await self._result(Outcome(job), applied)

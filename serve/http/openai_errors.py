@@ -44,7 +44,7 @@ class OpenAIErrors:
 def error_of(problem: dict[str, Any]) -> dict[str, Any]:
     """Return the error that says what a problem says."""
     status = problem.get("status", 500)
-    named = next(iter(problem.get("errors", ())), {})
+    named: dict[str, Any] = next(iter(problem.get("errors", ())), {})
     pointer = str(named.get("pointer", "")).removeprefix("#/").replace("~1", "/").replace("~0", "~")
     return {
         "message": problem.get("detail", "the request failed"),

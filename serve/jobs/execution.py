@@ -174,5 +174,8 @@ class Execution:
 
 
 def _digest(media: Media) -> str:
+    digest = hashlib.sha256()
     with open_media(media) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -81,7 +81,7 @@ class FsspecFiles:
                 yield piece
             return
         # An open file can be read to its end even if it is deleted meanwhile.
-        file: BinaryIO = await self._run(open, path, "rb")  # type: ignore[arg-type]
+        file: BinaryIO = await self._run(open, path, "rb")
         try:
             await self._run(file.seek, start)
             while start < end and (piece := await self._run(file.read, min(PIECE_BYTES, end - start))):

@@ -50,7 +50,7 @@ class JobRunner:
         self._files = files
         self._held: dict[str, HeldJob] = {}
         self._wake = asyncio.Event()
-        self._durations: dict[str, float] = {}
+        self.durations: dict[str, float] = {}
         """How long the latest job of each slot took, in seconds."""
 
     @property
@@ -109,7 +109,8 @@ class JobRunner:
         work = asyncio.ensure_future(self._attempt(held, sent))
         left_s = held.job.deadline_at - time.time()
         try:
-            await asyncio.wait({work, held.stopped}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {work, held.stopped}
+            await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await _end(work)
             if not held.job.durable:
@@ -141,9 +142,9 @@ class JobRunner:
             await self._wait_for_turn(held, request)
             start = time.monotonic()
             finished = await self._execution.run(held, request)
-            self._durations[job.slot] = time.monotonic() - start
+            self.durations[job.slot] = time.monotonic() - start
         except Exception as error:
-            problem = problem_of(error, retry_after_s=self._durations.get(job.slot, 10))
+            problem = problem_of(error, retry_after_s=self.durations.get(job.slot, 10))
             if problem is None:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")

@@ -47,7 +47,7 @@ class JobRequest:
     def write(self) -> Media:
         """Return the request in the stored form; a large one is on disk."""
         files: list[Media] = []
-        document = {
+        document: dict[str, Any] = {
             "kind": next(name for name, kind in KINDS.items() if isinstance(self.request, kind)),
             "endpoint": self.endpoint,
             "model": self.model,

@@ -37,7 +37,7 @@ class RunnerHandle:
         self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
     ) -> Outcome | None:
         """Run a job to its end. Cancelling the call cancels it in the Runner, too."""
-        response = self._handle.run.remote(job_id, request, waiter, known_beat)
+        response: Any = self._handle.run.remote(job_id, request, waiter, known_beat)
         try:
             outcome: Outcome | None = await response
         except asyncio.CancelledError:

@@ -20,14 +20,14 @@ from ray import serve as ray_serve
 
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.flow_control import ConsumerEnd
-from deployments.wire import Progress, VideoRequest
+from deployments.wire import VideoRequest
 from serve.config import AppConfig, Hardware
 from serve.http.endpoints import make_endpoints
 from serve.http.examples import payload
 from serve.media.images import encode_image
 from serve.media.samples import data_uri, portrait, stranger
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26
-from serve.pipelines.context import ChunkStep, RequestContext, ignore_steps
+from serve.pipelines.context import ChunkStep, RequestContext, Step, ignore_steps
 from serve.pipelines.handles import Handles, make_handles
 from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import make_pipelines
@@ -80,10 +80,10 @@ async def test_swap_and_encode_run_while_the_model_still_decodes(handles: Handle
     endpoint = next(e for e in make_endpoints(AppConfig()) if e.name == "wan2.6-i2v-faceswap")
     body = {**order("trace", chunk_s=0.15), "width": 192, "height": 224, "length": 33, "steps": 1}
     parsed = endpoint.schema.parse(body, strict=True)
-    seen: list[ChunkStep | Progress] = []
+    seen: list[Step] = []
     meter = Meter({model.name: Hardware() for model in (WAN26, FACE_SWAPPER)})
     context = RequestContext(seed=1, media_type="video/mp4", meter=meter, observe=seen.append)
-    result = await endpoint.run(pipelines, parsed.request, context)
+    result = await pipelines.run(WAN26.name, parsed.request, context)
     steps = [(event.kind, event.index) for event in seen if isinstance(event, ChunkStep)]
     decoded, started, encoded = ([i for k, i in steps if k == kind] for kind in ("decoded", "swap-started", "encoded"))
     starts = [0, *range(1, 33, 4)]

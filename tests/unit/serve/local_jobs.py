@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -67,10 +67,13 @@ class LocalRunner:
         self._pipelines = make_pipelines(config, graph.handles())
         self.execution = Execution(config, self._pipelines, graph.readiness, files)
         self.calls = 0
+        self._durations: dict[str, float] = {}
 
     def new(self, owner: str) -> JobRunner:
         """Return another Runner replica over the same stores and models."""
-        return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
+        runner = JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
+        runner.durations = self._durations
+        return runner
 
     async def __call__(self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
         """Run a job to its end."""
@@ -98,6 +101,35 @@ async def running_loops(runner: JobRunner) -> AsyncIterator[None]:
     assert not errors, f"a loop of the Runner failed: {errors}"
 
 
+class OpenedOnUse:
+    """A store that is opened by the first call: TestClient does not start an application."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._opened = False
+
+    async def open(self) -> None:
+        """Open the store."""
+        if not self._opened:
+            await self._store.open()
+            self._opened = True
+
+    async def close(self) -> None:
+        """Close the store."""
+        if self._opened:
+            await self._store.close()
+            self._opened = False
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._store, name)
+
+        async def call(*args: object, **fields: object) -> Any:
+            await self.open()
+            return await method(*args, **fields)
+
+        return call
+
+
 class LocalDesk(FrontDesk):
     """A desk with everything that it needs: a store in a temporary folder and a Runner."""
 
@@ -105,7 +137,8 @@ class LocalDesk(FrontDesk):
         folder = Path(tempfile.mkdtemp(prefix="ryla-jobs-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         jobs = config.jobs.model_copy(update={"folder": folder / "jobs"})
-        self.store, self.files = open_stores(jobs)
+        store, self.files = open_stores(jobs)
+        self.store = cast(JobStore, OpenedOnUse(store))
         self.runner = LocalRunner(config, graph, self.store, self.files)
         super().__init__(
             self.store,

@@ -34,7 +34,7 @@ def make_videos(jobs: FakeJobs, *, submit: Submit = accept_nothing, per_minute: 
     return OpenAIVideos(
         endpoints=make_endpoints(make_config()),
         submit=submit,
-        desk=jobs,
+        desk=jobs,  # type: ignore[arg-type]
         store=jobs,  # type: ignore[arg-type]
         files=jobs.files,
         jobs=make_handlers(jobs),

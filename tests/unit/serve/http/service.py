@@ -82,10 +82,15 @@ def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
 
 def make_service_of(config: AppConfig, graph: FakeGraph) -> ASGIApp:
     """Return the application over ``graph`` with the settings ``config``."""
+    return make_service_over(config, local_jobs(config, graph), graph)
+
+
+def make_service_over(config: AppConfig, jobs: Jobs, graph: FakeGraph) -> ASGIApp:
+    """Return an application whose jobs are ``jobs``, which several applications may share."""
     with ExitStack() as patches:
         for name, make in KEPT.items():
             patches.enter_context(mock.patch(name, make))
-        return make_app(config, local_jobs(config, graph), graph.handles(), graph.readiness)
+        return make_app(config, jobs, graph.handles(), graph.readiness)
 
 
 def routes_over(config: AppConfig, graph: FakeGraph) -> tuple[Route, ...]:

@@ -18,7 +18,7 @@ def serve_logger(caplog: pytest.LogCaptureFixture) -> Iterator[logging.Logger]:
     leave_out_probes()
     with caplog.at_level(logging.INFO, SERVE_LOGGER_NAME):
         yield logger
-    assert logger.filters.count(is_worth_a_line) == 1  # type: ignore[arg-type]
+    assert logger.filters.count(is_worth_a_line) == 1
     logger.removeFilter(is_worth_a_line)
 
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http import auth
+from serve.http.auth import ApiKeys, RequireKey
 from serve.http.job_record import Links
 from serve.http.middleware import RequestBoundary
 from serve.http.proxy import middlewares
@@ -36,10 +37,11 @@ def jobs() -> FakeJobs:
 
 
 @pytest.fixture
-def client(path: Path, jobs: FakeJobs) -> TestClient:
-    keys = ApiKeys(path, max_age_s=0)
+def client(path: Path, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    monkeypatch.setattr(auth, "REREAD_S", -1.0)
+    keys = ApiKeys(path)
     router = make_router(job_routes(make_handlers(jobs, sign=keys.sign_link)))
-    return TestClient(RequestBoundary(RequireKey(router, keys, open_paths=OPEN_PATHS, open_prefixes=OPEN_PREFIXES)))
+    return TestClient(RequestBoundary(RequireKey(router, keys)))
 
 
 async def links_of_annas_job(client: TestClient, jobs: FakeJobs) -> dict[str, str]:

@@ -1,28 +1,12 @@
-from fractions import Fraction
-
 import pytest
 from starlette.responses import Response, StreamingResponse
 
-from serve.config import Hardware
 from serve.http.responses import PIECE_BYTES, result_response
-from serve.jobs.result_headers import Answer
 from serve.media.spool import Media, Spool
-from serve.pipelines.meter import Meter
-from serve.pipelines.result import Result
 from tests.unit.serve.http.asgi import Exchange, http_scope
 from tests.unit.serve.media.make_media import unnamed_files
 
-
-def answer(data: Media) -> Answer:
-    """Return a video as it is answered."""
-    result = Result(data, "video/mp4", 9, fps=Fraction(16), seed=7)
-    return Answer(
-        result=result,
-        endpoint="wan2.6",
-        meter=Meter({"wan26": Hardware()}),
-        ignored_fields=(),
-        request_id="the-id",
-    )
+HEADERS = {"X-Seed": "7", "Content-Disposition": 'inline; filename="wan2.6-the-id.mp4"'}
 
 
 def spool(content: bytes) -> Spool:
@@ -34,7 +18,7 @@ def spool(content: bytes) -> Spool:
 
 @pytest.mark.parametrize("data", [b"\x00\x01" * 50, spool(b"\x00\x01" * 50)], ids=["bytes", "small file"])
 def test_a_small_result_is_sent_whole(data: Media) -> None:
-    response = result_response(answer(data))
+    response = result_response(data, "video/mp4", HEADERS)
     assert not isinstance(response, StreamingResponse)
     assert response.status_code == 200
     assert bytes(response.body) == b"\x00\x01" * 50
@@ -45,7 +29,7 @@ def test_a_small_result_is_sent_whole(data: Media) -> None:
 async def test_a_large_file_is_sent_in_pieces_and_freed() -> None:
     before = unnamed_files()
     content = bytes(range(256)) * (PIECE_BYTES // 256) * 2 + b"more"
-    response = result_response(answer(spool(content)))
+    response = result_response(spool(content), "video/mp4", HEADERS)
     assert unnamed_files() == before + 1
     exchange = Exchange()
     await response(http_scope(), exchange.receive, exchange.send)
@@ -58,10 +42,8 @@ async def test_a_large_file_is_sent_in_pieces_and_freed() -> None:
     assert unnamed_files() == before
 
 
-def test_headers_that_do_not_apply_are_left_out() -> None:
-    response: Response = result_response(answer(b"data"))
+def test_the_headers_of_the_result_are_sent() -> None:
+    response: Response = result_response(b"data", "video/mp4", HEADERS)
     assert response.headers["vary"] == "Accept"
     assert response.headers["x-seed"] == "7"
     assert response.headers["content-disposition"] == 'inline; filename="wan2.6-the-id.mp4"'
-    for name in ("x-frames-swapped", "x-ignored-fields", "x-acceleration", "x-attempts"):
-        assert name not in response.headers

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from serve.jobs import private_folder
 from serve.jobs.record import Progress
 from serve.jobs.sqlite_database import SqliteDatabase
 from serve.jobs.sqlite_store import SqliteStore
@@ -35,7 +34,7 @@ async def test_only_its_owner_can_open_the_file(path: Path) -> None:
 async def test_a_folder_of_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.parent.mkdir()
     another = os.geteuid() + 1
-    monkeypatch.setattr(private_folder.os, "geteuid", lambda: another)
+    monkeypatch.setattr("serve.jobs.private_folder.os.geteuid", lambda: another)
     store = SqliteStore(path)
     with pytest.raises(StoreUnavailable, match="belongs to another user"):
         await store.open()

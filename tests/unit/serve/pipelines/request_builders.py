@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from deployments.wire import Progress
 from serve.config import AppConfig, Hardware, Limits
 from serve.media.samples import PORTRAIT
 from serve.models import MODELS
-from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.context import RequestContext, Step
 from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import Pipelines, make_pipelines
 from serve.pipelines.requests import GenerateVideo
 from tests.unit.serve.fake_graph import FakeGraph
 
 FACE = PORTRAIT.read_bytes()
-Step = Progress | ChunkStep
 
 
 def make_context(media_type: str = "video/mp4", *, seed: int = 7, steps: list[Step] | None = None) -> RequestContext:

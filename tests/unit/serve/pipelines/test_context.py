@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from deployments.wire import Progress
-from serve.pipelines.context import ChunkStep, ignore_steps
-from tests.unit.serve.pipelines.request_builders import Step, make_context
+from serve.pipelines.context import ChunkStep, Step, ignore_steps
+from tests.unit.serve.pipelines.request_builders import make_context
 
 
 def test_the_seed_of_a_request_cannot_change_on_its_way() -> None:

@@ -21,11 +21,11 @@ from serve.media.errors import MediaError
 from serve.media.samples import clip, stranger
 from serve.media.source import TimedFrames
 from serve.media.spool import Spool, read_media
-from serve.pipelines.context import ChunkStep
+from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.encoding import VideoWriter, VideoWriters
 from serve.pipelines.media_threads import MediaThreads
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
-from tests.unit.serve.pipelines.request_builders import Step, make_context
+from tests.unit.serve.pipelines.request_builders import make_context
 
 FPS = Fraction(8)
 

@@ -16,13 +16,13 @@ from deployments.wire import Analysis, Choice, Face, FrameChunk, Frames, Image, 
 from serve.config import Limits, RunnerSettings
 from serve.media.images import encode_image
 from serve.media.source import TimedFrames
-from serve.pipelines.context import ChunkStep
+from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.decoder import Decoder
 from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.face_swap import FaceSwap, FaceSwaps, person_pictures
 from serve.pipelines.requests import SwapFields
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
-from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context
+from tests.unit.serve.pipelines.request_builders import FACE, make_context
 
 SHORT = Tracking(max_gap=0, smooth_frames=0)
 """A tracker that decides each frame as soon as it has seen it."""

@@ -13,7 +13,7 @@ from deployments.flow_control import ConsumerEnd
 from deployments.wire import Finished, FrameChunk, Progress, Reference, SwapOptions, SwappedChunk, VideoRequest
 from serve.models import FACE_SWAPPER, WAN26
 from serve.pipelines import handles
-from serve.pipelines.context import RequestContext
+from serve.pipelines.context import RequestContext, Step
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.handles import FaceSwapperHandle, ModelHandle, VideoHandle
 from serve.pipelines.meter import Meter
@@ -29,7 +29,7 @@ from tests.unit.serve.fake_graph import (
     FakeVideoModel,
     make_face,
 )
-from tests.unit.serve.pipelines.request_builders import Step, make_context
+from tests.unit.serve.pipelines.request_builders import make_context
 
 FRAMES = np.zeros((1, 48, 64, 3), np.uint8)
 REQUEST = VideoRequest(

@@ -16,13 +16,13 @@ from serve.config import AppConfig, Limits, RunnerSettings
 from serve.media.decode import open_source
 from serve.media.images import encode_image
 from serve.media.spool import read_media
-from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.context import ChunkStep, RequestContext, Step
 from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.result import Result
 from tests.unit.serve.fake_graph import WINDOW, FakeFaceSwapper, FakeGraph
 from tests.unit.serve.media.make_media import LIMITS, decode_all, unnamed_files
-from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context, pipelines_over, video_request
+from tests.unit.serve.pipelines.request_builders import FACE, make_context, pipelines_over, video_request
 
 
 async def run(graph: FakeGraph, context: RequestContext | None = None, **fields: Any) -> Result:

@@ -22,7 +22,7 @@ from serve.config import AppConfig, Limits, RunnerSettings
 from serve.media.decode import open_source
 from serve.media.samples import PORTRAIT, clip, data_uri, pan, stranger, tone
 from serve.media.spool import read_media
-from serve.pipelines.context import ChunkStep
+from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.requests import SwapVideo
 from serve.pipelines.result import Result
@@ -30,7 +30,7 @@ from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
 from tests.unit.serve.http.service import make_service_of
 from tests.unit.serve.media.make_media import LIMITS, animation, audio_packets, decode_all, unnamed_files
 from tests.unit.serve.media.phone_video import TIMES, phone_video
-from tests.unit.serve.pipelines.request_builders import FACE, Step, make_context, pipelines_over
+from tests.unit.serve.pipelines.request_builders import FACE, make_context, pipelines_over
 
 SMALL_LIMITS = Limits(max_source_frames=60, max_source_pixels=2_073_600, max_source_seconds=60)
 

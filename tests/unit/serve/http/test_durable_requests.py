@@ -1,0 +1,203 @@
+"""Requests that become jobs, over the whole service with its store and a Runner in this process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import FACE, HeldVideoModel, local_jobs, make_config, make_service_over
+
+ASYNC = {"Prefer": "respond-async"}
+MP4 = {"Accept": "video/mp4"}
+BODY = {"prompt": "a red circle", "seed": 5}
+LIMIT_S = 60
+
+
+class Service:
+    """Two ingress replicas over one store, whose video model is held until it is let go."""
+
+    def __init__(self, one: httpx.AsyncClient, two: httpx.AsyncClient, model: HeldVideoModel) -> None:
+        self.one = one
+        self.two = two
+        self.model = model
+
+    async def end(self, job_id: str) -> dict[str, Any]:
+        """Return the record of a job once it has ended, as the other replica tells it."""
+        async with asyncio.timeout(LIMIT_S):
+            response = await self.two.get(f"/jobs/{job_id}/result", params={"wait": LIMIT_S})
+        record: dict[str, Any] = (await self.two.get(f"/jobs/{job_id}")).json()
+        assert response.status_code in (200, 409), response.text
+        return record
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[Service]:
+    """Run the service."""
+    model = HeldVideoModel()
+    graph = FakeGraph(wan26=model)
+    config = make_config(**settings)
+    jobs = local_jobs(config, graph)
+    apps = [make_service_over(config, jobs, graph) for _ in range(2)]
+    clients = [httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") for app in apps]
+    await jobs.desk.open()
+    try:
+        async with clients[0] as one, clients[1] as two:
+            yield Service(one, two, model)
+    finally:
+        model.let_go()
+        await jobs.desk.close()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving() as running:
+        yield running
+
+
+async def test_a_job_is_accepted_at_once_and_its_result_is_that_of_a_plain_request(service: Service) -> None:
+    accepted = await service.one.post("/wan2.6", json=BODY, headers={**ASYNC, **MP4})
+    assert accepted.status_code == 202
+    assert accepted.headers["preference-applied"] == "respond-async"
+    record = accepted.json()
+    assert accepted.headers["location"] == f"/jobs/{record['id']}"
+    assert (record["state"], record["seed"], record["model"]) == ("queued", 5, "wan2.6")
+    await service.model.begun.wait()
+    early = await service.two.get(f"/jobs/{record['id']}/result")
+    assert early.status_code == 409
+    service.model.let_go()
+    ended = await service.end(record["id"])
+    assert (ended["state"], ended["percent"], ended["attempts"]) == ("succeeded", 100, 1)
+    result = await service.two.get(f"/jobs/{record['id']}/result")
+    plain = await service.one.post("/wan2.6", json=BODY, headers=MP4)
+    assert result.content == plain.content
+    for name in ("content-type", "x-model", "x-frames", "x-fps", "x-seed"):
+        assert result.headers[name] == plain.headers[name]
+
+
+async def test_what_is_wrong_is_said_before_a_job_is_accepted(service: Service) -> None:
+    refused = await service.one.post("/wan2.6", json={"width": 17}, headers=ASYNC)
+    assert refused.status_code == 422
+    assert {error["pointer"] for error in refused.json()["errors"]} == {"#/prompt", "#/width"}
+    assert (await service.one.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_wait_that_is_long_enough_gives_the_result_and_a_short_one_the_record(service: Service) -> None:
+    short = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=1"})
+    assert short.status_code == 202
+    assert short.headers["preference-applied"] == "wait=1"
+    service.model.let_go()
+    long = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=60", **MP4})
+    assert long.status_code == 200
+    assert long.content[4:8] == b"ftyp"
+    assert long.headers["preference-applied"] == "wait=60"
+
+
+async def test_the_same_key_is_the_same_job_however_often_it_is_sent(service: Service) -> None:
+    key = {"Idempotency-Key": "k-1", **MP4}
+    calls = [asyncio.ensure_future(client.post("/wan2.6", json=BODY, headers=key)) for client in (service.one, service.two) * 5]
+    await service.model.begun.wait()
+    service.model.let_go()
+    async with asyncio.timeout(LIMIT_S):
+        answers = await asyncio.gather(*calls)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert len(service.model.requests) == 1
+    assert len((await service.one.get("/jobs")).json()["jobs"]) == 1
+    other = await service.one.post("/wan2.6", json={**BODY, "prompt": "a blue circle"}, headers=key)
+    assert other.status_code == 422
+    assert other.json()["errors"][0]["header"] == "Idempotency-Key"
+
+
+async def test_a_failed_job_frees_its_key(service: Service) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    service.model.let_go()
+    service.model.errors.append(ValueError("a fault"))
+    assert (await service.one.post("/wan2.6", json=BODY, headers=key)).status_code == 500
+    assert (await service.one.post("/wan2.6", json=BODY, headers=key)).status_code == 200
+
+
+async def test_a_caller_with_a_key_may_leave_and_one_without_may_not(service: Service) -> None:
+    kept = asyncio.ensure_future(service.one.post("/wan2.6", json=BODY, headers={"Idempotency-Key": "k-1"}))
+    await service.model.begun.wait()
+    kept.cancel()
+    (record,) = (await service.two.get("/jobs")).json()["jobs"]
+    service.model.let_go()
+    assert (await service.end(record["id"]))["state"] == "succeeded"
+
+
+async def test_a_cancelled_job_stops_its_model_from_any_replica(service: Service) -> None:
+    job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+    await service.model.begun.wait()
+    for _ in range(2):  # it is idempotent
+        assert (await service.two.delete(f"/jobs/{job['id']}")).status_code == 202
+    ended = await service.end(job["id"])
+    assert ended["state"] == "cancelled"
+    assert service.model.stopped
+
+
+async def test_a_queued_job_is_cancelled_at_once_and_never_begins() -> None:
+    async with serving(jobs={"slots": {"wan26": 1}}) as service:
+        await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
+        await service.model.begun.wait()
+        waiting = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+        assert waiting["queue_position"] == 0
+        cancelled = await service.two.delete(f"/jobs/{waiting['id']}")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+        service.model.let_go()
+        assert len(service.model.requests) == 1
+
+
+async def test_events_come_from_a_replica_that_does_not_run_the_job(service: Service) -> None:
+    job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+    service.model.let_go()
+    async with asyncio.timeout(LIMIT_S):
+        text = (await service.two.get(f"/jobs/{job['id']}/events")).text
+    events = [
+        dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        for block in text.strip().split("\n\n")
+        if "event:" in block
+    ]
+    ids = [int(event["id"]) for event in events]
+    assert ids == list(range(1, len(ids) + 1))
+    assert [event["event"] for event in events] == ["progress"] * (len(events) - 1) + ["succeeded"]
+    records = [json.loads(event["data"]) for event in events]
+    percents = [record["percent"] for record in records]
+    assert percents == sorted(percents)
+    steps = [(record["step"], record["steps"]) for record in records if record["stage"] == "denoising"]
+    assert steps == [(1, 2), (2, 2)]
+    resumed = (await service.two.get(f"/jobs/{job['id']}/events", headers={"Last-Event-ID": str(ids[-2])})).text
+    assert "event: succeeded" in resumed
+    assert "event: progress" not in resumed
+
+
+async def test_a_preview_is_there_while_the_job_runs_and_gone_after(service: Service) -> None:
+    job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+    assert (await service.two.get(f"/jobs/{job['id']}/preview")).status_code == 404
+    service.model.let_go()
+    await service.end(job["id"])
+    assert (await service.two.get(f"/jobs/{job['id']}/preview")).status_code == 404
+
+
+async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
+    async with serving(jobs={"requests_per_minute": 2}) as service:
+        service.model.let_go()
+        answers = [await service.one.post("/wan2.6", json=BODY) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[0].headers["ratelimit-policy"] == '"requests";q=2;w=60'
+        assert answers[0].headers["ratelimit"].startswith('"requests";r=1;t=')
+        assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+
+
+async def test_no_more_jobs_wait_than_one_caller_may_have() -> None:
+    async with serving(jobs={"slots": {"wan26": 1}, "max_queued_per_caller": 1}) as service:
+        await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
+        await service.model.begun.wait()
+        assert (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).status_code == 202
+        full = await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
+        assert full.status_code == 429
+        assert int(full.headers["retry-after"]) >= 1
