@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,8 +74,10 @@ def answer(connection: socket.socket, _: bytes) -> None:
 
 
 @contextmanager
-def gateway(folder: Path, service_port: int, replace: dict[str, str] | None = None) -> Iterator[int]:
-    """Run nginx in front of a port and yield its own port.
+def gateway(
+    folder: Path, service_port: int, replace: dict[str, str] | None = None, lost_ports: Sequence[int] = ()
+) -> Iterator[int]:
+    """Run nginx in front of a port, and of ``lost_ports`` before it, and yield its own port.
 
     ``replace`` has texts of the configuration and what to put in their place, such as shorter
     times. Each must occur.
@@ -84,7 +86,6 @@ def gateway(folder: Path, service_port: int, replace: dict[str, str] | None = No
     text = files()["nginx.conf"]
     changes = {
         "/tmp/": f"{folder}/",
-        "$proxies:8000": f"$proxies:{service_port}",
         "listen 8000": f"listen 127.0.0.1:{port}",
         "listen 8081": f"listen 127.0.0.1:{health}",
         **(replace or {}),
@@ -93,7 +94,8 @@ def gateway(folder: Path, service_port: int, replace: dict[str, str] | None = No
         assert old in text, old
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text)
-    (folder / "cluster.conf").write_text('map "" $proxies { default 127.0.0.1; }\n')
+    servers = "".join(f"server 127.0.0.1:{p} max_fails=0; " for p in (*lost_ports, service_port))
+    (folder / "cluster.conf").write_text(f"upstream proxies {{ {servers}}}\n")
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     assert program is not None
     command = [program, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"), "-g", "daemon off;"]
