@@ -83,10 +83,10 @@ def calls(cluster: Cluster, release: None) -> Iterator[Calls]:
 @pytest.mark.parametrize(("process", "what"), [("raylet", "cpu"), ("raylet", "l40s of Wan26"), ("gcs_server", "head")])
 def test_a_killed_process_makes_no_long_gap(cluster: Cluster, calls: Calls, process: str, what: str, round_: int) -> None:
     selector, deployment = PODS[what]
-    calls.await_video(WAN26)
     before = {pod["metadata"]["uid"] for pod in cluster.ready_pods(selector)}
     pod = _pod_of(cluster, selector, deployment)
     name, container = pod["metadata"]["name"], pod["spec"]["containers"][0]["name"]
+    calls.await_video(WAN26)
     begun = time.time()
     # The command may end with its container. The operator replaces a pod whose Ray has ended.
     cluster.kubectl("exec", name, "-c", container, "--", "python3", "-c", KILL % process, check=False)
@@ -102,9 +102,9 @@ def test_a_killed_process_makes_no_long_gap(cluster: Cluster, calls: Calls, proc
 @pytest.mark.parametrize("what", PODS)
 def test_losing_a_pod_loses_no_request(cluster: Cluster, calls: Calls, what: str, way: str, round_: int) -> None:
     selector, deployment = PODS[what]
-    calls.await_video(WAN22 if what == "a100-80g" else WAN26)
     before = {pod["metadata"]["uid"] for pod in cluster.ready_pods(selector)}
     lost = _pod_of(cluster, selector, deployment)
+    calls.await_video(WAN22 if what == "a100-80g" else WAN26)
     begun = time.time()
     _lose(cluster, lost["metadata"]["name"], way)
     restored = _await_new_pod(cluster, selector, before, lost["metadata"]["uid"])
