@@ -65,6 +65,8 @@ def serve_environment(config: Path) -> dict[str, str]:
     patience = {
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": f"{START_TIMEOUT_S:g}",
         "RAY_agent_register_timeout_ms": f"{1000 * START_TIMEOUT_S:.0f}",
+        # A new controller kills the replicas that it has not reached within this time.
+        "RAY_SERVE_SLOW_STARTUP_WARNING_S": f"{START_TIMEOUT_S:.0f}",
     }
     # Serve replaces a proxy after three failed checks, with 10 s between them by default.
     checks = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": f"{PROXY_CHECK_S:g}"}

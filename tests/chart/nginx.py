@@ -4,7 +4,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,9 +83,16 @@ def answer(connection: socket.socket, _: bytes) -> None:
 
 @contextmanager
 def gateway(
-    folder: Path, service_port: int, replace: dict[str, str] | None = None, *, values: Json | None = None
+    folder: Path,
+    service_port: int,
+    replace: dict[str, str] | None = None,
+    lost_ports: Sequence[int] = (),
+    *,
+    values: Json | None = None,
 ) -> Iterator[int]:
-    """Run nginx, as the chart configures it with ``values``, before a port; yield its own port.
+    """Run nginx, as the chart configures it with ``values``, and yield its own port.
+
+    It is in front of ``service_port``, and of ``lost_ports`` before that.
 
     ``replace`` has texts of the configuration and what to put in their place, such as shorter
     times. Each must occur.
@@ -94,7 +101,6 @@ def gateway(
     text = files(values)["nginx.conf"]
     changes = {
         "/tmp/": f"{folder}/",
-        "$proxies:8000": f"$proxies:{service_port}",
         "listen 8000": f"listen 127.0.0.1:{port}",
         "listen 8081": f"listen 127.0.0.1:{health}",
         **(replace or {}),
@@ -103,7 +109,8 @@ def gateway(
         assert old in text, old
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text)
-    (folder / "cluster.conf").write_text('map "" $proxies { default 127.0.0.1; }\n')
+    servers = "".join(f"server 127.0.0.1:{p} max_fails=0; " for p in (*lost_ports, service_port))
+    (folder / "cluster.conf").write_text(f"upstream proxies {{ {servers}}}\n")
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     assert program is not None
     command = [program, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"), "-g", "daemon off;"]

@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,13 +17,14 @@ import pytest
 from helm.generator.paths import CHART
 from serve.config import ProxySettings
 from serve.problems import TITLES
-from tests.chart.nginx import Service, answer, files, gateway, read_answer, send
+from tests.chart.nginx import Service, answer, files, free_port, gateway, read_answer, send
 from tests.chart.rendering import Json, Refused, one, pod_templates, render
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None, reason="nginx is not installed"
 )
 HEAD = b"GET /limits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+SHORT = {"proxy_connect_timeout 2s": "proxy_connect_timeout 300ms"}
 POST = b"POST /wan2.6 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
 
 
@@ -173,12 +177,63 @@ def test_an_answer_that_comes_before_the_body_has_ended_is_passed_on(tmp_path: P
 @needs_nginx
 def test_a_request_that_the_service_drops_is_not_sent_twice(tmp_path: Path) -> None:
     service = Service(lambda connection, head: None)
-    with gateway(tmp_path, service.port) as port:
-        status, headers, body = read_answer(send(port, HEAD, b"\r\n"))
+    with gateway(tmp_path, service.port, lost_ports=[service.port]) as port:
+        status, headers, body = read_answer(send(port, POST, b"Content-Length: 3\r\n\r\nabc"))
         assert (status, headers["retry-after"]) == (503, "10")
         assert json.loads(body)["type"] == "urn:ryla:problem:unavailable"
     assert service.requests == 1
     service.close()
+
+
+@needs_nginx
+def test_a_request_goes_to_another_proxy_if_no_connection_was_made(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    def echo(connection: socket.socket, head: bytes) -> None:
+        body = head.partition(b"\r\n\r\n")[2]
+        while len(body) < 200_000:
+            body += connection.recv(65536)
+        seen.append(body)
+        answer(connection, head)
+
+    service = Service(echo)
+    with _silent_port() as silent, gateway(tmp_path, service.port, SHORT, lost_ports=[silent, free_port()]) as port:
+        body = b"0123456789" * 20_000
+        for _ in range(3):
+            connection = send(port, POST, b"Content-Length: 200000\r\n\r\n", body[:100_000])
+            connection.sendall(body[100_000:])
+            assert read_answer(connection)[0] == 200
+    assert seen == [body] * 3
+    service.close()
+
+
+@needs_nginx
+def test_a_service_that_cannot_be_reached_is_unavailable_and_not_slow(tmp_path: Path) -> None:
+    with _silent_port() as silent, gateway(tmp_path, silent, SHORT, lost_ports=[silent]) as port:
+        status, headers, body = read_answer(send(port, POST, b"Content-Length: 3\r\n\r\nabc"))
+        assert (status, headers["retry-after"]) == (503, "10")
+        assert json.loads(body)["type"] == "urn:ryla:problem:unavailable"
+
+
+@needs_nginx
+def test_a_service_that_does_not_answer_in_time_is_a_504(tmp_path: Path) -> None:
+    service = Service(lambda connection, head: connection.recv(1) and None)
+    with gateway(tmp_path, service.port, {"proxy_read_timeout 2160s": "proxy_read_timeout 300ms"}) as port:
+        status, _, body = read_answer(send(port, POST, b"Content-Length: 3\r\n\r\nabc"))
+        assert (status, json.loads(body)["type"]) == (504, "urn:ryla:problem:timeout")
+    service.close()
+
+
+@contextmanager
+def _silent_port() -> Iterator[int]:
+    """A port that answers no attempt to connect, like the address of a pod that was lost."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as waiting:
+        while True:  # until the queue of connections that nobody accepts is full
+            try:
+                waiting.enter_context(socket.create_connection(server.getsockname(), timeout=0.2))
+            except TimeoutError:
+                break
+        yield server.getsockname()[1]
 
 
 @needs_nginx
@@ -253,28 +308,33 @@ def test_each_503_of_its_own_says_when_to_try_again() -> None:
     assert refusing == {name for name, text in locations if "add_header Retry-After" in text}
 
 
-@pytest.mark.parametrize(
-    ("resolv", "expected"),
-    [
-        (
-            "search ryla.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\n",
-            ["10.96.0.10", "ryla-serve-svc.ryla.svc.cluster.local"],
-        ),
-        ("nameserver fd00::a\nsearch ryla.svc.corp\n", ["[fd00::a]", "ryla-serve-svc.ryla.svc.corp"]),
-    ],
-)
-def test_it_resolves_the_proxies_with_the_cluster_s_dns(tmp_path: Path, resolv: str, expected: list[str]) -> None:
-    (tmp_path / "resolv.conf").write_text(resolv)
-    (tmp_path / "nginx").write_text('#!/bin/sh\necho "$@"\n')
-    (tmp_path / "nginx").chmod(0o755)
+def test_it_follows_the_address_of_the_proxies_service(tmp_path: Path) -> None:
+    """There may be no Service when nginx starts, and a new one may have another address."""
+    address, calls = tmp_path / "address", tmp_path / "calls"
+    os.mkfifo(calls)
+    programs = {
+        "getent": f"echo $2 >> {tmp_path}/asked; cat {address} || exit 2",
+        "nginx": f'echo "$@" > {calls}',
+        "sleep": "exec true",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
     script = files()["start.sh"].replace("/tmp/", f"{tmp_path}/")
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RESOLV_CONF": str(tmp_path / "resolv.conf")}
-    done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "-c /etc/ryla/nginx.conf -g daemon off;\n"
-    nameserver, name = expected
-    assert (tmp_path / "cluster.conf").read_text() == (
-        f'resolver {nameserver} valid=5s;\nmap "" $proxies {{ default {name}; }}\n'
-    )
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(["sh", "-c", script], env=environment, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            assert calls.read_text() == "-c /etc/ryla/nginx.conf -g daemon off;\n"
+            assert (tmp_path / "cluster.conf").read_text().count("server 127.0.0.1:9 max_fails=0;") == 4
+            for found, server in (("10.96.0.7", "10.96.0.7:8000"), ("fd00::a", "[fd00::a]:8000")):
+                (tmp_path / "next").write_text(f"{found}  ryla-serve-svc.ryla.svc.cluster.local\n")
+                (tmp_path / "next").rename(address)
+                assert calls.read_text() == "-c /etc/ryla/nginx.conf -s reload\n"
+                assert (tmp_path / "cluster.conf").read_text().count(f"server {server} max_fails=0;") == 4
+            address.unlink()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert set((tmp_path / "asked").read_text().split()) == {"ryla-serve-svc"}
 
 
 @pytest.mark.parametrize("mode", ["rayservice", "pod"])

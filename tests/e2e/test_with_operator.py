@@ -82,6 +82,17 @@ def test_helm_test_calls_every_endpoint_through_the_service(cluster: Cluster) ->
     figure("helm test", f"{time.monotonic() - begin:.0f} s")
 
 
+def test_nothing_drifts(cluster: Cluster) -> None:
+    """The operator keeps what the chart renders, and the same values change nothing."""
+    manifest = run("helm", "-n", cluster.namespace, "get", "manifest", "ryla").stdout
+    cluster.kubectl("diff", "-f", "-", text=manifest)  # fails and prints the difference if there is one
+    cluster.kubectl("diff", "--server-side", "--force-conflicts", "-f", "-", text=manifest)
+    before = _service(cluster)["metadata"]["generation"]
+    _upgrade(cluster, {"rollout": {"smoke": False}})
+    assert run("helm", "-n", cluster.namespace, "get", "manifest", "ryla").stdout == manifest
+    assert _service(cluster)["metadata"]["generation"] == before
+
+
 @pytest.mark.parametrize(("group", "endpoint"), [("a100-80g", "wan22-i2v"), ("l40s", "wan2.6")])
 def test_a_group_scales_up_for_a_request_and_down_again(cluster: Cluster, group: str, endpoint: str) -> None:
     minimum = 1 if group == "l40s" else 0  # FaceSwapper keeps one

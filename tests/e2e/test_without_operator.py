@@ -23,7 +23,6 @@ POD: Json = {
     "mode": "pod",
     "auth": {"rayTokenSecret": ""},
     "faultTolerance": {"redis": "none"},
-    "gateway": {"enabled": False},  # the tests with an operator have it
     "config": {"ingress": {"num_cpus": 0.2}},
     "pod": {"resources": {"requests": {"cpu": "50m", "memory": "1Gi"}}},
     "rollout": {"timeoutSeconds": 600},

@@ -23,7 +23,7 @@ events {
 }
 
 http {
-    include /tmp/cluster.conf;  # `resolver` and `$proxies`, from start.sh
+    include /tmp/cluster.conf;  # the upstream `proxies`, from start.sh
     default_type application/problem+json;
     server_tokens off;
 
@@ -49,6 +49,11 @@ http {
     map $http_x_request_id $name {
         "~^[A-Za-z0-9._-]{1,128}$" $http_x_request_id;
         default $request_id;
+    }
+    # A proxy that no connection was made to has no time of connecting.
+    map $upstream_connect_time $connected {
+        "~[0-9]" 1;
+        default 0;
     }
     map $request_id $instance {
         "~^(?<a>.{8})(?<b>.{4})(?<c>.{4})(?<d>.{4})(?<e>.{12})$" "urn:uuid:$a-$b-$c-$d-$e";
@@ -98,20 +103,22 @@ http {
         error_page 413 /.problem/body_too_large;
         error_page 414 494 =431 /.problem/head_too_large;
         error_page 502 503 =503 /.problem/unavailable;
-        error_page 504 /.problem/timeout;
+        error_page 504 = /.problem/timeout;
         add_header X-Request-Id $name always;
 
         location / {
             {{- if $gateway.requestsPerCaller }}
             limit_conn callers {{ $gateway.requestsPerCaller }};
             {{- end }}
-            proxy_pass http://$proxies:8000;
+            proxy_pass http://proxies;
             proxy_http_version 1.1;
-            proxy_connect_timeout 5s;
+            # A pod that was lost remains an endpoint for some seconds, in which connections to it
+            # fail. Such a request has not been sent and goes to another pod.
+            proxy_connect_timeout 2s;
+            proxy_next_upstream error timeout;
+            proxy_next_upstream_timeout 10s;
             proxy_read_timeout {{ $timeout }}s;
             proxy_send_timeout {{ $timeout }}s;
-            # A second attempt would make a video twice.
-            proxy_next_upstream off;
             proxy_set_header Host $http_host;
             proxy_set_header X-Request-Id $name;
             # Serve's proxies trust it, so it has nothing that the caller wrote.
@@ -131,6 +138,10 @@ http {
             {{- if has $location (list "unavailable" "too_many") }}
             add_header Retry-After 10 always;
             add_header X-Request-Id $name always;
+            {{- else if eq $location "timeout" }}
+            if ($connected = 0) {
+                rewrite ^ /.problem/unavailable last;
+            }
             {{- end }}
             return {{ index $problem 0 }} '{"type": "urn:ryla:problem:{{ index $problem 1 }}", "title": "{{ index $problem 2 }}", "status": {{ index $problem 0 }}, "detail": "{{ index $problem 3 }}", "instance": "$instance", "request_id": "$name"}';
         }
@@ -148,15 +159,37 @@ http {
 }
 {{- end -}}
 
-{{/* Starts nginx, which neither reads /etc/resolv.conf nor completes names with its search list. */}}
+{{/*
+Starts nginx with the address of the proxies' Service, which nginx reads at its start only: it is
+read again when the address has changed, as after the operator has made the Service. The upstream has
+the address several times, because each connection to a Service may reach another pod.
+*/}}
 {{- define "ryla-serve.nginxStart" -}}
 set -eu
-nameserver=$(awk '$1 == "nameserver" {print $2; exit}' "${RESOLV_CONF:-/etc/resolv.conf}")
-domain=$(awk '$1 == "search" {print $2; exit}' "${RESOLV_CONF:-/etc/resolv.conf}")
-case $nameserver in *:*) nameserver="[$nameserver]" ;; esac
-cat > /tmp/cluster.conf <<END
-resolver $nameserver valid=5s;
-map "" \$proxies { default {{ include "ryla-serve.proxies" . }}.$domain; }
-END
+address() {
+    getent hosts {{ include "ryla-serve.proxies" . }} | awk '{print $1; exit}'
+}
+# Until there is a Service, nothing listens on the port, which makes the answer a 503.
+write() {
+    case $1 in
+        "") server=127.0.0.1:9 ;;
+        *:*) server="[$1]:8000" ;;
+        *) server="$1:8000" ;;
+    esac
+    {
+        echo "upstream proxies {"
+        for _ in 1 2 3 4; do echo "    server $server max_fails=0;"; done
+        echo "}"
+    } > /tmp/cluster.conf
+}
+known=$(address)
+write "$known"
+while sleep 2; do
+    now=$(address)
+    if [ -n "$now" ] && [ "$now" != "$known" ]; then
+        write "$now"
+        if nginx -c /etc/ryla/nginx.conf -s reload; then known=$now; fi
+    fi
+done &
 exec nginx -c /etc/ryla/nginx.conf -g 'daemon off;'
 {{- end -}}

@@ -245,6 +245,9 @@ limits:
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
 - {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}
+# A controller that has started again, as with a new head, kills the replicas that it has not reached
+# within this time, though they serve. Ray's default is 30 s.
+- {name: RAY_SERVE_SLOW_STARTUP_WARNING_S, value: "300"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- include "ryla-serve.logRotation" .root }}
 {{- with .root.Values.jobs.env }}

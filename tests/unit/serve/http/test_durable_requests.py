@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import FACE, HeldVideoModel, local_jobs, make_config, make_service_over
+from tests.unit.serve.http.service import HeldVideoModel, local_jobs, make_config, make_service_over
 
 ASYNC = {"Prefer": "respond-async"}
 MP4 = {"Accept": "video/mp4"}

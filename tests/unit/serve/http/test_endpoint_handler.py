@@ -1,8 +1,8 @@
 import asyncio
 import io
 import logging
-import time
 import struct
+import time
 import zlib
 from collections.abc import AsyncGenerator
 from types import SimpleNamespace

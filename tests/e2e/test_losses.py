@@ -1,0 +1,165 @@
+"""Each pod of a release is lost in each way, during a video and under two face swaps a second.
+
+The operator manages the release. RYLA_E2E_ROUNDS says how often each loss is repeated (by default
+once, which takes about 25 minutes on two cores). Every answer that arrives must have the bytes of
+the undisturbed answer, and no request may fail but those of a pod that held their connection and
+was lost at once.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serve.http.examples import payload
+from tests.e2e.calls import Calls
+from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
+from tests.e2e.conftest import KEY, figure
+
+CALLERS = (Path(__file__).parent / "callers.py").read_text()
+ROUNDS = int(os.environ.get("RYLA_E2E_ROUNDS", "1"))
+SWAPS_PER_S = 2.0
+SECONDS = 5400
+"""The longest time that the callers run; the tests end them before."""
+HEAD_S = 30
+"""Within this time a new head must be ready."""
+GAP_S = 20
+"""The longest time without an answer to a face swap after a raylet or the GCS was killed."""
+RESTORED_S = 240
+WAYS = ("delete", "force", "evict")
+SIZE = {"width": 128, "height": 128, "num_frames": 9, "steps": 10}
+WAN26, WAN22 = "/wan2.6-i2v-faceswap", "/wan22-i2v-faceswap"
+VALUES: Json = {
+    # Each model is up, so that what is measured is the loss and not a start from zero.
+    "deployments": {name: {"autoscaling_config": {"min_replicas": 1}} for name in ("Wan26", "Wan22GGUF")},
+    "gateway": {"replicas": 2},
+}
+HEAD = "ray.io/node-type=head"
+WORKER = "ray.io/node-type=worker,ray.io/group="
+PODS = {
+    "head": (HEAD, ""),
+    "cpu": (f"{WORKER}cpu", ""),
+    "l40s of FaceSwapper": (f"{WORKER}l40s", "FaceSwapper"),
+    "l40s of Wan26": (f"{WORKER}l40s", "Wan26"),
+    "a100-80g": (f"{WORKER}a100-80g", ""),
+    "gateway": ("app.kubernetes.io/component=gateway", ""),
+    "redis": ("app.kubernetes.io/component=redis", ""),
+}
+"""What is lost: the selector of its pods, and a deployment whose replica is in the pod."""
+HOLDS_CONNECTIONS = frozenset({("cpu", "force"), ("gateway", "force"), *(("head", way) for way in WAYS)})
+"""These losses end the requests whose connections pass the pod, as docs/operations.md says."""
+KILL = """
+import psutil
+for process in psutil.process_iter():
+    if process.name() == %r:
+        process.kill()
+"""
+
+
+@pytest.fixture(scope="module")
+def release(cluster: Cluster, operator: str) -> None:
+    """Install the chart and wait until every model is up."""
+    cluster.helm("install", "ryla", str(CHART), values=VALUES)
+
+
+@pytest.fixture(scope="module")
+def calls(cluster: Cluster, release: None) -> Iterator[Calls]:
+    """The calls that go on during all tests, after an undisturbed pair of videos."""
+    videos = [[path, {**payload(path[1:]), **SIZE}] for path in (WAN26, WAN22)]
+    swap = json.dumps(payload("image-faceswap"))
+    cluster.python("callers", CALLERS, "http://ryla:8000", str(SECONDS), str(SWAPS_PER_S), swap, json.dumps(videos), key=KEY)
+    wait_until(lambda: cluster.phase("callers") == "Running", 60, "the callers to start")
+    found = Calls(cluster, "callers")
+    wait_until(lambda: {call["path"] for call in found.ended()} >= {"/image-faceswap", WAN26, WAN22}, 600, "one of each call")
+    found.remember()
+    yield found
+    cluster.kubectl("delete", "pod", "callers", "--wait=false")
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize(("process", "what"), [("raylet", "cpu"), ("raylet", "l40s of Wan26"), ("gcs_server", "head")])
+def test_a_killed_process_makes_no_long_gap(cluster: Cluster, calls: Calls, process: str, what: str, round_: int) -> None:
+    selector, deployment = PODS[what]
+    before = {pod["metadata"]["uid"] for pod in cluster.ready_pods(selector)}
+    pod = _pod_of(cluster, selector, deployment)
+    name, container = pod["metadata"]["name"], pod["spec"]["containers"][0]["name"]
+    calls.await_video(WAN26)
+    begun = time.time()
+    # The command may end with its container. The operator replaces a pod whose Ray has ended.
+    cluster.kubectl("exec", name, "-c", container, "--", "python3", "-c", KILL % process, check=False)
+    restored = _await_new_pod(cluster, selector, before, pod["metadata"]["uid"])
+    outcome = calls.outcome(since=begun)
+    figure(f"{process} of {what} killed, round {round_ + 1}", f"a new pod ready after {restored:.0f} s; {outcome}")
+    assert not outcome.wrong, outcome
+    assert outcome.gap_s <= GAP_S, outcome
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", PODS)
+def test_losing_a_pod_loses_no_request(cluster: Cluster, calls: Calls, what: str, way: str, round_: int) -> None:
+    selector, deployment = PODS[what]
+    before = {pod["metadata"]["uid"] for pod in cluster.ready_pods(selector)}
+    lost = _pod_of(cluster, selector, deployment)
+    calls.await_video(WAN22 if what == "a100-80g" else WAN26)
+    begun = time.time()
+    _lose(cluster, lost["metadata"]["name"], way)
+    restored = _await_new_pod(cluster, selector, before, lost["metadata"]["uid"])
+    outcome = calls.outcome(since=begun)
+    figure(f"{what}, {way}, round {round_ + 1}", f"a new pod ready after {restored:.0f} s; {outcome}")
+    assert not outcome.wrong, outcome
+    if (what, way) not in HOLDS_CONNECTIONS:
+        assert not outcome.failed, outcome
+    if what == "head":
+        assert restored <= HEAD_S
+
+
+def _pod_of(cluster: Cluster, selector: str, deployment: str) -> Json:
+    """Return a ready pod, one with a replica of ``deployment`` if that is given."""
+
+    def find() -> Json | None:
+        pods = cluster.ready_pods(selector)
+        return next((pod for pod in pods if not deployment or _has_replica(cluster, pod, deployment)), None)
+
+    found: Json = wait_until(find, RESTORED_S, f"a pod {selector} {deployment}")
+    return found
+
+
+def _has_replica(cluster: Cluster, pod: Json, deployment: str) -> bool:
+    script = "import psutil, sys; sys.exit(not any(sys.argv[1] in ' '.join(p.cmdline()) for p in psutil.process_iter()))"
+    name = pod["metadata"]["name"]
+    command = ("kubectl", "-n", cluster.namespace, "exec", name, "-c", "ray-worker", "--", "python3", "-c", script)
+    return run(*command, f"ServeReplica:ryla:{deployment}", check=False).returncode == 0
+
+
+def _lose(cluster: Cluster, name: str, way: str) -> None:
+    if way == "evict":
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": cluster.namespace}}
+        path = f"/api/v1/namespaces/{cluster.namespace}/pods/{name}/eviction"
+        run("kubectl", "create", "--raw", path, "-f", "-", text=json.dumps(eviction))
+    else:
+        options = ("--grace-period=0", "--force") if way == "force" else ()
+        cluster.kubectl("delete", "pod", name, "--wait=false", *options)
+
+
+def _await_new_pod(cluster: Cluster, selector: str, before: set[str], lost: str) -> float:
+    """Wait until as many pods as before are ready and the lost one is gone; return the seconds.
+
+    The seconds are those until the new pod is ready: the old one may take its grace period to end.
+    """
+    begun = time.monotonic()
+    restored = 0.0
+
+    def back() -> bool:
+        nonlocal restored
+        now = {pod["metadata"]["uid"] for pod in cluster.ready_pods(selector)}
+        if not restored and now - before:
+            restored = time.monotonic() - begun
+        gone = lost not in {pod["metadata"]["uid"] for pod in cluster.get("pods", "-l", selector)["items"]}
+        return gone and len(now) >= len(before)
+
+    wait_until(back, RESTORED_S, f"pods {selector} to be back")
+    return restored
