@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve.cli.console import console, print_line
 from serve.cli.output import accepted_by, fail, require_writable, write_result
@@ -43,7 +43,7 @@ def jobs(
     key: Key = None,
 ) -> None:
     """List your jobs, newest first."""
-    table = Table("job", "model", "state", "percent", "made at", "result until")
+    table = Table(Column("job", no_wrap=True, min_width=32), "model", "state", "percent", "made at", "result until")
     try:
         with Client(url, key=key) as client:
             for record in client.jobs(state=None if state is None else state.value, limit=limit):
