@@ -77,7 +77,9 @@ class EndpointHandler:
 
     async def _answer(self, request: Request, submission: Submission) -> Response:
         """Run the job; answer with its result, or with its record if the caller prefers that."""
-        job, stored = await self._submissions.prepare(self._endpoint, submission)
+        preparation = self._submissions.prepare(self._endpoint, submission)
+        left_s = submission.began_at + submission.timeout_s - time.time()
+        job, stored = await run_while_connected(request, preparation, left_s)
         left_s = job.deadline_at - time.time() + GRACE_S
         if not job.durable:
             outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)

@@ -22,8 +22,11 @@ class FileStore(Protocol):
     async def delete(self, key: str) -> None:
         """Delete a file, or do nothing if there is none."""
 
-    async def delete_all(self, prefix: str) -> None:
-        """Delete all files below ``prefix``."""
+    async def delete_all(self, folder: str) -> None:
+        """Delete all files in a folder, which is named without a slash at its end."""
 
-    async def list(self, prefix: str) -> list[tuple[str, float]]:
-        """Return the keys below ``prefix`` and when each file was written, since the epoch."""
+    async def list(self, folder: str) -> list[tuple[str, float]]:
+        """Return the keys in a folder and when each file was written, in seconds since the epoch.
+
+        The folder is named without a slash at its end; the folders in it are searched as well.
+        """

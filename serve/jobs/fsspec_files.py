@@ -98,16 +98,16 @@ class FsspecFiles:
         except FileNotFoundError:
             return
 
-    async def delete_all(self, prefix: str) -> None:
-        """Delete all files in the folder ``prefix``."""
+    async def delete_all(self, folder: str) -> None:
+        """Delete all files in a folder."""
         try:
-            await self._run(self._delete_all, self._path(prefix))
+            await self._run(self._delete_all, self._path(folder))
         except FileNotFoundError:
             return
 
-    async def list(self, prefix: str) -> list[tuple[str, float]]:
-        """Return the keys in the folder ``prefix``, and when each file was written."""
-        path = self._path(prefix)
+    async def list(self, folder: str) -> list[tuple[str, float]]:
+        """Return the keys in a folder and when each file was written."""
+        path = self._path(folder)
         if self._local is not None:
             return await self._run(self._local.list, path)
         return await self._run(_list, self._system, self._root, path)

@@ -8,4 +8,4 @@ async def remove_files(files: FileStore, job_id: str) -> None:
     """Delete every file of a job."""
     await files.delete(request_key(job_id))
     for folder in FOLDERS:
-        await files.delete_all(f"{folder}/{job_id}/")
+        await files.delete_all(f"{folder}/{job_id}")

@@ -102,7 +102,7 @@ class Sweeper:
     async def delete_orphans(self, now: float) -> None:
         """Delete old files that belong to no job: their writer died before the record was there."""
         for folder in FOLDERS:
-            old = [key for key, written_at in await self._files.list(f"{folder}/") if now - written_at > ORPHAN_AGE_S]
+            old = [key for key, written_at in await self._files.list(folder) if now - written_at > ORPHAN_AGE_S]
             ids = {key: key.split("/")[1] for key in old}
             known = await self._store.known(set(ids.values()))
             for key, job_id in ids.items():

@@ -70,8 +70,9 @@ def test_the_ingress_gets_all_settings_and_the_models_by_their_names_in_the_api(
     config, _, ingress = bound(ingress={"num_cpus": 0.5, "resources": {"ingress": 1}})
     assert ingress.name == "Ingress"
     assert ingress.ray_actor_options == {"num_cpus": 0.5, "resources": {"ingress": 1}}
-    settings, models = ingress.init_args
+    settings, runner, models = ingress.init_args
     assert settings == config
+    assert runner._bound_deployment.name == "Runner"
     assert models == {name: f"bound {name}" for name in ("wan26", "wan22-gguf", "face-swapper")}
 
 

@@ -104,7 +104,7 @@ def test_harmful_settings_of_serve_are_found(production: Json) -> None:
     first, second, third = faults(production)
     assert first.startswith("http_options.request_timeout_s is 1800")
     assert second == "deployments.Wan26: initial_replicas resets a running model at every change of the config; leave it out"
-    assert third.startswith("deployments: unknown deployment Wan27; available: FaceSwapper, Ingress, Wan22GGUF, Wan26")
+    assert third.startswith("deployments: unknown deployment Wan27; available: FaceSwapper, Ingress, Runner, Wan22GGUF, Wan26")
 
 
 def test_every_wrong_field_is_named(production: Json) -> None:

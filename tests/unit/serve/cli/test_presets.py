@@ -22,7 +22,7 @@ def test_presets_are_serve_config_files_that_build(preset: str) -> None:
     assert application.import_path == "serve.app:build"
     bound = build(config)
     assert bound is not None
-    assert {d.name for d in application.deployments} <= {INGRESS, *(model.deployment for model in MODELS)}
+    assert {d.name for d in application.deployments} <= {INGRESS, RUNNER, *(model.deployment for model in MODELS)}
     # What the proxy would answer in plain text, the ingress answers first.
     assert text["http_options"]["request_timeout_s"] > config.limits.request_timeout_s
     for deployment in text["applications"][0].get("deployments", []):

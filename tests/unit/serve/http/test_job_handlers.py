@@ -206,7 +206,7 @@ async def test_a_result_that_is_not_there_says_why(jobs: FakeJobs, client: TestC
     assert (never.status_code, "was cancelled" in never.json()["detail"]) == (409, True)
     assert "retry-after" not in never.headers
     await jobs.succeed(gone.id, RESULT)
-    await jobs.files.delete_all("results/")
+    await jobs.files.delete_all("results")
     await jobs.succeed(private.id, RESULT, key=None)
     for job in (gone, private):
         response = client.get(f"/jobs/{job.id}/result")

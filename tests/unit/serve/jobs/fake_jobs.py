@@ -66,12 +66,12 @@ class FakeFiles:
     async def delete(self, key: str) -> None:
         self.content.pop(key, None)
 
-    async def delete_all(self, prefix: str) -> None:
-        for key in [key for key in self.content if key.startswith(prefix)]:
+    async def delete_all(self, folder: str) -> None:
+        for key in [key for key in self.content if key.startswith(f"{folder}/")]:
             del self.content[key]
 
-    async def list(self, prefix: str) -> list[tuple[str, float]]:
-        return [(key, NOW) for key in self.content if key.startswith(prefix)]
+    async def list(self, folder: str) -> list[tuple[str, float]]:
+        return [(key, NOW) for key in self.content if key.startswith(f"{folder}/")]
 
 
 @dataclass
@@ -214,8 +214,8 @@ class FakeJobs:
         if job is not None:
             del self.jobs[job_id]
             self.deleted.add((job_id, caller))
-            await self.files.delete_all(f"results/{job_id}/")
-            await self.files.delete_all(f"previews/{job_id}/")
+            await self.files.delete_all(f"results/{job_id}")
+            await self.files.delete_all(f"previews/{job_id}")
         return job
 
     async def break_down(self) -> None:

@@ -142,8 +142,8 @@ async def test_a_cancelled_job_stops_its_model(bench: Bench) -> None:
     assert outcome is not None
     assert outcome.job.state == "cancelled"
     assert bench.graph.wan26.stopped  # type: ignore[attr-defined]
-    assert await bench.files.list("results/") == []
-    assert await bench.files.list("requests/") == []
+    assert await bench.files.list("results") == []
+    assert await bench.files.list("requests") == []
 
 
 async def test_a_second_runner_does_not_take_a_job_that_is_held(bench: Bench) -> None:
@@ -176,7 +176,7 @@ async def test_a_job_is_taken_from_an_owner_that_gave_no_sign_and_the_old_attemp
     outcome = await within(second)
     assert outcome is not None
     assert (outcome.job.attempt, outcome.job.state) == (2, "succeeded")
-    assert [key for key, _ in await bench.files.list("results/")] == [result_key(job.id, 2)]
+    assert [key for key, _ in await bench.files.list("results")] == [result_key(job.id, 2)]
 
 
 @pytest.mark.settings(max_attempts=1)
@@ -223,7 +223,7 @@ async def test_a_job_that_is_not_durable_leaves_nothing_but_its_record(bench: Be
     assert outcome.data[4:8] == b"ftyp"
     assert outcome.job.result is not None
     assert outcome.job.result.key is None
-    for folder in ("requests/", "results/", "previews/"):
+    for folder in FOLDERS:
         assert await bench.files.list(folder) == []
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from serve.config import Hardware
-from serve.jobs.result_headers import EXPOSED_HEADERS, RESULT_HEADERS, Answer
+from serve.jobs.result_headers import EXPOSED_HEADERS, JOB_HEADERS, RESULT_HEADERS, Answer
 from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result, SwapTally
 
@@ -89,4 +89,5 @@ def test_ignored_fields_are_fit_for_a_header() -> None:
 def test_pages_may_read_every_result_header() -> None:
     names = [header.name for header in RESULT_HEADERS]
     assert len(set(names)) == len(names)
-    assert set(EXPOSED_HEADERS) == {*names, "X-Request-Id", "Retry-After"}
+    assert set(EXPOSED_HEADERS) == {*names, "X-Request-Id", *JOB_HEADERS}
+    assert {"ETag", "Location", "RateLimit", "Retry-After"} <= set(JOB_HEADERS)

@@ -320,7 +320,7 @@ async def test_a_video_arrives_in_chunks_and_every_chunk_is_given_back_as_a_cred
     assert [(chunk.index, len(chunk.frames)) for chunk in chunks] == [(0, 1), (1, 4), (5, 4)]
     assert model.requests == [REQUEST]
     assert (consumer.opened, consumer.released, consumer.closed) == ([9], 3, 1)
-    assert steps == [Progress("denoise", 1, 2), Progress("denoise", 2, 2)]  # the first event only says that it begins
+    assert steps == [Progress("start", 1, 1), Progress("denoise", 1, 2), Progress("denoise", 2, 2)]
     assert context.meter.seconds == {"wan26": pytest.approx(0.6)}
     assert context.meter.acceleration == "cache"
     assert context.meter.phases == {"queue": pytest.approx(0, abs=1), "denoise": 0.5, "decode": pytest.approx(0.1)}

@@ -67,7 +67,11 @@ async def test_every_chunk_gives_a_credit_back_once_it_is_encoded() -> None:
     assert (graph.consumer.opened, graph.consumer.released, graph.consumer.closed) == ([WINDOW], 3, 1)
     chunks = [step for step in steps if isinstance(step, ChunkStep)]
     assert chunks == [ChunkStep(kind, index) for index in (0, 1, 5) for kind in ("decoded", "encoded")]
-    assert [step for step in steps if isinstance(step, Progress)] == [Progress("denoise", 1, 2), Progress("denoise", 2, 2)]
+    assert [step for step in steps if isinstance(step, Progress)] == [
+        Progress("start", 1, 1),
+        Progress("denoise", 1, 2),
+        Progress("denoise", 2, 2),
+    ]
 
 
 async def test_an_image_covers_the_video_and_is_cropped_around_its_centre() -> None:
