@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from ray.serve.exceptions import BackPressureError
+
 from deployments.errors import Cancelled
 from deployments.flow_control import ProducerEnd
 from serve.job_settings import JobSettings
@@ -18,6 +20,8 @@ from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job, State
 from serve.jobs.request import JobRequest
 from serve.jobs.store import JobStore, StoreUnavailable
+from serve.pipelines.attempts import causes
+from serve.pipelines.handles import QUEUE_RETRY_S
 from serve.problems import Problem, problem_of, replica_lost
 
 T = TypeVar("T")
@@ -141,7 +145,7 @@ class JobRunner:
             self._wake.set()
             await self._wait_for_turn(held, request)
             start = time.monotonic()
-            finished = await self._execution.run(held, request)
+            finished = await self._run_until_admitted(held, request)
             self.durations[job.slot] = time.monotonic() - start
         except Exception as error:
             problem = problem_of(error, retry_after_s=self.durations.get(job.slot, 10))
@@ -159,6 +163,16 @@ class JobRunner:
         except TimeoutError:
             await self._execution.check(held.job, request)
             await held.turn.wait()
+
+    async def _run_until_admitted(self, held: HeldJob, request: JobRequest) -> Finished:
+        """Run the job. One that was accepted waits where the queue of its model is full."""
+        while True:
+            try:
+                return await self._execution.run(held, request)
+            except Exception as error:
+                if not (held.job.durable and any(isinstance(cause, BackPressureError) for cause in causes(error))):
+                    raise
+            await asyncio.sleep(QUEUE_RETRY_S)
 
     async def _finish(
         self, held: HeldJob, state: State, *, finished: Finished | None = None, problem: Problem | None = None

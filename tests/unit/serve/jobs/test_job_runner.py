@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import pytest
 from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import BackPressureError
 
 from serve.config import AppConfig
-from serve.jobs.keys import request_key, result_key
+from serve.jobs.keys import FOLDERS, request_key, result_key
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.jobs.store import StoreUnavailable
@@ -314,3 +315,11 @@ async def test_the_end_of_a_job_waits_for_a_store_that_is_away(bench: Bench, mon
     assert outcome is not None
     assert outcome.job.state == "succeeded"
     assert not away
+
+
+async def test_an_accepted_job_waits_for_a_full_queue_of_its_model(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve.jobs.job_runner.QUEUE_RETRY_S", 0.01)
+    bench.graph.wan26.errors += [BackPressureError(num_queued_requests=1, max_queued_requests=1)] * 3
+    outcome = await within(bench.one.run((await bench.add(video())).id))
+    assert outcome is not None
+    assert (outcome.job.state, outcome.job.attempt) == ("succeeded", 1)
