@@ -41,6 +41,8 @@ class VideoRequest:
     seed: int
     image: Image | None = None
     acceleration: Acceleration = "none"
+    guidance_until: float = 1.0
+    """Share of the steps, over 0 to 1, after which the pass without the prompt is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ class WanEngine:
             negative=negative[0] if negative else None,
             scale=run.request.cfg,
             batched=self.batch_guidance,
+            until=run.request.guidance_until,
         )
 
     def _prepare_conditions(self, run: "Run") -> Conditions:

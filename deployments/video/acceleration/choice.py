@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from deployments.errors import AccelerationNotSupported
 from deployments.video.acceleration.block_cache import BlockCache, cache_bytes
 from deployments.video.acceleration.fp8 import Fp8, fp8_bytes, has_plain_layers
-from deployments.video.sampling.guidance import Branch
+from deployments.video.sampling.guidance import Branch, guided_steps
 from deployments.wire import VideoRequest
 
 
@@ -68,7 +68,11 @@ def describe(request: VideoRequest, accelerator: Accelerator | None) -> str:
     """Return what was done, as the header `X-Acceleration` states it; empty for an exact video."""
     if request.acceleration == "distilled":
         return f"distilled; steps={request.steps}"
-    return "" if accelerator is None else accelerator.describe()
+    parts = [] if accelerator is None else [accelerator.describe()]
+    if request.guidance_until < 1 and request.cfg > 1:
+        guided = guided_steps(request.guidance_until, request.steps)
+        parts.append(f"guidance_until={request.guidance_until:g}; guided={guided}/{request.steps}")
+    return "; ".join(parts)
 
 
 def not_supported(reason: str) -> AccelerationNotSupported:

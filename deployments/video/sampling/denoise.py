@@ -44,6 +44,7 @@ def denoise(
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
     pace = Pace(latents.device, report, ahead=devices)
+    guided = guidance.guided_steps(len(solver.timesteps))
     with ThreadPoolExecutor(1, thread_name_prefix="second-device") as launcher:
         for index, timestep in enumerate(solver.timesteps):
             step = _Step(
@@ -55,7 +56,7 @@ def denoise(
                 timestep_tensor=timesteps[index],
                 latents=latents,
             )
-            latents = solver.step(guidance.velocity(step))
+            latents = solver.step(guidance.velocity(step, guided=index < guided))
             pace.finish_step()
     pace.finish()
     return latents

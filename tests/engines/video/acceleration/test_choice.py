@@ -40,6 +40,10 @@ def test_a_description_says_what_was_done(small: VideoRequest) -> None:
     assert describe(small, None) == ""
     assert describe(replace(small, steps=4, acceleration="distilled"), None) == "distilled; steps=4"
     assert describe(replace(small, acceleration="cache"), BlockCache(0.1)) == "cache; threshold=0.1; reused=0/0"
+    gated = replace(small, steps=30, guidance_until=0.5)
+    assert describe(gated, None) == "guidance_until=0.5; guided=15/30"
+    assert describe(gated, BlockCache(0.1)) == "cache; threshold=0.1; reused=0/0; guidance_until=0.5; guided=15/30"
+    assert describe(replace(gated, cfg=1.0), None) == ""
 
 
 def test_only_accelerations_that_keep_tensors_need_more_memory(small: VideoRequest) -> None:

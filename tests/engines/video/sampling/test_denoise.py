@@ -86,6 +86,13 @@ def test_a_transformer_is_selected_for_each_timestep_and_pass() -> None:
     assert passed == [timestep for timestep in timesteps for _ in range(2)]
 
 
+def test_the_steps_after_the_share_run_without_the_negative_prompt() -> None:
+    transformers = FakeTransformers()
+    latents = run(transformers, Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0, until=0.5))
+    assert [branch for _, branch in transformers.selected] == [0, 1, 0, 1, 0, 0]
+    assert not torch.equal(latents, run(FakeTransformers(), Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0)))
+
+
 class TwoDevices:
     """A transformer for each pass, of which neither ends before the other has begun.
 
