@@ -96,6 +96,23 @@ class VideoSettings(EngineSettings):
         return self
 
 
+Spread = Literal["none", "guidance", "sequence", "experts"]
+
+
+def spread_problem(spread: Spread, gpus: float) -> str | None:
+    """Return why ``spread``, which is not ``none``, cannot use so many GPUs, or None if it can.
+
+    The reason continues a sentence about it: "needs ...; set ...".
+    """
+    if gpus < 2 or gpus % 1:
+        return "needs two GPUs or more; set `hardware.num_gpus: 2` or `spread: none`"
+    if spread == "experts" and gpus != 2:
+        return "needs two GPUs, one for each expert; set `hardware.num_gpus: 2` or `spread: guidance`"
+    if spread == "guidance" and gpus % 2:
+        return "needs an even number of GPUs, half for each pass; set another number or `spread: sequence`"
+    return None
+
+
 def _check_guidance(spread: str, *, batched: bool) -> None:
     if spread == "guidance" and batched:
         raise ValueError(
@@ -183,9 +200,10 @@ class AlignmentFaceModels(Settings):
 class Wan26Settings(VideoSettings):
     """How the Wan26 engine runs."""
 
-    spread: Literal["none", "guidance"] = "none"
-    """Use of a second GPU in the replica. `guidance` runs the forward pass without the prompt on
-    it, while the first GPU runs the one with the prompt."""
+    spread: Literal["none", "guidance", "sequence"] = "none"
+    """Use of several GPUs in the replica. `guidance` runs the forward pass with the prompt on half
+    of them and the one without on the others; `sequence` runs each pass on all of them. A pass on
+    several GPUs is split by its tokens, as is one that is a step's only one."""
 
     @model_validator(mode="after")
     def _guidance_is_spread_or_batched(self) -> Self:
@@ -202,9 +220,9 @@ class Wan22Settings(VideoSettings):
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs. Default: the value in the
     folder, else 0.9."""
-    spread: Literal["none", "guidance", "experts"] = "none"
-    """Use of a second GPU in the replica. `guidance` runs the forward pass without the prompt on
-    it; `experts` puts the low-noise expert on it."""
+    spread: Literal["none", "guidance", "sequence", "experts"] = "none"
+    """Use of several GPUs in the replica. `guidance` and `sequence` are as for Wan26; `experts`
+    puts the low-noise expert on the second of two."""
 
     @model_validator(mode="after")
     def _spread_is_possible(self) -> Self:

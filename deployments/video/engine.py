@@ -21,9 +21,10 @@ from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
 from deployments.video.memory.plan import GIB, activation_bytes
 from deployments.video.mode import Mode
+from deployments.video.run_transformers import RunTransformers
 from deployments.video.sampling.conditions import Conditions, prepare_conditions
 from deployments.video.sampling.denoise import denoise
-from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.guidance import Guidance
 from deployments.video.sampling.prompts import PromptEmbedder
 from deployments.video.sampling.solver import Solver
 from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
@@ -173,12 +174,11 @@ class WanEngine:
     def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
         run.report_step(0)
         return denoise(
-            transformers=_RunTransformers(run.mode, run.accelerator, self.offloader),
+            transformers=RunTransformers(run.mode, run.accelerator, self.offloader),
             solver=Solver(run.mode.scheduler, run.request.steps),
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
-            devices=run.mode.devices,
         )
 
     def _decode(self, run: "Run", latents: torch.Tensor) -> None:
@@ -232,22 +232,6 @@ class Run:
     def check(self) -> None:
         """Raise ``Cancelled`` if the video is not needed, between parts of the encode stage."""
         self.report("encode", 0, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _RunTransformers:
-    """Selects a run's transformer for each forward pass, with its weights on the GPU."""
-
-    mode: Mode
-    accelerator: Accelerator | None
-    offloader: WeightOffloader | None
-
-    def select(self, timestep: float, branch: Branch) -> Any:
-        """See ``Transformers``."""
-        transformer = self.mode.transformer_at(timestep, branch)
-        if self.offloader is not None and transformer in self.offloader:
-            self.offloader.load(transformer)
-        return transformer if self.accelerator is None else self.accelerator.view(transformer, branch)
 
 
 class _DiscardingSink:

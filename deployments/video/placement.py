@@ -36,8 +36,7 @@ def place(
     settings: VideoSettings,
     folder: Path,
     dtype: torch.dtype,
-    device: torch.device,
-    second_device: torch.device | None,
+    devices: Sequence[torch.device],
     stored: tuple[int, ...],
     loras: int,
     placements: Sequence[TransformerPlacement],
@@ -45,14 +44,14 @@ def place(
     """Choose the memory plan, start to read the text encoder's files, and return the assembler.
 
     ``folder`` has the text encoder, the tokenizer and the VAE. ``stored`` has the bytes of each
-    transformer on ``device`` as stored, ``loras`` those of all LoRAs beside them, and
-    ``placements`` how the transformers may be kept, the fastest first. ``second_device`` holds as
+    transformer on the first of ``devices`` as stored, ``loras`` those of all LoRAs beside them, and
+    ``placements`` how the transformers may be kept, the fastest first. The other devices hold as
     much or less.
     """
+    device = devices[0]
     gpus: list[GpuMemory] = []
     plan = Plan("kept", "kept")  # a CPU has a single memory, so there is nothing to choose
     if device.type == "cuda":
-        devices = [device] if second_device is None else [device, second_device]
         gpus = [GpuMemory(gpu, settings.memory_gib) for gpu in devices if gpu.type == "cuda"]
         sizes = WeightSizes(
             text_encoder=weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype),
