@@ -70,9 +70,9 @@ class VideoSettings(EngineSettings):
     batch_guidance: bool = False
     """Whether the forward passes with and without the prompt run as one batch of 2. This is never
     chosen at run time, because the two give slightly different bytes."""
-    cache_threshold: float | None = Field(default=0.08, gt=0, lt=1)
-    """For `acceleration: cache`: mean change of the first block's contribution below which that of
-    the other blocks is reused. null turns the acceleration off."""
+    cache_threshold: float | None = Field(default=0.5, gt=0, le=2)
+    """For `acceleration: cache`: change of a step's velocity since it was last computed, relative
+    to its size, up to which it is reused. null turns the acceleration off."""
     distilled_shift: float = Field(default=5.0, gt=0)
     """Shift of the flow schedule for `acceleration: distilled`; use the one that the model was
     trained with."""

@@ -27,6 +27,7 @@ from deployments.video.kernels.install import install_fast_blocks
 from deployments.video.memory.device import pick_device, pick_devices, pick_dtype, set_cpu_threads
 from deployments.video.memory.plan import TransformerPlacement
 from deployments.video.mode import Mode
+from deployments.video.parallel.sequence import require_heads
 from deployments.video.placement import place, weight_bytes
 
 NO_IMAGE_INPUT = "a text-to-video checkpoint has no input for an image"
@@ -49,6 +50,7 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     devices = pick_devices(device, settings.spread)
     sources = _wan26_sources(settings, models)
     text_folder = sources[0].folder
+    _require_heads(text_folder, devices)
     sizes = tuple(weight_bytes(empty_transformer(source.folder / "transformer"), dtype) for source in sources)
     distilled_sizes, loras = distilled_bytes((models.text_distilled, models.image_distilled), sizes[0])
     assembler = place(
@@ -99,6 +101,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     stored = tuple(file.stat().st_size if file.suffix == ".gguf" else size for file in files.values())
     distilled_sizes, loras = distilled_bytes(distilled_files.values(), size)
     devices = pick_devices(device, settings.spread)
+    _require_heads(folder, devices)
     experts_per_device = 1 if settings.spread == "experts" else 2
     assembler = place(
         settings=settings,
@@ -210,6 +213,14 @@ class _ExpertLoader:
             dequantise(expert)
         install_fast_blocks(expert, self.settings, device)
         return expert
+
+
+def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:
+    """Raise ``CheckpointRefused`` if the transformer in ``folder`` has fewer heads than devices."""
+    try:
+        require_heads(empty_transformer(folder / "transformer"), len(devices))
+    except ValueError as error:
+        raise CheckpointRefused(f"{folder}: {error} in a replica with `spread`") from None
 
 
 def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[_Source]:

@@ -27,6 +27,7 @@ from deployments.video.sampling.denoise import denoise
 from deployments.video.sampling.guidance import Guidance
 from deployments.video.sampling.prompts import PromptEmbedder
 from deployments.video.sampling.solver import Solver
+from deployments.video.vae.bands import decode_bands
 from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.vae.view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, Stage, VideoRequest
@@ -38,6 +39,8 @@ class WanEngine:
 
     prompts: PromptEmbedder
     vae: Any
+    vae_twins: Sequence[Any]
+    """Copies of the VAE on further devices, each of which decodes a band of the frames."""
     text_mode: Mode | None
     """The mode for requests without an image."""
     image_mode: Mode | None
@@ -179,12 +182,13 @@ class WanEngine:
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
+            velocity=None if run.accelerator is None else run.accelerator.velocity,
         )
 
     def _decode(self, run: "Run", latents: torch.Tensor) -> None:
         total = latents.shape[2]
         run.report("decode", 0, total)
-        groups = to_host(decode_stream(self.vae, denormalise(self.vae, latents)))
+        groups = to_host(self._decode_groups(denormalise(self.vae, latents)))
         index = 0
         for done in range(1, total + 1):
             run.sink.ready()
@@ -193,6 +197,13 @@ class WanEngine:
             run.sink.chunk(FrameChunk(index, frames))
             run.report("decode", done, total)
             index += len(frames)
+
+    def _decode_groups(self, latents: torch.Tensor) -> Iterator[Sequence[torch.Tensor]]:
+        if self.vae_twins:
+            yield from decode_bands([self.vae, *self.vae_twins], latents)
+        else:
+            for group in decode_stream(self.vae, latents):
+                yield [group]
 
 
 class StageClock:

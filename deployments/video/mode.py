@@ -53,6 +53,9 @@ class Mode:
 
     def transformer_at(self, timestep: float, number: int = 0) -> Any:
         """Return the transformer for ``timestep``, 1000 to 0, on the device of this number."""
+        return (self.transformers, *self.twins)[number][self.part_at(timestep)]
+
+    def part_at(self, timestep: float) -> str:
+        """Return the name of the transformer that runs at ``timestep``, 1000 to 0."""
         is_low_noise = self.boundary is not None and timestep < 1000 * self.boundary
-        transformers = (self.transformers, *self.twins)[number]
-        return transformers["transformer_2" if is_low_noise else "transformer"]
+        return "transformer_2" if is_low_noise else "transformer"

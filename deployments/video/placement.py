@@ -65,7 +65,7 @@ def place(
         # These files are as large as an expert's and are loaded last, so that the disk reads them
         # while the transformers are built.
         read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
-    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, device=device, gpus=gpus, plan=plan)
+    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, devices=devices, gpus=gpus, plan=plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +75,24 @@ class EngineAssembler:
     settings: VideoSettings
     folder: Path
     dtype: torch.dtype
-    device: torch.device
+    devices: Sequence[torch.device]
     gpus: Sequence[GpuMemory]
     plan: Plan
+
+    @property
+    def device(self) -> torch.device:
+        """The device of everything that is not on several."""
+        return self.devices[0]
 
     def assemble(self, *, text_mode: Mode | None, image_mode: Mode | None, refusal: str) -> WanEngine:
         """Return a warmed-up engine; ``refusal`` is the error's detail for a mode that is None."""
         tokenizer = load_tokenizer(self.folder)
-        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, self.device), self.device)
-        if self.device.type == "cuda":
-            install_fast_modules(vae, pick_operations(self.settings))
+        vae, *vae_twins = (self._load_vae(device) for device in self.devices)
         encoder, offloader = self._place_weights(_transformers_of(text_mode, image_mode))
         engine = WanEngine(
             prompts=PromptEmbedder(tokenizer, encoder, self.settings.prompt_cache_bytes),
             vae=vae,
+            vae_twins=vae_twins,
             text_mode=text_mode,
             image_mode=image_mode,
             refusal=refusal,
@@ -101,6 +105,12 @@ class EngineAssembler:
         for size in self.settings.warm_up:
             engine.warm_up(size.width, size.height, size.num_frames)
         return engine
+
+    def _load_vae(self, device: torch.device) -> Any:
+        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, device), device)
+        if device.type == "cuda":
+            install_fast_modules(vae, pick_operations(self.settings))
+        return vae
 
     def _describe_plan(self) -> str:
         if self.device.type != "cuda":

@@ -32,6 +32,10 @@ class RunTransformers:
         """See ``Transformers``."""
         return self._mode.devices
 
+    def phase(self, timestep: float) -> str:
+        """See ``Transformers``."""
+        return self._mode.part_at(timestep)
+
     def select(self, timestep: float, branch: Branch, *, alone: bool) -> Sequence[Seat]:
         """See ``Transformers``."""
         numbers = self._mode.team(branch, alone=alone)

@@ -22,8 +22,10 @@ def sequence_view(transformer: Any, member: Member) -> Any:
     """Return what ``member`` calls instead of ``transformer``, whose weights it shares.
 
     All members are called with the same inputs. The first one returns the result of the whole, and
-    the others a tensor of its shape without meaning.
+    the others a tensor of its shape without meaning. Raises ``ValueError`` for a team with more
+    members than heads.
     """
+    require_heads(transformer, member.size)
     view = copy.copy(transformer)
     view._modules = dict(transformer._modules)
     view._modules["rope"] = _Rotary(transformer.rope, member)
@@ -35,6 +37,12 @@ def sequence_view(transformer: Any, member: Member) -> Any:
         if name in view._modules:
             view._modules[name] = nn.ModuleList([_block(block, member) for block in view._modules[name]])
     return view
+
+
+def require_heads(transformer: Any, count: int) -> None:
+    """Raise ``ValueError`` if ``transformer`` has fewer heads than ``count``, the devices."""
+    if (heads := transformer.config.num_attention_heads) < count:
+        raise ValueError(f"{heads} heads of attention cannot be shared by {count} devices; use at most {heads}")
 
 
 class _Tokens(nn.Module):

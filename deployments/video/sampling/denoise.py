@@ -6,8 +6,9 @@ CPU runs one forward pass ahead of the GPU, while progress and cancelling follow
 GPU has finished.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -36,12 +37,20 @@ class Transformers(Protocol):
     def devices(self) -> Sequence[torch.device]:
         """The devices that run forward passes; a seat has the number of one of them."""
 
+    def phase(self, timestep: float) -> Hashable:
+        """Return a value that differs where other models run."""
+
     def select(self, timestep: float, branch: Branch, *, alone: bool) -> Sequence[Seat]:
         """Return the devices that together run the pass for ``timestep``, 1000 to 0.
 
         Each one's transformer is ready to be called on its device; the first one's result is that
         of the pass. ``alone`` says that the step has no other pass.
         """
+
+
+VelocitySource = Callable[[torch.Tensor, Hashable, Callable[[], torch.Tensor]], torch.Tensor]
+"""Returns the velocity of a step's latents, or computes it with its last argument. The second one
+differs between steps that run other models or another guidance."""
 
 
 @torch.no_grad()
@@ -52,10 +61,12 @@ def denoise(
     conditions: Conditions,
     guidance: Guidance,
     report: Callable[[int], None],
+    velocity: VelocitySource | None = None,
 ) -> torch.Tensor:
     """Return denoised latents, float32 ``[1, 16, t, h, w]``, on the device of the conditions.
 
     ``report`` is called with the number of finished steps; it may raise, which ends the loop.
+    ``velocity`` may take a step's velocity from elsewhere; by default all are computed.
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
@@ -72,7 +83,9 @@ def denoise(
                 timestep_tensor=timesteps[index],
                 latents=latents,
             )
-            latents = solver.step(guidance.velocity(step, guided=index < guided))
+            compute = partial(guidance.velocity, step, guided=index < guided)
+            phase = (index < guided, transformers.phase(timestep))
+            latents = solver.step(compute() if velocity is None else velocity(latents, phase, compute))
             pace.finish_step()
     pace.finish()
     return latents

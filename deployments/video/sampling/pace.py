@@ -49,9 +49,12 @@ class Pace:
             self._wait()
 
     def finish_step(self) -> None:
-        """Note that all passes of a step were launched; a CPU has then finished them."""
+        """Note that all passes of a step were launched; a CPU has then finished them.
+
+        A step without a pass is finished with the last one before it.
+        """
         self._steps += 1
-        if self._cuda:
+        if self._launched:
             self._launched[-1].finished_steps = self._steps
         else:
             self._report(self._steps)
