@@ -82,7 +82,7 @@ def run(mode: Mode, frames: int, *, guided: bool, dtype: torch.dtype = torch.bfl
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
     watch = Stopwatch()
     latents = denoise(
-        transformers=RunTransformers(mode, None, None),
+        transformers=RunTransformers(mode, most=len(mode.devices)),
         solver=Solver(scheduler, STEPS),
         conditions=Conditions(noise, image),
         guidance=Guidance(positive=positive.to(dtype), negative=negative.to(dtype) if guided else None, scale=5.0),

@@ -21,6 +21,7 @@ from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
 from deployments.video.memory.plan import GIB, activation_bytes
 from deployments.video.mode import Mode
+from deployments.video.parallel.sequence import worthwhile_devices
 from deployments.video.run_transformers import RunTransformers
 from deployments.video.sampling.conditions import Conditions, prepare_conditions
 from deployments.video.sampling.denoise import denoise
@@ -177,13 +178,18 @@ class WanEngine:
     def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
         run.report_step(0)
         return denoise(
-            transformers=RunTransformers(run.mode, run.accelerator, self.offloader),
+            transformers=RunTransformers(run.mode, run.accelerator, self.offloader, most=self._most_devices(run)),
             solver=Solver(run.mode.scheduler, run.request.steps),
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
             velocity=None if run.accelerator is None else run.accelerator.velocity,
         )
+
+    def _most_devices(self, run: "Run") -> int:
+        config, request = run.mode.transformers["transformer"].config, run.request
+        tokens = (1 + (request.num_frames - 1) // 4) * request.width * request.height // 256
+        return worthwhile_devices(tokens, config.num_attention_heads * config.attention_head_dim)
 
     def _decode(self, run: "Run", latents: torch.Tensor) -> None:
         total = latents.shape[2]

@@ -41,15 +41,16 @@ class Mode:
         """The devices that share a step's forward passes."""
         return [transformers["transformer"].device for transformers in (self.transformers, *self.twins)]
 
-    def team(self, branch: Branch, *, alone: bool) -> range:
-        """Return the numbers of the devices that run a pass together.
+    def team(self, branch: Branch, *, alone: bool, most: int) -> range:
+        """Return the numbers of the devices that run a pass together, at most so many.
 
         ``alone`` says that the step has no other pass.
         """
         count = 1 + len(self.twins)
         if count == 1 or alone or not self.splits_guidance:
-            return range(count)
-        return range(count // 2) if branch == 0 else range(count // 2, count)
+            return range(min(count, most))
+        half = count // 2
+        return range(half * branch, half * branch + min(half, most))
 
     def transformer_at(self, timestep: float, number: int = 0) -> Any:
         """Return the transformer for ``timestep``, 1000 to 0, on the device of this number."""

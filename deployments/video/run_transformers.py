@@ -17,11 +17,14 @@ from deployments.video.sampling.guidance import Branch
 class RunTransformers:
     """The transformers of one request; see ``Transformers``.
 
-    Passes that several devices run together are split by their tokens.
+    Passes that several devices run together are split by their tokens, over ``most`` of them.
     """
 
-    def __init__(self, mode: Mode, accelerator: Accelerator | None, offloader: WeightOffloader | None) -> None:
+    def __init__(
+        self, mode: Mode, accelerator: Accelerator | None = None, offloader: WeightOffloader | None = None, *, most: int
+    ) -> None:
         self._mode = mode
+        self._most = most
         self._accelerator = accelerator
         self._offloader = offloader
         self._teams: dict[range, Team] = {}
@@ -38,7 +41,7 @@ class RunTransformers:
 
     def select(self, timestep: float, branch: Branch, *, alone: bool) -> Sequence[Seat]:
         """See ``Transformers``."""
-        numbers = self._mode.team(branch, alone=alone)
+        numbers = self._mode.team(branch, alone=alone, most=self._most)
         if len(numbers) == 1:
             return [Seat(numbers[0], self._accelerate(self._load(timestep, numbers[0]), branch))]
         if numbers not in self._teams:

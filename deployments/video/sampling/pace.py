@@ -18,16 +18,19 @@ class _Launch:
 
 
 class Pace:
-    """Reports steps as the GPUs finish them, and waits where the CPU is two launches ahead.
+    """Reports steps as the GPUs finish them, and lets the CPU launch at most half a step ahead.
 
-    A GPU therefore never runs out of work, and a cancelled request stops soon. ``report`` gets the
-    number of finished steps and may raise.
+    Of the two passes of a step one is launched ahead, so that a GPU never runs out of work. A step
+    of one launch is waited for: launching a whole one ahead would let a cancelled request run for
+    up to two. ``report`` gets the number of finished steps and may raise.
     """
 
     def __init__(self, device: torch.device, report: Callable[[int], None]) -> None:
         self._cuda = device.type == "cuda"
         self._report = report
         self._launched: deque[_Launch] = deque()
+        self._launches = 0
+        """The number of launches in the current step."""
         self._steps = 0
 
     def launch(self, *devices: torch.device) -> None:
@@ -45,6 +48,7 @@ class Pace:
                 event.record()
             events.append(event)
         self._launched.append(_Launch(events, self._steps))
+        self._launches += 1
         if len(self._launched) > 1:
             self._wait()
 
@@ -54,8 +58,11 @@ class Pace:
         A step without a pass is finished with the last one before it.
         """
         self._steps += 1
+        launches, self._launches = self._launches, 0
         if self._launched:
             self._launched[-1].finished_steps = self._steps
+            if launches == 1:
+                self.finish()
         else:
             self._report(self._steps)
 

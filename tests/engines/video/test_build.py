@@ -14,6 +14,7 @@ from deployments.video.build import build_wan22, build_wan26
 from deployments.video.checkpoints.experts import load_expert
 from deployments.video.engine import WanEngine
 from deployments.video.mode import Mode
+from deployments.video.parallel import sequence
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, wan22_models
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
@@ -60,7 +61,9 @@ def test_a_pass_that_is_alone_runs_on_both_devices(
     spread: Any,
     cfg: float,
     until: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sequence, "VALUES_PER_DEVICE", 1)  # these videos are too small to be worth it
     models = Wan26Models(text=str(random_models.text), image=str(random_models.vace))
     engine = build_wan26(Wan26Settings(spread=spread), models)
     request = replace(small, image=image if model == "vace" else None, cfg=cfg, guidance_until=until)
@@ -68,7 +71,10 @@ def test_a_pass_that_is_alone_runs_on_both_devices(
     torch.testing.assert_close(latents_of(engine, request), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_distilled_model_runs_on_both_devices(random_models: RandomCheckpoints, small: VideoRequest, image: Image) -> None:
+def test_a_distilled_model_runs_on_both_devices(
+    random_models: RandomCheckpoints, small: VideoRequest, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence, "VALUES_PER_DEVICE", 1)
     request = replace(small, image=image, acceleration="distilled", cfg=1.0)
     engines = [
         build_wan22(

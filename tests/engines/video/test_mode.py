@@ -50,9 +50,16 @@ def test_the_devices_are_shared_by_the_passes_of_a_step(
     devices: int, splits_guidance: bool, with_prompt: list[int], without: list[int], alone: list[int]
 ) -> None:
     mode = mode_of(devices, splits_guidance=splits_guidance)
-    assert [*mode.team(0, alone=False)] == with_prompt
-    assert [*mode.team(1, alone=False)] == without
-    assert [*mode.team(0, alone=True)] == alone
+    assert [*mode.team(0, alone=False, most=9)] == with_prompt
+    assert [*mode.team(1, alone=False, most=9)] == without
+    assert [*mode.team(0, alone=True, most=9)] == alone
+
+
+def test_a_small_pass_is_shared_by_fewer_devices() -> None:
+    mode = mode_of(4)
+    assert [*mode.team(0, alone=True, most=3)] == [0, 1, 2]
+    assert [*mode.team(0, alone=False, most=1)] == [0]
+    assert [*mode.team(1, alone=False, most=1)] == [2]
 
 
 def test_the_pipeline_decides_whether_a_mode_takes_images() -> None:

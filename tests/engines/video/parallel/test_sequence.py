@@ -9,7 +9,7 @@ from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from deployments.video.kernels import reference
 from deployments.video.kernels.attention import native_attention
 from deployments.video.kernels.block import FastBlock, FastVaceBlock
-from deployments.video.parallel.sequence import sequence_view
+from deployments.video.parallel.sequence import sequence_view, worthwhile_devices
 from deployments.video.parallel.team import Team
 from deployments.video.parallel.threads import DeviceThreads
 
@@ -84,3 +84,12 @@ def test_more_devices_than_heads_are_refused() -> None:
     model, _ = make("text")
     with pytest.raises(ValueError, match="4 heads of attention cannot be shared by 5 devices"):
         sequence_view(model, Team([torch.device("cpu")] * 5).members[0])
+
+
+@pytest.mark.parametrize(
+    ("frames", "width", "devices"),
+    [(33, 1536, 1), (81, 1536, 2), (33, 5120, 2), (81, 5120, 4), (1, 64, 1)],
+)
+def test_small_passes_are_not_split(frames: int, width: int, devices: int) -> None:
+    tokens = (1 + (frames - 1) // 4) * 30 * 52
+    assert worthwhile_devices(tokens, width) == devices
