@@ -47,7 +47,7 @@ from deployments.video.kernels.install import pick_operations
 from deployments.wire import Acceleration, Image, VideoRequest
 from training.scenes import Scene, caption
 
-THRESHOLDS = (0.2, 0.35, 0.5, 0.7, 1.0)
+THRESHOLDS = (0.24, 0.32, 0.5, 0.7, 1.0)
 SHARES = (0.75, 0.5, 0.34)
 QUESTIONS = 24
 Row = tuple[str, str, str, str, str, str, str]
@@ -61,6 +61,7 @@ class Variant:
     acceleration: Acceleration
     options: AccelerationOptions
     guidance_until: float = 1.0
+    cache_every: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ def cache(threshold: float, guidance_until: float = 1.0) -> Variant:
     return Variant(name, "cache", AccelerationOptions(cache_threshold=threshold), guidance_until)
 
 
+def every(interval: int) -> Variant:
+    """Return the step cache that computes every n-th step."""
+    options = AccelerationOptions(cache_threshold=1.0)
+    return Variant(f"cache, every {interval}", "cache", options, cache_every=interval)
+
+
 def gated(share: float) -> Variant:
     """Return guidance for this share of the steps."""
     return Variant(f"guidance until {share:g}", "none", AccelerationOptions(), share)
@@ -96,6 +103,7 @@ def variants(device: Literal["cpu", "cuda"]) -> Iterator[Variant]:
     """Yield all variants that are compared with exact videos."""
     yield from (gated(share) for share in SHARES)
     yield from (cache(threshold) for threshold in THRESHOLDS)
+    yield from (every(interval) for interval in (2, 3, 4))
     yield from (cache(threshold, 0.5) for threshold in THRESHOLDS)
     yield DISTILLED
     if device == "cuda":
@@ -176,6 +184,7 @@ def _generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
         image=question.image,
         acceleration=variant.acceleration,
         guidance_until=variant.guidance_until,
+        cache_every=variant.cache_every,
     )
     with passes:
         finished = replace(engine, accelerations=variant.options).generate(request, sink)

@@ -70,7 +70,7 @@ class VideoSettings(EngineSettings):
     batch_guidance: bool = False
     """Whether the forward passes with and without the prompt run as one batch of 2. This is never
     chosen at run time, because the two give slightly different bytes."""
-    cache_threshold: float | None = Field(default=0.5, gt=0, le=2)
+    cache_threshold: float | None = Field(default=0.32, gt=0, le=2)
     """For `acceleration: cache`: change of a step's velocity since it was last computed, relative
     to its size, up to which it is reused. null turns the acceleration off."""
     distilled_shift: float = Field(default=5.0, gt=0)

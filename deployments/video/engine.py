@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from deployments.engine import EventSink
-from deployments.errors import ImageNotSupported, VideoTooLarge
+from deployments.errors import GpuLost, ImageNotSupported, VideoTooLarge
 from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
 from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
@@ -66,10 +66,12 @@ class WanEngine:
         """Generate the video of ``request``; see ``VideoEngine``.
 
         If the GPU runs out of memory, everything that the request held is freed and
-        ``VideoTooLarge`` is raised.
+        ``VideoTooLarge`` is raised. After another CUDA error ``GpuLost`` is raised.
         """
         try:
             return self._generate(request, sink)
+        except torch.AcceleratorError as error:
+            raise GpuLost(f"a GPU of the replica has failed: {str(error).partition(chr(10))[0]}") from error
         except torch.OutOfMemoryError:
             pass  # leaving this block drops the traceback, and with it every tensor of the request
         gc.collect()

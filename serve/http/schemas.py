@@ -66,7 +66,11 @@ class Schema:
             except ValueError as e:
                 errors.append(FieldError(sent_as["acceleration"], str(e)))
             else:
-                values |= {"acceleration": choice.method, "guidance_until": choice.guidance_until}
+                values |= {
+                    "acceleration": choice.method,
+                    "cache_every": choice.every,
+                    "guidance_until": choice.guidance_until,
+                }
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
         try:

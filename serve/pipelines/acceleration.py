@@ -1,12 +1,11 @@
 """What a caller sends as `acceleration`: a method, an object with its settings, or a profile.
 
-A profile is a name for one of the others. Whatever is sent becomes a method and the share of the
-denoise steps that are guided.
+A profile is a name for one of the others. Whatever is sent becomes a method with its settings.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from deployments.wire import Acceleration
@@ -14,7 +13,9 @@ from deployments.wire import Acceleration
 METHODS: tuple[str, ...] = get_args(Acceleration)
 MAX_TEXT_CHARS = 1000
 """Length of an object that a form sends as text; a longer one cannot be meant."""
-KEYS = ("method", "guidance_until")
+_KEYS_TEXT = "any of `method`, `every` and `guidance_until`"
+KEYS = ("method", "every", "guidance_until")
+MAX_EVERY = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,49 @@ class Choice:
     """An acceleration in full."""
 
     method: Acceleration = "none"
+    every: int = 0
+    """With `cache`: the interval of the steps that are computed; 0 leaves that to the model."""
     guidance_until: float = 1.0
     """Share of the denoise steps after which no pass without the prompt runs, over 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A choice with a name, and what was measured of it."""
+
+    choice: Choice
+    what: str
+    faster: str
+    near: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return what /limits says."""
+        return {**asdict(self.choice), "what": self.what, "faster": self.faster, "near": self.near}
+
+
+_JUDGED = "to the exact videos of the demo's Wan26, 24 prompts, 12 steps"
+PROFILES: Mapping[str, Profile] = {
+    "exact": Profile(choice=Choice(), what="Every step is computed.", faster="1", near="The same bytes for the same seed."),
+    "balanced": Profile(
+        choice=Choice(method="cache"),
+        what="Steps that would change little reuse the velocity of an earlier one.",
+        faster="1.6 times fewer forward passes",
+        near=f"PSNR of 40.6 dB (worst 33.6) {_JUDGED}",
+    ),
+    "fast": Profile(
+        choice=Choice(method="cache", every=3),
+        what="After the first third of the steps, every third one is computed.",
+        faster="2.0 times fewer forward passes",
+        near=f"PSNR of 35.0 dB (worst 26.2) {_JUDGED}",
+    ),
+    "fastest": Profile(
+        choice=Choice(method="distilled"),
+        what="Another model, trained to need few steps and no guidance; refused if none is configured.",
+        faster="6 times fewer forward passes in the demo, 15 times with 30 steps",
+        near="PSNR of 25.6 dB (worst 17.2) to the exact videos of the demo's Wan26, 12 prompts",
+    ),
+}
+"""The profiles by name. benchmarks/acceleration.py measures them."""
 
 
 def read_choice(value: object) -> Choice:
@@ -35,6 +77,8 @@ def read_choice(value: object) -> Choice:
         value = _parse(value)
     if isinstance(value, Mapping):
         return _read_object(value)
+    if isinstance(value, str) and value in PROFILES:
+        return PROFILES[value].choice
     return Choice(method=_read_method(value))
 
 
@@ -62,8 +106,14 @@ def _read_method(value: object) -> Acceleration:
     for method in get_args(Acceleration):
         if value == method:
             return method  # type: ignore[no-any-return]
-    names = ", ".join(f"'{name}'" for name in METHODS)
-    raise ValueError(f"must be one of {names}, or an object with `method`, `guidance_until` or both")
+    names = ", ".join(f"'{name}'" for name in (*PROFILES, *METHODS))
+    raise ValueError(f"must be one of {names}, or an object with {_KEYS_TEXT}")
+
+
+def _read_every(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_EVERY:
+        raise ValueError(f"`every` must be a whole number from 2 to {MAX_EVERY}, the interval of the steps that are computed")
+    return value
 
 
 def _read_share(value: object) -> float:
@@ -74,11 +124,17 @@ def _read_share(value: object) -> float:
 
 JSON_SCHEMA = {
     "oneOf": [
-        {"type": "string", "enum": list(METHODS)},
+        {"type": "string", "enum": [*PROFILES, *METHODS]},
         {
             "type": "object",
             "properties": {
                 "method": {"type": "string", "enum": list(METHODS), "default": "none"},
+                "every": {
+                    "type": "integer",
+                    "minimum": 2,
+                    "maximum": MAX_EVERY,
+                    "description": "With `cache`: interval of the steps that are computed after the first third.",
+                },
                 "guidance_until": {
                     "type": "number",
                     "exclusiveMinimum": 0,

@@ -53,10 +53,12 @@ class GenerateVideo(SwapFields):
     seed: int | None
     acceleration: Annotated[Acceleration, WithJsonSchema(JSON_SCHEMA)] = Field(
         default="none",
-        description="Trades exactness for speed. `cache` skips forward passes that would change little; `fp8` "
-        "computes 8-bit products, on GPUs that have them; `distilled` runs a model that was trained to need few steps and no "
-        "guidance. An object may add `guidance_until`, the share of the steps after which no pass without the prompt runs.",
+        description="Trades exactness for speed, by a profile (see /limits) or a method. `cache` reuses steps that would change "
+        "little; `fp8` computes 8-bit products, on GPUs that have them; `distilled` runs a model that was trained to need few "
+        "steps and no guidance. An object may add `every` to `cache`, the interval of the steps that are computed, and "
+        "`guidance_until`, the share of the steps after which no pass without the prompt runs.",
     )
+    cache_every: int = 0
     guidance_until: float = 1.0
     image: File | None = None
     face: Images | None = None

@@ -45,7 +45,7 @@ class AccelerationOptions:
         if request.acceleration == "cache":
             if self.cache_threshold is None:
                 raise not_supported("this model is not set up for `cache`")
-            return StepCache(self.cache_threshold, request.steps)
+            return StepCache(self.cache_threshold, request.steps, request.cache_every)
         if request.acceleration == "fp8":
             if self.fp8_operations is None:
                 raise not_supported(

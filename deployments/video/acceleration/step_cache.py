@@ -2,8 +2,9 @@
 
 How much a step's velocity will have changed is predicted from how much the latents have: the rate
 of one to the other, between the last two steps that were computed, is steady. The rule is that of
-EasyCache (arXiv 2507.02860), except that the velocity itself is reused, as it was. A step that
-reuses runs no forward pass at all, so it saves those with and without the prompt.
+EasyCache (arXiv 2507.02860), except that the velocity itself is reused, as it was. Instead, a
+request may ask for every n-th step to be computed. A step that reuses runs no forward pass at all,
+so it saves those with and without the prompt.
 """
 
 from collections.abc import Callable, Hashable
@@ -17,6 +18,8 @@ from deployments.video.sampling.guidance import Branch
 
 FIRST_SHARE = 0.25
 """Share of the steps that are always computed. The first ones decide what the video shows."""
+FIRST_SHARE_EVERY = 1 / 3
+"""The same where every n-th of the others is computed."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,17 @@ class StepCache:
     """The cache of one request of so many ``steps``.
 
     ``threshold`` is the change of the velocity, relative to its size and added up since it was last
-    computed, up to which it is reused.
+    computed, up to which it is reused. With ``every``, that one of so many steps is computed.
     """
 
-    def __init__(self, threshold: float, steps: int) -> None:
+    def __init__(self, threshold: float, steps: int, every: int = 0) -> None:
         self.threshold = threshold
+        self.every = every
         self.steps = 0
         """Steps so far."""
         self.reused = 0
         """Steps that reused a velocity."""
-        self._first = ceil(FIRST_SHARE * steps)
+        self._first = ceil((FIRST_SHARE_EVERY if every else FIRST_SHARE) * steps)
         self._phase: Hashable = None
         self._computed: list[_Computed] = []
         """The last two steps that were computed."""
@@ -72,10 +76,13 @@ class StepCache:
         return velocity
 
     def describe(self) -> str:
-        """Return the threshold and how many steps were reused."""
-        return f"cache; threshold={self.threshold:g}; reused={self.reused}/{self.steps}"
+        """Return the threshold or the interval, and how many steps were reused."""
+        rule = f"every={self.every}" if self.every else f"threshold={self.threshold:g}"
+        return f"cache; {rule}; reused={self.reused}/{self.steps}"
 
     def _may_reuse(self, latents: torch.Tensor) -> bool:
+        if self.every:
+            return self.steps > self._first and bool(self._computed) and (self.steps - self._first) % self.every != 0
         if self.steps <= self._first or len(self._computed) < 2 or self._before is None:
             return False
         older, newer = self._computed

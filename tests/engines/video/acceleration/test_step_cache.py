@@ -60,6 +60,19 @@ def test_the_threshold_decides_how_much_is_reused(threshold: float, reused: int)
     assert path.computed[:7] == [*range(7)]
 
 
+def test_an_interval_takes_the_place_of_the_threshold() -> None:
+    cache = StepCache(1e-9, steps=12, every=3)
+    path = Path(cache, rate=1.0)
+    for phase in "a" * 12:
+        path.step(phase)
+    assert path.computed == [0, 1, 2, 3, 6, 9]
+    assert cache.describe() == "cache; every=3; reused=6/12"
+    path = Path(StepCache(1e-9, steps=9, every=3), rate=1.0)
+    for phase in "aaaaabbbb":
+        path.step(phase)
+    assert path.computed == [0, 1, 2, 5, 8], "a new phase begins with a step that is computed"
+
+
 def test_nothing_is_reused_from_another_phase() -> None:
     path = Path(StepCache(1e9, steps=4), rate=1.0)
     for phase in ("a", "a", "a", "b", "b", "b", "a", "a", "a"):

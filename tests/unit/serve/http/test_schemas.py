@@ -148,6 +148,13 @@ def test_guidance_may_end_early() -> None:
     assert set(wrong_fields(**fields)) == {"negative_prompt", "acceleration.guidance_until"}
 
 
+def test_a_profile_has_the_defaults_of_what_it_stands_for() -> None:
+    assert (video(acceleration="fastest").acceleration, video(acceleration="fastest").steps) == ("distilled", 4)
+    fast = video(acceleration="fast")
+    assert (fast.acceleration, fast.cache_every, fast.steps, fast.cfg) == ("cache", 3, 30, 6)
+    assert set(wrong_fields(prompt="x", acceleration="fastest", cfg=3)) == {"cfg"}
+
+
 def test_a_share_of_guidance_is_no_field_of_its_own() -> None:
     assert TEXT.parse({"prompt": "x", "guidance_until": 0.5}, strict=False).ignored == ("guidance_until",)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from serve.pipelines.acceleration import METHODS, Choice, read_choice
+from serve.pipelines.acceleration import METHODS, PROFILES, Choice, read_choice
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -29,6 +29,15 @@ def test_an_object_may_end_guidance_early() -> None:
         ({"method": ["cache"]}, "'cache'"),
         ({"method": None}, "'cache'"),
         ({"guidance": 0.5}, "has no `guidance`"),
+        ("quick", "'balanced', 'fast', 'fastest'"),
+        ({"method": "balanced"}, "'cache'"),
+        ({"every": 3}, "`every` needs `method` to be `cache`"),
+        ({"method": "fp8", "every": 3}, "`every` needs `method` to be `cache`"),
+        ({"method": "cache", "every": 1}, "from 2 to 6"),
+        ({"method": "cache", "every": 7}, "from 2 to 6"),
+        ({"method": "cache", "every": 2.5}, "from 2 to 6"),
+        ({"method": "cache", "every": True}, "from 2 to 6"),
+        ({"method": "cache", "every": None}, "from 2 to 6"),
         ({"guidance_until": 0}, "over 0 and up to 1"),
         ({"guidance_until": 1.01}, "over 0 and up to 1"),
         ({"guidance_until": True}, "over 0 and up to 1"),
@@ -45,3 +54,13 @@ def test_an_object_may_end_guidance_early() -> None:
 def test_anything_else_is_refused_with_a_reason(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_choice(value)
+
+
+def test_a_profile_stands_for_a_choice_and_says_what_it_is() -> None:
+    assert [*PROFILES] == ["exact", "balanced", "fast", "fastest"]
+    assert read_choice("exact") == read_choice("none") == Choice()
+    assert read_choice("fast") == read_choice({"method": "cache", "every": 3})
+    assert read_choice("fastest").method == "distilled"
+    for profile in PROFILES.values():
+        described = profile.describe()
+        assert all(described[key] for key in ("method", "what", "faster", "near"))
