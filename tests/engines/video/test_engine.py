@@ -196,7 +196,7 @@ def test_a_cuda_error_is_a_lost_gpu(wan26: WanEngine, small: VideoRequest) -> No
 
     hook = text_mode_of(wan26).transformers["transformer"].patch_embedding.register_forward_pre_hook(fail)
     try:
-        with pytest.raises(GpuLost, match="has failed: CUDA error: device is lost$"):
+        with pytest.raises(GpuLost, match=r"has failed: CUDA error: device is lost$"):
             wan26.generate(small, Recorder())
     finally:
         hook.remove()
