@@ -71,7 +71,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         checkpoints = Checkpoints(options.folder or Path(temporary))
         small, large = checkpoints.wan26, checkpoints.wan22
-        negative = {"negative_prompt": "blurred"}
         whole: dict[str, float] = {}
         for spread, gpus in (("none", "1 GPU"), ("guidance", f"{count} GPUs"))[: 1 + (count > 1)]:
             for model in ("1.3B", "A14B"):
@@ -85,7 +84,10 @@ def main() -> None:
                 print(f"{model}: {engine.hardware}", flush=True)
                 for frames in (33, 81):
                     request = full_request(frames=frames, steps=4) if is_small else image_request(frames, 4)
-                    for kind, asked in (("guided", replace(request, **negative)), ("unguided", replace(request, cfg=1.0))):
+                    for kind, asked in (
+                        ("guided", replace(request, negative_prompt="blurred")),
+                        ("unguided", replace(request, cfg=1.0)),
+                    ):
                         name = f"{model}, {frames} frames, {kind}"
                         seconds = measure(f"{name}, {gpus}", engine, asked)
                         if name in whole:

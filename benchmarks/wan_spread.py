@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import torch
-from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 from benchmarks.wan_checkpoints import LARGE, SMALL
 from deployments.settings import VideoSettings
@@ -67,7 +67,9 @@ def make_transformer(config: dict[str, Any], device: torch.device, dtype: torch.
 def make_mode(*transformers: Any, splits_guidance: bool = True) -> Mode:
     """Return a mode that runs these transformers, each on its device."""
     first, *twins = ({"transformer": transformer} for transformer in transformers)
-    return Mode(pipeline_class=None, scheduler=None, transformers=first, twins=tuple(twins), splits_guidance=splits_guidance)
+    return Mode(
+        pipeline_class=WanPipeline, scheduler=None, transformers=first, twins=tuple(twins), splits_guidance=splits_guidance
+    )
 
 
 def run(mode: Mode, frames: int, *, guided: bool, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, float]:

@@ -158,6 +158,6 @@ def _block(block: Any, member: Member) -> FastBlock:
     if not isinstance(block, FastBlock):
         fast_class = FastVaceBlock if isinstance(block, WanVACETransformerBlock) else FastBlock
         block = fast_class(block, reference, native_attention)
-    shared = copy.copy(block)
+    shared: FastBlock = copy.copy(block)
     shared.self_attention = _SharedAttention(block.self_attention, member)
     return shared
