@@ -12,10 +12,10 @@ import argparse
 import gc
 import random
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +23,21 @@ from rich.console import Console
 from rich.table import Table
 from skimage.metrics import structural_similarity
 
-from benchmarks.judge import Frames
-from benchmarks.questions import CFG, FRAMES, SIDE, STEPS, Collected, ask, image_scenes, load, picture_of, psnr, shape_scenes
+from benchmarks.judge import Frames, judge
+from benchmarks.questions import (
+    CFG,
+    FRAMES,
+    SIDE,
+    STEPS,
+    Collected,
+    Demo,
+    ask,
+    image_scenes,
+    load,
+    picture_of,
+    psnr,
+    shape_scenes,
+)
 from demo.checkpoints import demo_checkpoints
 from deployments.settings import Wan22Settings, Wan26Settings
 from deployments.video.acceleration.choice import AccelerationOptions
@@ -32,10 +45,12 @@ from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.install import pick_operations
 from deployments.wire import Acceleration, Image, VideoRequest
-from training.scenes import caption
+from training.scenes import Scene, caption
 
-THRESHOLDS = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3)
-Row = tuple[str, str, str, str, str, str]
+THRESHOLDS = (0.24, 0.32, 0.5, 0.7, 1.0)
+SHARES = (0.75, 0.5, 0.34)
+QUESTIONS = 24
+Row = tuple[str, str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -45,15 +60,38 @@ class Variant:
     name: str
     acceleration: Acceleration
     options: AccelerationOptions
+    guidance_until: float = 1.0
+    cache_every: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt or an image that the model is asked for, and the scene that it should show."""
+
+    prompt: str
+    image: Image | None
+    scene: Scene
 
 
 EXACT = Variant("exact", "none", AccelerationOptions())
 DISTILLED = Variant("distilled", "distilled", AccelerationOptions())
 
 
-def cache(name: str, threshold: float) -> Variant:
-    """Return the first-block cache with this threshold."""
-    return Variant(name, "cache", AccelerationOptions(cache_threshold=threshold))
+def cache(threshold: float, guidance_until: float = 1.0) -> Variant:
+    """Return the step cache with this threshold."""
+    name = f"cache, {threshold:g}" + (f", guidance until {guidance_until:g}" if guidance_until < 1 else "")
+    return Variant(name, "cache", AccelerationOptions(cache_threshold=threshold), guidance_until)
+
+
+def every(interval: int) -> Variant:
+    """Return the step cache that computes every n-th step."""
+    options = AccelerationOptions(cache_threshold=1.0)
+    return Variant(f"cache, every {interval}", "cache", options, cache_every=interval)
+
+
+def gated(share: float) -> Variant:
+    """Return guidance for this share of the steps."""
+    return Variant(f"guidance until {share:g}", "none", AccelerationOptions(), share)
 
 
 def fp8() -> Variant:
@@ -63,36 +101,61 @@ def fp8() -> Variant:
 
 def variants(device: Literal["cpu", "cuda"]) -> Iterator[Variant]:
     """Yield all variants that are compared with exact videos."""
-    for threshold in THRESHOLDS:
-        yield cache(f"cache, {threshold:g}", threshold)
+    yield from (gated(share) for share in SHARES)
+    yield from (cache(threshold) for threshold in THRESHOLDS)
+    yield from (every(interval) for interval in (2, 3, 4))
+    yield from (cache(threshold, 0.5) for threshold in THRESHOLDS)
     yield DISTILLED
     if device == "cuda":
         yield fp8()
 
 
 def compare(
-    name: str, engine: WanEngine, *, questions: list[tuple[str, Image | None]], device: Literal["cpu", "cuda"]
+    name: str,
+    engine: WanEngine,
+    *,
+    questions: Sequence[Question],
+    variants: Sequence[Variant],
 ) -> Iterator[Row]:
     """Yield a row for each variant.
 
-    It has the share of reused passes, how many times as fast denoising is, and PSNR and SSIM to the
-    exact videos, mean and worst.
+    It has the reduction of forward passes, how many times as fast denoising is, PSNR and SSIM to
+    the exact videos, mean and worst, and the answers that the judge calls right. The first row has
+    those of the exact videos.
     """
-    exact = [_generate(engine, prompt, image=image, variant=EXACT) for prompt, image in questions]
-    for variant in variants(device):
-        videos = [_generate(engine, prompt, image=image, variant=variant) for prompt, image in questions]
+    exact = [_generate(engine, question, EXACT) for question in questions]
+    yield name, "exact", "1.00", "1.00", "", "", right(questions, exact)
+    for variant in variants:
+        videos = [_generate(engine, question, variant) for question in questions]
         pairs = list(zip(videos, exact, strict=True))
         noise = [psnr(video.frames, other.frames) for video, other in pairs]
         similarity = [_ssim(video.frames, other.frames) for video, other in pairs]
-        speed_up = sum(video.seconds for video in exact) / sum(video.seconds for video in videos)
+        seconds, passes = (
+            sum(getattr(video, field) for video in exact) / sum(getattr(video, field) for video in videos)
+            for field in ("seconds", "passes")
+        )
         yield (
             name,
             variant.name,
-            f"{statistics.mean(video.reused for video in videos):.0%}",
-            f"{speed_up:.2f}",
+            f"{passes:.2f}",
+            f"{seconds:.2f}",
             f"{statistics.mean(noise):.1f} ({min(noise):.1f}) dB",
             f"{statistics.mean(similarity):.3f} ({min(similarity):.3f})",
+            right(questions, videos),
         )
+
+
+def right(questions: Sequence[Question], videos: Sequence["Video"]) -> str:
+    """Return the share of videos whose colour, shape and motion the judge calls right."""
+    if any(question.image is not None for question in questions):
+        return ""  # the judge knows plain shapes only
+    pairs = [(question.scene, judge(video.frames)) for question, video in zip(questions, videos, strict=True)]
+    rights = (
+        [scene.color == seen.color for scene, seen in pairs],
+        [scene.subject == seen.shape for scene, seen in pairs],
+        [scene.motion == seen.motion for scene, seen in pairs],
+    )
+    return " / ".join(f"{statistics.mean(right):.0%}" for right in rights)
 
 
 @dataclass(frozen=True)
@@ -102,15 +165,15 @@ class Video:
     frames: Frames
     seconds: float
     """Seconds of denoising."""
-    reused: float
-    """Share of the forward passes that reused blocks."""
+    passes: int
+    """Forward passes."""
 
 
-def _generate(engine: WanEngine, prompt: str, *, image: Image | None, variant: Variant) -> Video:
-    sink = Collected()
+def _generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
+    sink, passes = Collected(), Passes(engine)
     steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
     request = VideoRequest(
-        prompt=prompt,
+        prompt=question.prompt,
         negative_prompt="",
         width=SIDE,
         height=SIDE,
@@ -118,13 +181,35 @@ def _generate(engine: WanEngine, prompt: str, *, image: Image | None, variant: V
         steps=steps,
         cfg=cfg,
         seed=1,
-        image=image,
+        image=question.image,
         acceleration=variant.acceleration,
+        guidance_until=variant.guidance_until,
+        cache_every=variant.cache_every,
     )
-    finished = replace(engine, accelerations=variant.options).generate(request, sink)
-    reused, _, passes = finished.acceleration.rpartition("=")[2].partition("/")
-    share = int(reused) / int(passes) if passes else 0.0
-    return Video(np.concatenate(sink.chunks), finished.seconds["denoise"], share)
+    with passes:
+        finished = replace(engine, accelerations=variant.options).generate(request, sink)
+    return Video(np.concatenate(sink.chunks), finished.seconds["denoise"], passes.count)
+
+
+class Passes:
+    """Counts the forward passes of an engine's transformers while it is entered."""
+
+    def __init__(self, engine: WanEngine) -> None:
+        modes = [mode for mode in (engine.text_mode, engine.image_mode) if mode is not None]
+        versions = [version for mode in modes for version in (mode, mode.distilled) if version is not None]
+        self._models = {id(model): model for version in versions for model in version.transformers.values()}
+        self._hooks: list[Any] = []
+        self.count = 0
+
+    def __enter__(self) -> None:
+        def count(*_: object) -> None:
+            self.count += 1
+
+        self._hooks = [model.register_forward_pre_hook(count) for model in self._models.values()]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
 
 def _ssim(one: Frames, other: Frames) -> float:
@@ -134,12 +219,18 @@ def _ssim(one: Frames, other: Frames) -> float:
 def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
     """Compare all variants on the demo's two models."""
     demo = load(demo_checkpoints(), device)
-    texts = [(ask(scene), None) for scene in shape_scenes(12)]
-    yield from compare("Wan26, 12 prompts", demo.wan26, questions=[*texts], device=device)
+    for name, engine, questions in ask_demo(demo):
+        yield from compare(name, engine, questions=questions, variants=[*variants(device)])
+
+
+def ask_demo(demo: Demo) -> Iterator[tuple[str, WanEngine, list[Question]]]:
+    """Yield a name, an engine and its questions for each set of questions."""
+    texts = [Question(ask(scene), None, scene) for scene in shape_scenes(QUESTIONS)]
     lot = random.Random(4)
-    images = [(caption(scene, lot), picture_of(scene)[0]) for scene in image_scenes(12)]
-    yield from compare("Wan26, 12 images", demo.wan26, questions=[*images], device=device)
-    yield from compare("Wan22GGUF, 12 images", demo.wan22, questions=[*images], device=device)
+    images = [Question(caption(scene, lot), picture_of(scene)[0], scene) for scene in image_scenes(QUESTIONS)]
+    yield "Wan26, prompts", demo.wan26, texts
+    yield "Wan26, images", demo.wan26, images
+    yield "Wan22GGUF, images", demo.wan22, images
 
 
 def run_full(folder: Path) -> Iterator[Row]:
@@ -161,6 +252,7 @@ def run_full(folder: Path) -> Iterator[Row]:
         f"scales {float((scales / expected_scales - 1).abs().max()):.1e} apart",
         "",
         "",
+        "",
     )
     checkpoints = Checkpoints(folder)
     small, large = checkpoints.wan26, checkpoints.wan22
@@ -173,7 +265,7 @@ def run_full(folder: Path) -> Iterator[Row]:
         ("1.3B", lambda: build_wan26(Wan26Settings(device="cuda"), small), None),
         ("A14B, Q5_K", lambda: build_wan22(Wan22Settings(device="cuda"), large), IMAGE),
     )
-    caches = [cache("cache", threshold) for threshold in (1e-9, 0.999)]
+    caches = [cache(threshold) for threshold in (1e-9, 2.0)]
     for name, build, image in engines:
         engine, exact = build(), 0.0
         engine.warm_up(832, 480, 33)
@@ -191,6 +283,7 @@ def run_full(folder: Path) -> Iterator[Row]:
                 f"{exact / seconds:.2f}",
                 f"{seconds:.2f} s of {sum(finished.seconds.values()):.2f} s",
                 "",
+                "",
             )
         del engine
         gc.collect()
@@ -203,7 +296,15 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="measure models of full size on a GPU")
     arguments = parser.parse_args()
-    table = Table("model", "acceleration", "reused", "denoising, times as fast", "PSNR to exact (worst)", "SSIM (worst)")
+    table = Table(
+        "model",
+        "acceleration",
+        "fewer passes, times",
+        "denoising, times as fast",
+        "PSNR to exact (worst)",
+        "SSIM (worst)",
+        "colour / shape / motion right",
+    )
     for row in run_demo(arguments.device) if arguments.full is None else run_full(arguments.full):
         table.add_row(*row)
         print(*row, sep=" | ", flush=True)

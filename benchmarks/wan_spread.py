@@ -1,46 +1,36 @@
-"""`python -m benchmarks.wan_spread`: what `spread: guidance` saves on a machine with two GPUs.
+"""`python -m benchmarks.wan_spread`: what `spread` saves on a machine with several GPUs.
 
-It measures a denoise step with guidance at 832x480, for the transformers of Wan 2.1 1.3B and
-Wan 2.2 A14B at full size, once on one GPU and once with the pass without the prompt on the other.
-Weights and inputs are random; both GPUs get the same ones. It also prints how far the latents of
-both ways differ, and the memory of both GPUs.
+It measures a denoise step at 832x480, for the transformers of Wan 2.1 1.3B and Wan 2.2 A14B at full
+size: with guidance on one GPU and with `spread: guidance`, without guidance on one GPU and with its
+pass split over all. Weights and inputs are random; all GPUs get the same ones. Latents are compared
+with those of one GPU, and for 1.3B with float32: a split pass multiplies other numbers of rows,
+which in bf16 rounds differently. The memory of all GPUs is printed.
 """
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 from benchmarks.wan_checkpoints import LARGE, SMALL
 from deployments.settings import VideoSettings
 from deployments.video.kernels.attention import describe_attention
 from deployments.video.kernels.install import install_fast_blocks
+from deployments.video.mode import Mode
+from deployments.video.run_transformers import RunTransformers
 from deployments.video.sampling.conditions import Conditions
 from deployments.video.sampling.denoise import denoise
-from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.guidance import Guidance
 from deployments.video.sampling.solver import Solver
 
-STEPS = 6
+STEPS = 5
 SETTINGS = VideoSettings(device="cuda")
 HEIGHT, WIDTH = 480 // 8, 832 // 8
 MODELS: dict[str, dict[str, Any]] = {
     "1.3B": {**SMALL, "in_channels": 16, "out_channels": 16},
     "A14B": {**LARGE, "in_channels": 36, "out_channels": 16},
 }
-
-
-@dataclass
-class Pair:
-    """The transformers of the passes with and without the prompt."""
-
-    with_prompt: Any
-    without: Any
-
-    def select(self, timestep: float, branch: Branch) -> Any:
-        """See ``Transformers``."""
-        return self.without if branch else self.with_prompt
 
 
 class Stopwatch:
@@ -61,22 +51,32 @@ class Stopwatch:
         return 1000 * (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
 
-def make_transformer(config: dict[str, Any], device: torch.device) -> Any:
-    """Return a transformer with random bfloat16 weights, the same on every device."""
+def make_transformer(config: dict[str, Any], device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """Return a transformer with random weights that bfloat16 can hold, the same on every device."""
     torch.manual_seed(0)
     torch.cuda.manual_seed_all(0)
     torch.set_default_dtype(torch.bfloat16)
     with device:
         transformer = WanTransformer3DModel(**config)
     torch.set_default_dtype(torch.float32)
+    transformer.to(dtype)
     install_fast_blocks(transformer, SETTINGS, device)
     return transformer.eval().requires_grad_(False)
 
 
-def run(pair: Pair, frames: int, channels: int) -> tuple[torch.Tensor, float]:
-    """Return the latents of a short run on ``pair``, and the milliseconds of a step."""
+def make_mode(*transformers: Any, splits_guidance: bool = True) -> Mode:
+    """Return a mode that runs these transformers, each on its device."""
+    first, *twins = ({"transformer": transformer} for transformer in transformers)
+    return Mode(
+        pipeline_class=WanPipeline, scheduler=None, transformers=first, twins=tuple(twins), splits_guidance=splits_guidance
+    )
+
+
+def run(mode: Mode, frames: int, *, guided: bool, dtype: torch.dtype = torch.bfloat16) -> tuple[torch.Tensor, float]:
+    """Return the latents of a short run, and the milliseconds of a step."""
     generator = torch.Generator("cpu").manual_seed(1)
     device = torch.device("cuda", 0)
+    channels = mode.transformers["transformer"].config.in_channels - 16
     size = (1 + (frames - 1) // 4, HEIGHT, WIDTH)
     noise = torch.randn((1, 16, *size), generator=generator).to(device)
     image = torch.randn((1, channels, *size), generator=generator).to(device) if channels else None
@@ -84,36 +84,48 @@ def run(pair: Pair, frames: int, channels: int) -> tuple[torch.Tensor, float]:
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0)
     watch = Stopwatch()
     latents = denoise(
-        transformers=pair,
+        transformers=RunTransformers(mode, most=len(mode.devices)),
         solver=Solver(scheduler, STEPS),
         conditions=Conditions(noise, image),
-        guidance=Guidance(positive=positive, negative=negative, scale=5.0),
+        guidance=Guidance(positive=positive.to(dtype), negative=negative.to(dtype) if guided else None, scale=5.0),
         report=watch.report,
-        devices=1 if pair.without is pair.with_prompt else 2,
     )
     return latents, watch.milliseconds()
 
 
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return how far ``one`` is from ``other``, relative to its size."""
+    return float((one - other).norm() / other.norm())
+
+
 def main() -> None:
-    """Print a line for each model and number of frames."""
-    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    """Print a line for each model, number of frames and kind of step."""
+    devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     attention = describe_attention(SETTINGS, torch.cuda.get_device_capability(), torch.bfloat16)
-    print(f"2 x {torch.cuda.get_device_name()}, torch {torch.__version__}, {STEPS} steps, bf16, {attention}")
+    print(f"{len(devices)} x {torch.cuda.get_device_name()}, torch {torch.__version__}, {STEPS} steps, bf16, {attention}")
     for name, config in MODELS.items():
-        near, far = make_transformer(config, first), make_transformer(config, second)
+        transformers = [make_transformer(config, device) for device in devices]
+        one, all_devices = make_mode(transformers[0]), make_mode(*transformers)
         for frames in (33, 81):
-            for warm_up in (Pair(near, near), Pair(near, far)):
-                run(warm_up, frames, config["in_channels"] - 16)  # compiles the kernels
-            exact, alone = run(Pair(near, near), frames, config["in_channels"] - 16)
-            spread, both = run(Pair(near, far), frames, config["in_channels"] - 16)
-            difference = (exact - spread).abs().max().item()
-            memory = [torch.cuda.max_memory_allocated(device) / 2**30 for device in (first, second)]
-            print(
-                f"{name}, {frames} frames: {alone:.0f} ms on one GPU, {both:.0f} ms on two, {alone / both:.2f} times; "
-                f"largest difference of latents {difference:.2e}; peak memory {memory[0]:.1f} and {memory[1]:.1f} GiB",
-                flush=True,
-            )
-        del near, far, warm_up
+            for guided in (True, False):
+                for warm_up in (one, all_devices):
+                    run(warm_up, frames, guided=guided)  # compiles the kernels
+                exact, alone = run(one, frames, guided=guided)
+                spread, together = run(all_devices, frames, guided=guided)
+                memory = ", ".join(f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f}" for device in devices)
+                print(
+                    f"{name}, {frames} frames, {'guided' if guided else 'unguided'}: {alone:.0f} ms on one GPU, "
+                    f"{together:.0f} ms on {len(devices)}, {alone / together:.2f} times; latents differ by "
+                    f"{relative(spread, exact):.1e}; peak memory {memory} GiB",
+                    flush=True,
+                )
+                if name == "1.3B" and frames == 33 and not guided:
+                    reference = make_mode(make_transformer(config, devices[0], torch.float32))
+                    true = run(reference, frames, guided=False, dtype=torch.float32)[0]
+                    errors = relative(exact, true), relative(spread, true)
+                    print(f"error against float32: {errors[0]:.3e} on one GPU, {errors[1]:.3e} on {len(devices)}", flush=True)
+                    del reference
+        del transformers, one, all_devices, warm_up
         torch.cuda.empty_cache()
 
 

@@ -13,7 +13,8 @@ from demo.checkpoints import demo_checkpoints
 from deployments.settings import VideoSettings
 from deployments.video.checkpoints.folder import load_vae
 from deployments.video.kernels.install import pick_operations
-from deployments.video.vae.decode_stream import decode_stream, denormalise
+from deployments.video.vae.bands import decode_bands
+from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.vae.fast import install_fast_modules
 
 
@@ -28,6 +29,8 @@ def run_vae(_: Checkpoints, peak: float) -> Iterator[Row]:
         yield f"VAE, {name}: 33 frames", "", f"{min(seconds[1:]) * 1000:.0f} ms (the first time {seconds[0]:.1f} s)"
         if fast:
             yield from _profile(lambda vae=vae: [*decode_stream(vae, denormalise(vae, latents))])  # type: ignore[misc]
+    if (count := torch.cuda.device_count()) > 1:
+        yield from _measure_bands(latents, count)
     folder = demo_checkpoints().vace / "vae"
     exact, plain, ours = (load_vae(folder, dtype, CUDA) for dtype in (torch.float32, torch.bfloat16, torch.bfloat16))
     install_fast_modules(ours, pick_operations(VideoSettings()))
@@ -37,6 +40,25 @@ def run_vae(_: Checkpoints, peak: float) -> Iterator[Row]:
         video = torch.cat([*decode_stream(vae, denormalise(vae, noise))], dim=2).float()
         error = float(((video - truth) / 2).square().mean())
         yield f"demo's VAE, {name}: PSNR to float32", "", f"{-10 * np.log10(error):.1f} dB"
+
+
+def _measure_bands(latents: torch.Tensor, count: int) -> Iterator[Row]:
+    """Measure bands of the frames on a GPU each, to host memory, and compare with one GPU."""
+    vaes = []
+    for number in range(count):
+        torch.manual_seed(0)
+        vae = AutoencoderKLWan().to(torch.device("cuda", number), torch.bfloat16).eval().requires_grad_(False)
+        install_fast_modules(vae, pick_operations(VideoSettings()))
+        vaes.append(vae)
+    one = [*decode_stream(vaes[0], denormalise(vaes[0], latents))]
+    several = [*decode_bands(vaes, denormalise(vaes[0], latents))]
+    together = [torch.cat([band.to("cuda") for band in group], dim=3) for group in several]
+    difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(one, together, strict=True))
+    for name, used in (("one GPU", vaes[:1]), (f"{count} GPUs", vaes)):
+        work = lambda used=used: [*to_host(decode_bands(used, denormalise(used[0], latents)))]  # noqa: E731
+        seconds = [timed(work) for _ in range(5)]
+        yield f"VAE on {name}: 33 frames to host memory", "", f"{min(seconds[1:]) * 1000:.0f} ms"
+    yield f"VAE on {count} GPUs: largest difference of pixels in -1..1", "", f"{difference:.1e}"
 
 
 def _profile(work: Callable[[], object]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from deployments.errors import Cancelled, DeploymentError, EngineBroken, ReplicaStalled
+from deployments.errors import Cancelled, DeploymentError, EngineBroken, GpuLost, ReplicaStalled
 
 T = TypeVar("T")
 FAILURES = 3
@@ -81,11 +81,11 @@ class EngineThreads:
         """Raise an error if the replica must be replaced.
 
         Raises ReplicaStalled if a running call has shown no sign of life for too long, and
-        EngineBroken if the last calls all failed: after a CUDA error nothing runs in the process
-        any more, and only a new process helps.
+        EngineBroken if the last calls all failed, or one lost a GPU: nothing runs in the process
+        any more then, and only a new process helps.
         """
         if self._failures >= FAILURES:
-            raise EngineBroken(f"the last {self._failures} calls of the engine all failed; the log has their errors")
+            raise EngineBroken("the last calls of the engine failed, or a GPU is lost; the log has their errors")
         for cancel in self._running:
             silent = time.monotonic() - cancel.last_sign
             if silent > self._stall_timeout_s:
@@ -95,6 +95,8 @@ class EngineThreads:
         error = None if work.cancelled() else work.exception()
         if error is None:
             self._failures = 0
+        elif isinstance(error, GpuLost):
+            self._failures = FAILURES  # no other call can succeed
         elif not isinstance(error, DeploymentError):
             self._failures += 1
 

@@ -51,6 +51,10 @@ class Cancelled(DeploymentError):
     """The work was stopped because its consumer cancelled it, closed the stream or died."""
 
 
+class GpuLost(DeploymentError):
+    """A GPU of the replica has failed, and nothing runs in its process any more."""
+
+
 class EngineBroken(DeploymentError):
     """Every call of the engine fails, as after a GPU is lost. Raised by ``check_health``."""
 

@@ -73,9 +73,9 @@ class VideoSettings(EngineSettings):
     batch_guidance: bool = False
     """Whether the forward passes with and without the prompt run as one batch of 2. This is never
     chosen at run time, because the two give slightly different bytes."""
-    cache_threshold: float | None = Field(default=0.08, gt=0, lt=1)
-    """For `acceleration: cache`: mean change of the first block's contribution below which that of
-    the other blocks is reused. null turns the acceleration off."""
+    cache_threshold: float | None = Field(default=0.32, gt=0, le=2)
+    """For `acceleration: cache`: change of a step's velocity since it was last computed, relative
+    to its size, up to which it is reused. null turns the acceleration off."""
     distilled_shift: float = Field(default=5.0, gt=0)
     """Shift of the flow schedule for `acceleration: distilled`; use the one that the model was
     trained with."""
@@ -97,6 +97,23 @@ class VideoSettings(EngineSettings):
         if self.attention in ("flash", "cudnn") and self.dtype == "float32":
             raise ValueError(f"`attention: {self.attention}` does not support `dtype: float32`; leave one of them out")
         return self
+
+
+Spread = Literal["none", "guidance", "sequence", "experts"]
+
+
+def spread_problem(spread: Spread, gpus: float) -> str | None:
+    """Return why ``spread``, which is not ``none``, cannot use so many GPUs, or None if it can.
+
+    The reason continues a sentence about it: "needs ...; set ...".
+    """
+    if gpus < 2 or gpus % 1:
+        return "needs two GPUs or more; set `hardware.num_gpus: 2` or `spread: none`"
+    if spread == "experts" and gpus != 2:
+        return "needs two GPUs, one for each expert; set `hardware.num_gpus: 2` or `spread: guidance`"
+    if spread == "guidance" and gpus % 2:
+        return "needs an even number of GPUs, half for each pass; set another number or `spread: sequence`"
+    return None
 
 
 def _check_guidance(spread: str, *, batched: bool) -> None:
@@ -186,9 +203,10 @@ class AlignmentFaceModels(Settings):
 class Wan26Settings(VideoSettings):
     """How the Wan26 engine runs."""
 
-    spread: Literal["none", "guidance"] = "none"
-    """Use of a second GPU in the replica. `guidance` runs the forward pass without the prompt on
-    it, while the first GPU runs the one with the prompt."""
+    spread: Literal["none", "guidance", "sequence"] = "none"
+    """Use of several GPUs in the replica. `guidance` runs the forward pass with the prompt on half
+    of them and the one without on the others; `sequence` runs each pass on all of them. A pass on
+    several GPUs is split by its tokens, as is one that is a step's only one."""
 
     @model_validator(mode="after")
     def _guidance_is_spread_or_batched(self) -> Self:
@@ -205,9 +223,9 @@ class Wan22Settings(VideoSettings):
     boundary: float | None = Field(default=None, gt=0, lt=1)
     """Share of the noise schedule above which the high-noise expert runs. Default: the value in the
     folder, else 0.9."""
-    spread: Literal["none", "guidance", "experts"] = "none"
-    """Use of a second GPU in the replica. `guidance` runs the forward pass without the prompt on
-    it; `experts` puts the low-noise expert on it."""
+    spread: Literal["none", "guidance", "sequence", "experts"] = "none"
+    """Use of several GPUs in the replica. `guidance` and `sequence` are as for Wan26; `experts`
+    puts the low-noise expert on the second of two."""
 
     @model_validator(mode="after")
     def _spread_is_possible(self) -> Self:

@@ -41,6 +41,10 @@ class VideoRequest:
     seed: int
     image: Image | None = None
     acceleration: Acceleration = "none"
+    cache_every: int = 0
+    """With `cache`: the interval of the steps that are computed; 0 leaves that to the threshold."""
+    guidance_until: float = 1.0
+    """Share of the steps, over 0 to 1, after which the pass without the prompt is left out."""
 
 
 @dataclass(frozen=True, slots=True)

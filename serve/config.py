@@ -21,6 +21,7 @@ from deployments.settings import (
     Wan22Settings,
     Wan26Models,
     Wan26Settings,
+    spread_problem,
 )
 from serve.job_settings import JobSettings as JobSettings
 from serve.models import MODELS, VIDEO_MODELS, Model
@@ -297,9 +298,9 @@ class AppConfig(Settings):
                 raise ValueError(
                     f"{name}.hardware.num_gpus is {count:g}, but only one GPU would be used: set {name}.engine.spread"
                 )
-            if spread != "none" and count not in (0, 2):
+            if spread != "none" and count and (problem := spread_problem(spread, count)) is not None:
                 raise ValueError(
-                    f"{name}.engine.spread is `{spread}`, which needs 2 GPUs, but {name}.hardware.num_gpus is {count:g}"
+                    f"{name}.engine.spread is `{spread}`, which {problem}, but {name}.hardware.num_gpus is {count:g}"
                 )
         return self
 

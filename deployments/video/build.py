@@ -1,5 +1,6 @@
 """Builds the two engines from their settings and model files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from deployments.video.checkpoints.single_file import load_single_file
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.install import install_fast_blocks
-from deployments.video.memory.device import pick_device, pick_dtype, pick_second_device, set_cpu_threads
+from deployments.video.memory.device import pick_device, pick_devices, pick_dtype, set_cpu_threads
 from deployments.video.memory.plan import TransformerPlacement
 from deployments.video.mode import Mode
+from deployments.video.parallel.sequence import require_heads
 from deployments.video.placement import place, weight_bytes
 
 NO_IMAGE_INPUT = "a text-to-video checkpoint has no input for an image"
@@ -45,25 +47,22 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     set_cpu_threads(settings.threads)
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
-    second_device = None if settings.spread == "none" else pick_second_device(device)
+    devices = pick_devices(device, settings.spread)
     sources = _wan26_sources(settings, models)
     text_folder = sources[0].folder
+    _require_heads(text_folder, devices)
     sizes = tuple(weight_bytes(empty_transformer(source.folder / "transformer"), dtype) for source in sources)
     distilled_sizes, loras = distilled_bytes((models.text_distilled, models.image_distilled), sizes[0])
     assembler = place(
         settings=settings,
         folder=text_folder,
         dtype=dtype,
-        device=device,
-        second_device=second_device,
+        devices=devices,
         stored=sizes + distilled_sizes,
         loras=loras,
         placements=("kept",),
     )
-    loaders = [
-        _ModeLoader(source=source, settings=settings, dtype=dtype, device=device, second_device=second_device)
-        for source in sources
-    ]
+    loaders = [_ModeLoader(source=source, settings=settings, dtype=dtype, devices=devices) for source in sources]
     modes = [loader.load_mode() for loader in loaders]
     if len(modes) == 2 and not modes[1].takes_image:
         raise CheckpointRefused(
@@ -101,14 +100,14 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     size = weight_bytes(empty_transformer(folder / "transformer"), dtype)
     stored = tuple(file.stat().st_size if file.suffix == ".gguf" else size for file in files.values())
     distilled_sizes, loras = distilled_bytes(distilled_files.values(), size)
-    second_device = None if settings.spread == "none" else pick_second_device(device)
+    devices = pick_devices(device, settings.spread)
+    _require_heads(folder, devices)
     experts_per_device = 1 if settings.spread == "experts" else 2
     assembler = place(
         settings=settings,
         folder=folder,
         dtype=dtype,
-        device=device,
-        second_device=second_device,
+        devices=devices,
         stored=stored[:experts_per_device] + distilled_sizes[:experts_per_device],
         loras=loras,
         placements=_expert_placements(settings, quantised=is_quantised(models)),
@@ -117,8 +116,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
         folder=folder,
         settings=settings,
         dtype=dtype,
-        device=device,
-        second_device=second_device,
+        devices=devices,
         placement=assembler.plan.transformers,
     )
     mode = Mode(
@@ -127,6 +125,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
         transformers={part: loader.load(part, file) for part, file in files.items()},
         boundary=settings.boundary or index.get("boundary_ratio") or 0.9,
         twins=loader.load_twins(files),
+        splits_guidance=settings.spread == "guidance",
     )
     mode = with_distilled(mode, distilled_files, shift=settings.distilled_shift, dtype=dtype, loader=loader)
     return assembler.assemble(text_mode=None, image_mode=mode, refusal=NO_TEXT_MODE)
@@ -149,24 +148,24 @@ class _ModeLoader:
     source: _Source
     settings: Wan26Settings
     dtype: torch.dtype
-    device: torch.device
-    second_device: torch.device | None
+    devices: Sequence[torch.device]
 
-    def load(self, part: str, file: Path) -> Any:
+    def load(self, part: str, file: Path, number: int = 0) -> Any:
         """Load the transformer in ``file``; see ``TransformerLoader``."""
-        return self._load_on(self.device, file)
+        return self._load_on(self.devices[number], file)
 
     def load_mode(self) -> Mode:
         """Load the transformer and the other parts of its mode."""
         folder, weights = self.source.folder, self.source.weights
-        transformer = self._load_on(self.device, weights)
+        transformer, *twins = (self._load_on(device, weights) for device in self.devices)
         has_image_encoder = getattr(transformer.config, "image_dim", None) is not None
         return Mode(
             pipeline_class=_pipeline_class(transformer),
-            image_encoder=load_image_encoder(folder, self.dtype, self.device) if has_image_encoder else None,
+            image_encoder=load_image_encoder(folder, self.dtype, self.devices[0]) if has_image_encoder else None,
             scheduler=load_scheduler(folder, self.settings.flow_shift),
             transformers={"transformer": transformer},
-            twins=None if self.second_device is None else {"transformer": self._load_on(self.second_device, weights)},
+            twins=tuple({"transformer": twin} for twin in twins),
+            splits_guidance=self.settings.spread == "guidance",
         )
 
     def with_distilled(self, mode: Mode, file: Path | None) -> Mode:
@@ -191,29 +190,37 @@ class _ExpertLoader:
     folder: Path
     settings: Wan22Settings
     dtype: torch.dtype
-    device: torch.device
-    second_device: torch.device | None
+    devices: Sequence[torch.device]
     placement: TransformerPlacement
 
-    def load(self, part: str, file: Path) -> Any:
+    def load(self, part: str, file: Path, number: int = 0) -> Any:
         """Load the expert in ``file``; see ``TransformerLoader``."""
         is_apart = self.settings.spread == "experts" and part == "transformer_2"
-        return self._load_on((self.second_device if is_apart else None) or self.device, part, file)
+        return self._load_on(self.devices[1 if is_apart else number], part, file)
 
-    def load_twins(self, files: dict[str, Path]) -> dict[str, Any] | None:
-        """Load the experts again on the second device, if guidance is spread over both."""
-        if self.settings.spread != "guidance" or self.second_device is None:
-            return None
-        return {part: self._load_on(self.second_device, part, file) for part, file in files.items()}
+    def load_twins(self, files: dict[str, Path]) -> tuple[dict[str, Any], ...]:
+        """Load the experts again on each further device, if forward passes are spread over all."""
+        if self.settings.spread == "experts":
+            return ()
+        numbers = range(1, len(self.devices))
+        return tuple({part: self.load(part, file, number) for part, file in files.items()} for number in numbers)
 
     def _load_on(self, device: torch.device, part: str, file: Path) -> Any:
-        is_offloaded = self.device.type == "cuda" and self.placement == "offloaded"
+        is_offloaded = device.type == "cuda" and self.placement == "offloaded"
         stored_on = torch.device("cpu") if is_offloaded else device
         expert = load_expert(file, folder=self.folder, part=part, dtype=self.dtype, device=stored_on)
         if device.type == "cuda" and self.placement == "dequantised":
             dequantise(expert)
         install_fast_blocks(expert, self.settings, device)
         return expert
+
+
+def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:
+    """Raise ``CheckpointRefused`` if the transformer in ``folder`` has fewer heads than devices."""
+    try:
+        require_heads(empty_transformer(folder / "transformer"), len(devices))
+    except ValueError as error:
+        raise CheckpointRefused(f"{folder}: {error} in a replica with `spread`") from None
 
 
 def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[_Source]:
@@ -245,7 +252,7 @@ def _without_control(mode: Mode) -> Mode:
         mode,
         pipeline_class=WanPipeline,
         transformers=_text_models(mode.transformers),
-        twins=None if mode.twins is None else _text_models(mode.twins),
+        twins=tuple(_text_models(twins) for twins in mode.twins),
         distilled=None if mode.distilled is None else _without_control(mode.distilled),
     )
 

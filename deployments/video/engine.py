@@ -15,17 +15,20 @@ import numpy as np
 import torch
 
 from deployments.engine import EventSink
-from deployments.errors import ImageNotSupported, VideoTooLarge
+from deployments.errors import GpuLost, ImageNotSupported, VideoTooLarge
 from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
 from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
 from deployments.video.memory.plan import GIB, activation_bytes
 from deployments.video.mode import Mode
+from deployments.video.parallel.sequence import worthwhile_devices
+from deployments.video.run_transformers import RunTransformers
 from deployments.video.sampling.conditions import Conditions, prepare_conditions
 from deployments.video.sampling.denoise import denoise
-from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.guidance import Guidance
 from deployments.video.sampling.prompts import PromptEmbedder
 from deployments.video.sampling.solver import Solver
+from deployments.video.vae.bands import decode_bands
 from deployments.video.vae.decode_stream import decode_stream, denormalise, to_host
 from deployments.video.vae.view import private_view
 from deployments.wire import Finished, FrameChunk, Progress, Stage, VideoRequest
@@ -37,6 +40,8 @@ class WanEngine:
 
     prompts: PromptEmbedder
     vae: Any
+    vae_twins: Sequence[Any]
+    """Copies of the VAE on further devices, each of which decodes a band of the frames."""
     text_mode: Mode | None
     """The mode for requests without an image."""
     image_mode: Mode | None
@@ -61,10 +66,12 @@ class WanEngine:
         """Generate the video of ``request``; see ``VideoEngine``.
 
         If the GPU runs out of memory, everything that the request held is freed and
-        ``VideoTooLarge`` is raised.
+        ``VideoTooLarge`` is raised. After another CUDA error ``GpuLost`` is raised.
         """
         try:
             return self._generate(request, sink)
+        except torch.AcceleratorError as error:
+            raise GpuLost(f"a GPU of the replica has failed: {str(error).partition(chr(10))[0]}") from error
         except torch.OutOfMemoryError:
             pass  # leaving this block drops the traceback, and with it every tensor of the request
         gc.collect()
@@ -156,6 +163,7 @@ class WanEngine:
             negative=negative[0] if negative else None,
             scale=run.request.cfg,
             batched=self.batch_guidance,
+            until=run.request.guidance_until,
         )
 
     def _prepare_conditions(self, run: "Run") -> Conditions:
@@ -172,18 +180,23 @@ class WanEngine:
     def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
         run.report_step(0)
         return denoise(
-            transformers=_RunTransformers(run.mode, run.accelerator, self.offloader),
+            transformers=RunTransformers(run.mode, run.accelerator, self.offloader, most=self._most_devices(run)),
             solver=Solver(run.mode.scheduler, run.request.steps),
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
-            devices=run.mode.devices,
+            velocity=None if run.accelerator is None else run.accelerator.velocity,
         )
+
+    def _most_devices(self, run: "Run") -> int:
+        config, request = run.mode.transformers["transformer"].config, run.request
+        tokens = (1 + (request.num_frames - 1) // 4) * request.width * request.height // 256
+        return worthwhile_devices(tokens, config.num_attention_heads * config.attention_head_dim)
 
     def _decode(self, run: "Run", latents: torch.Tensor) -> None:
         total = latents.shape[2]
         run.report("decode", 0, total)
-        groups = to_host(decode_stream(self.vae, denormalise(self.vae, latents)))
+        groups = to_host(self._decode_groups(denormalise(self.vae, latents)))
         index = 0
         for done in range(1, total + 1):
             run.sink.ready()
@@ -192,6 +205,13 @@ class WanEngine:
             run.sink.chunk(FrameChunk(index, frames))
             run.report("decode", done, total)
             index += len(frames)
+
+    def _decode_groups(self, latents: torch.Tensor) -> Iterator[Sequence[torch.Tensor]]:
+        if self.vae_twins:
+            yield from decode_bands([self.vae, *self.vae_twins], latents)
+        else:
+            for group in decode_stream(self.vae, latents):
+                yield [group]
 
 
 class StageClock:
@@ -231,22 +251,6 @@ class Run:
     def check(self) -> None:
         """Raise ``Cancelled`` if the video is not needed, between parts of the encode stage."""
         self.report("encode", 0, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _RunTransformers:
-    """Selects a run's transformer for each forward pass, with its weights on the GPU."""
-
-    mode: Mode
-    accelerator: Accelerator | None
-    offloader: WeightOffloader | None
-
-    def select(self, timestep: float, branch: Branch) -> Any:
-        """See ``Transformers``."""
-        transformer = self.mode.transformer_at(timestep, branch)
-        if self.offloader is not None and transformer in self.offloader:
-            self.offloader.load(transformer)
-        return transformer if self.accelerator is None else self.accelerator.view(transformer, branch)
 
 
 class _DiscardingSink:

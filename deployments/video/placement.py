@@ -36,8 +36,7 @@ def place(
     settings: VideoSettings,
     folder: Path,
     dtype: torch.dtype,
-    device: torch.device,
-    second_device: torch.device | None,
+    devices: Sequence[torch.device],
     stored: tuple[int, ...],
     loras: int,
     placements: Sequence[TransformerPlacement],
@@ -45,14 +44,14 @@ def place(
     """Choose the memory plan, start to read the text encoder's files, and return the assembler.
 
     ``folder`` has the text encoder, the tokenizer and the VAE. ``stored`` has the bytes of each
-    transformer on ``device`` as stored, ``loras`` those of all LoRAs beside them, and
-    ``placements`` how the transformers may be kept, the fastest first. ``second_device`` holds as
+    transformer on the first of ``devices`` as stored, ``loras`` those of all LoRAs beside them, and
+    ``placements`` how the transformers may be kept, the fastest first. The other devices hold as
     much or less.
     """
+    device = devices[0]
     gpus: list[GpuMemory] = []
     plan = Plan("kept", "kept")  # a CPU has a single memory, so there is nothing to choose
     if device.type == "cuda":
-        devices = [device] if second_device is None else [device, second_device]
         gpus = [GpuMemory(gpu, settings.memory_gib) for gpu in devices if gpu.type == "cuda"]
         sizes = WeightSizes(
             text_encoder=weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype),
@@ -66,7 +65,7 @@ def place(
         # These files are as large as an expert's and are loaded last, so that the disk reads them
         # while the transformers are built.
         read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
-    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, device=device, gpus=gpus, plan=plan)
+    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, devices=devices, gpus=gpus, plan=plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +75,24 @@ class EngineAssembler:
     settings: VideoSettings
     folder: Path
     dtype: torch.dtype
-    device: torch.device
+    devices: Sequence[torch.device]
     gpus: Sequence[GpuMemory]
     plan: Plan
+
+    @property
+    def device(self) -> torch.device:
+        """The device of everything that is not on several."""
+        return self.devices[0]
 
     def assemble(self, *, text_mode: Mode | None, image_mode: Mode | None, refusal: str) -> WanEngine:
         """Return a warmed-up engine; ``refusal`` is the error's detail for a mode that is None."""
         tokenizer = load_tokenizer(self.folder)
-        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, self.device), self.device)
-        if self.device.type == "cuda":
-            install_fast_modules(vae, pick_operations(self.settings))
+        vae, *vae_twins = (self._load_vae(device) for device in self.devices)
         encoder, offloader = self._place_weights(_transformers_of(text_mode, image_mode))
         engine = WanEngine(
             prompts=PromptEmbedder(tokenizer, encoder, self.settings.prompt_cache_bytes),
             vae=vae,
+            vae_twins=vae_twins,
             text_mode=text_mode,
             image_mode=image_mode,
             refusal=refusal,
@@ -102,6 +105,12 @@ class EngineAssembler:
         for size in self.settings.warm_up:
             engine.warm_up(size.width, size.height, size.num_frames)
         return engine
+
+    def _load_vae(self, device: torch.device) -> Any:
+        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, device), device)
+        if device.type == "cuda":
+            install_fast_modules(vae, pick_operations(self.settings))
+        return vae
 
     def _describe_plan(self) -> str:
         if self.device.type != "cuda":

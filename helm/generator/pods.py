@@ -1,6 +1,6 @@
 """Values of the pods: images, resources, placement, the Ray head, the worker groups."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -161,6 +161,29 @@ def _runs(accelerator: str) -> str:
     return f"Workers with one {accelerator} GPU, for {' and '.join(names)}."
 
 
+def _several(gpus: int) -> Any:
+    """Return a group, not created by default, whose pods have several GPUs for one replica."""
+    cpus, memory = 8 * gpus, f"{64 + 48 * gpus}Gi"
+    return Field(
+        default=WorkerGroup(
+            enabled=False,
+            accelerator="H100",
+            gpus=gpus,
+            cpus=4,
+            max_replicas=2,
+            resources=Resources(
+                requests={"cpu": str(cpus), "memory": memory, "ephemeral-storage": "4Gi"}, limits={"memory": memory}
+            ),
+            drain_seconds=300,
+        ),
+        alias=f"h100x{gpus}",
+        description=(
+            f"Workers with {gpus} H100 GPUs, all for one replica: set `hardware.num_gpus: {gpus}`, `accelerator_type: H100` "
+            "and `engine.spread: guidance` of the model in `config`."
+        ),
+    )
+
+
 class WorkerGroups(Values):
     """The built-in worker groups. KubeRay compares their order, too."""
 
@@ -200,6 +223,9 @@ class WorkerGroups(Values):
         alias="a100-80g",
         description=_runs(WAN22_GGUF.accelerator),
     )
+    h100x2: WorkerGroup = _several(2)
+    h100x4: WorkerGroup = _several(4)
+    h100x8: WorkerGroup = _several(8)
 
 
 class Pod(Values):

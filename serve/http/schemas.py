@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
+from serve.pipelines.acceleration import read_choice
 from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
@@ -59,6 +60,17 @@ class Schema:
         if strict:
             detail = "unknown field, and `Prefer: handling=strict` was sent"
             errors += [FieldError(name[:MAX_NAME_CHARS], f"{detail}{self.hint(name)}") for name in ignored[:MAX_UNKNOWN]]
+        if "acceleration" in values:
+            try:
+                choice = read_choice(values.pop("acceleration"))
+            except ValueError as e:
+                errors.append(FieldError(sent_as["acceleration"], str(e)))
+            else:
+                values |= {
+                    "acceleration": choice.method,
+                    "cache_every": choice.every,
+                    "guidance_until": choice.guidance_until,
+                }
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
         try:
@@ -69,12 +81,11 @@ class Schema:
             raise invalid_fields(errors + ([] if strict else self._suggestions(ignored))) from None
         if isinstance(request, GenerateVideo):
             errors += self._over_limits(request, sent_as)
-            if request.cfg == 1 and request.negative_prompt:
-                ignored += (sent_as["negative_prompt"],)
-                if strict:
-                    errors.append(
-                        FieldError(ignored[-1], "has no effect without guidance, and `Prefer: handling=strict` was sent")
-                    )
+            useless = _without_guidance(request, sent_as)
+            ignored += useless
+            if strict:
+                detail = "has no effect without guidance, and `Prefer: handling=strict` was sent"
+                errors += [FieldError(name, detail) for name in useless]
         if errors:
             raise invalid_fields(errors)
         return Parsed(request, sent_as, ignored)
@@ -165,6 +176,14 @@ class Schema:
             properties[public[0]] = entry
         required = [self.names[name][0] for name in schema.get("required", [])]
         return {"type": "object", "properties": properties, "required": required}
+
+
+def _without_guidance(request: GenerateVideo, sent_as: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the fields of ``request`` that have no effect, because it has no guidance."""
+    if request.cfg != 1:
+        return ()
+    negative = (sent_as["negative_prompt"],) if request.negative_prompt else ()
+    return negative + (("acceleration.guidance_until",) if request.guidance_until < 1 else ())
 
 
 _AS_TEXT = "In JSON a file is a data URI or base64."

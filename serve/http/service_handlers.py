@@ -19,6 +19,7 @@ from serve.http.pages import docs_page, home_page
 from serve.http.version import VERSION
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS, find_model
+from serve.pipelines.acceleration import PROFILES
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
 from serve.problems import invalid, invalid_parameter, unavailable
@@ -123,6 +124,7 @@ class ServiceHandlers:
                 "prices": {
                     name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()
                 },
+                "accelerations": {name: profile.describe() for name, profile in PROFILES.items()},
                 "endpoints": {path: _limits_of(endpoint) for endpoint in self._endpoints for path in endpoint.paths},
             }
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import ray.exceptions
 from ray.serve.exceptions import ReplicaUnavailableError
 
-from deployments.errors import Cancelled
+from deployments.errors import Cancelled, GpuLost
 from serve.pipelines.context import RequestContext
 from serve.pipelines.result import Result
 
@@ -27,6 +27,7 @@ LOST = (
     ray.exceptions.WorkerCrashedError,
     ReplicaUnavailableError,
     Cancelled,
+    GpuLost,
 )
 """The errors that a call raises if the replica or the connection to it is lost."""
 

@@ -7,9 +7,10 @@ and limits in force, are the business of ``serve.http.schemas``, which derives f
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from deployments.wire import Acceleration, Faces
+from serve.pipelines.acceleration import JSON_SCHEMA
 from serve.pipelines.fields import Count, File, Images, Number, Share, Video, exact_rate
 
 FACE = "The face to put in: an image, or several of the same person, which are averaged."
@@ -50,11 +51,15 @@ class GenerateVideo(SwapFields):
     cfg: Number
     fps: Number
     seed: int | None
-    acceleration: Acceleration = Field(
+    acceleration: Annotated[Acceleration, WithJsonSchema(JSON_SCHEMA)] = Field(
         default="none",
-        description="Trades exactness for speed. `cache` skips forward passes that would change little; `fp8` computes 8-bit products, "
-        "on GPUs that have them; `distilled` runs a model that was trained to need few steps and no guidance.",
+        description="Trades exactness for speed, by a profile (see /limits) or a method. `cache` reuses steps that would change "
+        "little; `fp8` computes 8-bit products, on GPUs that have them; `distilled` runs a model that was trained to need few "
+        "steps and no guidance. An object may add `every` to `cache`, the interval of the steps that are computed, and "
+        "`guidance_until`, the share of the steps after which no pass without the prompt runs.",
     )
+    cache_every: int = 0
+    guidance_until: float = 1.0
     image: File | None = None
     face: Images | None = None
     require_face: bool = False

@@ -86,6 +86,8 @@ def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> Vi
         seed=seed,
         image=image,
         acceleration=request.acceleration,
+        cache_every=request.cache_every,
+        guidance_until=request.guidance_until,
     )
 
 

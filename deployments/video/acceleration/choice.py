@@ -1,14 +1,16 @@
 """Chooses the acceleration that a request asks for, among those that the model offers."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
+import torch
+
 from deployments.errors import AccelerationNotSupported
-from deployments.video.acceleration.block_cache import BlockCache, cache_bytes
 from deployments.video.acceleration.fp8 import Fp8, fp8_bytes, has_plain_layers
-from deployments.video.sampling.guidance import Branch
+from deployments.video.acceleration.step_cache import StepCache
+from deployments.video.sampling.guidance import Branch, guided_steps
 from deployments.wire import VideoRequest
 
 
@@ -17,6 +19,9 @@ class Accelerator(Protocol):
 
     def view(self, transformer: Any, branch: Branch) -> Any:
         """Return what to call instead of ``transformer``; it shares the weights."""
+
+    def velocity(self, latents: torch.Tensor, phase: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Return a step's velocity, from ``compute`` or without it; see ``denoise``."""
 
     def describe(self) -> str:
         """Return what was done, as the header `X-Acceleration` states it."""
@@ -27,7 +32,7 @@ class AccelerationOptions:
     """The accelerations that a model offers, apart from a distilled version (see ``Mode``)."""
 
     cache_threshold: float | None = None
-    """The threshold of the first-block cache; None if the cache is not offered."""
+    """The threshold of the step cache; None if the cache is not offered."""
     fp8_operations: ModuleType | None = None
     """The module of operations that quantise for fp8; None if fp8 is not offered."""
 
@@ -40,7 +45,7 @@ class AccelerationOptions:
         if request.acceleration == "cache":
             if self.cache_threshold is None:
                 raise not_supported("this model is not set up for `cache`")
-            return BlockCache(self.cache_threshold)
+            return StepCache(self.cache_threshold, request.steps, request.cache_every)
         if request.acceleration == "fp8":
             if self.fp8_operations is None:
                 raise not_supported(
@@ -57,8 +62,6 @@ def extra_bytes(request: VideoRequest, config: Any) -> int:
 
     ``config`` is the transformer's.
     """
-    if request.acceleration == "cache":
-        return cache_bytes(config, request)
     if request.acceleration == "fp8":
         return fp8_bytes(config, request)
     return 0
@@ -68,7 +71,11 @@ def describe(request: VideoRequest, accelerator: Accelerator | None) -> str:
     """Return what was done, as the header `X-Acceleration` states it; empty for an exact video."""
     if request.acceleration == "distilled":
         return f"distilled; steps={request.steps}"
-    return "" if accelerator is None else accelerator.describe()
+    parts = [] if accelerator is None else [accelerator.describe()]
+    if request.guidance_until < 1 and request.cfg > 1:
+        guided = guided_steps(request.guidance_until, request.steps)
+        parts.append(f"guidance_until={request.guidance_until:g}; guided={guided}/{request.steps}")
+    return "; ".join(parts)
 
 
 def not_supported(reason: str) -> AccelerationNotSupported:

@@ -28,8 +28,11 @@ class EvenEuler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
 class TransformerLoader(Protocol):
     """Loads a transformer that replaces one of a mode's."""
 
-    def load(self, part: str, file: Path) -> Any:
-        """Return the transformer in ``file``; ``part`` is the name of the one that it replaces."""
+    def load(self, part: str, file: Path, number: int = 0) -> Any:
+        """Return the transformer in ``file``, on the device of this number.
+
+        ``part`` is the name of the one that it replaces.
+        """
 
 
 def distilled_bytes(files: Iterable[Path | None], whole: int) -> tuple[tuple[int, ...], int]:
@@ -52,11 +55,15 @@ def with_distilled(
     to a whole model, which ``loader`` loads. ``shift`` is that of the distilled version's schedule.
     Raises ``CheckpointRefused`` for a file that does not fit.
     """
-    transformers = {}
-    for part, file in files.items():
-        if file is not None:
-            transformers[part] = with_lora(mode.transformers[part], file, dtype) if is_lora(file) else loader.load(part, file)
-    if not transformers:
+    named = {part: file for part, file in files.items() if file is not None}
+    if not named:
         return mode
-    distilled = replace(mode, transformers=transformers, scheduler=EvenEuler(shift=shift), twins=None)
+    transformers, *twins = (
+        {
+            part: with_lora(originals[part], file, dtype) if is_lora(file) else loader.load(part, file, number)
+            for part, file in named.items()
+        }
+        for number, originals in enumerate((mode.transformers, *mode.twins))
+    )
+    distilled = replace(mode, transformers=transformers, scheduler=EvenEuler(shift=shift), twins=tuple(twins))
     return replace(mode, distilled=distilled)

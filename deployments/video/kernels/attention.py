@@ -21,8 +21,9 @@ FLASH_PACKAGE = "fa3_fwd_interface"
 """The module of the package `fa3-fwd`, the forward kernels of FlashAttention-3."""
 FLASH_HEAD = 128
 """The values of a head for which the package is known to have a kernel: that of every Wan model."""
-FLASH_KEYS = 1024
-"""The number of keys from which FlashAttention-3 is used. cuDNN's is faster on a text's 512."""
+FLASH_KEYS = 512
+"""The number of keys from which FlashAttention-3 is used: those of a text, on which it is as fast
+as cuDNN's on the GPU and takes a quarter of the time to launch."""
 
 
 def cudnn_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -46,7 +47,7 @@ def flash_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor)
 
 
 def hopper_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Run FlashAttention-3 over long sequences of video tokens, and cuDNN's attention otherwise."""
+    """Run FlashAttention-3 if it can, from a text's tokens on, and cuDNN's attention otherwise."""
     if key.shape[2] < FLASH_KEYS or key.shape[3] != FLASH_HEAD or key.dtype is not torch.bfloat16:
         return cudnn_attention(query, key, value)
     return flash_attention(query, key, value)

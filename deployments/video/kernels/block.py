@@ -33,6 +33,8 @@ class FastBlock(nn.Module):
         self.block = block
         self._operations = operations
         self._attention = attention
+        self.self_attention: Attention = attention
+        """The attention over the video's own tokens, which other devices may share."""
 
     def forward(self, x: torch.Tensor, text: torch.Tensor, modulation: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         """Return the block's output ``[b, n, c]``.
@@ -61,7 +63,8 @@ class FastBlock(nn.Module):
         query = self._operations.norm_rotate_(query, layers.norm_q.weight, epsilon=layers.norm_q.eps, rotary=rotary)
         key = self._operations.norm_rotate_(key, layers.norm_k.weight, epsilon=layers.norm_k.eps, rotary=rotary)
         query, key, value = (part.unflatten(2, (layers.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        result: torch.Tensor = layers.to_out[0](self._attention(query, key, value).transpose(1, 2).flatten(2))
+        attention = self._attention if rotary is None else self.self_attention
+        result: torch.Tensor = layers.to_out[0](attention(query, key, value).transpose(1, 2).flatten(2))
         return result
 
 

@@ -5,7 +5,7 @@ import os
 import torch
 
 from deployments.errors import CheckpointRefused
-from deployments.settings import EngineSettings
+from deployments.settings import EngineSettings, Spread, spread_problem
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -27,18 +27,20 @@ def pick_device(settings: EngineSettings) -> torch.device:
     return torch.device("cuda" if use_cuda else "cpu")
 
 
-def pick_second_device(device: torch.device) -> torch.device:
-    """Return the second device of the replica whose first is ``device``; for a CPU, the same one.
+def pick_devices(first: torch.device, spread: Spread) -> tuple[torch.device, ...]:
+    """Return the devices that a replica uses, all of its GPUs if ``spread`` is not ``none``.
 
-    Raises ``CheckpointRefused`` where torch sees a single GPU.
+    A CPU counts as two. Raises ``CheckpointRefused`` if torch sees a number of GPUs that ``spread``
+    cannot use.
     """
-    if device.type == "cpu":
-        return device
-    if (count := torch.cuda.device_count()) < 2:
-        raise CheckpointRefused(
-            f"`spread` needs two GPUs in this replica, but torch sees {count}; set `hardware.num_gpus: 2` or `spread: none`"
-        )
-    return torch.device(device.type, 1)
+    if spread == "none":
+        return (first,)
+    if first.type == "cpu":
+        return (first, first)
+    count = torch.cuda.device_count()
+    if (problem := spread_problem(spread, count)) is not None:
+        raise CheckpointRefused(f"`spread` is `{spread}`, which {problem}, but torch sees {count} in this replica")
+    return (first, *(torch.device(first.type, number) for number in range(1, count)))
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -6,24 +6,51 @@ CPU runs one forward pass ahead of the GPU, while progress and cancelling follow
 GPU has finished.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
+from deployments.video.parallel.threads import DeviceThreads
 from deployments.video.sampling.conditions import Conditions
 from deployments.video.sampling.guidance import Branch, Guidance
 from deployments.video.sampling.pace import Pace
 from deployments.video.sampling.solver import Solver
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A device's part in a forward pass."""
+
+    number: int
+    """The number of the device among those of the replica."""
+    transformer: Any
+    """What is called there."""
+
+
 class Transformers(Protocol):
     """Selects the transformer for each forward pass."""
 
-    def select(self, timestep: float, branch: Branch) -> Any:
-        """Return the transformer for ``timestep``, 1000 to 0, ready to be called on its device."""
+    @property
+    def devices(self) -> Sequence[torch.device]:
+        """The devices that run forward passes; a seat has the number of one of them."""
+
+    def phase(self, timestep: float) -> Hashable:
+        """Return a value that differs where other models run."""
+
+    def select(self, timestep: float, branch: Branch, *, alone: bool) -> Sequence[Seat]:
+        """Return the devices that together run the pass for ``timestep``, 1000 to 0.
+
+        Each one's transformer is ready to be called on its device; the first one's result is that
+        of the pass. ``alone`` says that the step has no other pass.
+        """
+
+
+VelocitySource = Callable[[torch.Tensor, Hashable, Callable[[], torch.Tensor]], torch.Tensor]
+"""Returns the velocity of a step's latents, or computes it with its last argument. The second one
+differs between steps that run other models or another guidance."""
 
 
 @torch.no_grad()
@@ -34,28 +61,31 @@ def denoise(
     conditions: Conditions,
     guidance: Guidance,
     report: Callable[[int], None],
-    devices: int = 1,
+    velocity: VelocitySource | None = None,
 ) -> torch.Tensor:
     """Return denoised latents, float32 ``[1, 16, t, h, w]``, on the device of the conditions.
 
     ``report`` is called with the number of finished steps; it may raise, which ends the loop.
-    ``devices`` is the number of devices that share a step's passes.
+    ``velocity`` may take a step's velocity from elsewhere; by default all are computed.
     """
     latents = solver.start(conditions.noise)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
-    pace = Pace(latents.device, report, ahead=devices)
-    with ThreadPoolExecutor(1, thread_name_prefix="second-device") as launcher:
+    pace = Pace(latents.device, report)
+    guided = guidance.guided_steps(len(solver.timesteps))
+    with DeviceThreads(transformers.devices) as threads:
         for index, timestep in enumerate(solver.timesteps):
             step = _Step(
                 transformers=transformers,
                 conditions=conditions,
                 pace=pace,
-                launcher=launcher,
+                threads=threads,
                 timestep=timestep,
                 timestep_tensor=timesteps[index],
                 latents=latents,
             )
-            latents = solver.step(guidance.velocity(step))
+            compute = partial(guidance.velocity, step, guided=index < guided)
+            phase = (index < guided, transformers.phase(timestep))
+            latents = solver.step(compute() if velocity is None else velocity(latents, phase, compute))
             pace.finish_step()
     pace.finish()
     return latents
@@ -63,13 +93,12 @@ def denoise(
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """One step's forward passes, each on the device of its transformer."""
+    """One step's forward passes, each on the devices of its transformers."""
 
     transformers: Transformers
     conditions: Conditions
     pace: Pace
-    launcher: Executor
-    """The thread that launches the passes of a second device."""
+    threads: DeviceThreads
     timestep: float
     timestep_tensor: torch.Tensor
     """The timestep on the device of the latents, so that no pass has to copy it from the CPU."""
@@ -77,36 +106,36 @@ class _Step:
 
     def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Run one forward pass; see ``Predictor``."""
-        return self._run(self._prepare(embeddings, 0))
+        return self._run(self._prepare(embeddings, 0, alone=True))[0]
 
     def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run both passes, at the same time if they are on two devices; see ``Predictor``."""
+        """Run both passes, at the same time if they are on other devices; see ``Predictor``."""
         # A copy between devices waits for the work of both, so all inputs are copied first.
-        near, far = self._prepare(positive, 0), self._prepare(negative, 1)
-        if near.device == far.device:
-            return self._run(near), self._run(far)
-        # One thread would fill the queue of one GPU before it came to the other.
-        launched = self.launcher.submit(far)
-        try:
-            with_prompt = near()
-        finally:
-            wait([launched])
-        without = launched.result()
-        for forward in (near, far):
-            self.pace.launch(forward.device)
-        return with_prompt, without.to(self.latents.device)
+        near, far = self._prepare(positive, 0, alone=False), self._prepare(negative, 1, alone=False)
+        if near.keys() & far.keys():
+            return self._run(near)[0], self._run(far)[0]
+        with_prompt, without = self._run(near, far)
+        return with_prompt, without
 
-    def _run(self, forward: "_ForwardPass") -> torch.Tensor:
-        predicted = forward()
-        self.pace.launch(forward.device)
-        return predicted.to(self.latents.device)
+    def _run(self, *passes: "dict[int, _Call]") -> list[torch.Tensor]:
+        """Run ``passes`` at the same time, and return the result of each on the latents' device."""
+        calls = {number: call for forward in passes for number, call in forward.items()}
+        # With several, one thread would fill the queue of one GPU before it came to the next.
+        results = self.threads.run(calls) if calls.keys() != {0} else {0: calls[0]()}
+        firsts = [next(iter(forward)) for forward in passes]
+        self.pace.launch(*(calls[number].device for number in firsts))
+        return [results[number].to(self.latents.device) for number in firsts]
 
-    def _prepare(self, embeddings: torch.Tensor, branch: Branch) -> "_ForwardPass":
-        """Return a forward pass with its inputs on the device of its transformer."""
-        transformer, channels = self.transformers.select(self.timestep, branch), self.conditions.channels
+    def _prepare(self, embeddings: torch.Tensor, branch: Branch, *, alone: bool) -> "dict[int, _Call]":
+        """Return a pass: the call of each device by its number, with the inputs on the device."""
+        seats = self.transformers.select(self.timestep, branch, alone=alone)
+        return {seat.number: self._prepare_call(seat.transformer, embeddings) for seat in seats}
+
+    def _prepare_call(self, transformer: Any, embeddings: torch.Tensor) -> "_Call":
+        channels = self.conditions.channels
         count, device, dtype = len(embeddings), transformer.device, transformer.dtype
         inputs = self.latents if channels is None else torch.cat([self.latents, channels], dim=1)
-        return _ForwardPass(
+        return _Call(
             transformer=transformer,
             device=device,
             inputs={
@@ -119,16 +148,15 @@ class _Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ForwardPass:
+class _Call:
     """A call of a transformer, which may be made in any thread."""
 
     transformer: Any
     device: torch.device
     inputs: dict[str, torch.Tensor]
 
-    @torch.no_grad()  # gradients are switched off for each thread
     def __call__(self) -> torch.Tensor:
-        # Triton kernels go to the current device, which is set for each thread too.
+        # Triton kernels go to the current device, which two experts on two devices differ in.
         with torch.cuda.device_of(self.inputs["hidden_states"]):  # type: ignore[no-untyped-call]
             predicted = self.transformer(**self.inputs, return_dict=False)[0]
         assert isinstance(predicted, torch.Tensor)

@@ -1,6 +1,7 @@
 """Classifier-free guidance (Ho and Salimans 2022)."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal, Protocol
 
 import torch
@@ -30,13 +31,24 @@ class Guidance:
     scale: float
     batched: bool = False
     """Whether both passes run as one of batch 2, which rounds differently."""
+    until: float = 1.0
+    """The share of the steps that are guided, the first ones; the others are one forward pass."""
 
-    def velocity(self, predictor: Predictor) -> torch.Tensor:
-        """Return the guided velocity, which takes one prediction or two."""
-        if self.negative is None:
+    def guided_steps(self, steps: int) -> int:
+        """Return how many of ``steps`` are guided."""
+        return 0 if self.negative is None else guided_steps(self.until, steps)
+
+    def velocity(self, predictor: Predictor, *, guided: bool = True) -> torch.Tensor:
+        """Return the velocity, ``guided`` or not; with guidance it takes one prediction or two."""
+        if self.negative is None or not guided:
             return predictor.predict(self.positive)
         if self.batched:
             with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative])).chunk(2)
         else:
             with_prompt, without = predictor.predict_both(self.positive, self.negative)
         return without + self.scale * (with_prompt - without)
+
+
+def guided_steps(until: float, steps: int) -> int:
+    """Return how many of ``steps`` are guided if the share ``until`` of them is, rounded up."""
+    return ceil(round(until * steps, 6))  # 0.07 * 100 is over 7

@@ -4,9 +4,10 @@ The result equals ``AutoencoderKLWan.decode`` of the whole, bit for bit. The fea
 local one, because another request's encode would reset the VAE's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from deployments.errors import CheckpointRefused
@@ -42,30 +43,23 @@ def decode_stream(vae: Any, latents: torch.Tensor) -> Iterator[torch.Tensor]:
         yield torch.clamp(group, min=-1.0, max=1.0)
 
 
-def to_host(groups: Iterator[torch.Tensor]) -> Iterator[Frames]:
+def to_host(groups: Iterator[Sequence[torch.Tensor]]) -> Iterator[Frames]:
     """Yield uint8 RGB frames ``[n, height, width, 3]`` in host memory for each group.
 
-    ``groups`` are ``[1, 3, n, height, width]`` in -1..1. The first group is copied from a GPU at
-    once; each later one is copied while the next is being decoded.
+    A group is made of bands from top to bottom, each ``[1, 3, n, rows, width]`` in -1..1. The first
+    group is copied from a GPU at once; each later one is copied while the next is being decoded.
     """
-    last: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    last: list[_HostCopy] = []
     for number, group in enumerate(groups):
-        pixels = to_pixels(group)
-        if not pixels.is_cuda:
-            yield pixels.numpy()
+        copies = [_HostCopy(to_pixels(band)) for band in group]
+        if number == 0 or not group[0].is_cuda:
+            yield _join(copies)
             continue
-        host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
-        host.copy_(pixels, non_blocking=True)
-        copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        copied.record()
-        if number == 0:
-            yield _wait(host, copied)
-            continue
-        if last is not None:
-            yield _wait(*last)
-        last = host, copied
-    if last is not None:
-        yield _wait(*last)
+        if last:
+            yield _join(last)
+        last = copies
+    if last:
+        yield _join(last)
 
 
 def to_pixels(group: torch.Tensor) -> torch.Tensor:
@@ -74,7 +68,26 @@ def to_pixels(group: torch.Tensor) -> torch.Tensor:
     return pixels.permute(1, 2, 3, 0).contiguous()
 
 
-def _wait(host: torch.Tensor, copied: Any) -> Frames:
-    copied.synchronize()
-    frames: Frames = host.numpy()
-    return frames
+class _HostCopy:
+    """Pixels on their way to host memory; those of a CPU are there already."""
+
+    def __init__(self, pixels: torch.Tensor) -> None:
+        self._host, self._copied = pixels, None
+        if pixels.is_cuda:
+            self._host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+            with torch.cuda.device(pixels.device):
+                self._host.copy_(pixels, non_blocking=True)
+                self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+                self._copied.record()
+
+    def wait(self) -> Frames:
+        """Return the pixels once they are complete."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        frames: Frames = self._host.numpy()
+        return frames
+
+
+def _join(bands: Sequence[_HostCopy]) -> Frames:
+    parts = [band.wait() for band in bands]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

@@ -11,7 +11,7 @@ import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline
 from PIL import Image as Pillow
 
-from deployments.errors import Cancelled, ImageNotSupported, PromptTooLong, VideoTooLarge
+from deployments.errors import Cancelled, GpuLost, ImageNotSupported, PromptTooLong, VideoTooLarge
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.build import build_wan26
 from deployments.video.engine import WanEngine
@@ -188,6 +188,18 @@ def test_running_out_of_memory_refuses_the_request_and_frees_its_tensors(wan26: 
     assert len(held) == 3
     assert [reference() for reference in held] == [None] * 3
     assert torch.equal(latents_of(wan26, small), before)
+
+
+def test_a_cuda_error_is_a_lost_gpu(wan26: WanEngine, small: VideoRequest) -> None:
+    def fail(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device is lost\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1")
+
+    hook = text_mode_of(wan26).transformers["transformer"].patch_embedding.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(GpuLost, match=r"has failed: CUDA error: device is lost$"):
+            wan26.generate(small, Recorder())
+    finally:
+        hook.remove()
 
 
 def test_a_prompt_that_the_encoder_would_cut_is_refused(wan26: WanEngine, small: VideoRequest) -> None:

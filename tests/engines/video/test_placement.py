@@ -45,8 +45,7 @@ def place_on(device: torch.device, second: torch.device | None = None, **setting
         settings=VideoSettings(**settings),
         folder=FOLDER,
         dtype=torch.float32,
-        device=device,
-        second_device=second,
+        devices=[device] if second is None else [device, second],
         stored=(10 * GIB, 10 * GIB),
         loras=GIB,
         placements=("quantised", "offloaded"),
@@ -93,7 +92,7 @@ def mode_of(transformer: nn.Module, distilled: Mode | None = None) -> Mode:
 
 
 def assemble(plan: Plan, mode: Mode) -> Any:
-    assembler = EngineAssembler(settings=VideoSettings(), folder=FOLDER, dtype=torch.float32, device=CPU, gpus=(), plan=plan)
+    assembler = EngineAssembler(settings=VideoSettings(), folder=FOLDER, dtype=torch.float32, devices=[CPU], gpus=(), plan=plan)
     return assembler.assemble(text_mode=mode, image_mode=None, refusal="send no image")
 
 

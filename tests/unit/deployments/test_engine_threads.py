@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from deployments.engine_threads import FAILURES, CancelFlag, EngineThreads
-from deployments.errors import Cancelled, EngineBroken, NoFaceFound, ReplicaStalled
+from deployments.errors import Cancelled, EngineBroken, GpuLost, NoFaceFound, ReplicaStalled
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
@@ -152,7 +152,19 @@ async def test_an_engine_that_fails_at_everything_is_unhealthy_until_a_call_succ
     threads.check_health()
     with pytest.raises(RuntimeError):
         await threads.run(lost)
-    with pytest.raises(EngineBroken, match="all failed"):
+    with pytest.raises(EngineBroken, match="last calls of the engine failed"):
         threads.check_health()
     await threads.run(lambda _: None)
     threads.check_health()
+
+
+async def test_one_lost_gpu_breaks_the_replica_at_once() -> None:
+    threads = EngineThreads(1, stall_timeout_s=60)
+
+    def lose(_: CancelFlag) -> None:
+        raise GpuLost("a GPU of the replica has failed")
+
+    with pytest.raises(GpuLost):
+        await threads.run(lose)
+    with pytest.raises(EngineBroken, match="a GPU is lost"):
+        threads.check_health()

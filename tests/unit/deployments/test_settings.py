@@ -44,7 +44,7 @@ def test_unknown_settings_are_refused_and_known_ones_cannot_be_changed() -> None
     [
         ({"attention": "cudnn", "dtype": "float32"}, "does not support `dtype: float32`"),
         ({"spread": "guidance", "batch_guidance": True}, "choose one of them"),
-        ({"cache_threshold": 1.0}, "less than 1"),
+        ({"cache_threshold": 2.5}, "less than or equal to 2"),
         ({"concurrency": 0}, "greater than or equal to 1"),
         ({"stall_timeout_s": 0}, "greater than 0"),
     ],

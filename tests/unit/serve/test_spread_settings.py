@@ -10,8 +10,17 @@ from serve.config import AppConfig
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one GPU": (
         {"hardware": {"num_gpus": 1}, "engine": {"spread": "experts"}},
-        "needs 2 GPUs, but wan22_gguf.hardware.num_gpus is 1",
+        "needs two GPUs or more; .*, but wan22_gguf.hardware.num_gpus is 1",
     ),
+    "four GPUs for two experts": (
+        {"hardware": {"num_gpus": 4}, "engine": {"spread": "experts"}},
+        "`experts`, which needs two GPUs, one for each expert; .*, but wan22_gguf.hardware.num_gpus is 4",
+    ),
+    "an odd number": (
+        {"hardware": {"num_gpus": 3}, "engine": {"spread": "guidance"}},
+        "`guidance`, which needs an even number of GPUs.*`spread: sequence`, but wan22_gguf.hardware.num_gpus is 3",
+    ),
+    "part of a GPU": ({"hardware": {"num_gpus": 0.5}, "engine": {"spread": "sequence"}}, "needs two GPUs or more"),
     "an idle GPU": ({"hardware": {"num_gpus": 2}}, "only one GPU would be used: set wan22_gguf.engine.spread"),
     "offloaded": ({"engine": {"spread": "experts", "experts": "offloaded"}}, "is for a single small GPU"),
     "batched": (
@@ -28,5 +37,9 @@ def test_contradicting_settings_are_refused(kind: str) -> None:
         AppConfig.model_validate({"wan22_gguf": settings})
 
 
-def test_two_gpus_for_two_experts_are_accepted() -> None:
-    AppConfig.model_validate({"wan22_gguf": {"hardware": {"num_gpus": 2}, "engine": {"spread": "experts"}}})
+@pytest.mark.parametrize(
+    ("spread", "count"),
+    [("experts", 2), ("guidance", 2), ("guidance", 4), ("guidance", 8), ("sequence", 2), ("sequence", 3), ("sequence", 8)],
+)
+def test_gpus_that_can_all_be_used_are_accepted(spread: str, count: int) -> None:
+    AppConfig.model_validate({"wan22_gguf": {"hardware": {"num_gpus": count}, "engine": {"spread": spread}}})

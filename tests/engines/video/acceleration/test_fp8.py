@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,26 @@ from deployments.video.acceleration.fp8 import Fp8, Fp8Linear
 from deployments.video.engine import WanEngine
 from deployments.video.kernels import reference
 from deployments.video.kernels.linear_gelu import LinearGelu
+from deployments.video.mode import Mode
 from deployments.wire import Image, VideoRequest
-from tests.engines.video.acceleration.test_block_cache import inputs_of
 from tests.engines.video.recorder import Recorder, image_mode_of, text_mode_of
+
+
+def inputs_of(mode: Mode) -> dict[str, Any]:
+    """Return seeded random inputs of the mode's transformer."""
+    transformer = mode.transformers["transformer"]
+    noise = torch.Generator().manual_seed(3)
+    inputs: dict[str, Any] = {
+        "hidden_states": torch.randn(1, transformer.config.in_channels, 2, 8, 8, generator=noise),
+        "timestep": torch.tensor([700.0]),
+        "encoder_hidden_states": torch.randn(1, 512, 256, generator=noise),
+        "return_dict": False,
+    }
+    if hasattr(transformer, "vace_blocks"):
+        inputs["hidden_states"] = inputs["hidden_states"][:, :16]
+        inputs["control_hidden_states"] = torch.randn(1, transformer.config.vace_in_channels, 2, 8, 8, generator=noise)
+        inputs["control_hidden_states_scale"] = torch.ones(len(transformer.config.vace_layers))
+    return inputs
 
 
 def test_each_row_has_its_own_scale() -> None:

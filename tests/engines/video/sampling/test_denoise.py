@@ -9,7 +9,7 @@ from diffusers import UniPCMultistepScheduler
 
 from deployments.errors import Cancelled
 from deployments.video.sampling.conditions import Conditions
-from deployments.video.sampling.denoise import denoise
+from deployments.video.sampling.denoise import Seat, denoise
 from deployments.video.sampling.guidance import Branch, Guidance
 from deployments.video.sampling.solver import Solver
 
@@ -41,10 +41,16 @@ class FakeTransformers:
     def __init__(self) -> None:
         self.transformer = FakeTransformer()
         self.selected: list[tuple[float, Branch]] = []
+        self.alone: list[bool] = []
+        self.devices = [torch.device("cpu")]
 
-    def select(self, timestep: float, branch: Branch) -> Any:
+    def phase(self, timestep: float) -> str:
+        return "early" if timestep > 900 else "late"
+
+    def select(self, timestep: float, branch: Branch, *, alone: bool) -> list[Seat]:
         self.selected.append((timestep, branch))
-        return self.transformer
+        self.alone.append(alone)
+        return [Seat(0, self.transformer)]
 
 
 def scheduler() -> Any:
@@ -86,6 +92,36 @@ def test_a_transformer_is_selected_for_each_timestep_and_pass() -> None:
     assert passed == [timestep for timestep in timesteps for _ in range(2)]
 
 
+def test_the_steps_after_the_share_run_without_the_negative_prompt() -> None:
+    transformers = FakeTransformers()
+    latents = run(transformers, Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0, until=0.5))
+    assert [branch for _, branch in transformers.selected] == [0, 1, 0, 1, 0, 0]
+    assert transformers.alone == [False] * 4 + [True] * 2
+    assert not torch.equal(latents, run(FakeTransformers(), Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0)))
+
+
+def test_a_velocity_may_come_from_elsewhere() -> None:
+    transformers, phases = FakeTransformers(), []
+
+    def velocity(latents: torch.Tensor, phase: Any, compute: Any) -> torch.Tensor:
+        phases.append(phase)
+        return compute() if len(phases) % 2 else torch.zeros_like(latents)
+
+    reported: list[int] = []
+    denoise(
+        transformers=transformers,
+        solver=Solver(scheduler(), STEPS),
+        conditions=Conditions(NOISE),
+        guidance=Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0, until=0.5),
+        report=reported.append,
+        velocity=velocity,
+    )
+    early = [timestep > 900 for timestep in Solver(scheduler(), STEPS).timesteps]
+    assert phases == [(index < 2, "early" if early[index] else "late") for index in range(STEPS)]
+    assert [branch for _, branch in transformers.selected] == [0, 1, 0]
+    assert reported == [1, 2, 3, 4]
+
+
 class TwoDevices:
     """A transformer for each pass, of which neither ends before the other has begun.
 
@@ -105,9 +141,13 @@ class TwoDevices:
         self.near: FakeTransformer = Waiting()
         self.far: FakeTransformer = Waiting()
         self.far.device = torch.device("cpu", 0)
+        self.devices = [self.near.device, self.far.device]
 
-    def select(self, timestep: float, branch: Branch) -> Any:
-        return self.far if branch else self.near
+    def phase(self, timestep: float) -> str:
+        return "only"
+
+    def select(self, timestep: float, branch: Branch, *, alone: bool) -> list[Seat]:
+        return [Seat(1, self.far) if branch else Seat(0, self.near)]
 
 
 def test_the_passes_of_two_devices_run_at_the_same_time() -> None:
@@ -118,7 +158,6 @@ def test_the_passes_of_two_devices_run_at_the_same_time() -> None:
         conditions=Conditions(NOISE),
         guidance=guidance,
         report=lambda _: None,
-        devices=2,
     )
     assert torch.equal(latents, run(FakeTransformers(), guidance))
     assert devices.gradients == [False] * 2 * STEPS
@@ -149,7 +188,6 @@ def test_a_pass_that_fails_waits_for_the_other_device() -> None:
             conditions=Conditions(NOISE),
             guidance=Guidance(positive=PROMPT, negative=NEGATIVE, scale=3.0),
             report=lambda _: None,
-            devices=2,
         )
     assert ended.is_set()
 

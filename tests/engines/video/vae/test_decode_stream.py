@@ -34,8 +34,16 @@ def test_pixels_are_rounded_and_clamped() -> None:
     pixels = to_pixels(group)
     assert pixels.shape == (1, 1, 5, 3)
     assert pixels[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
-    [frames] = to_host(iter([group]))
+    [frames] = to_host(iter([[group]]))
     assert frames.tolist() == pixels.tolist()
+
+
+def test_bands_are_joined_from_top_to_bottom() -> None:
+    groups = [[torch.full((1, 3, count, rows, 2), value) for rows, value in ((1, -1.0), (3, 1.0))] for count in (1, 4)]
+    first, second = to_host(iter(groups))
+    assert (first.shape, second.shape) == ((1, 4, 2, 3), (4, 4, 2, 3))
+    assert second[:, 0].max() == 0
+    assert second[:, 1:].min() == 255
 
 
 def test_a_tiling_vae_is_refused() -> None:

@@ -134,6 +134,31 @@ def test_a_distilled_model_has_its_own_steps_and_no_guidance() -> None:
     assert TEXT.parse({"prompt": "x", "negative_prompt": "blurred"}, strict=True).ignored == ()
 
 
+def test_guidance_may_end_early() -> None:
+    """Where there is no guidance, a share of it is named as a negative prompt is."""
+    request = video(acceleration={"guidance_until": 0.5, "method": "cache"})
+    assert (request.acceleration, request.guidance_until, request.cfg) == ("cache", 0.5, 6)
+    assert video(acceleration='{"guidance_until": 0.5}').guidance_until == 0.5
+    assert video().guidance_until == 1
+    errors = wrong_fields(prompt="x", acceleration={"guidance_until": 2}, cfg=0)
+    assert set(errors) == {"acceleration", "cfg"}
+    assert set(wrong_fields(prompt="x", acceleration={"method": "distilled", "guidance_until": 0.5})) == {"acceleration"}
+    fields = {"prompt": "x", "negative_prompt": "blurred", "cfg": 1, "acceleration": {"guidance_until": 0.5}}
+    assert TEXT.parse(fields, strict=False).ignored == ("negative_prompt", "acceleration.guidance_until")
+    assert set(wrong_fields(**fields)) == {"negative_prompt", "acceleration.guidance_until"}
+
+
+def test_a_profile_has_the_defaults_of_what_it_stands_for() -> None:
+    assert (video(acceleration="fastest").acceleration, video(acceleration="fastest").steps) == ("distilled", 4)
+    fast = video(acceleration="fast")
+    assert (fast.acceleration, fast.cache_every, fast.steps, fast.cfg) == ("cache", 3, 30, 6)
+    assert set(wrong_fields(prompt="x", acceleration="fastest", cfg=3)) == {"cfg"}
+
+
+def test_a_share_of_guidance_is_no_field_of_its_own() -> None:
+    assert TEXT.parse({"prompt": "x", "guidance_until": 0.5}, strict=False).ignored == ("guidance_until",)
+
+
 def test_a_video_over_the_limits_is_refused_with_the_limit() -> None:
     schema = next(endpoint.schema for endpoint in make_endpoints(make_config()) if endpoint.name == "wan2.6")
     errors = wrong_fields(schema, prompt="x", width=256, height=256, length=37)

@@ -35,7 +35,7 @@ async def run(graph: FakeGraph, context: RequestContext | None = None, **fields:
 
 async def test_the_request_of_the_model_is_that_of_the_caller_with_the_seed_of_the_context() -> None:
     graph = FakeGraph()
-    await run(graph, make_context(seed=11), num_frames=12, acceleration="fp8")
+    await run(graph, make_context(seed=11), num_frames=12, acceleration="fp8", guidance_until=0.75, cache_every=3)
     (request,) = graph.wan26.requests
     assert request == VideoRequest(
         prompt="a cat",
@@ -48,6 +48,8 @@ async def test_the_request_of_the_model_is_that_of_the_caller_with_the_seed_of_t
         seed=11,
         image=None,
         acceleration="fp8",
+        cache_every=3,
+        guidance_until=0.75,
     )
 
 

@@ -102,10 +102,11 @@ def test_a_package_that_cannot_be_imported_is_logged_and_not_used(
     assert "libcudart.so.99" in caplog.text
 
 
-def test_flash_attention_runs_on_video_tokens_and_cudnns_on_the_text(
+def test_flash_attention_runs_on_video_tokens_and_texts_and_cudnns_elsewhere(
     flash: list[tuple[torch.Size, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries, text, other = torch.randn(1, 2, 1100, 128), torch.randn(1, 2, 512, 128), torch.randn(1, 2, 1100, 64)
+    few = torch.randn(1, 2, 257, 128).bfloat16()
     called = []
 
     def cudnn(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -118,7 +119,9 @@ def test_flash_attention_runs_on_video_tokens_and_cudnns_on_the_text(
     assert torch.equal(run(half, half, half), native_attention(half, half, half))
     assert flash == [(torch.Size((1, 1100, 2, 128)),) * 3], "the package takes heads after tokens"
     run(half, text.bfloat16(), text.bfloat16())
+    assert flash[1] == (torch.Size((1, 1100, 2, 128)), *[torch.Size((1, 512, 2, 128))] * 2)
+    run(half, few, few)
     run(other.bfloat16(), other.bfloat16(), other.bfloat16())
     run(queries, queries, queries)
-    assert called == [text.shape, other.shape, queries.shape]
-    assert len(flash) == 1
+    assert called == [few.shape, other.shape, queries.shape]
+    assert len(flash) == 2

@@ -2,7 +2,7 @@
 
 import torch
 
-from deployments.video.sampling.guidance import Branch, Guidance
+from deployments.video.sampling.guidance import Branch, Guidance, guided_steps
 
 PROMPT, NEGATIVE = torch.full((1, 2, 3), 4.0), torch.full((1, 2, 3), 1.0)
 
@@ -40,3 +40,18 @@ def test_both_predictions_may_share_one_pass() -> None:
     guided = Guidance(positive=PROMPT, negative=NEGATIVE, scale=5.0, batched=True).velocity(predictor)
     assert torch.equal(guided, torch.full_like(PROMPT, 16.0))
     assert predictor.passes == [(2, 0)]
+
+
+def test_an_unguided_step_is_one_pass_with_the_prompt() -> None:
+    for batched in (False, True):
+        predictor = Recorder()
+        guidance = Guidance(positive=PROMPT, negative=NEGATIVE, scale=5.0, batched=batched)
+        assert torch.equal(guidance.velocity(predictor, guided=False), PROMPT)
+        assert predictor.passes == [(1, 0)]
+
+
+def test_the_share_of_guided_steps_is_rounded_up() -> None:
+    assert [guided_steps(until, 12) for until in (1e-3, 0.5, 0.51, 0.999, 1.0)] == [1, 6, 7, 12, 12]
+    assert guided_steps(0.07, 100) == 7
+    assert Guidance(positive=PROMPT, negative=NEGATIVE, scale=5.0, until=0.5).guided_steps(5) == 3
+    assert Guidance(positive=PROMPT, negative=None, scale=1.0, until=0.5).guided_steps(5) == 0
