@@ -11,7 +11,7 @@ from serve.app import build
 from serve.cli.console import error_console
 from serve.cli.presets import PRESETS, address, find_preset, listening_on
 from serve.config import AppConfig
-from serve.models import INGRESS, MODELS
+from serve.models import INGRESS, MODELS, RUNNER
 
 
 @pytest.mark.parametrize("preset", ["demo", "single-gpu", "production"])

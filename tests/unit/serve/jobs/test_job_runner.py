@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from serve.config import AppConfig
-from serve.jobs.keys import request_key, result_key
+from serve.jobs.keys import FOLDERS, request_key, result_key
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.jobs.store import StoreUnavailable
