@@ -153,6 +153,9 @@ class JobRunner:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
             return await self._finish(held, "failed", problem=problem.with_field_names(request.sent_as if request else {}))
+        finally:
+            if request is not None:
+                request.close()
         return await self._finish(held, "succeeded", finished=finished)
 
     async def _wait_for_turn(self, held: HeldJob, request: JobRequest) -> None:

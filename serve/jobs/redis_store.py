@@ -7,26 +7,23 @@ leaves a mark of its call in the job. So a call that has lost its connection bef
 out whether it was done.
 """
 
-import hashlib
 import json
 import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from serve.jobs import transitions, turns
-from serve.jobs.encoding import decode, decode_events, encode, encode_event
+from serve.jobs.encoding import decode, decode_events, encode_event
 from serve.jobs.record import Job, Progress, State, StoredResult
 from serve.jobs.redis_connection import PATIENCE_S, RedisConnection
+from serve.jobs.redis_rows import Entry, RedisRows, hash_of, remembered, waiting_jobs
 from serve.jobs.redis_scripts import BEAT, CREATE, SPEND
 from serve.jobs.store import Event, KeyReused, Page, QueueFull, Spent, StoreUnavailable
 from serve.jobs.turns import Waiting
 
 SCHEMA_VERSION = "1"
-MAX_EVENTS = 10_000
-"""The latest events of a job that are kept, and a few more."""
 MAX_DELETED = 100_000
 """The deleted jobs that are remembered, for at most ``REMEMBERED_S`` seconds."""
 REMEMBERED_S = 7 * 86400
@@ -35,32 +32,17 @@ SPENT_S = 180
 BEATS = 500
 """The jobs of one script, which keeps others waiting."""
 _CURSOR = re.compile(r"[0-9]{1,18}", re.ASCII)
-_FIELDS = ("record", "beat", "number", "events", "write")
 
 
 _Decision = tuple[Job, list[Job]] | None
 """What a job becomes, and its new events; None if it stays."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A job in Redis. ``write`` is the mark of the call that wrote it last."""
-
-    job: Job
-    number: int
-    events: int
-    write: str
-
-    def turn(self) -> str:
-        """Return what of the job is kept with the turns of its slot."""
-        return json.dumps([self.number, self.job.caller, self.job.state != "queued", self.job.owner])
-
-
 class RedisStore:
     """A JobStore in the Redis of ``url`` (redis://, rediss:// or unix://), below ``prefix``."""
 
     def __init__(self, url: str, *, prefix: str = "ryla:", patience_s: float = PATIENCE_S) -> None:
-        self._prefix = prefix
+        self._rows = RedisRows(prefix)
         self._connection = RedisConnection(url, patience_s=patience_s)
         self._client = self._connection.client
         self._create = self._client.register_script(CREATE)
@@ -72,8 +54,8 @@ class RedisStore:
         await self._connection.open()
 
         async def work(_: bool) -> str | None:
-            await self._client.set(self._key("schema"), SCHEMA_VERSION, nx=True)
-            version: str | None = await self._client.get(self._key("schema"))
+            await self._client.set(self._rows.key("schema"), SCHEMA_VERSION, nx=True)
+            version: str | None = await self._client.get(self._rows.key("schema"))
             return version
 
         version = await self._connection.run(work)
@@ -89,14 +71,15 @@ class RedisStore:
 
     async def create(self, job: Job, *, max_queued: int) -> Job:
         """Add ``job``, unless it or another one under its idempotency key is there already."""
+        key = self._rows.key
         keys = [
-            self._key("job", job.id), self._key("events", job.id), self._idempotency_key(job), self._key("in", "queued", job.caller),
-            self._key("all", job.caller), self._key("number"), self._key("active"), self._key("turns", job.slot),
+            key("job", job.id), key("events", job.id), self._rows.idempotency_key(job), key("in", "queued", job.caller),
+            key("all", job.caller), key("number"), key("active"), key("turns", job.slot),
         ]  # fmt: skip
         turn = json.dumps([job.caller, False, job.owner])[1:]
-        fields = [value for field in (_hash(job, "") | {"fingerprint": job.fingerprint}).items() for value in field]
+        fields = [value for field in (hash_of(job, "") | {"fingerprint": job.fingerprint}).items() for value in field]
         values = [
-            job.id, job.created_at, max_queued, self._key("job", ""), int(job.idempotency_key is not None), encode_event(job), turn,
+            job.id, job.created_at, max_queued, key("job", ""), int(job.idempotency_key is not None), encode_event(job), turn,
         ]  # fmt: skip
         answer = await self._connection.run(lambda _: self._create(keys=keys, args=[*values, *fields]))
         match answer:
@@ -118,7 +101,7 @@ class RedisStore:
         """Return the caller's jobs, newest first."""
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise ValueError("The cursor is not one that a page gave.")
-        key = self._key("all", caller) if state is None else self._key("in", state, caller)
+        key = self._rows.key("all", caller) if state is None else self._rows.key("in", state, caller)
         before = "+inf" if cursor is None else f"({cursor}"
         rows = await self._connection.run(
             lambda _: self._client.zrange(
@@ -131,7 +114,7 @@ class RedisStore:
 
     async def active(self) -> Sequence[Job]:
         """Return all jobs that have not ended."""
-        ids = await self._connection.run(lambda _: self._client.smembers(self._key("active")))
+        ids = await self._connection.run(lambda _: self._client.smembers(self._rows.key("active")))
         return [job for job in await self._jobs(ids) if not job.ended]
 
     async def position(self, job_id: str) -> int | None:
@@ -142,10 +125,10 @@ class RedisStore:
 
         async def work(_: bool) -> tuple[list[Waiting], set[str]]:
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hgetall(self._key("turns", job.slot))
-                pipe.smembers(self._key("served", job.slot))
+                pipe.hgetall(self._rows.key("turns", job.slot))
+                pipe.smembers(self._rows.key("served", job.slot))
                 rows, served = await pipe.execute()
-            return [waiting for waiting, _ in _waiting(job.slot, rows)], served
+            return [waiting for waiting, _ in waiting_jobs(job.slot, rows)], served
 
         waiting, served = await self._connection.run(work)
         queue = turns.queue(waiting, served=served)
@@ -168,33 +151,33 @@ class RedisStore:
         async def work(again: bool) -> list[Job]:
             started: list[Job] = []
             async with self._client.pipeline(transaction=True) as pipe:
-                await pipe.watch(*(self._key(kind, slot) for slot in slots for kind in ("turns", "served")))
-                changes: list[tuple[_Entry, Job]] = []
+                await pipe.watch(*(self._rows.key(kind, slot) for slot in slots for kind in ("turns", "served")))
+                changes: list[tuple[Entry, Job]] = []
                 served_changes: list[tuple[str, set[str], frozenset[str]]] = []
                 for slot, limit in slots.items():
-                    waiting = _waiting(slot, await pipe.hgetall(self._key("turns", slot)))
-                    served: set[str] = await pipe.smembers(self._key("served", slot))
+                    waiting = waiting_jobs(slot, await pipe.hgetall(self._rows.key("turns", slot)))
+                    served: set[str] = await pipe.smembers(self._rows.key("served", slot))
                     owners = {job.id: its_owner for job, its_owner in waiting}
                     if again:
                         ours = [job.id for job, its_owner in waiting if job.running and its_owner == owner]
-                        started += [entry.job for entry in await self._entries(pipe, ours) if entry.write == mark]
+                        started += [entry.job for entry in await self._rows.entries(pipe, ours) if entry.write == mark]
                     # One that nobody has taken yet would hold up those who could start.
                     ready = [job for job, its_owner in waiting if job.running or its_owner]
                     turn = turns.startable(ready, limit=limit, max_running=max_running, served=served)
                     turn = [job for job in turn if owners[job.id] == owner]
-                    entries = await self._entries(pipe, [job.id for job in turn], watch=True)
+                    entries = await self._rows.entries(pipe, [job.id for job in turn], watch=True)
                     changes += [(entry, transitions.started(entry.job, time.time())) for entry in entries]
                     served_changes.append((slot, served, turns.served_after(served, turn)))
                 if not changes:
                     return started
                 pipe.multi()
                 for entry, job in changes:
-                    self._write(pipe, entry, job, events=[job], mark=mark)
+                    self._rows.write(pipe, entry, job, events=[job], mark=mark)
                 for slot, served, after in served_changes:
                     if gone := served - after:
-                        pipe.srem(self._key("served", slot), *gone)
+                        pipe.srem(self._rows.key("served", slot), *gone)
                     if new := after - served:
-                        pipe.sadd(self._key("served", slot), *new)
+                        pipe.sadd(self._rows.key("served", slot), *new)
                 await pipe.execute()
             return started + [job for _, job in changes]
 
@@ -266,21 +249,21 @@ class RedisStore:
         async def work(again: bool) -> Job | None:
             nonlocal deleted
             async with self._client.pipeline(transaction=True) as pipe:
-                entries = await self._entries(pipe, [job_id], watch=True)
+                entries = await self._rows.entries(pipe, [job_id], watch=True)
                 if not entries:
                     return deleted if again else None
                 job = entries[0].job
                 if not job.ended:
                     return None
-                key = self._idempotency_key(job)
+                key = self._rows.idempotency_key(job)
                 await pipe.watch(key)
                 its_key = job.idempotency_key is not None and await pipe.get(key) == job_id
-                now, remembered = time.time(), self._key("deleted")
+                now, remembered = time.time(), self._rows.key("deleted")
                 pipe.multi()
-                pipe.delete(self._key("job", job_id), self._key("events", job_id), *([key] if its_key else []))
+                pipe.delete(self._rows.key("job", job_id), self._rows.key("events", job_id), *([key] if its_key else []))
                 for name in (("all", job.caller), ("in", job.state, job.caller), ("expiry",), ("webhooks",)):
-                    pipe.zrem(self._key(*name), job_id)
-                pipe.zadd(remembered, {_remembered(job_id, job.caller): now})
+                    pipe.zrem(self._rows.key(*name), job_id)
+                pipe.zadd(remembered, {remembered(job_id, job.caller): now})
                 pipe.zremrangebyscore(remembered, "-inf", now - REMEMBERED_S)
                 pipe.zremrangebyrank(remembered, 0, -MAX_DELETED - 1)
                 deleted = job
@@ -291,8 +274,8 @@ class RedisStore:
 
     async def was_deleted(self, job_id: str, caller: str) -> bool:
         """Return whether the caller had a job of this id."""
-        member = _remembered(job_id, caller)
-        return await self._connection.run(lambda _: self._client.zscore(self._key("deleted"), member)) is not None
+        member = remembered(job_id, caller)
+        return await self._connection.run(lambda _: self._client.zscore(self._rows.key("deleted"), member)) is not None
 
     async def expired(self, now: float, limit: int) -> Sequence[Job]:
         """Return ended jobs that are to be deleted."""
@@ -307,8 +290,8 @@ class RedisStore:
 
         async def work(_: bool) -> tuple[str | None, list[tuple[str, dict[str, str]]]]:
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.xrange(self._key("events", job_id), min=f"({after}-0" if after > 0 else "-")
-                pipe.hget(self._key("job", job_id), "record")
+                pipe.xrange(self._rows.key("events", job_id), min=f"({after}-0" if after > 0 else "-")
+                pipe.hget(self._rows.key("job", job_id), "record")
                 rows, record = await pipe.execute()
             return record, rows
 
@@ -321,7 +304,7 @@ class RedisStore:
     async def spend(self, caller: str, *, per_minute: int, now: float) -> Spent:
         """Count one request of the caller; twice if the connection is lost before the answer."""
         minute, second = divmod(now, 60)
-        keys = [self._key("spent", str(int(minute)), caller)]
+        keys = [self._rows.key("spent", str(int(minute)), caller)]
         spent = int(await self._connection.run(lambda _: self._spend(keys=keys, args=[per_minute, SPENT_S])))
         return Spent(allowed=spent > 0, remaining=per_minute - spent if spent else 0, reset_s=60 - second)
 
@@ -331,24 +314,16 @@ class RedisStore:
         async def work(_: bool) -> list[int]:
             async with self._client.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
-                    pipe.exists(self._key("job", job_id))
+                    pipe.exists(self._rows.key("job", job_id))
                 found: list[int] = await pipe.execute()
             return found
 
         found = await self._connection.run(work)
         return frozenset(job_id for job_id, there in zip(job_ids, found, strict=True) if there)
 
-    def _key(self, *names: str) -> str:
-        return self._prefix + ":".join(names)
-
-    def _idempotency_key(self, job: Job) -> str:
-        # Both come from callers: a hash tells them apart and bounds their size.
-        parts = json.dumps([job.caller, job.idempotency_key])
-        return self._key("key", hashlib.sha256(parts.encode()).hexdigest())
-
     async def _run_beat(self, owner: str, pairs: Sequence[str]) -> Sequence[Any]:
         answer: Sequence[Any] = await self._connection.run(
-            lambda _: self._beat(keys=[], args=[owner, self._key("job", ""), *pairs])
+            lambda _: self._beat(keys=[], args=[owner, self._rows.key("job", ""), *pairs])
         )
         return answer
 
@@ -361,7 +336,7 @@ class RedisStore:
 
         async def work(again: bool) -> Job | None:
             async with self._client.pipeline(transaction=True) as pipe:
-                entries = await self._entries(pipe, [job_id], watch=True)
+                entries = await self._rows.entries(pipe, [job_id], watch=True)
                 if not entries:
                     return None
                 [entry] = entries
@@ -373,52 +348,11 @@ class RedisStore:
                 job, events = decision
                 if events or job != entry.job:
                     pipe.multi()
-                    self._write(pipe, entry, job, events=events, mark=mark)
+                    self._rows.write(pipe, entry, job, events=events, mark=mark)
                     await pipe.execute()
                 return job
 
         return await self._connection.run(work)
-
-    def _write(self, pipe: Any, entry: _Entry, job: Job, *, events: Sequence[Job], mark: str) -> None:
-        """Add to ``pipe`` what replaces the job of ``entry`` by ``job``."""
-        before = entry.job
-        after = _Entry(job, entry.number, entry.events + len(events), mark)
-        pipe.hset(self._key("job", job.id), mapping=_hash(job, mark) | {"events": after.events})
-        for number, event in enumerate(events, entry.events + 1):
-            pipe.xadd(
-                self._key("events", job.id),
-                {"event": encode_event(event)},
-                id=f"{number}-0",
-                maxlen=MAX_EVENTS,
-                approximate=True,
-            )
-        if before.state != job.state:
-            pipe.zrem(self._key("in", before.state, job.caller), job.id)
-            pipe.zadd(self._key("in", job.state, job.caller), {job.id: entry.number})
-        if not job.ended:
-            if entry.turn() != after.turn():
-                pipe.hset(self._key("turns", job.slot), job.id, after.turn())
-            return
-        pipe.hdel(self._key("turns", job.slot), job.id)
-        pipe.srem(self._key("active"), job.id)
-        pipe.zadd(self._key("expiry"), {job.id: job.expires_at})
-        due_at = transitions.webhook_due_at(job)
-        if due_at is None:
-            pipe.zrem(self._key("webhooks"), job.id)
-        else:
-            pipe.zadd(self._key("webhooks"), {job.id: due_at})
-
-    async def _entries(self, pipe: Any, job_ids: Collection[str], *, watch: bool = False) -> Sequence[_Entry]:
-        """Read jobs with a pipe that watches, and leave out those that are gone."""
-        keys = [self._key("job", job_id) for job_id in job_ids]
-        if watch and keys:
-            await pipe.watch(*keys)
-        rows = [await pipe.hmget(key, _FIELDS) for key in keys]
-        return [
-            _Entry(decode(record, beat=int(beat)), int(number), int(events), write)
-            for record, beat, number, events, write in rows
-            if record is not None
-        ]
 
     async def _jobs(self, job_ids: Collection[str]) -> Sequence[Job]:
         """Return those of the jobs that there are."""
@@ -426,7 +360,7 @@ class RedisStore:
         async def work(_: bool) -> list[list[str | None]]:
             async with self._client.pipeline(transaction=False) as pipe:
                 for job_id in job_ids:
-                    pipe.hmget(self._key("job", job_id), ("record", "beat"))
+                    pipe.hmget(self._rows.key("job", job_id), ("record", "beat"))
                 rows: list[list[str | None]] = await pipe.execute()
             return rows
 
@@ -435,27 +369,6 @@ class RedisStore:
 
     async def _until(self, name: str, now: float, limit: int) -> Sequence[Job]:
         ids = await self._connection.run(
-            lambda _: self._client.zrange(self._key(name), "-inf", now, byscore=True, offset=0, num=limit)
+            lambda _: self._client.zrange(self._rows.key(name), "-inf", now, byscore=True, offset=0, num=limit)
         )
         return await self._jobs(ids)
-
-
-def _hash(job: Job, mark: str) -> dict[str, str | int | float]:
-    """Return the fields of a job's hash that follow from the job."""
-    return {
-        "record": encode(job), "beat": job.beat, "attempt": job.attempt, "owner": job.owner, "state": job.state,
-        "expires_at": job.expires_at, "write": mark,
-    }  # fmt: skip
-
-
-def _waiting(slot: str, rows: dict[str, str]) -> list[tuple[Waiting, str]]:
-    """Return the jobs of ``slot`` that have not ended, each with its owner."""
-    found: list[tuple[Waiting, str]] = []
-    for job_id, row in rows.items():
-        number, caller, running, owner = json.loads(row)
-        found.append((Waiting(id=job_id, caller=caller, slot=slot, number=number, running=running), owner))
-    return found
-
-
-def _remembered(job_id: str, caller: str) -> str:
-    return f"{job_id} {caller}"

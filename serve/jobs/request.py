@@ -67,6 +67,15 @@ class JobRequest:
                 spool.write(piece)
         return spool
 
+    def close(self) -> None:
+        """Free the space of the request's files at once, even if an error still refers to them."""
+        files: list[Media] = []
+        for name in type(self.request).model_fields:
+            _without_files(getattr(self.request, name), files)
+        for media in files:
+            if isinstance(media, Spool):
+                media.close()
+
 
 def read_request(stored: Media) -> JobRequest:
     """Return the request that was written; raise RequestUnreadable if it cannot be one."""

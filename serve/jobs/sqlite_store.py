@@ -10,46 +10,10 @@ from serve.jobs import transitions, turns
 from serve.jobs.encoding import decode, decode_events, encode, encode_event
 from serve.jobs.record import Job, Progress, State, StoredResult
 from serve.jobs.sqlite_database import BUSY_S, SqliteDatabase
+from serve.jobs.sqlite_rows import SCHEMA, SCHEMA_VERSION, find, served_callers, waiting_jobs
 from serve.jobs.store import Event, KeyReused, Page, QueueFull, Spent
 from serve.jobs.turns import Waiting
 
-SCHEMA_VERSION = 1
-SCHEMA = (
-    # `number` is never used again, so that turns and cursors keep their order.
-    """CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        caller TEXT NOT NULL,
-        slot TEXT NOT NULL,
-        state TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        attempt INTEGER NOT NULL,
-        beat INTEGER NOT NULL,
-        ended INTEGER NOT NULL,
-        idempotency_key TEXT,
-        expires_at REAL NOT NULL,
-        webhook_due_at REAL,
-        last_event INTEGER NOT NULL,
-        record TEXT NOT NULL
-    )""",
-    "CREATE UNIQUE INDEX jobs_by_key ON jobs (caller, idempotency_key) WHERE idempotency_key IS NOT NULL",
-    "CREATE INDEX jobs_by_caller ON jobs (caller, number)",
-    "CREATE INDEX jobs_by_state ON jobs (caller, state, number)",
-    "CREATE INDEX jobs_active ON jobs (slot, number) WHERE ended = 0",
-    "CREATE INDEX jobs_by_expiry ON jobs (expires_at) WHERE ended = 1",
-    "CREATE INDEX jobs_by_webhook ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL",
-    """CREATE TABLE events (
-        number INTEGER NOT NULL, id INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (number, id)
-    ) WITHOUT ROWID""",
-    # The callers that have had a turn in this round; see serve.jobs.turns.
-    "CREATE TABLE served (slot TEXT NOT NULL, caller TEXT NOT NULL, PRIMARY KEY (slot, caller)) WITHOUT ROWID",
-    "CREATE TABLE deleted (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, caller TEXT NOT NULL, at REAL NOT NULL)",
-    """CREATE TABLE spent (
-        minute INTEGER NOT NULL, caller TEXT NOT NULL, requests INTEGER NOT NULL, PRIMARY KEY (minute, caller)
-    ) WITHOUT ROWID""",
-)
-MAX_EVENTS = 10_000
-"""The latest events of a job that are kept."""
 MAX_DELETED = 100_000
 """The deleted jobs that are remembered, for at most ``REMEMBERED_S`` seconds."""
 REMEMBERED_S = 7 * 86400
@@ -77,7 +41,7 @@ class SqliteStore:
         """Add ``job``, unless it or another one under its idempotency key is there already."""
 
         def work(connection: Connection) -> Job:
-            if earlier := _find(connection, job.id):
+            if earlier := find(connection, job.id):
                 return earlier.job
             if job.idempotency_key is not None:
                 row = connection.execute(
@@ -108,7 +72,7 @@ class SqliteStore:
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
-        row = await self._database.read(lambda connection: _find(connection, job_id))
+        row = await self._database.read(lambda connection: find(connection, job_id))
         return None if row is None else row.job
 
     async def list(self, caller: str, *, state: State | None, limit: int, cursor: str | None) -> Page:
@@ -139,7 +103,7 @@ class SqliteStore:
             row = connection.execute("SELECT slot FROM jobs WHERE id = ? AND state = 'queued'", (job_id,)).fetchone()
             if row is None:
                 return [], frozenset()
-            return [waiting for waiting, _ in _waiting(connection, row[0])], _served(connection, row[0])
+            return [waiting for waiting, _ in waiting_jobs(connection, row[0])], served_callers(connection, row[0])
 
         waiting, served = await self._database.read(work)
         queue = turns.queue(waiting, served=served)
@@ -149,7 +113,7 @@ class SqliteStore:
         """Give ``owner`` the lease of a job."""
 
         def work(connection: Connection) -> Job | None:
-            row = _find(connection, job_id)
+            row = find(connection, job_id)
             if row is None or (job := transitions.taken(row.job, owner, known_beat)) is None:
                 return None
             # The first attempt changes nothing that a listener sees.
@@ -164,15 +128,15 @@ class SqliteStore:
         def work(connection: Connection) -> list[Job]:
             jobs: list[Job] = []
             for slot, limit in slots.items():
-                waiting = _waiting(connection, slot)
+                waiting = waiting_jobs(connection, slot)
                 owners = {job.id: its_owner for job, its_owner in waiting}
-                served = _served(connection, slot)
+                served = served_callers(connection, slot)
                 # One that nobody has taken yet would hold up those who could start.
                 ready = [job for job, its_owner in waiting if job.running or its_owner]
                 turn = turns.startable(ready, limit=limit, max_running=max_running, served=served)
                 started = [job for job in turn if owners[job.id] == owner]
                 for waiting_job in started:
-                    if row := _find(connection, waiting_job.id):
+                    if row := find(connection, waiting_job.id):
                         job = transitions.started(row.job, time.time())
                         row.write(connection, job, events=[job])
                         jobs.append(job)
@@ -206,7 +170,7 @@ class SqliteStore:
         """Record steps of a job, each as an event."""
 
         def work(connection: Connection) -> bool:
-            row = _find(connection, job_id)
+            row = find(connection, job_id)
             if row is None or (jobs := transitions.progressed(row.job, attempt, steps)) is None:
                 return False
             if jobs:
@@ -229,7 +193,7 @@ class SqliteStore:
         """End a job."""
 
         def work(connection: Connection) -> Job | None:
-            row = _find(connection, job_id)
+            row = find(connection, job_id)
             if row is None:
                 return None
             job = transitions.finished(
@@ -245,7 +209,7 @@ class SqliteStore:
         """Cancel a job, or ask its owner to."""
 
         def work(connection: Connection) -> Job | None:
-            row = _find(connection, job_id)
+            row = find(connection, job_id)
             if row is None:
                 return None
             job = transitions.cancelled(row.job, at=at, expires_at=expires_at)
@@ -259,7 +223,7 @@ class SqliteStore:
         """Replace an ended job."""
 
         def work(connection: Connection) -> bool:
-            row = _find(connection, job.id)
+            row = find(connection, job.id)
             if row is None or transitions.replaced(row.job, job, expected) is None:
                 return False
             row.write(connection, job, events=[])
@@ -271,7 +235,7 @@ class SqliteStore:
         """Delete an ended job with its events."""
 
         def work(connection: Connection) -> Job | None:
-            row = _find(connection, job_id)
+            row = find(connection, job_id)
             if row is None or not row.job.ended:
                 return None
             connection.execute("DELETE FROM jobs WHERE number = ?", (row.number,))
@@ -350,52 +314,3 @@ class SqliteStore:
         query = f"SELECT record, beat FROM jobs WHERE {condition}"
         rows = await self._database.read(lambda connection: connection.execute(query, values).fetchall())
         return [decode(record, beat=beat) for record, beat in rows]
-
-
-class _Row:
-    """A job in the file."""
-
-    def __init__(self, number: int, last_event: int, job: Job) -> None:
-        self.number = number
-        self.last_event = last_event
-        self.job = job
-
-    def write(self, connection: Connection, job: Job, *, events: Sequence[Job]) -> None:
-        """Replace the job by ``job``, and add ``events``."""
-        last = self.last_event + len(events)
-        connection.execute(
-            "UPDATE jobs SET state = :state, owner = :owner, attempt = :attempt, beat = :beat, ended = :ended,"
-            " expires_at = :expires_at, webhook_due_at = :due_at, last_event = :last, record = :record WHERE number = :number",
-            vars(job)
-            | {
-                "number": self.number,
-                "ended": job.ended,
-                "due_at": transitions.webhook_due_at(job),
-                "last": last,
-                "record": encode(job),
-            },
-        )
-        connection.executemany(
-            "INSERT INTO events VALUES (?, ?, ?)",
-            [(self.number, number, encode_event(event)) for number, event in enumerate(events, self.last_event + 1)],
-        )
-        if last > MAX_EVENTS:
-            connection.execute("DELETE FROM events WHERE number = ? AND id <= ?", (self.number, last - MAX_EVENTS))
-
-
-def _find(connection: Connection, job_id: str) -> _Row | None:
-    row = connection.execute("SELECT number, last_event, record, beat FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return row and _Row(row[0], row[1], decode(row[2], beat=row[3]))
-
-
-def _waiting(connection: Connection, slot: str) -> list[tuple[Waiting, str]]:
-    """Return the jobs of ``slot`` that have not ended, each with its owner."""
-    rows = connection.execute("SELECT id, caller, number, state, owner FROM jobs WHERE ended = 0 AND slot = ?", (slot,))
-    return [
-        (Waiting(id=job_id, caller=caller, slot=slot, number=number, running=state != "queued"), owner)
-        for job_id, caller, number, state, owner in rows
-    ]
-
-
-def _served(connection: Connection, slot: str) -> frozenset[str]:
-    return frozenset(caller for (caller,) in connection.execute("SELECT caller FROM served WHERE slot = ?", (slot,)))

@@ -99,7 +99,8 @@ def test_a_proxy_with_other_limits_than_the_settings_is_found(production: Json) 
 def test_harmful_settings_of_serve_are_found(production: Json) -> None:
     production["http_options"]["request_timeout_s"] = 1800
     application = production["applications"][0]
-    application["deployments"][1]["autoscaling_config"]["initial_replicas"] = 0
+    deployments = {deployment["name"]: deployment for deployment in application["deployments"]}
+    deployments["Wan26"]["autoscaling_config"]["initial_replicas"] = 0
     application["deployments"].append({"name": "Wan27"})
     first, second, third = faults(production)
     assert first.startswith("http_options.request_timeout_s is 1800")

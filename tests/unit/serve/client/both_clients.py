@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from serve.client import Answer, AsyncClient, Client, JobRecord
+from tests.unit.serve.scripted_server import ScriptedServer
 
 Connect = Callable[..., Any]
 
@@ -98,3 +99,11 @@ def connected(kind: type[Blocking] | type[Awaited], url: str, **options: Any) ->
         yield client
     finally:
         client.close()
+
+
+Kind = type[Blocking] | type[Awaited]
+
+
+def paths(server: ScriptedServer) -> list[str]:
+    """Return the methods and paths of the requests that a server has got."""
+    return [f"{request.method} {request.path}" for request in server.requests]
