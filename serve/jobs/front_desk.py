@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
@@ -22,6 +23,9 @@ from serve.media.spool import Media, Spool, open_media, read_media
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
+
+ASK_AGAIN_S = 0.5
+"""Seconds after which a job that another Runner has is asked for again."""
 
 
 class FrontDesk:
@@ -58,33 +62,40 @@ class FrontDesk:
             sent = read_media(request)
         await self._store.create(job, max_queued=self._max_queued)
         try:
-            return await self._run_to_end(job, sent)
+            return await self._run_to_end(job.id, sent, waits=True)
         except asyncio.CancelledError:
             # The Runner ends the job when its call is cancelled; this is for one without a Runner.
             now = time.time()
             detached(self._cancel_quietly(job.id, now))
             raise
 
-    async def _run_to_end(self, job: Job, sent: bytes | None) -> Outcome:
-        """Run the job; a Runner that dies is replaced by another, which takes the job from it."""
+    async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome:
+        """Run the job; a Runner that dies is replaced by another, which takes the job from it.
+
+        With ``waits`` the job ends when this process does.
+        """
         known_beat: int | None = None
         while True:
-            waiter = self._consumer.open(1)
+            waiter = self._consumer.open(1) if waits else None
             try:
-                outcome = await self._runs(job.id, sent, waiter, known_beat)
+                outcome = await self._runs(job_id, sent, waiter, known_beat)
             except RunnerLost as lost:
-                logger.warning("job %s: its Runner was lost (%s); asking another", job.id, lost)
-                outcome = None
+                logger.warning("job %s: its Runner was lost (%s); asking another", job_id, lost)
+                outcome, pause_s = None, 0.0
+            else:
+                pause_s = ASK_AGAIN_S  # another Runner has it
             finally:
-                self._consumer.close(waiter)
+                if waiter is not None:
+                    self._consumer.close(waiter)
             if outcome is not None:
                 return outcome
-            current = await self._store.get(job.id)
+            await asyncio.sleep(pause_s)
+            current = await self._store.get(job_id)
             if current is None:
                 raise replica_lost("the record of this request is gone", 1)
             if current.ended:
                 return Outcome(current)
-            known_beat = current.beat
+            known_beat = current.beat if pause_s == 0 else None
 
     async def accept(self, job: Job, request: Media) -> Job:
         """Store a durable job and let it run; see ``Desk.accept``."""
@@ -103,11 +114,11 @@ class FrontDesk:
         return accepted
 
     async def _dispatch(self, job_id: str) -> None:
-        """Let a Runner run the job. If it is lost, a sweeper gives the job to another one."""
+        """Have the job run to its end. If this process dies, a sweeper takes the job up."""
         try:
-            await self._runs(job_id, None, None, None)
+            await self._run_to_end(job_id, None, waits=False)
         except Exception as error:  # nobody waits for this call, so only the log can say it
-            logger.warning("job %s: its Runner was lost (%r); another takes it up", job_id, error)
+            logger.warning("job %s was not run to its end here (%r); a sweeper takes it up", job_id, error)
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
         """Return the job once it has ended, or as it is after ``timeout_s``."""
@@ -117,9 +128,12 @@ class FrontDesk:
         try:
             async with asyncio.timeout(timeout_s):
                 if (running := self._dispatched.get(job_id)) is not None:
-                    await asyncio.shield(running)
-                else:
-                    async for event in self._follower.follow(job_id, 0):
+                    await asyncio.wait({running})
+                    job = await self._store.get(job_id)
+                if job is None or job.ended:
+                    return job
+                async with aclosing(self._follower.follow(job_id, 0)) as events:
+                    async for event in events:
                         if event.job.ended:
                             break
         except TimeoutError:
