@@ -105,6 +105,6 @@ def waiting_jobs(slot: str, rows: dict[str, str]) -> list[tuple[Waiting, str]]:
     return found
 
 
-def remembered(job_id: str, caller: str) -> str:
+def remembered_as(job_id: str, caller: str) -> str:
     """Return what is kept of a deleted job."""
     return f"{job_id} {caller}"

@@ -18,7 +18,7 @@ from serve.jobs import transitions, turns
 from serve.jobs.encoding import decode, decode_events, encode_event
 from serve.jobs.record import Job, Progress, State, StoredResult
 from serve.jobs.redis_connection import PATIENCE_S, RedisConnection
-from serve.jobs.redis_rows import Entry, RedisRows, hash_of, remembered, waiting_jobs
+from serve.jobs.redis_rows import Entry, RedisRows, hash_of, remembered_as, waiting_jobs
 from serve.jobs.redis_scripts import BEAT, CREATE, SPEND
 from serve.jobs.store import Event, KeyReused, Page, QueueFull, Spent, StoreUnavailable
 from serve.jobs.turns import Waiting
@@ -263,7 +263,7 @@ class RedisStore:
                 pipe.delete(self._rows.key("job", job_id), self._rows.key("events", job_id), *([key] if its_key else []))
                 for name in (("all", job.caller), ("in", job.state, job.caller), ("expiry",), ("webhooks",)):
                     pipe.zrem(self._rows.key(*name), job_id)
-                pipe.zadd(remembered, {remembered(job_id, job.caller): now})
+                pipe.zadd(remembered, {remembered_as(job_id, job.caller): now})
                 pipe.zremrangebyscore(remembered, "-inf", now - REMEMBERED_S)
                 pipe.zremrangebyrank(remembered, 0, -MAX_DELETED - 1)
                 deleted = job
@@ -274,7 +274,7 @@ class RedisStore:
 
     async def was_deleted(self, job_id: str, caller: str) -> bool:
         """Return whether the caller had a job of this id."""
-        member = remembered(job_id, caller)
+        member = remembered_as(job_id, caller)
         return await self._connection.run(lambda _: self._client.zscore(self._rows.key("deleted"), member)) is not None
 
     async def expired(self, now: float, limit: int) -> Sequence[Job]:

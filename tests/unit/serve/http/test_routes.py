@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -25,6 +26,7 @@ def test_the_table_has_every_route_once() -> None:
     assert sorted(posts) == [
         "/batch-video-faceswap",
         "/image-faceswap",
+        "/v1/videos",
         "/video-faceswap",
         "/wan2.6",
         "/wan2.6-i2v",
@@ -33,7 +35,27 @@ def test_the_table_has_every_route_once() -> None:
         "/wan22-i2v-faceswap",
         "/warm",
     ]
-    assert sorted(gets) == ["/", "/docs", "/health", "/healthz", "/limits", "/openapi.json", "/readyz"]
+    deletes = [route.path for route in ROUTES if route.method == "DELETE"]
+    assert sorted(gets) == [
+        "/",
+        "/docs",
+        "/health",
+        "/healthz",
+        "/jobs",
+        "/jobs/{id}",
+        "/jobs/{id}/events",
+        "/jobs/{id}/preview",
+        "/jobs/{id}/result",
+        "/limits",
+        "/openapi.json",
+        "/readyz",
+        "/v1/models",
+        "/v1/models/{id}",
+        "/v1/videos",
+        "/v1/videos/{id}",
+        "/v1/videos/{id}/content",
+    ]
+    assert sorted(deletes) == ["/jobs/{id}", "/v1/videos/{id}"]
 
 
 def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
@@ -44,12 +66,26 @@ def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_is_served_and_has_no_other_method(served: TestClient, route: Route) -> None:
-    name = "batch-video-faceswap" if route.path == "/video-faceswap" else route.path[1:]
-    body = payload(name) if route.method == "POST" and route.path != "/warm" else None
-    assert served.request(route.method, route.path, json=body).status_code == (202 if route.path == "/warm" else 200)
-    other = served.request("POST" if route.method == "GET" else "GET", route.path)
+    response = served.request(route.method, route.path.replace("{id}", "0" * 32), json=body_of(route))
+    if "{id}" in route.path:
+        assert response.status_code == 404
+        unknown = "unknown model" if "models" in route.path else "no job of this id"
+        assert unknown in response.json()["detail"], "the route is known, and only what it names is not"
+    else:
+        assert response.status_code == (202 if route.path == "/warm" else 200)
+    methods = {each.method for each in ROUTES if each.path == route.path}
+    other = served.request("PUT", route.path)
     assert other.status_code == 405
-    assert route.method in other.headers["allow"].split(", ")
+    assert methods <= set(other.headers["allow"].split(", "))
+
+
+def body_of(route: Route) -> Any:
+    """Return a body that the route takes."""
+    if route.path == "/v1/videos" and route.method == "POST":
+        return {"prompt": "a cat"}
+    if route.method != "POST" or route.path == "/warm":
+        return None
+    return payload("batch-video-faceswap" if route.path == "/video-faceswap" else route.path[1:])
 
 
 def test_the_document_describes_every_route_but_its_own(served: TestClient) -> None:
