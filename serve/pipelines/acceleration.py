@@ -93,10 +93,14 @@ def _parse(text: str) -> object:
 
 def _read_object(value: Mapping[Any, Any]) -> Choice:
     if unknown := [str(key)[:50] for key in value if key not in KEYS]:
-        raise ValueError(f"has no `{unknown[0]}`; send `method`, `guidance_until` or both")
+        raise ValueError(f"has no `{unknown[0]}`; send {_KEYS_TEXT}")
     choice = Choice(
-        method=_read_method(value.get("method", "none")), guidance_until=_read_share(value.get("guidance_until", 1))
+        method=_read_method(value.get("method", "none")),
+        every=_read_every(value["every"]) if "every" in value else 0,
+        guidance_until=_read_share(value.get("guidance_until", 1)),
     )
+    if choice.every and choice.method != "cache":
+        raise ValueError("`every` needs `method` to be `cache`")
     if choice.method == "distilled" and choice.guidance_until < 1:
         raise ValueError("a distilled model runs without guidance: leave `guidance_until` out")
     return choice
