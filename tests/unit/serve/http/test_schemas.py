@@ -143,7 +143,7 @@ def test_guidance_may_end_early() -> None:
     errors = wrong_fields(prompt="x", acceleration={"guidance_until": 2}, cfg=0)
     assert set(errors) == {"acceleration", "cfg"}
     assert set(wrong_fields(prompt="x", acceleration={"method": "distilled", "guidance_until": 0.5})) == {"acceleration"}
-    fields = {"prompt": "x", "negative_prompt": "blurred", "cfg": 1, "acceleration": {"guidance_until": 0.5}}
+    fields: dict[str, Any] = {"prompt": "x", "negative_prompt": "blurred", "cfg": 1, "acceleration": {"guidance_until": 0.5}}
     assert TEXT.parse(fields, strict=False).ignored == ("negative_prompt", "acceleration.guidance_until")
     assert set(wrong_fields(**fields)) == {"negative_prompt", "acceleration.guidance_until"}
 

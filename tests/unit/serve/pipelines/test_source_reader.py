@@ -2,8 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -81,9 +81,11 @@ class RecordedBudget(ByteBudget):
         super().__init__(total, patience_s)
         self.counts: list[int] = []
 
-    def reserve(self, count: int, caller: str) -> AbstractAsyncContextManager[Reservation]:
+    @asynccontextmanager
+    async def reserve(self, count: int, caller: str) -> AsyncIterator[Reservation]:
         self.counts.append(count)
-        return super().reserve(count, caller)
+        async with super().reserve(count, caller) as reservation:
+            yield reservation
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])

@@ -26,7 +26,8 @@ def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_replica_uses_all_of_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    for spread, count in (("guidance", 2), ("guidance", 8), ("sequence", 3), ("sequence", 8), ("experts", 2)):
+    cases: list[tuple[Spread, int]] = [("guidance", 2), ("guidance", 8), ("sequence", 3), ("sequence", 8), ("experts", 2)]
+    for spread, count in cases:
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         devices = pick_devices(cuda, spread)
         assert devices == (cuda, *(torch.device("cuda", number) for number in range(1, count)))
