@@ -112,7 +112,7 @@ class Job:
         """Return the job with ``progress``; its state follows from the stage."""
         if self.ended:
             return self
-        state: State = progress.stage if progress.stage in ("queued", "starting") else "running"  # type: ignore[assignment]
+        state: State = progress.stage if progress.stage in ("queued", "starting") else "running"
         return replace(self, progress=progress, state=state)
 
 

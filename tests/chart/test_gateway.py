@@ -217,7 +217,10 @@ def test_a_service_that_cannot_be_reached_is_unavailable_and_not_slow(tmp_path: 
 
 @needs_nginx
 def test_a_service_that_does_not_answer_in_time_is_a_504(tmp_path: Path) -> None:
-    service = Service(lambda connection, head: connection.recv(1) and None)
+    def say_nothing(connection: socket.socket, head: bytes) -> None:
+        connection.recv(1)
+
+    service = Service(say_nothing)
     with gateway(tmp_path, service.port, {"proxy_read_timeout 2160s": "proxy_read_timeout 300ms"}) as port:
         status, _, body = read_answer(send(port, POST, b"Content-Length: 3\r\n\r\nabc"))
         assert (status, json.loads(body)["type"]) == (504, "urn:ryla:problem:timeout")

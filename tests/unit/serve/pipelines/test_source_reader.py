@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import _AsyncGeneratorContextManager, aclosing
 from fractions import Fraction
 from typing import Any
 
@@ -81,7 +81,7 @@ class RecordedBudget(ByteBudget):
         super().__init__(total, patience_s)
         self.counts: list[int] = []
 
-    def reserve(self, count: int, caller: str) -> AbstractAsyncContextManager[Reservation]:
+    def reserve(self, count: int, caller: str) -> _AsyncGeneratorContextManager[Reservation]:
         self.counts.append(count)
         return super().reserve(count, caller)
 
