@@ -40,11 +40,12 @@ class RedisConnection:
     between a change and its answer. All of it runs in one event loop.
     """
 
-    def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, *, password: str | None = None, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         answer_s = min(ANSWER_S, patience_s)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            **({} if password is None else {"password": password}),
             max_connections=CONNECTIONS,
             timeout=patience_s,
             socket_timeout=answer_s,

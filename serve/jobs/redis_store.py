@@ -41,9 +41,9 @@ _Decision = tuple[Job, list[Job]] | None
 class RedisStore:
     """A JobStore in the Redis of ``url`` (redis://, rediss:// or unix://), below ``prefix``."""
 
-    def __init__(self, url: str, *, prefix: str = "ryla:", patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, *, password: str | None = None, prefix: str = "ryla:", patience_s: float = PATIENCE_S) -> None:
         self._rows = RedisRows(prefix)
-        self._connection = RedisConnection(url, patience_s=patience_s)
+        self._connection = RedisConnection(url, password=password, patience_s=patience_s)
         self._client = self._connection.client
         self._create = self._client.register_script(CREATE)
         self._beat = self._client.register_script(BEAT)

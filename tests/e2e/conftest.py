@@ -1,6 +1,7 @@
 """Fixtures of the end-to-end tests, and their report: what was measured, and what did not run."""
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -11,10 +12,12 @@ from functools import cache
 import pytest
 
 from tests.chart.rendering import APIS
-from tests.e2e.cluster import Cluster, run
+from tests.e2e.cluster import Cluster, Json, run
 
 FIGURES: list[tuple[str, str]] = []
 KEY = secrets.token_urlsafe(24)
+SHARED = "ryla-shared"
+"""The claim of the folder that the pods share, which the tests create."""
 
 
 def figure(what: str, value: str) -> None:
@@ -60,14 +63,51 @@ def _namespace(name: str) -> Iterator[Cluster]:
         pytest.skip("KUBECONFIG is not set; see tests/e2e/README.md")
     cluster = Cluster(name, os.environ.get("RYLA_E2E_IMAGE", "localhost/ryla-serve:cpu"))
     run("kubectl", "delete", "namespace", name, "--ignore-not-found", "--timeout=300s", timeout_s=320)
+    run("kubectl", "delete", "persistentvolume", name, "--ignore-not-found", "--timeout=60s")
     run("kubectl", "create", "namespace", name)
     run("kubectl", "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     cluster.secret("ryla-api-keys", keys=key_line("smoke", KEY))
     cluster.secret("ryla-smoke-key", key=KEY)
     cluster.secret("ryla-redis", password=secrets.token_hex(16))
     cluster.secret("ryla-ray-token", auth_token=secrets.token_hex(32))
+    shared = _shared_folder(name)
+    run("kubectl", "apply", "-f", "-", text=json.dumps(shared))
     yield cluster
     run("kubectl", "delete", "namespace", name, "--timeout=300s", timeout_s=320)
+    run("kubectl", "delete", "persistentvolume", name, "--timeout=60s")
+
+
+def _shared_folder(namespace: str) -> Json:
+    """Return the node's /tmp as a volume and the claim for it, which the pods share.
+
+    The restricted level allows a claim, but no hostPath in a pod.
+    """
+    size = {"storage": "1Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespace},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "hostPath": {"path": "/tmp", "type": "Directory"},
+            "claimRef": {"namespace": namespace, "name": SHARED},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": SHARED, "namespace": namespace},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": "",
+            "volumeName": namespace,
+            "resources": {"requests": size},
+        },
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [volume, claim]}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from serve.http.examples import payload
 from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
-from tests.e2e.conftest import KEY, figure, key_line
+from tests.e2e.conftest import KEY, SHARED, figure, key_line
 
 LOAD = (Path(__file__).parent / "load.py").read_text()
 RATE = 4
@@ -293,5 +293,7 @@ def test_uninstall_leaves_nothing(cluster: Cluster) -> None:
     cluster.kubectl("delete", "pod", "-l", "app=caller", "--wait=false")
     kinds = "pods,services,jobs,statefulsets,rayservices,rayclusters,networkpolicies,poddisruptionbudgets"
     kinds += ",persistentvolumeclaims,roles"
-    wait_until(lambda: not cluster.get(kinds)["items"], 300, "every object to be gone")
+    wait_until(
+        lambda: [item["metadata"]["name"] for item in cluster.get(kinds)["items"]] == [SHARED], 300, "every object to be gone"
+    )
     figure("helm uninstall: every object gone after", f"{time.monotonic() - begin:.0f} s")

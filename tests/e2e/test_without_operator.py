@@ -12,7 +12,7 @@ import yaml
 
 from helm.generator.paths import MANIFESTS
 from serve.http.examples import payload
-from serve.models import MODELS, WAN22_GGUF, WAN26
+from serve.models import INGRESS, MODELS, RUNNER, WAN22_GGUF, WAN26
 from tests.chart.rendering import CRDS, VALUES, pod_templates, render
 from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
 from tests.e2e.conftest import KEY, figure, key_line, missing_apis
@@ -23,7 +23,8 @@ POD: Json = {
     "mode": "pod",
     "auth": {"rayTokenSecret": ""},
     "faultTolerance": {"redis": "none"},
-    "config": {"ingress": {"num_cpus": 0.2}},
+    "jobs": {"store": "embedded", "files": ""},
+    "config": {"ingress": {"num_cpus": 0.2, "resources": {}}, "runner": {"num_cpus": 0.2, "resources": {}}},
     "pod": {"resources": {"requests": {"cpu": "50m", "memory": "1Gi"}}},
     "rollout": {"timeoutSeconds": 600},
 }
@@ -38,7 +39,7 @@ POD["models"] = {
 }
 POD["deployments"] = {
     name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}}
-    for name in (WAN26.deployment, WAN22_GGUF.deployment, "Ingress")
+    for name in (WAN26.deployment, WAN22_GGUF.deployment, INGRESS, RUNNER)
 }
 
 

@@ -6,10 +6,10 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from serve.job_settings import JobSettings
 from serve.jobs.fsspec_files import FsspecFiles
 from serve.jobs.local_files import LEFT_S
 from serve.jobs.open_store import open_stores
@@ -120,15 +120,26 @@ async def test_a_local_file_is_read_to_its_end_although_it_is_deleted(tmp_path: 
     files.close()
 
 
-async def test_the_settings_name_the_stores(tmp_path: Path) -> None:
-    store, files = open_stores(SimpleNamespace(store="embedded", folder=tmp_path / "jobs", files=None))
+async def test_the_settings_name_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store, files = open_stores(JobSettings(folder=Path("~/jobs")))
     assert isinstance(store, SqliteStore)
     await store.open()
     await files.put("requests/a", b"x")
     assert (tmp_path / "jobs/files/requests/a").exists()
-    await store.close()
-    store, _ = open_stores(SimpleNamespace(store="redis://127.0.0.1:1", folder=tmp_path, files="memory://x"))
-    assert isinstance(store, RedisStore)
+    assert (tmp_path / "jobs/jobs.sqlite3").exists()
     await store.close()
     with pytest.raises(StoreUnavailable, match="nosuch"):
-        open_stores(SimpleNamespace(store="embedded", folder=tmp_path, files="nosuch://x"))
+        open_stores(JobSettings(folder=tmp_path, files="nosuch://x"))
+
+
+async def test_the_password_of_redis_is_read_from_its_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    settings = JobSettings(store="redis://127.0.0.1:1", store_password_file=secret, files="memory://x")
+    with pytest.raises(StoreUnavailable, match="password"):
+        open_stores(settings)
+    secret.write_text("s3cret\n")
+    store, _ = open_stores(settings)
+    assert isinstance(store, RedisStore)
+    assert store._client.connection_pool.connection_kwargs["password"] == "s3cret"
+    await store.close()
