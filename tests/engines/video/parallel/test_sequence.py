@@ -1,5 +1,6 @@
 """A pass that a team shares equals the pass of one device, for any number of members."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ def make(kind: str) -> tuple[Any, dict[str, Any]]:
     return WanTransformer3DModel(**CONFIG).eval(), inputs
 
 
+def first_of(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """Return the first result of ``model``."""
+    result: torch.Tensor = model(**inputs)[0]
+    return result
+
+
 @pytest.mark.parametrize("kind", ["text", "vace", "image"])
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -61,7 +68,7 @@ def test_a_shared_pass_equals_that_of_one_device(kind: str, fast: bool, count: i
         for _ in range(2):
             results = threads.run(
                 {
-                    member.rank: lambda member=member, view=view: member.run(lambda: view(**inputs)[0])
+                    member.rank: partial(member.run, partial(first_of, view, inputs))
                     for member, view in zip(team.members, views, strict=True)
                 }
             )

@@ -1,6 +1,7 @@
 """Members of a team exchange tensors in turns, and none waits for one that has failed."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -16,9 +17,7 @@ def run_team(count: int, work: Callable[[Member], torch.Tensor], rounds: int = 1
     team = Team([CPU] * count)
     with DeviceThreads(team.devices) as threads:
         for _ in range(rounds):
-            results = threads.run(
-                {member.rank: lambda member=member: member.run(lambda: work(member)) for member in team.members}
-            )
+            results = threads.run({member.rank: partial(member.run, partial(work, member)) for member in team.members})
     return [results[rank] for rank in range(count)]
 
 
