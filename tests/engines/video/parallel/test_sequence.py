@@ -50,6 +50,12 @@ def make(kind: str) -> tuple[Any, dict[str, Any]]:
     return WanTransformer3DModel(**CONFIG).eval(), inputs
 
 
+def first_of(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    """Return the first result of ``model``."""
+    result: torch.Tensor = model(**inputs)[0]
+    return result
+
+
 @pytest.mark.parametrize("kind", ["text", "vace", "image"])
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
