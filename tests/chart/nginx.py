@@ -81,6 +81,11 @@ def answer(connection: socket.socket, _: bytes) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
+def say_nothing(connection: socket.socket, _: bytes) -> None:
+    """Take a request, and keep its caller waiting until it leaves."""
+    connection.recv(1)
+
+
 @contextmanager
 def gateway(
     folder: Path,

@@ -17,7 +17,7 @@ import pytest
 from helm.generator.paths import CHART
 from serve.config import ProxySettings
 from serve.problems import TITLES
-from tests.chart.nginx import Service, answer, files, free_port, gateway, read_answer, send
+from tests.chart.nginx import Service, answer, files, free_port, gateway, read_answer, say_nothing, send
 from tests.chart.rendering import Json, Refused, one, pod_templates, render
 
 needs_nginx = pytest.mark.skipif(
@@ -217,7 +217,7 @@ def test_a_service_that_cannot_be_reached_is_unavailable_and_not_slow(tmp_path: 
 
 @needs_nginx
 def test_a_service_that_does_not_answer_in_time_is_a_504(tmp_path: Path) -> None:
-    service = Service(lambda connection, _: None if connection.recv(1) else None)
+    service = Service(say_nothing)
     with gateway(tmp_path, service.port, {"proxy_read_timeout 2160s": "proxy_read_timeout 300ms"}) as port:
         status, _, body = read_answer(send(port, POST, b"Content-Length: 3\r\n\r\nabc"))
         assert (status, json.loads(body)["type"]) == (504, "urn:ryla:problem:timeout")
