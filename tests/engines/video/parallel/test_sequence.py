@@ -25,12 +25,6 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def first_of(view: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    """Return the tensor that a view gives."""
-    result: torch.Tensor = view(**inputs)[0]
-    return result
-
-
 def make(kind: str) -> tuple[Any, dict[str, Any]]:
     """Return a random transformer of this kind, and inputs of 45 tokens in a batch of 2."""
     torch.manual_seed(1)
