@@ -1,7 +1,8 @@
 """Handles /v1/videos and /v1/models: jobs in the dialect of OpenAI's videos API."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve.http.bodies import read_body
 from serve.http.caller import caller_of
+from serve.http.connection import run_while_connected
 from serve.http.endpoints import Endpoint
 from serve.http.job_handlers import MAX_PAGE, JobHandlers, no_result, page_size, unknown_job
 from serve.http.job_record import retry_after_s
@@ -26,6 +28,8 @@ from serve.problems import Problem, invalid_parameter
 
 MAX_LISTED = 2_000
 """Number of the newest jobs among which a list finds its videos."""
+SUBMIT_S = 600.0
+"""Seconds within which a request must have arrived, and within which it must be accepted."""
 CANCEL_S = 20.0
 """Seconds for which a request to delete a video waits until the work on it has ended."""
 
@@ -33,7 +37,7 @@ CANCEL_S = 20.0
 class Submit(Protocol):
     """Makes a durable job of a request. The ingress has one function for all its interfaces."""
 
-    async def __call__(
+    def __call__(
         self,
         endpoint: str,
         fields: dict[str, Any],
@@ -43,7 +47,7 @@ class Submit(Protocol):
         media_type: str,
         preferences: Preferences,
         details: dict[str, Any],
-    ) -> Job:
+    ) -> Coroutine[Any, Any, Job]:
         """Check ``fields`` against the schema of the endpoint and accept the job.
 
         ``details`` is kept with the job. Raises a problem that has the endpoint's names for the
@@ -89,17 +93,19 @@ class OpenAIVideos:
         with store_problems():
             async with self._quotas.counted(caller) as headers:
                 preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
-                order = self._models.order(await read_body(request, form=True))
+                async with asyncio.timeout(SUBMIT_S):
+                    order = self._models.order(await read_body(request, form=True))
+                submitting = self._submit(
+                    order.endpoint,
+                    order.fields,
+                    caller=caller,
+                    request_id=request.state.request_id,
+                    media_type="video/mp4",
+                    preferences=preferences,
+                    details=order.details,
+                )
                 try:
-                    job = await self._submit(
-                        order.endpoint,
-                        order.fields,
-                        caller=caller,
-                        request_id=request.state.request_id,
-                        media_type="video/mp4",
-                        preferences=preferences,
-                        details=order.details,
-                    )
+                    job = await run_while_connected(request, submitting, SUBMIT_S)
                 except Problem as problem:
                     raise problem.with_field_names(order.sent_as) from problem
         return _video_response(job, headers)
