@@ -165,10 +165,10 @@ def test_same_seed_same_frames_and_another_seed_others(
 
 def test_acceleration_is_used_on_request_and_reported(service: Service, http: httpx.Client, answers: dict[str, Answer]) -> None:
     """An accelerated video differs from the exact one, but less than another seed's video does."""
-    assert "x-acceleration" not in answers["wan22-i2v"].headers
+    assert "x-acceleration" not in answers["wan2.6"].headers
 
     def post(**fields: object) -> httpx.Response:
-        return http.post(f"{service.url}/wan22-i2v", json={**payload("wan22-i2v"), **fields}, headers={"Accept": "video/mp4"})
+        return http.post(f"{service.url}/wan2.6", json={**payload("wan2.6"), **fields}, headers={"Accept": "video/mp4"})
 
     plain, quick, other = post(), post(acceleration="fast"), post(seed=8)
     reported = re.fullmatch(r"cache; every=3; reused=(\d+)/(\d+)", quick.headers["x-acceleration"])

@@ -52,7 +52,7 @@ def test_each_deployment_lands_on_its_own_kind_of_gpu(tmp_path: Path) -> None:
     lines = [line for line in run.stdout.splitlines() if line.startswith("PLACED ")]
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
     placed = json.loads(lines[0].removeprefix("PLACED "))
-    assert {name: where[1:] for name, where in placed.items() if name != "Ingress"} == {
+    assert {name: where[1:] for name, where in placed.items() if name not in ("Ingress", "Runner")} == {
         WAN26.deployment: ["L40S"],
         WAN22_GGUF.deployment: ["A100-80G"],
         FACE_SWAPPER.deployment: ["L40S"],
