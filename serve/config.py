@@ -300,7 +300,7 @@ class AppConfig(Settings):
                 )
             if spread != "none" and count and (problem := spread_problem(spread, count)) is not None:
                 raise ValueError(
-                    f"{name}.engine.spread is `{spread}`, which {problem}, but {name}.hardware.num_gpus is {count:g}"
+                    f"{name}.engine.spread is `{spread}` and {name}.hardware.num_gpus is {count:g}, but this spread {problem}"
                 )
         return self
 

@@ -10,15 +10,15 @@ from serve.config import AppConfig
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one GPU": (
         {"hardware": {"num_gpus": 1}, "engine": {"spread": "experts"}},
-        "needs two GPUs or more; .*, but wan22_gguf.hardware.num_gpus is 1",
+        "wan22_gguf.hardware.num_gpus is 1, but this spread needs two GPUs or more",
     ),
     "four GPUs for two experts": (
         {"hardware": {"num_gpus": 4}, "engine": {"spread": "experts"}},
-        "`experts`, which needs two GPUs, one for each expert; .*, but wan22_gguf.hardware.num_gpus is 4",
+        "`experts` and wan22_gguf.hardware.num_gpus is 4, but this spread needs two GPUs, one for each expert",
     ),
     "an odd number": (
         {"hardware": {"num_gpus": 3}, "engine": {"spread": "guidance"}},
-        "`guidance`, which needs an even number of GPUs.*`spread: sequence`, but wan22_gguf.hardware.num_gpus is 3",
+        "`guidance` and wan22_gguf.hardware.num_gpus is 3, but this spread needs an even number of GPUs.*`spread: sequence`",
     ),
     "part of a GPU": ({"hardware": {"num_gpus": 0.5}, "engine": {"spread": "sequence"}}, "needs two GPUs or more"),
     "an idle GPU": ({"hardware": {"num_gpus": 2}}, "only one GPU would be used: set wan22_gguf.engine.spread"),
