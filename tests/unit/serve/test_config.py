@@ -62,7 +62,9 @@ def test_several_gpus_must_be_used_and_a_spread_needs_two(setting: str) -> None:
 
     with pytest.raises(ValidationError, match=rf"{setting}\.hardware\.num_gpus is 2, but only one GPU would be used"):
         config("none", 2)
-    with pytest.raises(ValidationError, match=rf"{setting}\.engine\.spread is `guidance` and .* is 1, but this spread needs two GPUs"):
+    with pytest.raises(
+        ValidationError, match=rf"{setting}\.engine\.spread is `guidance` and .* is 1, but this spread needs two GPUs"
+    ):
         config("guidance", 1)
     assert getattr(config("guidance", 2), setting).engine.spread == "guidance"
     assert getattr(config("none", 0.5), setting).hardware.num_gpus == 0.5
