@@ -103,7 +103,7 @@ image-test:  ## Run the smoke test in the image, locked down and without a netwo
 	$(CONTAINERS) rm --force ryla-image-test
 
 chaos: setup  ## Kill the nodes of a pretend Ray cluster during videos; needs an idle machine
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/chaos --override-ini norecursedirs=.venv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/chaos --override-ini 'norecursedirs=.venv .hypothesis'
 
 e2e: setup tools  ## Test on the Kubernetes cluster in KUBECONFIG (see tests/e2e/README.md)
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest $(E2E) --override-ini norecursedirs=.venv
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest $(E2E) --override-ini 'norecursedirs=.venv .hypothesis'
