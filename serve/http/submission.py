@@ -17,7 +17,7 @@ from serve.jobs.record import Delivery, Job, new_job_id
 from serve.jobs.request import JobRequest
 from serve.jobs.slots import slot_of
 from serve.jobs.webhooks import check_url
-from serve.media.spool import Media, open_media
+from serve.media.spool import Media, media_pieces
 from serve.pipelines.requests import GenerateVideo
 from serve.problems import invalid_header
 
@@ -129,7 +129,6 @@ def _seed(parsed: Parsed) -> int | None:
 def _fingerprint(stored: Media, media_type: str) -> str:
     """Return the SHA-256 of a request, by which another one under the same key is told."""
     digest = hashlib.sha256(media_type.encode())
-    with open_media(stored) as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+    for piece in media_pieces(stored):
+        digest.update(piece)
     return digest.hexdigest()

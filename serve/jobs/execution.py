@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.wire import Image
 from serve.config import AppConfig
-from serve.jobs.files import FileStore
+from serve.jobs.files import FileStore, fetch_to_disk
 from serve.jobs.held_job import HeldJob
 from serve.jobs.keys import preview_key, request_key, result_key
 from serve.jobs.pace import Pace
@@ -20,7 +20,7 @@ from serve.jobs.request import JobRequest, read_request
 from serve.jobs.result_headers import Answer, result_headers
 from serve.jobs.tracker import Tracker
 from serve.media.images import encode_image
-from serve.media.spool import Media, Spool, open_media, read_media
+from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS
 from serve.pipelines.attempts import run_attempts
 from serve.pipelines.context import RequestContext
@@ -113,7 +113,7 @@ class Execution:
         return Meter({model.name: self._hardware[model] for model in used})
 
     async def _store(self, job: Job, data: Media, headers: dict[str, str], media_type: str) -> Finished:
-        size = data.size if isinstance(data, Spool) else len(data)
+        size = media_size(data)
         inline = not job.durable and size <= INLINE_BYTES
         key = None if inline else result_key(job.id, job.attempt)
         etag = "" if inline else await asyncio.to_thread(_digest, data)
@@ -129,10 +129,7 @@ class Execution:
             return None
         if size <= INLINE_BYTES:
             return await self._files.get(key)
-        spool = Spool.empty()
-        async for piece in self._files.read(key, 0, size):
-            await asyncio.to_thread(spool.write, piece)
-        return spool
+        return await fetch_to_disk(self._files, key, size)
 
     @staticmethod
     @asynccontextmanager
@@ -175,7 +172,6 @@ class Execution:
 
 def _digest(media: Media) -> str:
     digest = hashlib.sha256()
-    with open_media(media) as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
+    for piece in media_pieces(media):
+        digest.update(piece)
     return digest.hexdigest()

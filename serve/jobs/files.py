@@ -1,7 +1,10 @@
 """The files of jobs, requests, results and previews, in any folder or bucket that fsspec opens."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import BinaryIO, Protocol
+
+from serve.media.spool import Spool
 
 
 class FileStore(Protocol):
@@ -30,3 +33,11 @@ class FileStore(Protocol):
 
         The folder is named without a slash at its end; the folders in it are searched as well.
         """
+
+
+async def fetch_to_disk(files: FileStore, key: str, size: int) -> Spool:
+    """Return a local copy of a file of ``size`` bytes; raise FileNotFoundError if there is none."""
+    spool = Spool.empty()
+    async for piece in files.read(key, 0, size):
+        await asyncio.to_thread(spool.write, piece)
+    return spool

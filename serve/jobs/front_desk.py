@@ -10,7 +10,7 @@ from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs
 from serve.jobs.execution import INLINE_BYTES
-from serve.jobs.files import FileStore
+from serve.jobs.files import FileStore, fetch_to_disk
 from serve.jobs.follower import Follower
 from serve.jobs.keys import request_key
 from serve.jobs.open_store import open_stores
@@ -19,7 +19,7 @@ from serve.jobs.record import Job
 from serve.jobs.removal import remove_files
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
 from serve.jobs.store import Event, JobStore
-from serve.media.spool import Media, Spool, open_media, read_media
+from serve.media.spool import Media, media_size, open_media, read_media
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
@@ -56,7 +56,7 @@ class FrontDesk:
     async def run(self, job: Job, request: Media) -> Outcome:
         """Run a job that is not durable; see ``Desk.run``."""
         sent = None
-        if _size(request) > INLINE_BYTES:
+        if media_size(request) > INLINE_BYTES:
             await self._put(job, request)
         else:
             sent = read_media(request)
@@ -144,9 +144,7 @@ class FrontDesk:
         """Return the stored result of a job that has succeeded; see ``Desk.fetch``."""
         if job.result is None or job.result.key is None:
             raise FileNotFoundError(f"the result of job {job.id} was not stored")
-        spool = Spool.empty()
-        async for piece in self._files.read(job.result.key, 0, job.result.size):
-            await asyncio.to_thread(spool.write, piece)
+        spool = await fetch_to_disk(self._files, job.result.key, job.result.size)
         if spool.size != job.result.size:
             raise FileNotFoundError(f"the result of job {job.id} is not in the file store")
         if not job.durable:
@@ -190,10 +188,6 @@ class FrontDesk:
             await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
         except Exception as error:  # nobody waits for this call, so only the log can say it
             logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
-
-
-def _size(media: Media) -> int:
-    return media.size if isinstance(media, Spool) else len(media)
 
 
 def make_jobs(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> Jobs:

@@ -6,11 +6,11 @@ other. In the JSON a file is an object with its number, and `sizes` lists the si
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from serve.media.spool import Media, Spool, open_media
+from serve.media.spool import PIECE_BYTES, Media, Spool, media_pieces, media_size, open_media, read_media
 from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo
 
 KINDS: Mapping[str, type[PipelineRequest]] = {
@@ -22,7 +22,6 @@ KINDS: Mapping[str, type[PipelineRequest]] = {
 IN_MEMORY_BYTES = 2**20
 """The size up to which a file of a request is read into memory; larger ones go to disk."""
 _HEAD = struct.Struct(">Q")
-_PIECE_BYTES = 2**20
 _FILE = "file"
 
 
@@ -55,15 +54,15 @@ class JobRequest:
             "ignored": list(self.ignored),
             "fields": {name: _without_files(getattr(self.request, name), files) for name in type(self.request).model_fields},
         }
-        document["sizes"] = [_size(media) for media in files]
+        document["sizes"] = [media_size(media) for media in files]
         text = json.dumps(document).encode()
         head = _HEAD.pack(len(text)) + text
         if len(head) + sum(document["sizes"]) <= IN_MEMORY_BYTES:
-            return b"".join([head, *(_piece for media in files for _piece in _pieces(media))])
+            return b"".join([head, *map(read_media, files)])
         spool = Spool.empty()
         spool.write(head)
         for media in files:
-            for piece in _pieces(media):
+            for piece in media_pieces(media):
                 spool.write(piece)
         return spool
 
@@ -82,7 +81,7 @@ def read_request(stored: Media) -> JobRequest:
     with open_media(stored) as file:
         try:
             (length,) = _HEAD.unpack(_exactly(file, _HEAD.size))
-            if length > _size(stored):
+            if length > media_size(stored):
                 raise ValueError("the JSON is longer than the file")
             document = json.loads(_exactly(file, length))
             files = [_read_file(file, size) for size in document["sizes"]]
@@ -116,16 +115,6 @@ def _with_files(value: Any, files: list[Media]) -> object:
     return value
 
 
-def _size(media: Media) -> int:
-    return media.size if isinstance(media, Spool) else len(media)
-
-
-def _pieces(media: Media) -> Iterator[bytes]:
-    with open_media(media) as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-
-
 def _exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
@@ -138,7 +127,7 @@ def _read_file(file: BinaryIO, size: int) -> Media:
         return _exactly(file, size)
     spool, left = Spool.empty(), size
     while left:
-        piece = _exactly(file, min(left, _PIECE_BYTES))
+        piece = _exactly(file, min(left, PIECE_BYTES))
         spool.write(piece)
         left -= len(piece)
     return spool

@@ -13,6 +13,9 @@ from typing import BinaryIO, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+PIECE_BYTES = 2**20
+"""The size of the pieces in which a large file is read."""
+
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Write the whole of ``data``, which is C-contiguous, at the position of the descriptor."""
@@ -77,6 +80,18 @@ def open_media(media: Media) -> BinaryIO:
 def read_media(media: Media) -> bytes:
     """Return the whole content as bytes."""
     return media if isinstance(media, bytes) else media.read()
+
+
+def media_size(media: Media) -> int:
+    """Return the size in bytes."""
+    return media.size if isinstance(media, Spool) else len(media)
+
+
+def media_pieces(media: Media) -> Iterator[bytes]:
+    """Yield the content in pieces of ``PIECE_BYTES``; the last one may be shorter."""
+    with open_media(media) as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
 
 
 @contextmanager

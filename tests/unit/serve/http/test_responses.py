@@ -1,8 +1,8 @@
 import pytest
 from starlette.responses import Response, StreamingResponse
 
-from serve.http.responses import PIECE_BYTES, result_response
-from serve.media.spool import Media, Spool
+from serve.http.responses import result_response
+from serve.media.spool import PIECE_BYTES, Media, Spool
 from tests.unit.serve.http.asgi import Exchange, http_scope
 from tests.unit.serve.media.make_media import unnamed_files
 
