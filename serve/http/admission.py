@@ -1,4 +1,4 @@
-"""Limits how many requests are in progress in one ingress replica, and knows how long they take."""
+"""Limits how many requests are in progress in one ingress replica."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ class Admission:
         self._limit = limit
         self._limit_of_one = max(1, limit // 2)
         self._admitted: Counter[str] = Counter()
-        self._durations: dict[str, float] = {}
 
     def check(self, caller: str) -> None:
         """Raise a 503 problem if there is no room for another request of ``caller``."""
@@ -38,11 +37,3 @@ class Admission:
             self._admitted[caller] -= 1
             if not self._admitted[caller]:
                 del self._admitted[caller]
-
-    def note_duration(self, model: str, seconds: float) -> None:
-        """Remember how long the latest request of a model took."""
-        self._durations[model] = seconds
-
-    def last_duration(self, model: str, default: float) -> float:
-        """Return how long the latest request of a model took: when its full queue may have room."""
-        return self._durations.get(model, default)

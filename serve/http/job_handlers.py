@@ -19,6 +19,7 @@ from serve.http.result_download import download
 from serve.http.store_problems import store_problems
 from serve.jobs.desk import Desk
 from serve.jobs.files import FileStore
+from serve.jobs.keys import preview_key
 from serve.jobs.record import Job, State
 from serve.jobs.store import Event, JobStore
 from serve.problems import Problem, invalid_header, invalid_parameter
@@ -113,7 +114,7 @@ class JobHandlers:
 
     async def preview_of(self, job: Job) -> Response:
         """Return the latest decoded frame of a video; raise a 404 problem if there is none."""
-        data = await self._files.get(f"previews/{job.id}/{job.attempt}") if job.progress.preview else None
+        data = await self._files.get(preview_key(job.id, job.attempt)) if job.progress.preview else None
         if data is None:
             detail = "there is no preview (yet): it comes once the first frame of a video is decoded"
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})

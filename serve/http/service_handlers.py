@@ -1,7 +1,6 @@
 """Handles the routes about the service itself: health, readiness, limits and documentation."""
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from serve.http.endpoints import Endpoint
 from serve.http.negotiation import best_media_type
 from serve.http.pages import docs_page, home_page
 from serve.http.version import VERSION
+from serve.jobs.runner_handle import detached
 from serve.media import IMAGE_TYPES, VIDEO_TYPES
 from serve.models import MODELS, find_model
 from serve.pipelines.acceleration import PROFILES
@@ -91,9 +91,7 @@ class ServiceHandlers:
         wanted = [model.name for model in MODELS if names is None or model.name in names]
         for name in wanted:
             if states[name].state != "ready" and name not in self._warming:
-                # The task gets a context of its own, because it must outlive this request.
-                task = asyncio.get_running_loop().create_task(self._warm_up(name), context=contextvars.Context())
-                self._warming[name] = task
+                task = self._warming[name] = detached(self._warm_up(name))
                 task.add_done_callback(partial(self._end_warming, name))
         return JSONResponse({"models": {name: asdict(states[name]) for name in wanted}}, 202)
 

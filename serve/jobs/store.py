@@ -36,14 +36,6 @@ class Page:
     cursor: str | None
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one caller may have in the store at a time; ``running`` counts a single slot."""
-
-    queued: int
-    running: int
-
-
 class QueueFull(Exception):
     """The caller has as many jobs waiting as it may. ``queued`` says how many."""
 

@@ -41,15 +41,6 @@ def test_a_check_takes_no_place() -> None:
         admission.check("anna")
 
 
-def test_the_latest_duration_is_kept_for_each_model() -> None:
-    admission = Admission(1)
-    assert admission.last_duration("wan26", default=10) == 10
-    admission.note_duration("wan26", 3)
-    admission.note_duration("wan26", 42.5)
-    assert admission.last_duration("wan26", default=10) == 42.5
-    assert admission.last_duration("face-swapper", default=10) == 10
-
-
 @pytest.mark.parametrize(("limit", "share"), [(1, 1), (2, 1), (5, 2), (8, 4)])
 def test_one_caller_has_at_most_half_of_the_places(limit: int, share: int) -> None:
     admission = Admission(limit)
