@@ -70,13 +70,19 @@ class Execution:
     async def run(self, held: HeldJob, request: JobRequest) -> Finished:
         """Run the pipeline, again if a model's replica is lost, and store the result."""
         job, meter = held.job, held.meter
-        frames: asyncio.Queue[Image] = asyncio.Queue()
+        latest: asyncio.Queue[Image] = asyncio.Queue(1)
+
+        def keep_latest(frame: Image) -> None:
+            if latest.full():
+                latest.get_nowait()  # a frame holds the memory of its whole chunk
+            latest.put_nowait(frame)
+
         tracker = Tracker(
             request.request,
             request.model,
             self._pace,
             changed=held.steps.append,
-            on_frame=frames.put_nowait if job.durable else lambda _: None,
+            on_frame=keep_latest if job.durable else lambda _: None,
         )
         held.steps.append(tracker.progress)
         context = RequestContext(
@@ -86,7 +92,7 @@ class Execution:
             observe=tracker.observe,
             caller=job.caller,
         )
-        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, frames, tracker)):
+        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, latest, tracker)):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context), context, request.endpoint
             )
@@ -156,14 +162,12 @@ class Execution:
             if request.model not in meter.begun and state.state != "ready":
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
-    async def _preview(self, job: Job, frames: "asyncio.Queue[Image]", tracker: Tracker) -> None:
+    async def _preview(self, job: Job, latest: "asyncio.Queue[Image]", tracker: Tracker) -> None:
         """Store the latest decoded frame as a JPEG, at most once a second."""
         written_at = float("-inf")
         while True:
-            frame = await frames.get()
             await asyncio.sleep(max(0.0, written_at + PREVIEW_PERIOD_S - time.monotonic()))
-            while not frames.empty():
-                frame = frames.get_nowait()
+            frame = await latest.get()
             data = await asyncio.to_thread(encode_image, frame, "image/jpeg")
             await self._files.put(preview_key(job.id, job.attempt), data)
             written_at = time.monotonic()
