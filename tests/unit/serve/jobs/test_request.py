@@ -9,18 +9,9 @@ import pytest
 from serve.jobs.request import IN_MEMORY_BYTES, JobRequest, RequestUnreadable, read_request
 from serve.media.spool import Media, Spool, read_media
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
+from tests.unit.serve.jobs import job_builders
 
-VIDEO: dict[str, Any] = {
-    "prompt": "a red circle",
-    "negative_prompt": "",
-    "width": 64,
-    "height": 48,
-    "num_frames": 9,
-    "steps": 2,
-    "cfg": 3.5,
-    "fps": 29.97,
-    "seed": 2**63 - 1,
-}
+VIDEO: dict[str, Any] = {**job_builders.VIDEO, "cfg": 3.5, "fps": 29.97, "seed": 2**63 - 1}
 
 
 def spool(data: bytes) -> Spool:
