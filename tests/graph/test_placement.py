@@ -58,4 +58,4 @@ def test_each_deployment_lands_on_its_own_kind_of_gpu(tmp_path: Path) -> None:
         FACE_SWAPPER.deployment: ["L40S"],
     }
     assert placed[WAN26.deployment][0] != placed[FACE_SWAPPER.deployment][0]  # each has a whole GPU
-    assert set(placed) == {"Ingress", *(model.deployment for model in MODELS)}
+    assert set(placed) == {"Ingress", "Runner", *(model.deployment for model in MODELS)}
