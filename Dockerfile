@@ -14,7 +14,9 @@ ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1
 
 FROM base AS builder
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
-ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_HTTP_TIMEOUT=300
+# The runtime cannot keep compiled modules where its root is read-only, and each of Ray's processes
+# would compile its libraries anew.
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_HTTP_TIMEOUT=300 UV_COMPILE_BYTECODE=1
 # For a proxy with its own certificates: mount them into the build and name the bundle here.
 ARG SSL_CERT_FILE
 COPY constraints /src/constraints

@@ -18,6 +18,10 @@ BUILD_OPTIONS ?=
 E2E ?= tests/e2e
 CONTAINERS ?= podman
 
+# Every process of the tests would otherwise compile all of its libraries anew where the
+# environment forbids Python to keep them compiled.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup hashes tools serve demo unit test lint fix load attack kills bench chart image image-test chaos e2e
 

@@ -38,6 +38,7 @@ def test_costly_bodies_are_what_they_say() -> None:
     assert nested_json(3) == b'{"prompt": [[[]]]}'
 
 
+@pytest.mark.slow
 def test_costly_files_are_small() -> None:
     assert count_scans(progressive_jpeg(50), 1000) > 50
     assert len(large_webp()) < 2**20

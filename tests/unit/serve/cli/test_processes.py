@@ -161,6 +161,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_the_driver_ends_with_a_parent_that_is_killed() -> None:
     command = [sys.executable, "-c", DRIVER]

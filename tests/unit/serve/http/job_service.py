@@ -5,7 +5,6 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from serve.http.endpoints import make_endpoints
 from serve.http.job_handlers import JobHandlers
 from serve.http.listeners import Listeners
 from serve.http.middleware import RequestBoundary
@@ -13,7 +12,7 @@ from serve.http.openai_videos import OpenAIVideos, Submit
 from serve.http.quotas import Quotas
 from serve.http.routes import job_routes, make_router
 from serve.jobs.record import Job
-from tests.unit.serve.http.service import make_config
+from tests.unit.serve.http.service import kept_endpoints, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs
 
 
@@ -32,7 +31,7 @@ async def accept_nothing(*_: Any, **__: Any) -> Job:
 def make_videos(jobs: FakeJobs, *, submit: Submit = accept_nothing, per_minute: int | None = None) -> OpenAIVideos:
     """Return the handlers of OpenAI's videos API over ``jobs``."""
     return OpenAIVideos(
-        endpoints=make_endpoints(make_config()),
+        endpoints=kept_endpoints(make_config()),
         submit=submit,
         desk=jobs,  # type: ignore[arg-type]
         store=jobs,  # type: ignore[arg-type]

@@ -68,8 +68,9 @@ def kept(make: Callable[..., T]) -> Callable[..., T]:
 
 
 # Most tests make an application of their own. Nearly all of its cost is in parts that never change.
+kept_endpoints = kept(make_endpoints)
 KEPT = {
-    "serve.http.routes.make_endpoints": kept(make_endpoints),
+    "serve.http.routes.make_endpoints": kept_endpoints,
     "serve.http.routes.endpoint_operation": kept(endpoint_operation),
     "serve.http.service_handlers.home_page": kept(home_page),
 }

@@ -66,6 +66,7 @@ class HeldApp:
         await send({"type": "http.response.body", "body": b"ok"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pieces",
     [

@@ -33,6 +33,7 @@ async def write_in_two_processes(store: JobStore, address: str, prefix: str = ""
     await store.close()
 
 
+@pytest.mark.slow
 async def test_events_of_two_processes_have_no_gaps_in_sqlite(tmp_path: Path) -> None:
     path = tmp_path / "jobs" / "jobs.sqlite3"
     store = SqliteStore(path, busy_s=300)
@@ -40,6 +41,7 @@ async def test_events_of_two_processes_have_no_gaps_in_sqlite(tmp_path: Path) ->
     await write_in_two_processes(store, str(path))
 
 
+@pytest.mark.slow
 async def test_events_of_two_processes_have_no_gaps_in_redis(redis_server: RedisServer) -> None:
     prefix = f"{secrets.token_hex(4)}:"
     store = RedisStore(redis_server.url, prefix=prefix, patience_s=300)
@@ -47,6 +49,7 @@ async def test_events_of_two_processes_have_no_gaps_in_redis(redis_server: Redis
     await write_in_two_processes(store, redis_server.url, prefix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 25])
 async def test_what_a_killed_process_has_written_is_there(tmp_path: Path, steps: int) -> None:
     path = tmp_path / "jobs" / "jobs.sqlite3"

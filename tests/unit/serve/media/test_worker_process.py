@@ -91,6 +91,7 @@ async def test_the_kernel_ends_a_process_that_uses_up_its_cpu_time(worker: Worke
     assert not worker.alive
 
 
+@pytest.mark.slow
 async def test_waiting_does_not_use_up_cpu_time(worker: WorkerProcess) -> None:
     await worker.start()
     os.kill(worker.pid, signal.SIGSTOP)
@@ -101,6 +102,7 @@ async def test_waiting_does_not_use_up_cpu_time(worker: WorkerProcess) -> None:
     assert await call is not None
 
 
+@pytest.mark.slow
 async def test_memory_beyond_the_budget_is_refused_to_the_process(worker: WorkerProcess) -> None:
     large = encoded("PNG", 4000, 4000)
     with pytest.raises(MediaTooLarge, match="needs more memory"):
@@ -131,6 +133,7 @@ async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, numb
         await decode(worker, PICTURE)
 
 
+@pytest.mark.slow
 async def test_an_animation_is_only_looked_at_if_opening_it_needs_more_than_is_allowed(worker: WorkerProcess) -> None:
     frames = np.zeros((2, 200, 300, 3), np.uint8)
     limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 60_000, "max_scans": 100, "rate": None}
@@ -179,6 +182,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_decodes_ends_with_its_parent_even_if_that_is_killed(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.jpg"
     bomb.write_bytes(BOMB)

@@ -95,12 +95,14 @@ async def test_a_fault_names_the_field_and_the_place_of_the_file(decoders: Any) 
         await decode(decoder, Picture("source", OTHER[:-2000]))
 
 
+@pytest.mark.slow
 async def test_all_pictures_of_a_request_share_its_cpu_time(decoders: Any) -> None:
     decoder = decoders({"max_image_cpu_s": 0.5, "max_image_scans": NO_SCANS})
     with pytest.raises(MediaOverLimit, match="too much time"):
         await decode(decoder, *[Picture("face", with_scans(60, side=2000)) for _ in range(8)])
 
 
+@pytest.mark.slow
 async def test_a_caller_that_leaves_ends_its_work_and_the_next_is_served(decoders: Any) -> None:
     decoder = decoders({"max_image_scans": NO_SCANS, "max_image_cpu_s": 600}, media_processes=1)
     (picture,) = await decode(decoder, Picture("source", SMALL))
@@ -115,6 +117,7 @@ async def test_a_caller_that_leaves_ends_its_work_and_the_next_is_served(decoder
     np.testing.assert_array_equal((await decode(decoder, Picture("source", SMALL)))[0], picture)
 
 
+@pytest.mark.slow
 async def test_four_bombs_of_one_caller_do_not_hold_up_another(decoders: Any) -> None:
     decoder = decoders({"max_image_scans": NO_SCANS, "max_image_cpu_s": 600}, media_processes=4)
     bombs = [asyncio.ensure_future(decode(decoder, Picture("source", BOMB), caller="attacker")) for _ in range(4)]
@@ -148,6 +151,7 @@ async def test_a_file_that_ends_two_processes_is_refused(decoders: Any, number: 
     assert refused.value.field == "source"
 
 
+@pytest.mark.slow
 async def test_an_innocent_file_survives_the_end_of_its_process(decoders: Any) -> None:
     decoder = decoders({"max_image_scans": NO_SCANS, "max_image_cpu_s": 600}, media_processes=1)
     data = with_scans(200, side=2000)

@@ -88,6 +88,7 @@ class RecordedBudget(ByteBudget):
             yield reservation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 async def test_what_opening_an_animation_decodes_is_reserved_before(reading: Reading, kind: str) -> None:
     large = animation(kind, np.random.default_rng(1).integers(0, 255, (2, 700, 800, 3), np.uint8))
@@ -100,6 +101,7 @@ async def test_what_opening_an_animation_decodes_is_reserved_before(reading: Rea
         assert_same(await read(source), large)
 
 
+@pytest.mark.slow
 async def test_an_animation_waits_for_memory_and_an_mp4_is_opened_by_its_header(reading: Reading) -> None:
     large = animation("GIF", np.random.default_rng(1).integers(0, 255, (2, 700, 800, 3), np.uint8))
     reading.memory = budget = ByteBudget(2**25, 0.05)
@@ -152,6 +154,7 @@ async def test_a_video_whose_processes_die_is_refused(reading: Reading) -> None:
     assert refused.value.field == "source"
 
 
+@pytest.mark.slow
 async def test_a_video_that_takes_too_much_time_is_refused(reading: Reading) -> None:
     film = animation("WEBP", pan(stranger(), 30, 640, 480))
     readers = reading.readers({"max_source_cpu_s": 0.1})

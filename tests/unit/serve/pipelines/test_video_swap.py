@@ -118,6 +118,7 @@ def test_an_image_of_one_black_pixel_shows_nobody() -> None:
     assert required.json()["errors"][0]["pointer"] == "#/source_video"
 
 
+@pytest.mark.slow
 def test_large_uploads_and_results_are_on_disk_and_nothing_of_them_stays() -> None:
     graph = FakeGraph(swapper=FakeFaceSwapper(faces=()))
     good = send(graph, WHOLE)

@@ -79,6 +79,7 @@ def test_between_detections_faces_are_interpolated_and_a_cut_is_respected() -> N
     assert followed[13:] == pytest.approx([200.0] * 9)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_settings_not_by_the_video() -> None:
     tracker = Tracker(Tracking(), Chooser(Choice(), 0.4))
     sizes = []
