@@ -114,6 +114,18 @@ class JobSettings(Settings):
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Maximum number of jobs that one caller may send in a minute. A further one gets a 429. If
     absent, there is no such limit."""
+    max_wait_s: float = Field(default=600, ge=1)
+    """Maximum number of seconds for which `Prefer: wait=N` and `?wait=N` wait for a result. Longer
+    waits are shortened to it."""
+    redirect_after_s: float | None = Field(default=None, gt=0)
+    """Seconds after which a POST that waits for its result is answered by a 303 to the result,
+    which redirects to itself until it is there. It is for proxies that cut long requests. If
+    absent, a POST waits as long as it takes."""
+    max_listeners: int = Field(default=600, ge=1)
+    """Maximum number of connections to one replica of the ingress that listen to events of jobs or
+    wait for results under `/jobs`. Further ones get a 503."""
+    max_listeners_per_caller: int = Field(default=300, ge=1)
+    """Maximum number of such connections of one caller to one replica."""
     webhooks: WebhookSettings = WebhookSettings()
     """Webhooks on completion."""
 

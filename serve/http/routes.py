@@ -35,9 +35,6 @@ from serve.pipelines.readiness import Readiness
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
 
-MAX_LISTENERS = 600
-"""Connections to one ingress replica that listen to events. Half of them are for one caller."""
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -63,13 +60,14 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
     timeout_s = config.limits.request_timeout_s
     submissions = Submissions(jobs.desk, config.jobs, endpoints, timeout_s=timeout_s)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
-    listeners = Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
+    listeners = Listeners(limit=config.jobs.max_listeners, limit_of_one=config.jobs.max_listeners_per_caller)
     job_handlers = JobHandlers(
         desk=jobs.desk,
         store=jobs.store,
         files=jobs.files,
         listeners=listeners,
-        max_wait_s=timeout_s,
+        max_wait_s=config.jobs.max_wait_s,
+        redirects=config.jobs.redirect_after_s is not None,
         sign=sign,
     )
     videos = OpenAIVideos(

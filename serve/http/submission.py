@@ -24,7 +24,10 @@ from serve.problems import invalid_header
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What a caller has sent. ``fields`` are those of the body, by their public names."""
+    """What a caller has sent. ``fields`` are those of the body, by their public names.
+
+    The job is ``durable`` if its preferences say so, or if this does.
+    """
 
     fields: dict[str, Any]
     caller: str
@@ -33,6 +36,7 @@ class Submission:
     began_at: float
     timeout_s: float
     preferences: Preferences
+    durable: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -87,7 +91,7 @@ class Submissions:
         )
         stored = await asyncio.to_thread(request.write)
         preferences = submission.preferences
-        durable = preferences.durable or bool(submission.details)
+        durable = preferences.durable or submission.durable
         deadline_at = submission.began_at + submission.timeout_s
         job = Job(
             id=new_job_id(),

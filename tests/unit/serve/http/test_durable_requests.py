@@ -201,3 +201,48 @@ async def test_no_more_jobs_wait_than_one_caller_may_have() -> None:
         full = await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
         assert full.status_code == 429
         assert int(full.headers["retry-after"]) >= 1
+
+
+async def test_a_wait_is_no_longer_than_the_setting() -> None:
+    async with serving(jobs={"max_wait_s": 1}) as service:
+        short = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=500"})
+        assert (short.status_code, short.headers["preference-applied"]) == (202, "wait=1")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}])
+async def test_a_request_that_takes_long_is_led_to_its_result(headers: dict[str, str]) -> None:
+    async with serving(jobs={"redirect_after_s": 0.05}) as service:
+        led = await service.one.post("/wan2.6", json=BODY, headers={**MP4, **headers})
+        assert led.status_code == 303
+        assert led.headers["location"].endswith("/result?wait=1")
+        again = await service.two.get(led.headers["location"])
+        assert (again.status_code, again.headers["location"]) == (303, led.headers["location"])
+        service.model.let_go()
+        async with asyncio.timeout(LIMIT_S):
+            result = await service.two.get(led.headers["location"], follow_redirects=True)
+        assert (result.status_code, result.headers["content-type"]) == (200, "video/mp4")
+
+
+async def test_a_caller_that_leaves_before_it_is_led_on_cancels_its_request() -> None:
+    async with serving(jobs={"redirect_after_s": LIMIT_S}) as service:
+        call = asyncio.ensure_future(service.one.post("/wan2.6", json=BODY))
+        await service.model.begun.wait()
+        call.cancel()
+        await asyncio.wait({call})
+        (record,) = (await service.two.get("/jobs")).json()["jobs"]
+        ended = await service.end(record["id"])
+        assert (ended["state"], service.model.stopped) == ("cancelled", True)
+
+
+@pytest.mark.parametrize("limits", [{"max_listeners": 1}, {"max_listeners_per_caller": 1}])
+async def test_no_more_connections_listen_than_the_settings_allow(limits: dict[str, int]) -> None:
+    async with serving(jobs=limits) as service:
+        job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+        calls = [
+            asyncio.ensure_future(service.one.get(f"/jobs/{job['id']}/result", params={"wait": LIMIT_S})) for _ in range(2)
+        ]
+        (refused,), (listening,) = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert refused.result().status_code == 503
+        assert "retry-after" in refused.result().headers
+        service.model.let_go()
+        assert (await listening).status_code == 200
