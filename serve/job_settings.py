@@ -6,6 +6,7 @@ They are part of ``serve.config.AppConfig``. The attribute docstrings describe t
 import re
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -80,6 +81,18 @@ class WebhookSettings(Settings):
         return self
 
 
+_PUBLISHED = {
+    "keep_s",
+    "max_attempts",
+    "max_running_per_caller",
+    "max_queued_per_caller",
+    "requests_per_minute",
+    "max_wait_s",
+    "redirect_after_s",
+    "max_listeners_per_caller",
+}
+
+
 class JobSettings(Settings):
     """Jobs: where their records and files are kept, and how many one caller may have."""
 
@@ -101,7 +114,7 @@ class JobSettings(Settings):
     """Seconds without a sign of life from the Runner of a job, after which another one takes the
     job up. A Runner gives a sign each second."""
     keep_s: float = Field(default=86_400, gt=0)
-    """Seconds for which an ended job and its result are kept."""
+    """Seconds for which an ended job, its result and its idempotency key are kept."""
     max_attempts: int = Field(default=3, ge=1)
     """Number of times that a job is begun. When the last one is lost too, the job fails."""
     slots: Slots = Slots()
@@ -128,6 +141,10 @@ class JobSettings(Settings):
     """Maximum number of such connections of one caller to one replica."""
     webhooks: WebhookSettings = WebhookSettings()
     """Webhooks on completion."""
+
+    def published(self) -> dict[str, Any]:
+        """Return the limits that callers may know, by the names of the settings."""
+        return self.model_dump(include=_PUBLISHED) | {"slots": self.slots.by_name(), "webhooks": self.webhooks.enabled}
 
     @property
     def embedded(self) -> bool:
