@@ -64,6 +64,7 @@ class EndpointHandler:
                 async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
                     fields = await read_body(request, form=True)
                 submission = Submission(
+                    endpoint=self._endpoint.name,
                     fields=fields,
                     caller=caller,
                     media_type=media_type,
@@ -80,7 +81,7 @@ class EndpointHandler:
 
     async def _answer(self, request: Request, submission: Submission) -> Response:
         """Run the job; answer with its result, or with its record if the caller prefers that."""
-        preparation = self._submissions.prepare(self._endpoint, submission)
+        preparation = self._submissions.prepare(submission)
         left_s = submission.began_at + submission.timeout_s - time.time()
         job, stored = await run_while_connected(request, preparation, left_s)
         left_s = job.deadline_at - time.time() + GRACE_S

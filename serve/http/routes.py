@@ -57,8 +57,7 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
     """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
-    timeout_s = config.limits.request_timeout_s
-    submissions = Submissions(jobs.desk, config.jobs, endpoints, timeout_s=timeout_s)
+    submissions = Submissions(jobs.desk, config.jobs, endpoints)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
     listeners = Listeners(limit=config.jobs.max_listeners, limit_of_one=config.jobs.max_listeners_per_caller)
     job_handlers = JobHandlers(
@@ -78,6 +77,7 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
         files=jobs.files,
         jobs=job_handlers,
         quotas=quotas,
+        timeout_s=config.limits.request_timeout_s,
     )
     service = ServiceHandlers(
         config=config,
