@@ -57,11 +57,6 @@ class JobRunner:
         self.durations: dict[str, float] = {}
         """How long the latest job of each slot took, in seconds."""
 
-    @property
-    def held(self) -> frozenset[str]:
-        """The ids of the jobs that this Runner holds."""
-        return frozenset(self._held)
-
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return the loops that must run while there are jobs; each runs until it is cancelled."""
         return (self._beat, self._take_turns, self._flush)
