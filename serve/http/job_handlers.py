@@ -117,7 +117,8 @@ class JobHandlers:
 
     async def preview_of(self, job: Job) -> Response:
         """Return the latest decoded frame of a video; raise a 404 problem if there is none."""
-        data = await self._files.get(preview_key(job.id, job.attempt)) if job.progress.preview else None
+        shown = job.progress.preview and not job.ended  # a file that was left behind is not shown
+        data = await self._files.get(preview_key(job.id, job.attempt)) if shown else None
         if data is None:
             detail = "there is no preview (yet): it comes once the first frame of a video is decoded"
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})
