@@ -184,6 +184,7 @@ async def test_a_job_is_taken_from_an_owner_that_gave_no_sign_and_the_old_attemp
 async def test_a_job_that_was_lost_too_often_fails(bench: Bench) -> None:
     job = await bench.add(video())
     await bench.store.take("somebody who died", job.id)
+    await bench.store.start("somebody who died", slots={"wan26": 1}, max_running=1)
     lost = await bench.record(job)
     outcome = await within(bench.one.run(job.id, known_beat=lost.beat))
     assert outcome is not None
@@ -310,7 +311,7 @@ async def test_the_end_of_a_job_waits_for_a_store_that_is_away(bench: Bench, mon
         return await finish(*args, **fields)
 
     monkeypatch.setattr(bench.store, "finish", broken)
-    monkeypatch.setattr("serve.jobs.job_runner.STORE_RETRY_S", 0.01)
+    monkeypatch.setattr("serve.jobs.patience.RETRY_S", 0.01)
     outcome = await within(bench.one.run((await bench.add(video())).id))
     assert outcome is not None
     assert outcome.job.state == "succeeded"
