@@ -128,9 +128,7 @@ class Customer:
 
     def plain(self, order: Order) -> bytes:
         """Return the result of a plain POST."""
-        response = self._call(
-            "POST", f"/{order.kind.endpoint}", json=order.kind.body, headers={"Accept": order.kind.accept}
-        )
+        response = self._call("POST", f"/{order.kind.endpoint}", json=order.kind.body, headers={"Accept": order.kind.accept})
         assert response.status_code == 200, response.text
         return response.content
 

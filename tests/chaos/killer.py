@@ -32,7 +32,13 @@ class Killer:
     """
 
     def __init__(
-        self, seed: int, root: Callable[[], int | None], *, weights: Mapping[str, float], pause_s: float, most: Mapping[str, int]
+        self,
+        seed: int,
+        root: Callable[[], int | None],
+        *,
+        weights: Mapping[str, float],
+        pause_s: float,
+        most: Mapping[str, int],
     ) -> None:
         self._random = random.Random(seed)
         self._root = root
