@@ -56,14 +56,20 @@ class Route:
         return self.path not in OPEN_PATHS
 
 
-def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink) -> tuple[Route, ...]:
+def make_listeners() -> Listeners:
+    """Return the places of those who listen to one replica."""
+    return Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
+
+
+def make_routes(
+    config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink, listeners: Listeners
+) -> tuple[Route, ...]:
     """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
     timeout_s = config.limits.request_timeout_s
     submissions = Submissions(jobs.desk, config.jobs, endpoints, timeout_s=timeout_s)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
-    listeners = Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
     job_handlers = JobHandlers(
         desk=jobs.desk,
         store=jobs.store,

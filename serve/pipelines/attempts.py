@@ -35,7 +35,7 @@ LOST = (
 async def run_attempts(
     run: Callable[[], Awaitable[Result]], context: RequestContext, *, name: str, attempts: int = ATTEMPTS
 ) -> Result:
-    """Return the result of ``run``, which is called up to ``attempts`` times if replicas are lost."""
+    """Return the result of ``run``, called up to ``attempts`` times if replicas are lost."""
     attempt = 1
     while True:
         context.meter.clear()

@@ -351,7 +351,7 @@ async def test_the_end_of_a_job_waits_for_a_store_that_is_away(bench: Bench, mon
 
 
 def away_for(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, times: int, *, done: bool = False) -> list[str]:
-    """Have a method of a store fail a number of times, after it was done or before; return its calls.
+    """Have a method of a store fail a number of times, done or not; return its calls.
 
     The calls are listed by their first argument.
     """
