@@ -5,13 +5,14 @@ import contextlib
 import psutil
 
 from serve.cli.processes import ProcessTree, is_alive
-from serve.models import INGRESS, MODELS
+from serve.models import INGRESS, MODELS, RUNNER
 
 REPLICA = "ray::ServeReplica:ryla:"
 PROCESSES = {
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
     "ingress": f"{REPLICA}{INGRESS}",
+    "runner": f"{REPLICA}{RUNNER}",
     **{model.deployment: f"{REPLICA}{model.deployment}" for model in MODELS},
     "raylet": "raylet",
     "GCS": "gcs_server",

@@ -27,6 +27,7 @@ from serve.http.openapi import endpoint_operation, openapi_document, service_ope
 from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.http.submission import Submissions
+from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs
 from serve.models import MODELS
 from serve.pipelines.handles import Handles
@@ -53,13 +54,19 @@ class Route:
         return self.path not in OPEN_PATHS
 
 
-def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink) -> tuple[Route, ...]:
+def make_listeners(settings: JobSettings) -> Listeners:
+    """Return the places of those who listen to one replica."""
+    return Listeners(limit=settings.max_listeners, limit_of_one=settings.max_listeners_per_caller)
+
+
+def make_routes(
+    config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink, listeners: Listeners
+) -> tuple[Route, ...]:
     """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
     submissions = Submissions(jobs.desk, config.jobs, endpoints)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
-    listeners = Listeners(limit=config.jobs.max_listeners, limit_of_one=config.jobs.max_listeners_per_caller)
     job_handlers = JobHandlers(
         desk=jobs.desk,
         store=jobs.store,
