@@ -12,7 +12,7 @@ PROCESSES = {
     "proxy": "ray::ProxyActor",
     "controller": "ray::ServeController",
     "ingress": f"{REPLICA}{INGRESS}",
-    "Runner": f"{REPLICA}{RUNNER}",
+    "runner": f"{REPLICA}{RUNNER}",
     **{model.deployment: f"{REPLICA}{model.deployment}" for model in MODELS},
     "raylet": "raylet",
     "GCS": "gcs_server",

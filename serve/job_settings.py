@@ -6,6 +6,7 @@ They are part of ``serve.config.AppConfig``. The attribute docstrings describe t
 import re
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -80,6 +81,18 @@ class WebhookSettings(Settings):
         return self
 
 
+_PUBLISHED = {
+    "keep_s",
+    "max_attempts",
+    "max_running_per_caller",
+    "max_queued_per_caller",
+    "requests_per_minute",
+    "max_wait_s",
+    "redirect_after_s",
+    "max_listeners_per_caller",
+}
+
+
 class JobSettings(Settings):
     """Jobs: where their records and files are kept, and how many one caller may have."""
 
@@ -101,7 +114,7 @@ class JobSettings(Settings):
     """Seconds without a sign of life from the Runner of a job, after which another one takes the
     job up. A Runner gives a sign each second."""
     keep_s: float = Field(default=86_400, gt=0)
-    """Seconds for which an ended job and its result are kept."""
+    """Seconds for which an ended job, its result and its idempotency key are kept."""
     max_attempts: int = Field(default=3, ge=1)
     """Number of times that a job is begun. When the last one is lost too, the job fails."""
     slots: Slots = Slots()
@@ -114,8 +127,24 @@ class JobSettings(Settings):
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Maximum number of jobs that one caller may send in a minute. A further one gets a 429. If
     absent, there is no such limit."""
+    max_wait_s: float = Field(default=600, ge=1)
+    """Maximum number of seconds for which `Prefer: wait=N` and `?wait=N` wait for a result. Longer
+    waits are shortened to it."""
+    redirect_after_s: float | None = Field(default=None, gt=0)
+    """Seconds after which a POST that waits for its result is answered by a 303 to the result,
+    which redirects to itself until it is there. It is for proxies that cut long requests. If
+    absent, a POST waits as long as it takes."""
+    max_listeners: int = Field(default=600, ge=1)
+    """Maximum number of connections to one replica of the ingress that listen to events of jobs or
+    wait for results under `/jobs`. Further ones get a 503."""
+    max_listeners_per_caller: int = Field(default=300, ge=1)
+    """Maximum number of such connections of one caller to one replica."""
     webhooks: WebhookSettings = WebhookSettings()
     """Webhooks on completion."""
+
+    def published(self) -> dict[str, Any]:
+        """Return the limits that callers may know, by the names of the settings."""
+        return self.model_dump(include=_PUBLISHED) | {"slots": self.slots.by_name(), "webhooks": self.webhooks.enabled}
 
     @property
     def embedded(self) -> bool:

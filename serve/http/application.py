@@ -11,8 +11,9 @@ from serve.config import AppConfig
 from serve.http.auth import ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.job_record import no_signature
+from serve.http.listeners import Listeners
 from serve.http.middleware import Cors, RequestBoundary
-from serve.http.routes import make_router, make_routes
+from serve.http.routes import make_listeners, make_router, make_routes
 from serve.jobs.desk import Desk, Jobs
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
@@ -45,14 +46,18 @@ class Service:
         await self._app(scope, receive, send)
 
 
-def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness) -> Service:
+def make_app(
+    config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, listeners: Listeners | None = None
+) -> Service:
     """Return the ASGI application. The layer added last is the outermost.
 
     ``jobs`` run the requests; ``handles`` and ``readiness`` wake models and say how they are.
+    ``listeners`` counts who waits for news of jobs.
     """
     keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
     sign = no_signature if keys is None else keys.sign_link
-    routes = make_routes(config, jobs, handles, readiness, sign=sign)
+    listeners = make_listeners(config.jobs) if listeners is None else listeners
+    routes = make_routes(config, jobs, handles, readiness, sign=sign, listeners=listeners)
     router = make_router(routes, lambda _: _open(jobs.desk))
     app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
     if keys is not None:

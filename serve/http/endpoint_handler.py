@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from serve.config import AppConfig
@@ -13,8 +13,8 @@ from serve.http.bodies import read_body
 from serve.http.caller import caller_of
 from serve.http.connection import run_while_connected
 from serve.http.endpoints import Endpoint
-from serve.http.job_handlers import JobHandlers
-from serve.http.job_responses import accepted
+from serve.http.job_handlers import JobHandlers, raise_problem
+from serve.http.job_responses import accepted, see_result
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
 from serve.http.quotas import Quotas
 from serve.http.responses import result_response
@@ -49,19 +49,22 @@ class EndpointHandler:
         self._quotas = quotas
         self._jobs = jobs
         self._timeout_s = config.limits.request_timeout_s
+        self._max_wait_s = config.jobs.max_wait_s
+        self._redirect_after_s = config.jobs.redirect_after_s
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
         caller, start = caller_of(request), time.time()
         self._admission.check(caller)
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
-        preferences = read_preferences(request.headers, max_wait_s=timeout_s)
+        preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
         media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
         with store_problems():
             async with self._quotas.counted(caller) as headers:
                 async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
                     fields = await read_body(request, form=True)
                 submission = Submission(
+                    endpoint=self._endpoint.name,
                     fields=fields,
                     caller=caller,
                     media_type=media_type,
@@ -69,6 +72,7 @@ class EndpointHandler:
                     began_at=start,
                     timeout_s=timeout_s,
                     preferences=preferences,
+                    durable=self._redirect_after_s is not None,
                 )
                 with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
                     response = await self._answer(request, submission)
@@ -77,7 +81,7 @@ class EndpointHandler:
 
     async def _answer(self, request: Request, submission: Submission) -> Response:
         """Run the job; answer with its result, or with its record if the caller prefers that."""
-        preparation = self._submissions.prepare(self._endpoint, submission)
+        preparation = self._submissions.prepare(submission)
         left_s = submission.began_at + submission.timeout_s - time.time()
         job, stored = await run_while_connected(request, preparation, left_s)
         left_s = job.deadline_at - time.time() + GRACE_S
@@ -86,20 +90,38 @@ class EndpointHandler:
             return await self._result(outcome, {})
         preferences = submission.preferences
         job = await self._desk.accept(job, stored)
-        wait_s = left_s if preferences.patience_s is None else preferences.patience_s
-        if wait_s > 0:
+        if preferences.patience_s is None:
+            return await self._wait(request, job, submission)
+        if preferences.patience_s > 0:
             # The job goes on if the caller leaves: it has been accepted.
-            waited = await run_while_connected(request, self._desk.wait(job.id, wait_s), left_s)
+            waited = await run_while_connected(request, self._desk.wait(job.id, preferences.patience_s), left_s)
             job = waited or job
-        if preferences.patience_s is None or (job.ended and wait_s > 0):
-            applied = {"Preference-Applied": preferences.applied} if preferences.applied else {}
-            return await self._result(Outcome(job), applied)
+            if job.ended:
+                return await self._result(Outcome(job), {"Preference-Applied": preferences.applied})
         return accepted(job, position=await self._jobs.position(job), links=self._jobs.links(request), preferences=preferences)
+
+    async def _wait(self, request: Request, job: Job, submission: Submission) -> Response:
+        """Answer with the result of a durable job, or lead to it where that takes too long here."""
+        after_s, spent_s = self._redirect_after_s, time.time() - submission.began_at
+        wait_s = submission.timeout_s - spent_s + GRACE_S
+        if after_s is not None:
+            wait_s = min(wait_s, max(0.0, after_s - spent_s))
+        try:
+            job = await run_while_connected(request, self._desk.wait(job.id, wait_s), wait_s + GRACE_S) or job
+        except (ClientDisconnect, asyncio.CancelledError):
+            if not submission.preferences.durable:  # it asked for no job, and has no link to this one
+                await asyncio.shield(asyncio.ensure_future(self._desk.cancel(job.id, job.caller)))
+            raise
+        if after_s is not None and not job.ended:
+            return see_result(job, links=self._jobs.links(request), wait_s=min(after_s, self._max_wait_s))
+        return await self._result(Outcome(job), {})
 
     async def _result(self, outcome: Outcome, headers: Mapping[str, str]) -> Response:
         """Return the response with a job's result; raise the Problem that it ended with."""
         job, data = outcome.job, outcome.data
         raise_problem(job)
+        if job.state == "cancelled":
+            raise Problem(409, "conflict", "the request was cancelled; send it again if that was a mistake")
         if job.result is None:
             raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
         try:
@@ -107,11 +129,3 @@ class EndpointHandler:
         except FileNotFoundError:
             raise Problem(410, "gone", "the result of this request has been deleted; send it again") from None
         return result_response(media, job.result.media_type, {**job.result.headers, **headers})
-
-
-def raise_problem(job: Job) -> None:
-    """Raise the Problem of a job that has not succeeded."""
-    if job.problem is not None:
-        raise Problem.of_record(job.problem)
-    if job.state == "cancelled":
-        raise Problem(409, "conflict", "the request was cancelled; send it again if that was a mistake")

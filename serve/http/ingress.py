@@ -11,6 +11,8 @@ from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
 from serve.http.access_log import leave_out_probes
 from serve.http.application import make_app
+from serve.http.routes import make_listeners
+from serve.http.scaling import LISTENERS
 from serve.jobs.front_desk import make_jobs
 from serve.jobs.runner_handle import RunnerHandle
 from serve.models import INGRESS
@@ -36,6 +38,11 @@ class Ingress:
         self._config = config
         self._runner = runner
         self._models = models
+        self._listeners = make_listeners(config.jobs)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``serve.http.scaling`` needs to know of this replica; Serve calls this."""
+        return {LISTENERS: self._listeners.count}
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
@@ -45,4 +52,4 @@ class Ingress:
         readiness = Readiness(serve.get_replica_context().app_name)
         handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
         jobs = make_jobs(self._config.jobs, RunnerHandle(self._runner), consumer)
-        return make_app(self._config, jobs, handles, readiness)
+        return make_app(self._config, jobs, handles, readiness, listeners=self._listeners)

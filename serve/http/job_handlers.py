@@ -39,8 +39,9 @@ class JobHandlers:
     """The handlers, one method for each route.
 
     A job that its caller does not have is a 404 problem, and one that was deleted or has expired a
-    410. ``max_wait_s`` is the longest wait for a result; with ``redirects``, such a wait ends in a
-    303 to itself, else in a 409.
+    410. ``max_wait_s`` is the longest wait for a result. Without ``redirects``, a wait that is too
+    short ends in a 409. With them it ends in a 303 to itself, and if the job fails, in the problem
+    that a POST which waits would have got.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class JobHandlers:
                 job = await self.wait(request, job, wait_s) or await self._missing(job.id, caller_of(request))
             if job.result is not None and job.state == "succeeded":
                 return await download(request, self._files, job.result)
-        if wait_s is not None and self._redirects and not job.ended:
-            return see_result(job, links=self.links(request), wait_s=wait_s)
+        if wait_s and self._redirects:
+            if not job.ended:
+                return see_result(job, links=self.links(request), wait_s=wait_s)
+            raise_problem(job)
         raise no_result(job)
 
     async def preview(self, request: Request) -> Response:
@@ -114,7 +117,8 @@ class JobHandlers:
 
     async def preview_of(self, job: Job) -> Response:
         """Return the latest decoded frame of a video; raise a 404 problem if there is none."""
-        data = await self._files.get(preview_key(job.id, job.attempt)) if job.progress.preview else None
+        shown = job.progress.preview and not job.ended  # a file that was left behind is not shown
+        data = await self._files.get(preview_key(job.id, job.attempt)) if shown else None
         if data is None:
             detail = "there is no preview (yet): it comes once the first frame of a video is decoded"
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})
@@ -196,6 +200,12 @@ class JobHandlers:
 def unknown_job() -> Problem:
     """Return the 404 problem for a job that the caller does not have."""
     return Problem(404, "not-found", "you have no job of this id; GET /jobs lists yours")
+
+
+def raise_problem(job: Job) -> None:
+    """Raise the problem with which a job has failed, if it has."""
+    if job.problem is not None:
+        raise Problem.of_record(job.problem)
 
 
 def no_result(job: Job) -> Problem:

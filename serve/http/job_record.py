@@ -62,7 +62,7 @@ def record_of(job: Job, *, position: int | None, links: Links) -> dict[str, Any]
             "self": links.of(job),
             "events": links.of(job, "/events"),
             "result": links.of(job, "/result"),
-            "preview": links.of(job, "/preview") if progress.preview else None,
+            "preview": links.of(job, "/preview") if progress.preview and not job.ended else None,
         },
         "error": job.problem,
         "webhook": None if job.webhook is None else _delivery(job.webhook),

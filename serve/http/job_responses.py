@@ -1,5 +1,6 @@
 """The responses about a job that has not ended: its record, and the way to its result."""
 
+import math
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -19,8 +20,9 @@ def accepted(job: Job, *, position: int | None, links: Links, preferences: Prefe
 
 
 def see_result(job: Job, *, links: Links, wait_s: float) -> Response:
-    """Return the 303 response that leads to the result and waits for it there."""
-    return Response(status_code=303, headers={"Location": links.of(job, "/result", f"wait={wait_s:g}")})
+    """Return the 303 response that leads to the result and waits for it there, in whole seconds."""
+    location = links.of(job, "/result", f"wait={max(1, math.floor(wait_s))}")
+    return Response(status_code=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
 def record_response(job: Job, *, position: int | None, links: Links, status: int = 200) -> Response:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,11 +15,12 @@ from serve.http.connection import run_while_connected
 from serve.http.endpoints import Endpoint
 from serve.http.job_handlers import MAX_PAGE, JobHandlers, no_result, page_size, unknown_job
 from serve.http.job_record import retry_after_s
-from serve.http.negotiation import Preferences, read_preferences
+from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai_fields import VideoModels, video_of
 from serve.http.quotas import Quotas
 from serve.http.result_download import download
 from serve.http.store_problems import store_problems
+from serve.http.submission import Submission
 from serve.jobs.desk import Desk
 from serve.jobs.files import FileStore
 from serve.jobs.record import Job
@@ -34,31 +35,18 @@ CANCEL_S = 20.0
 """Seconds for which a request to delete a video waits until the work on it has ended."""
 
 
-class Submit(Protocol):
-    """Makes a durable job of a request. The ingress has one function for all its interfaces."""
+Submit = Callable[[Submission], Coroutine[Any, Any, Job]]
+"""Makes a durable job of a request.
 
-    def __call__(
-        self,
-        endpoint: str,
-        fields: dict[str, Any],
-        *,
-        caller: str,
-        request_id: str,
-        media_type: str,
-        preferences: Preferences,
-        details: dict[str, Any],
-    ) -> Coroutine[Any, Any, Job]:
-        """Check ``fields`` against the schema of the endpoint and accept the job.
-
-        ``details`` is kept with the job. Raises a problem that has the endpoint's names for the
-        fields, and what ``JobStore.create`` raises.
-        """
+Raises a problem that has the endpoint's names for the fields, and what ``JobStore.create`` raises.
+"""
 
 
 class OpenAIVideos:
     """The handlers, one method for each route.
 
     Only jobs that came through this interface are its videos: the others lack what it says of one.
+    Each has ``timeout_s``, or as long as its caller allows if that is less.
     """
 
     def __init__(
@@ -71,6 +59,7 @@ class OpenAIVideos:
         files: FileStore,
         jobs: JobHandlers,
         quotas: Quotas,
+        timeout_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._models = VideoModels(endpoints)
@@ -80,6 +69,7 @@ class OpenAIVideos:
         self._files = files
         self._jobs = jobs
         self._quotas = quotas
+        self._timeout_s = timeout_s
         self._created = int(now())
 
     @property
@@ -89,21 +79,25 @@ class OpenAIVideos:
 
     async def create(self, request: Request) -> Response:
         """Make a job of a request, and return its video."""
-        caller = caller_of(request)
+        caller, start = caller_of(request), time.time()
+        timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+        preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
         with store_problems():
             async with self._quotas.counted(caller) as headers:
-                preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
-                async with asyncio.timeout(SUBMIT_S):
+                async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
                     order = self._models.order(await read_body(request, form=True))
-                submitting = self._submit(
-                    order.endpoint,
-                    order.fields,
+                submission = Submission(
+                    endpoint=order.endpoint,
+                    fields=order.fields,
                     caller=caller,
-                    request_id=request.state.request_id,
                     media_type="video/mp4",
+                    request_id=request.state.request_id,
+                    began_at=start,
+                    timeout_s=timeout_s,
                     preferences=preferences,
                     details=order.details,
                 )
+                submitting = self._submit(submission)
                 try:
                     job = await run_while_connected(request, submitting, SUBMIT_S)
                 except Problem as problem:

@@ -27,6 +27,7 @@ from serve.http.openapi import endpoint_operation, openapi_document, service_ope
 from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.http.submission import Submissions
+from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs
 from serve.models import MODELS
 from serve.pipelines.handles import Handles
@@ -34,9 +35,6 @@ from serve.pipelines.readiness import Readiness
 
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
-
-MAX_LISTENERS = 600
-"""Connections to one ingress replica that listen to events. Half of them are for one caller."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -56,20 +54,26 @@ class Route:
         return self.path not in OPEN_PATHS
 
 
-def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink) -> tuple[Route, ...]:
+def make_listeners(settings: JobSettings) -> Listeners:
+    """Return the places of those who listen to one replica."""
+    return Listeners(limit=settings.max_listeners, limit_of_one=settings.max_listeners_per_caller)
+
+
+def make_routes(
+    config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, sign: SignLink, listeners: Listeners
+) -> tuple[Route, ...]:
     """Return all routes of the service. ``sign`` signs the links of jobs."""
     endpoints = make_endpoints(config)
     admission = Admission(config.ingress.max_concurrent_requests)
-    timeout_s = config.limits.request_timeout_s
-    submissions = Submissions(jobs.desk, config.jobs, endpoints, timeout_s=timeout_s)
+    submissions = Submissions(jobs.desk, config.jobs, endpoints)
     quotas = Quotas(jobs.store, per_minute=config.jobs.requests_per_minute)
-    listeners = Listeners(limit=MAX_LISTENERS, limit_of_one=MAX_LISTENERS // 2)
     job_handlers = JobHandlers(
         desk=jobs.desk,
         store=jobs.store,
         files=jobs.files,
         listeners=listeners,
-        max_wait_s=timeout_s,
+        max_wait_s=config.jobs.max_wait_s,
+        redirects=config.jobs.redirect_after_s is not None,
         sign=sign,
     )
     videos = OpenAIVideos(
@@ -80,6 +84,7 @@ def make_routes(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Read
         files=jobs.files,
         jobs=job_handlers,
         quotas=quotas,
+        timeout_s=config.limits.request_timeout_s,
     )
     service = ServiceHandlers(
         config=config,

@@ -118,6 +118,7 @@ class ServiceHandlers:
         return JSONResponse(
             {
                 "limits": self._config.limits.model_dump(),
+                "jobs": self._config.jobs.published(),
                 "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
                 "prices": {
                     name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +23,14 @@ from serve.problems import invalid_header
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What a caller has sent. ``fields`` are those of the body, by their public names."""
+    """What a caller has sent to the endpoint of this name.
 
+    ``fields`` are those of the body, by their public names. ``began_at`` is in seconds since the
+    epoch, and the job has ``timeout_s`` from then on. It is ``durable`` if the preferences say so,
+    or if this does. ``details`` are kept with it for another interface.
+    """
+
+    endpoint: str
     fields: dict[str, Any]
     caller: str
     media_type: str
@@ -33,48 +38,32 @@ class Submission:
     began_at: float
     timeout_s: float
     preferences: Preferences
+    durable: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Submissions:
-    """Validates requests and makes jobs of them, which have ``timeout_s`` at most."""
+    """Validates requests and makes jobs of them."""
 
-    def __init__(self, desk: Desk, settings: JobSettings, endpoints: Sequence[Endpoint], *, timeout_s: float) -> None:
+    def __init__(self, desk: Desk, settings: JobSettings, endpoints: Sequence[Endpoint]) -> None:
         self.desk = desk
         self._settings = settings
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self._timeout_s = timeout_s
 
-    async def submit(
-        self,
-        endpoint: str,
-        fields: dict[str, Any],
-        *,
-        caller: str,
-        request_id: str,
-        media_type: str,
-        preferences: Preferences,
-        details: dict[str, Any],
-    ) -> Job:
-        """Check ``fields`` against the schema of the endpoint and accept the job."""
-        submission = Submission(
-            fields=fields,
-            caller=caller,
-            media_type=media_type,
-            request_id=request_id,
-            began_at=time.time(),
-            timeout_s=self._timeout_s,
-            preferences=preferences,
-            details=details,
-        )
-        job, stored = await self.prepare(self._endpoints[endpoint], submission)
+    async def submit(self, submission: Submission) -> Job:
+        """Accept a durable job after the checks of ``prepare``.
+
+        Raises what ``Desk.accept`` raises, too.
+        """
+        job, stored = await self.prepare(submission)
         return await self.desk.accept(job, stored)
 
-    async def prepare(self, endpoint: Endpoint, submission: Submission) -> tuple[Job, Media]:
+    async def prepare(self, submission: Submission) -> tuple[Job, Media]:
         """Return the job for a valid request, and the request as it is stored.
 
         Raises a 422 problem that names each wrong field.
         """
+        endpoint = self._endpoints[submission.endpoint]
         parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=submission.preferences.strict)
         submission.fields.clear()  # the base64 need not be held beside the bytes
         model = endpoint.models[0].name
@@ -87,7 +76,7 @@ class Submissions:
         )
         stored = await asyncio.to_thread(request.write)
         preferences = submission.preferences
-        durable = preferences.durable or bool(submission.details)
+        durable = preferences.durable or submission.durable
         deadline_at = submission.began_at + submission.timeout_s
         job = Job(
             id=new_job_id(),

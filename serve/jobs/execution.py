@@ -15,6 +15,7 @@ from serve.jobs.files import FileStore, fetch_to_disk
 from serve.jobs.held_job import HeldJob
 from serve.jobs.keys import preview_key, request_key, result_key
 from serve.jobs.pace import Pace
+from serve.jobs.patience import patiently
 from serve.jobs.record import Job, StoredResult
 from serve.jobs.request import JobRequest, read_request
 from serve.jobs.result_headers import Answer, result_headers
@@ -22,7 +23,7 @@ from serve.jobs.tracker import Tracker
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS
-from serve.pipelines.attempts import run_attempts
+from serve.pipelines.attempts import ATTEMPTS, run_attempts
 from serve.pipelines.context import RequestContext
 from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import Pipelines
@@ -57,6 +58,7 @@ class Execution:
         self._readiness = readiness
         self._files = files
         self._pace = Pace()
+        self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
     async def read(self, job: Job, sent: bytes | None) -> JobRequest:
         """Return the request of ``job``, which came with the call or is stored."""
@@ -94,7 +96,10 @@ class Execution:
         )
         async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, latest, tracker)):
             result = await run_attempts(
-                lambda: self._pipelines.run(request.model, request.request, context), context, request.endpoint
+                lambda: self._pipelines.run(request.model, request.request, context),
+                context,
+                name=request.endpoint,
+                attempts=self._max_attempts if job.durable else ATTEMPTS,
             )
         tracker.finished()
         tracker.writing()
@@ -124,10 +129,13 @@ class Execution:
         key = None if inline else result_key(job.id, job.attempt)
         etag = "" if inline else await asyncio.to_thread(_digest, data)
         if key is not None:
-            with open_media(data) as file:
-                await self._files.put(key, file)
+            await patiently(lambda: self._put(key, data), job.id)
         result = StoredResult(key=key, media_type=media_type, size=size, etag=etag, headers=headers)
         return Finished(result, read_media(data) if inline else None)
+
+    async def _put(self, key: str, data: Media) -> None:
+        with open_media(data) as file:
+            await self._files.put(key, file)
 
     async def _fetch(self, key: str) -> Media | None:
         size = await self._files.size(key)

@@ -18,7 +18,7 @@ from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.jobs.removal import remove_files
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
-from serve.jobs.store import Event, JobStore
+from serve.jobs.store import Event, JobStore, OutcomeUnknown
 from serve.media.spool import Media, media_size, open_media, read_media
 from serve.problems import replica_lost
 
@@ -26,6 +26,9 @@ logger = logging.getLogger("ray.serve")
 
 ASK_AGAIN_S = 0.5
 """Seconds after which a job that another Runner has is asked for again."""
+LOST_PAUSE_S = 0.1
+"""Seconds after which another Runner is asked: while none can be reached, this is asked again and
+again."""
 
 
 class FrontDesk:
@@ -76,32 +79,34 @@ class FrontDesk:
         """
         known_beat: int | None = None
         while True:
+            lost = False
             waiter = self._consumer.open(1) if waits else None
             try:
                 outcome = await self._runs(job_id, sent, waiter, known_beat)
-            except RunnerLost as lost:
-                logger.warning("job %s: its Runner was lost (%s); asking another", job_id, lost)
-                outcome, pause_s = None, 0.0
-            else:
-                pause_s = ASK_AGAIN_S  # another Runner has it
+            except RunnerLost as error:
+                logger.warning("job %s: its Runner was lost (%s); asking another", job_id, error)
+                outcome, lost = None, True
             finally:
                 if waiter is not None:
                     self._consumer.close(waiter)
             if outcome is not None:
                 return outcome
-            await asyncio.sleep(pause_s)
+            # Without a loss, another Runner has it.
+            await asyncio.sleep(LOST_PAUSE_S if lost else ASK_AGAIN_S)
             current = await self._store.get(job_id)
             if current is None:
                 raise replica_lost("the record of this request is gone", 1)
             if current.ended:
                 return Outcome(current)
-            known_beat = current.beat if pause_s == 0 else None
+            known_beat = current.beat if lost else None
 
     async def accept(self, job: Job, request: Media) -> Job:
         """Store a durable job and let it run; see ``Desk.accept``."""
         await self._put(job, request)
         try:
             accepted = await self._store.create(job, max_queued=self._max_queued)
+        except (OutcomeUnknown, asyncio.CancelledError):
+            raise  # the job may be there, or come: a sweeper then needs its request
         except BaseException:
             await asyncio.shield(self._files.delete(request_key(job.id)))
             raise

@@ -15,7 +15,8 @@ class HeldJob:
     """One attempt of a job.
 
     ``turn`` is set when the job may start, ``stopped`` gets the reason why it must stop. ``steps``
-    are those that the store has not got yet. ``meter`` has the times of the attempt.
+    are those that the store has not got yet, and ``storing`` keeps their order. ``ending`` is set
+    once its end is being recorded. ``meter`` has the times of the attempt.
     """
 
     def __init__(self, job: Job) -> None:
@@ -23,11 +24,16 @@ class HeldJob:
         self.turn = asyncio.Event()
         self.stopped: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self.steps: deque[Progress] = deque()
+        self.storing = asyncio.Lock()
+        self.ending = False
         self.meter = Meter({})
 
     def stop(self, reason: Reason) -> None:
-        """Ask the job to stop; the first reason counts."""
-        if not self.stopped.done():
+        """Ask the job to stop; the first reason counts.
+
+        One that is ending needs none: its lease ends with it, which looks as if it were lost.
+        """
+        if not self.stopped.done() and not self.ending:
             self.stopped.set_result(reason)
 
     def advice(self) -> str:

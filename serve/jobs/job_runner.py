@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from ray.serve.exceptions import BackPressureError
 
@@ -15,16 +14,16 @@ from serve.job_settings import JobSettings
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files import FileStore
 from serve.jobs.held_job import HeldJob
-from serve.jobs.keys import preview_key, request_key
+from serve.jobs.keys import preview_key, request_key, result_key
 from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job, State
+from serve.jobs.patience import Outages, patiently
+from serve.jobs.record import Job, State, StoredResult
 from serve.jobs.request import JobRequest
 from serve.jobs.store import JobStore, StoreUnavailable
 from serve.pipelines.attempts import causes
 from serve.pipelines.handles import QUEUE_RETRY_S
-from serve.problems import Problem, problem_of, replica_lost
+from serve.problems import Problem, problem_of, replica_lost, unavailable
 
-T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 
 BEAT_S = 0.25
@@ -33,11 +32,9 @@ TURN_POLL_S = 0.2
 """Seconds after which waiting jobs ask again whether it is their turn, since others may be done."""
 FLUSH_S = 0.1
 """Seconds for which steps of jobs are collected before they are stored."""
-STORE_RETRY_S = 1.0
-"""Seconds between two tries to store the end of a job while the store is away."""
-STORE_PATIENCE_S = 120.0
-"""Seconds for which the end of a job is kept while the store is away. Whoever finds the job later
-runs it again."""
+LEASES_PER_ATTEMPT = 20
+"""How often a job may be taken for each attempt that it has: one whose Runners all die while it
+only waits would otherwise never end."""
 
 
 class JobRunner:
@@ -54,13 +51,9 @@ class JobRunner:
         self._files = files
         self._held: dict[str, HeldJob] = {}
         self._wake = asyncio.Event()
+        self._outages = Outages()
         self.durations: dict[str, float] = {}
         """How long the latest job of each slot took, in seconds."""
-
-    @property
-    def held(self) -> frozenset[str]:
-        """The ids of the jobs that this Runner holds."""
-        return frozenset(self._held)
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return the loops that must run while there are jobs; each runs until it is cancelled."""
@@ -126,6 +119,8 @@ class JobRunner:
         if held.stopped.done():
             if held.stopped.result() == "lost":
                 logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
+                with self._outages.survived():
+                    await self._files.delete(preview_key(held.job.id, held.job.attempt))
                 return None
             return await self._finish(held, "cancelled")
         limit = f"{held.job.deadline_at - held.job.created_at:g}"
@@ -134,19 +129,23 @@ class JobRunner:
 
     async def _attempt(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
         """Wait for the job's turn and run it; whatever happens becomes its end."""
-        job = held.job
-        if job.attempt > self._settings.max_attempts:
-            detail = f"the replicas that worked on this request died, {self._settings.max_attempts} in a row"
+        job, most = held.job, self._settings.max_attempts
+        if job.begun >= most or job.attempt > most * LEASES_PER_ATTEMPT:
+            detail = f"the replicas that worked on this request died, {most} in a row"
             return await self._finish(held, "failed", problem=replica_lost(detail, 5))
         request: JobRequest | None = None
         try:
-            request = await self._execution.read(job, sent)
+            request = await patiently(lambda: self._execution.read(job, sent), job.id)
             held.meter = self._execution.meter(request)
             self._wake.set()
             await self._wait_for_turn(held, request)
             start = time.monotonic()
             finished = await self._run_until_admitted(held, request)
             self.durations[job.slot] = time.monotonic() - start
+        except StoreUnavailable as error:
+            logger.warning("job %s failed without its files: %s", job.id, error)
+            problem = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
+            return await self._finish(held, "failed", problem=problem)
         except Exception as error:
             problem = problem_of(error, retry_after_s=self.durations.get(job.slot, 10))
             if problem is None:
@@ -182,7 +181,8 @@ class JobRunner:
     ) -> Outcome | None:
         """Record how the job ended; None if a later attempt has taken its place."""
         job = held.job
-        await self._store_steps(held)
+        held.ending = True
+        await patiently(lambda: self._store_steps(held), job.id)
         body = None if problem is None else problem.record(job.request_id)
         result = None if finished is None else finished.result
 
@@ -198,24 +198,47 @@ class JobRunner:
                 problem=body,
             )
 
-        ended = await _retried(finish, job.id)
-        if ended is None or ended.attempt != job.attempt:
+        ended = await patiently(finish, job.id)
+        if ended is None:
+            ended = await patiently(lambda: self._recorded(job, state, result), job.id)
+        if ended is None:
             if finished is not None and finished.result.key is not None:
                 await self._files.delete(finished.result.key)
             return None
         await self._clean(ended)
         return Outcome(ended, None if finished is None else finished.data)
 
+    async def _recorded(self, job: Job, state: State, result: StoredResult | None) -> Job | None:
+        """Return the job if it has ended like this: by a call whose answer was lost."""
+        current = await self._store.get(job.id)
+        if current is None or (current.attempt, current.state, current.result) != (job.attempt, state, result):
+            return None
+        return current
+
     async def _clean(self, job: Job) -> None:
-        """Delete the files that an ended job needs no more."""
-        await self._files.delete(request_key(job.id))
+        """Delete the files that an ended job needs no more, those of earlier attempts among them.
+
+        What cannot be deleted now is deleted with the job.
+        """
+        keys = [request_key(job.id)]
         if job.progress.preview:
-            await self._files.delete(preview_key(job.id, job.attempt))
+            keys.append(preview_key(job.id, job.attempt))
+        for attempt in range(1, job.attempt):
+            keys += [preview_key(job.id, attempt), result_key(job.id, attempt)]
+        with self._outages.survived():
+            for key in keys:
+                await self._files.delete(key)
 
     async def _store_steps(self, held: HeldJob) -> None:
-        steps = [held.steps.popleft() for _ in range(len(held.steps))]
-        if steps:
-            await self._store.progress(held.job.id, held.job.attempt, steps)
+        """Store the steps in their order; those that the store does not get are kept."""
+        async with held.storing:
+            steps = [held.steps.popleft() for _ in range(len(held.steps))]
+            try:
+                if steps:
+                    await self._store.progress(held.job.id, held.job.attempt, steps)
+            except BaseException:
+                held.steps.extendleft(reversed(steps))
+                raise
 
     async def _flush(self) -> None:
         """Store the steps of all jobs, a few at a time."""
@@ -223,7 +246,7 @@ class JobRunner:
             await asyncio.sleep(FLUSH_S)
             for held in list(self._held.values()):
                 if held.steps:
-                    with _store_may_be_away():
+                    with self._outages.survived():
                         await self._store_steps(held)
 
     async def _beat(self) -> None:
@@ -233,7 +256,7 @@ class JobRunner:
             held = dict(self._held)
             if not held:
                 continue
-            with _store_may_be_away():
+            with self._outages.survived():
                 kept = await self._store.beat(self.owner, {job_id: item.job.attempt for job_id, item in held.items()})
                 for job_id, item in held.items():
                     job = kept.get(job_id)
@@ -250,7 +273,7 @@ class JobRunner:
         while True:
             waiting = [held for held in self._held.values() if not held.turn.is_set()]
             if waiting:
-                with _store_may_be_away():
+                with self._outages.survived():
                     started = await self._store.start(
                         self.owner, slots=sizes, max_running=self._settings.max_running_per_caller
                     )
@@ -273,25 +296,3 @@ async def _end(work: "asyncio.Future[Any]") -> None:
     await asyncio.wait({work})
     if not work.cancelled() and (error := work.exception()) is not None:
         logger.info("a job that was stopped failed: %r", error)
-
-
-async def _retried(write: Callable[[], Awaitable[T]], job_id: str) -> T:
-    """Return the result of ``write``, which is called again while the store is away."""
-    deadline = time.monotonic() + STORE_PATIENCE_S
-    while True:
-        try:
-            return await write()
-        except StoreUnavailable as error:
-            if time.monotonic() > deadline:
-                raise
-            logger.warning("job %s: its end could not be stored and will be tried again: %s", job_id, error)
-            await asyncio.sleep(STORE_RETRY_S)
-
-
-@contextmanager
-def _store_may_be_away() -> Iterator[None]:
-    """Let a loop go on when the store is away; the log says so."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        logger.warning("the store of jobs is away: %s", error)

@@ -91,6 +91,8 @@ class Job:
     attempt: int = 0
     """The number of the latest attempt. Whoever writes names the attempt, and is refused if there
     is a later one."""
+    begun: int = 0
+    """How many attempts have had their turn. One that was lost while it waited costs nothing."""
     owner: str = ""
     """The Runner replica that holds the lease, or empty."""
     beat: int = 0

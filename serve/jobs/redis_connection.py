@@ -19,7 +19,7 @@ from redis.exceptions import (
     WatchError,
 )
 
-from serve.jobs.store import StoreUnavailable
+from serve.jobs.store import OutcomeUnknown, StoreUnavailable
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class RedisConnection:
     async def run(self, work: Callable[[bool], Awaitable[T]]) -> T:
         """Return what ``work`` returns, with whether an earlier try may have done it already.
 
-        Raises StoreUnavailable if the server refuses, or gives no answer for ``patience_s``.
+        Raises StoreUnavailable if the server refuses, and OutcomeUnknown if it gives no answer for
+        ``patience_s``: it may read what it was sent later.
         """
         deadline = time.monotonic() + self._patience_s
         pause = PAUSE_S[0]
@@ -86,7 +87,7 @@ class RedisConnection:
                 raise StoreUnavailable(f"Redis refuses the service: {error}.") from error
             except (ConnectionError, TimeoutError, ReadOnlyError, OSError) as error:
                 if time.monotonic() + pause > deadline:
-                    raise StoreUnavailable(f"Redis does not answer: {error}.") from error
+                    raise OutcomeUnknown(f"Redis does not answer: {error}.") from error
                 again = True
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_S[1])

@@ -36,12 +36,17 @@ class RunnerHandle:
     async def __call__(
         self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
     ) -> Outcome | None:
-        """Run a job to its end. Cancelling the call cancels it in the Runner, too."""
+        """Run a job to its end.
+
+        Cancelling the call cancels it in the Runner, too, if ``waiter`` waits for the job. Any
+        other one goes on there: this process ends, and the job outlives it.
+        """
         response: Any = self._handle.run.remote(job_id, request, waiter, known_beat)
         try:
             outcome: Outcome | None = await response
         except asyncio.CancelledError:
-            response.cancel()
+            if waiter is not None:
+                response.cancel()
             raise
         except Exception as error:
             if is_lost_replica(error):

@@ -13,7 +13,11 @@ from serve.jobs.record import Job, Progress, State, StoredResult
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be reached or cannot write. Nothing was changed, as far as is known."""
+    """The store cannot be reached or cannot write. Nothing was changed."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The store did not answer: the change may have been made, or may be made yet."""
 
 
 class KeyReused(Exception):

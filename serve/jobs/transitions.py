@@ -21,7 +21,8 @@ def taken(job: Job, owner: str, known_beat: int | None) -> Job | None:
 
 def started(job: Job, at: float) -> Job:
     """Return a queued job after its turn has come."""
-    return replace(job, state="starting", progress=replace(job.progress, stage="starting"), started_at=at)
+    starting = replace(job.progress, stage="starting")
+    return replace(job, state="starting", progress=starting, started_at=at, begun=job.begun + 1)
 
 
 def progressed(job: Job, attempt: int, steps: Sequence[Progress]) -> list[Job] | None:

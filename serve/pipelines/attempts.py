@@ -14,7 +14,7 @@ from serve.pipelines.result import Result
 logger = logging.getLogger("ray.serve")
 
 ATTEMPTS = 2
-"""The maximum number of times that a request is started."""
+"""The number of times that a request is started whose caller waits for it."""
 
 LOST = (
     ray.exceptions.LocalRayletDiedError,
@@ -32,15 +32,17 @@ LOST = (
 """The errors that a call raises if the replica or the connection to it is lost."""
 
 
-async def run_attempts(run: Callable[[], Awaitable[Result]], context: RequestContext, name: str) -> Result:
-    """Return the result of ``run``, which is called again if a replica was lost."""
+async def run_attempts(
+    run: Callable[[], Awaitable[Result]], context: RequestContext, *, name: str, attempts: int = ATTEMPTS
+) -> Result:
+    """Return the result of ``run``, called up to ``attempts`` times if replicas are lost."""
     attempt = 1
     while True:
         context.meter.clear()
         try:
             return replace(await run(), attempts=attempt)
         except Exception as error:
-            if attempt == ATTEMPTS or not is_lost_replica(error):
+            if attempt == attempts or not is_lost_replica(error):
                 raise
             logger.warning("%s: a replica was lost (%s); trying again", name, type(error).__name__)
         attempt += 1

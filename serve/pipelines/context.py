@@ -47,7 +47,3 @@ class RequestContext:
     meter: Meter
     observe: Observer
     caller: str = ""
-
-
-def ignore_steps(_: object) -> None:
-    """Do nothing, as the observer of a request whose steps nobody follows."""

@@ -27,7 +27,7 @@ from serve.http.examples import payload
 from serve.media.images import encode_image
 from serve.media.samples import data_uri, portrait, stranger
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26
-from serve.pipelines.context import ChunkStep, RequestContext, Step, ignore_steps
+from serve.pipelines.context import ChunkStep, RequestContext, Step
 from serve.pipelines.handles import Handles, make_handles
 from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import make_pipelines
@@ -108,7 +108,7 @@ async def test_a_stalled_consumer_holds_the_producer_at_its_window(service: Serv
         cfg=5.0,
         seed=0,
     )
-    context = RequestContext(seed=0, media_type="video/mp4", meter=Meter({WAN26.name: Hardware()}), observe=ignore_steps)
+    context = RequestContext(seed=0, media_type="video/mp4", meter=Meter({WAN26.name: Hardware()}), observe=lambda _: None)
     async with handles.video[WAN26.name].generate(request, context) as video:
         await anext(video.chunks)
         await asyncio.sleep(30)

@@ -153,6 +153,8 @@ class FakeVideoModel:
     acceleration: str = ""
     gate: asyncio.Event | None = None
     """If it is set, chunks are made only once this event has happened."""
+    third_chunk: asyncio.Event | None = None
+    """If it is set, the third chunk is made only once this event has happened."""
 
     async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
         """Yield the events of a video."""
@@ -168,6 +170,8 @@ class FakeVideoModel:
         index = 0
         while index < request.num_frames:
             count = 1 if index == 0 else 4
+            if index == 5 and self.third_chunk is not None:
+                await self.third_chunk.wait()
             frames = np.full((count, request.height, request.width, 3), 10 * (index + 1) % 256, np.uint8)
             yield FrameChunk(index, frames)
             index += count

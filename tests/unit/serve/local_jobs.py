@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
+from serve.jobs.desk import Jobs
 from serve.jobs.execution import Execution
 from serve.jobs.files import FileStore
 from serve.jobs.front_desk import FrontDesk
@@ -140,14 +141,21 @@ class LocalDesk(FrontDesk):
         store, self.files = open_stores(jobs)
         self.store = cast(JobStore, OpenedOnUse(store))
         self.runner = LocalRunner(config, graph, self.store, self.files)
-        super().__init__(
-            self.store,
-            self.files,
-            self.runner,
-            cast(ConsumerEnd, Lines()),
-            keep_s=jobs.keep_s,
-            max_queued=jobs.max_queued_per_caller,
-        )
+        self._settings = jobs
+        super().__init__(self.store, self.files, self.runner, **self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "consumer": cast(ConsumerEnd, Lines()),
+            "keep_s": self._settings.keep_s,
+            "max_queued": self._settings.max_queued_per_caller,
+        }
+
+    def of_another_replica(self) -> Jobs:
+        """Return a desk with a store of its own that shares the jobs, as another ingress has it."""
+        store, files = open_stores(self._settings)
+        opened = cast(JobStore, OpenedOnUse(store))
+        return Jobs(FrontDesk(opened, files, self.runner, **self._arguments()), opened, files)
 
     async def close(self) -> None:
         """Leave the store and end the processes that decode media."""

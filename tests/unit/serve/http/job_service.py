@@ -11,6 +11,7 @@ from serve.http.middleware import RequestBoundary
 from serve.http.openai_videos import OpenAIVideos, Submit
 from serve.http.quotas import Quotas
 from serve.http.routes import job_routes, make_router
+from serve.http.submission import Submission
 from serve.jobs.record import Job
 from tests.unit.serve.http.service import kept_endpoints, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs
@@ -23,7 +24,7 @@ def make_handlers(jobs: FakeJobs, **settings: Any) -> JobHandlers:
     return JobHandlers(desk=jobs, store=jobs, files=jobs.files, **{**defaults, **settings})  # type: ignore[arg-type]
 
 
-async def accept_nothing(*_: Any, **__: Any) -> Job:
+async def accept_nothing(_: Submission) -> Job:
     """Take the place of what makes jobs of requests, in tests that send none."""
     raise NotImplementedError
 
@@ -38,6 +39,7 @@ def make_videos(jobs: FakeJobs, *, submit: Submit = accept_nothing, per_minute: 
         files=jobs.files,
         jobs=make_handlers(jobs),
         quotas=Quotas(jobs, per_minute=per_minute, now=lambda: NOW),  # type: ignore[arg-type]
+        timeout_s=1800,
         now=lambda: NOW,
     )
 

@@ -1,16 +1,21 @@
 """Requests that become jobs, over the whole service with its store and a Runner in this process."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import numpy as np
+import PIL.Image
 import pytest
 
+from serve.jobs.desk import Jobs
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import HeldVideoModel, local_jobs, make_config, make_service_over
+from tests.unit.serve.http.service import HeldVideoModel, make_config, make_service_over
+from tests.unit.serve.local_jobs import LocalDesk
 
 ASYNC = {"Prefer": "respond-async"}
 MP4 = {"Accept": "video/mp4"}
@@ -41,16 +46,32 @@ async def serving(**settings: Any) -> AsyncIterator[Service]:
     model = HeldVideoModel()
     graph = FakeGraph(wan26=model)
     config = make_config(**settings)
-    jobs = local_jobs(config, graph)
-    apps = [make_service_over(config, jobs, graph) for _ in range(2)]
+    desk = LocalDesk(config, graph)
+    desks = [Jobs(desk, desk.store, desk.files), desk.of_another_replica()]
+    apps = [make_service_over(config, jobs, graph) for jobs in desks]
     clients = [httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") for app in apps]
-    await jobs.desk.open()
+    await desk.open()
     try:
         async with clients[0] as one, clients[1] as two:
             yield Service(one, two, model)
     finally:
         model.let_go()
-        await jobs.desk.close()
+        for jobs in reversed(desks):
+            await jobs.desk.close()
+
+
+def _events(text: str) -> list[dict[str, str]]:
+    """Return the fields of each server-sent event."""
+    return [
+        dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        for block in text.strip().split("\n\n")
+        if "event:" in block
+    ]
+
+
+def _records(text: str) -> list[dict[str, Any]]:
+    """Return the record of each server-sent event."""
+    return [json.loads(event["data"]) for event in _events(text)]
 
 
 @pytest.fixture
@@ -99,18 +120,20 @@ async def test_a_wait_that_is_long_enough_gives_the_result_and_a_short_one_the_r
 
 async def test_the_same_key_is_the_same_job_however_often_it_is_sent(service: Service) -> None:
     key = {"Idempotency-Key": "k-1", **MP4}
-    calls = [asyncio.ensure_future(client.post("/wan2.6", json=BODY, headers=key)) for client in (service.one, service.two) * 5]
-    await service.model.begun.wait()
-    service.model.let_go()
+    clients = (service.one, service.two) * 25
+    calls = [asyncio.ensure_future(client.post("/wan2.6", json=BODY, headers=key)) for client in clients]
     async with asyncio.timeout(LIMIT_S):
+        await service.model.begun.wait()
+        service.model.let_go()
         answers = await asyncio.gather(*calls)
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.content for answer in answers}) == 1
     assert len(service.model.requests) == 1
     assert len((await service.one.get("/jobs")).json()["jobs"]) == 1
-    other = await service.one.post("/wan2.6", json={**BODY, "prompt": "a blue circle"}, headers=key)
-    assert other.status_code == 422
-    assert other.json()["errors"][0]["header"] == "Idempotency-Key"
+    for client in (service.one, service.two):
+        other = await client.post("/wan2.6", json={**BODY, "prompt": "a blue circle"}, headers=key)
+        assert other.status_code == 422
+        assert other.json()["errors"][0]["header"] == "Idempotency-Key"
 
 
 async def test_a_failed_job_frees_its_key(service: Service) -> None:
@@ -157,11 +180,7 @@ async def test_events_come_from_a_replica_that_does_not_run_the_job(service: Ser
     service.model.let_go()
     async with asyncio.timeout(LIMIT_S):
         text = (await service.two.get(f"/jobs/{job['id']}/events")).text
-    events = [
-        dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
-        for block in text.strip().split("\n\n")
-        if "event:" in block
-    ]
+    events = _events(text)
     ids = [int(event["id"]) for event in events]
     assert ids == list(range(1, len(ids) + 1))
     assert [event["event"] for event in events] == ["progress"] * (len(events) - 1) + ["succeeded"]
@@ -176,11 +195,29 @@ async def test_events_come_from_a_replica_that_does_not_run_the_job(service: Ser
 
 
 async def test_a_preview_is_there_while_the_job_runs_and_gone_after(service: Service) -> None:
-    job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
-    assert (await service.two.get(f"/jobs/{job['id']}/preview")).status_code == 404
     service.model.let_go()
-    await service.end(job["id"])
+    service.model.third_chunk = asyncio.Event()
+    job = (await service.one.post("/wan2.6", json=BODY, headers={**ASYNC, **MP4})).json()
+    async with asyncio.timeout(LIMIT_S):
+        grey = 0
+        while grey < 15:  # the first chunk has a grey of 10, and the second one, which is the latest, of 20
+            preview = await service.two.get(f"/jobs/{job['id']}/preview")
+            if preview.status_code == 200:
+                frame = np.asarray(PIL.Image.open(io.BytesIO(preview.content)))
+                grey = int(frame.mean())
+            await asyncio.sleep(0.02)
+    assert (preview.headers["content-type"], preview.content[:3]) == ("image/jpeg", b"\xff\xd8\xff")
+    assert (frame.shape, frame.min() >= 17, frame.max() <= 23) == ((48, 64, 3), True, True)
+    running = (await service.two.get(f"/jobs/{job['id']}")).json()
+    assert (running["state"], running["links"]["preview"]) == ("running", f"/jobs/{job['id']}/preview")
+    service.model.third_chunk.set()
+    ended = await service.end(job["id"])
+    assert (ended["state"], ended["links"]["preview"]) == ("succeeded", None)
     assert (await service.two.get(f"/jobs/{job['id']}/preview")).status_code == 404
+    events = _records((await service.two.get(f"/jobs/{job['id']}/events")).text)
+    previews = [(record["stage"], record["links"]["preview"]) for record in events]
+    assert ("decoding", f"/jobs/{job['id']}/preview") in previews
+    assert previews[0][1] is None
 
 
 async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
@@ -201,3 +238,48 @@ async def test_no_more_jobs_wait_than_one_caller_may_have() -> None:
         full = await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
         assert full.status_code == 429
         assert int(full.headers["retry-after"]) >= 1
+
+
+async def test_a_wait_is_no_longer_than_the_setting() -> None:
+    async with serving(jobs={"max_wait_s": 1}) as service:
+        short = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=500"})
+        assert (short.status_code, short.headers["preference-applied"]) == (202, "wait=1")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}])
+async def test_a_request_that_takes_long_is_led_to_its_result(headers: dict[str, str]) -> None:
+    async with serving(jobs={"redirect_after_s": 0.05}) as service:
+        led = await service.one.post("/wan2.6", json=BODY, headers={**MP4, **headers})
+        assert led.status_code == 303
+        assert led.headers["location"].endswith("/result?wait=1")
+        again = await service.two.get(led.headers["location"])
+        assert (again.status_code, again.headers["location"]) == (303, led.headers["location"])
+        service.model.let_go()
+        async with asyncio.timeout(LIMIT_S):
+            result = await service.two.get(led.headers["location"], follow_redirects=True)
+        assert (result.status_code, result.headers["content-type"]) == (200, "video/mp4")
+
+
+async def test_a_caller_that_leaves_before_it_is_led_on_cancels_its_request() -> None:
+    async with serving(jobs={"redirect_after_s": LIMIT_S}) as service:
+        call = asyncio.ensure_future(service.one.post("/wan2.6", json=BODY))
+        await service.model.begun.wait()
+        call.cancel()
+        await asyncio.wait({call})
+        (record,) = (await service.two.get("/jobs")).json()["jobs"]
+        ended = await service.end(record["id"])
+        assert (ended["state"], service.model.stopped) == ("cancelled", True)
+
+
+@pytest.mark.parametrize("limits", [{"max_listeners": 1}, {"max_listeners_per_caller": 1}])
+async def test_no_more_connections_listen_than_the_settings_allow(limits: dict[str, int]) -> None:
+    async with serving(jobs=limits) as service:
+        job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
+        calls = [
+            asyncio.ensure_future(service.one.get(f"/jobs/{job['id']}/result", params={"wait": LIMIT_S})) for _ in range(2)
+        ]
+        (refused,), (listening,) = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert refused.result().status_code == 503
+        assert "retry-after" in refused.result().headers
+        service.model.let_go()
+        assert (await listening).status_code == 200

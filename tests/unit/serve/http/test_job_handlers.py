@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from serve.http.listeners import Listeners
 from serve.jobs.record import Delivery, Progress
+from serve.problems import replica_lost
 from tests.unit.serve.http.asgi import Exchange, http_scope, until
 from tests.unit.serve.http.job_service import make_job_client, make_job_service
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
@@ -239,9 +240,21 @@ async def test_a_wait_that_is_too_short_ends_in_a_409_or_leads_on(jobs: FakeJobs
     assert refused.status == 409
     led_on = await call(jobs, f"/jobs/{job.id}/result?wait=900", max_wait_s=0.01, redirects=True)
     assert led_on.status == 303
-    assert led_on.headers["location"] == f"/jobs/{job.id}/result?wait=0.01"
+    assert led_on.headers["location"] == f"/jobs/{job.id}/result?wait=1"  # a wait of no time would lead in a circle
+    at_once = await call(jobs, f"/jobs/{job.id}/result?wait=0", redirects=True)
+    assert at_once.status == 409
     malformed = await call(jobs, f"/jobs/{job.id}/result?wait=soon")
     assert (malformed.status, malformed.problem["errors"][0]["parameter"]) == (422, "wait")
+
+
+async def test_who_is_led_on_gets_the_problem_of_the_job(jobs: FakeJobs) -> None:
+    lost = replica_lost("both replicas died", 5).record("the-request")
+    job = jobs.add(make_job(state="failed", problem=lost))
+    refused = await call(jobs, f"/jobs/{job.id}/result?wait=9")
+    assert refused.status == 409
+    led_on = await call(jobs, f"/jobs/{job.id}/result?wait=9", redirects=True)
+    assert (led_on.status, led_on.headers["retry-after"]) == (502, "5")
+    assert led_on.problem["detail"] == "both replicas died"
 
 
 async def test_the_preview_is_the_latest_frame_of_the_attempt(jobs: FakeJobs, client: TestClient) -> None:

@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.middleware import RequestBoundary
-from serve.http.negotiation import Preferences
 from serve.http.openai_errors import OpenAIErrors
 from serve.http.routes import make_router, openai_routes
 from serve.http.schemas import Parsed
+from serve.http.submission import Submission
 from serve.jobs.record import Job
 from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.job_service import make_videos
@@ -34,14 +34,21 @@ class Accepted:
 
     jobs: FakeJobs
     parsed: list[tuple[Endpoint, Parsed]] = field(default_factory=list)
-    preferences: list[Preferences] = field(default_factory=list)
+    submissions: list[Submission] = field(default_factory=list)
 
-    async def __call__(self, endpoint: str, fields: dict[str, Any], **job: Any) -> Job:
-        self.preferences.append(job.pop("preferences"))
-        parsed = ENDPOINTS[endpoint].schema.parse(fields, strict=self.preferences[-1].strict)
-        self.parsed.append((ENDPOINTS[endpoint], parsed))
-        number = len(self.parsed)
-        made = make_job(endpoint=endpoint, created_at=NOW + number, idempotency_key=self.preferences[-1].idempotency_key, **job)
+    async def __call__(self, submission: Submission) -> Job:
+        self.submissions.append(submission)
+        endpoint, preferences = ENDPOINTS[submission.endpoint], submission.preferences
+        self.parsed.append((endpoint, endpoint.schema.parse(submission.fields, strict=preferences.strict)))
+        made = make_job(
+            endpoint=submission.endpoint,
+            created_at=NOW + len(self.parsed),
+            caller=submission.caller,
+            request_id=submission.request_id,
+            media_type=submission.media_type,
+            idempotency_key=preferences.idempotency_key,
+            details=dict(submission.details),
+        )
         return await self.jobs.accept(made, b"")
 
     @property
@@ -86,6 +93,14 @@ def run(http: TestClient, call: Any, *args: Any, **named: Any) -> Any:
     return http.portal.call(work)
 
 
+def test_a_video_ends_when_its_caller_says(http: TestClient, accepted: Accepted) -> None:
+    for timeout_s in ("20", "99999"):
+        assert http.post("/v1/videos", json={"prompt": "a cat"}, headers={"Request-Timeout": timeout_s}).status_code == 200
+    assert [submission.timeout_s for submission in accepted.submissions] == [20, 1800]
+    refused = http.post("/v1/videos", json={"prompt": "a cat"}, headers={"Request-Timeout": "soon"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "Request-Timeout")
+
+
 def test_a_video_is_created_polled_downloaded_and_deleted(
     client: openai.OpenAI, http: TestClient, jobs: FakeJobs, accepted: Accepted
 ) -> None:
@@ -95,7 +110,7 @@ def test_a_video_is_created_polled_downloaded_and_deleted(
     assert (video.created_at, video.completed_at) == (int(NOW) + 1, None)
     request = accepted.last
     assert (request.width, request.height, request.frames, request.fps, request.seed) == (128, 64, 9, 8, 5)
-    assert (jobs.jobs[video.id].media_type, accepted.preferences[0].durable) == ("video/mp4", True)
+    assert (jobs.jobs[video.id].media_type, accepted.submissions[0].preferences.durable) == ("video/mp4", True)
 
     with pytest.raises(openai.ConflictError, match="is queued"):
         client.videos.download_content(video.id)

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -239,6 +240,26 @@ def test_limits_are_those_in_force(graph: FakeGraph) -> None:
         "/batch-video-faceswap",
         "/video-faceswap",
     }
+
+
+def test_limits_of_jobs_are_those_in_force_and_name_no_place(graph: FakeGraph) -> None:
+    webhooks = {"hosts": ["hooks.example.org"], "secret_file": "/etc/keys"}
+    settings = {"max_running_per_caller": 3, "requests_per_minute": 7, "redirect_after_s": 150, "webhooks": webhooks}
+    text = make_client(graph, jobs={**settings, "slots": {"wan22_gguf": 9}}).get("/limits").text
+    assert json.loads(text)["jobs"] == {
+        "keep_s": 86400,
+        "max_attempts": 3,
+        "max_running_per_caller": 3,
+        "max_queued_per_caller": 256,
+        "requests_per_minute": 7,
+        "max_wait_s": 600,
+        "redirect_after_s": 150,
+        "max_listeners_per_caller": 300,
+        "slots": {"wan26": 4, "wan22-gguf": 9, "image-swap": 16, "film-swap": 4},
+        "webhooks": True,
+    }
+    assert make_client(graph).get("/limits").json()["jobs"]["webhooks"] is False
+    assert not any(secret in text for secret in ("hooks.example.org", "/etc/keys", "embedded"))
 
 
 def test_the_page_of_the_documentation_shows_the_document(client: TestClient) -> None:

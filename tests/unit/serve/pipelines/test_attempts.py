@@ -48,7 +48,7 @@ async def test_a_lost_replica_costs_an_attempt_but_no_money(caplog: pytest.LogCa
     attempts.logger.addHandler(caplog.handler)
     try:
         with caplog.at_level(logging.WARNING, "ray.serve"):
-            result = await run_attempts(run, context, "wan2.6")
+            result = await run_attempts(run, context, name="wan2.6")
     finally:
         attempts.logger.removeHandler(caplog.handler)
     assert (result.attempts, result.data) == (2, b"file")
@@ -58,7 +58,7 @@ async def test_a_lost_replica_costs_an_attempt_but_no_money(caplog: pytest.LogCa
 
 async def test_a_request_that_succeeds_at_once_is_run_once() -> None:
     run = Flaky(context := make_context())
-    assert (await run_attempts(run, context, "wan2.6")).attempts == 1
+    assert (await run_attempts(run, context, name="wan2.6")).attempts == 1
     assert run.calls == 1
 
 
@@ -66,7 +66,7 @@ async def test_a_second_lost_replica_ends_the_request() -> None:
     context = make_context()
     run = Flaky(context, ActorDiedError(), WorkerCrashedError())
     with pytest.raises(WorkerCrashedError):
-        await run_attempts(run, context, "wan2.6")
+        await run_attempts(run, context, name="wan2.6")
     assert run.calls == attempts.ATTEMPTS == 2
 
 
@@ -74,7 +74,7 @@ async def test_a_request_that_is_at_fault_is_not_tried_again() -> None:
     context = make_context()
     run = Flaky(context, NoFaceFound("face", "no face found"))
     with pytest.raises(NoFaceFound):
-        await run_attempts(run, context, "wan2.6")
+        await run_attempts(run, context, name="wan2.6")
     assert run.calls == 1
 
 

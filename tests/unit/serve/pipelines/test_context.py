@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from deployments.wire import Progress
-from serve.pipelines.context import ChunkStep, Step, ignore_steps
+from serve.pipelines.context import ChunkStep, Step
 from tests.unit.serve.pipelines.request_builders import make_context
 
 
@@ -22,9 +22,3 @@ def test_an_observer_sees_steps_of_the_model_and_of_chunks() -> None:
     observe(Progress("denoise", 1, 2))
     observe(ChunkStep("decoded", 0))
     assert steps == [Progress("denoise", 1, 2), ChunkStep("decoded", 0)]
-
-
-def test_steps_that_nobody_follows_are_dropped() -> None:
-    step = ChunkStep("swapped", 4)
-    ignore_steps(step)
-    assert step == ChunkStep("swapped", 4)

@@ -122,7 +122,7 @@ async def attempt(model: Model) -> Result:
 
     try:
         async with asyncio.timeout(60):
-            return await run_attempts(run, context, "wan2.6")
+            return await run_attempts(run, context, name="wan2.6")
     finally:
         await consumer.stop()
 

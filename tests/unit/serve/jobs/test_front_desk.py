@@ -1,0 +1,72 @@
+"""What the desk leaves in the stores when a job is not accepted, or perhaps is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from serve.jobs.keys import request_key
+from serve.jobs.record import Job
+from serve.jobs.store import OutcomeUnknown, QueueFull, StoreUnavailable
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_config
+from tests.unit.serve.jobs.job_builders import make_job, video
+from tests.unit.serve.local_jobs import LocalDesk
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[LocalDesk]:
+    desk = LocalDesk(make_config(), FakeGraph())
+    await desk.open()
+    yield desk
+    await desk.close()
+
+
+@pytest.mark.parametrize("error", [QueueFull(3), StoreUnavailable("full")], ids=["a full queue", "a store that refuses"])
+async def test_a_job_that_is_refused_leaves_no_request(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def refuse(job: Job, **_: Any) -> Job:
+        raise error
+
+    monkeypatch.setattr(desk.store, "create", refuse)
+    with pytest.raises(type(error)):
+        await desk.accept(*make_job(video()))
+    assert await desk.files.list("requests") == []
+
+
+async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs reads what it was sent when it goes on, and a sweeper finds the job."""
+    create = desk.store.create
+
+    async def without_answer(job: Job, **limits: Any) -> Job:
+        await create(job, **limits)
+        raise OutcomeUnknown("no answer")
+
+    monkeypatch.setattr(desk.store, "create", without_answer)
+    job, request = make_job(video())
+    with pytest.raises(OutcomeUnknown):
+        await desk.accept(job, request)
+    outcome = await desk.runner(job.id, None, None, None)
+    assert outcome is not None
+    assert outcome.job.state == "succeeded"
+
+
+async def test_a_job_whose_caller_leaves_as_it_is_stored_keeps_its_request(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(job: Job, **_: Any) -> Job:
+        begun.set()
+        await asyncio.Event().wait()
+        return job
+
+    monkeypatch.setattr(desk.store, "create", hang)
+    job, request = make_job(video())
+    call = asyncio.ensure_future(desk.accept(job, request))
+    await begun.wait()
+    call.cancel()
+    await asyncio.wait({call})
+    assert await desk.files.size(request_key(job.id)) is not None
