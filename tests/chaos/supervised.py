@@ -1,6 +1,7 @@
 """`ryla serve` under a supervisor, which starts it again when it has failed, as systemd would."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -75,6 +76,14 @@ class Supervised:
                 member.kill()
         psutil.wait_procs(tree, timeout=10)
         return len(tree)
+
+    def redeploy(self, args: dict[str, Any]) -> None:
+        """Change settings of the running application, as `serve deploy` does it."""
+        config = yaml.safe_load(self._path.read_text())
+        config["applications"][0]["args"].update(args)
+        self._path.write_text(yaml.safe_dump(config))
+        environment = {**os.environ, "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
+        subprocess.run(["serve", "deploy", str(self._path)], check=True, env=environment, capture_output=True)
 
     def stop(self) -> None:
         """Stop the service and its supervisor."""

@@ -18,7 +18,7 @@ from serve.http.examples import payload
 from serve.http.job_record import no_signature
 from serve.http.openapi import endpoint_operation
 from serve.http.pages import home_page
-from serve.http.routes import Route, make_routes
+from serve.http.routes import Route, make_listeners, make_routes
 from serve.jobs.desk import Jobs
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.local_jobs import LocalDesk
@@ -95,7 +95,9 @@ def make_service_over(config: AppConfig, jobs: Jobs, graph: FakeGraph) -> ASGIAp
 
 def routes_over(config: AppConfig, graph: FakeGraph) -> tuple[Route, ...]:
     """Return all routes of the application with the settings ``config``."""
-    return make_routes(config, local_jobs(config, graph), graph.handles(), graph.readiness, sign=no_signature)
+    return make_routes(
+        config, local_jobs(config, graph), graph.handles(), graph.readiness, sign=no_signature, listeners=make_listeners()
+    )
 
 
 def local_jobs(config: AppConfig, graph: FakeGraph) -> Jobs:
