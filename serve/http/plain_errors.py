@@ -17,6 +17,8 @@ SERVE_PREFIX = "/-/"
 """Paths that Serve answers itself, in a form that its tools rely on."""
 RETRY_AFTER_S = 1
 """Seconds after which another ingress process is likely to answer."""
+STARTING_S = 5
+"""Seconds after which it is worth asking a service again that is starting."""
 
 
 class PlainErrors:
@@ -70,7 +72,8 @@ def _problem_of(refused: Message) -> Problem:
     """Return the problem for an answer of the proxy's own. Its text names internals of Serve."""
     status: int = refused["status"]
     problems: dict[int, Callable[[], Problem]] = {
-        404: lambda: Problem(404, "not-found", "no application runs at this path; a service that is starting has none yet"),
+        # Not a 404, by which a caller that follows a job would believe that the job is gone.
+        404: lambda: unavailable("no application runs at this path; a service that is starting has none yet", STARTING_S),
         408: lambda: Problem(504, "timeout", "the request reached the time limit of Serve's proxy"),
         500: _lost,
     }

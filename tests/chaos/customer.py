@@ -84,7 +84,9 @@ class Customer:
         """Return the record of a job once it has ended."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            record: dict[str, Any] = self._call("GET", f"/jobs/{job_id}").json()
+            response = self._call("GET", f"/jobs/{job_id}")
+            assert response.status_code == 200, f"{response.status_code} {response.text}"
+            record: dict[str, Any] = response.json()
             if record["state"] in ENDED:
                 return record
             assert time.monotonic() < deadline, record
@@ -100,6 +102,7 @@ class Customer:
             try:
                 with httpx.stream("GET", f"{self._url}/jobs/{job_id}/events", headers=headers, timeout=30) as stream:
                     if stream.status_code != 200:
+                        assert stream.status_code in ANSWERS_OF_LOSSES, stream.status_code
                         self._note(stream.status_code)
                         time.sleep(PAUSE_S)
                         continue
@@ -138,8 +141,9 @@ class Customer:
 
     def _wait(self, job_id: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while self._call("GET", f"/jobs/{job_id}/result?wait=20").status_code == 409:
+        while (response := self._call("GET", f"/jobs/{job_id}/result?wait=20")).status_code == 409:
             assert time.monotonic() < deadline, f"job {job_id} does not end"
+        assert response.status_code == 200, f"{response.status_code} {response.text}"
 
     def _call(self, method: str, path: str, *, headers: dict[str, str] | None = None, **content: Any) -> httpx.Response:
         """Return the first answer that is not one of losses."""

@@ -84,9 +84,10 @@ async def test_the_proxys_time_to_try_again_is_kept(given: bytes, kept: str) -> 
     assert (await problem_of(messages)).headers == {"Retry-After": kept}
 
 
-async def test_a_path_without_an_application_is_a_404_problem() -> None:
+async def test_a_service_that_starts_asks_to_be_called_again() -> None:
+    """A 404 would say of a job that there is none."""
     problem = await problem_of(convert_object_to_asgi_messages("Path '/x' not found.", status_code=404))
-    assert (problem.status, problem.slug) == (404, "not-found")
+    assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (503, "unavailable", "5")
 
 
 @pytest.mark.parametrize("path", ["/-/healthz", "/-/routes"])
