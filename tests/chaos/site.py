@@ -77,7 +77,7 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
         "ingress": {"num_cpus": 0.1, "api_keys": str(folder / "keys")},
         "jobs": {"lease_s": 4, "webhooks": webhooks, **jobs},
     }
-    deployments = [
+    deployments: list[dict[str, Any]] = [
         {"name": "Ingress", "autoscaling_config": INGRESS_SCALE},
         {"name": "Runner", "num_replicas": 2},
         {"name": "Wan22GGUF", "autoscaling_config": {"min_replicas": 0, "max_replicas": 1}},

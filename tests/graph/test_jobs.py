@@ -4,6 +4,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,16 @@ class Idle:
         done = len(self.service.journal.entries(name, kind))
         assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
         for pid, before in self.threads.items():
-            wait_until(lambda pid=pid, before=before: psutil.Process(pid).num_threads() <= before)
+            wait_until(partial(has_threads, pid, before))
         assert len(self.service.journal.entries(name, "request")) <= 1
         assert len(self.service.journal.entries(name, kind)) == done
         folder = Path(self.service.config["applications"][1]["args"]["jobs"]["folder"], "files")
         wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
+
+
+def has_threads(pid: int, most: int) -> bool:
+    """Return whether a process has at most so many threads."""
+    return psutil.Process(pid).num_threads() <= most
 
 
 def running_calls(service: Service) -> list[str]:
