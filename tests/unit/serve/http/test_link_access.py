@@ -62,7 +62,7 @@ async def test_the_links_of_a_record_work_without_a_key(client: TestClient, jobs
 
 
 async def test_the_link_of_a_preview_works_without_a_key(client: TestClient, jobs: FakeJobs) -> None:
-    job = jobs.add(make_job(caller="anna"))
+    job = jobs.add(make_job(caller="anna", attempt=1))
     await jobs.step(job.id, stage="decoding", preview=True)
     await jobs.files.put(f"previews/{job.id}/1", b"a frame")
     links = client.get(f"/jobs/{job.id}", headers={"authorization": "Bearer one"}).json()["links"]
