@@ -8,10 +8,13 @@ swap, each made by turns
 - as a job that this process waits for, as an ingress replica does for a plain POST.
 
 The second does all that the first does, and the job: the difference of each pair is what it costs.
+Then it follows videos of the demo's default size, and prints how far the foretold end was from the
+real one, as a share of the time that was left, when a quarter, a half and three quarters were done.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import tempfile
@@ -48,6 +51,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "wan2.6": {**payload("wan2.6"), "width": 64, "height": 64, "length": 5, "steps": 4},
     "image-faceswap": payload("image-faceswap"),
 }
+VIDEOS = 4
 MEDIA_TYPES = {"wan2.6": "video/mp4", "image-faceswap": "image/png"}
 
 
@@ -78,6 +82,7 @@ def measure(store: str, client: Client, config: AppConfig, *, rounds: int) -> No
     """Print the figures of one running service."""
     times = [submit(client.url) for _ in range(rounds + 3)][3:]
     print(f"{store}, submit to 202: {percentiles(times)}", flush=True)
+    foretell(client.url)
     ray.init(address="auto", namespace="serve", log_to_driver=False)
     try:
         for name in BODIES:
@@ -105,6 +110,26 @@ def submit(url: str) -> float:
             pass
         http.delete(path)
     return taken
+
+
+def foretell(url: str) -> None:
+    """Print how good the foretold end of a video is. The first one teaches the service its pace."""
+    for number in range(VIDEOS):
+        with httpx.Client(base_url=url, timeout=120) as http:
+            path = http.post("/wan2.6", json=payload("wan2.6"), headers={"Prefer": "respond-async"}).headers["location"]
+            steps: list[tuple[float, float, float]] = []
+            with http.stream("GET", f"{path}/events") as stream:
+                for line in stream.iter_lines():
+                    record = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}
+                    if record.get("eta_seconds") is not None:
+                        steps.append((time.perf_counter(), record["percent"], record["eta_seconds"]))
+            end = time.perf_counter()
+            http.delete(path)
+        parts = []
+        for share in (25, 50, 75):
+            at, percent, eta_s = next(step for step in steps if step[1] >= share)
+            parts.append(f"at {percent:.0f} % {(eta_s / (end - at) - 1) * 100:+.0f} % of {end - at:.2f} s")
+        print(f"video {number + 1} of {end - steps[0][0]:.1f} s, foretold end: {', '.join(parts)}", flush=True)
 
 
 async def compare(name: str, config: AppConfig, *, rounds: int) -> list[tuple[float, float]]:

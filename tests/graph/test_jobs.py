@@ -1,5 +1,6 @@
 """Jobs on a real Ray: processes are killed while they run, and nothing is lost or done twice."""
 
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from serve.http.examples import payload
 from tests.graph.conftest import Service, wait_until
 from tests.graph.test_stream import order
 
@@ -173,3 +175,27 @@ def test_a_plain_request_has_a_record_that_tells_its_progress(service: Service, 
     assert (record["state"], record["percent"], record["seed"]) == ("succeeded", 100, 3)
     gone = http.get(f"{service.fake}/jobs/{record['id']}/result")
     assert gone.status_code == 410
+
+
+def test_every_step_and_chunk_of_a_video_is_an_event(service: Service, http: httpx.Client) -> None:
+    """The demo's own model makes 12 steps and then 17 frames: 1 and four times 4."""
+    body = {**payload("wan2.6"), "steps": 12, "length": 17}
+    job = http.post(f"{service.url}/wan2.6", json=body, headers=ASYNC).json()["id"]
+    with http.stream("GET", f"{service.url}/jobs/{job}/events") as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+    events = [json.loads(line) for line in lines]
+    assert (events[-1]["state"], events[-1]["percent"], events[-1]["attempts"]) == ("succeeded", 100, 1)
+    percents = [event["percent"] for event in events]
+    assert percents == sorted(percents)
+    denoising = [(event["step"], event["steps"]) for event in events if event["stage"] == "denoising"]
+    assert denoising == [(step, 12) for step in range(1, 13)]
+    decoding = [event["step"] for event in events if event["stage"] == "decoding"]
+    assert list(dict.fromkeys(frames for frames in decoding if frames)) == [1, 5, 9, 13, 17]
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert [stage for stage in stages if stage not in ("starting", "encoding")] == [
+        "queued",
+        "denoising",
+        "decoding",
+        "writing",
+    ]
+    assert all(event["eta_seconds"] is not None for event in events if event["stage"] in ("denoising", "decoding"))
