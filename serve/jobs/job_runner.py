@@ -149,8 +149,8 @@ class JobRunner:
             self.durations[job.slot] = time.monotonic() - start
         except StoreUnavailable as error:
             logger.warning("job %s failed without its files: %s", job.id, error)
-            problem = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
-            return await self._finish(held, "failed", problem=problem)
+            without = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
+            return await self._finish(held, "failed", problem=without)
         except Exception as error:
             problem = problem_of(error, retry_after_s=self.durations.get(job.slot, 10))
             if problem is None:

@@ -79,7 +79,7 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
         "runner": RUNNER,
         "jobs": {"lease_s": 4, "webhooks": webhooks, **jobs},
     }
-    deployments = [
+    deployments: list[dict[str, Any]] = [
         {"name": "Ingress", "autoscaling_config": INGRESS_SCALE},
         {"name": "Runner", "num_replicas": 2},
         {"name": "Wan22GGUF", "autoscaling_config": {"min_replicas": 0, "max_replicas": 1}},

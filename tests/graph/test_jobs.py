@@ -5,6 +5,7 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,15 @@ class Idle:
         done = len(self.service.journal.entries(name, kind))
         assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
         for pid, before in self.threads.items():
-            wait_until(lambda pid=pid, before=before: psutil.Process(pid).num_threads() <= before)
+            wait_until(partial(_has_at_most, psutil.Process(pid), before))
         assert len(self.service.journal.entries(name, "request")) <= 1
         assert len(self.service.journal.entries(name, kind)) == done
         folder = Path(self.service.config["applications"][1]["args"]["jobs"]["folder"], "files")
         wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
+
+
+def _has_at_most(process: psutil.Process, threads: int) -> bool:
+    return process.num_threads() <= threads
 
 
 def running_calls(service: Service) -> list[str]:
