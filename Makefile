@@ -106,7 +106,7 @@ image-test:  ## Run the smoke test in the image, locked down and without a netwo
 	$(CONTAINERS) exec ryla-image-test ryla smoke --wait 300 || { $(CONTAINERS) logs ryla-image-test; exit 1; }
 	$(CONTAINERS) rm --force ryla-image-test
 
-chaos: setup  ## Kill the nodes of a pretend Ray cluster during videos; needs an idle machine
+chaos: setup  ## Lose processes, nodes and stores during jobs; needs an idle machine
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/chaos --override-ini 'norecursedirs=.venv .hypothesis'
 
 e2e: setup tools  ## Test on the Kubernetes cluster in KUBECONFIG (see tests/e2e/README.md)

@@ -12,9 +12,9 @@ import httpx
 
 from tests.chaos.orders import Order
 
-PATIENCE_S = 400
+PATIENCE_S = 900
 """Seconds within which a call must succeed, again and again after losses."""
-PAUSE_S = 0.5
+PAUSE_S = 2.0
 ANSWERS_OF_LOSSES = frozenset({502, 503})
 """What a call may be answered while processes of the service are away."""
 ENDED = ("succeeded", "failed", "cancelled")
@@ -39,8 +39,8 @@ class Customer:
     """
 
     def __init__(self, url: str, key: str, webhook_url: str | None) -> None:
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=120)  # which threads may share
         self._webhook = {} if webhook_url is None else {"Webhook-Url": webhook_url}
         self._lock = threading.Lock()
         self.answers: Counter[str] = Counter()
@@ -98,9 +98,9 @@ class Customer:
         deadline = time.monotonic() + PATIENCE_S
         while not events or events[-1][1] not in ENDED:
             assert time.monotonic() < deadline, f"the events of job {job_id} do not end: {events[-1:]}"
-            headers = {**self._headers, "Last-Event-ID": str(events[-1][0] if events else 0)}
+            headers = {"Last-Event-ID": str(events[-1][0] if events else 0)}
             try:
-                with httpx.stream("GET", f"{self._url}/jobs/{job_id}/events", headers=headers, timeout=30) as stream:
+                with self._http.stream("GET", f"/jobs/{job_id}/events", headers=headers, timeout=30) as stream:
                     if stream.status_code != 200:
                         assert stream.status_code in ANSWERS_OF_LOSSES, stream.status_code
                         self._note(stream.status_code)
@@ -145,14 +145,16 @@ class Customer:
             assert time.monotonic() < deadline, f"job {job_id} does not end"
         assert response.status_code == 200, f"{response.status_code} {response.text}"
 
-    def _call(self, method: str, path: str, *, headers: dict[str, str] | None = None, **content: Any) -> httpx.Response:
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, **content: Any) -> httpx.Response:
         """Return the first answer that is not one of losses."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                response = httpx.request(
-                    method, self._url + path, headers={**self._headers, **(headers or {})}, timeout=120, **content
-                )
+                response = self._http.request(method, path, **content)
                 if response.status_code not in ANSWERS_OF_LOSSES:
                     return response
                 failure = f"{response.status_code} {response.text}"

@@ -49,7 +49,7 @@ def check_webhooks(deliveries: Sequence[Delivered], receiver: Receiver) -> int:
     again = 0
     for delivered in deliveries:
         (job_id,) = delivered.job_ids
-        got = wait_for(partial(receiver.of, job_id), WEBHOOK_S, partial("no webhook of {}".format, job_id))
+        got = wait_for(partial(receiver.of, job_id), WEBHOOK_S, partial(str.format, "no webhook of {}", job_id))
         assert len({name for name, _ in got}) == 1, got
         assert all(body["type"] == "job.succeeded" for _, body in got)
         again += len(got) - 1

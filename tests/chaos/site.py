@@ -16,8 +16,9 @@ from tests.chaos.receiver import SECRET, Receiver
 from tests.chaos.supervised import Supervised, demo_config
 
 CALLERS = 4
-AT_ONCE = 4
+AT_ONCE = 2
 """The orders that each caller waits for at a time."""
+RUNNER = {"num_cpus": 0.1, "media_processes": 2}
 INGRESS_SCALE = {
     "min_replicas": 2,
     "max_replicas": 3,
@@ -75,6 +76,7 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
     webhooks = {"private_hosts": ["127.0.0.1"], "secret_file": str(folder / "secrets")}
     args = {
         "ingress": {"num_cpus": 0.1, "api_keys": str(folder / "keys")},
+        "runner": RUNNER,
         "jobs": {"lease_s": 4, "webhooks": webhooks, **jobs},
     }
     deployments: list[dict[str, Any]] = [
@@ -91,3 +93,5 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
     finally:
         service.stop()
         receiver.close()
+        for customer in customers:
+            customer.close()

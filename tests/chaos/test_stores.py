@@ -3,12 +3,10 @@
 What was accepted is finished. What was not is refused with a problem that says when to come back.
 """
 
-import errno
-import os
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from io import RawIOBase
 from pathlib import Path
 
 import httpx
@@ -52,19 +50,14 @@ def assert_refused(response: httpx.Response) -> None:
     assert int(response.headers["retry-after"]) > 0
 
 
-def write_on(file: RawIOBase, block: bytes) -> None:
-    """Write a block again and again, until that fails."""
-    while True:
-        file.write(block)
-
-
 def fill(disk: Path) -> Path:
     """Fill a disk to its last block, and return the file that does."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                write_on(file, b"\0" * size)
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
     return filler
 
 

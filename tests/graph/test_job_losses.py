@@ -35,3 +35,4 @@ def test_no_job_is_lost_or_done_twice_while_processes_are_killed(service: Servic
     after = {record["id"] for record in customer.listed()}
     assert after - before == {job_id for delivered in deliveries for job_id in delivered.job_ids}
     assert len(after - before) == JOBS
+    customer.close()

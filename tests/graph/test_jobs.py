@@ -1,5 +1,6 @@
 """Jobs on a real Ray: processes are killed while they run, and nothing is lost or done twice."""
 
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from serve.http.examples import payload
 from tests.graph.conftest import Service, wait_until
 from tests.graph.test_stream import order
 
@@ -96,16 +98,15 @@ class Idle:
         done = len(self.service.journal.entries(name, kind))
         assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
         for pid, before in self.threads.items():
-            wait_until(partial(has_threads, pid, before))
+            wait_until(partial(_has_at_most, psutil.Process(pid), before))
         assert len(self.service.journal.entries(name, "request")) <= 1
         assert len(self.service.journal.entries(name, kind)) == done
         folder = Path(self.service.config["applications"][1]["args"]["jobs"]["folder"], "files")
         wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
 
 
-def has_threads(pid: int, most: int) -> bool:
-    """Return whether a process has at most so many threads."""
-    return psutil.Process(pid).num_threads() <= most
+def _has_at_most(process: psutil.Process, threads: int) -> bool:
+    return process.num_threads() <= threads
 
 
 def running_calls(service: Service) -> list[str]:
@@ -179,3 +180,27 @@ def test_a_plain_request_has_a_record_that_tells_its_progress(service: Service, 
     assert (record["state"], record["percent"], record["seed"]) == ("succeeded", 100, 3)
     gone = http.get(f"{service.fake}/jobs/{record['id']}/result")
     assert gone.status_code == 410
+
+
+def test_every_step_and_chunk_of_a_video_is_an_event(service: Service, http: httpx.Client) -> None:
+    """The demo's own model makes 12 steps and then 17 frames: 1 and four times 4."""
+    body = {**payload("wan2.6"), "steps": 12, "length": 17}
+    job = http.post(f"{service.url}/wan2.6", json=body, headers=ASYNC).json()["id"]
+    with http.stream("GET", f"{service.url}/jobs/{job}/events") as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+    events = [json.loads(line) for line in lines]
+    assert (events[-1]["state"], events[-1]["percent"], events[-1]["attempts"]) == ("succeeded", 100, 1)
+    percents = [event["percent"] for event in events]
+    assert percents == sorted(percents)
+    denoising = [(event["step"], event["steps"]) for event in events if event["stage"] == "denoising"]
+    assert denoising == [(step, 12) for step in range(1, 13)]
+    decoding = [event["step"] for event in events if event["stage"] == "decoding"]
+    assert list(dict.fromkeys(frames for frames in decoding if frames)) == [1, 5, 9, 13, 17]
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert [stage for stage in stages if stage not in ("starting", "encoding")] == [
+        "queued",
+        "denoising",
+        "decoding",
+        "writing",
+    ]
+    assert all(event["eta_seconds"] is not None for event in events if event["stage"] in ("denoising", "decoding"))
