@@ -68,13 +68,10 @@ class LocalRunner:
         self._pipelines = make_pipelines(config, graph.handles())
         self.execution = Execution(config, self._pipelines, graph.readiness, files)
         self.calls = 0
-        self._durations: dict[str, float] = {}
 
     def new(self, owner: str) -> JobRunner:
         """Return another Runner replica over the same stores and models."""
-        runner = JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
-        runner.durations = self._durations
-        return runner
+        return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
 
     async def __call__(self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
         """Run a job to its end."""
@@ -149,6 +146,7 @@ class LocalDesk(FrontDesk):
             "consumer": cast(ConsumerEnd, Lines()),
             "keep_s": self._settings.keep_s,
             "max_queued": self._settings.max_queued_per_caller,
+            "slots": self._settings.slots.by_name(),
         }
 
     def of_another_replica(self) -> Jobs:
