@@ -221,9 +221,9 @@ class FrontDesk:
             logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
 
 
-def make_jobs(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> Jobs:
-    """Return the desk over the stores that the settings name."""
-    store, files = open_stores(settings)
+def make_jobs(settings: JobSettings, application: str, runs: Runs, consumer: ConsumerEnd) -> Jobs:
+    """Return the desk over the stores that an application has by its settings."""
+    store, files = open_stores(settings, application)
     desk = FrontDesk(
         store,
         files,

@@ -22,6 +22,9 @@ from serve.jobs.store import JobStore
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.serve.fake_graph import FakeGraph
 
+APPLICATION = "films"
+"""The name of the application whose jobs they are."""
+
 
 class Line:
     """The connection by which a Runner learns that the caller of a job is gone."""
@@ -135,7 +138,7 @@ class LocalDesk(FrontDesk):
         folder = Path(tempfile.mkdtemp(prefix="ryla-jobs-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         jobs = config.jobs.model_copy(update={"folder": folder / "jobs"})
-        store, self.files = open_stores(jobs)
+        store, self.files = open_stores(jobs, APPLICATION)
         self.store = cast(JobStore, OpenedOnUse(store))
         self.runner = LocalRunner(config, graph, self.store, self.files)
         self._settings = jobs
@@ -151,7 +154,7 @@ class LocalDesk(FrontDesk):
 
     def of_another_replica(self) -> Jobs:
         """Return a desk with a store of its own that shares the jobs, as another ingress has it."""
-        store, files = open_stores(self._settings)
+        store, files = open_stores(self._settings, APPLICATION)
         opened = cast(JobStore, OpenedOnUse(store))
         return Jobs(FrontDesk(opened, files, self.runner, **self._arguments()), opened, files)
 
