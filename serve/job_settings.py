@@ -104,7 +104,8 @@ class JobSettings(Settings):
     """File with the password of Redis. Space around it is ignored."""
     folder: Path = Path("~/.local/state/ryla/jobs")
     """Folder of the embedded store, on a disk of the machine on which all replicas of the ingress
-    and the Runner are. `~` is the home of the user that runs them."""
+    and the Runner are. `~` is the home of the user that runs them. Here and in `store` and `files`,
+    each application of Serve has a place of its own, by its name."""
     files: str | None = None
     """Where the requests, results and previews of jobs are kept: the URL of a folder that fsspec
     opens and that all replicas reach, such as `s3://bucket/ryla`, `gs://bucket/ryla` or
@@ -155,11 +156,6 @@ class JobSettings(Settings):
     def local_folder(self) -> Path:
         """The folder of the embedded store on this machine."""
         return self.folder.expanduser()
-
-    @property
-    def files_url(self) -> str:
-        """The URL of the folder of files."""
-        return self.files if self.files is not None else (self.local_folder.absolute() / "files").as_uri()
 
     @field_validator("store", mode="after")
     @classmethod

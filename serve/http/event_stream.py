@@ -4,13 +4,14 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve.jobs.store import Event, StoreUnavailable
+from serve.jobs.desk import News
+from serve.jobs.store import StoreUnavailable
 
 logger = logging.getLogger("ray.serve")
 
@@ -23,7 +24,7 @@ RECONNECT_MS = 2000
 """Milliseconds after which a browser connects again when the connection is lost."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}
 
-Encode = Callable[[Event], Awaitable[dict[str, Any]]]
+Encode = Callable[[News], dict[str, Any]]
 """Returns the data of an event."""
 
 
@@ -37,7 +38,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[Event],
+        events: AsyncIterator[News],
         encode: Encode,
         *,
         release: Callable[[], None],
@@ -49,7 +50,7 @@ class EventStream(Response):
         self._encode = encode
         self._release = release
         self._heartbeat_s = heartbeat_s
-        self._buffer: deque[Event] = deque()
+        self._buffer: deque[News] = deque()
         self._news = asyncio.Event()
         self._complete = False
 
@@ -87,7 +88,7 @@ class EventStream(Response):
         await _send_text(send, f"retry: {RECONNECT_MS}\n\n")
         while self._buffer or not self._complete:
             if self._buffer:
-                await _send_text(send, await self._text_of(self._buffer.popleft()))
+                await _send_text(send, self._text_of(self._buffer.popleft()))
                 continue
             self._news.clear()
             try:
@@ -97,10 +98,12 @@ class EventStream(Response):
                 await _send_text(send, ": still here\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _text_of(self, event: Event) -> str:
-        name = event.job.state if event.job.ended else "progress"
-        data = json.dumps(await self._encode(event), separators=(",", ":"))
-        return f"id: {event.id}\nevent: {name}\ndata: {data}\n\n"
+    def _text_of(self, news: News) -> str:
+        name = news.job.state if news.job.ended else "progress"
+        data = json.dumps(self._encode(news), separators=(",", ":"))
+        # Without an id of its own, it leaves the place from which a listener resumes.
+        number = "" if news.id is None else f"id: {news.id}\n"
+        return f"{number}event: {name}\ndata: {data}\n\n"
 
 
 async def _left(receive: Receive) -> None:

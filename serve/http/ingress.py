@@ -49,7 +49,8 @@ class Ingress:
         leave_out_probes()
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()
-        readiness = Readiness(serve.get_replica_context().app_name)
+        application = serve.get_replica_context().app_name
+        readiness = Readiness(application)
         handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
-        jobs = make_jobs(self._config.jobs, RunnerHandle(self._runner), consumer)
+        jobs = make_jobs(self._config.jobs, application, RunnerHandle(self._runner), consumer)
         return make_app(self._config, jobs, handles, readiness, listeners=self._listeners)

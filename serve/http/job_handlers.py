@@ -17,11 +17,11 @@ from serve.http.listeners import Listeners
 from serve.http.negotiation import best_media_type
 from serve.http.result_download import download
 from serve.http.store_problems import store_problems
-from serve.jobs.desk import Desk
+from serve.jobs.desk import Desk, News
 from serve.jobs.files import FileStore
 from serve.jobs.keys import preview_key
 from serve.jobs.record import Job, State
-from serve.jobs.store import Event, JobStore
+from serve.jobs.store import JobStore
 from serve.problems import Problem, invalid_header, invalid_parameter
 
 RECORD_TYPES = ("application/json", MEDIA_TYPE)
@@ -89,8 +89,8 @@ class JobHandlers:
             return Response(headers=HEADERS, media_type=MEDIA_TYPE)
         links = self.links(request)
 
-        async def data_of(event: Event) -> dict[str, Any]:
-            return record_of(event.job, position=await self.position(event.job), links=links)
+        def data_of(news: News) -> dict[str, Any]:
+            return record_of(news.job, position=news.position, links=links)
 
         release = self._listeners.admit(caller_of(request))
         return EventStream(self._desk.follow(job.id, after), data_of, release=release)
@@ -186,7 +186,7 @@ class JobHandlers:
 
     async def position(self, job: Job) -> int | None:
         """Return the number of jobs that start before a queued job, or None if it is not queued."""
-        return await self._store.position(job.id) if job.state == "queued" else None
+        return await self._desk.position(job)
 
     def _wait_s(self, request: Request) -> float | None:
         text = request.query_params.get("wait")

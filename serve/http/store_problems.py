@@ -9,11 +9,8 @@ from serve.problems import invalid_header, unavailable
 
 
 @contextmanager
-def store_problems(retry_after_s: float = 10) -> Iterator[None]:
-    """Raise a problem in place of an error of the store.
-
-    ``retry_after_s`` says when a caller with a full queue may have room again.
-    """
+def store_problems() -> Iterator[None]:
+    """Raise a problem in place of an error of the store."""
     try:
         yield
     except StoreUnavailable as error:
@@ -22,4 +19,4 @@ def store_problems(retry_after_s: float = 10) -> Iterator[None]:
         detail = "this key stands for a request with another body: send a new key with each new request"
         raise invalid_header("Idempotency-Key", detail) from None
     except QueueFull as full:
-        raise queue_full(full.queued, retry_after_s) from None
+        raise queue_full(full.queued, full.retry_after_s) from None

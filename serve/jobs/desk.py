@@ -7,8 +7,20 @@ from typing import Protocol
 from serve.jobs.files import FileStore
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
-from serve.jobs.store import Event, JobStore
+from serve.jobs.store import JobStore
 from serve.media.spool import Media
+
+
+@dataclass(frozen=True)
+class News:
+    """What a listener of a job is told. ``position`` is the number of jobs before a queued one.
+
+    ``id`` is that of the event in the store, or None if only the position has changed.
+    """
+
+    job: Job
+    id: int | None
+    position: int | None
 
 
 class Desk(Protocol):
@@ -48,7 +60,10 @@ class Desk(Protocol):
     async def get(self, job_id: str, caller: str) -> Job | None:
         """Return a job."""
 
-    def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
+    async def position(self, job: Job) -> int | None:
+        """Return the number of jobs that start before ``job``, or None if it is not queued."""
+
+    def follow(self, job_id: str, after: int) -> AsyncIterator[News]:
         """Yield the events of a job with ids above ``after`` as they happen, to the last one.
 
         All listeners of a job in this replica share what is read from the store.

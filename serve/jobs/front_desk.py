@@ -3,22 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
-from serve.jobs.desk import Jobs
+from serve.jobs.desk import Jobs, News
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files import FileStore, fetch_to_disk
 from serve.jobs.follower import Follower
+from serve.jobs.forecast import Forecast
 from serve.jobs.keys import request_key
 from serve.jobs.open_store import open_stores
 from serve.jobs.outcome import Outcome
+from serve.jobs.places import Places
 from serve.jobs.record import Job
 from serve.jobs.removal import remove_files
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
-from serve.jobs.store import Event, JobStore, OutcomeUnknown
+from serve.jobs.store import JobStore, OutcomeUnknown, QueueFull
 from serve.media.spool import Media, media_size, open_media, read_media
 from serve.problems import replica_lost
 
@@ -32,10 +34,22 @@ again."""
 
 
 class FrontDesk:
-    """Takes jobs in. ``max_queued`` is how many jobs one caller may have waiting."""
+    """Takes jobs in.
+
+    ``max_queued`` is how many jobs one caller may have waiting, and ``slots`` how many jobs of each
+    slot run at a time.
+    """
 
     def __init__(
-        self, store: JobStore, files: FileStore, runs: Runs, consumer: ConsumerEnd, *, keep_s: float, max_queued: int
+        self,
+        store: JobStore,
+        files: FileStore,
+        runs: Runs,
+        consumer: ConsumerEnd,
+        *,
+        keep_s: float,
+        max_queued: int,
+        slots: Mapping[str, int],
     ) -> None:
         self._store = store
         self._files = files
@@ -43,7 +57,9 @@ class FrontDesk:
         self._consumer = consumer
         self._keep_s = keep_s
         self._max_queued = max_queued
-        self._follower = Follower(store)
+        self._forecast = Forecast(store, slots)
+        self._places = Places(store)
+        self._follower = Follower(store, self._places)
         self._dispatched: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
@@ -63,7 +79,7 @@ class FrontDesk:
             await self._put(job, request)
         else:
             sent = read_media(request)
-        await self._store.create(job, max_queued=self._max_queued)
+        await self._create(job)
         try:
             return await self._run_to_end(job.id, sent, waits=True)
         except asyncio.CancelledError:
@@ -104,7 +120,7 @@ class FrontDesk:
         """Store a durable job and let it run; see ``Desk.accept``."""
         await self._put(job, request)
         try:
-            accepted = await self._store.create(job, max_queued=self._max_queued)
+            accepted = await self._create(job)
         except (OutcomeUnknown, asyncio.CancelledError):
             raise  # the job may be there, or come: a sweeper then needs its request
         except BaseException:
@@ -117,6 +133,12 @@ class FrontDesk:
         self._dispatched[job.id] = task
         task.add_done_callback(lambda _: self._dispatched.pop(job.id, None))
         return accepted
+
+    async def _create(self, job: Job) -> Job:
+        try:
+            return await self._store.create(job, max_queued=self._max_queued)
+        except QueueFull as full:
+            raise QueueFull(full.queued, await self._forecast.until_start_s(job.caller)) from None
 
     async def _dispatch(self, job_id: str) -> None:
         """Have the job run to its end. If this process dies, a sweeper takes the job up."""
@@ -161,7 +183,11 @@ class FrontDesk:
         job = await self._store.get(job_id)
         return job if job is not None and job.caller == caller else None
 
-    def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
+    async def position(self, job: Job) -> int | None:
+        """Return the number of jobs that start before a queued job, or None for another."""
+        return await self._places.of(job)
+
+    def follow(self, job_id: str, after: int) -> AsyncIterator[News]:
         """Yield the events of a job as they happen."""
         return self._follower.follow(job_id, after)
 
@@ -195,8 +221,16 @@ class FrontDesk:
             logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
 
 
-def make_jobs(settings: JobSettings, runs: Runs, consumer: ConsumerEnd) -> Jobs:
-    """Return the desk over the stores that the settings name."""
-    store, files = open_stores(settings)
-    desk = FrontDesk(store, files, runs, consumer, keep_s=settings.keep_s, max_queued=settings.max_queued_per_caller)
+def make_jobs(settings: JobSettings, application: str, runs: Runs, consumer: ConsumerEnd) -> Jobs:
+    """Return the desk over the stores that an application has by its settings."""
+    store, files = open_stores(settings, application)
+    desk = FrontDesk(
+        store,
+        files,
+        runs,
+        consumer,
+        keep_s=settings.keep_s,
+        max_queued=settings.max_queued_per_caller,
+        slots=settings.slots.by_name(),
+    )
     return Jobs(desk, store, files)

@@ -13,6 +13,7 @@ from deployments.flow_control import ProducerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files import FileStore
+from serve.jobs.forecast import Forecast
 from serve.jobs.held_job import HeldJob
 from serve.jobs.keys import preview_key, request_key, result_key
 from serve.jobs.outcome import Outcome
@@ -52,8 +53,7 @@ class JobRunner:
         self._held: dict[str, HeldJob] = {}
         self._wake = asyncio.Event()
         self._outages = Outages()
-        self.durations: dict[str, float] = {}
-        """How long the latest job of each slot took, in seconds."""
+        self._forecast = Forecast(store, settings.slots.by_name())
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return the loops that must run while there are jobs; each runs until it is cancelled."""
@@ -139,15 +139,14 @@ class JobRunner:
             held.meter = self._execution.meter(request)
             self._wake.set()
             await self._wait_for_turn(held, request)
-            start = time.monotonic()
             finished = await self._run_until_admitted(held, request)
-            self.durations[job.slot] = time.monotonic() - start
         except StoreUnavailable as error:
             logger.warning("job %s failed without its files: %s", job.id, error)
             away = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
             return await self._finish(held, "failed", problem=away)
         except Exception as error:
-            problem = problem_of(error, retry_after_s=self.durations.get(job.slot, 10))
+            until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
+            problem = problem_of(error, retry_after_s=until_room_s)
             if problem is None:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
@@ -172,7 +171,7 @@ class JobRunner:
             try:
                 return await self._execution.run(held, request)
             except Exception as error:
-                if not (held.job.durable and any(isinstance(cause, BackPressureError) for cause in causes(error))):
+                if not (held.job.durable and _is_full(error)):
                     raise
             await asyncio.sleep(QUEUE_RETRY_S)
 
@@ -288,6 +287,11 @@ class JobRunner:
                 continue
             finally:
                 self._wake.clear()
+
+
+def _is_full(error: Exception) -> bool:
+    """Return whether the queue of a model is full."""
+    return any(isinstance(cause, BackPressureError) for cause in causes(error))
 
 
 async def _end(work: "asyncio.Future[Any]") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from serve.jobs import transitions
 from serve.jobs.encoding import decode, encode, encode_event
 from serve.jobs.record import Job
+from serve.jobs.store import PACE_JOBS
 from serve.jobs.turns import Waiting
 
 MAX_EVENTS = 10_000
@@ -66,6 +67,9 @@ class RedisRows:
             if entry.turn() != after.turn():
                 pipe.hset(self.key("turns", job.slot), job.id, after.turn())
             return
+        if (seconds := transitions.seconds_taken(before, job)) is not None:
+            pipe.lpush(self.key("taken", job.slot), seconds)
+            pipe.ltrim(self.key("taken", job.slot), 0, PACE_JOBS - 1)
         pipe.hdel(self.key("turns", job.slot), job.id)
         pipe.srem(self.key("active"), job.id)
         pipe.zadd(self.key("expiry"), {job.id: job.expires_at})

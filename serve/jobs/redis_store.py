@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from statistics import fmean
 from typing import Any
 
 from serve.jobs import transitions, turns
@@ -20,8 +21,7 @@ from serve.jobs.record import Job, Progress, State, StoredResult
 from serve.jobs.redis_connection import PATIENCE_S, RedisConnection
 from serve.jobs.redis_rows import Entry, RedisRows, hash_of, remembered_as, waiting_jobs
 from serve.jobs.redis_scripts import BEAT, CREATE, SPEND
-from serve.jobs.store import Event, KeyReused, Page, QueueFull, Spent, StoreUnavailable
-from serve.jobs.turns import Waiting
+from serve.jobs.store import Event, KeyReused, Page, Queue, QueueFull, Spent, StoreUnavailable
 
 SCHEMA_VERSION = "1"
 MAX_DELETED = 100_000
@@ -117,22 +117,22 @@ class RedisStore:
         ids = await self._connection.run(lambda _: self._client.smembers(self._rows.key("active")))
         return [job for job in await self._jobs(ids) if not job.ended]
 
-    async def position(self, job_id: str) -> int | None:
-        """Return the number of jobs that start before a queued job."""
-        job = await self.get(job_id)
-        if job is None:
-            return None
+    async def queue(self, slot: str) -> Queue:
+        """Return the jobs of ``slot`` that have not ended."""
 
-        async def work(_: bool) -> tuple[list[Waiting], set[str]]:
+        async def work(_: bool) -> tuple[dict[str, str], set[str], list[str]]:
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.hgetall(self._rows.key("turns", job.slot))
-                pipe.smembers(self._rows.key("served", job.slot))
-                rows, served = await pipe.execute()
-            return [waiting for waiting, _ in waiting_jobs(job.slot, rows)], served
+                pipe.hgetall(self._rows.key("turns", slot))
+                pipe.smembers(self._rows.key("served", slot))
+                pipe.lrange(self._rows.key("taken", slot), 0, -1)
+                rows, served, taken = await pipe.execute()
+            return rows, served, taken
 
-        waiting, served = await self._connection.run(work)
-        queue = turns.queue(waiting, served=served)
-        return next((place for place, other in enumerate(queue) if other.id == job_id), None)
+        rows, served, taken = await self._connection.run(work)
+        jobs = [job for job, _ in waiting_jobs(slot, rows)]
+        waiting = tuple(turns.queue(jobs, served=served))
+        pace_s = fmean(map(float, taken)) if taken else None
+        return Queue(waiting, tuple(job.id for job in jobs if job.running), pace_s)
 
     async def take(self, owner: str, job_id: str, *, known_beat: int | None = None) -> Job | None:
         """Give ``owner`` the lease of a job."""

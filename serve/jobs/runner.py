@@ -48,7 +48,7 @@ class Runner:
         handles = make_handles(models, readiness, consumer, window=config.runner.window)
         pipelines = make_pipelines(config, handles)
         await pipelines.decoder.pool.warm_up()
-        store, files = open_stores(config.jobs)
+        store, files = open_stores(config.jobs, replica.app_name)
         await store.open()
         execution = Execution(config, pipelines, readiness, files)
         self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)

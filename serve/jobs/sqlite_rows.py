@@ -6,9 +6,10 @@ from sqlite3 import Connection
 from serve.jobs import transitions
 from serve.jobs.encoding import decode, encode, encode_event
 from serve.jobs.record import Job
+from serve.jobs.store import PACE_JOBS
 from serve.jobs.turns import Waiting
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = (
     # `number` is never used again, so that turns and cursors keep their order.
     """CREATE TABLE jobs (
@@ -38,6 +39,9 @@ SCHEMA = (
     ) WITHOUT ROWID""",
     # The callers that have had a turn in this round; see serve.jobs.turns.
     "CREATE TABLE served (slot TEXT NOT NULL, caller TEXT NOT NULL, PRIMARY KEY (slot, caller)) WITHOUT ROWID",
+    # How long the latest jobs of a slot took.
+    "CREATE TABLE taken (number INTEGER PRIMARY KEY, slot TEXT NOT NULL, seconds REAL NOT NULL)",
+    "CREATE INDEX taken_by_slot ON taken (slot, number)",
     "CREATE TABLE deleted (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, caller TEXT NOT NULL, at REAL NOT NULL)",
     """CREATE TABLE spent (
         minute INTEGER NOT NULL, caller TEXT NOT NULL, requests INTEGER NOT NULL, PRIMARY KEY (minute, caller)
@@ -74,6 +78,13 @@ class Row:
             "INSERT INTO events VALUES (?, ?, ?)",
             [(self.number, number, encode_event(event)) for number, event in enumerate(events, self.last_event + 1)],
         )
+        if (seconds := transitions.seconds_taken(self.job, job)) is not None:
+            connection.execute("INSERT INTO taken (slot, seconds) VALUES (?, ?)", (job.slot, seconds))
+            connection.execute(
+                "DELETE FROM taken WHERE slot = :slot AND number <="
+                " (SELECT number FROM taken WHERE slot = :slot ORDER BY number DESC LIMIT 1 OFFSET :kept)",
+                {"slot": job.slot, "kept": PACE_JOBS},
+            )
         if last > MAX_EVENTS:
             connection.execute("DELETE FROM events WHERE number = ? AND id <= ?", (self.number, last - MAX_EVENTS))
 
@@ -96,3 +107,9 @@ def waiting_jobs(connection: Connection, slot: str) -> list[tuple[Waiting, str]]
 def served_callers(connection: Connection, slot: str) -> frozenset[str]:
     """Return the callers of ``slot`` that have had a turn in this round."""
     return frozenset(caller for (caller,) in connection.execute("SELECT caller FROM served WHERE slot = ?", (slot,)))
+
+
+def pace_of(connection: Connection, slot: str) -> float | None:
+    """Return the mean time that the latest jobs of ``slot`` took, in seconds."""
+    (seconds,) = connection.execute("SELECT avg(seconds) FROM taken WHERE slot = ?", (slot,)).fetchone()
+    return None if seconds is None else float(seconds)

@@ -10,8 +10,8 @@ from serve.jobs import transitions, turns
 from serve.jobs.encoding import decode, decode_events, encode, encode_event
 from serve.jobs.record import Job, Progress, State, StoredResult
 from serve.jobs.sqlite_database import BUSY_S, SqliteDatabase
-from serve.jobs.sqlite_rows import SCHEMA, SCHEMA_VERSION, find, served_callers, waiting_jobs
-from serve.jobs.store import Event, KeyReused, Page, QueueFull, Spent
+from serve.jobs.sqlite_rows import SCHEMA, SCHEMA_VERSION, find, pace_of, served_callers, waiting_jobs
+from serve.jobs.store import Event, KeyReused, Page, Queue, QueueFull, Spent
 from serve.jobs.turns import Waiting
 
 MAX_DELETED = 100_000
@@ -96,18 +96,16 @@ class SqliteStore:
         """Return all jobs that have not ended."""
         return await self._select("ended = 0 ORDER BY number")
 
-    async def position(self, job_id: str) -> int | None:
-        """Return the number of jobs that start before a queued job."""
+    async def queue(self, slot: str) -> Queue:
+        """Return the jobs of ``slot`` that have not ended."""
 
-        def work(connection: Connection) -> tuple[list[Waiting], frozenset[str]]:
-            row = connection.execute("SELECT slot FROM jobs WHERE id = ? AND state = 'queued'", (job_id,)).fetchone()
-            if row is None:
-                return [], frozenset()
-            return [waiting for waiting, _ in waiting_jobs(connection, row[0])], served_callers(connection, row[0])
+        def work(connection: Connection) -> tuple[list[Waiting], frozenset[str], float | None]:
+            waiting = [job for job, _ in waiting_jobs(connection, slot)]
+            return waiting, served_callers(connection, slot), pace_of(connection, slot)
 
-        waiting, served = await self._database.read(work)
-        queue = turns.queue(waiting, served=served)
-        return next((place for place, job in enumerate(queue) if job.id == job_id), None)
+        jobs, served, pace_s = await self._database.read(work)
+        waiting = tuple(turns.queue(jobs, served=served))
+        return Queue(waiting, tuple(job.id for job in jobs if job.running), pace_s)
 
     async def take(self, owner: str, job_id: str, *, known_beat: int | None = None) -> Job | None:
         """Give ``owner`` the lease of a job."""

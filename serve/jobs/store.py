@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve.jobs.record import Job, Progress, State, StoredResult
+from serve.jobs.turns import Waiting
+
+PACE_JOBS = 10
+"""The number of jobs of a slot whose mean time is its pace."""
 
 
 class StoreUnavailable(Exception):
@@ -40,12 +44,30 @@ class Page:
     cursor: str | None
 
 
-class QueueFull(Exception):
-    """The caller has as many jobs waiting as it may. ``queued`` says how many."""
+@dataclass(frozen=True)
+class Queue:
+    """The jobs of a slot that have not ended.
 
-    def __init__(self, queued: int) -> None:
+    ``waiting`` are in the order in which they start, ``running`` are ids. ``pace_s`` is the mean
+    time that the latest jobs took from their start to their result, in seconds; None before the
+    first one has ended.
+    """
+
+    waiting: tuple[Waiting, ...]
+    running: tuple[str, ...]
+    pace_s: float | None
+
+
+class QueueFull(Exception):
+    """The caller has as many jobs waiting as it may. ``queued`` says how many.
+
+    ``retry_after_s`` is an estimate of when there is room again, in seconds.
+    """
+
+    def __init__(self, queued: int, retry_after_s: float = 10) -> None:
         super().__init__(queued)
         self.queued = queued
+        self.retry_after_s = retry_after_s
 
 
 class JobStore(Protocol):
@@ -74,8 +96,8 @@ class JobStore(Protocol):
     async def active(self) -> Sequence[Job]:
         """Return all jobs that have not ended."""
 
-    async def position(self, job_id: str) -> int | None:
-        """Return the number of jobs that start before a queued job, or None if it is not queued."""
+    async def queue(self, slot: str) -> Queue:
+        """Return the jobs of ``slot`` that have not ended, in the order of ``serve.jobs.turns``."""
 
     async def take(self, owner: str, job_id: str, *, known_beat: int | None = None) -> Job | None:
         """Give ``owner`` the lease of a job that has not ended, as a new attempt, and queue it.

@@ -68,6 +68,13 @@ def replaced(stored: Job, job: Job, expected: Job) -> Job | None:
     return job if stored.ended and job.ended and stored == expected and stored.id == job.id else None
 
 
+def seconds_taken(before: Job, after: Job) -> float | None:
+    """Return how long a job took that has just succeeded, from its start; None for any other."""
+    if before.ended or after.state != "succeeded" or after.started_at is None or after.finished_at is None:
+        return None
+    return max(0.0, after.finished_at - after.started_at)
+
+
 def webhook_due_at(job: Job) -> float | None:
     """Return from when on the webhook of an ended job is to be sent, or None if it is not."""
     if not job.ended or job.webhook is None or job.webhook.state != "pending":

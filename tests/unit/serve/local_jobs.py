@@ -22,6 +22,9 @@ from serve.jobs.store import JobStore
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.serve.fake_graph import FakeGraph
 
+APPLICATION = "films"
+"""The name of the application whose jobs they are."""
+
 
 class Line:
     """The connection by which a Runner learns that the caller of a job is gone."""
@@ -68,13 +71,10 @@ class LocalRunner:
         self._pipelines = make_pipelines(config, graph.handles())
         self.execution = Execution(config, self._pipelines, graph.readiness, files)
         self.calls = 0
-        self._durations: dict[str, float] = {}
 
     def new(self, owner: str) -> JobRunner:
         """Return another Runner replica over the same stores and models."""
-        runner = JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
-        runner.durations = self._durations
-        return runner
+        return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
 
     async def __call__(self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
         """Run a job to its end."""
@@ -138,7 +138,7 @@ class LocalDesk(FrontDesk):
         folder = Path(tempfile.mkdtemp(prefix="ryla-jobs-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         jobs = config.jobs.model_copy(update={"folder": folder / "jobs"})
-        store, self.files = open_stores(jobs)
+        store, self.files = open_stores(jobs, APPLICATION)
         self.store = cast(JobStore, OpenedOnUse(store))
         self.runner = LocalRunner(config, graph, self.store, self.files)
         self._settings = jobs
@@ -149,11 +149,12 @@ class LocalDesk(FrontDesk):
             "consumer": cast(ConsumerEnd, Lines()),
             "keep_s": self._settings.keep_s,
             "max_queued": self._settings.max_queued_per_caller,
+            "slots": self._settings.slots.by_name(),
         }
 
     def of_another_replica(self) -> Jobs:
         """Return a desk with a store of its own that shares the jobs, as another ingress has it."""
-        store, files = open_stores(self._settings)
+        store, files = open_stores(self._settings, APPLICATION)
         opened = cast(JobStore, OpenedOnUse(store))
         return Jobs(FrontDesk(opened, files, self.runner, **self._arguments()), opened, files)
 

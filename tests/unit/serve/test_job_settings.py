@@ -82,7 +82,5 @@ def test_each_slot_has_a_number_of_jobs_and_a_setting_changes_one() -> None:
     assert slots == {"wan26": 4, "wan22-gguf": 9, "image-swap": 16, "film-swap": 4}
 
 
-def test_files_are_in_the_folder_unless_they_are_elsewhere(tmp_path: Path) -> None:
-    assert JobSettings(folder=tmp_path).files_url == (tmp_path / "files").as_uri()
-    assert JobSettings(folder=tmp_path, files="s3://bucket/ryla").files_url == "s3://bucket/ryla"
+def test_the_folder_is_below_the_home_of_the_user() -> None:
     assert JobSettings().local_folder == Path.home() / ".local/state/ryla/jobs"

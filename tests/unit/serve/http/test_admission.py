@@ -25,6 +25,26 @@ def test_requests_are_admitted_up_to_the_limit() -> None:
         pass  # both places are free again
 
 
+def test_a_refusal_says_when_a_place_is_likely_to_be_free() -> None:
+    now = 0.0
+    admission = Admission(4, clock=lambda: now)
+    with admission.admit("anna"):
+        now += 60
+    with ExitStack() as held:
+        for caller in ("anna", "anna", "ben", "carl"):
+            held.enter_context(admission.admit(caller))
+        with pytest.raises(Problem) as full:
+            admission.check("dora")
+        assert full.value.headers == {"Retry-After": "15"}  # one of four that take 60 s each
+        now += 60
+    with ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(admission.admit("anna"))
+        with pytest.raises(Problem) as her_own:
+            admission.check("anna")
+        assert her_own.value.headers == {"Retry-After": "30"}
+
+
 def test_a_request_that_fails_gives_its_place_back() -> None:
     admission = Admission(1)
     with pytest.raises(ValueError, match="failed"), admission.admit("carl"):

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from serve.jobs.desk import Jobs
+from serve.jobs.record import Progress
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_config, make_service_over
 from tests.unit.serve.local_jobs import LocalDesk
@@ -24,12 +25,17 @@ LIMIT_S = 60
 
 
 class Service:
-    """Two ingress replicas over one store, whose video model is held until it is let go."""
+    """Two ingress replicas over one store, whose video model is held until it is let go.
 
-    def __init__(self, one: httpx.AsyncClient, two: httpx.AsyncClient, model: HeldVideoModel) -> None:
+    ``jobs`` are those of the second replica.
+    """
+
+    def __init__(self, one: httpx.AsyncClient, two: httpx.AsyncClient, model: HeldVideoModel, jobs: Jobs) -> None:
         self.one = one
         self.two = two
         self.model = model
+        self.store = jobs.store
+        self.desk_two = jobs.desk
 
     async def end(self, job_id: str) -> dict[str, Any]:
         """Return the record of a job once it has ended, as the other replica tells it."""
@@ -53,7 +59,7 @@ async def serving(**settings: Any) -> AsyncIterator[Service]:
     await desk.open()
     try:
         async with clients[0] as one, clients[1] as two:
-            yield Service(one, two, model)
+            yield Service(one, two, model, desks[1])
     finally:
         model.let_go()
         for jobs in reversed(desks):
@@ -230,14 +236,32 @@ async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
         assert 1 <= int(answers[2].headers["retry-after"]) <= 60
 
 
-async def test_no_more_jobs_wait_than_one_caller_may_have() -> None:
+async def test_no_more_jobs_wait_than_one_caller_may_have_and_the_refusal_says_when_there_is_room() -> None:
     async with serving(jobs={"slots": {"wan26": 1}, "max_queued_per_caller": 1}) as service:
-        await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
+        running = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
         await service.model.begun.wait()
         assert (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).status_code == 202
-        full = await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
-        assert full.status_code == 429
-        assert int(full.headers["retry-after"]) >= 1
+        await service.store.progress(running["id"], 1, [Progress(stage="denoising", eta_s=77)])
+        for headers in ({}, ASYNC):
+            full = await service.two.post("/wan2.6", json=BODY, headers=headers)
+            assert (full.status_code, full.headers["retry-after"]) == (429, "77")
+
+
+async def test_a_listener_is_told_when_its_job_moves_up() -> None:
+    async with serving(jobs={"slots": {"wan26": 1}}) as service:
+        jobs = [(await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json() for _ in range(3)]
+        await service.model.begun.wait()
+        told: list[tuple[int | None, int | None]] = []
+        async with asyncio.timeout(LIMIT_S):
+            async for news in service.desk_two.follow(jobs[2]["id"], 0):
+                told.append((news.id, news.position))
+                if told[-1][1] == 1:
+                    await service.one.delete(f"/jobs/{jobs[1]['id']}")
+                elif told[-1][1] == 0:
+                    service.model.let_go()
+        assert told[:2] == [(1, 1), (None, 0)]
+        assert [number for number, _ in told[2:]] == list(range(2, len(told)))
+        assert {position for _, position in told[2:]} == {None}
 
 
 async def test_a_wait_is_no_longer_than_the_setting() -> None:

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from serve.http.event_stream import MAX_BUFFERED, EventStream
 from serve.http.listeners import Listeners
-from serve.jobs.store import Event
+from serve.jobs.desk import News
 from tests.unit.serve.http.asgi import Exchange, http_scope, until
 from tests.unit.serve.http.job_service import make_job_service
 from tests.unit.serve.jobs.fake_jobs import FakeJobs, make_job
@@ -159,13 +159,13 @@ async def test_a_store_that_is_lost_ends_the_stream_and_the_next_one_goes_on(cap
     assert [(number, name) for number, name, _ in again.events] == [(3, "succeeded")]
 
 
-async def never() -> AsyncIterator[Event]:
+async def never() -> AsyncIterator[News]:
     await asyncio.Event().wait()
-    yield Event(1, make_job())
+    yield News(make_job(), 1, None)
 
 
-async def data_of(event: Event) -> dict[str, Any]:
-    return {"id": event.id}
+def data_of(news: News) -> dict[str, Any]:
+    return {"id": news.id}
 
 
 async def test_a_silent_stream_has_comments() -> None:
@@ -185,12 +185,12 @@ async def test_a_slow_reader_misses_old_steps_instead_of_piling_them_up() -> Non
     released: list[bool] = []
     read = 0
 
-    async def many() -> AsyncIterator[Event]:
+    async def many() -> AsyncIterator[News]:
         nonlocal read
         job = make_job()
         for number in range(1, total + 1):
             read = number
-            yield Event(number, job)
+            yield News(job, number, None)
             await asyncio.sleep(0)
 
     gate = asyncio.Event()
@@ -211,10 +211,25 @@ async def test_a_slow_reader_misses_old_steps_instead_of_piling_them_up() -> Non
 
 
 async def test_a_fault_of_the_service_is_not_hidden() -> None:
-    async def broken() -> AsyncIterator[Event]:
-        yield Event(1, make_job())
+    async def broken() -> AsyncIterator[News]:
+        yield News(make_job(), 1, None)
         raise RuntimeError("a fault")
 
     exchange = Exchange()
     with pytest.raises(RuntimeError, match="a fault"):
         await EventStream(broken(), data_of, release=lambda: None)(http_scope(), exchange.receive, exchange.send)
+
+
+async def test_a_change_of_the_position_alone_has_no_id() -> None:
+    async def moves() -> AsyncIterator[News]:
+        job = make_job()
+        yield News(job, 1, 2)
+        yield News(job, None, 1)
+
+    exchange = Exchange()
+    stream = EventStream(moves(), lambda news: {"queue_position": news.position}, release=lambda: None)
+    await stream(http_scope(), exchange.receive, exchange.send)
+    assert [message["body"] for message in exchange.sent[2:4]] == [
+        b'id: 1\nevent: progress\ndata: {"queue_position":2}\n\n',
+        b'event: progress\ndata: {"queue_position":1}\n\n',
+    ]

@@ -37,7 +37,7 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "10.0.0.7")
     monkeypatch.setattr(ingress, "ConsumerEnd", consumer_end)
     config = make_config(jobs={"folder": tmp_path / "jobs"})
-    store, files = open_stores(config.jobs)
+    store, files = open_stores(config.jobs, "films")
     runner, waiters = LocalRunner(config, graph, cast(JobStore, OpenedOnUse(store)), files), []
 
     async def run(job_id: str, request: bytes | None, waiter: object, known_beat: int | None) -> Outcome | None:

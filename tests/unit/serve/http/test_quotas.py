@@ -41,10 +41,10 @@ async def test_without_a_quota_nothing_is_counted() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
-    [(StoreUnavailable("down"), 503, "5"), (QueueFull(256), 429, "8"), (KeyReused(), 422, None)],
+    [(StoreUnavailable("down"), 503, "5"), (QueueFull(256, 7.2), 429, "8"), (KeyReused(), 422, None)],
 )
 def test_errors_of_the_store_are_problems(error: Exception, status: int, retry_after: str | None) -> None:
-    with pytest.raises(Problem) as raised, store_problems(retry_after_s=7.2):
+    with pytest.raises(Problem) as raised, store_problems():
         raise error
     assert (raised.value.status, raised.value.headers.get("Retry-After")) == (status, retry_after)
 

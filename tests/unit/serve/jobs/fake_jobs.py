@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
+from serve.jobs.desk import News
 from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job, Progress, State, StoredResult, new_job_id
 from serve.jobs.store import Event, Page, QueueFull, Spent, StoreUnavailable
@@ -135,11 +136,6 @@ class FakeJobs:
         more = len(rest) > limit
         return Page(tuple(rest[:limit]), f"{rest[limit - 1].created_at:.0f}" if more else None)
 
-    async def position(self, job_id: str) -> int | None:
-        self._check()
-        queued = [job.id for job in self.jobs.values() if job.state == "queued"]
-        return queued.index(job_id) if job_id in queued else None
-
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         self._check()
         return [event for event in self.history.get(job_id, []) if event.id > after]
@@ -185,7 +181,12 @@ class FakeJobs:
         job = self.jobs.get(job_id)
         return job if job is not None and job.caller == caller else None
 
-    async def follow(self, job_id: str, after: int) -> AsyncIterator[Event]:
+    async def position(self, job: Job) -> int | None:
+        self._check()
+        queued = [other.id for other in self.jobs.values() if other.state == "queued"]
+        return queued.index(job.id) if job.id in queued else None
+
+    async def follow(self, job_id: str, after: int) -> AsyncIterator[News]:
         self.following += 1
         last: Event | None = None
         try:
@@ -193,7 +194,7 @@ class FakeJobs:
                 self._check()
                 for event in await self.events(job_id, after):
                     last, after = event, event.id
-                    yield event
+                    yield News(event.job, event.id, await self.position(event.job))
                 if last is None or not last.job.ended:
                     async with self._changed:
                         while not self.broken and self.history[job_id][-1].id <= after:

@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from serve.jobs import follower
+from serve.jobs import follower, places
 from serve.jobs.follower import Follower
+from serve.jobs.places import Places
 from serve.jobs.record import Job, Progress
-from serve.jobs.store import Event, JobStore, StoreUnavailable
+from serve.jobs.store import Event, JobStore, Queue, StoreUnavailable
+from serve.jobs.turns import Waiting
 from tests.unit.serve.jobs.job_builders import make_job, video
 
 LIMIT_S = 60
@@ -26,11 +28,16 @@ class CountingStore:
         self.most_reading = 0
         self.away = 0
         self.deleted = False
+        self.ahead = 0
+
+    def queued(self) -> None:
+        """Add an event of a job that waits."""
+        self.kept.append(Event(len(self.kept) + 1, self.job))
 
     def add(self, percent: float, *, ended: bool = False) -> None:
         """Add an event."""
         job = replace(self.job, progress=Progress(stage="denoising", percent=percent))
-        self.kept.append(Event(len(self.kept) + 1, replace(job, state="succeeded") if ended else job))
+        self.kept.append(Event(len(self.kept) + 1, replace(job, state="succeeded" if ended else "running")))
 
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         """Return the events after one."""
@@ -43,25 +50,31 @@ class CountingStore:
             raise StoreUnavailable("away")
         return self.kept[after:]
 
+    async def queue(self, slot: str) -> Queue:
+        """Return a queue in which as many jobs are before this one as ``ahead`` says."""
+        ids = [*(f"other-{number}" for number in range(self.ahead)), self.job.id]
+        return Queue(tuple(Waiting(id=job_id, caller="a", slot=slot, number=0, running=False) for job_id in ids), (), None)
+
     async def get(self, job_id: str) -> Job | None:
         """Return the job unless it was deleted."""
-        return None if self.deleted else self.job
+        return None if self.deleted else self.kept[-1].job
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "POLL_S", 0.001)
     monkeypatch.setattr(follower, "AWAY_S", 0.001)
+    monkeypatch.setattr(places, "KEEP_S", 0)
 
 
-async def listen(one: Follower, store: CountingStore, after: int = 0) -> list[int]:
+async def listen(one: Follower, store: CountingStore, after: int = 0) -> list[int | None]:
     """Return the ids of all events that a listener gets."""
     return [event.id async for event in one.follow(store.job.id, after)]
 
 
 def over(store: CountingStore) -> Follower:
     """Return a follower that reads ``store``."""
-    return Follower(cast(JobStore, store))
+    return Follower(cast(JobStore, store), Places(cast(JobStore, store)))
 
 
 async def test_an_ended_job_is_told_at_once() -> None:
@@ -76,9 +89,9 @@ async def test_all_listeners_get_every_event_in_order_and_share_one_reader() -> 
     store, listeners = CountingStore(), 50
     one = over(store)
     store.add(1)
-    heard: list[list[int]] = [[] for _ in range(listeners)]
+    heard: list[list[int | None]] = [[] for _ in range(listeners)]
 
-    async def hear(ids: list[int]) -> None:
+    async def hear(ids: list[int | None]) -> None:
         async for event in one.follow(store.job.id, 0):
             ids.append(event.id)  # noqa: PERF401 -- the ids are looked at while they come
 
@@ -134,3 +147,39 @@ async def test_a_job_that_is_deleted_ends_its_events() -> None:
     store.deleted = True
     async with asyncio.timeout(LIMIT_S):
         assert [event.id async for event in events] == []
+
+
+async def test_a_place_that_changes_is_told_to_all_without_an_id() -> None:
+    store, listeners = CountingStore(), 20
+    store.ahead = 3
+    store.queued()
+    one = over(store)
+    heard: list[list[tuple[int | None, int | None]]] = [[] for _ in range(listeners)]
+
+    async def hear(told: list[tuple[int | None, int | None]]) -> None:
+        async for news in one.follow(store.job.id, 0):
+            told.append((news.id, news.position))  # noqa: PERF401 -- they are looked at while they come
+
+    tasks = [asyncio.ensure_future(hear(told)) for told in heard]
+    async with asyncio.timeout(LIMIT_S):
+        for count, ahead in ((1, 2), (2, 0)):
+            while any(len(told) < count for told in heard):  # noqa: ASYNC110 -- a listener tells nobody what it has heard
+                await asyncio.sleep(0.001)
+            store.ahead = ahead
+        while any(len(told) < 3 for told in heard):  # noqa: ASYNC110 -- as above
+            await asyncio.sleep(0.001)
+        store.add(1)
+        store.add(100, ended=True)
+        await asyncio.gather(*tasks)
+    assert heard == [[(1, 3), (None, 2), (None, 0), (2, None), (3, None)]] * listeners
+
+
+async def test_a_listener_that_resumes_in_the_queue_is_told_its_place() -> None:
+    store = CountingStore()
+    store.ahead = 5
+    store.queued()
+    events = over(store).follow(store.job.id, 1)
+    async with asyncio.timeout(LIMIT_S):
+        news = await anext(events)
+    assert (news.id, news.position, news.job) == (None, 5, store.job)
+    await events.aclose()

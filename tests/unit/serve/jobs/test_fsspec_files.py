@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.job_settings import JobSettings
 from serve.jobs.fsspec_files import FsspecFiles
 from serve.jobs.local_files import LEFT_S
-from serve.jobs.open_store import open_stores
-from serve.jobs.redis_store import RedisStore
-from serve.jobs.sqlite_store import SqliteStore
 from serve.jobs.store import StoreUnavailable
 
 
@@ -118,28 +114,3 @@ async def test_a_local_file_is_read_to_its_end_although_it_is_deleted(tmp_path: 
     assert len(pieces) > 1
     assert b"".join(pieces) == b"x" * 3_000_000
     files.close()
-
-
-async def test_the_settings_name_the_stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    store, files = open_stores(JobSettings(folder=Path("~/jobs")))
-    assert isinstance(store, SqliteStore)
-    await store.open()
-    await files.put("requests/a", b"x")
-    assert (tmp_path / "jobs/files/requests/a").exists()
-    assert (tmp_path / "jobs/jobs.sqlite3").exists()
-    await store.close()
-    with pytest.raises(StoreUnavailable, match="nosuch"):
-        open_stores(JobSettings(folder=tmp_path, files="nosuch://x"))
-
-
-async def test_the_password_of_redis_is_read_from_its_file(tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    settings = JobSettings(store="redis://127.0.0.1:1", store_password_file=secret, files="memory://x")
-    with pytest.raises(StoreUnavailable, match="password"):
-        open_stores(settings)
-    secret.write_text("s3cret\n")
-    store, _ = open_stores(settings)
-    assert isinstance(store, RedisStore)
-    assert store._client.connection_pool.connection_kwargs["password"] == "s3cret"
-    await store.close()

@@ -1,6 +1,7 @@
 """The Runner over a fake graph and a real store; every wait is for an event, with a limit."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from ray.serve.exceptions import BackPressureError
 from serve.config import AppConfig
 from serve.jobs.keys import FOLDERS, preview_key, request_key, result_key
 from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
+from serve.jobs.record import Job, Progress
 from serve.jobs.store import OutcomeUnknown, StoreUnavailable
 from serve.media.spool import read_media
 from serve.pipelines.requests import SwapImage
@@ -313,7 +314,7 @@ async def test_a_job_waits_for_its_turn_and_callers_take_turns(bench: Bench) -> 
     ]
     while not all([(await bench.record(job)).owner for job in jobs]):  # noqa: ASYNC110 -- the store tells nobody
         await asyncio.sleep(0.01)
-    assert [await bench.store.position(job.id) for job in jobs] == [1, 2, 0]
+    assert [await bench.desk.position(job) for job in jobs] == [1, 2, 0]
     assert len(model.requests) == 1
     model.let_go()
     await within(asyncio.gather(call, *calls))
@@ -465,3 +466,25 @@ async def test_an_accepted_job_waits_for_a_full_queue_of_its_model(bench: Bench,
     outcome = await within(bench.one.run((await bench.add(video())).id))
     assert outcome is not None
     assert (outcome.job.state, outcome.job.attempt) == ("succeeded", 1)
+
+
+async def test_a_caller_who_waits_is_told_when_a_full_queue_has_room(bench: Bench) -> None:
+    """The model's queue is full, and another job has been running for 40 s of the usual 100."""
+    for _ in range(2):
+        earlier = await bench.add(video())
+        await bench.store.take("somebody", earlier.id)
+        (begun,) = await bench.store.start("somebody", slots={"wan26": 9}, max_running=9)
+        await bench.store.finish(
+            earlier.id, 1, state="succeeded", at=(begun.started_at or 0) + 100, expires_at=time.time() + 60
+        )
+    running = await bench.add(video())
+    await bench.store.take("somebody", running.id)
+    await bench.store.start("somebody", slots={"wan26": 9}, max_running=9)
+    await bench.store.progress(running.id, 1, [Progress(stage="denoising", eta_s=60)])
+    bench.graph.wan26.errors.append(BackPressureError(num_queued_requests=1, max_queued_requests=1))
+    job, stored = make_job(video(), durable=False)
+    await bench.store.create(job, max_queued=100)
+    outcome = await within(bench.two.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    assert outcome is not None
+    assert outcome.job.problem is not None
+    assert (outcome.job.problem["status"], outcome.job.problem["retry_after_s"]) == (503, 60)

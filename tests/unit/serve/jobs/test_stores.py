@@ -167,7 +167,6 @@ async def test_nobody_writes_to_a_job_that_is_gone(store: JobStore) -> None:
     assert await store.take("runner", job.id) is None
     assert await store.request_cancel(job.id, at=NOW, expires_at=NOW) is None
     assert await store.delete(job.id) is None
-    assert await store.position(job.id) is None
     assert await store.beat("runner", {job.id: 0}) == {}
     assert not await store.update(job, expected=job)
 
@@ -190,6 +189,22 @@ async def test_exactly_one_end_wins(open_store: OpenStore) -> None:
     assert await stores[0].active() == []
 
 
+async def test_the_pace_of_a_queue_is_the_mean_of_its_latest_jobs_that_succeeded(store: JobStore) -> None:
+    async def took(seconds: float, state: State = "succeeded", slot: str = "wan26") -> None:
+        job = await create(store, slot=slot)
+        started_at = (await run(store, job)).started_at or 0
+        await store.finish(job.id, 1, state=state, at=started_at + seconds, expires_at=NOW + 10)
+
+    assert (await store.queue("wan26")).pace_s is None
+    for seconds in (1000, 1000, *[10] * 5, *[20] * 5):
+        await took(seconds)
+    await took(500, state="failed")
+    await took(1, slot="image-swap")
+    assert (await store.queue("wan26")).pace_s == pytest.approx(15)
+    assert (await store.queue("image-swap")).pace_s == pytest.approx(1)
+    assert (await store.queue("film-swap")).pace_s is None
+
+
 async def test_only_a_runner_starts_its_own_jobs_in_their_turn(store: JobStore) -> None:
     ann = [await create(store, caller="ann") for _ in range(3)]
     bob = await create(store, caller="bob")
@@ -198,13 +213,17 @@ async def test_only_a_runner_starts_its_own_jobs_in_their_turn(store: JobStore) 
         await store.take("runner-1", job.id)
     for job in (ann[2], bob, other):
         await store.take("runner-2", job.id)
-    assert [await store.position(job.id) for job in [*ann, bob, other]] == [0, 2, 3, 1, 0]
+    queue = await store.queue("wan26")
+    assert [job.id for job in queue.waiting] == [ann[0].id, bob.id, ann[1].id, ann[2].id]
+    assert (queue.running, queue.pace_s) == ((), None)
+    assert [job.id for job in (await store.queue("film-swap")).waiting] == [other.id]
     assert await store.start("runner-2", slots=SLOTS, max_running=1) == []
     [started] = await store.start("runner-1", slots=SLOTS, max_running=1)
     assert (started.id, started.state, started.progress.stage) == (ann[0].id, "starting", "starting")
     assert started.started_at is not None
     assert await store.get(ann[0].id) == started
-    assert await store.position(ann[0].id) is None
+    queue = await store.queue("wan26")
+    assert (queue.running, [job.id for job in queue.waiting]) == ((ann[0].id,), [bob.id, ann[1].id, ann[2].id])
     assert await store.start("runner-2", slots=SLOTS, max_running=1) == []
     await end(store, started)
     # Ann's next job waits for bob's first one.

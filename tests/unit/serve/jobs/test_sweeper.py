@@ -22,7 +22,7 @@ class Watched:
     """A sweeper, its store, and the jobs that it took up."""
 
     def __init__(self, settings: JobSettings) -> None:
-        self.store, self.files = open_stores(settings)
+        self.store, self.files = open_stores(settings, "films")
         self.taken: list[str] = []
         self.now = 1000.0
         self.sweeper = Sweeper(self.store, self.files, lease_s=LEASE_S, take_up=self._take_up, clock=lambda: self.now)
@@ -119,7 +119,7 @@ async def test_old_files_without_a_job_are_deleted(watched: Watched, tmp_path: P
     for each in (job.id, orphan, young):
         await watched.files.put(request_key(each), b"data")
     now = time.time()
-    for path in (tmp_path / "jobs" / "files" / "requests").iterdir():
+    for path in (tmp_path / "jobs" / "films" / "files" / "requests").iterdir():
         age_s = 0 if path.name == young else ORPHAN_AGE_S + 1
         os.utime(path, (now - age_s, now - age_s))
     await watched.sweeper.delete_orphans(now)
