@@ -24,6 +24,15 @@ Stage = Literal["start", "encode", "denoise", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA that a request asks for."""
+
+    name: str
+    scale: float = 1.0
+    """How much its changes count."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRequest:
     """One video to generate.
 
@@ -45,6 +54,8 @@ class VideoRequest:
     """With `cache`: the interval of the steps that are computed; 0 leaves that to the threshold."""
     guidance_until: float = 1.0
     """Share of the steps, over 0 to 1, after which the pass without the prompt is left out."""
+    loras: tuple[LoraChoice, ...] = ()
+    """The LoRAs whose changes are added to the model, by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,8 @@ class Finished:
     acceleration: str = ""
     """The deviations from the exact computation, as in `X-Acceleration`; empty if there are
     none."""
+    loras: str = ""
+    """The LoRAs that were added, as in `X-Loras`; empty if there were none."""
 
 
 VideoEvent = Progress | FrameChunk | Finished

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from fractions import Fraction
 
-from deployments.wire import FrameChunk, Image, VideoRequest
+from deployments.wire import FrameChunk, Image, LoraChoice, VideoRequest
 from serve.media.images import cover
 from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
@@ -57,6 +57,7 @@ class VideoPipeline:
             fps=request.rate,
             seed=context.seed,
             swap=None if swap is None else swap.tally,
+            adjusted=request.adjusted,
         )
 
     async def _prepare(self, request: GenerateVideo, context: RequestContext) -> tuple[Image | None, FaceSwap | None]:
@@ -88,6 +89,7 @@ def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> Vi
         acceleration=request.acceleration,
         cache_every=request.cache_every,
         guidance_until=request.guidance_until,
+        loras=tuple(LoraChoice(name, scale) for name, scale in request.loras),
     )
 
 
