@@ -11,8 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
+from serve.http.fitting import FITTED, fit
 from serve.pipelines.acceleration import read_choice
 from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
+from serve.pipelines.loras import read_loras
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
@@ -71,8 +73,16 @@ class Schema:
                     "cache_every": choice.every,
                     "guidance_until": choice.guidance_until,
                 }
+        if "loras" in values:
+            try:
+                values["loras"] = read_loras(values["loras"])
+            except ValueError as e:
+                errors.append(FieldError(sent_as["loras"], str(e)))
+                del values["loras"]
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
+        if self.limits.oversize == "fit" and not strict and issubclass(self.model, GenerateVideo):
+            values |= self._fitted(values, sent_as)
         try:
             request = self.model.model_validate(values)
         except ValidationError as e:
@@ -129,6 +139,14 @@ class Schema:
         """Return an error for each unknown field whose name is nearly that of a field."""
         hints = {name: self.hint(name) for name in ignored[:MAX_UNKNOWN]}
         return [FieldError(name, f"unknown field{hint}") for name, hint in hints.items() if hint]
+
+    def _fitted(self, values: Mapping[str, Any], sent_as: Mapping[str, str]) -> dict[str, Any]:
+        """Return the values that are lowered to the limits, and under `adjusted` what they are."""
+        fields = self.model.model_fields
+        sizes = {name: values.get(name, fields[name].default) for name in FITTED}
+        lowered = fit(sizes, self.limits)
+        adjusted = tuple((sent_as[name], value) for name, value in lowered.items())
+        return {**lowered, "adjusted": adjusted} if lowered else {}
 
     def _over_limits(self, request: GenerateVideo, sent_as: Mapping[str, str]) -> list[FieldError]:
         errors = []
@@ -252,7 +270,7 @@ def video_schema(
             Field(default=None, description="Seed of the video; if absent, one is drawn and returned in X-Seed."),
         ),
     }
-    names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
+    names = {key: (key,) for key in (*fields, "acceleration", "loras")} | {"num_frames": frames}
     if image:
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP."))
         names["image"] = image
