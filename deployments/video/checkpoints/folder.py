@@ -7,6 +7,7 @@ libraries would only warn, or fail later with an unrelated error.
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,35 @@ from deployments.video.checkpoints.names import (
 )
 from deployments.video.checkpoints.tensor_files import find_files, read_shapes
 from deployments.video.checkpoints.tokenizer import read_tokenizer
-from deployments.video.checkpoints.weights import load_weights
+from deployments.video.checkpoints.weights import Layout, load_weights
 
 TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransformer3DModel": WanVACETransformer3DModel}
+
+TEXT_ENCODER = Layout(
+    rename=text_encoder_name,
+    prefixes=TEXT_ENCODER_PREFIXES,
+    # The embedding is one tensor, which files store under one of these names or under both.
+    tied=("shared.weight", "encoder.embed_tokens.weight"),
+    # ComfyUI's files bring their tokenizer, and those of the whole UMT5 its decoder.
+    ignored=("spiece_model", "decoder.", "lm_head."),
+)
+"""UMT5's encoder, by transformers' names or Wan's own."""
+IMAGE_ENCODER = Layout(
+    rename=image_encoder_name,
+    canonical=image_encoder_name,
+    prefixes=IMAGE_ENCODER_PREFIXES,
+    # Files may hold the projection, which Wan does not use, all of CLIP, and the position ids,
+    # which only count up.
+    ignored=(
+        "visual_projection.",
+        "text_projection.",
+        "text_model.",
+        "logit_scale",
+        "embeddings.position_ids",
+        "vision_model.embeddings.position_ids",
+    ),
+)
+"""CLIP's vision model, with the part of the name that transformers 5 has dropped or without it."""
 
 
 def find_folder(name: str, *, allow_hub: bool) -> Path:
@@ -88,17 +115,15 @@ def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device, wei
     """
     model: Any = empty_transformer(folder)
     found = weights or folder
-    is_original = not any(".attn1." in name for name in read_shapes(find_files(found)))
-    return load_weights(
-        model,
-        found,
-        # Names of diffusers are left alone: two of its norms have each other's number.
-        rename=transformer_name if is_original else str,
-        prefixes=TRANSFORMER_PREFIXES,
-        kept_in_float32=model._keep_in_fp32_modules,
-        dtype=dtype,
-        device=device,
-    )
+    layout = transformer_layout(read_shapes(find_files(found)))
+    return load_weights(model, found, layout, kept_in_float32=model._keep_in_fp32_modules, dtype=dtype, device=device)
+
+
+def transformer_layout(names: Iterable[str]) -> Layout:
+    """Return the layout of a transformer's file by the ``names`` in it."""
+    # Names of diffusers are left alone: two of its norms have each other's number.
+    is_original = not any(".attn1." in name for name in names)
+    return Layout(rename=transformer_name if is_original else str, prefixes=TRANSFORMER_PREFIXES)
 
 
 def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
@@ -128,20 +153,21 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device, we
     ``weights`` names the file or folder of its weights, if they are not in ``folder``. Names may be
     transformers' or Wan's own.
     """
-    model = load_weights(
-        empty_text_encoder(folder),
-        weights or folder,
-        rename=text_encoder_name,
-        prefixes=TEXT_ENCODER_PREFIXES,
-        # The embedding is one tensor, which files store under one of these names or under both.
-        tied={"shared.weight": "encoder.embed_tokens.weight"},
-        # ComfyUI's files bring their tokenizer, and those of the whole UMT5 its decoder.
-        ignored=("spiece_model", "decoder.", "lm_head."),
-        dtype=dtype,
-        device=device,
-    )
+    model = load_weights(empty_text_encoder(folder), weights or folder, TEXT_ENCODER, dtype=dtype, device=device)
     model.encoder.embed_tokens.weight = model.shared.weight  # one parameter, so that it is moved once
     return model
+
+
+def empty_vae(folder: Path) -> Any:
+    """Return the VAE that ``folder/config.json`` describes, on the meta device.
+
+    Raises ``CheckpointRefused`` for a VAE that cannot be decoded as a stream.
+    """
+    config = read_config(folder)
+    if config.get("patch_size") is not None:
+        raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
+    with init_empty_weights():
+        return AutoencoderKLWan.from_config(config)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
@@ -151,19 +177,13 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Pa
     diffusers' or those of the original release. Raises ``CheckpointRefused`` for a VAE that cannot
     be decoded as a stream.
     """
-    config = read_config(folder)
-    if config.get("patch_size") is not None:
-        raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
-    with init_empty_weights():
-        model = AutoencoderKLWan.from_config(config)
-    return load_weights(
-        model,
-        weights or folder,
-        rename=vae_renamer(model.config.num_res_blocks),
-        prefixes=VAE_PREFIXES,
-        dtype=dtype,
-        device=device,
-    )
+    model = empty_vae(folder)
+    return load_weights(model, weights or folder, vae_layout(model.config.num_res_blocks), dtype=dtype, device=device)
+
+
+def vae_layout(res_blocks: int) -> Layout:
+    """Return the layout of a VAE's file; see ``vae_renamer``."""
+    return Layout(rename=vae_renamer(res_blocks), prefixes=VAE_PREFIXES)
 
 
 def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -174,25 +194,7 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
     part = folder / "image_encoder"
     with init_empty_weights():
         empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
-    encoder = load_weights(
-        empty,
-        part,
-        rename=image_encoder_name,
-        canonical=image_encoder_name,
-        prefixes=IMAGE_ENCODER_PREFIXES,
-        # Files may hold the projection, which Wan does not use, all of CLIP, and the position ids,
-        # which only count up.
-        ignored=(
-            "visual_projection.",
-            "text_projection.",
-            "text_model.",
-            "logit_scale",
-            "embeddings.position_ids",
-            "vision_model.embeddings.position_ids",
-        ),
-        dtype=dtype,
-        device=device,
-    )
+    encoder = load_weights(empty, part, IMAGE_ENCODER, dtype=dtype, device=device)
     processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
     return {"image_encoder": encoder, "image_processor": processor}
 
