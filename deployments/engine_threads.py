@@ -94,7 +94,7 @@ class EngineThreads:
         in the process any more then, and only a new process helps.
         """
         if self._failures >= FAILURES:
-            raise EngineBroken(f"the engine fails: {self._last_failure}; the log has the errors of its last calls")
+            raise EngineBroken(f"the last calls of the engine failed: {self._last_failure}; the log has their errors")
         for cancel in self._running:
             silent = time.monotonic() - cancel.last_sign
             if silent > self._stall_timeout_s:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import WanVACEPipeline
 
 from deployments.engine import EventSink
 from deployments.errors import GpuLost, ImageNotSupported, NotFinite, VideoTooLarge, WeightsDamaged
@@ -135,14 +136,25 @@ class WanEngine:
                 self.generate(request, _DiscardingSink())
 
     def _mode_for(self, request: VideoRequest) -> Mode:
-        mode = self.text_mode if request.image is None else self.image_mode
+        mode = self.image_mode if request.takes_image else self.text_mode
+        if request.source is not None and (mode is None or mode is not self.text_mode):
+            raise ImageNotSupported("source", "this model makes no video of another video; leave the video out")
         if mode is None:
             raise ImageNotSupported("image", self.refusal)
+        if mode.pipeline_class is not WanVACEPipeline:
+            self._require_first_frame(request)
         if request.acceleration != "distilled":
             return mode
         if mode.distilled is None:
             raise not_supported("this model has no distilled version")
         return mode.distilled
+
+    def _require_first_frame(self, request: VideoRequest) -> None:
+        """Refuse given frames that only VACE models can take."""
+        if request.lead is not None:
+            raise ImageNotSupported("lead", "only a VACE model continues a video, and this service runs none for these paths")
+        if request.last_image is not None and request.image is None:
+            raise ImageNotSupported("last_image", "only a VACE model takes a last frame without a first one; send both")
 
     def _weights_in_use(self) -> AbstractContextManager[object]:
         """Return a context in which no other request offloads weights."""
@@ -208,7 +220,7 @@ class WanEngine:
             transformers=RunTransformers(
                 run.mode, run.accelerator, self.offloader, most=self._most_devices(run), loras=run.loras
             ),
-            solver=Solver(run.mode.scheduler, run.request.steps),
+            solver=Solver(run.mode.scheduler, run.request.steps, run.request.denoise_steps),
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
@@ -274,7 +286,7 @@ class Run:
 
     def report_step(self, done: int) -> None:
         """Report that ``done`` denoise steps are finished."""
-        self.report("denoise", done, self.request.steps)
+        self.report("denoise", done, self.request.denoise_steps)
 
     def check(self) -> None:
         """Raise ``Cancelled`` if the video is not needed, between parts of the encode stage."""
