@@ -152,7 +152,7 @@ class WanEngine:
     def _require_first_frame(self, request: VideoRequest) -> None:
         """Refuse given frames that only VACE models can take."""
         if request.lead is not None:
-            raise ImageNotSupported("lead", "only a VACE model continues a video, and this service runs none for these paths")
+            raise ImageNotSupported("source", "only a VACE model continues a video, and this service runs none for these paths")
         if request.last_image is not None and request.image is None:
             raise ImageNotSupported("last_image", "only a VACE model takes a last frame without a first one; send both")
 

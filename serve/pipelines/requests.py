@@ -69,6 +69,10 @@ class GenerateVideo(SwapFields):
     cache_every: int = 0
     guidance_until: float = 1.0
     image: File | None = None
+    last_image: File | None = None
+    source: Video | None = None
+    strength: float = 1.0
+    extend: int = 0
     face: Images | None = None
     require_face: bool = False
 
