@@ -52,7 +52,7 @@ def test_a_folder_with_nan_is_refused_by_the_name_of_the_tensor(
 def test_latents_that_are_no_numbers_are_no_video(random_models: RandomCheckpoints, small: VideoRequest) -> None:
     engine = build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text)))
     transformer = text_mode_of(engine).transformers["transformer"]
-    hook = transformer.proj_out.register_forward_hook(lambda *_: torch.tensor(float("nan")))
+    hook = transformer.proj_out.register_forward_hook(lambda _module, _inputs, output: output * float("nan"))
     sink = Recorder()
     with pytest.raises(NotFinite, match="has computed NaN or infinity in place of a video") as failed:
         engine.generate(small, sink)
