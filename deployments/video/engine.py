@@ -140,7 +140,7 @@ class WanEngine:
         if request.source is not None and (mode is None or mode is not self.text_mode):
             raise ImageNotSupported("source", "this model makes no video of another video; leave the video out")
         if mode is None:
-            raise ImageNotSupported("image", self.refusal)
+            raise ImageNotSupported("image" if request.lead is None else "source", self.refusal)
         if mode.pipeline_class is not WanVACEPipeline:
             self._require_first_frame(request)
         if request.acceleration != "distilled":

@@ -23,7 +23,9 @@ def fit(sizes: Mapping[str, object], limits: Limits) -> dict[str, int]:
         width, height = numbers["width"], numbers["height"]
         share = min(limits.max_width / width, limits.max_height / height, sqrt(limits.max_pixels / (width * height)))
         if share < 1:
-            lowered["width"], lowered["height"] = (max(UNIT, int(side * share) // UNIT * UNIT) for side in (width, height))
+            lowered["width"], lowered["height"] = (
+                max(UNIT, int(side * share + 1e-6) // UNIT * UNIT) for side in (width, height)
+            )
     most = {"num_frames": limits.max_frames, "steps": limits.max_steps}
     lowered |= {name: limit for name, limit in most.items() if numbers.get(name, 0) > limit}
     return {name: value for name, value in lowered.items() if value != numbers[name]}

@@ -34,6 +34,8 @@ def transformer_name(name: str) -> str:
     """
     if "face_adapter" in name or "motion_encoder" in name:
         return name  # of Wan Animate, whose tensors the conversion splits
+    if "img_emb.emb_pos" in name:  # of the model for a first and a last frame; the conversion has no name for it
+        return name.replace("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed")
     (renamed,) = convert_wan_transformer_to_diffusers({name: None})
     return str(renamed)
 

@@ -24,6 +24,7 @@ def empty_transformer_of(shapes: Shapes) -> Any:
     width, channels = shapes["patch_embedding.weight"][:2]
     layers = _count(shapes, r"blocks\.(\d+)\.")
     embedded = shapes.get("condition_embedder.image_embedder.norm1.weight")
+    positions = shapes.get("condition_embedder.image_embedder.pos_embed")
     config: dict[str, Any] = {
         "num_attention_heads": max(1, width // HEAD),
         "attention_head_dim": min(HEAD, width),
@@ -35,6 +36,7 @@ def empty_transformer_of(shapes: Shapes) -> Any:
         "num_layers": layers,
         "image_dim": None if embedded is None else embedded[0],
         "added_kv_proj_dim": None if embedded is None else width,
+        "pos_embed_seq_len": None if positions is None else positions[1],
     }
     with init_empty_weights():
         if "vace_patch_embedding.weight" not in shapes:

@@ -7,6 +7,7 @@ import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 from PIL import Image
 
+from deployments.errors import ImageNotSupported
 from deployments.wire import Frames, VideoRequest
 
 
@@ -75,8 +76,11 @@ def _first_frame(pipeline: Any, request: VideoRequest, *, latents: dict[str, Any
     noise, channels = pipeline.prepare_latents(image=first, last_image=last[0] if last else None, **latents)
     if transformer.config.image_dim is None:
         return Conditions(noise, channels)
-    # Only models for a first and a last frame have places for two embeddings.
-    seen = images if transformer.config.pos_embed_seq_len is not None else images[0]
+    # Only models for a first and a last frame have places for two embeddings, and they need both.
+    takes_both = transformer.config.pos_embed_seq_len is not None
+    if takes_both and not last:
+        raise ImageNotSupported("last_image", "this model makes videos between a first and a last frame; send both")
+    seen = images if takes_both else images[0]
     embeddings = pipeline.encode_image(seen, device).to(transformer.dtype)
     return Conditions(noise, channels, {"encoder_hidden_states_image": embeddings})
 

@@ -31,7 +31,8 @@ def forward(model: Any) -> torch.Tensor:
     if hasattr(model, "vace_blocks"):
         conditions["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
     if model.config.image_dim is not None:
-        conditions["encoder_hidden_states_image"] = torch.randn(1, 257, 64, generator=generator)
+        images = 1 if model.config.pos_embed_seq_len is None else 2
+        conditions["encoder_hidden_states_image"] = torch.randn(images, 257, 64, generator=generator)
     inputs = {
         "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
         "timestep": torch.tensor([500.0]),
