@@ -47,6 +47,11 @@ class DemoCheckpoints:
         """The 4-step LoRA for the low-noise expert."""
         return self.folder / "Wan2.2-I2V-4steps-lora-LowNoise.safetensors"
 
+    @property
+    def loras(self) -> Path:
+        """The folder of styles for the VACE model, each a LoRA that a request may choose."""
+        return self.folder / "loras"
+
 
 def demo_checkpoints() -> DemoCheckpoints:
     """Return the checkpoints that the package ships."""

@@ -13,7 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from deployments.errors import Cancelled, DeploymentError, EngineBroken, GpuLost, ReplicaStalled
+from deployments.errors import (
+    Cancelled,
+    DeploymentError,
+    EngineBroken,
+    GpuLost,
+    NotFinite,
+    ReplicaStalled,
+    WeightsDamaged,
+)
 
 T = TypeVar("T")
 FAILURES = 3
@@ -52,7 +60,8 @@ class EngineThreads:
         self._stall_timeout_s = stall_timeout_s
         self._running: set[CancelFlag] = set()
         self._failures = 0
-        """Calls in a row that ended in an error other than DeploymentError."""
+        """Calls in a row that failed by a fault of the engine."""
+        self._last_failure = ""
 
     @asynccontextmanager
     async def start(self, call: Callable[[CancelFlag], T]) -> AsyncIterator[tuple["asyncio.Future[T]", CancelFlag]]:
@@ -81,11 +90,11 @@ class EngineThreads:
         """Raise an error if the replica must be replaced.
 
         Raises ReplicaStalled if a running call has shown no sign of life for too long, and
-        EngineBroken if the last calls all failed, or one lost a GPU: nothing runs in the process
-        any more then, and only a new process helps.
+        EngineBroken if the last calls all failed, or one lost a GPU or the weights: nothing works
+        in the process any more then, and only a new process helps.
         """
         if self._failures >= FAILURES:
-            raise EngineBroken("the last calls of the engine failed, or a GPU is lost; the log has their errors")
+            raise EngineBroken(f"the last calls of the engine failed: {self._last_failure}; the log has their errors")
         for cancel in self._running:
             silent = time.monotonic() - cancel.last_sign
             if silent > self._stall_timeout_s:
@@ -95,10 +104,12 @@ class EngineThreads:
         error = None if work.cancelled() else work.exception()
         if error is None:
             self._failures = 0
-        elif isinstance(error, GpuLost):
+        elif isinstance(error, GpuLost | WeightsDamaged):
             self._failures = FAILURES  # no other call can succeed
-        elif not isinstance(error, DeploymentError):
+            self._last_failure = str(error)
+        elif isinstance(error, NotFinite) or not isinstance(error, DeploymentError):
             self._failures += 1
+            self._last_failure = str(error) or type(error).__name__
 
 
 async def _wait_for_end(work: "asyncio.Future[T]") -> None:

@@ -32,6 +32,10 @@ class AccelerationNotSupported(RequestRefused):
     """The request asks for an acceleration that the model is not set up for."""
 
 
+class LoraNotUsable(RequestRefused):
+    """The request asks for a LoRA that is unknown, too large or made for another model."""
+
+
 class PromptTooLong(RequestRefused):
     """The prompt has more tokens than the text encoder reads, so it would be cut silently."""
 
@@ -53,6 +57,14 @@ class Cancelled(DeploymentError):
 
 class GpuLost(DeploymentError):
     """A GPU of the replica has failed, and nothing runs in its process any more."""
+
+
+class NotFinite(DeploymentError):
+    """A model computed NaN or infinity instead of a video, of which it would show black frames."""
+
+
+class WeightsDamaged(NotFinite):
+    """The weights of a model are no finite numbers any more, so every video would fail."""
 
 
 class EngineBroken(DeploymentError):

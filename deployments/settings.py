@@ -88,6 +88,11 @@ class VideoSettings(EngineSettings):
     prompt_cache_bytes: int = Field(default=256 * 2**20, ge=0)
     """Bytes of prompt embeddings that are cached for repeated prompts (4 MiB each at full size); 0
     turns the cache off."""
+    max_loras: int = Field(default=4, ge=0)
+    """Maximum number of LoRAs in a request."""
+    lora_cache_bytes: int = Field(default=4 * 2**30, gt=0)
+    """Bytes of LoRAs that stay loaded, on the GPU if there is one. A request's LoRAs may not be
+    larger."""
     allow_hub: bool = False
     """Whether a path that is not a folder may be downloaded as a hub id with its commit,
     `owner/name@COMMIT`. If not, only local files are read."""
@@ -123,8 +128,25 @@ def _check_guidance(spread: str, *, batched: bool) -> None:
         )
 
 
-class Wan26Models(Settings):
-    """Checkpoints of Wan26, each a folder in diffusers' layout (or a hub id, with `allow_hub`)."""
+class VideoModels(Settings):
+    """Files that both video deployments may read instead of those in their folders."""
+
+    text_encoder_weights: Path | None = None
+    """Safetensors file with the weights of UMT5, such as ComfyUI's `umt5_xxl_fp16` or its scaled
+    float8 file, read instead of those in the folder's `text_encoder`."""
+    vae_weights: Path | None = None
+    """Safetensors file with the weights of the VAE, such as `wan_2.1_vae`, read instead of those in
+    the folder's `vae`."""
+    loras: str | None = None
+    """Folder of the LoRA files that callers may choose by name: a path, or a URL that fsspec opens,
+    such as `s3://bucket/loras`. If absent, no LoRA may be chosen."""
+
+
+class Wan26Models(VideoModels):
+    """Checkpoints of Wan26, each a folder in diffusers' layout (or a hub id, with `allow_hub`).
+
+    A folder may hold one transformer, or the two experts of Wan 2.2 A14B.
+    """
 
     text: str
     """Checkpoint for text to video; a VACE checkpoint works too."""
@@ -136,12 +158,22 @@ class Wan26Models(Settings):
     transformer weights in `text`."""
     image_weights: Path | None = None
     """Single safetensors file that is read instead of the transformer weights in `image`."""
+    text_weights_low_noise: Path | None = None
+    """The same as `text_weights` for the low-noise expert, if `text` holds two experts; then
+    `text_weights` is the high-noise expert. Set both or neither."""
+    image_weights_low_noise: Path | None = None
+    """The same for the low-noise expert of `image`."""
     text_distilled: Path | None = None
     """For `acceleration: distilled` without an image: a LoRA file, or the weights of a distilled
     model in the format of `text_weights`."""
     image_distilled: Path | None = None
     """For `acceleration: distilled` with an image; may be the same LoRA file as
     `text_distilled`."""
+    text_distilled_low_noise: Path | None = None
+    """For `acceleration: distilled` without an image, if `text` holds two experts: the file of the
+    low-noise one; then `text_distilled` is for the high-noise one. Set both or neither."""
+    image_distilled_low_noise: Path | None = None
+    """The same for the low-noise expert of `image`."""
 
     @model_validator(mode="after")
     def _weights_have_a_folder(self) -> Self:
@@ -149,8 +181,15 @@ class Wan26Models(Settings):
             raise ValueError("`image_weights` needs `image`, the folder with its configuration")
         return self
 
+    @model_validator(mode="after")
+    def _experts_have_their_pair(self) -> Self:
+        for name in ("text_weights", "image_weights", "text_distilled", "image_distilled"):
+            if getattr(self, f"{name}_low_noise") is not None and getattr(self, name) is None:
+                raise ValueError(f"`{name}_low_noise` needs `{name}`, the file of the high-noise expert")
+        return self
 
-class Wan22Models(Settings):
+
+class Wan22Models(VideoModels):
     """Checkpoint of Wan22GGUF."""
 
     folder: str

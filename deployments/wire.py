@@ -24,6 +24,15 @@ Stage = Literal["start", "encode", "denoise", "decode"]
 
 
 @dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA that a request asks for."""
+
+    name: str
+    scale: float = 1.0
+    """How much its changes count."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRequest:
     """One video to generate.
 
@@ -45,6 +54,27 @@ class VideoRequest:
     """With `cache`: the interval of the steps that are computed; 0 leaves that to the threshold."""
     guidance_until: float = 1.0
     """Share of the steps, over 0 to 1, after which the pass without the prompt is left out."""
+    loras: tuple[LoraChoice, ...] = ()
+    """The LoRAs whose changes are added to the model, by their names."""
+    last_image: Image | None = None
+    """The last frame, of exactly the video's size."""
+    lead: Frames | None = None
+    """Frames with which the video begins, of exactly its size and fewer than it has. They stand in
+    place of ``image``."""
+    source: Frames | None = None
+    """A video to make another one of, with as many frames and of exactly the same size."""
+    strength: float = 1.0
+    """Share of the denoise steps, over 0 to 1, that ``source`` goes through."""
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether some of the frames are given."""
+        return self.image is not None or self.last_image is not None or self.lead is not None
+
+    @property
+    def denoise_steps(self) -> int:
+        """The number of denoise steps that run: all of ``steps``, or the last ones."""
+        return self.steps if self.source is None else max(1, min(int(self.steps * self.strength), self.steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +103,8 @@ class Finished:
     acceleration: str = ""
     """The deviations from the exact computation, as in `X-Acceleration`; empty if there are
     none."""
+    loras: str = ""
+    """The LoRAs that were added, as in `X-Loras`; empty if there were none."""
 
 
 VideoEvent = Progress | FrameChunk | Finished

@@ -142,6 +142,10 @@ class Limits(Settings):
     """Maximum guidance scale."""
     max_fps: float = Field(default=120.0, gt=0)
     """Maximum frame rate in frames per second."""
+    oversize: Literal["refuse", "fit"] = "refuse"
+    """What becomes of a video that is asked for in more than `max_width`, `max_height`,
+    `max_pixels`, `max_frames` or `max_steps`: it is refused, or it is made as large as the limits
+    allow, with its shape kept, and `X-Adjusted` says so."""
     request_timeout_s: float = Field(default=1800, gt=0)
     """Seconds after which a request ends with a 504. Serve's own `http_options.request_timeout_s`
     must be larger."""

@@ -11,7 +11,7 @@ import ray.exceptions
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.responses import Response
 
-from deployments.errors import CheckpointRefused, RequestRefused
+from deployments.errors import CheckpointRefused, NotFinite, RequestRefused
 from serve.pipelines.attempts import causes, is_lost_replica
 from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
 
@@ -184,6 +184,8 @@ def problem_of(error: BaseException, retry_after_s: float = 10) -> Problem | Non
             return unavailable("the model's queue is full", retry_after_s)
         if isinstance(cause, DeploymentUnavailableError | CheckpointRefused):
             return unavailable("the model could not be started; /readyz says why", 60)
+        if isinstance(cause, NotFinite):
+            return Problem(500, "internal", str(cause))
         if is_lost_replica(cause):
             return replica_lost("the replica that worked on this request died, and so did its replacement", 5)
         if isinstance(cause, _NO_ROOM):

@@ -28,7 +28,7 @@ from deployments.video.checkpoints.folder import (
     load_vae,
 )
 from deployments.video.checkpoints.gguf import load_gguf
-from deployments.video.checkpoints.lora import ORIGINAL, LoraLinear
+from deployments.video.checkpoints.lora import LoraLinear
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.kernels.layers import with_layers
 from deployments.video.sampling.solver import Solver
@@ -115,9 +115,9 @@ class Lora:
             assert layer.up is not None
             left, scale, right = torch.linalg.svd((layer.up @ layer.down).detach(), full_matrices=False)
             root = scale[:WRITTEN_RANK].sqrt()
-            state[f"{ORIGINAL}{name}.lora_up.weight"] = left[:, :WRITTEN_RANK] * root
-            state[f"{ORIGINAL}{name}.lora_down.weight"] = root[:, None] * right[:WRITTEN_RANK]
-            state[f"{ORIGINAL}{name}.alpha"] = torch.tensor(float(WRITTEN_RANK))
+            state[f"diffusion_model.{name}.lora_up.weight"] = left[:, :WRITTEN_RANK] * root
+            state[f"diffusion_model.{name}.lora_down.weight"] = root[:, None] * right[:WRITTEN_RANK]
+            state[f"diffusion_model.{name}.alpha"] = torch.tensor(float(WRITTEN_RANK))
         save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path)
 
 

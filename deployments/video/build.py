@@ -1,6 +1,6 @@
 """Builds the two engines from their settings and model files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.acceleration.distilled import distilled_bytes, with_distilled
-from deployments.video.checkpoints.experts import dequantise, is_quantised, load_expert, require_pair
+from deployments.video.checkpoints.experts import dequantise, is_quantised, load_expert, require_image_input, require_pair
 from deployments.video.checkpoints.folder import (
     empty_transformer,
     find_folder,
@@ -20,7 +20,7 @@ from deployments.video.checkpoints.folder import (
     load_transformer,
     read_config,
 )
-from deployments.video.checkpoints.single_file import load_single_file
+from deployments.video.checkpoints.source import Source, open_source
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.install import install_fast_blocks
@@ -51,10 +51,18 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     sources = _wan26_sources(settings, models)
     text_folder = sources[0].folder
     _require_heads(text_folder, devices)
-    sizes = tuple(weight_bytes(empty_transformer(source.folder / "transformer"), dtype) for source in sources)
-    distilled_sizes, loras = distilled_bytes((models.text_distilled, models.image_distilled), sizes[0])
+    sizes = tuple(weight_bytes(empty_transformer(source.folder / part), dtype) for source in sources for part in source.weights)
+    distilled = [
+        source.parts_of(high, low, setting)
+        for source, high, low, setting in (
+            (sources[0], models.text_distilled, models.text_distilled_low_noise, "text_distilled"),
+            (sources[-1], models.image_distilled, models.image_distilled_low_noise, "image_distilled"),
+        )
+    ]
+    distilled_sizes, loras = distilled_bytes([file for files in distilled for file in files.values()], sizes[0])
     assembler = place(
         settings=settings,
+        models=models,
         folder=text_folder,
         dtype=dtype,
         devices=devices,
@@ -72,10 +80,10 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
         raise CheckpointRefused(
             f"{text_folder}: an image-to-video checkpoint; name it as `image`, and a text-to-video checkpoint as `text`"
         )
-    text_mode = loaders[0].with_distilled(modes[0], models.text_distilled)
+    text_mode = loaders[0].with_distilled(modes[0], distilled[0])
     image_mode = None
     if modes[-1].takes_image:
-        image_mode = loaders[-1].with_distilled(modes[-1], models.image_distilled)
+        image_mode = loaders[-1].with_distilled(modes[-1], distilled[1])
     elif models.image_distilled is not None:
         raise CheckpointRefused(f"{models.image_distilled}: configured as `image_distilled`, but {NO_IMAGE_MODE}")
     return assembler.assemble(text_mode=_without_control(text_mode), image_mode=image_mode, refusal=NO_IMAGE_MODE)
@@ -94,7 +102,8 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     index = read_config(folder, "model_index.json")
     require_pair(models.high_noise, models.low_noise)
     if models.high_noise_distilled is not None and models.low_noise_distilled is not None:
-        require_pair(models.high_noise_distilled, models.low_noise_distilled, "_distilled")
+        settings_of_pair = ("high_noise_distilled", "low_noise_distilled")
+        require_pair(models.high_noise_distilled, models.low_noise_distilled, settings_of_pair)
     files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
     distilled_files = {"transformer": models.high_noise_distilled, "transformer_2": models.low_noise_distilled}
     size = weight_bytes(empty_transformer(folder / "transformer"), dtype)
@@ -105,6 +114,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     experts_per_device = 1 if settings.spread == "experts" else 2
     assembler = place(
         settings=settings,
+        models=models,
         folder=folder,
         dtype=dtype,
         devices=devices,
@@ -131,54 +141,47 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     return assembler.assemble(text_mode=None, image_mode=mode, refusal=NO_TEXT_MODE)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A checkpoint of Wan 1.3B."""
-
-    folder: Path
-    """The folder in diffusers' layout."""
-    weights: Path | None
-    """A single file with the transformer's weights, read instead of those in the folder."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _ModeLoader:
-    """Loads the transformer of a Wan 1.3B checkpoint, and the mode that runs it."""
+    """Loads the transformers of a Wan26 checkpoint, and the mode that runs them."""
 
-    source: _Source
+    source: Source
     settings: Wan26Settings
     dtype: torch.dtype
     devices: Sequence[torch.device]
 
     def load(self, part: str, file: Path, number: int = 0) -> Any:
         """Load the transformer in ``file``; see ``TransformerLoader``."""
-        return self._load_on(self.devices[number], file)
+        return self._load_on(self.devices[number], part, file)
 
     def load_mode(self) -> Mode:
-        """Load the transformer and the other parts of its mode."""
-        folder, weights = self.source.folder, self.source.weights
-        transformer, *twins = (self._load_on(device, weights) for device in self.devices)
+        """Load the transformers and the other parts of their mode."""
+        folder = self.source.folder
+        transformers, *twins = (
+            {part: self._load_on(device, part, file) for part, file in self.source.weights.items()} for device in self.devices
+        )
+        transformer = transformers["transformer"]
         has_image_encoder = getattr(transformer.config, "image_dim", None) is not None
         return Mode(
             pipeline_class=_pipeline_class(transformer),
             image_encoder=load_image_encoder(folder, self.dtype, self.devices[0]) if has_image_encoder else None,
             scheduler=load_scheduler(folder, self.settings.flow_shift),
-            transformers={"transformer": transformer},
-            twins=tuple({"transformer": twin} for twin in twins),
+            transformers=transformers,
+            boundary=self.source.boundary,
+            twins=tuple(twins),
             splits_guidance=self.settings.spread == "guidance",
         )
 
-    def with_distilled(self, mode: Mode, file: Path | None) -> Mode:
-        """Return ``mode`` with the distilled version in ``file``, or unchanged without one."""
-        shift = self.settings.distilled_shift
-        return with_distilled(mode, {"transformer": file}, shift=shift, dtype=self.dtype, loader=self)
+    def with_distilled(self, mode: Mode, files: Mapping[str, Path | None]) -> Mode:
+        """Return ``mode`` with the distilled version in ``files``, or unchanged without one."""
+        return with_distilled(mode, files, shift=self.settings.distilled_shift, dtype=self.dtype, loader=self)
 
-    def _load_on(self, device: torch.device, weights: Path | None) -> Any:
-        part, dtype = self.source.folder / "transformer", self.dtype
+    def _load_on(self, device: torch.device, part: str, weights: Path | None) -> Any:
+        folder, dtype = self.source.folder, self.dtype
         if weights is None:
-            transformer = load_transformer(part, dtype, device)
+            transformer = load_transformer(folder / part, dtype, device)
         else:
-            transformer = load_single_file(weights, part, dtype=dtype, device=device)
+            transformer = load_expert(weights, folder=folder, part=part, dtype=dtype, device=device)
         install_fast_blocks(transformer, self.settings, device)
         return transformer
 
@@ -209,6 +212,7 @@ class _ExpertLoader:
         is_offloaded = device.type == "cuda" and self.placement == "offloaded"
         stored_on = torch.device("cpu") if is_offloaded else device
         expert = load_expert(file, folder=self.folder, part=part, dtype=self.dtype, device=stored_on)
+        require_image_input(expert, self.folder / part)
         if device.type == "cuda" and self.placement == "dequantised":
             dequantise(expert)
         install_fast_blocks(expert, self.settings, device)
@@ -223,12 +227,18 @@ def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:
         raise CheckpointRefused(f"{folder}: {error} in a replica with `spread`") from None
 
 
-def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[_Source]:
+def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[Source]:
     """Return the text checkpoint and, if it is another one, the image checkpoint."""
-    text = _Source(find_folder(models.text, allow_hub=settings.allow_hub), models.text_weights)
+    for name in ("text", "image"):
+        high, low = (getattr(models, f"{name}_weights{end}") for end in ("", "_low_noise"))
+        if high is not None and low is not None:
+            require_pair(high, low, (f"{name}_weights", f"{name}_weights_low_noise"))
+    folder = find_folder(models.text, allow_hub=settings.allow_hub)
+    text = open_source(folder, models.text_weights, models.text_weights_low_noise, "text_weights")
     if models.image is None or (models.image == models.text and models.image_weights is None):
         return [text]
-    image = _Source(find_folder(models.image, allow_hub=settings.allow_hub), models.image_weights)
+    folder = find_folder(models.image, allow_hub=settings.allow_hub)
+    image = open_source(folder, models.image_weights, models.image_weights_low_noise, "image_weights")
     _require_same_vae(text.folder, image.folder)
     return [text, image]
 

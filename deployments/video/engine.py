@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import WanVACEPipeline
 
 from deployments.engine import EventSink
-from deployments.errors import GpuLost, ImageNotSupported, VideoTooLarge
+from deployments.errors import GpuLost, ImageNotSupported, NotFinite, VideoTooLarge, WeightsDamaged
 from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
+from deployments.video.checkpoints.finite import not_finite
+from deployments.video.loras import LoraShelf, LoraStack
 from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
 from deployments.video.memory.plan import GIB, activation_bytes
@@ -49,6 +52,7 @@ class WanEngine:
     refusal: str
     """The detail of the error for a request whose mode is None."""
     accelerations: AccelerationOptions
+    loras: LoraShelf
     batch_guidance: bool = False
     """Whether the passes with and without the prompt run as one batch."""
     gpus: Sequence[GpuMemory] = ()
@@ -84,25 +88,34 @@ class WanEngine:
         run = self.start(request, sink)
         latents = self.sample(run)
         self._decode(run, latents)
-        return Finished(run.clock.seconds, describe(request, run.accelerator))
+        loras = "" if run.loras is None else run.loras.describe()
+        return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
 
     def start(self, request: VideoRequest, sink: EventSink) -> "Run":
-        """Choose the mode and the acceleration; raises ``RequestRefused`` where there is none."""
+        """Choose mode, acceleration and LoRAs; raises ``RequestRefused`` where there is none."""
         mode = self._mode_for(request)
         accelerator = self.accelerations.create(request, mode.transformers.values())
-        return Run(request=request, sink=sink, mode=mode, accelerator=accelerator)
+        loras = self.loras.choose(request.loras, experts=len(mode.transformers))
+        return Run(request=request, sink=sink, mode=mode, accelerator=accelerator, loras=loras)
 
     def sample(self, run: "Run") -> torch.Tensor:
-        """Return the denoised, normalised latents of ``run``, float32 ``[1, c, t, h, w]``."""
+        """Return the denoised, normalised latents of ``run``, float32 ``[1, c, t, h, w]``.
+
+        Raises ``NotFinite`` if they are no numbers.
+        """
         with self._weights_in_use():
             self._require_memory(run)
             with run.clock.measure("encode"):
                 run.report("encode", 0, 1)
+                self._load_loras(run)
                 guidance = self._encode_prompts(run)
                 conditions = self._prepare_conditions(run)
                 run.report("encode", 1, 1)
             with run.clock.measure("denoise"):
-                return self._denoise(run, guidance, conditions)
+                latents = self._denoise(run, guidance, conditions)
+            if not bool(latents.isfinite().all()):
+                raise _not_finite(run.mode)
+            return latents
 
     def warm_up(self, width: int, height: int, num_frames: int) -> None:
         """Generate a short video of this size in each mode, so that all kernels are compiled."""
@@ -123,14 +136,25 @@ class WanEngine:
                 self.generate(request, _DiscardingSink())
 
     def _mode_for(self, request: VideoRequest) -> Mode:
-        mode = self.text_mode if request.image is None else self.image_mode
+        mode = self.image_mode if request.takes_image else self.text_mode
+        if request.source is not None and (mode is None or mode is not self.text_mode):
+            raise ImageNotSupported("source", "this model makes no video of another video; leave the video out")
         if mode is None:
-            raise ImageNotSupported("image", self.refusal)
+            raise ImageNotSupported("image" if request.lead is None else "source", self.refusal)
+        if mode.pipeline_class is not WanVACEPipeline:
+            self._require_first_frame(request)
         if request.acceleration != "distilled":
             return mode
         if mode.distilled is None:
             raise not_supported("this model has no distilled version")
         return mode.distilled
+
+    def _require_first_frame(self, request: VideoRequest) -> None:
+        """Refuse given frames that only VACE models can take."""
+        if request.lead is not None:
+            raise ImageNotSupported("source", "only a VACE model continues a video, and this service runs none for these paths")
+        if request.last_image is not None and request.image is None:
+            raise ImageNotSupported("last_image", "only a VACE model takes a last frame without a first one; send both")
 
     def _weights_in_use(self) -> AbstractContextManager[object]:
         """Return a context in which no other request offloads weights."""
@@ -141,7 +165,7 @@ class WanEngine:
             return
         config = run.mode.transformers["transformer"].config
         needed = activation_bytes(config, run.request, batch_guidance=self.batch_guidance)
-        needed += extra_bytes(run.request, config)
+        needed += extra_bytes(run.request, config) + (0 if run.loras is None else run.loras.nbytes)
         free = min(gpu.free_bytes() for gpu in self.gpus)
         if self.offloader is not None:
             # An offloaded text encoder is unloaded before the transformer runs.
@@ -152,6 +176,19 @@ class WanEngine:
                 f"{_describe_size(run.request)} needs {needed / GIB:.1f} GiB of GPU memory beside the models, "
                 f"but {max(free, 0) / GIB:.1f} GiB are free; ask for fewer or smaller frames",
             )
+
+    def _load_loras(self, run: "Run") -> None:
+        """Load the request's LoRAs, so that one that does not fit is refused before any step.
+
+        Those of an offloaded transformer have to wait until it is on the device.
+        """
+        if run.loras is None:
+            return
+        for transformers in (run.mode.transformers, *run.mode.twins):
+            for part, transformer in transformers.items():
+                run.check()
+                if self.offloader is None or transformer not in self.offloader:
+                    run.loras.view(part, transformer)
 
     def _encode_prompts(self, run: "Run") -> Guidance:
         texts = {"prompt": run.request.prompt}
@@ -180,8 +217,10 @@ class WanEngine:
     def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
         run.report_step(0)
         return denoise(
-            transformers=RunTransformers(run.mode, run.accelerator, self.offloader, most=self._most_devices(run)),
-            solver=Solver(run.mode.scheduler, run.request.steps),
+            transformers=RunTransformers(
+                run.mode, run.accelerator, self.offloader, most=self._most_devices(run), loras=run.loras
+            ),
+            solver=Solver(run.mode.scheduler, run.request.steps, run.request.denoise_steps),
             conditions=conditions,
             guidance=guidance,
             report=run.report_step,
@@ -238,6 +277,7 @@ class Run:
     sink: EventSink
     mode: Mode
     accelerator: Accelerator | None
+    loras: LoraStack | None = None
     clock: StageClock = field(default_factory=StageClock)
 
     def report(self, stage: Stage, step: int, steps: int) -> None:
@@ -246,7 +286,7 @@ class Run:
 
     def report_step(self, done: int) -> None:
         """Report that ``done`` denoise steps are finished."""
-        self.report("denoise", done, self.request.steps)
+        self.report("denoise", done, self.request.denoise_steps)
 
     def check(self) -> None:
         """Raise ``Cancelled`` if the video is not needed, between parts of the encode stage."""
@@ -264,6 +304,17 @@ class _DiscardingSink:
 
     def chunk(self, chunk: FrameChunk) -> None:
         """See ``EventSink``."""
+
+
+def _not_finite(mode: Mode) -> NotFinite:
+    """Return the error for latents with NaN: damaged weights, or else numbers out of range."""
+    for name, transformer in mode.transformers.items():
+        damaged = next(iter(not_finite(dict(transformer.named_parameters()))), None)
+        if damaged is not None:
+            return WeightsDamaged(
+                f"the weights of `{name}` in this replica are damaged: `{damaged}` holds NaN or infinity; send the request again"
+            )
+    return NotFinite("the model has computed NaN or infinity in place of a video; try another seed or a lower guidance scale")
 
 
 def _describe_size(request: VideoRequest) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from deployments.settings import VideoSettings
+from deployments.lora_folder import LoraFolder
+from deployments.settings import VideoModels, VideoSettings
 from deployments.video.acceleration.choice import AccelerationOptions
 from deployments.video.acceleration.fp8 import CAPABILITY
 from deployments.video.checkpoints.folder import (
@@ -18,9 +19,11 @@ from deployments.video.checkpoints.folder import (
     load_vae,
 )
 from deployments.video.checkpoints.read_ahead import read_ahead
+from deployments.video.checkpoints.tensor_files import find_files
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.attention import describe_attention
 from deployments.video.kernels.install import pick_operations
+from deployments.video.loras import LoraShelf
 from deployments.video.memory.device import pick_dtype
 from deployments.video.memory.gpu import GpuMemory
 from deployments.video.memory.offload import WeightOffloader
@@ -34,6 +37,7 @@ from deployments.video.vae.fast import install_fast_modules
 def place(
     *,
     settings: VideoSettings,
+    models: VideoModels,
     folder: Path,
     dtype: torch.dtype,
     devices: Sequence[torch.device],
@@ -43,7 +47,8 @@ def place(
 ) -> "EngineAssembler":
     """Choose the memory plan, start to read the text encoder's files, and return the assembler.
 
-    ``folder`` has the text encoder, the tokenizer and the VAE. ``stored`` has the bytes of each
+    ``folder`` has the text encoder, the tokenizer and the VAE, whose weights ``models`` may name
+    elsewhere. ``stored`` has the bytes of each
     transformer on the first of ``devices`` as stored, ``loras`` those of all LoRAs beside them, and
     ``placements`` how the transformers may be kept, the fastest first. The other devices hold as
     much or less.
@@ -57,15 +62,15 @@ def place(
             text_encoder=weight_bytes(empty_text_encoder(folder / "text_encoder"), dtype),
             dequantised=len(stored) * weight_bytes(empty_transformer(folder / "transformer"), dtype),
             stored=stored,
-            loras=loras,
+            loras=loras + (0 if models.loras is None else settings.lora_cache_bytes),
         )
         free = min(gpu.free_bytes() for gpu in gpus)
         plan = choose_plan(sizes, free=free, placements=placements, text_encoder=settings.text_encoder)
     if plan.text_encoder != "freed":
         # These files are as large as an expert's and are loaded last, so that the disk reads them
         # while the transformers are built.
-        read_ahead(sorted((folder / "text_encoder").glob("*.safetensors")))
-    return EngineAssembler(settings=settings, folder=folder, dtype=dtype, devices=devices, gpus=gpus, plan=plan)
+        read_ahead(find_files(models.text_encoder_weights or folder / "text_encoder"))
+    return EngineAssembler(settings=settings, models=models, folder=folder, dtype=dtype, devices=devices, gpus=gpus, plan=plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,7 @@ class EngineAssembler:
     """Loads the models that all requests share, and assembles an engine from them and its modes."""
 
     settings: VideoSettings
+    models: VideoModels
     folder: Path
     dtype: torch.dtype
     devices: Sequence[torch.device]
@@ -97,6 +103,12 @@ class EngineAssembler:
             image_mode=image_mode,
             refusal=refusal,
             accelerations=self._acceleration_options(),
+            loras=LoraShelf(
+                None if self.models.loras is None else LoraFolder(self.models.loras),
+                max_loras=self.settings.max_loras,
+                max_bytes=self.settings.lora_cache_bytes,
+                dtype=self.dtype,
+            ),
             batch_guidance=self.settings.batch_guidance,
             gpus=self.gpus,
             offloader=offloader,
@@ -107,7 +119,8 @@ class EngineAssembler:
         return engine
 
     def _load_vae(self, device: torch.device) -> Any:
-        vae = load_vae(self.folder / "vae", pick_dtype(self.settings.vae_dtype, device), device)
+        dtype = pick_dtype(self.settings.vae_dtype, device)
+        vae = load_vae(self.folder / "vae", dtype, device, self.models.vae_weights)
         if device.type == "cuda":
             install_fast_modules(vae, pick_operations(self.settings))
         return vae
@@ -129,7 +142,7 @@ class EngineAssembler:
         return TextEncoder(lambda: self._load_text_encoder(self.device), self.device, freed=freed), offloader
 
     def _load_text_encoder(self, device: torch.device) -> Any:
-        return load_text_encoder(self.folder / "text_encoder", self.dtype, device)
+        return load_text_encoder(self.folder / "text_encoder", self.dtype, device, self.models.text_encoder_weights)
 
     def _acceleration_options(self) -> AccelerationOptions:
         has_fp8 = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= CAPABILITY

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from deployments.video.acceleration.choice import Accelerator
+from deployments.video.loras import LoraStack
 from deployments.video.memory.offload import WeightOffloader
 from deployments.video.mode import Mode
 from deployments.video.parallel.sequence import sequence_view
@@ -21,12 +22,19 @@ class RunTransformers:
     """
 
     def __init__(
-        self, mode: Mode, accelerator: Accelerator | None = None, offloader: WeightOffloader | None = None, *, most: int
+        self,
+        mode: Mode,
+        accelerator: Accelerator | None = None,
+        offloader: WeightOffloader | None = None,
+        *,
+        most: int,
+        loras: LoraStack | None = None,
     ) -> None:
         self._mode = mode
         self._most = most
         self._accelerator = accelerator
         self._offloader = offloader
+        self._loras = loras
         self._teams: dict[range, Team] = {}
         self._views: dict[tuple[Any, Member], Any] = {}
 
@@ -53,11 +61,11 @@ class RunTransformers:
         return seats
 
     def _load(self, timestep: float, number: int) -> Any:
-        """Return a transformer with its weights on its device."""
+        """Return a transformer with its weights on its device, and with the request's LoRAs."""
         transformer = self._mode.transformer_at(timestep, number)
         if self._offloader is not None and transformer in self._offloader:
             self._offloader.load(transformer)
-        return transformer
+        return transformer if self._loras is None else self._loras.view(self._mode.part_at(timestep), transformer)
 
     def _accelerate(self, transformer: Any, branch: Branch) -> Any:
         return transformer if self._accelerator is None else self._accelerator.view(transformer, branch)

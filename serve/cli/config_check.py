@@ -136,14 +136,14 @@ def _key_faults(settings: AppConfig) -> Iterator[str]:
 def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
     """Yield the setting and the path of each model file or folder that ``settings`` name.
 
-    A model that may be fetched from a hub has no path here.
+    A model that may be fetched from a hub, and a folder in a bucket, have no path here.
     """
     if settings.models == "demo":
         return
     for model in MODELS:
         from_hub = _allows_hub(settings, model)
         for field, path in getattr(settings.models, model.files):
-            fetched = isinstance(path, str) and from_hub and not Path(path).is_absolute()
+            fetched = isinstance(path, str) and ("://" in path or (from_hub and not Path(path).is_absolute()))
             if path is not None and not fetched:
                 yield f"models.{model.files}.{field}", Path(path)
 

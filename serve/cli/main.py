@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,7 +24,7 @@ from serve.http.version import VERSION
 
 SUMMARY = "`ryla`: run the service, call it, check its configuration, and test a deployment."
 app = typer.Typer(name="ryla", no_args_is_help=True, add_completion=False, help=SUMMARY)
-models = typer.Typer(no_args_is_help=True, help="Check FaceSwapper's model files.")
+models = typer.Typer(no_args_is_help=True, help="Check model files.")
 app.add_typer(models, name="models")
 
 DEMO_TIMEOUT_S = 900
@@ -204,19 +204,28 @@ def check(
 
 @models.command("check")
 def check_models(
-    folder: Annotated[Path, typer.Argument(help="Folder with the face models; its subfolders are searched too.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with models; its subfolders are searched too.")],
     checksums: Annotated[Path | None, typer.Option(help="File of SHA-256 sums, as `sha256sum` writes it.")] = None,
 ) -> None:
-    """Check that FaceSwapper's model files are present and have the published signature.
+    """Say what each model file is for, and what is wrong with it.
 
-    With checksums, also check that they are unchanged.
+    Without video models, the face models that FaceSwapper needs must be there. With checksums, also
+    check that those are unchanged.
     """
     from deployments.faces.models.files import check_files, read_checksums
 
     table = Table("model", "setting", "file", "verdict")
     faulty = 0
     try:
+        videos = _video_findings(folder)
+        for finding in videos:
+            faulty += bool(finding.faults)
+            verdict = "; ".join(finding.faults) or "good"
+            path = str(finding.path.relative_to(folder))
+            table.add_row(finding.model, finding.setting, path, verdict, style="red" if finding.faults else None)
         for report in check_files(folder, {} if checksums is None else read_checksums(checksums)):
+            if videos and report.path is None and not any(folder.rglob("*.onnx")):
+                continue  # a folder of video models alone
             faulty += bool(report.faults)
             file = "" if report.path is None else str(report.path.relative_to(folder))
             verdict = "; ".join(report.faults) or ("good" if report.path else "missing, but optional")
@@ -245,6 +254,16 @@ def rollout(
     except RolloutFailed as e:
         print_error(str(e))
         raise typer.Exit(1) from None
+
+
+def _video_findings(folder: Path) -> list[Any]:
+    """Return what the video models below ``folder`` are; their library is loaded only for some."""
+    endings = (".safetensors", ".gguf", ".pth", ".pt", ".bin", ".ckpt")
+    if not any(path.suffix in endings or path.name == "model_index.json" for path in folder.rglob("*")):
+        return []
+    from deployments.video.checkpoints.check import check_video_models
+
+    return list(check_video_models(folder))
 
 
 def _faults_of(data: bytes, name: str, *, files: bool, keys: bool = False) -> tuple[int, list[str]]:

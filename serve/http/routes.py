@@ -141,6 +141,7 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         query={"model": models},
     )
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
+    yield get("/loras", service.loras, "Lists the LoRAs that the field `loras` may name, for each model")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
 
 

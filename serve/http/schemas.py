@@ -11,8 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
+from serve.http.fitting import FITTED, fit
 from serve.pipelines.acceleration import read_choice
-from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, side
+from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, Share, Video, side
+from serve.pipelines.loras import read_loras
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
@@ -71,8 +73,17 @@ class Schema:
                     "cache_every": choice.every,
                     "guidance_until": choice.guidance_until,
                 }
+        if "loras" in values:
+            try:
+                values["loras"] = read_loras(values["loras"])
+            except ValueError as e:
+                errors.append(FieldError(sent_as["loras"], str(e)))
+                del values["loras"]
         if values.get("acceleration") == "distilled":
             values = {**self.distilled, **values}
+        if self.limits.oversize == "fit" and not strict and issubclass(self.model, GenerateVideo):
+            values |= self._fitted(values, sent_as)
+        errors += _useless_without_source(values, sent_as)
         try:
             request = self.model.model_validate(values)
         except ValidationError as e:
@@ -130,6 +141,14 @@ class Schema:
         hints = {name: self.hint(name) for name in ignored[:MAX_UNKNOWN]}
         return [FieldError(name, f"unknown field{hint}") for name, hint in hints.items() if hint]
 
+    def _fitted(self, values: Mapping[str, Any], sent_as: Mapping[str, str]) -> dict[str, Any]:
+        """Return the values that are lowered to the limits, and under `adjusted` what they are."""
+        fields = self.model.model_fields
+        sizes = {name: values.get(name, fields[name].default) for name in FITTED}
+        lowered = fit(sizes, self.limits)
+        adjusted = tuple((sent_as[name], value) for name, value in lowered.items())
+        return {**lowered, "adjusted": adjusted} if lowered else {}
+
     def _over_limits(self, request: GenerateVideo, sent_as: Mapping[str, str]) -> list[FieldError]:
         errors = []
         pixels = request.width * request.height
@@ -142,6 +161,9 @@ class Schema:
         if request.frames > self.limits.max_frames:
             detail = f"at most {self.limits.max_frames} frames are accepted (see /limits)"
             errors.append(FieldError(sent_as["num_frames"], detail))
+        if request.extend >= request.frames:
+            detail = f"must be less than the number of frames of the new video, {request.frames}"
+            errors.append(FieldError(sent_as["extend"], detail))
         if request.acceleration == "distilled" and request.cfg != 1:
             errors.append(FieldError(sent_as["cfg"], "a distilled model runs without guidance: leave it out, or send 1"))
         return errors
@@ -186,6 +208,16 @@ def _without_guidance(request: GenerateVideo, sent_as: Mapping[str, str]) -> tup
     return negative + (("acceleration.guidance_until",) if request.guidance_until < 1 else ())
 
 
+def _useless_without_source(values: Mapping[str, Any], sent_as: Mapping[str, str]) -> list[FieldError]:
+    """Return an error for each field that needs a source video, or another use of it."""
+    sent = [name for name in ("strength", "extend") if name in values and str(values[name]).strip() != "0"]
+    if "source" not in values:
+        return [FieldError(sent_as[name], "needs a `source_video`; leave it out, or send one") for name in sent]
+    if len(sent) == 2:
+        return [FieldError(sent_as["strength"], "does not go with `extend`, which keeps frames as they are; send one of them")]
+    return []
+
+
 _AS_TEXT = "In JSON a file is a data URI or base64."
 
 
@@ -211,11 +243,12 @@ def video_schema(
     frames: tuple[str, ...],
     image: tuple[str, ...] = (),
     face: tuple[str, ...] = (),
+    source: tuple[str, ...] = (),
 ) -> Schema:
     """Return the schema of an endpoint that generates a video.
 
-    ``frames``, ``image`` and ``face`` are the public names of those fields; an endpoint without
-    names for ``image`` or ``face`` does not have the field.
+    ``frames``, ``image``, ``face`` and ``source`` are the public names of those fields; an endpoint
+    without names for one of the last three does not have the field.
     """
     prompt = Field(default="", max_length=limits.max_prompt_chars)
     if prompt_required:
@@ -252,10 +285,26 @@ def video_schema(
             Field(default=None, description="Seed of the video; if absent, one is drawn and returned in X-Seed."),
         ),
     }
-    names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
+    names = {key: (key,) for key in (*fields, "acceleration", "loras")} | {"num_frames": frames}
     if image:
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP."))
-        names["image"] = image
+        fields["last_image"] = (
+            File | None,
+            Field(
+                default=None, description="The last frame: JPEG, PNG or WebP. Models that were trained for it reach it best."
+            ),
+        )
+        names |= {"image": image, "last_image": ("last_image",)}
+    if source:
+        fields["source"] = (
+            Video | None,
+            Field(default=None, description="A video to make another one of, or to continue: MP4, WebM, MOV, GIF or WebP."),
+        )
+        strength = "With a source video: the share of the denoise steps that it goes through; 1 leaves nothing of it."
+        fields["strength"] = (Share, Field(default=0.7, gt=0, description=strength))
+        extend = "With a source video: how many of its last frames the new video begins with; 0 does not continue it."
+        fields["extend"] = (Count, Field(default=0, ge=0, le=limits.max_frames, description=extend))
+        names |= {"source": source, "strength": ("strength",), "extend": ("extend",)}
     if face:
         fields["face"] = (Images, Field(description=FACE))
         names |= {"face": face} | {name: (name,) for name in (*SwapFields.model_fields, "require_face")}

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from serve.config import AppConfig
 from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.endpoints import Endpoint
+from serve.http.lora_list import LoraList
 from serve.http.negotiation import best_media_type
 from serve.http.pages import docs_page, home_page
 from serve.http.version import VERSION
@@ -46,6 +47,7 @@ class ServiceHandlers:
         self._handles = handles
         self._readiness = readiness
         self._home = home_page(endpoints)
+        self._loras = LoraList(config)
         self._warming: dict[str, asyncio.Task[None]] = {}
 
     async def root(self, request: Request) -> Response:
@@ -111,6 +113,10 @@ class ServiceHandlers:
             raise unavailable(
                 "Serve's controller does not answer, so the state of the models is unknown", retry_after_s=5
             ) from None
+
+    async def loras(self, _: Request) -> Response:
+        """List the LoRAs of each video model, with the words that call them."""
+        return JSONResponse({"loras": await self._loras.all()})
 
     async def limits(self, _: Request) -> Response:
         """Return the limits, defaults, media types and prices in force."""

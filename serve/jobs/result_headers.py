@@ -43,6 +43,14 @@ def _attempts(answer: Answer) -> str | None:
     return str(answer.result.attempts) if answer.result.attempts > 1 else None
 
 
+def _loras(answer: Answer) -> str | None:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in answer.meter.loras) or None
+
+
+def _adjusted(answer: Answer) -> str | None:
+    return "; ".join(f"{_printable(name)}={value}" for name, value in answer.result.adjusted) or None
+
+
 def _ignored_fields(answer: Answer) -> str | None:
     return ", ".join(_printable(name) for name in answer.ignored_fields[:50]) or None
 
@@ -72,6 +80,8 @@ RESULT_HEADERS = (
     ResultHeader("X-Cost-USD", lambda answer: f"{answer.meter.cost_usd:.6f}"),
     ResultHeader("X-Ignored-Fields", _ignored_fields),
     ResultHeader("X-Acceleration", lambda answer: answer.meter.acceleration or None),
+    ResultHeader("X-Loras", _loras),
+    ResultHeader("X-Adjusted", _adjusted),
     ResultHeader("X-Attempts", _attempts),
     ResultHeader("Server-Timing", lambda answer: answer.meter.server_timing()),
     ResultHeader("Content-Disposition", _content_disposition),

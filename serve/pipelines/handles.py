@@ -218,6 +218,7 @@ async def _chunks(events: Any, model: str, context: RequestContext) -> AsyncGene
         elif isinstance(event, Finished):
             context.meter.add_work(model, sum(event.seconds.values()))
             context.meter.acceleration = event.acceleration
+            context.meter.loras = event.loras
             for name in ("denoise", "decode"):
                 context.meter.add_phase(name, event.seconds.get(name, 0.0))
         else:

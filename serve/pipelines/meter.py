@@ -25,6 +25,8 @@ class Meter:
     """The API names of the models that have begun on the request."""
     acceleration: str = ""
     """How the video model departed from the exact computation, for `X-Acceleration`."""
+    loras: str = ""
+    """The LoRAs that the video model added, for `X-Loras`."""
 
     def clear(self) -> None:
         """Drop the times of a failed attempt, which the caller does not pay for."""
@@ -32,6 +34,7 @@ class Meter:
         self.phases.clear()
         self.begun.clear()
         self.acceleration = ""
+        self.loras = ""
 
     def add_work(self, model: str, seconds: float) -> None:
         """Add ``seconds`` of work by a replica of ``model``."""

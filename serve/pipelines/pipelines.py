@@ -7,6 +7,7 @@ from serve.pipelines.context import RequestContext
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwaps, person_pictures
+from serve.pipelines.given_frames import GivenFrames
 from serve.pipelines.handles import Handles
 from serve.pipelines.image_swap import ImageSwapPipeline
 from serve.pipelines.media_threads import MediaThreads
@@ -33,7 +34,7 @@ class Pipelines:
 
         A request that waits for its turn learns so at once that a file cannot be used.
         """
-        if isinstance(request, SwapVideo):
+        if isinstance(request, SwapVideo | GenerateVideo) and request.source is not None:
             async with self.readers.open("source", request.source, caller, rate=request.rate):
                 pass
         await self.decoder.check(pictures_of(request), caller)
@@ -60,7 +61,7 @@ def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
         handles,
         decoder,
         readers,
-        video=VideoPipeline(faces, writers, threads, decoder),
+        video=VideoPipeline(faces, writers, threads, decoder, GivenFrames(readers, decoder.memory, threads)),
         image_swap=ImageSwapPipeline(faces, threads, decoder),
         video_swap=VideoSwapPipeline(faces, writers, decoder, readers),
     )
@@ -71,6 +72,8 @@ def pictures_of(request: PipelineRequest) -> list[Picture]:
     pictures = []
     if isinstance(request, GenerateVideo) and request.image is not None:
         pictures.append(Picture("image", request.image))
+    if isinstance(request, GenerateVideo) and request.last_image is not None:
+        pictures.append(Picture("last_image", request.last_image))
     if isinstance(request, SwapImage):
         pictures.append(Picture("source", request.source))
     if isinstance(request, GenerateVideo | SwapImage | SwapVideo) and request.face is not None:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from deployments.wire import Acceleration, Faces
 from serve.pipelines.acceleration import JSON_SCHEMA
 from serve.pipelines.fields import Count, File, Images, Number, Share, Video, exact_rate
+from serve.pipelines.loras import JSON_SCHEMA as LORAS_SCHEMA
+from serve.pipelines.loras import Choices
 
 FACE = "The face to put in: an image, or several of the same person, which are averaged."
 
@@ -58,9 +60,19 @@ class GenerateVideo(SwapFields):
         "steps and no guidance. An object may add `every` to `cache`, the interval of the steps that are computed, and "
         "`guidance_until`, the share of the steps after which no pass without the prompt runs.",
     )
+    loras: Annotated[Choices, WithJsonSchema(LORAS_SCHEMA)] = Field(
+        default=(),
+        description="LoRAs that change the model for this video, by the names that GET /loras lists, each with a scale; "
+        "several add up. In a form, JSON.",
+    )
+    adjusted: tuple[tuple[str, int], ...] = ()
     cache_every: int = 0
     guidance_until: float = 1.0
     image: File | None = None
+    last_image: File | None = None
+    source: Video | None = None
+    strength: float = 1.0
+    extend: int = 0
     face: Images | None = None
     require_face: bool = False
 

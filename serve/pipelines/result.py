@@ -32,3 +32,5 @@ class Result:
     seed: int | None = None
     swap: SwapTally | None = None
     attempts: int = 1
+    adjusted: tuple[tuple[str, int], ...] = ()
+    """Fields that were lowered to the limits, with the values that were used."""

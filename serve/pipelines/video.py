@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from fractions import Fraction
 
-from deployments.wire import FrameChunk, Image, VideoRequest
+from deployments.wire import FrameChunk, Image, LoraChoice, VideoRequest
 from serve.media.images import cover
 from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters
 from serve.pipelines.face_swap import FaceSwap, FaceSwaps, person_pictures
+from serve.pipelines.given_frames import GivenFrames
 from serve.pipelines.handles import VideoHandle
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.requests import GenerateVideo
@@ -26,20 +28,31 @@ class VideoPipeline:
     The stages overlap: a chunk is swapped and encoded while the next one is being decoded.
     """
 
-    def __init__(self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, decoder: Decoder) -> None:
+    def __init__(
+        self, faces: FaceSwaps, writers: VideoWriters, threads: MediaThreads, decoder: Decoder, given: GivenFrames
+    ) -> None:
         self._faces = faces
         self._writers = writers
         self._threads = threads
         self._decoder = decoder
+        self._given = given
 
     async def run(self, model: VideoHandle, request: GenerateVideo, context: RequestContext) -> Result:
         """Return the video. Everything that can be refused is refused before a GPU works."""
-        image, swap = await self._prepare(request, context)
+        given = await self._given.read(request, context.caller)
+        first, last, swap = await self._prepare(request, context)
+        asked = replace(
+            _model_request(request, context.seed),
+            image=first,
+            last_image=last,
+            lead=given if request.extend else None,
+            source=None if request.extend else given,
+        )
         held_chunks = 0 if swap is None else swap.held_chunks
         async with self._writers.open("image", context, fps=request.rate, count=request.frames) as writer:
             # Denoising and decoding: the model yields chunks as it decodes them.
             async with (
-                model.generate(_model_request(request, image, context.seed), context, held_chunks) as video,
+                model.generate(asked, context, held_chunks) as video,
                 aclosing(video.chunks) as decoded,
                 aclosing(_with_times(decoded, request.rate, context)) as timed,
                 aclosing(timed if swap is None else swap.chunks(timed)) as finished,
@@ -57,24 +70,32 @@ class VideoPipeline:
             fps=request.rate,
             seed=context.seed,
             swap=None if swap is None else swap.tally,
+            adjusted=request.adjusted,
         )
 
-    async def _prepare(self, request: GenerateVideo, context: RequestContext) -> tuple[Image | None, FaceSwap | None]:
-        """Return the first frame, cropped to the video's size, and the face swap that begins."""
-        pictures = [] if request.image is None else [Picture("image", request.image, copies=_COPIES)]
+    async def _prepare(
+        self, request: GenerateVideo, context: RequestContext
+    ) -> tuple[Image | None, Image | None, FaceSwap | None]:
+        """Return the first and the last frame, cropped to the video's size, and the face swap."""
+        frames = {"image": request.image, "last_image": request.last_image}
+        pictures = [Picture(field, data, copies=_COPIES) for field, data in frames.items() if data is not None]
         if request.face is not None:
             pictures += person_pictures(request, request.face)
         if not pictures:
-            return None, None
+            return None, None, None
         async with self._decoder.pictures(pictures, context.caller) as decoded:
             swap = None if request.face is None else await self._faces.begin(request, decoded, context)
-            image = None
-            if request.image is not None:
-                image = await self._threads.run(cover, decoded.of("image")[0], width=request.width, height=request.height)
-            return image, swap
+            first, last = [
+                None
+                if data is None
+                else await self._threads.run(cover, decoded.of(field)[0], width=request.width, height=request.height)
+                for field, data in frames.items()
+            ]
+            return first, last, swap
 
 
-def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> VideoRequest:
+def _model_request(request: GenerateVideo, seed: int) -> VideoRequest:
+    """Return what the model gets of ``request`` apart from its frames."""
     return VideoRequest(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -84,10 +105,11 @@ def _model_request(request: GenerateVideo, image: Image | None, seed: int) -> Vi
         steps=request.steps,
         cfg=request.cfg,
         seed=seed,
-        image=image,
         acceleration=request.acceleration,
         cache_every=request.cache_every,
         guidance_until=request.guidance_until,
+        strength=request.strength,
+        loras=tuple(LoraChoice(name, scale) for name, scale in request.loras),
     )
 
 

@@ -45,7 +45,7 @@ class AccelerationOptions:
         if request.acceleration == "cache":
             if self.cache_threshold is None:
                 raise not_supported("this model is not set up for `cache`")
-            return StepCache(self.cache_threshold, request.steps, request.cache_every)
+            return StepCache(self.cache_threshold, request.denoise_steps, request.cache_every)
         if request.acceleration == "fp8":
             if self.fp8_operations is None:
                 raise not_supported(
@@ -70,11 +70,11 @@ def extra_bytes(request: VideoRequest, config: Any) -> int:
 def describe(request: VideoRequest, accelerator: Accelerator | None) -> str:
     """Return what was done, as the header `X-Acceleration` states it; empty for an exact video."""
     if request.acceleration == "distilled":
-        return f"distilled; steps={request.steps}"
+        return f"distilled; steps={request.denoise_steps}"
     parts = [] if accelerator is None else [accelerator.describe()]
     if request.guidance_until < 1 and request.cfg > 1:
-        guided = guided_steps(request.guidance_until, request.steps)
-        parts.append(f"guidance_until={request.guidance_until:g}; guided={guided}/{request.steps}")
+        guided = guided_steps(request.guidance_until, request.denoise_steps)
+        parts.append(f"guidance_until={request.guidance_until:g}; guided={guided}/{request.denoise_steps}")
     return "; ".join(parts)
 
 

@@ -7,22 +7,57 @@ libraries would only warn, or fail later with an unrelated error.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel, WanVACETransformer3DModel
-from safetensors import safe_open
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from deployments.errors import CheckpointRefused
-from deployments.video.checkpoints.read_ahead import read_ahead
-
-Shapes = Mapping[str, tuple[int, ...]]
+from deployments.video.checkpoints.names import (
+    IMAGE_ENCODER_PREFIXES,
+    TEXT_ENCODER_PREFIXES,
+    TRANSFORMER_PREFIXES,
+    VAE_PREFIXES,
+    image_encoder_name,
+    text_encoder_name,
+    transformer_name,
+    vae_renamer,
+)
+from deployments.video.checkpoints.tensor_files import find_files, read_shapes
+from deployments.video.checkpoints.tokenizer import read_tokenizer
+from deployments.video.checkpoints.weights import Layout, load_weights
 
 TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransformer3DModel": WanVACETransformer3DModel}
+
+TEXT_ENCODER = Layout(
+    rename=text_encoder_name,
+    prefixes=TEXT_ENCODER_PREFIXES,
+    # The embedding is one tensor, which files store under one of these names or under both.
+    tied=("shared.weight", "encoder.embed_tokens.weight"),
+    # ComfyUI's files bring their tokenizer, and those of the whole UMT5 its decoder.
+    ignored=("spiece_model", "decoder.", "lm_head."),
+)
+"""UMT5's encoder, by transformers' names or Wan's own."""
+IMAGE_ENCODER = Layout(
+    rename=image_encoder_name,
+    canonical=image_encoder_name,
+    prefixes=IMAGE_ENCODER_PREFIXES,
+    # Files may hold the projection, which Wan does not use, all of CLIP, and the position ids,
+    # which only count up.
+    ignored=(
+        "visual_projection.",
+        "text_projection.",
+        "text_model.",
+        "logit_scale",
+        "embeddings.position_ids",
+        "vision_model.embeddings.position_ids",
+    ),
+)
+"""CLIP's vision model, with the part of the name that transformers 5 has dropped or without it."""
 
 
 def find_folder(name: str, *, allow_hub: bool) -> Path:
@@ -59,53 +94,6 @@ def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
     return config
 
 
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor in the safetensors files of ``folder``.
-
-    Only the headers of the files are read. Raises ``CheckpointRefused`` if a file is missing or
-    unreadable.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    files = sorted(folder.glob("*.safetensors"))
-    for index in folder.glob("*.safetensors.index.json"):
-        indexed = set(json.loads(index.read_text())["weight_map"].values())
-        for name in sorted(indexed - {file.name for file in files}):
-            raise CheckpointRefused(f"{folder / name}: {index.name} names this file, but it is missing")
-    if not files:
-        raise CheckpointRefused(f"{folder}: no *.safetensors file")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
-        except Exception as e:  # safetensors raises an error type that it does not export
-            raise CheckpointRefused(f"{file}: not a readable safetensors file, perhaps truncated ({e})") from e
-    return shapes
-
-
-def compare_shapes(where: Path, expected: Shapes, found: Shapes, *, tied: Iterable[str] = ()) -> None:
-    """Raise ``CheckpointRefused`` unless ``found`` holds exactly the tensors of ``expected``.
-
-    Tensors in ``tied`` may be absent or extra. ``where`` is the file or folder to name in the
-    error.
-    """
-    optional = set(tied)
-    wrong = [f"missing tensor `{name}`" for name in expected if name not in found and name not in optional]
-    wrong += [f"unknown tensor `{name}`" for name in found if name not in expected and name not in optional]
-    wrong += [
-        f"tensor `{name}` has shape {list(found[name])}, expected {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise CheckpointRefused(f"{where}: {'; '.join(wrong[:3])}{more}")
-
-
-def expected_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor of ``model``, which may be on the meta device."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
 def empty_transformer(folder: Path) -> torch.nn.Module:
     """Return the transformer that ``folder/config.json`` describes, on the meta device."""
     config = read_config(folder)
@@ -119,11 +107,23 @@ def empty_transformer(folder: Path) -> torch.nn.Module:
     return model
 
 
-def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load a Wan or Wan VACE transformer from ``folder``, which has its config.json."""
-    empty = empty_transformer(folder)
-    compare_shapes(folder, expected_shapes(empty), stored_shapes(folder))
-    return _load(type(empty), folder, dtype=dtype, device=device)
+def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
+    """Load a Wan or Wan VACE transformer from ``folder``, which has its config.json.
+
+    ``weights`` names the file or folder of its weights, if they are not in ``folder``. Names may be
+    diffusers' or those of the original release.
+    """
+    model: Any = empty_transformer(folder)
+    found = weights or folder
+    layout = transformer_layout(read_shapes(find_files(found)))
+    return load_weights(model, found, layout, kept_in_float32=model._keep_in_fp32_modules, dtype=dtype, device=device)
+
+
+def transformer_layout(names: Iterable[str]) -> Layout:
+    """Return the layout of a transformer's file by the ``names`` in it."""
+    # Names of diffusers are left alone: two of its norms have each other's number.
+    is_original = not any(".attn1." in name for name in names)
+    return Layout(rename=transformer_name if is_original else str, prefixes=TRANSFORMER_PREFIXES)
 
 
 def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
@@ -137,8 +137,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     Raises ``CheckpointRefused`` if it has more tokens than the folder's text encoder.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    vocabulary = empty_text_encoder(folder / "text_encoder").config.vocab_size
+    tokenizer = read_tokenizer(folder / "tokenizer")
+    vocabulary = read_config(folder / "text_encoder").get("vocab_size", 0)
     if len(tokenizer) > vocabulary:
         raise CheckpointRefused(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the text encoder only {vocabulary}; "
@@ -147,16 +147,19 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load a UMT5 encoder from ``folder``."""
-    # The embedding is one tensor, which files store under one of these names or under both.
-    tied = {"shared.weight", "encoder.embed_tokens.weight"}
-    compare_shapes(folder, expected_shapes(empty_text_encoder(folder)), stored_shapes(folder), tied=tied)
-    return _load(UMT5EncoderModel, folder, dtype=dtype, device=device)
+def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
+    """Load a UMT5 encoder from ``folder``, which has its config.json.
+
+    ``weights`` names the file or folder of its weights, if they are not in ``folder``. Names may be
+    transformers' or Wan's own.
+    """
+    model = load_weights(empty_text_encoder(folder), weights or folder, TEXT_ENCODER, dtype=dtype, device=device)
+    model.encoder.embed_tokens.weight = model.shared.weight  # one parameter, so that it is moved once
+    return model
 
 
-def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the causal video VAE from ``folder``.
+def empty_vae(folder: Path) -> Any:
+    """Return the VAE that ``folder/config.json`` describes, on the meta device.
 
     Raises ``CheckpointRefused`` for a VAE that cannot be decoded as a stream.
     """
@@ -164,9 +167,23 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     if config.get("patch_size") is not None:
         raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
     with init_empty_weights():
-        empty = AutoencoderKLWan.from_config(config)
-    compare_shapes(folder, expected_shapes(empty), stored_shapes(folder))
-    return _load(AutoencoderKLWan, folder, dtype=dtype, device=device)
+        return AutoencoderKLWan.from_config(config)
+
+
+def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
+    """Load the causal video VAE from ``folder``, which has its config.json.
+
+    ``weights`` names the file or folder of its weights, if they are not in ``folder``. Names may be
+    diffusers' or those of the original release. Raises ``CheckpointRefused`` for a VAE that cannot
+    be decoded as a stream.
+    """
+    model = empty_vae(folder)
+    return load_weights(model, weights or folder, vae_layout(model.config.num_res_blocks), dtype=dtype, device=device)
+
+
+def vae_layout(res_blocks: int) -> Layout:
+    """Return the layout of a VAE's file; see ``vae_renamer``."""
+    return Layout(rename=vae_renamer(res_blocks), prefixes=VAE_PREFIXES)
 
 
 def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -177,9 +194,7 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
     part = folder / "image_encoder"
     with init_empty_weights():
         empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
-    # Older files also store the position ids, which only count up.
-    compare_shapes(part, expected_shapes(empty), stored_shapes(part), tied={"vision_model.embeddings.position_ids"})
-    encoder = _load(CLIPVisionModel, part, dtype=dtype, device=device)
+    encoder = load_weights(empty, part, IMAGE_ENCODER, dtype=dtype, device=device)
     processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
     return {"image_encoder": encoder, "image_processor": processor}
 
@@ -191,9 +206,3 @@ def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepSche
         raise CheckpointRefused(f"{folder / 'scheduler'}: `use_flow_sigmas` must be true, because Wan is a flow model")
     overrides = {} if flow_shift is None else {"flow_shift": flow_shift}
     return UniPCMultistepScheduler.from_config(config, **overrides)
-
-
-def _load(model_class: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    read_ahead(sorted(folder.glob("*.safetensors")))
-    model = model_class.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    return model.eval().requires_grad_(False).to(device)

@@ -1,6 +1,7 @@
 """Loads a Wan transformer from a GGUF file in the original key layout.
 
-The configuration comes from a folder in diffusers' layout.
+The configuration comes from a folder in diffusers' layout. Converters differ in the architecture
+that they write and in the prefix of the names, so a file is known by its tensors.
 """
 
 from pathlib import Path
@@ -8,14 +9,17 @@ from typing import Any
 
 import torch
 from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from deployments.errors import CheckpointRefused
-from deployments.video.checkpoints.folder import compare_shapes, empty_transformer, expected_shapes
+from deployments.video.checkpoints.finite import require_finite
+from deployments.video.checkpoints.folder import empty_transformer
+from deployments.video.checkpoints.names import TRANSFORMER_PREFIXES, select_part, transformer_name
 from deployments.video.checkpoints.read_ahead import read_ahead
+from deployments.video.checkpoints.tensor_files import unreadable
+from deployments.video.checkpoints.weights import compare_shapes, expected_shapes
 
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -35,11 +39,11 @@ def open_gguf(path: Path) -> GGUFReader:
     try:
         reader = GGUFReader(path, "c")  # copy on write, because torch needs writable memory
     except (ValueError, IndexError, KeyError, OSError) as e:
-        raise CheckpointRefused(f"{path}: not a readable GGUF file, perhaps truncated ({e})") from e
+        raise unreadable(path, "GGUF", e) from e
     architecture = reader.get_field("general.architecture")
-    architecture_name = architecture.contents() if architecture is not None else None
-    if architecture_name != "wan":
-        raise CheckpointRefused(f"{path}: the architecture is `{architecture_name}`; expected `wan`")
+    said = architecture.contents() if architecture is not None else "not named"
+    if said != "wan" and not any(name.startswith("blocks.0.self_attn.") for name in _named(reader)):
+        raise CheckpointRefused(f"{path}: has no tensors of a Wan transformer; its architecture is `{said}`, expected `wan`")
     size = path.stat().st_size
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
@@ -54,28 +58,70 @@ def open_gguf(path: Path) -> GGUFReader:
 
 def stored_shapes(reader: GGUFReader) -> dict[str, tuple[int, ...]]:
     """Return the logical shape of every tensor in the file, by diffusers' names."""
-    shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
-    names: dict[str, str] = convert_wan_transformer_to_diffusers({name: name for name in shapes})
-    return {name: shapes[original] for name, original in names.items()}
+    return {transformer_name(name): _shape(reader, tensor) for name, tensor in _named(reader).items()}
 
 
 def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
-    """Return all tensors by their names in the file.
+    """Return all tensors by their names in the file, without a prefix.
 
     Quantised matrices stay as they are stored; other quantised tensors are dequantised.
     """
-    return {tensor.name: _read(tensor) for tensor in reader.tensors}
+    return {name: _read(reader, tensor) for name, tensor in _named(reader).items()}
 
 
-def _read(tensor: ReaderTensor) -> torch.Tensor:
-    kind, data = tensor.tensor_type, torch.from_numpy(tensor.data)
+def _named(reader: GGUFReader) -> dict[str, ReaderTensor]:
+    """Return the tensors by their names without a prefix."""
+    by_name = {str(tensor.name): tensor for tensor in reader.tensors}
+    return {name: by_name[in_file] for name, in_file in select_part(by_name, TRANSFORMER_PREFIXES).items()}
+
+
+def _shape(reader: GGUFReader, tensor: ReaderTensor) -> tuple[int, ...]:
+    """Return the shape of a tensor, which a converter may have stored flat and noted elsewhere."""
+    noted = reader.get_field(f"comfy.gguf.orig_shape.{tensor.name}")
+    return tuple(int(n) for n in (noted.contents() if noted is not None else reversed(tensor.shape)))
+
+
+def _read(reader: GGUFReader, tensor: ReaderTensor) -> torch.Tensor:
+    kind, data, shape = tensor.tensor_type, torch.from_numpy(tensor.data), _shape(reader, tensor)
     if kind in _PLAIN:
-        return data.view(_PLAIN[kind]) if kind == GGMLQuantizationType.BF16 else data
-    if len(tensor.shape) == 2:
+        return (data.view(_PLAIN[kind]) if kind == GGMLQuantizationType.BF16 else data).reshape(shape)
+    if len(shape) == 2:
         packed: torch.Tensor = GGUFParameter(data, quant_type=kind)
         return packed
     # Only linear layers compute from quantised weights.
-    return torch.from_numpy(dequantize(tensor.data, kind))
+    return torch.from_numpy(dequantize(tensor.data, kind)).reshape(shape)
+
+
+_BLOCK_SCALES: dict[GGMLQuantizationType, tuple[int, ...]] = {
+    GGMLQuantizationType.Q4_0: (0,),
+    GGMLQuantizationType.Q4_1: (0, 2),
+    GGMLQuantizationType.Q5_0: (0,),
+    GGMLQuantizationType.Q5_1: (0, 2),
+    GGMLQuantizationType.Q8_0: (0,),
+    GGMLQuantizationType.Q2_K: (80, 82),
+    GGMLQuantizationType.Q3_K: (108,),
+    GGMLQuantizationType.Q4_K: (0, 2),
+    GGMLQuantizationType.Q5_K: (0, 2),
+    GGMLQuantizationType.Q6_K: (208,),
+    GGMLQuantizationType.IQ4_NL: (0,),
+    GGMLQuantizationType.IQ4_XS: (0,),
+}
+"""Where a block has its float16 scales. Its other numbers are whole, and so always finite."""
+
+
+def _require_finite(path: Path, reader: GGUFReader) -> None:
+    """Raise ``CheckpointRefused`` if a tensor holds NaN or infinity; of blocks, scales decide."""
+    found: dict[str, torch.Tensor] = {}
+    for tensor in reader.tensors:
+        data = torch.from_numpy(tensor.data)
+        if tensor.tensor_type in _PLAIN:
+            found[tensor.name] = data.view(_PLAIN[tensor.tensor_type])
+        else:
+            blocks = data.reshape(-1, GGML_QUANT_SIZES[tensor.tensor_type][1])
+            for offset in _BLOCK_SCALES.get(tensor.tensor_type, ()):
+                scales = blocks[:, offset : offset + 2].contiguous().view(torch.float16)
+                found[tensor.name] = torch.cat([found[tensor.name], scales]) if tensor.name in found else scales
+    require_finite(path, found)
 
 
 def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -85,6 +131,7 @@ def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device
     """
     reader = open_gguf(path)
     read_ahead([path])
+    _require_finite(path, reader)
     compare_shapes(path, expected_shapes(empty_transformer(folder / part)), stored_shapes(reader))
     model = WanTransformer3DModel.from_single_file(
         stored_tensors(reader),

@@ -1,55 +1,47 @@
-"""LoRA files: low-rank changes of a transformer's layers (Hu et al. 2021).
+"""Copies of a transformer with the changes of LoRAs.
 
-Files may use the names of the original release or of diffusers, and `lora_down` and `lora_up` with
-`alpha`, or `lora_A` and `lora_B`. `diff`, `diff_b` and `diff_m` are full differences of a weight, a
-bias and a modulation. The transformer's weights are unchanged, plain or quantised: the product with
-the two narrow matrices is added to the output of the layer.
+The transformer's weights are unchanged, plain or quantised: the product with the two narrow
+matrices is added to the output of the layer. Several LoRAs become one pair of wider matrices.
 """
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.lora_file import MODULATION, Change, LoraFile, is_lora, read_lora
 from deployments.video.kernels.layers import with_layers
 
-ORIGINAL, DIFFUSERS = "diffusion_model.", "transformer."
-_PARTS = {
-    ".lora_down.weight": "down",
-    ".lora_A.weight": "down",
-    ".lora_up.weight": "up",
-    ".lora_B.weight": "up",
-    ".lora_B.bias": "diff_b",
-    ".alpha": "alpha",
-    ".diff": "diff",
-    ".diff_b": "diff_b",
-    ".diff_m": "diff",
+__all__ = ["Lora", "LoraLinear", "fit_lora", "is_lora", "read_lora", "with_lora", "with_loras"]
+
+log = logging.getLogger(__name__)
+
+_ABSENT = {
+    "attention to an image": ("add_k_proj", "add_v_proj", "norm_added_k", "image_embedder"),
+    "control video": ("vace_blocks", "vace_patch_embedding"),
 }
-MODULATION = "scale_shift_table"
-Change = dict[str, torch.Tensor]
-"""The change of one layer: its tensors by the values of ``_PARTS``."""
+"""Parts that not every Wan transformer has, by what they are for. Changes of them mean nothing to a
+model without them."""
 
 
-def is_lora(path: Path) -> bool:
-    """Return whether ``path`` is a safetensors file with low-rank changes.
+@dataclass(frozen=True)
+class Lora:
+    """The changes of a LoRA that fit one transformer, in its dtypes and on its devices."""
 
-    Raises ``CheckpointRefused`` for a safetensors file that cannot be read.
-    """
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            return any(".lora_" in name for name in tensors.keys())  # noqa: SIM118
-    except (SafetensorError, OSError) as e:
-        raise CheckpointRefused(f"{path}: not a readable safetensors file, perhaps truncated ({e})") from e
+    path: Path
+    changes: Mapping[str, Change] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors."""
+        return sum(tensor.nbytes for change in self.changes.values() for tensor in change.values())
 
 
 def with_lora(transformer: Any, path: Path, dtype: torch.dtype) -> Any:
@@ -59,51 +51,112 @@ def with_lora(transformer: Any, path: Path, dtype: torch.dtype) -> Any:
     incomplete change, a change of an unknown kind or of the wrong shape, and for a change of a
     layer that the transformer does not have.
     """
-    # A fast block wraps the original one as its child `block`.
-    layers = {f"{name}.".replace(".block.", ".").removesuffix("."): layer for name, layer in transformer.named_modules()}
-    changed: dict[int, Any] = {}
-    result = transformer
-    for name, change in _read(path).items():
+    return with_loras(transformer, [(fit_lora(read_lora(path), transformer, dtype), 1.0)])
+
+
+def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch.device | None = None) -> Lora:
+    """Return the changes in ``file`` for ``transformer``, on ``device`` or where each layer is.
+
+    Quantised layers compute in ``dtype``. Changes of parts that only other Wan models have are left
+    out, and the log says so. Raises ``CheckpointRefused`` for changes that do not fit.
+    """
+    layers = _layers_of(transformer)
+    skipped: dict[str, int] = {}
+    fitted: dict[str, Change] = {}
+    for name, change in file.changes.items():
         owner, _, last = name.rpartition(".")
-        if last == MODULATION and owner in layers:
-            result = _with_modulation(path, name, result, owner=layers[owner], change=change)
-        elif hasattr(layers.get(name), "weight"):
-            changed[id(layers[name])] = _changed_layer(path, name, layers[name], change=change, dtype=dtype)
+        if (absent := _absent_part(name, layers)) is not None:
+            skipped[absent] = skipped.get(absent, 0) + 1
+        elif last == MODULATION and owner in layers:
+            fitted[name] = _fitted_modulation(file.path, name, change, table=getattr(layers[owner], MODULATION), device=device)
+        elif hasattr(_base(layers.get(name)), "weight"):
+            fitted[name] = _fitted(file.path, name, change, layer=_base(layers[name]), dtype=dtype, device=device)
         else:
-            raise CheckpointRefused(f"{path}: changes `{name}`, which this model does not have")
-    return with_layers(result, lambda layer: changed.get(id(layer)))
+            raise CheckpointRefused(f"{file.path}: changes `{name}`, which this model does not have")
+    for part, count in skipped.items():
+        log.info("%s: %d changes of the %s are left out, because the model has none", file.path, count, part)
+    if not fitted:
+        raise CheckpointRefused(f"{file.path}: changes nothing that this model has")
+    return Lora(file.path, fitted)
 
 
-def _read(path: Path) -> dict[str, Change]:
-    changes: dict[str, Change] = {}
-    for key, tensor in load_file(path).items():
-        name, part = next(((key.removesuffix(end), part) for end, part in _PARTS.items() if key.endswith(end)), ("", ""))
-        if key.endswith(".diff_m"):
-            name += ".modulation"
-        if name.startswith(DIFFUSERS):
-            name = name.removeprefix(DIFFUSERS)
-        elif name.startswith(ORIGINAL):
-            # The conversion replaces parts of names only where a dot follows.
-            (name,) = convert_wan_transformer_to_diffusers({f"{name.removeprefix(ORIGINAL)}.": None})
-            name = name.removesuffix(".")
+def with_loras(transformer: Any, loras: Sequence[tuple[Lora, float]]) -> Any:
+    """Return a shallow copy of ``transformer`` with all of ``loras``, each times its factor.
+
+    The copy shares the weights, and the original is unchanged. A LoRA with the factor 0 is left
+    out.
+    """
+    loras = [(lora, factor) for lora, factor in loras if factor != 0]
+    layers = _layers_of(transformer)
+    replaced: dict[int, Any] = {}
+    result = transformer
+    for name in dict.fromkeys(name for lora, _ in loras for name in lora.changes):
+        changes = [(lora.changes[name], factor) for lora, factor in loras if name in lora.changes]
+        owner, _, last = name.rpartition(".")
+        if last == MODULATION:
+            result = _with_modulation(result, table=getattr(layers[owner], MODULATION), difference=_total(changes, "diff"))
         else:
-            raise CheckpointRefused(
-                f"{path}: unknown tensor `{key}`; expected a name that begins with `{ORIGINAL}` or `{DIFFUSERS}` "
-                f"and ends in one of {', '.join(_PARTS)}"
-            )
-        changes.setdefault(name, {})[part] = tensor
-    return changes
+            replaced[id(layers[name])] = _changed_layer(layers[name], changes)
+    return with_layers(result, lambda layer: replaced.get(id(layer)))
 
 
-def _with_modulation(path: Path, name: str, transformer: Any, *, owner: Any, change: Change) -> Any:
-    table = getattr(owner, MODULATION)
+def _layers_of(transformer: Any) -> dict[str, Any]:
+    # A fast block wraps the original one as its child `block`.
+    return {f"{name}.".replace(".block.", ".").removesuffix("."): layer for name, layer in transformer.named_modules()}
+
+
+def _base(layer: Any) -> Any:
+    """Return the layer inside those that LoRAs have been added to."""
+    while isinstance(layer, LoraLinear):
+        layer = layer.linear
+    return layer
+
+
+def _absent_part(name: str, layers: Iterable[str]) -> str | None:
+    """Return what the layer ``name`` is for, if it is of a part that is not in ``layers``."""
+    for part, words in _ABSENT.items():
+        if any(word in name.split(".") for word in words):
+            return None if any(word in layer.split(".") for layer in layers for word in words) else part
+    return None
+
+
+def _fitted_modulation(path: Path, name: str, change: Change, *, table: torch.Tensor, device: torch.device | None) -> Change:
     if "diff" not in change or change["diff"].shape != table.shape:
         found = ", ".join(f"`{part}` {list(tensor.shape)}" for part, tensor in change.items())
         raise CheckpointRefused(f"{path}: changes `{name}`, which is {list(table.shape)} in this model, by {found}")
+    return {"diff": change["diff"].to(device or table.device)}
 
+
+def _fitted(path: Path, name: str, change: Change, *, layer: Any, dtype: torch.dtype, device: torch.device | None) -> Change:
+    weight, is_linear = layer.weight, isinstance(layer, nn.Linear)
+    where, compute = device or weight.device, weight.dtype if weight.dtype.is_floating_point else dtype
+    shape = (layer.out_features, layer.in_features) if is_linear else tuple(weight.shape)
+    down, up = change.get("down"), change.get("up")
+    if down is not None and up is not None and not is_linear and down.ndim == len(shape):
+        # A convolution is changed as a whole: it is small.
+        product = (up.float().flatten(1) @ down.float().flatten(1)).reshape(len(up), *down.shape[1:])
+        down = up = None
+        change = {"diff": product, **{part: tensor for part, tensor in change.items() if part not in ("down", "up")}}
+    added = change.get("diff") if up is None or down is None else torch.empty(len(up), down.shape[-1], device="meta")
+    if added is not None and (tuple(added.shape) != shape or (up is not None and not is_linear)):
+        raise CheckpointRefused(f"{path}: changes `{name}` by {list(added.shape)}, which is {list(shape)} in this model")
+    if "diff_b" in change and (layer.bias is None or change["diff_b"].shape != layer.bias.shape):
+        raise CheckpointRefused(f"{path}: changes the bias of `{name}` by {list(change['diff_b'].shape)}, which does not fit")
+    # A whole difference of quantised weights stays beside them, and is computed like a matrix.
+    computed = ("down", "up") if weight.dtype.is_floating_point else ("down", "up", "diff")
+    return {part: tensor.to(where, compute if part in computed else torch.float32) for part, tensor in change.items()}
+
+
+def _total(changes: Sequence[tuple[Change, float]], part: str) -> torch.Tensor | None:
+    """Return the sum of the differences of one parameter, or None if there are none."""
+    scaled = [change[part] * factor if factor != 1 else change[part] for change, factor in changes if part in change]
+    return None if not scaled else sum(scaled[1:], scaled[0])
+
+
+def _with_modulation(transformer: Any, *, table: torch.Tensor, difference: torch.Tensor | None) -> Any:
     def replace(module: nn.Module) -> nn.Module | None:
         # The owner is found by its parameter, because a shallow copy may have taken its place.
-        return _add_differences(module, {MODULATION: change["diff"]}) if _owns(module, table) else None
+        return _add_differences(module, {MODULATION: difference}) if _owns(module, table) else None
 
     return with_layers(transformer, replace)
 
@@ -112,28 +165,38 @@ def _owns(module: nn.Module, parameter: torch.Tensor) -> bool:
     return module._parameters.get(MODULATION) is parameter
 
 
-def _changed_layer(path: Path, name: str, layer: Any, *, change: Change, dtype: torch.dtype) -> Any:
-    weight, is_linear = layer.weight, isinstance(layer, nn.Linear)
-    plain = weight.dtype.is_floating_point
-    shape = (layer.out_features, layer.in_features) if is_linear else tuple(weight.shape)
-    down, up = change.get("down"), change.get("up")
-    if (down is None) != (up is None) or ("alpha" in change and down is None):
-        raise CheckpointRefused(f"{path}: the change of `{name}` is incomplete; it has only {', '.join(sorted(change))}")
-    added = change.get("diff") if up is None or down is None else torch.empty(len(up), down.shape[-1], device="meta")
-    if "down" in change and "diff" in change:
-        raise CheckpointRefused(f"{path}: `{name}` is changed twice, by `diff` and by a low-rank product")
-    if added is not None and (tuple(added.shape) != shape or (up is not None and not is_linear)):
-        raise CheckpointRefused(f"{path}: changes `{name}` by {list(added.shape)}, which is {list(shape)} in this model")
-    if "diff_b" in change and (layer.bias is None or change["diff_b"].shape != layer.bias.shape):
-        raise CheckpointRefused(f"{path}: changes the bias of `{name}` by {list(change['diff_b'].shape)}, which does not fit")
-    layer = _add_differences(layer, {"weight": change.get("diff") if plain else None, "bias": change.get("diff_b")})
-    compute = weight.dtype if plain else dtype
-    if up is not None and down is not None:
-        scale = change["alpha"].item() / len(down) if "alpha" in change else 1.0
-        return LoraLinear(layer, down.to(weight.device, compute), (up.float() * scale).to(weight.device, compute))
-    if "diff" in change and not plain:
-        return LoraLinear(layer, change["diff"].to(weight.device, compute), None)
-    return layer
+def _changed_layer(layer: Any, changes: Sequence[tuple[Change, float]]) -> Any:
+    """Return ``layer``, which may have a LoRA already, with further changes."""
+    before: list[tuple[torch.Tensor, torch.Tensor, float]] = []
+    wholes: list[torch.Tensor] = []
+    for added in _added_to(layer):
+        if added.up is None:
+            wholes.append(added.down)
+        else:
+            before.append((added.down, added.up, added.factor))
+    base = _base(layer)
+    whole = _total(changes, "diff")
+    plain = base.weight.dtype.is_floating_point
+    base = _add_differences(base, {"weight": whole if plain else None, "bias": _total(changes, "diff_b")})
+    if whole is not None and not plain:
+        wholes.append(whole)
+    for difference in wholes:
+        base = LoraLinear(base, difference, None)
+    pairs = before + [(change["down"], change["up"], factor) for change, factor in changes if "up" in change]
+    if not pairs:
+        return base
+    if len(pairs) == 1:
+        return LoraLinear(base, *pairs[0])
+    downs = torch.cat([down for down, _, _ in pairs])
+    ups = torch.cat([up if factor == 1 else up * factor for _, up, factor in pairs], dim=1)
+    return LoraLinear(base, downs, ups)
+
+
+def _added_to(layer: Any) -> Iterator["LoraLinear"]:
+    """Yield the changes around a layer, the outermost first."""
+    while isinstance(layer, LoraLinear):
+        yield layer
+        layer = layer.linear
 
 
 def _add_differences(layer: Any, differences: Mapping[str, torch.Tensor | None]) -> Any:
@@ -157,15 +220,16 @@ def _add_differences(layer: Any, differences: Mapping[str, torch.Tensor | None])
 class LoraLinear(nn.Module):
     """A linear layer with a change that is added to its output.
 
-    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``; without ``up``, ``down`` is ``[out,
-    in]``.
+    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``, and their product counts ``factor``
+    times; without ``up``, ``down`` is ``[out, in]``.
     """
 
-    def __init__(self, linear: Any, down: torch.Tensor, up: torch.Tensor | None) -> None:
+    def __init__(self, linear: Any, down: torch.Tensor, up: torch.Tensor | None, factor: float = 1.0) -> None:
         super().__init__()
         self.linear = linear
         self.down = nn.Parameter(down, requires_grad=False)
         self.up = None if up is None else nn.Parameter(up, requires_grad=False)
+        self.factor = factor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map ``[..., in]`` to ``[..., out]``."""
@@ -173,5 +237,5 @@ class LoraLinear(nn.Module):
         narrow = F.linear(x, self.down)
         if self.up is None:
             return result.add_(narrow)
-        result.view(-1, result.shape[-1]).addmm_(narrow.flatten(0, -2), self.up.T)
+        result.view(-1, result.shape[-1]).addmm_(narrow.flatten(0, -2), self.up.T, alpha=self.factor)
         return result

@@ -100,10 +100,10 @@ def activation_bytes(config: Any, request: VideoRequest, *, batch_guidance: bool
     pixels, groups = request.width * request.height, 1 + (request.num_frames - 1) // 4
     tokens, width = groups * pixels // 256, config.num_attention_heads * config.attention_head_dim
     batch = 2 if batch_guidance and request.cfg > 1 else 1
-    has_image = request.image is not None
+    has_image = request.takes_image
     controls = len(getattr(config, "vace_layers", None) or ()) + 2 if has_image else 0
     block = tokens * (2 * (7 + controls) * width + 2 * config.ffn_dim + 8 * config.attention_head_dim) * batch
     decoding = 12_400 + 3 * request.num_frames
-    encoding = 9_600 + 36 * request.num_frames if has_image else 0
+    encoding = 9_600 + 36 * request.num_frames if has_image or request.source is not None else 0
     vae = pixels * max(decoding, encoding)
     return int(max(block, vae)) + GIB // 2

@@ -7,7 +7,8 @@ import torch
 from diffusers import WanImageToVideoPipeline, WanPipeline, WanVACEPipeline
 from PIL import Image
 
-from deployments.wire import VideoRequest
+from deployments.errors import ImageNotSupported
+from deployments.wire import Frames, VideoRequest
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Conditions:
     """Channels that follow those of the latents in the transformer's input."""
     arguments: dict[str, torch.Tensor] = field(default_factory=dict)
     """Further arguments of the transformer."""
+    source: torch.Tensor | None = None
+    """The latents of a video that the noise is added to, of the same shape."""
 
 
 @torch.no_grad()
@@ -42,31 +45,62 @@ def prepare_conditions(pipeline: Any, request: VideoRequest, device: torch.devic
     if isinstance(pipeline, WanImageToVideoPipeline):
         return _first_frame(pipeline, request, latents=latents, device=device)
     assert isinstance(pipeline, WanPipeline)
-    return Conditions(pipeline.prepare_latents(**latents))
+    noise = pipeline.prepare_latents(**latents)
+    return Conditions(noise, source=None if request.source is None else _encode(pipeline, request.source, device))
+
+
+def _encode(pipeline: Any, frames: Frames, device: torch.device) -> torch.Tensor:
+    """Return the normalised latents of ``frames``, float32 ``[1, c, t, h, w]``."""
+    vae, size = pipeline.vae, frames.shape[1:3]
+    images = [Image.fromarray(frame) for frame in frames]
+    video = pipeline.video_processor.preprocess_video(images, height=size[0], width=size[1])
+    latents = vae.encode(video.to(device, vae.dtype)).latent_dist.mode().float()
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean, std = (torch.tensor(values).view(shape).to(device) for values in (vae.config.latents_mean, vae.config.latents_std))
+    normalised: torch.Tensor = (latents - mean) * (1.0 / std)
+    return normalised
 
 
 def _first_frame(pipeline: Any, request: VideoRequest, *, latents: dict[str, Any], device: torch.device) -> Conditions:
-    """Return conditions in which the encoded first frame is part of the transformer's input."""
+    """Return conditions in which the encoded first frame is part of the transformer's input.
+
+    The last frame is too, if there is one.
+    """
     transformer = pipeline.transformer
-    image = _pillow_image(request)
-    pixels = pipeline.video_processor.preprocess(image, height=request.height, width=request.width)
-    noise, channels = pipeline.prepare_latents(image=pixels.to(device, torch.float32), **latents)
+    assert request.image is not None
+    images = [Image.fromarray(image) for image in (request.image, request.last_image) if image is not None]
+    first, *last = (
+        pipeline.video_processor.preprocess(image, height=request.height, width=request.width).to(device, torch.float32)
+        for image in images
+    )
+    noise, channels = pipeline.prepare_latents(image=first, last_image=last[0] if last else None, **latents)
     if transformer.config.image_dim is None:
         return Conditions(noise, channels)
-    embeddings = pipeline.encode_image(image, device).to(transformer.dtype)
+    # Only models for a first and a last frame have places for two embeddings, and they need both.
+    takes_both = transformer.config.pos_embed_seq_len is not None
+    if takes_both and not last:
+        raise ImageNotSupported("last_image", "this model makes videos between a first and a last frame; send both")
+    seen = images if takes_both else images[0]
+    embeddings = pipeline.encode_image(seen, device).to(transformer.dtype)
     return Conditions(noise, channels, {"encoder_hidden_states_image": embeddings})
 
 
 def _control_video(pipeline: Any, request: VideoRequest, *, generator: torch.Generator, device: torch.device) -> torch.Tensor:
     """Return VACE's encoded control video and mask.
 
-    The first frame is the image (black in the mask, so it is kept); the others are grey and white
-    in the mask, so they are generated.
+    Frames that are given (the first ones, the last one) are black in the mask, so they are kept;
+    the others are grey and white in the mask, so they are generated.
     """
-    image = _pillow_image(request)
-    rest = request.num_frames - 1
-    video = [image, *[Image.new("RGB", image.size, (128, 128, 128))] * rest]
-    mask = [Image.new("L", image.size, 0), *[Image.new("L", image.size, 255)] * rest]
+    size = (request.width, request.height)
+    video = [Image.new("RGB", size, (128, 128, 128))] * request.num_frames
+    mask = [Image.new("L", size, 255)] * request.num_frames
+    given = dict(enumerate(() if request.lead is None else request.lead))
+    if request.image is not None:
+        given[0] = request.image
+    if request.last_image is not None:
+        given[request.num_frames - 1] = request.last_image
+    for number, frame in given.items():
+        video[number], mask[number] = Image.fromarray(frame), Image.new("L", size, 0)
     pixels, mask_pixels, references = pipeline.preprocess_conditions(
         video=video,
         mask=mask,
@@ -84,8 +118,3 @@ def _control_video(pipeline: Any, request: VideoRequest, *, generator: torch.Gen
     control = torch.cat([latents, pipeline.prepare_masks(mask_pixels, references, generator)], dim=1)
     assert isinstance(control, torch.Tensor)
     return control.to(pipeline.transformer.dtype)
-
-
-def _pillow_image(request: VideoRequest) -> Image.Image:
-    assert request.image is not None
-    return Image.fromarray(request.image)

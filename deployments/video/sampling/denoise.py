@@ -68,7 +68,8 @@ def denoise(
     ``report`` is called with the number of finished steps; it may raise, which ends the loop.
     ``velocity`` may take a step's velocity from elsewhere; by default all are computed.
     """
-    latents = solver.start(conditions.noise)
+    begin = conditions.noise if conditions.source is None else solver.add_noise(conditions.source, conditions.noise)
+    latents = solver.start(begin)
     timesteps = torch.tensor(solver.timesteps).to(latents.device)
     pace = Pace(latents.device, report)
     guided = guidance.guided_steps(len(solver.timesteps))

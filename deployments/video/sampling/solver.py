@@ -12,24 +12,36 @@ import torch
 
 
 class Solver:
-    """One request's run of ``scheduler`` over ``steps`` steps."""
+    """One request's run of ``scheduler`` over ``steps`` steps, or the last ``count`` of them."""
 
-    def __init__(self, scheduler: Any, steps: int) -> None:
+    def __init__(self, scheduler: Any, steps: int, count: int | None = None) -> None:
         scheduler = type(scheduler).from_config(scheduler.config)  # schedulers keep state
         scheduler.set_timesteps(steps)
-        scheduler.set_begin_index(0)
-        self.timesteps: list[int | float] = scheduler.timesteps.tolist()
+        begin = 0 if count is None else len(scheduler.timesteps) - count
+        scheduler.set_begin_index(begin)
+        self._scheduler = scheduler
+        timesteps = scheduler.timesteps[begin:]
+        self.timesteps: list[int | float] = timesteps.tolist()
         """The timestep that the transformer gets at each step, 1000 to 0."""
         count = len(self.timesteps)
         units = torch.eye(count + 1, dtype=torch.float64)[:, None]
         rows = []
         sample = units[0]
-        for step, timestep in enumerate(scheduler.timesteps):
+        for step, timestep in enumerate(timesteps):
             sample = scheduler.step(units[step + 1], timestep, sample, return_dict=False)[0]
             rows.append(sample[0])
         self._weights = torch.stack(rows).float()
         self._terms: torch.Tensor | None = None
         self._done = 0
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return ``latents`` of a video with ``noise``, as the first step expects it."""
+        first = torch.tensor(self.timesteps[:1], device=latents.device)
+        if hasattr(self._scheduler, "add_noise"):
+            noisy: torch.Tensor = self._scheduler.add_noise(latents, noise, first)
+        else:
+            noisy = self._scheduler.scale_noise(latents, first, noise)
+        return noisy
 
     def start(self, noise: torch.Tensor) -> torch.Tensor:
         """Take the first noise, of any shape, and return the first latents.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deployments.errors import CheckpointRefused
+from deployments.errors import CheckpointRefused, NotFinite
 from deployments.wire import Frames
 
 
@@ -48,10 +48,11 @@ def to_host(groups: Iterator[Sequence[torch.Tensor]]) -> Iterator[Frames]:
 
     A group is made of bands from top to bottom, each ``[1, 3, n, rows, width]`` in -1..1. The first
     group is copied from a GPU at once; each later one is copied while the next is being decoded.
+    Raises ``NotFinite`` for a group with NaN, which would be black.
     """
     last: list[_HostCopy] = []
     for number, group in enumerate(groups):
-        copies = [_HostCopy(to_pixels(band)) for band in group]
+        copies = [_HostCopy(to_pixels(band), band.isfinite().all()) for band in group]
         if number == 0 or not group[0].is_cuda:
             yield _join(copies)
             continue
@@ -69,14 +70,19 @@ def to_pixels(group: torch.Tensor) -> torch.Tensor:
 
 
 class _HostCopy:
-    """Pixels on their way to host memory; those of a CPU are there already."""
+    """Pixels on their way to host memory; those of a CPU are there already.
 
-    def __init__(self, pixels: torch.Tensor) -> None:
-        self._host, self._copied = pixels, None
+    ``finite`` says, on the same device, whether they were numbers before they became pixels.
+    """
+
+    def __init__(self, pixels: torch.Tensor, finite: torch.Tensor) -> None:
+        self._host, self._copied, self._finite = pixels, None, finite
         if pixels.is_cuda:
             self._host = torch.empty(pixels.shape, dtype=torch.uint8, pin_memory=True)
+            self._finite = torch.empty((), dtype=torch.bool, pin_memory=True)
             with torch.cuda.device(pixels.device):
                 self._host.copy_(pixels, non_blocking=True)
+                self._finite.copy_(finite, non_blocking=True)
                 self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
                 self._copied.record()
 
@@ -84,6 +90,8 @@ class _HostCopy:
         """Return the pixels once they are complete."""
         if self._copied is not None:
             self._copied.synchronize()
+        if not bool(self._finite):
+            raise NotFinite("the VAE has computed NaN or infinity in place of frames; try another seed")
         frames: Frames = self._host.numpy()
         return frames
 

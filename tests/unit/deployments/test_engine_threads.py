@@ -8,7 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from deployments.engine_threads import FAILURES, CancelFlag, EngineThreads
-from deployments.errors import Cancelled, EngineBroken, GpuLost, NoFaceFound, ReplicaStalled
+from deployments.errors import (
+    Cancelled,
+    EngineBroken,
+    GpuLost,
+    NoFaceFound,
+    NotFinite,
+    ReplicaStalled,
+    WeightsDamaged,
+)
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
@@ -166,5 +174,27 @@ async def test_one_lost_gpu_breaks_the_replica_at_once() -> None:
 
     with pytest.raises(GpuLost):
         await threads.run(lose)
-    with pytest.raises(EngineBroken, match="a GPU is lost"):
+    with pytest.raises(EngineBroken, match="a GPU of the replica has failed"):
+        threads.check_health()
+
+
+async def test_damaged_weights_break_the_replica_at_once_and_nan_only_if_it_stays() -> None:
+    damaged = EngineThreads(1, stall_timeout_s=60)
+
+    def fail(error: NotFinite) -> Callable[[CancelFlag], None]:
+        def call(_: CancelFlag) -> None:
+            raise error
+
+        return call
+
+    with pytest.raises(WeightsDamaged):
+        await damaged.run(fail(WeightsDamaged("the weights are damaged: `a` holds NaN")))
+    with pytest.raises(EngineBroken, match="the weights are damaged: `a` holds NaN"):
+        damaged.check_health()
+    threads = EngineThreads(1, stall_timeout_s=60)
+    for number in range(FAILURES):
+        threads.check_health()
+        with pytest.raises(NotFinite):
+            await threads.run(fail(NotFinite(f"the model has computed NaN, {number}")))
+    with pytest.raises(EngineBroken, match=f"the model has computed NaN, {FAILURES - 1}"):
         threads.check_health()

@@ -10,7 +10,15 @@ import ray.exceptions
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 
-from deployments.errors import Cancelled, CheckpointRefused, NoFaceFound, PromptTooLong, VideoTooLarge
+from deployments.errors import (
+    Cancelled,
+    CheckpointRefused,
+    NoFaceFound,
+    NotFinite,
+    PromptTooLong,
+    VideoTooLarge,
+    WeightsDamaged,
+)
 from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
 from serve.problems import REQUIRED, TITLES, FieldError, Problem, invalid, invalid_fields, problem_of, unavailable
 
@@ -80,6 +88,8 @@ def test_retry_after_is_a_whole_number_of_at_least_one_second(seconds: float, he
         (PromptTooLong("prompt", "600 tokens"), 422, "invalid-field", "`prompt`: 600 tokens"),
         (VideoTooLarge("width", "too large"), 422, "invalid-field", "`width`: too large"),
         (MediaOverLimit("source", "8K"), 413, "media-too-large", "`source`: 8K"),
+        (NotFinite("the model has computed NaN"), 500, "internal", "the model has computed NaN"),
+        (WeightsDamaged("the weights are damaged"), 500, "internal", "the weights are damaged"),
         (CheckpointRefused("/srv/weights is cut off"), 503, "unavailable", "the model could not be started"),
         (DeploymentUnavailableError(DeploymentID("Wan26")), 503, "unavailable", "the model could not be started"),
         (ray.exceptions.ActorDiedError(), 502, "replica-lost", "so did its replacement"),

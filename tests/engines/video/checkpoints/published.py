@@ -17,9 +17,13 @@ KINDS: dict[str, Callable[[], Any]] = {
     "text": lambda: WanTransformer3DModel(**TRANSFORMER),
     "36 channels": lambda: WanTransformer3DModel(**TRANSFORMER, in_channels=36, out_channels=16),
     "36 channels and CLIP": lambda: WanTransformer3DModel(**TRANSFORMER, in_channels=36, image_dim=64, added_kv_proj_dim=256),
+    "36 channels and CLIP, first and last frame": lambda: WanTransformer3DModel(
+        **TRANSFORMER, in_channels=36, image_dim=64, added_kv_proj_dim=256, pos_embed_seq_len=514
+    ),
     "VACE": lambda: WanVACETransformer3DModel(**TRANSFORMER, vace_layers=[0, 2]),
 }
 _OTHER_NAMES = (
+    ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
     ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
     ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
     ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),

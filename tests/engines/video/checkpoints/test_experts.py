@@ -89,4 +89,4 @@ def test_experts_may_be_safetensors_and_must_be_two_different_files(
     ):
         build(renamed, low)
     with pytest.raises(CheckpointRefused, match=r"must be a \.gguf or a \.safetensors"):
-        build(write(tmp_path / "expert.bin", published(model, torch.float16)), low)
+        build(write(tmp_path / "expert.onnx", published(model, torch.float16)), low)

@@ -100,7 +100,7 @@ def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp
     writer = gguf.GGUFWriter(other, arch="llama")
     writer.add_tensor("a", np.zeros((2, 2), np.float32))
     finish(writer)
-    assert "`llama`; expected `wan`" in refusal(other, good)
+    assert "`llama`, expected `wan`" in refusal(other, good)
     with torch.random.fork_rng(devices=[]):
         state = WanTransformer3DModel(**TRANSFORMER, in_channels=36).state_dict()
     state.pop("blocks.2.ffn.net.2.bias")
@@ -163,3 +163,68 @@ def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, ma
     with torch.no_grad():
         result, expected = (m(*inputs, return_dict=False)[0].float() for m in (loaded, model.eval()))
     assert (result - expected).norm() < 0.01 * expected.norm()
+
+
+def rewritten(source: Path, path: Path, *, arch: str | None = "wan", prefix: str = "", flat: bool = False) -> Path:
+    """Write the GGUF file ``source`` again, as another converter would."""
+    writer = gguf.GGUFWriter(path, arch or "none")
+    if arch is None:
+        writer.kv_data[0].pop("general.architecture")
+    for tensor in gguf.GGUFReader(source).tensors:
+        data = np.array(tensor.data)
+        if flat and tensor.name == "patch_embedding.weight":
+            shape = [int(side) for side in reversed(tensor.shape)]
+            writer.add_array(f"comfy.gguf.orig_shape.{prefix}{tensor.name}", shape)
+            data = data.reshape(shape[0], -1)
+        plain = tensor.tensor_type in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
+        writer.add_tensor(prefix + tensor.name, data, raw_dtype=None if plain else tensor.tensor_type)
+    finish(writer)
+    return path
+
+
+CONVERTERS: dict[str, dict[str, Any]] = {
+    "diffusion_model.": {"prefix": "diffusion_model."},
+    "model.diffusion_model.": {"prefix": "model.diffusion_model."},
+    "another architecture": {"arch": "pig"},
+    "no architecture": {"arch": None},
+    "a flat convolution": {"flat": True},
+    "all of it": {"prefix": "model.diffusion_model.", "arch": None, "flat": True},
+}
+
+
+@pytest.mark.parametrize("converter", CONVERTERS)
+def test_files_of_other_converters_are_the_same_model(random_models: RandomCheckpoints, tmp_path: Path, converter: str) -> None:
+    path = rewritten(random_models.high_noise, tmp_path / "m.gguf", **CONVERTERS[converter])
+    files = (random_models.high_noise, path)
+    expected, loaded = (
+        load_gguf(file, folder=random_models.a14b, part="transformer", dtype=torch.float32, device=CPU).state_dict()
+        for file in files
+    )
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+def test_nan_is_found_in_blocks_and_in_plain_tensors(tmp_path: Path, kind: str) -> None:
+    """The first weight of a tensor is NaN, or a scale of its last block, where a block has any."""
+    quantization = gguf.GGMLQuantizationType[kind]
+    good = pack(torch.randn(4, 512, generator=torch.Generator().manual_seed(0)), quantization)
+    raw = np.ascontiguousarray(good).view(np.uint8).reshape(-1).copy()
+    block = gguf.GGML_QUANT_SIZES[quantization][1]
+    nan = {2: np.array([0x00, 0x7E], np.uint8), 4: np.array([0, 0, 0xC0, 0x7F], np.uint8)}
+    if block <= 4:
+        raw[:block] = nan[block] if kind != "BF16" else np.array([0xC0, 0x7F], np.uint8)
+    else:
+        offset = {"Q3_K": 108, "Q6_K": 208}.get(kind, 0)
+        raw[len(raw) - block + offset : len(raw) - block + offset + 2] = nan[2]
+    spoilt = raw.view(good.dtype).reshape(good.shape)
+    assert np.isnan(gguf.quants.dequantize(spoilt, quantization)).any()
+    (tmp_path / "transformer").mkdir()
+    make("36 channels", tmp_path / "transformer")
+    for name, data in (("good", good), ("spoilt", spoilt)):
+        path = tmp_path / f"{name}.gguf"
+        writer = gguf.GGUFWriter(path, arch="wan")
+        writer.add_tensor("blocks.0.self_attn.q.weight", data, raw_dtype=quantization)
+        finish(writer)
+        with pytest.raises(CheckpointRefused, match="holds NaN or infinity" if name == "spoilt" else "missing tensor"):
+            load_gguf(path, folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU)

@@ -1,5 +1,7 @@
 """LoRAs: a copy computes what merged weights would, and the model is unchanged."""
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from safetensors.torch import save_file
 from deployments.errors import CheckpointRefused
 from deployments.settings import VideoSettings
 from deployments.video.checkpoints.gguf import load_gguf
-from deployments.video.checkpoints.lora import is_lora, with_lora
+from deployments.video.checkpoints.lora import fit_lora, is_lora, read_lora, with_lora, with_loras
 from deployments.video.kernels.install import install_fast_blocks
 from tests.engines.random_models import RandomCheckpoints, make_lora
 from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, published_name, write
@@ -29,7 +31,8 @@ def forward(model: Any) -> torch.Tensor:
     if hasattr(model, "vace_blocks"):
         conditions["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
     if model.config.image_dim is not None:
-        conditions["encoder_hidden_states_image"] = torch.randn(1, 257, 64, generator=generator)
+        images = 1 if model.config.pos_embed_seq_len is None else 2
+        conditions["encoder_hidden_states_image"] = torch.randn(images, 257, 64, generator=generator)
     inputs = {
         "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
         "timestep": torch.tensor([500.0]),
@@ -176,7 +179,14 @@ FAULTS: dict[str, tuple[State, str]] = {
         {f"{LAYER}.hada_w1_a": torch.zeros(2, 2)},
         "unknown tensor `diffusion_model.blocks.0.self_attn.q.hada_w1_a`",
     ),
-    "unknown prefix": ({"lora_unet_blocks_0_q.lora_down.weight": torch.zeros(2, 256)}, "unknown tensor `lora_unet_blocks_0_q"),
+    "unknown end": (
+        {f"{LAYER}.lora_mid.weight": torch.zeros(2, 2)},
+        "unknown tensor `diffusion_model.*; expected a name that ends in",
+    ),
+    "another layer": (
+        {name.replace("self_attn.q", "self_attn.p"): tensor for name, tensor in PAIR.items()},
+        "changes `blocks.0.attn1.p`, which this model does not have",
+    ),
     "another model": (
         {name.replace(".0.", ".9."): tensor for name, tensor in PAIR.items()},
         "changes `blocks.9.attn1.to_q`, which this model does not have",
@@ -224,3 +234,155 @@ def test_whole_models_are_no_loras_and_broken_files_are_refused(tmp_path: Path) 
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(CheckpointRefused, match="not a readable safetensors file, perhaps truncated"):
         is_lora(path)
+
+
+def flat(name: str) -> str:
+    return "lora_unet_" + published_name(f"{name}.")[:-1].replace(".", "_")
+
+
+def down_up(name: str) -> str:
+    return name.replace("lora_A", "lora_down").replace("lora_B", "lora_up")
+
+
+Layout = Callable[[str, str], str]
+"""Returns a tensor's name for a layer, by diffusers' name, and one of its two matrices."""
+TRAINERS: dict[str, Layout] = {
+    "musubi-tuner and kohya": lambda layer, end: f"{flat(layer)}.{down_up(end)}",
+    "musubi-tuner, diffusers' names": lambda layer, end: f"lora_unet_{layer.replace('.', '_')}.{down_up(end)}",
+    "LyCORIS's plain LoRA": lambda layer, end: f"lycoris_{layer.replace('.', '_')}.{down_up(end)}",
+    "PEFT": lambda layer, end: f"base_model.model.{layer}.{end}",
+    "PEFT with the adapter's name": lambda layer, end: f"base_model.model.{layer}.{end.replace('.', '.default.')}",
+    "DiffSynth-Studio": lambda layer, end: f"{published_name(f'{layer}.')[:-1]}.{end.replace('.', '.default.')}",
+    "DiffSynth-Studio, later": lambda layer, end: (
+        f"pipe.dit.{published_name(f'{layer}.')[:-1]}.{end.replace('.', '.default.')}"
+    ),
+    "VideoX-Fun": lambda layer, end: f"{published_name(f'{layer}.')[:-1]}.{down_up(end)}",
+    "ComfyUI": lambda layer, end: f"model.diffusion_model.{published_name(f'{layer}.')[:-1]}.{down_up(end)}",
+    "old diffusers": lambda layer, end: (
+        f"transformer.{layer}.{end.replace('lora_A', 'lora.down').replace('lora_B', 'lora.up')}"
+    ),
+    "bare names of diffusers": lambda layer, end: f"{layer}.{end}",
+}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("kind", ["text", "36 channels and CLIP", "VACE"])
+def test_every_trainers_names_are_read(kind: str, trainer: str, tmp_path: Path) -> None:
+    model = make(kind, tmp_path)
+    lora = make_lora(model, RANK)
+    extra = (
+        {} if "old" in trainer else {name: model.get_submodule(name) for name in ("condition_embedder.time_proj", "proj_out")}
+    )
+    for name, layer in extra.items():
+        lora |= {f"{name}.lora_A.weight": torch.randn(RANK, layer.in_features) * 0.1}
+        lora |= {f"{name}.lora_B.weight": torch.randn(layer.out_features, RANK) * 0.1}
+    renamed = {}
+    for name, tensor in lora.items():
+        layer_name, end = name.split(".lora_")
+        renamed[TRAINERS[trainer](layer_name, f"lora_{end}")] = tensor
+    if "proj_out" in extra and "LyCORIS" not in trainer and "diffusers' names" not in trainer:
+        assert len(renamed) == len(lora)
+    path = write(tmp_path / "lora.safetensors", renamed)
+    assert is_lora(path)
+    expected = forward(merged(model, products(lora), kind))
+    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
+
+
+ADAPTERS: dict[str, tuple[dict[str, Any], float]] = {
+    "alpha": ({"r": RANK, "lora_alpha": 2 * RANK}, 2.0),
+    "rsLoRA": ({"r": RANK, "lora_alpha": RANK, "use_rslora": True}, RANK**0.5),
+    "an alpha for some layers": (
+        {"r": RANK, "lora_alpha": 99.0, "alpha_pattern": {r"attn\d\..*": RANK, r"ffn\..*": RANK}},
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ADAPTERS)
+@pytest.mark.parametrize("where", ["header", "beside"])
+def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str, tmp_path: Path) -> None:
+    settings, scale = ADAPTERS[form]
+    model = make("text", tmp_path)
+    lora = make_lora(model, RANK)
+    if where == "header":  # as diffusers saves it
+        path = tmp_path / "pytorch_lora_weights.safetensors"
+        text = json.dumps({f"transformer.{name}": value for name, value in settings.items()})
+        save_file({f"transformer.{name}": t for name, t in lora.items()}, path, {"lora_adapter_metadata": text})
+    else:  # as PEFT does
+        path = write(tmp_path / "adapter_model.safetensors", {f"base_model.model.{name}": t for name, t in lora.items()})
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    expected = forward(merged(model, products(lora, scale), "text"))
+    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [("{", "must be a JSON object"), ('{"use_dora": true}', "a DoRA"), ('{"lora_alpha": "x"}', "an alpha that is no number")],
+)
+def test_adapter_settings_that_cannot_be_used_are_refused(settings: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_file(PAIR, path, {"lora_adapter_metadata": settings})
+    with pytest.raises(CheckpointRefused, match=message):
+        with_lora(make("text", tmp_path), path, torch.float32)
+
+
+def test_changes_of_the_attention_to_an_image_are_left_out_of_a_model_without_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make("36 channels", tmp_path)
+    lora = make_lora(model, RANK)
+    image: State = {}
+    for part in ("k_img", "v_img"):
+        image |= {f"blocks.0.cross_attn.{part}.lora_down.weight": torch.ones(RANK, 256)}
+        image |= {f"blocks.0.cross_attn.{part}.lora_up.weight": torch.ones(256, RANK)}
+        image |= {f"blocks.0.cross_attn.{part}.diff_b": torch.ones(256)}
+    image |= {"blocks.0.cross_attn.norm_k_img.diff": torch.ones(256), "img_emb.proj.1.diff_b": torch.ones(1280)}
+    state = original(lora) | {f"diffusion_model.{name}": tensor for name, tensor in image.items()}
+    with caplog.at_level(logging.INFO):
+        view = with_lora(model, write(tmp_path / "lora.safetensors", state), torch.float32)
+    torch.testing.assert_close(forward(view), forward(merged(model, products(lora), "36 channels")), rtol=1e-4, atol=1e-4)
+    assert "4 changes of the attention to an image are left out, because the model has none" in caplog.text
+    only = write(tmp_path / "only.safetensors", {f"diffusion_model.{name}": tensor for name, tensor in image.items()})
+    with pytest.raises(CheckpointRefused, match="changes nothing that this model has"):
+        with_lora(model, only, torch.float32)
+
+
+def test_a_low_rank_change_of_a_convolution_is_a_whole_one(tmp_path: Path) -> None:
+    model = make("text", tmp_path)
+    down, up = torch.randn(RANK, 16, 1, 2, 2) * 0.1, torch.randn(256, RANK, 1, 1, 1) * 0.1
+    state = {"diffusion_model.patch_embedding.lora_down.weight": down, "diffusion_model.patch_embedding.lora_up.weight": up}
+    view = with_lora(model, write(tmp_path / "lora.safetensors", state), torch.float32)
+    product = torch.einsum("rcthw,or->octhw", down, up[:, :, 0, 0, 0])
+    expected = forward(merged(model, {"patch_embedding.weight": product}, "text"))
+    torch.testing.assert_close(forward(view), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in PAIR.items()}
+    state[f"{LAYER}.lora_up.weight"][3, 1] = float("nan")
+    with pytest.raises(CheckpointRefused, match=rf"`{LAYER}\.lora_up\.weight` holds NaN or infinity"):
+        with_lora(make("text", tmp_path), write(tmp_path / "lora.safetensors", state), torch.float32)
+
+
+def test_several_loras_add_up_and_one_may_be_on_a_copy_with_another(tmp_path: Path) -> None:
+    model = make("text", tmp_path)
+    before = forward(model)
+    loras, changes = [], []
+    for number, factor in enumerate((0.5, -1.0, 2.0)):
+        lora = make_lora(model, RANK + number)
+        bias = torch.randn(256) * 0.3
+        state = original(lora) | {f"{LAYER}.diff_b": bias, "diffusion_model.blocks.1.diff_m": torch.full((1, 6, 256), 0.1)}
+        file = read_lora(write(tmp_path / f"{number}.safetensors", state))
+        loras.append((fit_lora(file, model, torch.float32), factor))
+        changes.append(products(lora, factor) | {"blocks.0.attn1.to_q.bias": factor * bias})
+        changes[-1]["blocks.1.scale_shift_table"] = torch.full((1, 6, 256), 0.1 * factor)
+    total: State = {}
+    for change in changes:
+        total = {name: total.get(name, torch.zeros(())) + change.get(name, torch.zeros(())) for name in total | change}
+    expected = forward(merged(model, total, "text"))
+    stacked = forward(with_loras(model, loras))
+    one_after_another = forward(with_loras(with_loras(model, loras[:1]), loras[1:]))
+    torch.testing.assert_close(stacked, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(one_after_another, expected, rtol=1e-3, atol=1e-3)
+    assert with_loras(model, [(lora, 0.0) for lora, _ in loras]) is model
+    assert torch.equal(forward(model), before)

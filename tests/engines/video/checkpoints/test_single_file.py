@@ -92,7 +92,7 @@ FAULTS: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "another quantisation": (
         lambda t: t.update({"a.comfy_quant": torch.tensor([*b'{"format": "nvfp4"}'], dtype=torch.uint8)}),
-        "float8 is the only supported quantisation",
+        "only float8 and int8 with one scale",
     ),
 }
 

@@ -1,0 +1,257 @@
+"""Finds the video models below a folder, and says what each file is for and what is wrong with it.
+
+Headers are read and compared with the models that they are for. Weights are read of LoRAs alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deployments.errors import CheckpointRefused
+from deployments.expert_names import experts_named
+from deployments.video.checkpoints.folder import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    empty_text_encoder,
+    empty_transformer,
+    empty_vae,
+    load_scheduler,
+    load_tokenizer,
+    read_config,
+    transformer_layout,
+    vae_layout,
+)
+from deployments.video.checkpoints.gguf import open_gguf
+from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
+from deployments.video.checkpoints.lora import is_lora, read_lora
+from deployments.video.checkpoints.names import (
+    IMAGE_ENCODER_PREFIXES,
+    TEXT_ENCODER_PREFIXES,
+    TRANSFORMER_PREFIXES,
+    VAE_PREFIXES,
+    image_encoder_name,
+    select_part,
+    text_encoder_name,
+)
+from deployments.video.checkpoints.shape import (
+    empty_image_encoder_of,
+    empty_text_encoder_of,
+    empty_transformer_of,
+    empty_vae_of,
+    res_blocks_of,
+)
+from deployments.video.checkpoints.source import HIGH, LOW, open_source
+from deployments.video.checkpoints.tensor_files import PICKLED, find_files, read_shapes
+from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, match_weights
+
+WIDE = 5120
+"""The width of Wan 14B; that of 1.3B is 1536."""
+DISTILLED = ("4step", "lightning", "lightx2v", "distill", "causvid", "self_forcing", "selfforcing")
+"""Words in the names of LoRAs that make a model need few steps."""
+_PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
+"""Parts of names by which pickled files are known, since they are not opened."""
+NOT_WAN = "no file of a Wan model"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file or a folder that was found."""
+
+    path: Path
+    model: str
+    """What it is."""
+    setting: str
+    """The setting that it is for; empty if there is none."""
+    faults: tuple[str, ...] = ()
+    """What is wrong; empty if it can be used."""
+
+
+def check_video_models(root: Path) -> Iterator[Finding]:
+    """Yield what each checkpoint, file and LoRA of a video model below ``root`` is.
+
+    Files of other models are passed over. Raises CheckpointRefused if there is no such folder.
+    """
+    if not root.is_dir():
+        raise CheckpointRefused(f"{root}: no such folder")
+    folders = sorted(index.parent for index in root.rglob("model_index.json"))
+    for folder in folders:
+        yield from _check_folder(folder)
+    seen: set[Path] = set()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        if path in seen or any(folder in path.parents for folder in folders):
+            continue
+        if path.suffix in PICKLED and any(part in path.name.lower() for part in _PICKLED_NAMES):
+            yield Finding(path, "a pickled file", "", _faults(partial(find_files, path)))
+        elif path.suffix == ".gguf":
+            yield _check_gguf(path)
+        elif path.suffix == ".safetensors":
+            try:
+                seen.update(find_files(path))
+                finding = _check_file(path)
+            except CheckpointRefused as e:
+                finding = Finding(path, "a safetensors file", "", (_reason(path, e),))
+            if finding is not None:
+                yield finding
+
+
+def _faults(*checks: Callable[[], object]) -> tuple[str, ...]:
+    found = []
+    for check in checks:
+        try:
+            check()
+        except CheckpointRefused as e:
+            found.append(str(e))
+        except (OSError, KeyError, TypeError, ValueError) as e:  # a configuration that no library can use
+            found.append(f"{type(e).__name__}: {e}")
+    return tuple(found)
+
+
+def _reason(path: Path, error: CheckpointRefused) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _check_folder(folder: Path) -> Iterator[Finding]:
+    """Yield what a folder in diffusers' layout is for."""
+    try:
+        index = read_config(folder, "model_index.json")
+        if not str(index.get("_class_name", "")).startswith("Wan"):
+            return
+        source = open_source(folder, None, None, "")
+        first = empty_transformer(folder / HIGH)
+    except CheckpointRefused as e:
+        yield Finding(folder, "a folder in diffusers' layout", "", (str(e),))
+        return
+    model, setting = _kind_of(first, LOW in source.weights)
+    has_weights = any((folder / HIGH).glob("*.safetensors"))
+    checks: list[Callable[[], object]] = []
+    if has_weights or "wan22_gguf" not in setting:
+        checks += [partial(_match_transformer, folder / part) for part in source.weights]
+    checks += [
+        lambda: match_weights(empty_text_encoder(folder / "text_encoder"), folder / "text_encoder", TEXT_ENCODER),
+        lambda: load_tokenizer(folder),
+        lambda: _match_vae(folder / "vae"),
+        lambda: load_scheduler(folder, None),
+    ]
+    if first.config.in_channels not in (16, 36):
+        checks = [lambda: _refuse_channels(folder, first.config.in_channels)]
+    yield Finding(folder, model, setting, tuple(fault.removeprefix(f"{folder}/") for fault in _faults(*checks)))
+
+
+def _match_transformer(folder: Path) -> None:
+    match_weights(empty_transformer(folder), folder, transformer_layout(read_shapes(find_files(folder))))
+
+
+def _match_vae(folder: Path) -> None:
+    vae = empty_vae(folder)
+    match_weights(vae, folder, vae_layout(vae.config.num_res_blocks))
+
+
+def _refuse_channels(where: Path, channels: int) -> None:
+    raise CheckpointRefused(
+        f"{where}: a transformer with {channels} input channels is not supported; those with 16 and 36 are (Wan 2.2 5B has 48)"
+    )
+
+
+def _kind_of(transformer: Any, has_two: bool) -> tuple[str, str]:
+    """Return what a transformer is, and the setting that takes a folder with it."""
+    size = "14B" if transformer.config.num_attention_heads * transformer.config.attention_head_dim >= WIDE else "1.3B"
+    experts = ", two experts" if has_two else ""
+    if getattr(transformer.config, "vace_layers", None) is not None:
+        return f"Wan VACE {size}{experts}, text and image to video", "models.wan26.image, or models.wan26.text for both"
+    if transformer.config.in_channels == 36:
+        setting = "models.wan22_gguf.folder, or models.wan26.image" if has_two else "models.wan26.image"
+        return f"Wan {size}{experts}, image to video", setting
+    return f"Wan {size}{experts}, text to video", "models.wan26.text"
+
+
+def _check_gguf(path: Path) -> Finding:
+    try:
+        shapes = gguf_shapes(open_gguf(path))
+    except CheckpointRefused as e:
+        return Finding(path, "a GGUF file", "", (_reason(path, e),))
+    return _transformer_finding(path, shapes, lambda model: compare_shapes(path, expected_shapes(model), shapes), "GGUF")
+
+
+def _check_file(path: Path) -> Finding | None:
+    """Return what a safetensors file, or the shards that it is one of, is for; None if unknown."""
+    if is_lora(path):
+        return _check_lora(path)
+    names = read_shapes(find_files(path))
+    layout = transformer_layout(names)
+    transformer = _renamed(names, TRANSFORMER_PREFIXES, layout.rename)
+    if "patch_embedding.weight" in transformer and any(name.startswith("blocks.0.attn1.") for name in transformer):
+        return _transformer_finding(path, transformer, lambda model: match_weights(model, path, layout), "safetensors")
+    encoder = _renamed(names, TEXT_ENCODER_PREFIXES, text_encoder_name)
+    if any(name.startswith("encoder.block.0.layer.0.SelfAttention.") for name in encoder):
+        faults = _faults(lambda: match_weights(empty_text_encoder_of(encoder), path, TEXT_ENCODER))
+        return Finding(
+            path, "UMT5, text encoder", "models.wan26.text_encoder_weights, or that of wan22_gguf", _short(path, faults)
+        )
+    blocks = res_blocks_of(dict(_renamed(names, VAE_PREFIXES, str)))
+    vae = _renamed(names, VAE_PREFIXES, vae_layout(blocks).rename)
+    if "encoder.conv_in.weight" in vae and len(vae["encoder.conv_in.weight"]) == 5:
+        if vae["encoder.conv_in.weight"][1] != 3:
+            return Finding(path, "VAE of Wan 2.2 5B", "", ("is not supported; use the VAE of Wan 2.1",))
+        faults = _faults(lambda: match_weights(empty_vae_of(vae, blocks), path, vae_layout(blocks)))
+        return Finding(path, "VAE of Wan 2.1", "models.wan26.vae_weights, or that of wan22_gguf", _short(path, faults))
+    clip = _renamed(names, IMAGE_ENCODER_PREFIXES, image_encoder_name)
+    if "embeddings.class_embedding" in clip:
+        faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
+        where = "the folder `image_encoder` of models.wan26.image"
+        return Finding(path, "CLIP, image encoder of Wan 2.1", where, _short(path, faults))
+    return None
+
+
+def _renamed(names: Shapes, prefixes: tuple[str, ...], rename: Callable[[str], str]) -> dict[str, tuple[int, ...]]:
+    return {rename(name): names[in_file] for name, in_file in select_part(names, prefixes).items()}
+
+
+def _short(path: Path, faults: Iterable[str]) -> tuple[str, ...]:
+    return tuple(fault.removeprefix(f"{path}: ") for fault in faults)
+
+
+def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], object], form: str) -> Finding:
+    try:
+        model = empty_transformer_of(shapes)
+    except (KeyError, ValueError) as e:
+        return Finding(path, f"a Wan transformer, {form}", "", (f"is incomplete: it has no {e}",))
+    what, _ = _kind_of(model, has_two=False)
+    channels = model.config.in_channels
+    if channels not in (16, 36):
+        return Finding(path, f"{what}, {form}", "", _short(path, _faults(lambda: _refuse_channels(path, channels))))
+    named = experts_named(path.name)
+    expert = next(iter(named)) if len(named) == 1 else None
+    if channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks"):
+        setting = (
+            f"models.wan22_gguf.{expert}_noise"
+            if expert
+            else "models.wan22_gguf.high_noise or low_noise; its name does not say"
+        )
+    else:
+        kind = "text" if channels == 16 and not hasattr(model, "vace_blocks") else "image"
+        setting = f"models.wan26.{kind}_weights" + ("_low_noise" if expert == "low" else "")
+    if expert:
+        what = f"{what}, {expert}-noise expert"
+    return Finding(path, f"{what}, {form}", setting, _short(path, _faults(lambda: match(model))))
+
+
+def _check_lora(path: Path) -> Finding:
+    try:
+        changes = read_lora(path).changes
+    except CheckpointRefused as e:
+        return Finding(path, "LoRA", "", (_reason(path, e),))
+    ranks = {len(change["down"]) for change in changes.values() if "down" in change}
+    widths = [change["down"].shape[-1] for name, change in changes.items() if "down" in change and name.endswith("attn1.to_q")]
+    size = "" if not widths else " for Wan 14B" if widths[0] >= WIDE else " for Wan 1.3B"
+    rank = f" of rank {max(ranks)}" if ranks else ""
+    owner = "wan22_gguf" if size.endswith("14B") else "wan26"
+    words = path.name.lower().replace("-", "").replace("_", "")
+    if any(word.replace("_", "") in words for word in DISTILLED):
+        named = experts_named(path.name)
+        which = f"{next(iter(named))}_noise_distilled" if owner == "wan22_gguf" and len(named) == 1 else "*_distilled"
+        return Finding(path, f"LoRA{rank}{size}, few steps", f"models.{owner}.{which}")
+    return Finding(path, f"LoRA{rank}{size}", f"models.{owner}.loras (its folder)")

@@ -1,0 +1,232 @@
+"""Reads LoRA files: low-rank changes of a transformer's layers (Hu et al. 2021).
+
+Trainers differ in how they name layers (as the original release or as diffusers, with a prefix, or
+with underscores instead of dots), in how they name the two matrices, and in where they say by how
+much the product is scaled: in an `alpha` beside them, in the header of the file, or in PEFT's
+`adapter_config.json`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.finite import require_finite
+from deployments.video.checkpoints.names import transformer_name
+from deployments.video.checkpoints.tensor_files import read_metadata, read_shapes, read_tensors
+
+MODULATION = "scale_shift_table"
+Change = dict[str, torch.Tensor]
+"""The change of one layer: `down` and `up` (scaled), `diff` of the weight, `diff_b` of the bias."""
+
+_MATRIX = re.compile(
+    r"\.(?:(?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)|(?P<up>lora_up|lora_B|lora\.up|lora_linear_layer\.up))"
+    r"(?:\.(?!weight$|bias$)[^.]+)?\.(?P<kind>weight|bias)$"
+)
+"""The end of a matrix's name; PEFT puts the name of the adapter before the last part."""
+_OTHERS = {".alpha": "alpha", ".diff": "diff", ".diff_b": "diff_b", ".diff_m": "diff"}
+_ENDS = "`lora_down.weight` and `lora_up.weight`, `lora_A.weight` and `lora_B.weight`, `alpha`, `diff`, `diff_b` or `diff_m`"
+_OTHER_KINDS = (".lokr_", ".hada_", ".oft_", ".boft_", ".dora_scale", ".lora_magnitude_vector", ".ia3_", ".glora_")
+_PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "pipe.dit.",
+    "unet.",
+    "dit.",
+    "model.",
+    "module.",
+    "_orig_mod.",
+)
+_FLAT_PREFIX = re.compile(r"^(lora_unet_|lora_transformer_|lora_dit_|lycoris_)(?!.*\.)")
+_DOTTED = (
+    (r"^(vace_blocks|blocks)_(\d+)_", r"\1.\2."),
+    (r"(^|\.)(self_attn|cross_attn|attn1|attn2)_", r"\1\2."),
+    (r"\.to_out_(\d)$", r".to_out.\1"),
+    (r"(^|\.)ffn_net_0_proj$", r"\1ffn.net.0.proj"),
+    (r"(^|\.)ffn_net_2$", r"\1ffn.net.2"),
+    (r"(^|\.)ffn_(\d)$", r"\1ffn.\2"),
+    (r"^(time_embedding|text_embedding|time_projection)_(\d)$", r"\1.\2"),
+    (r"^img_emb_proj_(\d)$", r"img_emb.proj.\1"),
+    (r"^head_head$", "head.head"),
+    (r"^condition_embedder_(time|text)_embedder_linear_(\d)$", r"condition_embedder.\1_embedder.linear_\2"),
+    (r"^condition_embedder_time_proj$", "condition_embedder.time_proj"),
+    (r"^condition_embedder_image_embedder_ff_net_0_proj$", "condition_embedder.image_embedder.ff.net.0.proj"),
+    (r"^condition_embedder_image_embedder_ff_net_2$", "condition_embedder.image_embedder.ff.net.2"),
+)
+"""Where the dots of a layer's name were, in the names of both layouts."""
+_ORIGINAL = re.compile(
+    r"(^|\.)(self_attn|cross_attn|ffn\.[02]|time_embedding|text_embedding|time_projection|head|img_emb|modulation"
+    r"|before_proj|after_proj)(\.|$)"
+)
+_DIFFUSERS = re.compile(r"(^|\.)(attn1|attn2|ffn\.net|condition_embedder|proj_out|proj_in|scale_shift_table)(\.|$)")
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """The changes in a LoRA file, by diffusers' names of the layers."""
+
+    path: Path
+    changes: Mapping[str, Change]
+
+
+def is_lora(path: Path) -> bool:
+    """Return whether ``path`` is a safetensors file with changes of a model, such as low-rank ones.
+
+    Raises ``CheckpointRefused`` for a safetensors file that cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    return any(_is_change(name) for name in read_shapes([path]))
+
+
+def _is_change(name: str) -> bool:
+    others = (".diff", ".diff_b", ".diff_m")
+    return _MATRIX.search(name) is not None or any(kind in name for kind in _OTHER_KINDS) or name.endswith(others)
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Return the changes in ``path``, on the CPU.
+
+    Raises ``CheckpointRefused`` for a file with changes of another kind, incomplete ones, or
+    numbers that are not finite.
+    """
+    stored = read_tensors(path)
+    require_finite(path, stored.tensors)
+    split = {key: _split(path, key) for key in stored.tensors}
+    is_original = any(_ORIGINAL.search(name) and not _DIFFUSERS.search(name) for name, _ in split.values())
+    changes: dict[str, Change] = {}
+    for key, (name, part) in split.items():
+        if is_original and not _DIFFUSERS.search(name):
+            # The conversion replaces parts of names only where a dot follows.
+            name = transformer_name(f"{name}.").removesuffix(".")
+        change = changes.setdefault(name, {})
+        if part in change:
+            raise CheckpointRefused(f"{path}: `{name}` is changed twice, the second time by `{key}`")
+        change[part] = stored.tensors[key]
+    scales = _Scales.of(path)
+    return LoraFile(path, {name: _scaled(path, name, change, scales) for name, change in changes.items()})
+
+
+def _split(path: Path, key: str) -> tuple[str, str]:
+    """Return the layer that a tensor changes, and which part of its change the tensor is."""
+    if any(kind in key for kind in _OTHER_KINDS):
+        raise CheckpointRefused(
+            f"{path}: unknown tensor `{key}`: it belongs to a DoRA, LoKr, LoHa or another relative of LoRA, which are not "
+            "supported; only LoRAs are"
+        )
+    match = _MATRIX.search(key)
+    if match is not None:
+        name, is_bias = key[: match.start()], match["kind"] == "bias"
+        part = "diff_b" if is_bias and match["up"] else "down" if match["down"] else "up"
+        if is_bias and match["down"]:
+            raise CheckpointRefused(f"{path}: unknown tensor `{key}`; the narrow side of a LoRA has no bias")
+    else:
+        end = next((end for end in _OTHERS if key.endswith(end)), None)
+        if end is None:
+            raise CheckpointRefused(f"{path}: unknown tensor `{key}`; expected a name that ends in {_ENDS}")
+        name, part = key.removesuffix(end), _OTHERS[end]
+        if end == ".diff_m":
+            name += ".modulation"
+    return _without_prefixes(name), part
+
+
+def _without_prefixes(name: str) -> str:
+    while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
+        name = name.removeprefix(prefix)
+    if (flat := _FLAT_PREFIX.match(name)) is not None:
+        name = name.removeprefix(flat[0])
+        for pattern, replacement in _DOTTED:
+            name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _scaled(path: Path, name: str, change: Change, scales: "_Scales") -> Change:
+    """Return ``change`` with its scale in ``up``; refuse one that is incomplete."""
+    down, up = change.get("down"), change.get("up")
+    if (down is None) != (up is None) or ("alpha" in change and down is None):
+        raise CheckpointRefused(f"{path}: the change of `{name}` is incomplete; it has only {', '.join(sorted(change))}")
+    if down is None or up is None:
+        return change
+    if "diff" in change:
+        raise CheckpointRefused(f"{path}: `{name}` is changed twice, by `diff` and by a low-rank product")
+    if len(down) != (up.shape[1] if up.ndim > 1 else 0):
+        raise CheckpointRefused(
+            f"{path}: the matrices of `{name}` are {list(down.shape)} and {list(up.shape)}, which do not match"
+        )
+    alpha = change["alpha"].item() if "alpha" in change else None
+    scale = scales.scale(name, len(down), alpha)
+    rest = {part: tensor for part, tensor in change.items() if part not in ("alpha", "up")}
+    return {**rest, "up": up if scale == 1 else up.float() * scale}
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """What a file's header, or the configuration beside it, says of the scale of all changes."""
+
+    alpha: float | None = None
+    patterns: Mapping[str, float] | None = None
+    """An alpha for layers whose name ends in a key, which may be a regular expression."""
+    by_root: bool = False
+    """Whether products are scaled by the root of the rank (rsLoRA)."""
+
+    @classmethod
+    def of(cls, path: Path) -> "_Scales":
+        """Read the scales of the LoRA in ``path``; refuse DoRA, which needs more than a product."""
+        settings = _adapter_settings(path)
+        if settings.get("use_dora"):
+            raise CheckpointRefused(f"{path}: a DoRA, which is not supported; only LoRAs are")
+        alpha = settings.get("lora_alpha")
+        patterns = settings.get("alpha_pattern") or {}
+        try:
+            return cls(
+                alpha=None if alpha is None else float(alpha),
+                patterns={str(name): float(value) for name, value in patterns.items()},
+                by_root=bool(settings.get("use_rslora")),
+            )
+        except (TypeError, ValueError, AttributeError):
+            raise CheckpointRefused(f"{path}: its adapter settings have an alpha that is no number") from None
+
+    def scale(self, name: str, rank: int, alpha: float | None) -> float:
+        """Return the factor of a product; ``alpha`` is what the file has beside the matrices."""
+        if alpha is None:
+            alpha = next((a for key, a in (self.patterns or {}).items() if _matches(key, name)), self.alpha)
+        if alpha is None:
+            return 1.0
+        return alpha / (math.sqrt(rank) if self.by_root else rank)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(rf"(.*\.)?({pattern})", name) is not None
+    except re.error:
+        return name.endswith(pattern)
+
+
+def _adapter_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of the adapter: from the header, as diffusers writes it, or beside it."""
+    text = read_metadata(path).get("lora_adapter_metadata")
+    if text is not None:
+        settings = _parse_settings(path, text)
+        return {key.removeprefix("transformer."): value for key, value in settings.items()}
+    beside = path.with_name("adapter_config.json")
+    if path.name == "adapter_model.safetensors" and beside.is_file():
+        return _parse_settings(beside, beside.read_text())
+    return {}
+
+
+def _parse_settings(where: Path, text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise CheckpointRefused(f"{where}: its adapter settings must be a JSON object, and are none")
+    return settings

@@ -1,0 +1,68 @@
+"""A checkpoint in diffusers' layout: which transformers it has, and when each of them runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.folder import read_config
+
+HIGH, LOW = "transformer", "transformer_2"
+"""The names of two experts in a pipeline; a checkpoint with one transformer has the first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The transformers of a checkpoint."""
+
+    folder: Path
+    """The folder in diffusers' layout."""
+    weights: Mapping[str, Path | None]
+    """By the transformers' names: a file that is read instead of the weights in the folder."""
+    boundary: float | None = None
+    """Of two experts, the share of the noise schedule above which the first one runs."""
+
+    def parts_of(self, high: Path | None, low: Path | None, setting: str) -> dict[str, Path | None]:
+        """Return the files for the transformers of this checkpoint, by their names.
+
+        ``setting`` is the name of the setting that names ``high``. Raises ``CheckpointRefused`` if
+        there is not one file for each transformer, and not none either.
+        """
+        if LOW not in self.weights:
+            if low is not None:
+                raise CheckpointRefused(
+                    f"{low}: configured as `{setting}_low_noise`, but {self.folder} has one transformer; leave it out"
+                )
+            return {HIGH: high}
+        if (high is None) != (low is None):
+            raise CheckpointRefused(
+                f"{self.folder}: has two experts; set `{setting}` for the high-noise one and `{setting}_low_noise` for the "
+                "other one, or neither"
+            )
+        return {HIGH: high, LOW: low}
+
+
+def open_source(folder: Path, high: Path | None, low: Path | None, setting: str) -> Source:
+    """Return the checkpoint in ``folder``, with files that are read instead of its weights.
+
+    ``setting`` is the name of the setting that names ``high``. Raises ``CheckpointRefused`` for two
+    experts without a boundary, and for a file without its transformer.
+    """
+    source = Source(folder, {HIGH: None})
+    if _has_two_experts(folder):
+        boundary = read_config(folder, "model_index.json").get("boundary_ratio")
+        if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 < boundary < 1:
+            raise CheckpointRefused(
+                f"{folder / 'model_index.json'}: has two experts, but no `boundary_ratio` over 0 and under 1 at which one "
+                "follows the other"
+            )
+        source = Source(folder, {HIGH: None, LOW: None}, float(boundary))
+    return Source(folder, source.parts_of(high, low, setting), source.boundary)
+
+
+def _has_two_experts(folder: Path) -> bool:
+    """Return whether the folder's index, or without one its contents, name a second transformer."""
+    if not (folder / "model_index.json").is_file():
+        return (folder / LOW / "config.json").is_file()
+    entry = read_config(folder, "model_index.json").get(LOW)
+    return isinstance(entry, list) and any(part is not None for part in entry)

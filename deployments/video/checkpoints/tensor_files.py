@@ -1,0 +1,153 @@
+"""Reads the tensors of safetensors files, and says of other files what to use instead."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from deployments.errors import CheckpointRefused
+
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+"""Endings of files that may run code when they are opened."""
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+_WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""The names under which the libraries save a model that is one file. Others beside it are variants.
+"""
+
+
+@dataclass(frozen=True)
+class StoredTensors:
+    """The tensors of one file or of several shards, mapped into memory."""
+
+    where: Path
+    """The file or the folder, for errors."""
+    tensors: dict[str, torch.Tensor]
+    metadata: Mapping[str, str]
+    """The text in the headers of the files."""
+
+
+def find_files(path: Path) -> list[Path]:
+    """Return the safetensors files that make up the model at ``path``, a file or a folder.
+
+    A shard stands for all shards of its model. Raises ``CheckpointRefused`` for files that are
+    missing, of another type or of more than one model.
+    """
+    if path.is_dir():
+        return _files_in(path)
+    if path.suffix in PICKLED:
+        raise CheckpointRefused(
+            f"{path}: a {path.suffix} file is pickled and could run code when it is opened; use the model's safetensors file, "
+            "which the publisher or ComfyUI's repackaged models have"
+        )
+    if path.suffix != ".safetensors":
+        raise CheckpointRefused(f"{path}: must be a .safetensors file")
+    if not path.is_file():
+        raise CheckpointRefused(f"{path}: no such file")
+    return _shards(path) if _SHARD.fullmatch(path.name) else [path]
+
+
+def read_tensors(path: Path) -> StoredTensors:
+    """Read the model at ``path``; see ``find_files``. Refuses files that cannot be read."""
+    tensors: dict[str, torch.Tensor] = {}
+    metadata: dict[str, str] = {}
+    for file in find_files(path):
+        metadata |= read_metadata(file)
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, ValueError, OSError) as e:
+            raise _unreadable(file, e) from e
+    return StoredTensors(path, tensors, metadata)
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the text in the header of a safetensors file.
+
+    Raises ``CheckpointRefused`` for a file that cannot be read.
+    """
+    with _opened(file) as tensors:
+        return dict(tensors.metadata() or {})
+
+
+def read_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor in ``files``, of which only headers are read.
+
+    Raises ``CheckpointRefused`` for a file that cannot be read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with _opened(file) as tensors:
+            shapes.update({name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()})  # noqa: SIM118
+    return shapes
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, ValueError, OSError) as e:
+        raise _unreadable(file, e) from e
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointRefused:
+    return unreadable(file, "safetensors", error)
+
+
+def unreadable(file: Path, kind: str, error: Exception) -> CheckpointRefused:
+    """Return the error for a file that is not of its ``kind``, with what it is instead."""
+    start = b""
+    if file.is_file():
+        with file.open("rb") as opened:
+            start = opened.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return CheckpointRefused(f"{file}: a pointer of Git LFS instead of the file; fetch the file with `git lfs pull`")
+    if start.lstrip()[:1] == b"<":
+        return CheckpointRefused(f"{file}: a web page instead of the file; download it again")
+    return CheckpointRefused(f"{file}: not a readable {kind} file, perhaps truncated ({error})")
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indexes) > 1:  # such as `model.fp16.safetensors.index.json` beside that of the whole model
+        indexes = [index for index in indexes if index.name.removesuffix(".index.json") in _WHOLE] or indexes[:1]
+    if indexes:
+        return _indexed(indexes[0])
+    if not files:
+        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED) if folder.is_dir() else []
+        instead = f", only {pickled[0]}, which is pickled and could run code when it is opened" if pickled else ""
+        raise CheckpointRefused(f"{folder}: no *.safetensors file{instead}")
+    whole = [file for file in files if file.name in _WHOLE]
+    if whole:
+        return whole[:1]
+    shards = {match[1] for file in files if (match := _SHARD.fullmatch(file.name))}
+    if len(files) == 1 or (len(shards) == 1 and all(_SHARD.fullmatch(file.name) for file in files)):
+        return _shards(files[0]) if shards else files
+    names = ", ".join(file.name for file in files[:3])
+    raise CheckpointRefused(f"{folder}: has {len(files)} files, {names}, which are not one model; keep one of them")
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointRefused(f"{index}: not an index of shards, which has a `weight_map`") from None
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise CheckpointRefused(f"{index.parent / name}: {index.name} names this file, but it is missing")
+    return [index.parent / name for name in names]
+
+
+def _shards(file: Path) -> list[Path]:
+    """Return all shards of the model that ``file`` is one of."""
+    match = _SHARD.fullmatch(file.name)
+    assert match is not None
+    stem, _, count = match.groups()
+    shards = [file.parent / f"{stem}-{number:05d}-of-{count}.safetensors" for number in range(1, int(count) + 1)]
+    for shard in shards:
+        if not shard.is_file():
+            raise CheckpointRefused(f"{shard}: missing, but {file.name} is one of {int(count)} files of a model")
+    return shards

@@ -1,0 +1,61 @@
+"""Lists the LoRAs that callers may choose from, for `GET /loras`."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from demo.checkpoints import wan22_models, wan26_models
+from deployments.lora_folder import LoraFolder, LoraFolderUnavailable
+from serve.config import AppConfig
+from serve.models import VIDEO_MODELS, WAN22_GGUF, WAN26
+from serve.problems import unavailable
+
+KEPT_S = 10.0
+"""Seconds for which a list is good. It is made by one thread at a time, however many ask."""
+
+
+class LoraList:
+    """The LoRAs of each video model."""
+
+    def __init__(self, config: AppConfig) -> None:
+        self._config = config
+        self._folders = {name: LoraFolder(url) for name, url in lora_folders(config).items() if url is not None}
+        self._lock = asyncio.Lock()
+        self._made: Mapping[str, list[dict[str, Any]]] = {}
+        self._made_at = float("-inf")
+
+    async def all(self) -> Mapping[str, list[dict[str, Any]]]:
+        """Return what there is to know of each LoRA, by the models' API names."""
+        async with self._lock:
+            if time.monotonic() - self._made_at > KEPT_S:
+                try:
+                    self._made = await asyncio.to_thread(self._read)
+                except LoraFolderUnavailable:
+                    raise unavailable("the folder of LoRAs cannot be read now", retry_after_s=30) from None
+                self._made_at = time.monotonic()
+            return self._made
+
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
+        return {model.name: _describe(self._folders.get(model.name)) for model in VIDEO_MODELS}
+
+
+def lora_folders(config: AppConfig) -> dict[str, str | None]:
+    """Return the folder of each video model's LoRAs by its API name, or None where it has none."""
+    if config.models == "demo":
+        return {WAN26.name: wan26_models().loras, WAN22_GGUF.name: wan22_models().loras}
+    return {WAN26.name: config.models.wan26.loras, WAN22_GGUF.name: config.models.wan22_gguf.loras}
+
+
+def _describe(folder: LoraFolder | None) -> list[dict[str, Any]]:
+    if folder is None:
+        return []
+    return [
+        {
+            "name": entry.name,
+            "trigger_words": folder.trigger_words(entry),
+            "experts": sorted(entry.files.keys() - {"all"}),
+            "bytes": sum(file.nbytes for file in entry.files.values()),
+        }
+        for entry in sorted(folder.entries().values(), key=lambda entry: entry.name)
+    ]

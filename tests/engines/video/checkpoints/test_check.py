@@ -1,0 +1,136 @@
+"""`ryla models check` on video models: what each file is for, and what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.check import Finding, check_video_models
+from tests.engines.random_models import RandomCheckpoints, make_lora
+from tests.engines.video.checkpoints.published import make, published, write
+from tests.engines.video.checkpoints.test_folder import copy_of
+from tests.engines.video.checkpoints.test_published_forms import UMT5_FILES, clip_state, of_wan, scaled, umt5_state, vae_state
+
+
+def findings(root: Path) -> dict[str, Finding]:
+    return {str(finding.path.relative_to(root)): finding for finding in check_video_models(root)}
+
+
+def test_folders_and_ggufs_are_for_their_settings(random_models: RandomCheckpoints) -> None:
+    found = findings(random_models.folder)
+    settings = {path: finding.setting for path, finding in found.items()}
+    assert settings == {
+        "wan2.1-t2v": "models.wan26.text",
+        "wan2.1-vace": "models.wan26.image, or models.wan26.text for both",
+        "wan2.2-i2v": "models.wan22_gguf.folder, or models.wan26.image",
+        "Wan2.2-I2V-HighNoise-Q8_0.gguf": "models.wan22_gguf.high_noise",
+        "Wan2.2-I2V-LowNoise-Q5_K.gguf": "models.wan22_gguf.low_noise",
+        "Wan2.1-VACE-4steps-lora.safetensors": "models.wan26.*_distilled",
+        "Wan2.2-I2V-4steps-lora-HighNoise.safetensors": "models.wan26.*_distilled",
+        "Wan2.2-I2V-4steps-lora-LowNoise.safetensors": "models.wan26.*_distilled",
+    }
+    assert {path: finding.faults for path, finding in found.items() if finding.faults} == {}
+
+
+def files(root: Path) -> dict[str, tuple[dict[str, torch.Tensor], str, str]]:
+    """Return files by name, each with what it is and its setting."""
+    text, image, clip, vace = (
+        make(kind, root / "configs" / str(number))
+        for number, kind in enumerate(("text", "36 channels", "36 channels and CLIP", "VACE"))
+    )
+    lora = {f"diffusion_model.{name}": tensor for name, tensor in make_lora(text).items()}
+    return {
+        "wan2.1_t2v_1.3B_fp16": (published(text), "text to video", "models.wan26.text_weights"),
+        "wan2.2_t2v_low_noise_14B": (published(text), "low-noise expert", "models.wan26.text_weights_low_noise"),
+        "wan2.1_vace": (published(vace), "VACE", "models.wan26.image_weights"),
+        "Wan2_2-I2V-A14B-HIGH_bf16": (published(image), "high-noise expert", "models.wan22_gguf.high_noise"),
+        "wan2.2_i2v": (published(image), "image to video", "models.wan22_gguf.high_noise or low_noise; its name does not say"),
+        "wan2.1_i2v_480p_14B": (published(clip), "image to video", "models.wan26.image_weights"),
+        "umt5_xxl_fp16": (UMT5_FILES["umt5_xxl_fp16"](umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
+        "umt5_xxl_fp8_e4m3fn_scaled": (scaled(umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
+        "umt5-xxl-enc-bf16": (of_wan(umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
+        "wan_2.1_vae": (vae_state(2), "VAE of Wan 2.1", "models.wan26.vae_weights"),
+        "clip_vision_h": (clip_state(), "CLIP", "the folder `image_encoder`"),
+        "ink": (lora, "LoRA of rank 4 for Wan 1.3B", "models.wan26.loras"),
+    }
+
+
+def test_single_files_are_known_by_their_shapes(tmp_path: Path) -> None:
+    expected = files(tmp_path)
+    for name, (state, _, _) in expected.items():
+        write(tmp_path / f"{name}.safetensors", state)
+    save_file({"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
+    (tmp_path / "notes.bin").write_bytes(b"x")
+    found = findings(tmp_path)
+    assert set(found) == {f"{name}.safetensors" for name in expected}
+    for name, (_, model, setting) in expected.items():
+        finding = found[f"{name}.safetensors"]
+        assert model in finding.model, finding
+        assert finding.setting.startswith(setting), finding
+        assert finding.faults == (), finding
+
+
+def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    assert name in state
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+def test_what_is_wrong_is_said_of_each_file(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    all_files = {name: state for name, (state, _, _) in files(tmp_path).items()}
+    nan = {name: tensor * float("nan") for name, tensor in all_files["ink"].items()}
+    for name, state in {
+        "transformer": without(all_files["wan2.1_t2v_1.3B_fp16"], "blocks.1.ffn.2.bias"),
+        "umt5": without(all_files["umt5-xxl-enc-bf16"], "norm.weight"),
+        "vae": without(all_files["wan_2.1_vae"], "conv2.bias"),
+        "lora": nan,
+    }.items():
+        write(tmp_path / f"{name}.safetensors", state)
+    (tmp_path / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"PK")
+    (tmp_path / "page.safetensors").write_bytes(b"<!doctype html>")
+    (tmp_path / "cut.gguf").write_bytes(random_models.high_noise.read_bytes()[:-5000])
+    write(tmp_path / "part-00001-of-00002.safetensors", all_files["ink"])
+    folder = copy_of(random_models.text, tmp_path)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (weights,) = (folder / "vae").glob("*.safetensors")
+    weights.unlink()
+    five = copy_of(random_models.vace, tmp_path)
+    config = json.loads((five / "transformer" / "config.json").read_text())
+    (five / "transformer" / "config.json").write_text(json.dumps({**config, "in_channels": 48}))
+    found = findings(tmp_path)
+    for name, message in {
+        "transformer.safetensors": "missing tensor `blocks.1.ffn.net.2.bias`",
+        "umt5.safetensors": "missing tensor `encoder.final_layer_norm.weight`",
+        "vae.safetensors": "missing tensor `post_quant_conv.bias`",
+        "lora.safetensors": "holds NaN or infinity",
+        "models_t5_umt5-xxl-enc-bf16.pth": "pickled and could run code",
+        "page.safetensors": "a web page instead of the file",
+        "cut.gguf": "truncated",
+        "part-00001-of-00002.safetensors": "part-00002-of-00002.safetensors: missing",
+        "wan2.1-vace": "48 input channels is not supported",
+    }.items():
+        assert message in "; ".join(found[name].faults), found[name]
+    tokenizer, vae = found["wan2.1-t2v"].faults
+    assert "no tokenizer.json" in tokenizer
+    assert "no *.safetensors file" in vae
+
+
+def test_no_folder_is_an_error_and_an_empty_one_has_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointRefused, match="no such folder"):
+        findings(tmp_path / "none")
+    assert findings(tmp_path) == {}
+
+
+def test_the_command_prints_the_settings(random_models: RandomCheckpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from serve.cli.main import app
+
+    monkeypatch.setenv("COLUMNS", "200")
+    result: Any = CliRunner().invoke(app, ["models", "check", str(random_models.folder)])
+    assert result.exit_code == 0, result.output
+    assert "models.wan22_gguf.high_noise" in result.output
+    assert "swapper" not in result.output

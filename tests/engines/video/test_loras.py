@@ -1,0 +1,195 @@
+"""LoRAs by request: they compute what merged weights would, add up, and leave the model alone."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanPipeline
+from safetensors.torch import save_file
+
+from deployments.errors import LoraNotUsable
+from deployments.lora_folder import LoraFolder
+from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.build import build_wan22, build_wan26
+from deployments.video.engine import WanEngine
+from deployments.video.loras import LoraShelf
+from deployments.video.memory.offload import WeightOffloader
+from deployments.wire import Image, LoraChoice, VideoRequest
+from tests.engines.random_models import RandomCheckpoints, make_lora, wan22_models
+from tests.engines.video.acceleration.test_distilled import merge
+from tests.engines.video.diffusers_calls import diffusers_arguments
+from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
+
+Loras = dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def folder(wan26: WanEngine, wan22: WanEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three LoRAs for Wan26, a pair for the experts, and bad files."""
+    folder = tmp_path_factory.mktemp("loras")
+    text, image = (mode.transformers["transformer"] for mode in (text_mode_of(wan26), image_mode_of(wan26)))
+    experts = image_mode_of(wan22).transformers
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12)
+        for name, model in {
+            "ink": text,
+            "film": text,
+            "vace": image,
+            "pair_high_noise": experts["transformer"],
+            "pair-LOW": experts["transformer_2"],
+        }.items():
+            lora = {f"transformer.{key}": tensor for key, tensor in make_lora(model).items()}
+            save_file(lora, folder / f"{name}.safetensors")
+    (folder / "pair-LOW.safetensors").rename(folder / "pair_low_noise.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"<html>")
+    save_file({"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.ones(2, 5120)}, folder / "half.safetensors")
+    wide = {"A": torch.ones(2, 5120), "B": torch.ones(5120, 2)}
+    save_file({f"transformer.blocks.0.attn1.to_q.lora_{k}.weight": t for k, t in wide.items()}, folder / "wide.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(random_models: RandomCheckpoints, folder: Path) -> WanEngine:
+    models = Wan26Models(
+        text=str(random_models.vace),
+        text_distilled=random_models.vace_lora,
+        image_distilled=random_models.vace_lora,
+        loras=str(folder),
+    )
+    return build_wan26(Wan26Settings(), models)
+
+
+def asking(request: VideoRequest, loras: Loras) -> VideoRequest:
+    return replace(request, loras=tuple(LoraChoice(name, scale) for name, scale in loras.items()))
+
+
+def with_merged(model: Any, folder: Path, loras: Loras) -> Any:
+    """Add LoRAs in diffusers' names to the weights of ``model``."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    total = {name: tensor.clone() for name, tensor in before.items()}
+    for name, scale in loras.items():
+        model.load_state_dict(before)
+        merged = merge(model, folder / f"{name}.safetensors").state_dict()
+        for key, tensor in merged.items():
+            total[key] += scale * (tensor - before[key])
+    model.load_state_dict(total)
+    return model
+
+
+@pytest.mark.parametrize("loras", [{"ink": 1.0}, {"ink": 0.5, "film": -1.5}, {"ink": 1.0, "film": 1.0, "vace": 0.3}])
+def test_latents_equal_diffusers_with_merged_weights(
+    engine: WanEngine, random_models: RandomCheckpoints, folder: Path, small: VideoRequest, loras: Loras
+) -> None:
+    pipeline = WanPipeline.from_pretrained(random_models.text, local_files_only=True)
+    with_merged(pipeline.transformer, folder, loras)
+    theirs = pipeline(**diffusers_arguments(small)).frames
+    ours = latents_of(engine, asking(small, loras))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert (ours - latents_of(engine, small)).abs().mean() > 1e-2
+
+
+def test_three_loras_alternate_and_the_base_stays_equal_bit_for_bit(
+    engine: WanEngine, small: VideoRequest, image: Image
+) -> None:
+    for request in (small, replace(small, image=image)):
+        base = latents_of(engine, request)
+        alone = {name: latents_of(engine, asking(request, {name: 1.0})) for name in ("ink", "film", "vace")}
+        assert len({tuple(latents.flatten()[:50].tolist()) for latents in alone.values()}) == 3
+        for name in ("film", "ink", "vace", "ink"):
+            assert torch.equal(latents_of(engine, asking(request, {name: 1.0})), alone[name])
+            assert torch.equal(latents_of(engine, request), base)
+        assert torch.equal(latents_of(engine, asking(request, {"ink": 0.0})), base)
+
+
+def test_a_pair_is_found_by_name_and_each_expert_gets_its_own(
+    random_models: RandomCheckpoints, wan22: WanEngine, folder: Path, small: VideoRequest, image: Image
+) -> None:
+    models = wan22_models(random_models).model_copy(update={"loras": str(folder)})
+    engine = build_wan22(Wan22Settings(), models)
+    request = replace(small, image=image, steps=6)
+    ours = latents_of(engine, asking(request, {"pair": 0.7}))
+    mode = image_mode_of(build_wan22(Wan22Settings(), wan22_models(random_models)))
+    for transformer in mode.transformers.values():
+        transformer.dequantize()
+    for part, name in (("transformer", "pair_high_noise"), ("transformer_2", "pair_low_noise")):
+        with_merged(mode.transformers[part], folder, {name: 0.7})
+    theirs = latents_of(replace(wan22, image_mode=mode), request)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    assert torch.equal(latents_of(engine, request), latents_of(wan22, request))
+
+
+def test_a_distilled_model_takes_them_too(engine: WanEngine, small: VideoRequest, image: Image) -> None:
+    request = replace(small, steps=4, cfg=1.0, acceleration="distilled")
+    for plain in (request, replace(request, image=image)):
+        distilled = latents_of(engine, plain)
+        styled = latents_of(engine, asking(plain, {"ink": 1.0, "film": 0.5}))
+        assert (styled - distilled).abs().mean() > 1e-2
+        assert torch.equal(latents_of(engine, plain), distilled)
+    sink = Recorder()
+    finished = engine.generate(asking(request, {"ink": 1.0, "film": 0.5}), sink)
+    assert finished.loras == "ink=1; film=0.5"
+    assert finished.acceleration == "distilled; steps=4"
+    assert engine.generate(small, Recorder()).loras == ""
+
+
+def test_with_a_step_cache_and_on_two_devices_the_video_is_the_same(
+    engine: WanEngine, random_models: RandomCheckpoints, folder: Path, small: VideoRequest
+) -> None:
+    request = asking(replace(small, steps=4), {"ink": 1.0})
+    spread = build_wan26(Wan26Settings(spread="guidance"), Wan26Models(text=str(random_models.text), loras=str(folder)))
+    torch.testing.assert_close(latents_of(spread, request), latents_of(engine, request), rtol=1e-3, atol=1e-3)
+    cached = replace(request, acceleration="cache", cache_every=2)
+    assert (latents_of(engine, cached) - latents_of(engine, replace(cached, loras=()))).abs().mean() > 1e-2
+
+
+def test_an_offloaded_transformer_takes_them_too(engine: WanEngine, small: VideoRequest) -> None:
+    transformers = [mode.transformers["transformer"] for mode in (engine.text_mode, engine.image_mode) if mode is not None]
+    offloaded = replace(engine, offloader=WeightOffloader(transformers, torch.device("cpu")))
+    request = asking(small, {"ink": 1.0})
+    assert torch.equal(latents_of(offloaded, request), latents_of(engine, request))
+    assert torch.equal(latents_of(offloaded, small), latents_of(engine, small))
+
+
+REFUSED: dict[str, tuple[Loras, str]] = {
+    "unknown": ({"unknown": 1.0}, "there is no LoRA `unknown`; GET /loras lists"),
+    "a path": ({"../ink": 1.0}, r"there is no LoRA `\.\./ink`"),
+    "for two experts": ({"pair": 1.0}, "`pair` is for a model of two experts"),
+    "too many": (dict.fromkeys("abcde", 1.0), "5 LoRAs were sent; send at most 4"),
+    "broken": ({"broken": 1.0}, "does not fit this model: a web page"),
+    "half": ({"half": 1.0}, "does not fit this model: the change of .* is incomplete"),
+    "another width": ({"wide": 1.0}, "does not fit this model: changes `blocks.0.attn1.to_q` by"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_used_is_refused_without_a_path(engine: WanEngine, folder: Path, small: VideoRequest, case: str) -> None:
+    loras, message = REFUSED[case]
+    sink = Recorder()
+    with pytest.raises(LoraNotUsable, match=message) as refused:
+        engine.generate(asking(small, loras), sink)
+    assert refused.value.field == "loras"
+    assert str(folder) not in refused.value.detail
+    assert sink.chunks == []
+
+
+def test_a_model_without_a_folder_refuses(wan26: WanEngine, small: VideoRequest) -> None:
+    with pytest.raises(LoraNotUsable, match="has no LoRAs to choose from"):
+        wan26.generate(asking(small, {"ink": 1.0}), Recorder())
+
+
+def test_the_loras_used_last_stay_loaded_within_the_limit(engine: WanEngine, folder: Path) -> None:
+    assert engine.text_mode is not None
+    transformer = engine.text_mode.transformers["transformer"]
+    listed = LoraFolder(str(folder))
+    one = listed.entries()["ink"].files["all"]
+    other = listed.entries()["film"].files["all"]
+    shelf = LoraShelf(listed, max_loras=4, max_bytes=int(1.5 * one.nbytes), dtype=torch.float32)
+    first = shelf.load(one, transformer)
+    assert shelf.load(one, transformer) is first
+    shelf.load(other, transformer)
+    assert shelf.loaded_bytes <= 1.5 * one.nbytes
+    assert shelf.load(one, transformer) is not first
+    with pytest.raises(LoraNotUsable, match="but this model keeps"):
+        shelf.choose([LoraChoice("ink"), LoraChoice("film")], experts=1)

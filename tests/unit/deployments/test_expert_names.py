@@ -1,0 +1,34 @@
+"""The names of the two experts' files, as publishers write them."""
+
+import pytest
+
+from deployments.expert_names import experts_named, without_expert
+
+NAMES = {
+    "Wan2.2-I2V-A14B-HighNoise-Q5_K_S": ("high", "Wan2.2-I2V-A14B-Q5_K_S"),
+    "wan2.2_i2v_low_noise_14B_fp8_scaled": ("low", "wan2.2_i2v_14B_fp8_scaled"),
+    "Wan2_2-I2V-A14B-HIGH_fp8_e4m3fn_scaled_KJ": ("high", "Wan2_2-I2V-A14B-fp8_e4m3fn_scaled_KJ"),
+    "Wan2_2-I2V-A14B-LOW_fp8_e4m3fn_scaled_KJ": ("low", "Wan2_2-I2V-A14B-fp8_e4m3fn_scaled_KJ"),
+    "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step_1022": ("high", "wan2.2_i2v_A14b_lora_rank64_lightx2v_4step_1022"),
+    "style-lownoise": ("low", "style"),
+    "WAN22_HIGHNOISE_style": ("high", "WAN22_style"),
+    "I2VLowNoise v2": ("low", "I2V v2"),
+    "high_quality_low_noise": ("low", "high_quality"),
+    "my slow dance high": ("high", "my slow dance"),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_expert_in_a_name_is_found_and_taken_out(name: str) -> None:
+    expert, rest = NAMES[name]
+    assert experts_named(name) == {expert}
+    assert without_expert(name, expert) == rest
+
+
+@pytest.mark.parametrize("name", ["slow motion", "highway", "lowpoly", "wan2.1_t2v_14B_bf16", "yellow", "Highlights"])
+def test_other_words_name_no_expert(name: str) -> None:
+    assert experts_named(name) == set()
+
+
+def test_a_name_of_both_says_nothing() -> None:
+    assert experts_named("wan22_high_and_low") == {"high", "low"}

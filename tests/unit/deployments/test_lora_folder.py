@@ -1,0 +1,144 @@
+"""The folder of LoRAs: names, pairs, trigger words and copies of what is in a bucket."""
+
+import json
+import struct
+import uuid
+from io import BytesIO
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from deployments import lora_folder
+from deployments.lora_folder import LoraFolder, LoraFolderUnavailable
+from deployments.safetensors_header import read_header
+
+
+def safetensors(metadata: dict[str, str] | None = None, content: bytes = b"\0" * 8) -> bytes:
+    """Return a safetensors file of one tensor, written here and not by a library."""
+    header = {"a.lora_A.weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, len(content)]}}
+    text = json.dumps({**({"__metadata__": metadata} if metadata else {}), **header}).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LoraFolder:
+    for name in ("palette", "ink_high_noise", "ink_low_noise", "Wan22-HIGH-film", "old style v1.2"):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    (tmp_path / "notes.txt").write_text("no LoRA")
+    (tmp_path / ".hidden.safetensors").write_bytes(safetensors())
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "deep.safetensors").write_bytes(safetensors())
+    return LoraFolder(str(tmp_path))
+
+
+def test_files_are_known_by_name_and_pairs_by_what_they_share(folder: LoraFolder) -> None:
+    entries = folder.entries()
+    assert sorted(entries) == ["Wan22-film", "ink", "old style v1.2", "palette"]
+    assert {expert: file.name for expert, file in entries["ink"].files.items()} == {
+        "high": "ink_high_noise.safetensors",
+        "low": "ink_low_noise.safetensors",
+    }
+    assert list(entries["Wan22-film"].files) == ["high"]
+    assert folder.path_of(entries["palette"].files["all"]).read_bytes() == safetensors()
+
+
+@pytest.mark.parametrize(
+    "name", ["../palette", "below/deep", "palette.safetensors", "/etc/passwd", "", ".hidden", "ink_high_noise"]
+)
+def test_nothing_else_has_a_name(folder: LoraFolder, name: str) -> None:
+    assert name not in folder.entries()
+
+
+def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
+    for name in ("ink", "ink_high", "ink_low", "high"):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    assert sorted(LoraFolder(str(tmp_path)).entries()) == ["high", "ink", "ink_high", "ink_low"]
+
+
+WORDS = {
+    "modelspec": ({"modelspec.trigger_phrase": "in ink style"}, ("in ink style",)),
+    "a list": ({"trigger_words": '["ink", " wash "]'}, ("ink", "wash")),
+    "commas": ({"trigger_word": "ink, wash"}, ("ink", "wash")),
+    "tags": ({"ss_tag_frequency": json.dumps({"1_x": {"cat": 3, "ink": 9}, "2_y": {"cat": 9}})}, ("cat", "ink")),
+    "none": ({}, ()),
+    "damaged tags": ({"ss_tag_frequency": "[1, 2"}, ()),
+    "tags of another form": ({"ss_tag_frequency": '{"a": ["b"]}'}, ()),
+    "too long": ({"trigger_word": "x" * 9999}, ("x" * 200,)),
+}
+
+
+@pytest.mark.parametrize("form", WORDS)
+def test_trigger_words_come_from_the_header(tmp_path: Path, form: str) -> None:
+    metadata, expected = WORDS[form]
+    (tmp_path / "a.safetensors").write_bytes(safetensors(metadata))
+    folder = LoraFolder(str(tmp_path))
+    assert folder.trigger_words(folder.entries()["a"]) == expected
+
+
+def test_a_damaged_file_is_listed_without_words(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"<html>")
+    folder = LoraFolder(str(tmp_path))
+    assert folder.trigger_words(folder.entries()["a"]) == ()
+
+
+def test_a_file_that_is_added_is_found_once_the_list_is_old(
+    folder: LoraFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "new" not in folder.entries()
+    (tmp_path / "new.safetensors").write_bytes(safetensors())
+    assert "new" not in folder.entries()
+    monkeypatch.setattr(lora_folder, "LISTED_S", -1.0)
+    assert "new" in folder.entries()
+
+
+def test_files_of_a_bucket_are_copied_once_and_the_oldest_copies_go(tmp_path: Path) -> None:
+    root = f"memory://loras-{uuid.uuid4().hex}"
+    system = fsspec.filesystem("memory")
+    size = len(safetensors())
+    for name in "abc":
+        system.pipe_file(f"{root}/{name}.safetensors", safetensors(content=name.encode() * 8))
+    folder = LoraFolder(root, max_copied_bytes=2 * size)
+    files = {name: entry.files["all"] for name, entry in folder.entries().items()}
+    assert sorted(files) == ["a", "b", "c"]
+    first = folder.path_of(files["a"])
+    assert first.read_bytes().endswith(b"a" * 8)
+    assert folder.path_of(files["a"]) == first
+    folder.path_of(files["b"])
+    third = folder.path_of(files["c"])
+    assert third.read_bytes().endswith(b"c" * 8)
+    assert sum(path.stat().st_size for path in third.parent.iterdir()) <= 2 * size
+    system.rm(root, recursive=True)
+    with pytest.raises(LoraFolderUnavailable, match=r"b\.safetensors cannot be fetched|a\.safetensors cannot be fetched"):
+        [folder.path_of(file) for file in files.values()]
+
+
+@pytest.mark.parametrize("url", ["nowhere://bucket", "memory://none", "/no/such/folder"])
+def test_a_folder_that_cannot_be_read_says_so(url: str) -> None:
+    with pytest.raises(LoraFolderUnavailable, match=url):
+        LoraFolder(url).entries()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "shorter than a header"),
+        (b"<!doctype html><html>", "does not begin with the length"),
+        (struct.pack("<Q", 2**62), "does not begin with the length"),
+        (struct.pack("<Q", 100) + b"{}", "cut off"),
+        (struct.pack("<Q", 4) + b"[[]]", "damaged"),
+        (struct.pack("<Q", 9) + b'{"a": {}}', "damaged"),
+    ],
+)
+def test_what_is_no_header_is_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_header(BytesIO(content))
+
+
+def test_a_header_tells_shapes_and_the_size_of_the_file() -> None:
+    data = safetensors({"author": "me"})
+    header = read_header(BytesIO(data))
+    assert header.shapes == {"a.lora_A.weight": (1, 2)}
+    assert header.dtypes == {"a.lora_A.weight": "F32"}
+    assert header.metadata == {"author": "me"}
+    assert header.nbytes == len(data)

@@ -1,0 +1,160 @@
+"""LoRAs, given frames, and sizes that are fitted: what a caller sends is what the model gets."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from deployments.wire import LoraChoice
+from serve.config import Models
+from serve.http.lora_list import lora_folders
+from serve.media.images import cover
+from serve.media.samples import jpeg, portrait, stranger
+from tests.pictures import decode_image
+from tests.unit.deployments.test_lora_folder import safetensors
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_client, make_config, make_service_of
+from tests.unit.serve.media.make_media import animation
+
+CLIP = np.stack([np.full((48, 64, 3), 10 * number, np.uint8) for number in range(12)])
+GIF = animation("gif", CLIP)
+"""Twelve frames at ten a second, each of one colour."""
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def errors_of(response: Any) -> dict[str, str]:
+    assert response.status_code == 422, response.text
+    return {error["pointer"].removeprefix("#/"): error["detail"] for error in response.json()["errors"]}
+
+
+def test_loras_reach_the_model_by_name_and_scale(client: TestClient, graph: FakeGraph) -> None:
+    loras = [{"name": "ink", "scale": 0.8}, {"name": "film"}]
+    for path, model, more in (
+        ("/wan2.6", graph.wan26, {"prompt": "x"}),
+        ("/wan22-i2v", graph.wan22_gguf, {"source_image": text(jpeg(portrait()))}),
+    ):
+        assert client.post(path, json={**more, "loras": loras}).status_code == 200
+        assert model.requests[-1].loras == (LoraChoice("ink", 0.8), LoraChoice("film", 1.0))
+    form = {"prompt": (None, "x"), "loras": (None, json.dumps(loras))}
+    assert client.post("/wan2.6", files=form).status_code == 200
+    assert graph.wan26.requests[-1].loras == (LoraChoice("ink", 0.8), LoraChoice("film", 1.0))
+
+
+def test_loras_that_are_none_are_refused_by_the_name_of_the_field(client: TestClient, graph: FakeGraph) -> None:
+    errors = errors_of(client.post("/wan2.6", json={"prompt": "x", "loras": [{"name": "ink", "url": "http://x"}]}))
+    assert errors == {"loras": "number 1 has no `url`; send `name` and `scale`"}
+    assert graph.wan26.requests == []
+
+
+def test_a_configured_folder_is_listed_by_model(tmp_path: Path) -> None:
+    for name, metadata in (("ink_high_noise", {"trigger_word": "ink"}), ("ink_low_noise", None), ("film", None)):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors(metadata))
+    files = {
+        "wan26": {"text": "text", "loras": str(tmp_path)},
+        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+        "faces": {"analysis": "a", "swapper": "s.onnx"},
+    }
+    config = make_config().model_copy(update={"models": Models.model_validate(files)})
+    assert lora_folders(config) == {"wan26": str(tmp_path), "wan22-gguf": None}
+    listed = TestClient(make_service_of(config, FakeGraph())).get("/loras").json()["loras"]
+    size = len(safetensors())
+    assert listed == {
+        "wan26": [
+            {"name": "film", "trigger_words": [], "experts": [], "bytes": size},
+            {
+                "name": "ink",
+                "trigger_words": ["ink"],
+                "experts": ["high", "low"],
+                "bytes": size + len(safetensors({"trigger_word": "ink"})),
+            },
+        ],
+        "wan22-gguf": [],
+    }
+
+
+def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:
+    files = {
+        "wan26": {"text": "text", "loras": str(tmp_path / "none")},
+        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+        "faces": {"analysis": "a", "swapper": "s.onnx"},
+    }
+    config = make_config().model_copy(update={"models": Models.model_validate(files)})
+    response = TestClient(make_service_of(config, FakeGraph())).get("/loras")
+    assert (response.status_code, response.json()["detail"]) == (503, "the folder of LoRAs cannot be read now")
+
+
+def test_the_last_frame_is_cropped_like_the_first(client: TestClient, graph: FakeGraph) -> None:
+    first, last = jpeg(portrait()), jpeg(stranger())
+    for path, model in (("/wan2.6-i2v", graph.wan26), ("/wan22-i2v", graph.wan22_gguf)):
+        body = {"prompt": "x", "reference_image": text(first), "last_image": text(last)}
+        assert client.post(path, json=body).status_code == 200
+        request = model.requests[-1]
+        for given, data in ((request.image, first), (request.last_image, last)):
+            assert given is not None
+            np.testing.assert_array_equal(given, cover(decode_image(data, 10**7), 64, 48))
+
+
+def test_a_source_video_reaches_the_model_at_the_new_rate_and_size(client: TestClient, graph: FakeGraph) -> None:
+    body = {"prompt": "x", "source_video": text(GIF), "strength": 0.4, "fps": 10, "length": 9, "width": 32, "height": 32}
+    response = client.post("/wan2.6", json=body)
+    assert response.status_code == 200, response.text
+    request = graph.wan26.requests[-1]
+    assert (request.strength, request.lead) == (0.4, None)
+    assert request.source is not None
+    assert request.source.shape == (9, 32, 32, 3)
+    assert np.abs(request.source.mean((1, 2, 3)) - 10 * np.arange(9)).max() < 3
+
+
+def test_a_video_is_continued_from_its_last_frames(client: TestClient, graph: FakeGraph) -> None:
+    body = {"prompt": "x", "source_video": text(GIF), "extend": 3, "fps": 10}
+    assert client.post("/wan2.6", json=body).status_code == 200
+    request = graph.wan26.requests[-1]
+    assert request.source is None
+    assert request.lead is not None
+    assert request.lead.shape == (3, 48, 64, 3)
+    assert np.abs(request.lead.mean((1, 2, 3)) - [90, 100, 110]).max() < 3
+
+
+SOURCES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "too short": ({"source_video": text(GIF), "length": 33, "fps": 10}, {"source_video": "has 12 frames .* but 33 are needed"}),
+    "strength alone": ({"strength": 0.5}, {"strength": "needs a `source_video`"}),
+    "extend alone": ({"extend": 3}, {"extend": "needs a `source_video`"}),
+    "both": ({"source_video": text(GIF), "extend": 3, "strength": 0.5}, {"strength": "does not go with `extend`"}),
+    "nothing to make": ({"source_video": text(GIF), "extend": 9}, {"extend": "less than the number of frames"}),
+    "no strength": ({"source_video": text(GIF), "strength": 0}, {"strength": "greater than 0"}),
+    "no video": ({"source_video": text(b"no video")}, {"source_video": ""}),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_a_source_that_cannot_be_used_is_refused(client: TestClient, graph: FakeGraph, case: str) -> None:
+    fields, expected = SOURCES[case]
+    errors = errors_of(client.post("/wan2.6", json={"prompt": "x", **fields}))
+    assert errors.keys() == expected.keys()
+    for name, message in expected.items():
+        assert re.search(message, errors[name]), errors
+    assert graph.wan26.requests == []
+
+
+def test_a_video_over_the_limits_is_fitted_where_that_is_set() -> None:
+    graph = FakeGraph()
+    client = make_client(graph, limits={"oversize": "fit"})
+    body = {"prompt": "x", "width": 832, "height": 480, "length": 81, "steps": 50}
+    response = client.post("/wan2.6", json=body, headers={"accept": "video/mp4"})
+    assert response.status_code == 200, response.text
+    assert response.headers["x-adjusted"] == "width=256; height=144; length=33; steps=30"
+    request = graph.wan26.requests[-1]
+    assert (request.width, request.height, request.num_frames, request.steps) == (256, 144, 33, 30)
+    assert "x-adjusted" not in client.post("/wan2.6", json={"prompt": "x"}).headers
+    strict = client.post("/wan2.6", json=body, headers={"prefer": "handling=strict"})
+    assert {"width", "height", "steps"} <= errors_of(strict).keys()
+    refusing = make_client(graph).post("/wan2.6", json=body)
+    assert {"width", "height", "steps"} <= errors_of(refusing).keys()
