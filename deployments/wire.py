@@ -89,6 +89,8 @@ class Face:
     mouth corner."""
     score: float
     embedding: Embedding
+    length: float = 1.0
+    """The length that the recogniser gave the embedding; it is higher for clearer pictures."""
 
     @property
     def area(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.models.batch import batch_of
-from deployments.faces.models.graph import fix_shape, read_model
+from deployments.faces.models.graph import fix_shape, read_model, take_float32
 from deployments.faces.models.session import open_session, session_options
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
@@ -61,15 +61,18 @@ class InsightFaceAnalyser:
         size = (settings.detection_size, settings.detection_size)
         self._analysis.prepare(ctx_id=-1, det_thresh=settings.detection_threshold, det_size=size)
         self._recogniser = self._analysis.models["recognition"]
-        if use_cuda:
-            # insightface opens its sessions on the CPU, for images of any size. The engine always
-            # uses one size, so that the sessions can be captured as CUDA graphs.
-            for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
-                path = Path(model.model_file)
-                # This is the file's size if it is fixed, and otherwise the one in the settings.
+        for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
+            path = Path(model.model_file)
+            graph = take_float32(read_model(path))
+            if use_cuda:
+                # insightface opens its sessions on the CPU, for images of any size. The engine
+                # always uses one size, so that the sessions can be captured as CUDA graphs. It is
+                # the file's size if that is fixed, and otherwise the one in the settings.
                 width, height = model.input_size
-                graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
-                model.session = open_session(path, settings, use_cuda=use_cuda, model=graph)
+                changed = fix_shape(graph, (1, 3, height, width)) if fixed else graph.SerializeToString()
+                model.session = open_session(path, settings, use_cuda=use_cuda, model=changed)
+            elif any(value.type == "tensor(float16)" for value in model.session.get_inputs()):
+                model.session = open_session(path, settings, use_cuda=use_cuda, model=graph.SerializeToString())
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
@@ -140,7 +143,9 @@ class OpenCVAnalyser:
 
 def _face(*, box: Any, landmarks: Any, score: Any, feature: Any) -> Face:
     """Return a face from an analyser's numbers; its embedding has length 1."""
-    return Face(box=_f32(box), landmarks=_f32(landmarks), score=float(score), embedding=_f32(feature / np.linalg.norm(feature)))
+    length = float(np.linalg.norm(feature))
+    embedding = _f32(feature / length)
+    return Face(box=_f32(box), landmarks=_f32(landmarks), score=float(score), embedding=embedding, length=length)
 
 
 def _is_large_enough(image: Image) -> bool:

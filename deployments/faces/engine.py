@@ -3,7 +3,7 @@
 They work on all frames of a chunk together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -11,17 +11,22 @@ import numpy as np
 
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
-from deployments.faces.compositing.alignment import FFHQ, align, crop
+from deployments.faces.compositing.alignment import align, crop
 from deployments.faces.compositing.colour import match_colours
 from deployments.faces.compositing.paste import box_mask, paste
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.restore import SIZE, OnnxRestorer, Restorer
-from deployments.faces.swap import AlignmentSwapper, InSwapper, Patch, Swapper
+from deployments.faces.restore import OnnxRestorer, Restorer
+from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, Patch, Swapper
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
 from deployments.wire import Face, Frames, Image, Reference, SwapOptions
 
 Check = Callable[[], None]
 """Called between pieces of work; it raises Cancelled if the result is no longer needed."""
+Place = tuple[int, Face]
+"""The number of a frame in its chunk, and a face in it."""
+_AT_ONCE = 16
+"""The most faces whose crops are in memory together, at 512 pixels a side: a frame may show
+hundreds."""
 _REFERENCE_SIDE = 640
 _MARGIN = 0.6  # in sizes of the face: the surroundings that a reference includes
 
@@ -36,15 +41,16 @@ def build_face_engine(settings: FaceSettings, models: FaceModels | AlignmentFace
     """
     if isinstance(models, AlignmentFaceModels):
         return _build_alignment_engine(settings, models)
-    if models.gfpgan is not None and models.codeformer is not None:
-        raise CheckpointRefused("`gfpgan` and `codeformer` are both configured; choose one restorer")
+    given = {name: path for name in ("gfpgan", "codeformer", "restorer") if (path := getattr(models, name)) is not None}
+    if len(given) > 1:
+        names = " and ".join(f"`{name}`" for name in given)
+        raise CheckpointRefused(f"{names} are configured together; choose one restorer")
     restorer = None
-    for name, path in (("gfpgan", models.gfpgan), ("codeformer", models.codeformer)):
-        if path is not None:
-            restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
+    for name, path in given.items():
+        restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
     return FaceEngine(
         InsightFaceAnalyser(models.analysis, settings, use_cuda),
-        InSwapper(models.swapper, settings, use_cuda),
+        OnnxSwapper(models.swapper, settings, use_cuda, models=models),
         restorer=restorer,
         occlusion=None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda),
         colours=settings.match_colours,
@@ -76,7 +82,6 @@ class FaceEngine:
         self._restorer = restorer
         self._occlusion = occlusion
         self._colours = colours
-        self._mask = box_mask(SIZE)
 
     @property
     def name(self) -> str:
@@ -120,24 +125,42 @@ class FaceEngine:
         """
         result = frames.copy()
         places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces]
-        if not places:
-            return result
+        for group in _groups(places, _AT_ONCE):
+            self._swap_group(frames, result, group, reference=reference, check=check)
+        if self._restorer is not None and self.restorer(options) != "none":
+            at_once = max(1, _AT_ONCE * 512**2 // self._restorer.size**2)
+            for group in _groups(places, at_once):
+                self._restore_group(self._restorer, frames, result, group, options=options, check=check)
+        return result
+
+    def _swap_group(
+        self, frames: Frames, result: Frames, places: Sequence[Place], *, reference: Reference, check: Check
+    ) -> None:
         patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
         for (i, _), patch in zip(places, self._fitted([frames[i] for i, _ in places], patches, check), strict=True):
             check()
             paste(result[i], patch.pixels, matrix=patch.matrix, mask=patch.mask)
-        if self._restorer is not None and self.restorer(options) != "none":
-            aligned = [align(face.landmarks, FFHQ) for _, face in places]
-            crops = [crop(result[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
-            restored = self._restorer.restore(crops, options.codeformer_weight, check)
-            masks = [self._mask] * len(places)
-            if self._occlusion is not None:
-                originals = [crop(frames[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
-                masks = [self._mask * visible for visible in self._occlusion.visible(originals, check)]
-            for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
-                check()
-                paste(result[i], pixels, matrix=matrix, mask=mask, share=options.visibility)
-        return result
+
+    def _restore_group(
+        self,
+        restorer: Restorer,
+        frames: Frames,
+        result: Frames,
+        places: Sequence[Place],
+        *,
+        options: SwapOptions,
+        check: Check,
+    ) -> None:
+        aligned = [align(face.landmarks, restorer.template) for _, face in places]
+        crops = [crop(result[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
+        restored = restorer.restore(crops, options.codeformer_weight, check)
+        masks = [box_mask(restorer.size)] * len(places)
+        if self._occlusion is not None:
+            originals = [crop(frames[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
+            masks = [mask * visible for mask, visible in zip(masks, self._occlusion.visible(originals, check), strict=True)]
+        for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
+            check()
+            paste(result[i], pixels, matrix=matrix, mask=mask, share=options.visibility)
 
     def _fitted(self, frames: Sequence[Image], patches: list[Patch], check: Check) -> list[Patch]:
         """Fit the patches to the frames, as configured.
@@ -157,6 +180,10 @@ class FaceEngine:
             masks = self._occlusion.visible(originals, check)
             patches = [replace(patch, mask=patch.mask * visible) for patch, visible in zip(patches, masks, strict=True)]
         return patches
+
+
+def _groups(places: Sequence[Place], size: int) -> Iterator[Sequence[Place]]:
+    return (places[start : start + size] for start in range(0, len(places), size))
 
 
 def _cut_out(image: Image, face: Face) -> Reference:

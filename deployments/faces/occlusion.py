@@ -13,6 +13,7 @@ import numpy as np
 from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.paste import Mask
 from deployments.faces.models.batch import batch_of
+from deployments.faces.models.graph import read_model, take_float32
 from deployments.faces.models.session import open_session
 from deployments.settings import FaceSettings
 from deployments.wire import Image
@@ -28,12 +29,13 @@ _MEAN, _SPREAD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0
 class OcclusionMask:
     """An occlusion model, which is one of two kinds of graph, recognised by the shapes.
 
-    XSeg maps ``[n, 256, 256, 3]`` in 0..1 to visibility ``[n, 256, 256, 1]``. A face parser
-    (BiSeNet on CelebAMask-HQ) maps ``[n, 3, 512, 512]`` to scores of classes ``[n, 19, 512, 512]``.
+    XSeg maps BGR ``[n, 256, 256, 3]`` in 0..1 to visibility ``[n, 256, 256, 1]``. A face parser
+    (BiSeNet on CelebAMask-HQ) maps normalised RGB ``[n, 3, 512, 512]`` to scores of classes ``[n,
+    19, 512, 512]``.
     """
 
     def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
-        self._session = open_session(path, settings, use_cuda)
+        self._session = open_session(path, settings, use_cuda, model=take_float32(read_model(path)).SerializeToString())
         source = self._session.get_inputs()[0]
         shape, result = list(source.shape), list(self._session.get_outputs()[0].shape)
         self._name = source.name
@@ -64,7 +66,8 @@ class OcclusionMask:
         side = self._side
         scaled = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA if face.shape[0] > side else cv2.INTER_LINEAR)
         blob = scaled.astype(np.float32) / 255
-        return ((blob - _MEAN) / _SPREAD).transpose(2, 0, 1) if self._parses else blob
+        # DeepFaceLab, which XSeg comes from, reads pictures with OpenCV.
+        return ((blob - _MEAN) / _SPREAD).transpose(2, 0, 1) if self._parses else blob[:, :, ::-1]
 
     def _mask(self, output: Any, size: int) -> Mask:
         visible = np.isin(output.argmax(axis=0), _PARTS).astype(np.float32) if self._parses else output[:, :, 0].clip(0, 1)
