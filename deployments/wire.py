@@ -85,12 +85,14 @@ class Face:
     box: npt.NDArray[np.float32]
     """float32 ``[4]``: left, top, right, bottom."""
     landmarks: npt.NDArray[np.float32]
-    """float32 ``[5, 2]``: the eye on the left of the image, the other eye, nose, left and right
-    mouth corner."""
+    """float32 ``[5, 2]``: the left eye, the right eye, the nose, the left and the right corner of
+    the mouth, as they are seen when the face is upright."""
     score: float
     embedding: Embedding
     length: float = 1.0
     """The length that the recogniser gave the embedding; it is higher for clearer pictures."""
+    certain: bool = True
+    """Whether the landmarks can be trusted; a face whose landmarks cannot be is left alone."""
 
     @property
     def area(self) -> float:

@@ -17,6 +17,7 @@ from deployments.faces.compositing.paste import box_mask, paste
 from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.restore import OnnxRestorer, Restorer
 from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, Patch, Swapper
+from deployments.faces.upright import UprightAnalyser
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
 from deployments.wire import Face, Frames, Image, Reference, SwapOptions
 
@@ -49,7 +50,7 @@ def build_face_engine(settings: FaceSettings, models: FaceModels | AlignmentFace
     for name, path in given.items():
         restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
     return FaceEngine(
-        InsightFaceAnalyser(models.analysis, settings, use_cuda),
+        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda)),
         OnnxSwapper(models.swapper, settings, use_cuda, models=models),
         restorer=restorer,
         occlusion=None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda),
@@ -62,7 +63,8 @@ def _build_alignment_engine(settings: FaceSettings, models: AlignmentFaceModels)
         raise CheckpointRefused(
             "the face swap by alignment (the demo's) runs on the CPU; set `device: auto`, or configure `models.faces`"
         )
-    return FaceEngine(OpenCVAnalyser(models.detector, models.recogniser, settings), AlignmentSwapper())
+    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings))
+    return FaceEngine(analyser, AlignmentSwapper())
 
 
 class FaceEngine:
@@ -101,12 +103,14 @@ class FaceEngine:
         """
         largest = []
         for i, faces in enumerate(self._analyser.faces(images, check)):
-            if not faces:
+            certain = [face for face in faces if face.certain]
+            if not certain:
                 which = f"image {i + 1} of {len(images)}: " if len(images) > 1 else ""
+                what = "a face whose features cannot be told apart" if faces else "no face found"
                 raise NoFaceFound(
-                    field, f"{which}no face found; send an image in which one face is large, sharp and seen from the front"
+                    field, f"{which}{what}; send an image in which one face is large, sharp and seen from the front"
                 )
-            largest.append(faces[0])
+            largest.append(certain[0])
         mean = np.mean([face.embedding for face in largest], axis=0)
         face = replace(largest[0], embedding=np.asarray(mean / np.linalg.norm(mean), np.float32))
         return _cut_out(images[0], face)
@@ -120,11 +124,11 @@ class FaceEngine:
     ) -> Frames:
         """Return a copy of ``frames`` in which ``faces`` show the reference's face.
 
-        ``faces`` holds the faces to replace in each frame. ``check`` raises Cancelled to stop the
-        work.
+        ``faces`` holds the faces to replace in each frame; those that are not certain are left
+        alone. ``check`` raises Cancelled to stop the work.
         """
         result = frames.copy()
-        places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces]
+        places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces if face.certain]
         for group in _groups(places, _AT_ONCE):
             self._swap_group(frames, result, group, reference=reference, check=check)
         if self._restorer is not None and self.restorer(options) != "none":

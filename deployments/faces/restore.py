@@ -45,9 +45,9 @@ class Restorer(Protocol):
 class OnnxRestorer:
     """A restorer from a graph that maps ``[n, 3, size, size]`` in -1..1 to the same.
 
-    ``name`` is the setting that its file comes from. CodeFormer's graph has its fidelity weight as another input, before or after the image. Faces
-    are restored in batches if the graph supports it; GFPGAN's does not, since its convolutions get
-    their weights from the face.
+    ``name`` is the setting that its file comes from. CodeFormer's graph has its fidelity weight as
+    another input, before or after the image. Faces are restored in batches if the graph supports
+    it; GFPGAN's does not, since its convolutions get their weights from the face.
     """
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:

@@ -128,7 +128,11 @@ class FaceSwap:
             self._context.meter.add_phase("swap", analysis.seconds)
             self.tally.engine = analysis.engine
             for i, found in zip(wanted, analysis.faces, strict=True):
-                faces[i] = found
+                # A face that cannot be trusted is as one that was not seen: it is left alone, or
+                # interpolated between two sightings that can be.
+                faces[i] = tuple(face for face in found if face.certain)
+                self.tally.most_faces = max(self.tally.most_faces, len(found))
+                self.tally.uncertain += len(found) - len(faces[i] or ())
         return _AnalysedChunk(chunk, cuts, tuple(faces))
 
     async def _follow(self, analysed: AsyncIterator[_AnalysedChunk]) -> AsyncGenerator[_FollowedChunk, None]:
@@ -145,8 +149,6 @@ class FaceSwap:
         async for item in analysed:
             waiting.append(item.chunk)
             decided += await asyncio.to_thread(self._track, item)
-            most_faces = max((len(faces or ()) for faces in item.faces), default=0)
-            self.tally.most_faces = max(self.tally.most_faces, most_faces)
             while (followed := complete()) is not None:
                 yield followed
         decided += self._tracker.end()
