@@ -93,6 +93,8 @@ class Face:
     """The length that the recogniser gave the embedding; it is higher for clearer pictures."""
     certain: bool = True
     """Whether the landmarks can be trusted; a face whose landmarks cannot be is left alone."""
+    source: int = 0
+    """With several references, the number of the one that replaces the face."""
 
     @property
     def area(self) -> float:
@@ -113,7 +115,9 @@ class Reference:
     """How long it took to find the face."""
 
 
-Faces = Literal["largest", "all", "left", "right", "index"]
+References = Reference | tuple[Reference, ...]
+"""One reference, or those that ``Face.source`` counts."""
+Faces = Literal["largest", "all", "left", "right", "index", "map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,9 @@ class Choice:
     """With ``faces="index"``, the number of the face, counted from the left, from 0."""
     target: Embedding | None = None
     """If given, only the face of this person is replaced."""
+    people: tuple[Embedding | None, ...] = ()
+    """With ``faces="map"``, the person whom each reference replaces; None is the next new person,
+    counted from the left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from deployments.faces.restore import OnnxRestorer, Restorer
 from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, Patch, Swapper
 from deployments.faces.upright import UprightAnalyser
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
-from deployments.wire import Face, Frames, Image, Reference, SwapOptions
+from deployments.wire import Face, Frames, Image, Reference, References, SwapOptions
 
 Check = Callable[[], None]
 """Called between pieces of work; it raises Cancelled if the result is no longer needed."""
@@ -120,17 +120,22 @@ class FaceEngine:
         return self._analyser.faces(frames, check)
 
     def swap(
-        self, frames: Frames, faces: Sequence[Sequence[Face]], *, reference: Reference, options: SwapOptions, check: Check
+        self, frames: Frames, faces: Sequence[Sequence[Face]], *, reference: References, options: SwapOptions, check: Check
     ) -> Frames:
         """Return a copy of ``frames`` in which ``faces`` show the reference's face.
+
+        With several references, ``source`` of each face says which one.
 
         ``faces`` holds the faces to replace in each frame; those that are not certain are left
         alone. ``check`` raises Cancelled to stop the work.
         """
         result = frames.copy()
         places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces if face.certain]
-        for group in _groups(places, _AT_ONCE):
-            self._swap_group(frames, result, group, reference=reference, check=check)
+        references = (reference,) if isinstance(reference, Reference) else reference
+        for number, one in enumerate(references):
+            replaced = [(i, face) for i, face in places if len(references) == 1 or face.source == number]
+            for group in _groups(replaced, _AT_ONCE):
+                self._swap_group(frames, result, group, reference=one, check=check)
         if self._restorer is not None and self.restorer(options) != "none":
             at_once = max(1, _AT_ONCE * 512**2 // self._restorer.size**2)
             for group in _groups(places, at_once):

@@ -46,6 +46,11 @@ def _no_face_swapped(request: SwapImage, tally: SwapTally) -> RequestRefused:
         )
     if not found:
         return RequestRefused("source", "no face was found; send an image that shows one")
+    if request.faces == "map":
+        field = "pairs" if request.pairs is not None else "target_face"
+        return RequestRefused(
+            field, f"none of the {found} faces in the image is one of these people; send other images of them"
+        )
     if request.target_face is not None:
         shown = "the image does not show" if found == 1 else f"none of the {found} faces in the image is"
         return RequestRefused("target_face", f"{shown} this person; send another image of them")
