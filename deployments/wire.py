@@ -113,6 +113,8 @@ class Reference:
     """The face, in coordinates of ``pixels``."""
     seconds: float = 0.0
     """How long it took to find the face."""
+    parsed: bool = False
+    """Whether the engine has a face parser, which ``SwapOptions.regions`` need."""
 
 
 References = Reference | tuple[Reference, ...]
@@ -146,9 +148,24 @@ class Analysis:
     """The name of the engine that will swap the faces."""
 
 
+Region = Literal[
+    "skin",
+    "left-eyebrow",
+    "right-eyebrow",
+    "left-eye",
+    "right-eye",
+    "glasses",
+    "nose",
+    "mouth",
+    "upper-lip",
+    "lower-lip",
+]
+"""A part of a face that a face parser tells apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class SwapOptions:
-    """How a swapped face is restored."""
+    """How a swapped face is restored and blended in."""
 
     restore: bool = True
     """Whether the restorer runs, if one is configured."""
@@ -156,6 +173,12 @@ class SwapOptions:
     """The share of the restored face in the result, 0 to 1."""
     codeformer_weight: float = 0.5
     """CodeFormer's fidelity: 1 keeps the identity, 0 gives the cleanest face."""
+    blend: float = 1.0
+    """The share of the new faces in the result, 0 to 1."""
+    padding: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """The shares of the crop that stay as they are: at the top, right, bottom and left of a face."""
+    regions: tuple[Region, ...] = ()
+    """The parts of a face that are replaced; empty for all of them."""
 
 
 @dataclass(frozen=True, slots=True)

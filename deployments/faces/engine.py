@@ -13,7 +13,7 @@ from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.compositing.alignment import align, crop
 from deployments.faces.compositing.colour import match_colours
-from deployments.faces.compositing.paste import box_mask, paste
+from deployments.faces.compositing.paste import Mask, box_mask, padded_mask, paste
 from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.restore import OnnxRestorer, Restorer
 from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, Patch, Swapper
@@ -113,7 +113,8 @@ class FaceEngine:
             largest.append(certain[0])
         mean = np.mean([face.embedding for face in largest], axis=0)
         face = replace(largest[0], embedding=np.asarray(mean / np.linalg.norm(mean), np.float32))
-        return _cut_out(images[0], face)
+        parses = self._occlusion is not None and self._occlusion.parses
+        return replace(_cut_out(images[0], face), parsed=parses)
 
     def analyse(self, frames: Frames | Sequence[Image], check: Check) -> list[list[Face]]:
         """Return the faces in each frame, the largest first."""
@@ -135,18 +136,30 @@ class FaceEngine:
         for number, one in enumerate(references):
             replaced = [(i, face) for i, face in places if len(references) == 1 or face.source == number]
             for group in _groups(replaced, _AT_ONCE):
-                self._swap_group(frames, result, group, reference=one, check=check)
+                self._swap_group(frames, result, group, reference=one, options=options, check=check)
         if self._restorer is not None and self.restorer(options) != "none":
             at_once = max(1, _AT_ONCE * 512**2 // self._restorer.size**2)
             for group in _groups(places, at_once):
                 self._restore_group(self._restorer, frames, result, group, options=options, check=check)
+        if options.blend < 1:
+            for i in {i for i, _ in places}:
+                check()
+                cv2.addWeighted(result[i], options.blend, frames[i], 1 - options.blend, 0, dst=result[i])
         return result
 
     def _swap_group(
-        self, frames: Frames, result: Frames, places: Sequence[Place], *, reference: Reference, check: Check
+        self,
+        frames: Frames,
+        result: Frames,
+        places: Sequence[Place],
+        *,
+        reference: Reference,
+        options: SwapOptions,
+        check: Check,
     ) -> None:
         patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
-        for (i, _), patch in zip(places, self._fitted([frames[i] for i, _ in places], patches, check), strict=True):
+        fitted = self._fitted([frames[i] for i, _ in places], patches, options=options, check=check)
+        for (i, _), patch in zip(places, fitted, strict=True):
             check()
             paste(result[i], patch.pixels, matrix=patch.matrix, mask=patch.mask)
 
@@ -163,20 +176,23 @@ class FaceEngine:
         aligned = [align(face.landmarks, restorer.template) for _, face in places]
         crops = [crop(result[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
         restored = restorer.restore(crops, options.codeformer_weight, check)
-        masks = [box_mask(restorer.size)] * len(places)
+        masks = [_padded(box_mask(restorer.size), options)] * len(places)
         if self._occlusion is not None:
             originals = [crop(frames[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
-            masks = [mask * visible for mask, visible in zip(masks, self._occlusion.visible(originals, check), strict=True)]
+            visible = self._occlusion.visible(originals, check, options.regions)
+            masks = [mask * shown for mask, shown in zip(masks, visible, strict=True)]
         for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
             check()
             paste(result[i], pixels, matrix=matrix, mask=mask, share=options.visibility)
 
-    def _fitted(self, frames: Sequence[Image], patches: list[Patch], check: Check) -> list[Patch]:
+    def _fitted(self, frames: Sequence[Image], patches: list[Patch], *, options: SwapOptions, check: Check) -> list[Patch]:
         """Fit the patches to the frames, as configured.
 
         They take on the colours of the original faces and lose the pixels where something hides a
-        face.
+        face, and those that the options leave out.
         """
+        if any(options.padding):
+            patches = [replace(patch, mask=_padded(patch.mask, options)) for patch in patches]
         if not self._colours and self._occlusion is None:
             return patches
         originals = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]
@@ -186,9 +202,13 @@ class FaceEngine:
                 for patch, original in zip(patches, originals, strict=True)
             ]
         if self._occlusion is not None:
-            masks = self._occlusion.visible(originals, check)
+            masks = self._occlusion.visible(originals, check, options.regions)
             patches = [replace(patch, mask=patch.mask * visible) for patch, visible in zip(patches, masks, strict=True)]
         return patches
+
+
+def _padded(mask: Mask, options: SwapOptions) -> Mask:
+    return mask * padded_mask(mask.shape[0], options.padding) if any(options.padding) else mask
 
 
 def _groups(places: Sequence[Place], size: int) -> Iterator[Sequence[Place]]:

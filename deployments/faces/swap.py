@@ -18,6 +18,8 @@ from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, align_affine, crop
 from deployments.faces.compositing.colour import match_colours
 from deployments.faces.compositing.paste import Mask, sharp_box_mask, soft_box_mask
+from deployments.faces.compositing.seam import seam_light
+from deployments.faces.compositing.skin import skin
 from deployments.faces.models.batch import batch_of
 from deployments.faces.models.graph import open_batch, read_model, take_float32
 from deployments.faces.models.session import open_session
@@ -179,8 +181,9 @@ def _join(tiles: Image, n: int) -> Image:
 class AlignmentSwapper:
     """A swap without a neural network.
 
-    It aligns the pixels of the reference to the same template, matches their colours and blends
-    them in.
+    It aligns the pixels of the reference to the same template, gives them the colours and the light
+    of the target, and blends them in where both show the face. Eyes, nose and mouth are always the
+    reference's; hair stays the target's.
     """
 
     name = "alignment"
@@ -190,14 +193,30 @@ class AlignmentSwapper:
     template = (ARCFACE - 56) / 112 * 0.8 * size + np.array([size / 2, size * 0.52])
 
     def __init__(self) -> None:
-        mask = np.zeros((self.size, self.size), np.float32)
         eyes, mouth = self.template[:2].mean(axis=0), self.template[3:].mean(axis=0)
-        centre = eyes * 0.6 + mouth * 0.4
-        span = float(np.linalg.norm(self.template[1] - self.template[0]))
-        reach = float(np.linalg.norm(mouth - eyes))
-        cv2.ellipse(mask, (int(centre[0]), int(centre[1])), (int(span * 1.05), int(reach * 1.15)), 0, 0, 360, 1.0, -1)
-        self._inside: npt.NDArray[np.bool_] = mask > 0
-        self._mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 28))
+        span, reach = float(self.template[1, 0] - self.template[0, 0]), float(mouth[1] - eyes[1])
+        middle = (float(eyes[0]), float(eyes[1] + 0.45 * reach))
+        around = self._oval(middle, across=1.08 * span, up=1.2 * reach, down=1.15 * reach)
+        features = self._oval(middle, across=1.0 * span, up=1.05 * reach, down=1.0 * reach)
+        self._inside: npt.NDArray[np.bool_] = around > 0
+        self._around, self._features = (
+            np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / s)) for mask, s in ((around, 28), (features, 36))
+        )
+        # Above the eyebrows hair may begin.
+        rows = (np.arange(self.size, dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
+        self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
+        self._lit_less = np.asarray(0.65 * cv2.GaussianBlur(features, (0, 0), self.size / 16), np.float32)[..., None]
+        cheeks = np.zeros((self.size, self.size), np.uint8)
+        nose = self.template[2] * 0.6 + eyes * 0.4
+        for point in ((self.template[0] + self.template[3]) / 2, (self.template[1] + self.template[4]) / 2, nose):
+            cv2.circle(cheeks, (round(point[0]), round(point[1])), round(0.2 * span), 1, -1)
+        self._cheeks: npt.NDArray[np.bool_] = cheeks > 0
+
+    def _oval(self, middle: tuple[float, float], *, across: float, up: float, down: float) -> Mask:
+        """Return an oval that reaches further down than up, or the other way round."""
+        y, x = np.mgrid[: self.size, : self.size].astype(np.float32)
+        dx, dy = (x - middle[0]) / across, y - middle[1]
+        return np.asarray(dx**2 + np.where(dy < 0, dy / up, dy / down) ** 2 <= 1, np.float32)
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """Return a patch for each target; see ``Swapper``."""
@@ -210,5 +229,13 @@ class AlignmentSwapper:
             # the reference's face.
             landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
             source = crop(reference.pixels, align_affine(reference.face.landmarks, (landmarks + self.template) / 2), self.size)
-            patches.append(Patch(match_colours(source, target, self._inside), matrix, self._mask))
+            matched = match_colours(source, target, self._inside)
+            both = skin(matched, self._cheeks) * skin(target, self._cheeks)
+            # Where one of the two has hair, glasses or background, the target stays.
+            shown = np.clip(2.5 * cv2.GaussianBlur(both, (0, 0), self.size / 48) - 0.75, 0, 1)
+            mask = self._around * np.maximum(shown, self._features * np.maximum(self._below_brows, shown))
+            # The middle of the face keeps more of the reference's own light, by which it is known.
+            light = seam_light(matched, target, both * (1 - self._features) * self._inside) * (1 - self._lit_less)
+            lit = np.asarray(np.clip(np.rint(matched + light), 0, 255).astype(np.uint8))
+            patches.append(Patch(lit, matrix, np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 64), np.float32)))
         return patches

@@ -16,7 +16,7 @@ from deployments.errors import NoFaceFound, RequestRefused
 from deployments.faces.tracking.choice import Chooser
 from deployments.faces.tracking.cuts import CutFinder
 from deployments.faces.tracking.tracks import Tracker
-from deployments.wire import Choice, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions
+from deployments.wire import Choice, Embedding, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions
 from serve.config import RunnerSettings
 from serve.media.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
@@ -211,7 +211,8 @@ class FaceSwaps:
 
         ``pictures`` are the decoded ``person_pictures``, perhaps among others.
         """
-        references, people = [], []
+        references: list[Reference] = []
+        people: list[Embedding | None] = []
         for part in request.parts:
             images = pictures.of(part.face_field)[part.face]
             references.append(await self._identify(images, part.face_field, part.name, context))
@@ -220,6 +221,8 @@ class FaceSwaps:
                 images = pictures.of(part.target_field)[part.target]
                 person = (await self._identify(images, part.target_field, part.name, context)).face.embedding
             people.append(person)
+        if request.mask_regions and not references[0].parsed:
+            raise RequestRefused("mask_regions", "needs a face parser, which is not configured (`models.faces.occlusion`)")
         mapped = Choice("map", people=tuple(people))
         choice = mapped if request.faces == "map" else Choice(request.faces, request.face_index, people[0])
         return FaceSwap(
@@ -228,7 +231,7 @@ class FaceSwaps:
             context,
             references=tuple(references),
             choice=choice,
-            options=SwapOptions(request.restore_face, request.face_restore_visibility, request.codeformer_weight),
+            options=request.options,
         )
 
     async def _identify(self, images: Sequence[Image], field: str, name: str, context: RequestContext) -> Reference:

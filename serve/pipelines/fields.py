@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from deployments.wire import Region
 from serve.media.data_uri import decode_base64
 from serve.media.errors import MediaError
 from serve.media.spool import Media, Spool, read_media
@@ -18,6 +19,8 @@ MAX_IMAGES = 8
 """The most images of one person that a request may send."""
 MAX_PAIRS = 8
 """The most people whose faces one request replaces by other faces each."""
+MAX_PADDING = 0.45
+"""The largest share of a crop that one side of `mask_padding` may leave out."""
 MAX_PAIR_IMAGES = 32
 """The most images of all people in `pairs` together."""
 
@@ -107,6 +110,29 @@ def _read_pair(item: object) -> "Pair":
     return _read_images(face), () if target is None else _read_images(target)
 
 
+def _read_padding(value: object) -> tuple[float, ...]:
+    """Return four shares from one number, from an array, or from their text in a form."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.strip("[] ").split(",")]
+    items = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = [float(item) for item in items if _check_number(item) is not None]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 4) or len(numbers) != len(items):
+        raise ValueError("must be one number, or an array of four: top, right, bottom, left")
+    if not all(0 <= number <= MAX_PADDING for number in numbers):
+        raise ValueError(f"must be 0 to {MAX_PADDING}, a share of the face's crop")
+    return tuple(numbers * 4 if len(numbers) == 1 else numbers)
+
+
+def _read_regions(value: object) -> object:
+    """Return an array of names from one, or from their text with commas in a form."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return value
+
+
 def side(largest: int) -> Any:
     """Return the type of a width or height: a multiple of 16, up to ``largest`` pixels."""
 
@@ -143,6 +169,14 @@ PAIRS_SCHEMA = {
     "minItems": 1,
     "maxItems": MAX_PAIRS,
 }
+Padding = Annotated[
+    tuple[float, float, float, float],
+    BeforeValidator(_read_padding),
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": MAX_PADDING}, "minItems": 4, "maxItems": 4}
+    ),
+]
+Regions = Annotated[tuple[Region, ...], BeforeValidator(_read_regions)]
 Pair = tuple[tuple[bytes, ...], tuple[bytes, ...]]
 """Images of a new face, and of the person whom it replaces, of whom there may be none."""
 Pairs = Annotated[tuple[Pair, ...], BeforeValidator(read_pairs), WithJsonSchema(PAIRS_SCHEMA)]

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from deployments.wire import Acceleration, Faces
+from deployments.wire import Acceleration, Faces, SwapOptions
 from serve.pipelines.acceleration import JSON_SCHEMA
-from serve.pipelines.fields import Count, File, Images, Number, Pairs, Share, Video, exact_rate, read_pairs
+from serve.pipelines.fields import Count, File, Images, Number, Padding, Pairs, Regions, Share, Video, exact_rate, read_pairs
 
 FACE = "The face to put in: an image, or several of the same person, which are averaged."
 
@@ -62,6 +62,29 @@ class SwapFields(PipelineRequest):
     face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
     codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
 
+    face_blend: Share = Field(default=1.0, description="Share of the new face in the result, 0 to 1; the rest is the old one.")
+    mask_padding: Padding = Field(
+        default=(0.0, 0.0, 0.0, 0.0),
+        description="Shares of the face's crop that stay as they are: top, right, bottom, left, 0 to 0.45 each; one number is "
+        "for all four.",
+    )
+    mask_regions: Regions = Field(
+        default=(),
+        description="The parts of the face that are replaced, if a face parser is configured; all of them by default.",
+    )
+
+    @property
+    def options(self) -> SwapOptions:
+        """How the new faces are restored and blended in."""
+        return SwapOptions(
+            restore=self.restore_face,
+            visibility=self.face_restore_visibility,
+            codeformer_weight=self.codeformer_weight,
+            blend=self.face_blend,
+            padding=self.mask_padding,
+            regions=self.mask_regions,
+        )
+
     @model_validator(mode="before")
     @classmethod
     def _pairs_have_the_faces(cls, values: Any) -> Any:
@@ -85,10 +108,10 @@ class SwapFields(PipelineRequest):
                 parts.append(SwapPart(f"pair {number}", "pairs", slice(start, middle), "pairs", of_target))
                 start = end
             return tuple(parts)
-        faces = len(getattr(self, "face", None) or ())
+        everything = slice(None)
         if self.faces != "map":
-            targets = None if self.target_face is None else slice(len(self.target_face))
-            return (SwapPart("", "face", slice(faces), "target_face", targets),)
+            return (SwapPart("", "face", everything, "target_face", None if self.target_face is None else everything),)
+        faces = len(getattr(self, "face", None) or ())
         one = [slice(i, i + 1) for i in range(faces)]
         return tuple(
             SwapPart(f"person {i + 1}", "face", one[i], "target_face", None if self.target_face is None else one[i])
