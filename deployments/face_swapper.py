@@ -14,7 +14,7 @@ from deployments import hardware
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
-from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
+from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions, SwappedChunk
 
 Models = FaceModels | AlignmentFaceModels
 
@@ -71,9 +71,9 @@ class FaceSwapper:
         return await self._threads.run(work)
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: References, options: SwapOptions
     ) -> SwappedChunk:
-        """Return the chunk with the reference's face in place of ``faces``, given per frame."""
+        """Return the chunk with the references' faces in place of ``faces``, given per frame."""
 
         def work(cancel: CancelFlag) -> SwappedChunk:
             start = time.perf_counter()

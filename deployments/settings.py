@@ -220,11 +220,21 @@ class FaceModels(Settings):
     analysis: Path
     """Folder of an insightface model pack (`buffalo_l`) for detection and recognition."""
     swapper: Path
-    """File of the swap model, `inswapper_128.onnx`."""
+    """File of the swap model: `inswapper_128.onnx`, `hyperswap_1a_256.onnx`, or a model of Ghost,
+    SimSwap, BlendSwap, UniFace or HifiFace. The file's inputs say which one it is."""
+    swapper_model: Literal["auto", "inswapper", "hyperswap", "ghost", "simswap", "blendswap", "uniface", "hififace"] = "auto"
+    """Which swap model the file is. Ghost, SimSwap of 256 pixels and HifiFace have the same inputs;
+    `auto` tells them apart by the name of the file or of the converter."""
+    embedding_converter: Path | None = None
+    """File of the converter that Ghost, SimSwap and HifiFace need. Default: `crossface_ghost.onnx`,
+    `crossface_simswap.onnx` or `crossface_hififace.onnx` beside the swap model."""
     gfpgan: Path | None = None
     """File of the restorer GFPGAN, `GFPGANv1.4.onnx`. Configure at most one restorer."""
     codeformer: Path | None = None
     """File of the restorer CodeFormer, `codeformer.onnx`. Configure at most one restorer."""
+    restorer: Path | None = None
+    """File of any restorer, such as `gpen_bfr_512.onnx` or `restoreformer_plus_plus.onnx`; its
+    inputs say whether it is CodeFormer. Configure at most one restorer."""
     occlusion: Path | None = None
     """File of a model that finds what hides a face, XSeg or a face parser; those pixels are then
     kept. Default: the whole crop is replaced."""
@@ -305,8 +315,9 @@ class FaceSettings(EngineSettings):
     detection_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score below which a detection is not counted as a face."""
     pixel_boost: Literal[128, 256, 512] = 128
-    """Side in pixels at which faces are swapped. inswapper works on 128; 256 runs it 4 times per
-    face and 512 runs it 16 times, and takes correspondingly longer."""
+    """Side in pixels at which faces are swapped, if the swap model's own is smaller. inswapper
+    works on 128; 256 runs it 4 times per face and 512 runs it 16 times, and takes correspondingly
+    longer."""
     match_colours: bool = False
     """Whether a new face takes on the colours of the one that it replaces. The swap by alignment
     always does."""

@@ -117,10 +117,16 @@ class Face:
     box: npt.NDArray[np.float32]
     """float32 ``[4]``: left, top, right, bottom."""
     landmarks: npt.NDArray[np.float32]
-    """float32 ``[5, 2]``: the eye on the left of the image, the other eye, nose, left and right
-    mouth corner."""
+    """float32 ``[5, 2]``: the left eye, the right eye, the nose, the left and the right corner of
+    the mouth, as they are seen when the face is upright."""
     score: float
     embedding: Embedding
+    length: float = 1.0
+    """The length that the recogniser gave the embedding; it is higher for clearer pictures."""
+    certain: bool = True
+    """Whether the landmarks can be trusted; a face whose landmarks cannot be is left alone."""
+    source: int = 0
+    """With several references, the number of the one that replaces the face."""
 
     @property
     def area(self) -> float:
@@ -139,9 +145,13 @@ class Reference:
     """The face, in coordinates of ``pixels``."""
     seconds: float = 0.0
     """How long it took to find the face."""
+    parsed: bool = False
+    """Whether the engine has a face parser, which ``SwapOptions.regions`` need."""
 
 
-Faces = Literal["largest", "all", "left", "right", "index"]
+References = Reference | tuple[Reference, ...]
+"""One reference, or those that ``Face.source`` counts."""
+Faces = Literal["largest", "all", "left", "right", "index", "map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,9 @@ class Choice:
     """With ``faces="index"``, the number of the face, counted from the left, from 0."""
     target: Embedding | None = None
     """If given, only the face of this person is replaced."""
+    people: tuple[Embedding | None, ...] = ()
+    """With ``faces="map"``, the person whom each reference replaces; None is the next new person,
+    counted from the left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +180,24 @@ class Analysis:
     """The name of the engine that will swap the faces."""
 
 
+Region = Literal[
+    "skin",
+    "left-eyebrow",
+    "right-eyebrow",
+    "left-eye",
+    "right-eye",
+    "glasses",
+    "nose",
+    "mouth",
+    "upper-lip",
+    "lower-lip",
+]
+"""A part of a face that a face parser tells apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class SwapOptions:
-    """How a swapped face is restored."""
+    """How a swapped face is restored and blended in."""
 
     restore: bool = True
     """Whether the restorer runs, if one is configured."""
@@ -177,6 +205,12 @@ class SwapOptions:
     """The share of the restored face in the result, 0 to 1."""
     codeformer_weight: float = 0.5
     """CodeFormer's fidelity: 1 keeps the identity, 0 gives the cleanest face."""
+    blend: float = 1.0
+    """The share of the new faces in the result, 0 to 1."""
+    padding: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """The shares of the crop that stay as they are: at the top, right, bottom and left of a face."""
+    regions: tuple[Region, ...] = ()
+    """The parts of a face that are replaced; empty for all of them."""
 
 
 @dataclass(frozen=True, slots=True)

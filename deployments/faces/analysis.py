@@ -10,8 +10,9 @@ import numpy as np
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.models.batch import batch_of
-from deployments.faces.models.graph import fix_shape, read_model
+from deployments.faces.models.graph import fix_shape, read_model, take_float32
 from deployments.faces.models.session import open_session, session_options
+from deployments.faces.upright import Detection
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
 
@@ -58,40 +59,54 @@ class InsightFaceAnalyser:
         for task in ("detection", "recognition"):
             if task not in self._analysis.models:
                 raise CheckpointRefused(f"{folder}: none of its ONNX files is a {task} model")
+        self.detection_size = settings.detection_size
         size = (settings.detection_size, settings.detection_size)
         self._analysis.prepare(ctx_id=-1, det_thresh=settings.detection_threshold, det_size=size)
         self._recogniser = self._analysis.models["recognition"]
-        if use_cuda:
-            # insightface opens its sessions on the CPU, for images of any size. The engine always
-            # uses one size, so that the sessions can be captured as CUDA graphs.
-            for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
-                path = Path(model.model_file)
-                # This is the file's size if it is fixed, and otherwise the one in the settings.
+        for model, fixed in ((self._analysis.det_model, True), (self._recogniser, False)):
+            path = Path(model.model_file)
+            graph = take_float32(read_model(path))
+            if use_cuda:
+                # insightface opens its sessions on the CPU, for images of any size. The engine
+                # always uses one size, so that the sessions can be captured as CUDA graphs. It is
+                # the file's size if that is fixed, and otherwise the one in the settings.
                 width, height = model.input_size
-                graph = fix_shape(read_model(path), (1, 3, height, width)) if fixed else None
-                model.session = open_session(path, settings, use_cuda=use_cuda, model=graph)
+                changed = fix_shape(graph, (1, 3, height, width)) if fixed else graph.SerializeToString()
+                model.session = open_session(path, settings, use_cuda=use_cuda, model=changed)
+            elif any(value.type == "tensor(float16)" for value in model.session.get_inputs()):
+                model.session = open_session(path, settings, use_cuda=use_cuda, model=graph.SerializeToString())
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``."""
-        found: list[tuple[int, Any, Any]] = []
+        return self.describe(images, _detect_all(self.detect, images, check), check)
+
+    def detect(self, image: Image) -> list[Detection]:
+        """Return the faces in an image; see ``Analyser``."""
+        if not _is_large_enough(image):
+            return []
+        boxes, points = self._analysis.det_model.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), max_num=0, metric="default")
+        found = zip(boxes, points if len(boxes) else (), strict=True)
+        return [Detection(_f32(box[:4]), _f32(landmarks), float(box[4])) for box, landmarks in found]
+
+    def describe(
+        self, images: Frames | Sequence[Image], found: Sequence[Sequence[Detection]], check: Callable[[], None]
+    ) -> list[list[Face]]:
+        """Return the faces with their embeddings; see ``Analyser``."""
+        places: list[tuple[int, Detection]] = []
         aligned: list[Any] = []
-        for i, image in enumerate(images):
-            check()
-            if not _is_large_enough(image):
-                continue
-            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            boxes, points = self._analysis.det_model.detect(bgr, max_num=0, metric="default")
-            found += [(i, box, landmarks) for box, landmarks in zip(boxes, points if len(boxes) else (), strict=True)]
-            size = self._recogniser.input_size[0]
-            aligned += [self._align(bgr, landmarks, size) for landmarks in (points if len(boxes) else ())]
+        for i, detections in enumerate(found):
+            if detections:
+                bgr = cv2.cvtColor(images[i], cv2.COLOR_RGB2BGR)
+                places += [(i, one) for one in detections]
+                aligned += [self._align(bgr, one.landmarks, self._recogniser.input_size[0]) for one in detections]
         features: list[Any] = []
         for start in range(0, len(aligned), self._batch):
             check()
             features += [*self._recogniser.get_feat(aligned[start : start + self._batch])]
         faces: list[list[Face]] = [[] for _ in images]
-        for (i, box, landmarks), feature in zip(found, features, strict=True):
-            faces[i].append(_face(box=box[:4], landmarks=landmarks, score=box[4], feature=feature))
+        for (i, one), feature in zip(places, features, strict=True):
+            faces[i].append(_face(one, feature))
         return [_largest_first(image_faces) for image_faces in faces]
 
 
@@ -107,40 +122,65 @@ class OpenCVAnalyser:
         threshold = settings.detection_threshold
         self._detector = cv2.FaceDetectorYN.create(str(detector), "", (320, 320), score_threshold=threshold)
         self._recogniser = cv2.FaceRecognizerSF.create(str(recogniser), "")
-        self._longest = settings.detection_size
+        self.detection_size = settings.detection_size
         # Setting the size of the detector's input and running it belong together.
         self._lock = Lock()
 
     def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``."""
-        found = []
-        for image in images:
-            check()
-            with self._lock:
-                found.append(self._analyse(image) if _is_large_enough(image) else [])
-        return found
+        return self.describe(images, _detect_all(self.detect, images, check), check)
 
-    def _analyse(self, image: Image) -> list[Face]:
+    def detect(self, image: Image) -> list[Detection]:
+        """Return the faces in an image; see ``Analyser``."""
+        if not _is_large_enough(image):
+            return []
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         height, width = bgr.shape[:2]
-        scale = min(1.0, self._longest / max(height, width))
+        scale = min(1.0, self.detection_size / max(height, width))
         scaled = bgr if scale == 1.0 else cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._detector.setInputSize((scaled.shape[1], scaled.shape[0]))
-        _, rows = self._detector.detect(scaled)
-        return _largest_first([self._identify(bgr, row, scale) for row in ([] if rows is None else rows)])
+        with self._lock:
+            self._detector.setInputSize((scaled.shape[1], scaled.shape[0]))
+            _, rows = self._detector.detect(scaled)
+        found = []
+        for row in [] if rows is None else rows:
+            x, y, w, h = row[:4] / scale
+            found.append(Detection(_f32([x, y, x + w, y + h]), _f32(row[4:14].reshape(5, 2) / scale), float(row[14])))
+        return found
 
-    def _identify(self, bgr: Any, row: Any, scale: float) -> Face:
-        full = row.copy()
-        full[:14] /= scale
-        x, y, w, h = full[:4]
-        feature = self._recogniser.feature(self._recogniser.alignCrop(bgr, full)).ravel()
-        landmarks = full[4:14].reshape(5, 2)
-        return _face(box=[x, y, x + w, y + h], landmarks=landmarks, score=full[14], feature=feature)
+    def describe(
+        self, images: Frames | Sequence[Image], found: Sequence[Sequence[Detection]], check: Callable[[], None]
+    ) -> list[list[Face]]:
+        """Return the faces with their embeddings; see ``Analyser``."""
+        faces = []
+        for image, detections in zip(images, found, strict=True):
+            if detections:
+                check()
+                bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            faces.append(_largest_first([_face(one, self._feature(bgr, one)) for one in detections]))
+        return faces
+
+    def _feature(self, bgr: Any, face: Detection) -> Any:
+        row = np.zeros(15, np.float32)
+        row[4:14] = face.landmarks.ravel()
+        with self._lock:
+            return self._recogniser.feature(self._recogniser.alignCrop(bgr, row)).ravel()
 
 
-def _face(*, box: Any, landmarks: Any, score: Any, feature: Any) -> Face:
-    """Return a face from an analyser's numbers; its embedding has length 1."""
-    return Face(box=_f32(box), landmarks=_f32(landmarks), score=float(score), embedding=_f32(feature / np.linalg.norm(feature)))
+def _detect_all(
+    detect: Callable[[Image], list[Detection]], images: Frames | Sequence[Image], check: Callable[[], None]
+) -> list[list[Detection]]:
+    found = []
+    for image in images:
+        check()
+        found.append(detect(image))
+    return found
+
+
+def _face(found: Detection, feature: Any) -> Face:
+    """Return a face from its detection and its embedding, which becomes one of length 1."""
+    length = float(np.linalg.norm(feature))
+    embedding = _f32(feature / length)
+    return Face(found.box, found.landmarks, found.score, embedding, length=length, certain=found.certain)
 
 
 def _is_large_enough(image: Image) -> bool:

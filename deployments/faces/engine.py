@@ -3,7 +3,7 @@
 They work on all frames of a chunk together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -11,17 +11,23 @@ import numpy as np
 
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
-from deployments.faces.compositing.alignment import FFHQ, align, crop
+from deployments.faces.compositing.alignment import align, crop
 from deployments.faces.compositing.colour import match_colours
-from deployments.faces.compositing.paste import box_mask, paste
+from deployments.faces.compositing.paste import Mask, box_mask, padded_mask, paste
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.restore import SIZE, OnnxRestorer, Restorer
-from deployments.faces.swap import AlignmentSwapper, InSwapper, Patch, Swapper
+from deployments.faces.restore import OnnxRestorer, Restorer
+from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, Patch, Swapper
+from deployments.faces.upright import UprightAnalyser
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
-from deployments.wire import Face, Frames, Image, Reference, SwapOptions
+from deployments.wire import Face, Frames, Image, Reference, References, SwapOptions
 
 Check = Callable[[], None]
 """Called between pieces of work; it raises Cancelled if the result is no longer needed."""
+Place = tuple[int, Face]
+"""The number of a frame in its chunk, and a face in it."""
+_AT_ONCE = 16
+"""The most faces whose crops are in memory together, at 512 pixels a side: a frame may show
+hundreds."""
 _REFERENCE_SIDE = 640
 _MARGIN = 0.6  # in sizes of the face: the surroundings that a reference includes
 
@@ -36,15 +42,16 @@ def build_face_engine(settings: FaceSettings, models: FaceModels | AlignmentFace
     """
     if isinstance(models, AlignmentFaceModels):
         return _build_alignment_engine(settings, models)
-    if models.gfpgan is not None and models.codeformer is not None:
-        raise CheckpointRefused("`gfpgan` and `codeformer` are both configured; choose one restorer")
+    given = {name: path for name in ("gfpgan", "codeformer", "restorer") if (path := getattr(models, name)) is not None}
+    if len(given) > 1:
+        names = " and ".join(f"`{name}`" for name in given)
+        raise CheckpointRefused(f"{names} are configured together; choose one restorer")
     restorer = None
-    for name, path in (("gfpgan", models.gfpgan), ("codeformer", models.codeformer)):
-        if path is not None:
-            restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
+    for name, path in given.items():
+        restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
     return FaceEngine(
-        InsightFaceAnalyser(models.analysis, settings, use_cuda),
-        InSwapper(models.swapper, settings, use_cuda),
+        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda)),
+        OnnxSwapper(models.swapper, settings, use_cuda, models=models),
         restorer=restorer,
         occlusion=None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda),
         colours=settings.match_colours,
@@ -56,7 +63,8 @@ def _build_alignment_engine(settings: FaceSettings, models: AlignmentFaceModels)
         raise CheckpointRefused(
             "the face swap by alignment (the demo's) runs on the CPU; set `device: auto`, or configure `models.faces`"
         )
-    return FaceEngine(OpenCVAnalyser(models.detector, models.recogniser, settings), AlignmentSwapper())
+    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings))
+    return FaceEngine(analyser, AlignmentSwapper())
 
 
 class FaceEngine:
@@ -76,7 +84,6 @@ class FaceEngine:
         self._restorer = restorer
         self._occlusion = occlusion
         self._colours = colours
-        self._mask = box_mask(SIZE)
 
     @property
     def name(self) -> str:
@@ -96,55 +103,96 @@ class FaceEngine:
         """
         largest = []
         for i, faces in enumerate(self._analyser.faces(images, check)):
-            if not faces:
+            certain = [face for face in faces if face.certain]
+            if not certain:
                 which = f"image {i + 1} of {len(images)}: " if len(images) > 1 else ""
+                what = "a face whose features cannot be told apart" if faces else "no face found"
                 raise NoFaceFound(
-                    field, f"{which}no face found; send an image in which one face is large, sharp and seen from the front"
+                    field, f"{which}{what}; send an image in which one face is large, sharp and seen from the front"
                 )
-            largest.append(faces[0])
+            largest.append(certain[0])
         mean = np.mean([face.embedding for face in largest], axis=0)
         face = replace(largest[0], embedding=np.asarray(mean / np.linalg.norm(mean), np.float32))
-        return _cut_out(images[0], face)
+        parses = self._occlusion is not None and self._occlusion.parses
+        return replace(_cut_out(images[0], face), parsed=parses)
 
     def analyse(self, frames: Frames | Sequence[Image], check: Check) -> list[list[Face]]:
         """Return the faces in each frame, the largest first."""
         return self._analyser.faces(frames, check)
 
     def swap(
-        self, frames: Frames, faces: Sequence[Sequence[Face]], *, reference: Reference, options: SwapOptions, check: Check
+        self, frames: Frames, faces: Sequence[Sequence[Face]], *, reference: References, options: SwapOptions, check: Check
     ) -> Frames:
         """Return a copy of ``frames`` in which ``faces`` show the reference's face.
 
-        ``faces`` holds the faces to replace in each frame. ``check`` raises Cancelled to stop the
-        work.
+        With several references, ``source`` of each face says which one.
+
+        ``faces`` holds the faces to replace in each frame; those that are not certain are left
+        alone. ``check`` raises Cancelled to stop the work.
         """
         result = frames.copy()
-        places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces]
-        if not places:
-            return result
-        patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
-        for (i, _), patch in zip(places, self._fitted([frames[i] for i, _ in places], patches, check), strict=True):
-            check()
-            paste(result[i], patch.pixels, matrix=patch.matrix, mask=patch.mask)
+        places = [(i, face) for i, frame_faces in enumerate(faces) for face in frame_faces if face.certain]
+        references = (reference,) if isinstance(reference, Reference) else reference
+        for number, one in enumerate(references):
+            replaced = [(i, face) for i, face in places if len(references) == 1 or face.source == number]
+            for group in _groups(replaced, _AT_ONCE):
+                self._swap_group(frames, result, group, reference=one, options=options, check=check)
         if self._restorer is not None and self.restorer(options) != "none":
-            aligned = [align(face.landmarks, FFHQ) for _, face in places]
-            crops = [crop(result[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
-            restored = self._restorer.restore(crops, options.codeformer_weight, check)
-            masks = [self._mask] * len(places)
-            if self._occlusion is not None:
-                originals = [crop(frames[i], matrix, SIZE) for (i, _), matrix in zip(places, aligned, strict=True)]
-                masks = [self._mask * visible for visible in self._occlusion.visible(originals, check)]
-            for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
+            at_once = max(1, _AT_ONCE * 512**2 // self._restorer.size**2)
+            for group in _groups(places, at_once):
+                self._restore_group(self._restorer, frames, result, group, options=options, check=check)
+        if options.blend < 1:
+            for i in {i for i, _ in places}:
                 check()
-                paste(result[i], pixels, matrix=matrix, mask=mask, share=options.visibility)
+                cv2.addWeighted(result[i], options.blend, frames[i], 1 - options.blend, 0, dst=result[i])
         return result
 
-    def _fitted(self, frames: Sequence[Image], patches: list[Patch], check: Check) -> list[Patch]:
+    def _swap_group(
+        self,
+        frames: Frames,
+        result: Frames,
+        places: Sequence[Place],
+        *,
+        reference: Reference,
+        options: SwapOptions,
+        check: Check,
+    ) -> None:
+        patches = self._swapper.swap([(frames[i], face) for i, face in places], reference, check)
+        fitted = self._fitted([frames[i] for i, _ in places], patches, options=options, check=check)
+        for (i, _), patch in zip(places, fitted, strict=True):
+            check()
+            paste(result[i], patch.pixels, matrix=patch.matrix, mask=patch.mask)
+
+    def _restore_group(
+        self,
+        restorer: Restorer,
+        frames: Frames,
+        result: Frames,
+        places: Sequence[Place],
+        *,
+        options: SwapOptions,
+        check: Check,
+    ) -> None:
+        aligned = [align(face.landmarks, restorer.template) for _, face in places]
+        crops = [crop(result[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
+        restored = restorer.restore(crops, options.codeformer_weight, check)
+        masks = [_padded(box_mask(restorer.size), options)] * len(places)
+        if self._occlusion is not None:
+            originals = [crop(frames[i], matrix, restorer.size) for (i, _), matrix in zip(places, aligned, strict=True)]
+            visible = self._occlusion.visible(originals, check, options.regions)
+            masks = [mask * shown for mask, shown in zip(masks, visible, strict=True)]
+        for (i, _), matrix, pixels, mask in zip(places, aligned, restored, masks, strict=True):
+            check()
+            paste(result[i], pixels, matrix=matrix, mask=mask, share=options.visibility)
+
+    def _fitted(self, frames: Sequence[Image], patches: list[Patch], *, options: SwapOptions, check: Check) -> list[Patch]:
         """Fit the patches to the frames, as configured.
 
         They take on the colours of the original faces and lose the pixels where something hides a
-        face.
+        face, and those that the options leave out.
         """
+        if any(options.padding):
+            patches = [replace(patch, mask=_padded(patch.mask, options)) for patch in patches]
         if not self._colours and self._occlusion is None:
             return patches
         originals = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]
@@ -154,9 +202,17 @@ class FaceEngine:
                 for patch, original in zip(patches, originals, strict=True)
             ]
         if self._occlusion is not None:
-            masks = self._occlusion.visible(originals, check)
+            masks = self._occlusion.visible(originals, check, options.regions)
             patches = [replace(patch, mask=patch.mask * visible) for patch, visible in zip(patches, masks, strict=True)]
         return patches
+
+
+def _padded(mask: Mask, options: SwapOptions) -> Mask:
+    return mask * padded_mask(mask.shape[0], options.padding) if any(options.padding) else mask
+
+
+def _groups(places: Sequence[Place], size: int) -> Iterator[Sequence[Place]]:
+    return (places[start : start + size] for start in range(0, len(places), size))
 
 
 def _cut_out(image: Image, face: Face) -> Reference:

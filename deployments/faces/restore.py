@@ -1,4 +1,7 @@
-"""Restores the detail of swapped faces with GFPGAN or CodeFormer, as ONNX graphs."""
+"""Restores the detail of swapped faces with a restorer, as an ONNX graph.
+
+GFPGAN, GPEN, RestoreFormer++ and CodeFormer have graphs of one form.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,14 +10,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.compositing.alignment import FFHQ, INSWAPPER, Landmarks
 from deployments.faces.models.batch import batch_of
-from deployments.faces.models.graph import read_model, take_pixels
+from deployments.faces.models.cuda_graph import NUMPY_TYPES
+from deployments.faces.models.graph import image_input, inputs_of, read_model, shape_of, take_float32, take_pixels
 from deployments.faces.models.session import open_session
 from deployments.settings import FaceSettings
 from deployments.wire import Image
 
-SIZE = 512
-"""The side of the aligned faces, in pixels."""
+SIZES = (256, 512, 1024, 2048)
+"""The sides of published restorers, in pixels."""
+_PIXELS_AT_ONCE = 16 * 512 * 512
+"""The pixels of the largest batch: a face of 2048 pixels a side takes as much memory as 16 of
+512."""
 
 
 class Restorer(Protocol):
@@ -22,50 +30,73 @@ class Restorer(Protocol):
 
     name: str
     """The value of `X-Face-Restorer`."""
+    size: int
+    """The side of the aligned faces, in pixels."""
+    template: Landmarks
+    """The landmarks of an aligned face, in pixels."""
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
-        """Return ``faces`` restored: uint8 RGB of 512 x 512 pixels, aligned to FFHQ's template.
+        """Return ``faces`` restored: uint8 RGB, ``size`` pixels a side, aligned to ``template``.
 
         ``check`` is called between batches; it raises Cancelled to stop the work.
         """
 
 
 class OnnxRestorer:
-    """A restorer from a graph that maps ``[n, 3, 512, 512]`` in -1..1 to the same.
+    """A restorer from a graph that maps ``[n, 3, size, size]`` in -1..1 to the same.
 
-    CodeFormer's graph has its fidelity weight as a second input. Faces are restored in batches if
-    the graph supports it; GFPGAN's does not, since its convolutions get their weights from the
-    face.
+    ``name`` is the setting that its file comes from. CodeFormer's graph has its fidelity weight as
+    another input, before or after the image. Faces are restored in batches if the graph supports
+    it; GFPGAN's does not, since its convolutions get their weights from the face.
     """
 
     def __init__(self, name: str, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
-        self.name = name
         model = read_model(path)
-        shape = [side.dim_value or side.dim_param or None for side in model.graph.input[0].type.tensor_type.shape.dim]
-        if shape[1:] != [3, SIZE, SIZE]:
-            raise CheckpointRefused(f"{path}: input shape {shape}; a face restorer takes [1, 3, {SIZE}, {SIZE}]")
-        self._session = open_session(path, settings, use_cuda=use_cuda, model=take_pixels(model))
-        # Inputs are identified by position, since exports use different names.
-        inputs = self._session.get_inputs()
-        if (name == "codeformer") != (len(inputs) == 2):
-            raise CheckpointRefused(f"{path}: {len(inputs)} inputs; GFPGAN has one, CodeFormer two (image and weight)")
-        self._batch = batch_of(self._session, path.name)
-        self._names = [value.name for value in inputs]
-        self._weight_type: Any = np.float64 if len(inputs) == 2 and inputs[1].type == "tensor(double)" else np.float32
-        self._weight_shape = list(inputs[1].shape) if len(inputs) == 2 else []
+        image = image_input(model)
+        shape = None if image is None else shape_of(image)
+        if image is None or shape is None or shape[1:] not in [(3, size, size) for size in SIZES]:
+            sizes = ", ".join(str(size) for size in SIZES)
+            raise CheckpointRefused(
+                f"{path}: input shape {_text(shape)}; a face restorer takes [1, 3, size, size] with a size of {sizes}"
+            )
+        self.size = int(shape[2] or 0)
+        # GPEN of 256 pixels was trained on faces that are cut tighter than those of FFHQ.
+        self.template = INSWAPPER * 2 if self.size == 256 else FFHQ * (self.size / 512)
+        weights = [value.name for value in inputs_of(model) if value.name != image.name]
+        if len(weights) > 1 or (name != "restorer" and (name == "codeformer") != (len(weights) == 1)):
+            raise CheckpointRefused(
+                f"{path}: {len(weights) + 1} inputs; CodeFormer has two, an image and a weight; GFPGAN has one, as have other "
+                "restorers"
+            )
+        self.name = "codeformer" if weights else _published_name(path, otherwise=name)
+        self._image = "pixels"
+        self._session = open_session(path, settings, use_cuda=use_cuda, model=take_pixels(take_float32(model)))
+        self._batch = min(batch_of(self._session, path.name), max(1, _PIXELS_AT_ONCE // self.size**2))
+        self._weight = next((value for value in self._session.get_inputs() if value.name in weights), None)
+        self._result = self._session.get_outputs()[0].name
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
         """Return ``faces`` restored; see ``Restorer``."""
         restored: list[Image] = []
         for start in range(0, len(faces), self._batch):
             check()
-            feeds: dict[str, Any] = {self._names[0]: np.stack(faces[start : start + self._batch])}
-            if len(self._names) == 2:
-                feeds[self._names[1]] = self._weights(codeformer_weight, len(feeds[self._names[0]]))
-            restored += [*self._session.run(None, feeds)[0]]
+            feeds: dict[str, Any] = {self._image: np.stack(faces[start : start + self._batch])}
+            if self._weight is not None:
+                feeds[self._weight.name] = self._weights(codeformer_weight, len(feeds[self._image]))
+            restored += [*self._session.run([self._result], feeds)[0]]
         return restored
 
     def _weights(self, weight: float, count: int) -> Any:
         """Return one weight for all faces, or one per face if the graph's dimension is variable."""
-        shape = [side if isinstance(side, int) else count for side in self._weight_shape]
-        return np.full(shape, weight, self._weight_type)
+        assert self._weight is not None
+        shape = [side if isinstance(side, int) else count for side in self._weight.shape]
+        return np.full(shape, weight, NUMPY_TYPES[self._weight.type])
+
+
+def _published_name(path: Path, *, otherwise: str) -> str:
+    stem = path.stem.lower()
+    return next((name for name in ("gfpgan", "gpen", "restoreformer") if stem.startswith(name)), otherwise)
+
+
+def _text(shape: tuple[int | None, ...] | None) -> str:
+    return "unknown" if shape is None else f"[{', '.join('?' if side is None else str(side) for side in shape)}]"

@@ -1,4 +1,7 @@
-"""Puts the face of one identity into aligned crops of other images; there are two swappers."""
+"""Puts the face of one identity into aligned crops of other images; there are two swappers.
+
+One runs a published model, the other needs none.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,23 +11,24 @@ from typing import Protocol, TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnx
 from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, align_affine, crop
 from deployments.faces.compositing.colour import match_colours
-from deployments.faces.compositing.paste import Mask, sharp_box_mask
+from deployments.faces.compositing.paste import Mask, sharp_box_mask, soft_box_mask
+from deployments.faces.compositing.seam import seam_light
+from deployments.faces.compositing.skin import skin
 from deployments.faces.models.batch import batch_of
-from deployments.faces.models.graph import open_batch, read_model
+from deployments.faces.models.graph import open_batch, read_model, take_float32
 from deployments.faces.models.session import open_session
-from deployments.settings import FaceSettings
+from deployments.faces.swap_models import model_of, target_of
+from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference
 
 Target: TypeAlias = tuple[Image, Face]
 """An image, and the face in it that is replaced."""
-
-_TILE = 128
-"""The side of inswapper's input, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,60 +53,114 @@ class Swapper(Protocol):
         """
 
 
-class InSwapper:
-    """inswapper_128, in batches if its file allows them.
+class OnnxSwapper:
+    """A published swap model as an ONNX graph, in batches if its file allows them.
 
-    Its inputs and the treatment of its outputs are those of insightface's ``INSwapper``. With a
-    ``pixel_boost`` of 256 or 512 the face is cropped at that size, and its pixels are distributed
-    in turn to 4 or 16 tiles of 128 pixels.
+    ``model`` says what the graph takes and returns. inswapper's crops are those of insightface's
+    ``INSwapper``. With a ``pixel_boost`` above the model's size the face is cropped at that size,
+    and its pixels are distributed in turn to 4 or more tiles of the model's size.
     """
 
-    name = "inswapper"
-
-    def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
-        model = read_model(path)
-        self._session = open_session(path, settings, use_cuda=use_cuda, model=open_batch(model))
-        inputs = self._session.get_inputs()
-        shapes = [list(value.shape) for value in inputs]
-        if len(shapes) != 2 or shapes[0][2:] != [_TILE, _TILE] or shapes[1][1:] != [512]:
-            raise CheckpointRefused(f"{path}: input shapes {shapes}; inswapper takes [n, 3, {_TILE}, {_TILE}] and [n, 512]")
+    def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool, *, models: FaceModels | None = None) -> None:
+        graph = read_model(path)
+        named, converter = ("auto", None) if models is None else (models.swapper_model, models.embedding_converter)
+        self.model = model_of(path, graph, named=named, converter=converter)
+        self.name = self.model.name
+        self._identity_map = _identity_map(path, graph) if self.model.identity == "mapped" else None
+        self._converter = None
+        if self.model.converter is not None:
+            self._converter = EmbeddingConverter(converter or path.with_name(self.model.converter), settings, use_cuda)
+        self._target = target_of(graph, self.model).name
+        self._session = open_session(path, settings, use_cuda=use_cuda, model=open_batch(take_float32(graph)))
+        self._source = next(value.name for value in self._session.get_inputs() if value.name != self._target)
+        # hyperswap returns a mask too, which is not used: its crops are pasted as those of the
+        # others.
+        self._result = self._session.get_outputs()[0].name
         self._batch = batch_of(self._session, path.name)
-        self._names = [value.name for value in inputs]
-        constants = model.graph.initializer
-        # insightface takes the last constant in any case.
-        named = [tensor for tensor in constants if tensor.name == "buff2fs"]
-        self._identity_map = numpy_helper.to_array(named[0] if named else constants[-1])
-        if self._identity_map.shape != (512, 512):
-            raise CheckpointRefused(f"{path}: the identity map has shape {list(self._identity_map.shape)}, expected [512, 512]")
-        self._tiles = settings.pixel_boost // _TILE
-        self._size = settings.pixel_boost
-        # ArcFace's template is 112 pixels wide; inswapper's has 8 more on each side.
-        self._template = (ARCFACE + np.array([8, 0])) * self._tiles
-        self._mask = sharp_box_mask(self._size)
+        self._tiles = max(1, settings.pixel_boost // self.model.size)
+        self._size = self.model.size * self._tiles
+        self._template = self.model.template * self._tiles
+        self._mask = sharp_box_mask(self._size) if self.model.sharp else soft_box_mask(self._size)
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """Return a patch for each target; see ``Swapper``."""
-        latent = reference.face.embedding @ self._identity_map
-        latent = (latent / np.linalg.norm(latent))[None].astype(np.float32)
+        identity = self._identity(reference)
         matrices = [align(face.landmarks, self._template) for _, face in targets]
         tiles = np.concatenate(
-            [
-                _split(np.asarray(cv2.warpAffine(frame, matrix, (self._size, self._size))), self._tiles)
-                for (frame, _), matrix in zip(targets, matrices, strict=True)
-            ]
+            [_split(self._crop(frame, matrix), self._tiles) for (frame, _), matrix in zip(targets, matrices, strict=True)]
         )
+        mean, spread = np.float32(self.model.mean), np.float32(self.model.spread)
         outputs = []
         for start in range(0, len(tiles), self._batch):
             check()
-            blob = tiles[start : start + self._batch].transpose(0, 3, 1, 2).astype(np.float32) / 255
-            feeds = {self._names[0]: blob, self._names[1]: np.repeat(latent, len(blob), axis=0)}
-            outputs.append(self._session.run(None, feeds)[0])
-        pixels = np.clip(np.concatenate(outputs).transpose(0, 2, 3, 1) * 255, 0, 255).astype(np.uint8)
+            pixels = tiles[start : start + self._batch].astype(np.float32) / 255
+            blob = ((pixels - mean) / spread).transpose(0, 3, 1, 2)
+            feeds = {self._target: blob, self._source: np.repeat(identity, len(blob), axis=0)}
+            outputs.append(self._session.run([self._result], feeds)[0])
+        made = np.concatenate(outputs).transpose(0, 2, 3, 1)
+        if self.model.signed:
+            made = made * spread + mean
+        pixels = np.clip(made * 255, 0, 255).astype(np.uint8)
         count = self._tiles**2
         return [
             Patch(_join(pixels[i * count : (i + 1) * count], self._tiles), matrix, self._mask)
             for i, matrix in enumerate(matrices)
         ]
+
+    def _crop(self, frame: Image, matrix: Matrix) -> Image:
+        if self.model.sharp:  # as insightface does, with black beyond the frame
+            return np.asarray(cv2.warpAffine(frame, matrix, (self._size, self._size)))
+        return crop(frame, matrix, self._size)
+
+    def _identity(self, reference: Reference) -> npt.NDArray[np.float32]:
+        """Return what tells the graph whose face to make, for one face."""
+        face = reference.face
+        if self.model.source_template is not None:
+            side = int(self.model.source[-1] or 0)
+            pixels = crop(reference.pixels, align(face.landmarks, self.model.source_template), side)
+            return np.asarray((pixels.astype(np.float32) / 255).transpose(2, 0, 1)[None])
+        if self._converter is not None:
+            # The converters were trained on embeddings of the recogniser's own length.
+            converted = self._converter.convert(face.embedding * np.float32(face.length))
+            scaled = self.model.identity == "converted and scaled"
+            return converted / np.linalg.norm(converted) if scaled else converted
+        if self._identity_map is None:
+            return np.asarray(face.embedding[None], np.float32)
+        latent = face.embedding @ self._identity_map
+        return np.asarray((latent / np.linalg.norm(latent))[None], np.float32)
+
+
+class EmbeddingConverter:
+    """A graph that converts insightface's embeddings, ``[1, 512]``, into another recogniser's."""
+
+    def __init__(self, path: Path, settings: FaceSettings, use_cuda: bool) -> None:
+        if not path.is_file():
+            raise CheckpointRefused(
+                f"{path}: no such file; this swap model needs it to convert embeddings: put it beside the model, or set "
+                "`embedding_converter`"
+            )
+        graph = take_float32(read_model(path))
+        self._session = open_session(path, settings, use_cuda=use_cuda, model=graph.SerializeToString())
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        shapes = [list(value.shape) for value in (*inputs, *outputs)]
+        if len(inputs) != 1 or any(shape[1:] != [512] for shape in shapes):
+            raise CheckpointRefused(f"{path}: shapes {shapes}; a converter of embeddings maps [1, 512] to [1, 512]")
+        self._name = inputs[0].name
+
+    def convert(self, embedding: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return a converted embedding, float32 ``[1, 512]``."""
+        return np.asarray(self._session.run(None, {self._name: embedding[None]})[0], np.float32)
+
+
+def _identity_map(path: Path, graph: onnx.ModelProto) -> npt.NDArray[np.float32]:
+    """Return inswapper's matrix, by its name, or else the last one of its shape."""
+    constants = graph.graph.initializer
+    maps = [tensor for tensor in constants if tuple(tensor.dims) == (512, 512)]
+    named = [tensor for tensor in constants if tensor.name == "buff2fs"]
+    chosen = (named or maps or [constants[-1]])[-1]
+    if tuple(chosen.dims) != (512, 512):
+        raise CheckpointRefused(f"{path}: the identity map has shape {list(chosen.dims)}, expected [512, 512]")
+    return np.asarray(numpy_helper.to_array(chosen), np.float32)
 
 
 def _split(image: Image, n: int) -> Image:
@@ -123,8 +181,9 @@ def _join(tiles: Image, n: int) -> Image:
 class AlignmentSwapper:
     """A swap without a neural network.
 
-    It aligns the pixels of the reference to the same template, matches their colours and blends
-    them in.
+    It aligns the pixels of the reference to the same template, gives them the colours and the light
+    of the target, and blends them in where both show the face. Eyes, nose and mouth are always the
+    reference's; hair stays the target's.
     """
 
     name = "alignment"
@@ -134,14 +193,30 @@ class AlignmentSwapper:
     template = (ARCFACE - 56) / 112 * 0.8 * size + np.array([size / 2, size * 0.52])
 
     def __init__(self) -> None:
-        mask = np.zeros((self.size, self.size), np.float32)
         eyes, mouth = self.template[:2].mean(axis=0), self.template[3:].mean(axis=0)
-        centre = eyes * 0.6 + mouth * 0.4
-        span = float(np.linalg.norm(self.template[1] - self.template[0]))
-        reach = float(np.linalg.norm(mouth - eyes))
-        cv2.ellipse(mask, (int(centre[0]), int(centre[1])), (int(span * 1.05), int(reach * 1.15)), 0, 0, 360, 1.0, -1)
-        self._inside: npt.NDArray[np.bool_] = mask > 0
-        self._mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 28))
+        span, reach = float(self.template[1, 0] - self.template[0, 0]), float(mouth[1] - eyes[1])
+        middle = (float(eyes[0]), float(eyes[1] + 0.45 * reach))
+        around = self._oval(middle, across=1.08 * span, up=1.2 * reach, down=1.15 * reach)
+        features = self._oval(middle, across=1.0 * span, up=1.05 * reach, down=1.0 * reach)
+        self._inside: npt.NDArray[np.bool_] = around > 0
+        self._around, self._features = (
+            np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / s)) for mask, s in ((around, 28), (features, 36))
+        )
+        # Above the eyebrows hair may begin.
+        rows = (np.arange(self.size, dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
+        self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
+        self._lit_less = np.asarray(0.65 * cv2.GaussianBlur(features, (0, 0), self.size / 16), np.float32)[..., None]
+        cheeks = np.zeros((self.size, self.size), np.uint8)
+        nose = self.template[2] * 0.6 + eyes * 0.4
+        for point in ((self.template[0] + self.template[3]) / 2, (self.template[1] + self.template[4]) / 2, nose):
+            cv2.circle(cheeks, (round(point[0]), round(point[1])), round(0.2 * span), 1, -1)
+        self._cheeks: npt.NDArray[np.bool_] = cheeks > 0
+
+    def _oval(self, middle: tuple[float, float], *, across: float, up: float, down: float) -> Mask:
+        """Return an oval that reaches further down than up, or the other way round."""
+        y, x = np.mgrid[: self.size, : self.size].astype(np.float32)
+        dx, dy = (x - middle[0]) / across, y - middle[1]
+        return np.asarray(dx**2 + np.where(dy < 0, dy / up, dy / down) ** 2 <= 1, np.float32)
 
     def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
         """Return a patch for each target; see ``Swapper``."""
@@ -154,5 +229,13 @@ class AlignmentSwapper:
             # the reference's face.
             landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
             source = crop(reference.pixels, align_affine(reference.face.landmarks, (landmarks + self.template) / 2), self.size)
-            patches.append(Patch(match_colours(source, target, self._inside), matrix, self._mask))
+            matched = match_colours(source, target, self._inside)
+            both = skin(matched, self._cheeks) * skin(target, self._cheeks)
+            # Where one of the two has hair, glasses or background, the target stays.
+            shown = np.clip(2.5 * cv2.GaussianBlur(both, (0, 0), self.size / 48) - 0.75, 0, 1)
+            mask = self._around * np.maximum(shown, self._features * np.maximum(self._below_brows, shown))
+            # The middle of the face keeps more of the reference's own light, by which it is known.
+            light = seam_light(matched, target, both * (1 - self._features) * self._inside) * (1 - self._lit_less)
+            lit = np.asarray(np.clip(np.rint(matched + light), 0, 255).astype(np.uint8))
+            patches.append(Patch(lit, matrix, np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 64), np.float32)))
         return patches

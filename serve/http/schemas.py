@@ -90,6 +90,8 @@ class Schema:
             for error in e.errors(include_url=False, include_input=False):
                 errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
             raise invalid_fields(errors + ([] if strict else self._suggestions(ignored))) from None
+        if isinstance(request, SwapFields):
+            errors += [FieldError(sent_as.get(name, name), detail) for name, detail in request.contradictions()]
         if isinstance(request, GenerateVideo):
             errors += self._over_limits(request, sent_as)
             useless = _without_guidance(request, sent_as)

@@ -73,6 +73,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Frame-Count", _of_swap("frames")),
     ResultHeader("X-Frames-Swapped", _of_swap("swapped")),
     ResultHeader("X-Faces-Found", _of_swap("most_faces")),
+    ResultHeader("X-Faces-Uncertain", _of_swap("uncertain")),
     ResultHeader("X-Face-Engine", _of_swap("engine")),
     ResultHeader("X-Face-Restorer", _of_swap("restorer")),
     ResultHeader("X-GPU-Type", lambda answer: answer.meter.gpu_type),

@@ -9,14 +9,14 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from deployments.errors import RequestRefused
+from deployments.errors import NoFaceFound, RequestRefused
 from deployments.faces.tracking.choice import Chooser
 from deployments.faces.tracking.cuts import CutFinder
 from deployments.faces.tracking.tracks import Tracker
-from deployments.wire import Choice, Face, FrameChunk, Frames, Reference, SwapOptions
+from deployments.wire import Choice, Embedding, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions
 from serve.config import RunnerSettings
 from serve.media.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
@@ -65,14 +65,14 @@ class FaceSwap:
         settings: RunnerSettings,
         context: RequestContext,
         *,
-        reference: Reference,
+        references: tuple[Reference, ...],
         choice: Choice,
         options: SwapOptions,
     ) -> None:
         self._swapper = swapper
         self._settings = settings
         self._context = context
-        self._reference = reference
+        self._references = references
         self._options = options
         self._tracker = Tracker(settings.tracking, Chooser(choice, settings.tracking.match_threshold))
         self._cuts = CutFinder()
@@ -128,7 +128,11 @@ class FaceSwap:
             self._context.meter.add_phase("swap", analysis.seconds)
             self.tally.engine = analysis.engine
             for i, found in zip(wanted, analysis.faces, strict=True):
-                faces[i] = found
+                # A face that cannot be trusted is as one that was not seen: it is left alone, or
+                # interpolated between two sightings that can be.
+                faces[i] = tuple(face for face in found if face.certain)
+                self.tally.most_faces = max(self.tally.most_faces, len(found))
+                self.tally.uncertain += len(found) - len(faces[i] or ())
         return _AnalysedChunk(chunk, cuts, tuple(faces))
 
     async def _follow(self, analysed: AsyncIterator[_AnalysedChunk]) -> AsyncGenerator[_FollowedChunk, None]:
@@ -145,8 +149,6 @@ class FaceSwap:
         async for item in analysed:
             waiting.append(item.chunk)
             decided += await asyncio.to_thread(self._track, item)
-            most_faces = max((len(faces or ()) for faces in item.faces), default=0)
-            self.tally.most_faces = max(self.tally.most_faces, most_faces)
             while (followed := complete()) is not None:
                 yield followed
         decided += self._tracker.end()
@@ -165,13 +167,26 @@ class FaceSwap:
         meter, observe = self._context.meter, self._context.observe
         observe(ChunkStep("swap-started", chunk.index))
         frames = FrameChunk(chunk.index, chunk.frames)
-        swapped = await self._swapper.swap(frames, faces, reference=self._reference, options=self._options, meter=meter)
+        reference, faces = self._needed(faces)
+        swapped = await self._swapper.swap(frames, faces, reference=reference, options=self._options, meter=meter)
         observe(ChunkStep("swapped", chunk.index, swapped.frames[-1]))
         meter.add_phase("swap", swapped.seconds)
         self.tally.swapped += sum(1 for frame_faces in faces if frame_faces)
         if swapped.restorer != "none":
             self.tally.restorer = swapped.restorer
         return TimedFrames(chunk.index, swapped.frames, chunk.times)
+
+    def _needed(self, faces: tuple[tuple[Face, ...], ...]) -> tuple[References, tuple[tuple[Face, ...], ...]]:
+        """Return the references that ``faces`` need, and the faces with the numbers in these.
+
+        References travel with every chunk, and a chunk seldom shows everybody.
+        """
+        if len(self._references) == 1:
+            return self._references[0], faces
+        sources = sorted({face.source for frame_faces in faces for face in frame_faces})
+        numbers = {source: number for number, source in enumerate(sources)}
+        renumbered = tuple(tuple(replace(face, source=numbers[face.source]) for face in frame_faces) for frame_faces in faces)
+        return tuple(self._references[source] for source in sources), renumbered
 
 
 def _held_chunks(settings: RunnerSettings, tracker: Tracker) -> int:
@@ -196,23 +211,44 @@ class FaceSwaps:
 
         ``pictures`` are the decoded ``person_pictures``, perhaps among others.
         """
-        reference = await self._swapper.identify(pictures.of("face"), "face", context.meter)
-        target = None
-        if request.target_face is not None:
-            targets = await self._swapper.identify(pictures.of("target_face"), "target_face", context.meter)
-            target = targets.face.embedding
+        references: list[Reference] = []
+        people: list[Embedding | None] = []
+        for part in request.parts:
+            images = pictures.of(part.face_field)[part.face]
+            references.append(await self._identify(images, part.face_field, part.name, context))
+            person = None
+            if part.target is not None:
+                images = pictures.of(part.target_field)[part.target]
+                person = (await self._identify(images, part.target_field, part.name, context)).face.embedding
+            people.append(person)
+        if request.mask_regions and not references[0].parsed:
+            raise RequestRefused("mask_regions", "needs a face parser, which is not configured (`models.faces.occlusion`)")
+        mapped = Choice("map", people=tuple(people))
+        choice = mapped if request.faces == "map" else Choice(request.faces, request.face_index, people[0])
         return FaceSwap(
             self._swapper,
             self._settings,
             context,
-            reference=reference,
-            choice=Choice(request.faces, request.face_index, target),
-            options=SwapOptions(request.restore_face, request.face_restore_visibility, request.codeformer_weight),
+            references=tuple(references),
+            choice=choice,
+            options=request.options,
         )
+
+    async def _identify(self, images: Sequence[Image], field: str, name: str, context: RequestContext) -> Reference:
+        try:
+            return await self._swapper.identify(images, field, context.meter)
+        except NoFaceFound as e:
+            raise NoFaceFound(field, f"{name}: {e.detail}" if name else e.detail) from None
 
 
 def person_pictures(request: SwapFields, face: Sequence[bytes]) -> list[Picture]:
-    """Return the images of the person to put in, and of the one to replace if there are any."""
+    """Return the images of the people to put in, and of those to replace if there are any."""
+    if request.pairs is not None:
+        return [
+            Picture("pairs", data, f"pair {number}", max_side=PERSON_SIDE)
+            for number, pair in enumerate(request.pairs, 1)
+            for data in (*pair[0], *pair[1])
+        ]
     targets = request.target_face or ()
     return [*_pictures("face", face), *_pictures("target_face", targets)]
 

@@ -6,8 +6,10 @@ Each type refuses what Python would accept and JSON does not, and says what to s
 from fractions import Fraction
 from typing import Annotated, Any
 
+import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from deployments.wire import Region
 from serve.media.data_uri import decode_base64
 from serve.media.errors import MediaError
 from serve.media.spool import Media, Spool, read_media
@@ -15,6 +17,12 @@ from serve.media.spool import Media, Spool, read_media
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 8
 """The most images of one person that a request may send."""
+MAX_PAIRS = 8
+"""The most people whose faces one request replaces by other faces each."""
+MAX_PADDING = 0.45
+"""The largest share of a crop that one side of `mask_padding` may leave out."""
+MAX_PAIR_IMAGES = 32
+"""The most images of all people in `pairs` together."""
 
 
 def _check_number(value: object) -> object:
@@ -27,7 +35,7 @@ def _check_number(value: object) -> object:
     return value
 
 
-def _read_file(value: object) -> object:
+def _read_file(value: object) -> bytes:
     """Return the bytes of a file that came as a data URI, as base64 or in a form."""
     if isinstance(value, bytes | Spool):
         data = read_media(value)
@@ -49,7 +57,7 @@ def _read_media(value: object) -> object:
     return value if isinstance(value, Spool) else _read_file(value)
 
 
-def _read_images(value: object) -> object:
+def _read_images(value: object) -> tuple[bytes, ...]:
     """Return one image or an array of them as a tuple."""
     if not isinstance(value, list):
         return (_read_file(value),)
@@ -62,6 +70,67 @@ def _read_images(value: object) -> object:
         except ValueError as e:
             raise ValueError(f"image {number} of {len(value)}: {e}") from None
     return tuple(images)
+
+
+def read_pairs(value: object) -> tuple["Pair", ...]:
+    """Return pairs from an array of objects, from its JSON text, or from pairs that were read."""
+    if isinstance(value, str):
+        try:
+            value = pydantic_core.from_json(value)
+        except ValueError:
+            raise ValueError("must be an array of objects, in a form as JSON text") from None
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_PAIRS:
+        raise ValueError(f"must be an array of 1 to {MAX_PAIRS} objects with `reference_image` and `target_face`")
+    pairs = []
+    for number, item in enumerate(value, 1):
+        try:
+            pairs.append(_read_pair(item))
+        except ValueError as e:
+            raise ValueError(f"pair {number} of {len(value)}: {e}") from None
+    count = sum(len(face) + len(target) for face, target in pairs)
+    if count > MAX_PAIR_IMAGES:
+        raise ValueError(f"{count} images were sent in all pairs; send at most {MAX_PAIR_IMAGES}")
+    return tuple(pairs)
+
+
+def _read_pair(item: object) -> "Pair":
+    if isinstance(item, list | tuple) and len(item) == 2 and all(isinstance(images, list | tuple) for images in item):
+        face, target = item  # as a request is stored
+        if all(isinstance(data, bytes) for data in (*face, *target)) and face:
+            return tuple(face), tuple(target)
+    if not isinstance(item, dict):
+        raise ValueError("must be an object with `reference_image` and `target_face`")
+    names = [name for name in item if name not in ("reference_image", "face_image", "target_face")]
+    if names:
+        raise ValueError(f"unknown field `{str(names[0])[:100]}`; a pair has `reference_image` and `target_face`")
+    face = item.get("reference_image", item.get("face_image"))
+    if face is None:
+        raise ValueError("has no `reference_image`")
+    target = item.get("target_face")
+    return _read_images(face), () if target is None else _read_images(target)
+
+
+def _read_padding(value: object) -> tuple[float, ...]:
+    """Return four shares from one number, from an array, or from their text in a form."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.strip("[] ").split(",")]
+    items = value if isinstance(value, list | tuple) else [value]
+    try:
+        numbers = [float(item) for item in items if _check_number(item) is not None]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) not in (1, 4) or len(numbers) != len(items):
+        raise ValueError("must be one number, or an array of four: top, right, bottom, left")
+    if not all(0 <= number <= MAX_PADDING for number in numbers):
+        raise ValueError(f"must be 0 to {MAX_PADDING}, a share of the face's crop")
+    return tuple(numbers * 4 if len(numbers) == 1 else numbers)
+
+
+def _read_regions(value: object) -> object:
+    """Return an array of names from one, or from their text with commas in a form."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return value
 
 
 def side(largest: int) -> Any:
@@ -90,6 +159,27 @@ IMAGES_SCHEMA = {
     "minItems": 1,
     "maxItems": MAX_IMAGES,
 }
+PAIRS_SCHEMA = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("reference_image", "target_face")},
+        "required": ["reference_image"],
+    },
+    "minItems": 1,
+    "maxItems": MAX_PAIRS,
+}
+Padding = Annotated[
+    tuple[float, float, float, float],
+    BeforeValidator(_read_padding),
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": MAX_PADDING}, "minItems": 4, "maxItems": 4}
+    ),
+]
+Regions = Annotated[tuple[Region, ...], BeforeValidator(_read_regions)]
+Pair = tuple[tuple[bytes, ...], tuple[bytes, ...]]
+"""Images of a new face, and of the person whom it replaces, of whom there may be none."""
+Pairs = Annotated[tuple[Pair, ...], BeforeValidator(read_pairs), WithJsonSchema(PAIRS_SCHEMA)]
 Images = Annotated[tuple[bytes, ...], BeforeValidator(_read_images), WithJsonSchema(IMAGES_SCHEMA)]
 
 

@@ -23,6 +23,7 @@ from deployments.wire import (
     Frames,
     Image,
     Reference,
+    References,
     SwapOptions,
     SwappedChunk,
     VideoRequest,
@@ -117,7 +118,7 @@ class FaceSwapperHandle(ModelHandle):
         chunk: FrameChunk,
         faces: tuple[tuple[Face, ...], ...],
         *,
-        reference: Reference,
+        reference: References,
         options: SwapOptions,
         meter: Meter,
     ) -> SwappedChunk:

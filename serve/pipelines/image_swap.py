@@ -8,7 +8,7 @@ from serve.pipelines.face_swap import FaceSwaps, person_pictures
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
 from serve.pipelines.requests import SwapImage
-from serve.pipelines.result import Result
+from serve.pipelines.result import Result, SwapTally
 
 _COPIES = 4
 """The source, the result, and the result as Pillow holds it, with 4 bytes a pixel."""
@@ -30,17 +30,27 @@ class ImageSwapPipeline:
             swap = await self._faces.begin(request, decoded, context)
             frames = await swap.image(decoded.of("source")[0][None])
             if not swap.tally.swapped:
-                raise _no_face_swapped(request, swap.tally.most_faces)
+                raise _no_face_swapped(request, swap.tally)
             with Stopwatch() as watch:
                 data = await self._threads.check("source", encode_image, frames[0], media_type=context.media_type)
         context.meter.add_phase("encode", watch.seconds)
         return Result(data, context.media_type, 1, swap=swap.tally)
 
 
-def _no_face_swapped(request: SwapImage, found: int) -> RequestRefused:
-    """Return the error for an image in which none of the ``found`` faces was replaced."""
+def _no_face_swapped(request: SwapImage, tally: SwapTally) -> RequestRefused:
+    """Return the error for an image in which none of the faces that were found was replaced."""
+    found = tally.most_faces - tally.uncertain
+    if tally.uncertain and not found:
+        return RequestRefused(
+            "source", "the features of the face cannot be told apart; send an image in which it is sharper or less turned away"
+        )
     if not found:
         return RequestRefused("source", "no face was found; send an image that shows one")
+    if request.faces == "map":
+        field = "pairs" if request.pairs is not None else "target_face"
+        return RequestRefused(
+            field, f"none of the {found} faces in the image is one of these people; send other images of them"
+        )
     if request.target_face is not None:
         shown = "the image does not show" if found == 1 else f"none of the {found} faces in the image is"
         return RequestRefused("target_face", f"{shown} this person; send another image of them")

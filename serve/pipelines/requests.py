@@ -4,14 +4,15 @@ Their fields have the service's own names; what a field is called at an endpoint
 and limits in force, are the business of ``serve.http.schemas``, which derives from these classes.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
-from deployments.wire import Acceleration, Faces
+from deployments.wire import Acceleration, Faces, SwapOptions
 from serve.pipelines.acceleration import JSON_SCHEMA
-from serve.pipelines.fields import Count, File, Images, Number, Share, Video, exact_rate
+from serve.pipelines.fields import Count, File, Images, Number, Padding, Pairs, Regions, Share, Video, exact_rate, read_pairs
 from serve.pipelines.loras import JSON_SCHEMA as LORAS_SCHEMA
 from serve.pipelines.loras import Choices
 
@@ -24,21 +25,116 @@ class PipelineRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
+@dataclass(frozen=True, slots=True)
+class SwapPart:
+    """One person of a face swap: where the images of the new face and of the old one are."""
+
+    name: str
+    """What the caller is told that it is, such as "pair 2"; empty if there is only one."""
+    face_field: str
+    face: slice
+    target_field: str
+    target: slice | None
+    """None if the request has no images of the person who is replaced."""
+
+
 class SwapFields(PipelineRequest):
     """The fields that every face swap takes."""
 
     faces: Faces = Field(
-        default="largest", description="Which faces are replaced: the largest, all, or one counted from the left."
+        default="largest",
+        description="Which faces are replaced: the largest, all, one counted from the left, or several people, each by another "
+        "face (`map`).",
+    )
+    pairs: Pairs | None = Field(
+        default=None,
+        description="With `faces: map`: up to 8 people, each an object with `reference_image`, the new face, and `target_face`, "
+        "the person who is replaced. Without any `target_face` people are counted from the left. Sent instead of "
+        "`reference_image` and `target_face`; in a form it is JSON text.",
     )
     face_index: Annotated[Count, Field(ge=0, le=999)] = Field(
         default=0, description="With `faces: index`: the number of the face, from the left, from 0."
     )
     target_face: Images | None = Field(
-        default=None, description="Images of the person whose face is replaced; no other face is changed."
+        default=None,
+        description="Images of the person whose face is replaced; no other face is changed. With `faces: map`, one image of each "
+        "person, in the order of the new faces.",
     )
     restore_face: bool = Field(default=True, description="Sharpen swapped faces, if a restorer is configured.")
     face_restore_visibility: Share = Field(default=1.0, description="Share of the restored face in the result, 0 to 1.")
     codeformer_weight: Share = Field(default=0.5, description="CodeFormer's fidelity, 0 (cleanest) to 1 (most like the face).")
+
+    face_blend: Share = Field(default=1.0, description="Share of the new face in the result, 0 to 1; the rest is the old one.")
+    mask_padding: Padding = Field(
+        default=(0.0, 0.0, 0.0, 0.0),
+        description="Shares of the face's crop that stay as they are: top, right, bottom, left, 0 to 0.45 each; one number is "
+        "for all four.",
+    )
+    mask_regions: Regions = Field(
+        default=(),
+        description="The parts of the face that are replaced, if a face parser is configured; all of them by default.",
+    )
+
+    @property
+    def options(self) -> SwapOptions:
+        """How the new faces are restored and blended in."""
+        return SwapOptions(
+            restore=self.restore_face,
+            visibility=self.face_restore_visibility,
+            codeformer_weight=self.codeformer_weight,
+            blend=self.face_blend,
+            padding=self.mask_padding,
+            regions=self.mask_regions,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs_have_the_faces(cls, values: Any) -> Any:
+        """Let ``face`` stand for the faces of ``pairs``, so that it is present if they are."""
+        if isinstance(values, dict) and values.get("pairs") is not None and values.get("face") is None:
+            try:
+                faces = read_pairs(values["pairs"])
+            except ValueError:
+                return {**values, "face": [b"-"]}  # the error of `pairs` itself is reported
+            return {**values, "face": list(faces[0][0]), "faces": values.get("faces") or "map"}
+        return values
+
+    @property
+    def parts(self) -> tuple[SwapPart, ...]:
+        """The people to put in, in order."""
+        if self.pairs is not None:
+            parts, start = [], 0
+            for number, (face, target) in enumerate(self.pairs, 1):
+                middle, end = start + len(face), start + len(face) + len(target)
+                of_target = slice(middle, end) if target else None
+                parts.append(SwapPart(f"pair {number}", "pairs", slice(start, middle), "pairs", of_target))
+                start = end
+            return tuple(parts)
+        everything = slice(None)
+        if self.faces != "map":
+            return (SwapPart("", "face", everything, "target_face", None if self.target_face is None else everything),)
+        faces = len(getattr(self, "face", None) or ())
+        one = [slice(i, i + 1) for i in range(faces)]
+        return tuple(
+            SwapPart(f"person {i + 1}", "face", one[i], "target_face", None if self.target_face is None else one[i])
+            for i in range(faces)
+        )
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        """Return what contradicts itself: a field, and what to send instead."""
+        if self.pairs is not None:
+            if self.faces != "map":
+                return [("pairs", "goes with `faces: map`")]
+            if self.target_face is not None:
+                return [("target_face", "stands in each of the `pairs` if these are sent")]
+            with_target = sum(bool(target) for _, target in self.pairs)
+            if 0 < with_target < len(self.pairs):
+                return [("pairs", "some have a `target_face` and some do not; send it in all of them or in none")]
+        elif self.faces == "map" and self.target_face is not None:
+            faces, targets = len(getattr(self, "face", None) or ()), len(self.target_face)
+            if faces != targets:
+                return [("target_face", f"{targets} people for {faces} new faces; with `faces: map` send one image for each")]
+        return []
 
 
 class GenerateVideo(SwapFields):

@@ -13,6 +13,7 @@ class SwapTally:
     frames: int = 0
     swapped: int = 0
     most_faces: int = 0
+    uncertain: int = 0
     engine: str = ""
     restorer: str = "none"
 

@@ -31,6 +31,26 @@ def sharp_box_mask(size: int) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), sigma))
 
 
+def padded_mask(size: int, padding: tuple[float, float, float, float]) -> Mask:
+    """Return a mask that is 0 at the edges of a crop, by shares of its side, and soft there.
+
+    ``padding`` is that of the top, the right, the bottom and the left.
+    """
+    top, right, bottom, left = (round(share * size) for share in padding)
+    mask = np.zeros((size, size), np.float32)
+    mask[top : size - bottom, left : size - right] = 1
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), size / 40, borderType=cv2.BORDER_REPLICATE))
+
+
+def soft_box_mask(size: int) -> Mask:
+    """Return the mask that facefusion pastes new faces with: narrower than ``box_mask``."""
+    blur = int(size * 0.15)
+    edge = max(blur // 2, 1)
+    mask = np.zeros((size, size), np.float32)
+    mask[edge:-edge, edge:-edge] = 1
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), max(blur / 4, 0.1)))
+
+
 def paste(frame: Image, patch: Image, *, matrix: Matrix, mask: Mask, share: float = 1.0) -> None:
     """Blend ``patch`` into ``frame`` in place, by ``mask`` times ``share``.
 

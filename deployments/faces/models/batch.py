@@ -27,7 +27,7 @@ def batch_of(session: Session, name: str) -> int:
     other dimensions must be fixed. ``name`` is for the log.
     """
     inputs = session.get_inputs()
-    if isinstance(inputs[0].shape[0], int):
+    if all(not value.shape or isinstance(value.shape[0], int) for value in inputs):
         return 1
     random = np.random.default_rng(0)
     both: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from onnx import ModelProto, ValueInfoProto
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.models.graph import read_model
+from deployments.faces.models.graph import inputs_of, read_model, shape_of
 
 Shape = tuple[int | None, ...]
 """The sides of a tensor; None stands for any number."""
@@ -33,12 +33,59 @@ class Signature:
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
     names: tuple[str, ...] = ()
-    """The names of the inputs and then of the outputs, if every published copy has the same."""
+    """The names of the inputs and outputs, in any order, if every published copy has the same."""
     constants: tuple[Shape, ...] = ()
     """Shapes of constants that the graph must contain."""
+    first_output: bool = False
+    """Whether only the first output is used; exports may have others."""
+    needs: str | None = None
+    """The name of another file that the model does not run without."""
 
 
-_FACE: Shape = (None, 3, 512, 512)
+def _image(size: int) -> Shape:
+    return (None, 3, size, size)
+
+
+_FACE, _ONE = _image(512), (None, 512)
+_SWAPPER = "faces.swapper"
+
+
+def _restorer(model: str, *files: str, size: int = 512, setting: str = "faces.restorer") -> Signature:
+    return Signature(
+        model=f"{model}, restoration",
+        files=files,
+        setting=setting,
+        required=False,
+        inputs=(_image(size),),
+        outputs=(_image(size),),
+        first_output=True,
+    )
+
+
+def _swapper(model: str, *files: str, size: int = 256, source: Shape = _ONE, first_output: bool = False) -> Signature:
+    return Signature(
+        model=f"{model}, swap",
+        files=files,
+        setting=_SWAPPER,
+        required=False,
+        inputs=(_image(size), source),
+        outputs=(_image(size),),
+        first_output=first_output,
+        needs=f"crossface_{model.split()[0].lower()}.onnx" if model.split()[0] in ("Ghost", "SimSwap", "HifiFace") else None,
+    )
+
+
+def _converter(model: str) -> Signature:
+    return Signature(
+        model=f"crossface for {model}, embeddings",
+        files=(f"crossface_{model.lower()}.onnx",),
+        setting="faces.embedding_converter",
+        required=False,
+        inputs=(_ONE,),
+        outputs=(_ONE,),
+    )
+
+
 PUBLISHED = (
     Signature(
         model="SCRFD, detection",
@@ -53,27 +100,28 @@ PUBLISHED = (
         files=("w600k_r50.onnx", "w600k_mbf.onnx"),
         setting="faces.analysis (its folder)",
         required=True,
-        inputs=((None, 3, 112, 112),),
-        outputs=((None, 512),),
+        inputs=(_image(112),),
+        outputs=(_ONE,),
     ),
     Signature(
         model="inswapper, swap",
         files=("inswapper_128.onnx", "inswapper_128_fp16.onnx"),
-        setting="faces.swapper",
+        setting=_SWAPPER,
         required=True,
-        inputs=((None, 3, 128, 128), (None, 512)),
-        outputs=((None, 3, 128, 128),),
+        inputs=(_image(128), _ONE),
+        outputs=(_image(128),),
         names=("target", "source", "output"),
         constants=((512, 512),),
     ),
-    Signature(
-        model="GFPGAN 1.4, restoration",
-        files=("GFPGANv1.4.onnx", "gfpgan_1.4.onnx"),
-        setting="faces.gfpgan",
-        required=False,
-        inputs=(_FACE,),
-        outputs=(_FACE,),
-    ),
+    _swapper("hyperswap", "hyperswap_1a_256.onnx", "hyperswap_1b_256.onnx", "hyperswap_1c_256.onnx", first_output=True),
+    _swapper("Ghost", "ghost_1_256.onnx", "ghost_2_256.onnx", "ghost_3_256.onnx"),
+    _swapper("SimSwap", "simswap_256.onnx"),
+    _swapper("SimSwap 512", "simswap_unofficial_512.onnx", "simswap_512.onnx", size=512),
+    _swapper("HifiFace", "hififace_unofficial_256.onnx", "hififace_256.onnx"),
+    _swapper("BlendSwap", "blendswap_256.onnx", source=_image(112)),
+    _swapper("UniFace", "uniface_256.onnx", source=_image(256)),
+    *(_converter(model) for model in ("Ghost", "SimSwap", "HifiFace")),
+    _restorer("GFPGAN 1.4", "GFPGANv1.4.onnx", "gfpgan_1.4.onnx", setting="faces.gfpgan"),
     Signature(
         model="CodeFormer, restoration",
         files=("codeformer.onnx",),
@@ -81,7 +129,10 @@ PUBLISHED = (
         required=False,
         inputs=(_FACE, (None,)),
         outputs=(_FACE,),
+        first_output=True,
     ),
+    *(_restorer(f"GPEN {size}", f"gpen_bfr_{size}.onnx", size=size) for size in (256, 512, 1024, 2048)),
+    _restorer("RestoreFormer++", "restoreformer_plus_plus.onnx"),
     Signature(
         model="XSeg, occlusion",
         files=("dfl_xseg.onnx", "xseg_1.onnx", "xseg_2.onnx", "xseg_3.onnx", "face_occluder.onnx"),
@@ -97,8 +148,12 @@ PUBLISHED = (
         required=False,
         inputs=(_FACE,),
         outputs=((None, 19, 512, 512),),
+        first_output=True,
     ),
 )
+
+
+_SWAPPERS = {name.lower() for signature in PUBLISHED if signature.setting == _SWAPPER for name in signature.files}
 
 
 @dataclass(frozen=True)
@@ -127,7 +182,8 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> Iterator[Report]:
         for path in paths:
             yield Report(signature, path, (*_checksum_faults(path, checksums), *_graph_faults(path, signature)))
         if not paths:
-            expected = signature.required or any(name.lower() in names for name in checksums)
+            replaced = signature.setting == _SWAPPER and any(path.name.lower() in _SWAPPERS for path in found)
+            expected = (signature.required and not replaced) or any(name.lower() in names for name in checksums)
             yield Report(signature, None, (f"missing; one of {', '.join(signature.files)}",) if expected else ())
 
 
@@ -171,30 +227,43 @@ def _graph_faults(path: Path, signature: Signature) -> Iterator[str]:
     except CheckpointRefused as e:
         yield str(e).removeprefix(f"{path}: ")
         return
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    outputs = [*model.graph.output]
-    yield from _shape_faults("input", inputs, signature.inputs)
-    # A restorer's first output is the image; some exports also have inner outputs, which are not
-    # used.
-    yield from _shape_faults("output", outputs[:1] if signature.outputs == (_FACE,) else outputs, signature.outputs)
+    inputs, outputs = inputs_of(model), [*model.graph.output]
+    # Exports order the inputs differently; the engine finds each by its shape or name.
+    yield from _shape_faults("input", inputs, signature.inputs, ordered=False)
+    yield from _shape_faults("output", outputs[:1] if signature.first_output else outputs, signature.outputs)
     names = tuple(value.name for value in (*inputs, *outputs))
-    if signature.names and names != signature.names:
+    if signature.names and set(names) != set(signature.names):
         yield f"inputs and outputs are named {', '.join(names)}; expected {', '.join(signature.names)}"
     yield from _constant_faults(model, signature)
+    if signature.needs is not None and not path.with_name(signature.needs).is_file():
+        yield f"needs {signature.needs} beside it, which converts embeddings, or the setting `embedding_converter`"
 
 
-def _shape_faults(kind: str, values: list[ValueInfoProto], expected: tuple[Shape, ...]) -> Iterator[str]:
+def _shape_faults(
+    kind: str, values: list[ValueInfoProto], expected: tuple[Shape, ...], *, ordered: bool = True
+) -> Iterator[str]:
     if len(values) != len(expected):
         yield f"{len(values)} {kind}s, expected {len(expected)}"
         return
-    for value, shape in zip(values, expected, strict=True):
-        if not value.type.tensor_type.HasField("shape"):
-            continue  # published detectors do not declare the shapes of their outputs
-        found = tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
-        fits = len(found) == len(shape) and all(None in (a, b) or a == b for a, b in zip(found, shape, strict=True))
-        if not fits:
-            yield f"{kind} `{value.name}` has shape {_text(found)}, expected {_text(shape)}"
+    left = [*expected]
+    unfit = []
+    for i, value in enumerate(values):
+        candidates = [expected[i]] if ordered else left
+        shape = next((shape for shape in candidates if _fits(shape_of(value), shape)), None)
+        if shape is None:
+            unfit.append(value)
+        else:
+            left.remove(shape)
+    for value, shape in zip(unfit, left, strict=True):
+        yield f"{kind} `{value.name}` has shape {_text(shape_of(value) or ())}, expected {_text(shape)}"
+
+
+def _fits(found: Shape | None, expected: Shape) -> bool:
+    if found is None:
+        return True  # published detectors do not declare the shapes of their outputs
+    if not found and expected == (None,):
+        return True  # a single number may also be a scalar
+    return len(found) == len(expected) and all(None in (a, b) or a == b for a, b in zip(found, expected, strict=True))
 
 
 def _constant_faults(model: ModelProto, signature: Signature) -> Iterator[str]:

@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 
+from deployments.faces.tracking.casting import CLEARLY_MORE_ALIKE, Casting
 from deployments.faces.tracking.tracks import TrackedFace
 from deployments.wire import Choice
 
 _CLEARLY_LARGER = 1.5
 """How many times larger another face must be to take over: two of nearly one size would
 alternate."""
-
-_CLEARLY_MORE_ALIKE = 0.1
-"""How much higher another face's cosine to the target must be for it to take over.
-
-It can, since the person to be replaced may come in after somebody who looks like them.
-"""
 
 
 class Chooser:
@@ -24,12 +19,15 @@ class Chooser:
         self._threshold = match_threshold
         self._last: int | None = None
         """The track that was chosen last."""
+        self._cast = Casting(choice.people, match_threshold)
 
     def __call__(self, faces: Sequence[TrackedFace]) -> list[TrackedFace]:
         """Return those of a frame's faces that are replaced.
 
         They may include a face that is not visible yet.
         """
+        if self._choice.faces == "map":
+            return self._cast(faces)
         target = self._choice.target
         likeness = {face.track: 1.0 if target is None else float(face.identity @ target) for face in faces}
         faces = [face for face in faces if target is None or likeness[face.track] >= self._threshold]
@@ -51,7 +49,7 @@ class Chooser:
         It does if it is clearly more alike or, with the choice "largest", clearly larger.
         """
         if self._choice.target is not None:
-            return likeness[other.track] >= likeness[last.track] + _CLEARLY_MORE_ALIKE
+            return likeness[other.track] >= likeness[last.track] + CLEARLY_MORE_ALIKE
         return self._choice.faces == "largest" and other.face.area >= _CLEARLY_LARGER * last.face.area
 
     def _pick(self, faces: Sequence[TrackedFace]) -> TrackedFace | None:

@@ -36,6 +36,8 @@ class TrackedFace:
     visible: bool = True
     """False for a face that first appears in one of the next frames of the scene; ``face`` is from
     there."""
+    source: int = 0
+    """The number of the reference that replaces the face, if it is chosen."""
 
 
 Choose = Callable[[Sequence[TrackedFace]], Sequence[TrackedFace]]
@@ -163,7 +165,11 @@ class Tracker:
         visible = [TrackedFace(t.number, face, t.identity) for t in self._tracks if (face := self._at(t, frame)) is not None]
         by_number = {t.number: t for t in self._tracks}
         known = [*visible, *self._upcoming(frame)]
-        chosen = tuple(self._smoothed(by_number[one.track], frame, one.face) for one in self._choose(known) if one.visible)
+        chosen = tuple(
+            replace(self._smoothed(by_number[one.track], frame, one.face), source=one.source)
+            for one in self._choose(known)
+            if one.visible
+        )
         self._forget(frame)
         return chosen
 

@@ -3,6 +3,7 @@
 What they compute is simple, so that tests know the result.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,66 @@ def inswapper(path: Path, contrast: float = -1.0) -> Path:
     )
 
 
-def restorer(path: Path, *, codeformer: bool) -> Path:
+def swap_model(
+    path: Path,
+    size: int,
+    source: Sequence[int] = (512,),
+    *,
+    result: str = "target",
+    source_first: bool = False,
+    mask: bool = False,
+    kind: int = FLOAT,
+    **constants: npt.NDArray[Any],
+) -> Path:
+    """Write a graph with the signature of a swap model of ``size`` pixels.
+
+    It returns the target as it got it, or with ``result="source"`` the mean of the source. ``mask``
+    adds hyperswap's second output; ``kind`` is the type of all inputs and outputs.
+    """
+    axes = list(range(1, len(source) + 1))
+    nodes = [
+        helper.make_node("ReduceMean", ["source"], ["grey"], axes=axes, keepdims=1),
+        helper.make_node("Reshape", ["grey", "shape"], ["grey4"]),
+        helper.make_node("Sub", ["target", "target"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "grey4"], ["flat"]),
+        helper.make_node("Identity", ["target" if result == "target" else "flat"], ["output"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("target", kind, [1, 3, size, size]),
+        helper.make_tensor_value_info("source", kind, [1, *source]),
+    ]
+    outputs = [helper.make_tensor_value_info("output", kind, [1, 3, size, size])]
+    if mask:
+        nodes.append(helper.make_node("ReduceMean", ["output"], ["mask"], axes=[1], keepdims=1))
+        outputs.append(helper.make_tensor_value_info("mask", kind, [1, 1, size, size]))
+    shape = np.array([-1, 1, 1, 1], np.int64)
+    return save(path, nodes, inputs[::-1] if source_first else inputs, outputs, shape=shape, **constants)
+
+
+def converter(path: Path, factor: float = 3.0) -> Path:
+    """Write a converter of embeddings, which reverses and scales them and adds 0.001."""
+    nodes = [
+        helper.make_node("Gemm", ["input", "reverse"], ["reversed"]),
+        helper.make_node("Add", ["reversed", "little"], ["output"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input", FLOAT, [1, 512])]
+    outputs = [helper.make_tensor_value_info("output", FLOAT, [1, 512])]
+    reverse = np.ascontiguousarray(np.eye(512, dtype=np.float32)[::-1] * np.float32(factor))
+    return save(path, nodes, inputs, outputs, reverse=reverse, little=np.full((), 0.001, np.float32))
+
+
+def restorer(
+    path: Path, *, codeformer: bool, size: int = 512, weight: Sequence[int] = (1,), weight_first: bool = False
+) -> Path:
     """Write a restorer with the signature of GFPGAN or CodeFormer.
 
-    GFPGAN makes everything white; CodeFormer sets every value to 2 w - 1.
+    GFPGAN makes everything white; CodeFormer sets every value to 2 w - 1. ``weight`` is the shape
+    of CodeFormer's weight, which may be the first input.
     """
     nodes = [helper.make_node("Mul", ["picture", "zero"], ["black"])]
-    inputs = [helper.make_tensor_value_info("picture", FLOAT, [1, 3, 512, 512])]
+    inputs = [helper.make_tensor_value_info("picture", FLOAT, [1, 3, size, size])]
     if codeformer:
-        inputs.append(helper.make_tensor_value_info("weight", TensorProto.DOUBLE, [1]))
+        inputs.insert(0 if weight_first else 1, helper.make_tensor_value_info("weight", TensorProto.DOUBLE, weight))
         nodes += [
             helper.make_node("Cast", ["weight"], ["w"], to=FLOAT),
             helper.make_node("Add", ["w", "w"], ["w2"]),
@@ -119,7 +171,7 @@ def restorer(path: Path, *, codeformer: bool) -> Path:
         ]
     else:
         nodes.append(helper.make_node("Add", ["black", "one"], ["out"]))
-    outputs = [helper.make_tensor_value_info("out", FLOAT, [1, 3, 512, 512])]
+    outputs = [helper.make_tensor_value_info("out", FLOAT, [1, 3, size, size])]
     return save(path, nodes, inputs, outputs, zero=np.zeros((), np.float32), one=np.ones((), np.float32))
 
 

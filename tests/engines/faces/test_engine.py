@@ -24,7 +24,7 @@ from deployments.faces.compositing.paste import paste
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.models.session import providers, require_device
 from deployments.faces.occlusion import OcclusionMask
-from deployments.faces.swap import InSwapper
+from deployments.faces.swap import OnnxSwapper
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Face, Image, Reference, SwapOptions
 from serve.media.samples import group, portrait, stranger
@@ -161,7 +161,7 @@ def test_production_analysis_reads_the_published_outputs(models: FaceModels) -> 
 def test_the_production_swap_is_insightfaces_with_the_identity_map_found_by_name(
     models: FaceModels, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    swapper = InSwapper(models.swapper, SETTINGS, use_cuda=False)
+    swapper = OnnxSwapper(models.swapper, SETTINGS, use_cuda=False)
     assert capsys.readouterr().out == ""
     frame = picture()
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
@@ -178,7 +178,7 @@ def test_the_production_swap_is_insightfaces_with_the_identity_map_found_by_name
     np.testing.assert_allclose(patch.pixels, expected, atol=1.5)
 
 
-def insightface_swapper(path: Path, swapper: InSwapper) -> Any:
+def insightface_swapper(path: Path, swapper: OnnxSwapper) -> Any:
     """Return insightface's class over the same graph, with the right identity map."""
     with contextlib.redirect_stdout(io.StringIO()):
         model = INSwapper(str(path), swapper._session)
@@ -188,7 +188,7 @@ def insightface_swapper(path: Path, swapper: InSwapper) -> Any:
 
 def test_a_batch_of_swaps_and_the_paste_match_insightface(analyser: OpenCVAnalyser, tmp_path: Path) -> None:
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.7)
-    swapper = InSwapper(path, SETTINGS, use_cuda=False)
+    swapper = OnnxSwapper(path, SETTINGS, use_cuda=False)
     frame = cv2.resize(group(), (1920, 1080), interpolation=cv2.INTER_CUBIC)
     faces = analyser.faces([frame])[0]
     assert len(faces) == 6
@@ -228,7 +228,7 @@ def test_the_analysis_of_several_images_matches_insightface(models: FaceModels) 
 def test_pixel_boost_uses_every_pixel_of_a_larger_crop(tmp_path: Path, boost: int) -> None:
     """The graph works pixel by pixel, so splitting, swapping and joining must not change a crop."""
     path = onnx_graphs.inswapper(tmp_path / "inswapper_128.onnx", contrast=0.5)
-    swapper = InSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
+    swapper = OnnxSwapper(path, SETTINGS.model_copy(update={"pixel_boost": boost}), use_cuda=False)
     frame = cv2.resize(picture(), (900, 900), interpolation=cv2.INTER_CUBIC)
     embedding = np.random.default_rng(3).normal(size=512).astype(np.float32)
     face = Face(
@@ -289,9 +289,9 @@ def test_threads_that_share_an_engine_get_the_same_results_as_alone(demo_engine:
             np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
-def test_several_images_of_a_person_are_averaged(demo_engine: FaceEngine, analyser: OpenCVAnalyser) -> None:
+def test_several_images_of_a_person_are_averaged(demo_engine: FaceEngine) -> None:
     pictures = [stranger(), np.ascontiguousarray(stranger()[:, ::-1])]
-    one, other = (faces[0].embedding for faces in analyser.faces(pictures))
+    one, other = (faces[0].embedding for faces in demo_engine.analyse(pictures, never_cancelled))
     reference = demo_engine.identify(pictures, "face", never_cancelled)
     mean = (one + other) / np.linalg.norm(one + other)
     np.testing.assert_allclose(reference.face.embedding, mean, atol=1e-6)
@@ -355,7 +355,7 @@ def test_wrong_files_are_refused_by_name(models: FaceModels, tmp_path: Path) -> 
 def test_a_gpu_that_is_configured_but_not_used_is_an_error(models: FaceModels) -> None:
     """A machine without a GPU fails like one whose CPU package shadows the GPU package."""
     with pytest.raises(CheckpointRefused, match="shadows"):
-        InSwapper(models.swapper, SETTINGS, use_cuda=True)
+        OnnxSwapper(models.swapper, SETTINGS, use_cuda=True)
 
     class Cuda:
         def get_providers(self) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.models.files import check_files
 from deployments.faces.restore import OnnxRestorer
 from deployments.settings import FaceSettings
 from tests.engines.faces import onnx_graphs
@@ -85,3 +86,52 @@ def test_codeformers_weight_reaches_the_graph(tmp_path: Path) -> None:
     }
     with pytest.raises(CheckpointRefused, match="GFPGAN has one"):
         OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False)
+
+
+@pytest.mark.parametrize("weight", [(), (1,)], ids=["scalar", "vector"])
+@pytest.mark.parametrize("first", [False, True], ids=["image first", "weight first"])
+@pytest.mark.parametrize("setting", ["codeformer", "restorer"])
+def test_codeformer_in_every_form_of_its_weight(tmp_path: Path, weight: tuple[int, ...], first: bool, setting: str) -> None:
+    path = onnx_graphs.restorer(tmp_path / "codeformer.onnx", codeformer=True, weight=weight, weight_first=first)
+    restorer = OnnxRestorer(setting, path, SETTINGS, use_cuda=False)
+    assert restorer.name == "codeformer"
+    faces = [np.zeros((512, 512, 3), np.uint8)] * 2
+    assert [int(face.min()) for face in restorer.restore(faces, 1.0, never_cancelled)] == [255, 255]
+    assert [report.faults for report in check_files(tmp_path, {}) if report.path] == [()]
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "name"),
+    [
+        ("gpen_bfr_256", 256, "gpen"),
+        ("gpen_bfr_512", 512, "gpen"),
+        ("gpen_bfr_1024", 1024, "gpen"),
+        ("gpen_bfr_2048", 2048, "gpen"),
+        ("restoreformer_plus_plus", 512, "restoreformer"),
+        ("gfpgan_1.4", 512, "gfpgan"),
+    ],
+)
+def test_restorers_of_every_size(tmp_path: Path, file: str, size: int, name: str) -> None:
+    path = onnx_graphs.restorer(tmp_path / f"{file}.onnx", codeformer=False, size=size)
+    restorer = OnnxRestorer("restorer", path, SETTINGS, use_cuda=False)
+    assert (restorer.name, restorer.size) == (name, size)
+    # GPEN of 256 pixels cuts faces as inswapper does, the others as FFHQ.
+    eye = (0.36167656, 0.40387734) if size == 256 else (0.37691676, 0.46864664)
+    np.testing.assert_allclose(restorer.template[0] / size, eye, atol=1e-5)
+    (restored,) = restorer.restore([np.zeros((size, size, 3), np.uint8)], 0.5, never_cancelled)
+    assert restored.shape == (size, size, 3)
+    assert restored.min() == 255
+    assert [report.faults for report in check_files(tmp_path, {}) if report.path] == [()]
+
+
+def test_a_restorer_over_float16_converts_at_its_edges(tmp_path: Path) -> None:
+    shape = [1, 3, 512, 512]
+    path = onnx_graphs.save(
+        tmp_path / "GFPGANv1.4.onnx",
+        [helper.make_node("Neg", ["picture"], ["out"])],
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT16, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT16, shape)],
+    )
+    face = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    (restored,) = OnnxRestorer("gfpgan", path, SETTINGS, use_cuda=False).restore([face], 0.5, never_cancelled)
+    np.testing.assert_allclose(restored, 255 - face.astype(int), atol=1)

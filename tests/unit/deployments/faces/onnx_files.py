@@ -7,13 +7,21 @@ import onnx
 from onnx import TensorProto, helper
 
 
-def write(path: Path, nodes: Sequence[onnx.NodeProto], *, given: list[int | str], result: list[int | str]) -> Path:
-    """Write a graph that maps the float input `given` to the float output `result`."""
+def write(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    *,
+    given: list[int | str],
+    result: list[int | str],
+    kind: int = TensorProto.FLOAT,
+    opset: int = 17,
+) -> Path:
+    """Write a graph that maps the input `given` to the output `result`, by default floats."""
     graph = helper.make_graph(
         nodes,
         path.stem,
-        [helper.make_tensor_value_info("given", TensorProto.FLOAT, given)],
-        [helper.make_tensor_value_info("result", TensorProto.FLOAT, result)],
+        [helper.make_tensor_value_info("given", kind, given)],
+        [helper.make_tensor_value_info("result", kind, result)],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
     return path

@@ -67,7 +67,7 @@ def opencv(longest: int = 640) -> tuple[OpenCVAnalyser, Detector]:
     analyser: Any = OpenCVAnalyser.__new__(OpenCVAnalyser)
     detector = Detector()
     analyser._detector, analyser._recogniser = detector, Recogniser()
-    analyser._longest, analyser._lock = longest, Lock()
+    analyser.detection_size, analyser._lock = longest, Lock()
     return analyser, detector
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import Cancelled, CheckpointRefused, NoFaceFound
+from deployments.faces.compositing.alignment import FFHQ
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.faces.swap import Patch, Target
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
@@ -49,6 +50,8 @@ class FakeRestorer:
     """Makes every face black."""
 
     name = "black"
+    size = 512
+    template = FFHQ
 
     def restore(self, faces: Sequence[Image], codeformer_weight: float, check: Callable[[], None]) -> list[Image]:
         return [np.zeros_like(face) for face in faces]
@@ -111,6 +114,28 @@ def test_the_restorer_runs_as_the_options_say(options: SwapOptions, name: str, v
     assert engine.restorer(options) == name
     swapped = engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=options, check=never_cancelled)
     np.testing.assert_allclose(swapped[0][INSIDE].astype(int), value, atol=1)
+
+
+def test_any_number_of_faces_is_swapped_in_groups() -> None:
+    sizes: list[int] = []
+
+    class Counting(FakeSwapper):
+        def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
+            sizes.append(len(targets))
+            return super().swap(targets, reference, check)
+
+    faces = [face(30 + 60 * (i % 10), 30 + 60 * (i // 10), size=10) for i in range(50)]
+    frame = np.full((360, 660, 3), 50, np.uint8)
+    engine = FaceEngine(FakeAnalyser(), Counting(), restorer=FakeRestorer())
+    swapped = engine.swap(
+        np.stack([frame, frame]), [faces, []], reference=Reference(FRAME, FACE), options=SwapOptions(), check=never_cancelled
+    )
+    assert sum(sizes) == 50
+    assert max(sizes) <= 16
+    assert all(
+        (swapped[0][int(y) - 2 : int(y) + 2, int(x) - 2 : int(x) + 2] == 0).all() for x, y in (f.landmarks[2] for f in faces)
+    )
+    np.testing.assert_array_equal(swapped[1], frame)
 
 
 def test_a_cancelled_swap_ends_in_its_check() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from deployments.errors import Cancelled, CheckpointRefused
 from deployments.faces.occlusion import OcclusionMask
@@ -70,6 +70,37 @@ def test_faces_of_a_batch_are_not_mixed_up(kind: str, request: pytest.FixtureReq
     masks = model.visible([half(128, dark_half=dark) for dark in halves], lambda: None)
     assert ["left" if mask[64, 10] < 0.5 else "right" for mask in masks] == halves
     assert model.visible([], lambda: None) == []
+
+
+@pytest.mark.parametrize(("kind", "colour"), [("xseg", 2), ("parser", 0)])
+def test_xseg_is_given_bgr_and_a_parser_rgb(tmp_path: Path, kind: str, colour: int) -> None:
+    """The graph calls its first channel visible, which is blue to XSeg and red to a parser."""
+    if kind == "xseg":
+        axis, (given, result) = 3, XSEG
+        nodes = [helper.make_node("Split", ["given"], ["result", "b", "c"], axis=axis, num_outputs=3)]
+    else:
+        axis, (given, result) = 1, PARSER
+        nodes = [
+            helper.make_node("Split", ["given"], ["skin", "b", "c"], axis=axis, num_outputs=3),
+            helper.make_node("Sub", ["skin", "skin"], ["none"]),
+            helper.make_node("Concat", ["none", "skin", *["none"] * 17], ["result"], axis=1),
+        ]
+    path = write(tmp_path / "model.onnx", nodes, given=given, result=result, opset=18)
+    model = OcclusionMask(path, SETTINGS, use_cuda=False)
+    for channel in range(3):
+        face = np.zeros((128, 128, 3), np.uint8)
+        face[..., channel] = 255
+        (mask,) = model.visible([face], lambda: None)
+        assert mask.mean() == pytest.approx(1.0 if channel == colour else 0.0, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_an_occlusion_model_may_be_of_float16(tmp_path: Path, kind: int) -> None:
+    node = helper.make_node("ReduceMean", ["given"], ["result"], axes=[3], keepdims=1)
+    path = write(tmp_path / "xseg.onnx", [node], given=XSEG[0], result=XSEG[1], kind=kind)
+    (mask,) = OcclusionMask(path, SETTINGS, use_cuda=False).visible([half(128, dark_half="left")], lambda: None)
+    assert mask.dtype == np.float32
+    assert (mask[64, 10], mask[64, -10]) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
 
 
 def test_a_cancelled_request_ends_before_the_model_runs(xseg: OcclusionMask) -> None:

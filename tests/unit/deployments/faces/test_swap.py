@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deployments.errors import Cancelled, CheckpointRefused
-from deployments.faces.swap import AlignmentSwapper, InSwapper, _join, _split
+from deployments.faces.swap import AlignmentSwapper, OnnxSwapper, _join, _split
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Image, Reference
 from tests.unit.deployments.faces.fake_faces import SHAPE, face
@@ -75,7 +75,7 @@ def test_tiles_have_every_nth_pixel_and_join_to_what_was_split(tiles: int) -> No
 @pytest.mark.parametrize("boost", [128, 256])
 def test_each_target_gets_its_own_new_face_at_the_size_of_the_boost(tmp_path: Path, boost: int) -> None:
     settings = FaceSettings(device="cpu", threads=1, pixel_boost=boost)
-    swapper = InSwapper(inswapper(tmp_path / "inswapper.onnx"), settings, use_cuda=False)
+    swapper = OnnxSwapper(inswapper(tmp_path / "inswapper.onnx"), settings, use_cuda=False)
     greys = (10, 60, 200, 120, 30)
     patches = swapper.swap([target_of(grey) for grey in greys], person_with(np.zeros((200, 200, 3), np.uint8)), lambda: None)
     for grey, patch in zip(greys, patches, strict=True):
@@ -94,7 +94,7 @@ def test_each_target_gets_its_own_new_face_at_the_size_of_the_boost(tmp_path: Pa
 )
 def test_a_file_of_another_model_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointRefused, match=message):
-        InSwapper(inswapper(tmp_path / "other.onnx", **change), SETTINGS, use_cuda=False)
+        OnnxSwapper(inswapper(tmp_path / "other.onnx", **change), SETTINGS, use_cuda=False)
 
 
 def test_alignment_brings_the_references_features_to_the_targets_place() -> None:
@@ -118,7 +118,7 @@ def test_a_cancelled_request_ends_before_the_next_face(kind: str, tmp_path: Path
     swapper = (
         AlignmentSwapper()
         if kind == "alignment"
-        else InSwapper(inswapper(tmp_path / "inswapper.onnx"), SETTINGS, use_cuda=False)
+        else OnnxSwapper(inswapper(tmp_path / "inswapper.onnx"), SETTINGS, use_cuda=False)
     )
     with pytest.raises(Cancelled):
         swapper.swap([target_of(10)], person_with(np.zeros((200, 200, 3), np.uint8)), cancelled)

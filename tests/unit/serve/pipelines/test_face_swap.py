@@ -54,7 +54,7 @@ def begin_swap(
         FakeGraph(swapper=swapper).handles().face_swapper,
         RunnerSettings(tracking=tracking, swap_ahead=swap_ahead),
         make_context(steps=steps),
-        reference=Reference(frames(200)[0], make_face()),
+        references=(Reference(frames(200)[0], make_face()),),
         choice=choice or Choice(),
         options=SwapOptions(visibility=0.5),
     )

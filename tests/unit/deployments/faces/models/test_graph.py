@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deployments.errors import CheckpointRefused
-from deployments.faces.models.graph import fix_shape, open_batch, read_model, take_pixels
+from deployments.faces.models.graph import fix_shape, open_batch, read_model, take_float32, take_pixels
 
 
 def negation(shape: list[int | str], constant_input: bool = False) -> onnx.ModelProto:
@@ -64,6 +64,19 @@ def test_an_open_batch_takes_any_number_of_images_and_leaves_constants_alone() -
     np.testing.assert_array_equal(run(open_batch(model), images), -images)
     factor = model.graph.input[1].type.tensor_type.shape.dim[0]
     assert (factor.dim_value, factor.dim_param) == (1, "")
+
+
+def test_a_graph_of_float16_takes_and_returns_float32_and_others_stay() -> None:
+    model = negation([1, 3, 2, 2], constant_input=True)
+    before = model.SerializeToString()
+    assert take_float32(model).SerializeToString() == before
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array([-1], np.float16), "factor"))
+    images = np.random.default_rng(0).random((1, 3, 2, 2), np.float32)
+    result = run(take_float32(model).SerializeToString(), images)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, -images, atol=1e-3)
 
 
 def test_a_graph_that_takes_pixels_rounds_and_clips_its_result() -> None:

@@ -1,0 +1,201 @@
+"""Heads that lean, lie or are upside down, by the demo's detector and by insightface's path."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from demo.face_models import face_models
+from deployments.errors import NoFaceFound
+from deployments.faces.analysis import InsightFaceAnalyser, OpenCVAnalyser
+from deployments.faces.engine import FaceEngine
+from deployments.faces.swap import AlignmentSwapper
+from deployments.faces.upright import Detection, UprightAnalyser
+from deployments.settings import FaceSettings
+from deployments.wire import Face, Image, SwapOptions
+from serve.media.samples import group, portrait, stranger
+
+PEOPLE = {"officer": (stranger, portrait), "astronaut": (portrait, stranger)}
+
+
+def never_cancelled() -> None:
+    """Do nothing."""
+
+
+def opencv() -> OpenCVAnalyser:
+    models = face_models()
+    return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+
+
+def insightface() -> InsightFaceAnalyser:
+    """Return insightface's path around the demo's models, which know faces as its own do."""
+    inner = opencv()
+
+    def detect(bgr: Image, **_: object) -> Any:
+        found = inner.detect(np.ascontiguousarray(bgr[:, :, ::-1]))
+        boxes = np.array([[*one.box, one.score] for one in found], np.float32).reshape(-1, 5)
+        return boxes, np.stack([one.landmarks for one in found]) if found else None
+
+    analyser: Any = InsightFaceAnalyser.__new__(InsightFaceAnalyser)
+    analyser.detection_size, analyser._batch = 640, 16
+    analyser._analysis = SimpleNamespace(det_model=SimpleNamespace(detect=detect))
+    analyser._recogniser = SimpleNamespace(
+        input_size=(112, 112), get_feat=lambda crops: np.stack([inner._recogniser.feature(crop).ravel() for crop in crops])
+    )
+    from insightface.utils import face_align
+
+    analyser._align = face_align.norm_crop
+    return analyser
+
+
+@pytest.fixture(scope="module", params=[opencv, insightface], ids=["opencv", "insightface"])
+def engine(request: pytest.FixtureRequest) -> FaceEngine:
+    return FaceEngine(UprightAnalyser(request.param()), AlignmentSwapper())
+
+
+def turned(image: Image, degrees: float) -> tuple[Image, Any]:
+    """Return the whole image, turned on grey, and the matrix."""
+    height, width = image.shape[:2]
+    side = int(np.hypot(height, width)) + 1
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    matrix[:, 2] += [(side - width) / 2, (side - height) / 2]
+    return np.asarray(cv2.warpAffine(image, matrix, (side, side), borderValue=(127, 127, 127))), matrix
+
+
+def swapped(engine: FaceEngine, image: Image, reference: Any) -> tuple[Image, list[Face]]:
+    (faces,) = engine.analyse([image], never_cancelled)
+    frames = engine.swap(image[None], [faces[:1]], reference=reference, options=SwapOptions(), check=never_cancelled)
+    return frames[0], faces
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_a_turned_head_is_swapped_as_well_as_an_upright_one(engine: FaceEngine, who: str) -> None:
+    """Turned upright again, the result is 0.8 as like the reference as the upright one."""
+    source, other = (make() for make in PEOPLE[who])
+    reference = engine.identify([other], "face", never_cancelled)
+    judge = opencv()
+
+    def likeness(image: Image) -> float:
+        return float(judge.faces([image])[0][0].embedding @ reference.face.embedding)
+
+    upright = likeness(swapped(engine, source, reference)[0])
+    ratios = {}
+    for degrees in range(15, 360, 15):
+        image, matrix = turned(source, degrees)
+        result, faces = swapped(engine, image, reference)
+        assert faces, degrees
+        if not faces[0].certain:
+            np.testing.assert_array_equal(result, image)
+            continue
+        back = cv2.warpAffine(result, cv2.invertAffineTransform(matrix), source.shape[1::-1])
+        ratios[degrees] = likeness(np.asarray(back)) / upright
+    assert len(ratios) >= 20, "a face that is left alone is the exception"
+    assert min(ratios.values()) >= 0.8, ratios
+
+
+@pytest.mark.parametrize("degrees", [45, 90, 180, 270])
+def test_a_turned_reference_is_the_same_person(engine: FaceEngine, degrees: int) -> None:
+    upright = engine.identify([stranger()], "face", never_cancelled)
+    lying = engine.identify([turned(stranger(), degrees)[0]], "face", never_cancelled)
+    assert upright.face.embedding @ lying.face.embedding > 0.8
+    result, _ = swapped(engine, portrait(), lying)
+    expected, _ = swapped(engine, portrait(), upright)
+    assert np.abs(result.astype(int) - expected).mean() < 3
+
+
+def test_upright_faces_are_found_as_by_the_detector_alone(engine: FaceEngine) -> None:
+    for image in (group(), portrait()):
+        (found,) = engine.analyse([image], never_cancelled)
+        (plain,) = opencv().faces([image])
+        assert len(found) == len(plain)
+        sure = 0
+        for one, other in zip(found, plain, strict=True):
+            assert one.certain
+            eyes = np.linalg.norm(other.landmarks[1] - other.landmarks[0])
+            assert np.abs(one.landmarks - other.landmarks).mean() < 0.15 * eyes
+            sure += bool((one.landmarks == other.landmarks).all())
+        assert sure >= 1
+
+
+class Scripted:
+    """An analyser whose detector answers by a rule."""
+
+    name = "scripted"
+    detection_size = 640
+
+    def __init__(self, rule: Callable[[Image], list[Detection]]) -> None:
+        self._rule = rule
+        self.looks = 0
+
+    def detect(self, image: Image) -> list[Detection]:
+        self.looks += 1
+        return self._rule(image)
+
+    def describe(self, images: Any, found: Sequence[Sequence[Detection]], check: Any) -> list[list[Face]]:
+        return [
+            [Face(one.box, one.landmarks, one.score, np.ones(1, np.float32), certain=one.certain) for one in faces]
+            for faces in found
+        ]
+
+
+SHAPE = np.array([[-20, -20], [20, -20], [0, 2], [-16, 22], [16, 22]], np.float32)
+
+
+def face_at(x: float, y: float, score: float, scale: float = 1.0, points: Any = SHAPE) -> Detection:
+    box = np.array([x - 40 * scale, y - 48 * scale, x + 40 * scale, y + 48 * scale], np.float32)
+    return Detection(box, np.asarray(points * scale + [x, y], np.float32), score)
+
+
+def test_a_sure_upright_face_costs_no_second_look() -> None:
+    analyser = Scripted(lambda image: [face_at(100, 100, 0.9)])
+    faces = UprightAnalyser(analyser).faces([np.zeros((200, 200, 3), np.uint8)] * 4)
+    assert analyser.looks == 4
+    assert all(face.certain for (face,) in faces)
+
+
+def test_a_face_that_no_turn_confirms_is_uncertain() -> None:
+    first = Scripted(lambda image: [face_at(100, 100, 0.6)] if image.shape == (200, 200, 3) else [])
+    ((face,),) = UprightAnalyser(first).faces([np.zeros((200, 200, 3), np.uint8)])
+    assert not face.certain
+
+
+def test_a_face_with_landmarks_of_no_face_is_uncertain() -> None:
+    """Every small cut shows a face, so a turn is found; the large cuts show nonsense."""
+    points = np.array([[-20, 0], [20, 0], [0, 0], [-16, 1], [16, -60]], np.float32)
+
+    def rule(image: Image) -> list[Detection]:
+        if image.shape[1] == 6 * 96:
+            return [face_at(48 + 96 * i, 48 + 96 * j, 0.8, 0.5) for i in range(6) for j in range(2)]
+        return [face_at(106 + 212 * k, 106, 0.95, points=points) for k in range(3)]
+
+    ((face, *_),) = UprightAnalyser(Scripted(rule)).faces([np.zeros((212, 640, 3), np.uint8)])
+    assert not face.certain
+
+
+def test_an_uncertain_face_is_left_alone_and_no_reference() -> None:
+    uncertain = Scripted(lambda image: [face_at(100, 100, 0.6)] if image.shape == (200, 200, 3) else [])
+    engine = FaceEngine(UprightAnalyser(uncertain), AlignmentSwapper())
+    frame = np.full((200, 200, 3), 90, np.uint8)
+    (faces,) = engine.analyse([frame], never_cancelled)
+    reference = FaceEngine(UprightAnalyser(opencv()), AlignmentSwapper()).identify([portrait()], "face", never_cancelled)
+    result = engine.swap(frame[None], [faces], reference=reference, options=SwapOptions(), check=never_cancelled)
+    np.testing.assert_array_equal(result[0], frame)
+    with pytest.raises(NoFaceFound, match="cannot be told apart"):
+        engine.identify([frame], "face", never_cancelled)
+
+
+def test_a_film_of_a_lying_head_is_compared_once_a_chunk() -> None:
+    """The turn that the first frame shows is used for the others."""
+    frames = np.stack([np.ascontiguousarray(np.rot90(stranger()))] * 4)
+    analyser = opencv()
+    looks: list[tuple[int, ...]] = []
+    detect = analyser.detect
+    analyser.detect = lambda image: looks.append(image.shape) or detect(image)  # type: ignore[method-assign, func-returns-value]
+    faces = UprightAnalyser(analyser).faces(frames)
+    assert [len(found) for found in faces] == [1] * 4
+    assert all(found[0].certain for found in faces)
+    small = [shape for shape in looks if shape[1] == 6 * 96]
+    assert len(small) == 1, "12 cuts of one frame, in one picture"
