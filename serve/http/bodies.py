@@ -37,6 +37,9 @@ async def read_body(request: Request, *, form: bool, optional: bool = False) -> 
     ``form`` a multipart body is accepted too; with ``optional`` an absent body has no fields.
     Raises a 400, 415 or 422 problem.
     """
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(415, "unsupported-media-type", f"Content-Encoding is `{coding[:100]}`; send the body uncompressed")
     media_type = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if media_type == "application/json" or media_type.endswith("+json"):
         # request.body() would keep the bytes for as long as the request lasts.

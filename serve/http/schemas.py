@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
 from serve.config import Limits, VideoDefaults
 from serve.http.fitting import FITTED, fit
@@ -236,6 +236,13 @@ def _describe(error: Any) -> str:
     return str(error["msg"][0].lower() + error["msg"][1:])
 
 
+def _check_words(prompt: str) -> str:
+    """Refuse a prompt of spaces and other characters that do not show."""
+    if not any(c.isprintable() and not c.isspace() for c in prompt):
+        raise ValueError(REQUIRED)
+    return prompt
+
+
 def video_schema(
     name: str,
     *,
@@ -256,12 +263,13 @@ def video_schema(
     if prompt_required:
         description = "What the video shows, at most 512 tokens."
         prompt = Field(min_length=1, max_length=limits.max_prompt_chars, description=description)
+    words = Annotated[str, AfterValidator(_check_words)] if prompt_required else str
 
     def number(value: float | int, *, highest: float | int, description: str) -> Any:
         return Field(default=value, ge=1, le=highest, description=description)
 
     fields: dict[str, Any] = {
-        "prompt": (str, prompt),
+        "prompt": (words, prompt),
         "negative_prompt": (
             str,
             Field(default="", max_length=limits.max_prompt_chars, description="What the video must not show."),

@@ -123,7 +123,7 @@ class JobRunner:
                     await self._files.delete(preview_key(held.job.id, held.job.attempt))
                 return None
             return await self._finish(held, "cancelled")
-        limit = f"{held.job.deadline_at - held.job.created_at:g}"
+        limit = f"{round(held.job.deadline_at - held.job.created_at, 1):g}"
         problem = Problem(504, "timeout", f"the request reached its limit of {limit} s; {held.advice()}")
         return await self._finish(held, "failed", problem=problem)
 

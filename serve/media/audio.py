@@ -1,19 +1,25 @@
 """The audio track of an MP4 file, copied or transcoded from another file."""
 
+import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TypeAlias
 
+import av
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.error import InvalidDataError
 from av.packet import Packet
 
 from serve.media.boundary import reading
 from serve.media.container import open_container
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.sound import Sound
 from serve.media.spool import Media
+from serve.media.tracks import heard_audio
 
 _AudioPacket: TypeAlias = "Packet[AudioStream]"
 
@@ -26,25 +32,27 @@ MAX_CPU_S = 30.0
 Two minutes of stereo take one to two seconds.
 """
 _MAX_AAC_RATE = 48_000
+_REHEARSED_S = 1
+"""How much of the sound is decoded before it is known to be usable."""
 _DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """The usual layout for each number of channels, for files that state only their number."""
 
 
 class AudioTrack:
-    """Writes the first audio stream of ``file`` to ``container``, in step with the video.
+    """Writes ``sound`` to ``container``, in step with the video.
 
     The packets are copied with their timing if MP4 can hold their codec, and transcoded to AAC
     otherwise. All methods raise ``MediaError`` for audio that is damaged or cannot be decoded, and
     ``MediaTooLarge`` for audio that takes more than ``MAX_CPU_S`` seconds of CPU time.
     """
 
-    def __init__(self, file: Media, container: OutputContainer) -> None:
+    def __init__(self, sound: Sound, container: OutputContainer) -> None:
         self._container = container
-        self._source = open_container(file)
+        self._source = open_container(sound.file)
         self._left_s = MAX_CPU_S
         try:
             with reading(*AUDIO_DAMAGED):
-                self._packets = _open_packets(self._source, container)
+                self.transcoded, self._packets = _open_packets(self._source, container, sound)
                 self._pending = next(self._packets, None)
         except BaseException:
             self._source.close()
@@ -68,35 +76,124 @@ class AudioTrack:
         self._source.close()
 
 
-def _open_packets(source: InputContainer, container: OutputContainer) -> Iterator[_AudioPacket]:
-    """Add an audio stream to ``container`` and return the packets for it."""
-    stream = source.streams.audio[0]
-    if stream.codec_context is None:
+def find_sound(file: Media, start: Fraction) -> Sound:
+    """Return the sound of ``file``, whose video begins at ``start`` seconds.
+
+    Its packets are written once to nowhere, so that what is wrong with them is found before anybody
+    works on the video. Sound that cannot be copied is transcoded, of which the beginning is tried.
+    Raises ``MediaError`` if neither is possible.
+    """
+    try:
+        sound = Sound(file, start, copied=True)
+        _rehearse(sound, None)
+    except MediaTooLarge:
+        raise
+    except MediaError:
+        sound = Sound(file, start, copied=False)
+        _rehearse(sound, Fraction(_REHEARSED_S))
+    return sound
+
+
+def _rehearse(sound: Sound, end: Fraction | None) -> None:
+    """Write ``sound`` to nowhere, up to ``end`` if it must be transcoded."""
+    with reading(*AUDIO_DAMAGED):
+        container = av.open(_Nowhere(), "w", format="mp4")
+        track = AudioTrack(sound, container)
+        try:
+            track.mux_until(end if track.transcoded else None)
+        finally:
+            track.close()
+        container.close()
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that forgets what is written to it."""
+
+    def __init__(self) -> None:
+        self._position = self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence] + offset
+        return self._position
+
+    def write(self, data: object) -> int:
+        length = memoryview(data).nbytes  # type: ignore[arg-type]
+        self._position += length
+        self._size = max(self._size, self._position)
+        return length
+
+
+def _open_packets(source: InputContainer, container: OutputContainer, sound: Sound) -> tuple[bool, Iterator[_AudioPacket]]:
+    """Add an audio stream to ``container``; return whether it is transcoded, and its packets."""
+    stream = heard_audio(source)
+    if stream is None or stream.codec_context is None:
         raise MediaError("the audio is in an unsupported format; send the video without audio, or with AAC")
-    if stream.codec_context.name in _COPIED_CODECS:
-        return _copy(source, stream, container.add_stream_from_template(stream))
+    if sound.copied and stream.codec_context.name in _COPIED_CODECS:
+        return False, _in_order(_copy(source, stream, container.add_stream_from_template(stream)), sound.start)
     layout = stream.layout.name
     if layout.endswith("channels"):  # FFmpeg's name for a layout of which it knows only the number
         layout = _DEFAULT_LAYOUTS.get(stream.layout.nb_channels, "stereo")
     encoder = container.add_stream("aac", rate=min(stream.rate, _MAX_AAC_RATE), layout=layout)
-    return _transcode(source, stream, encoder)
+    return True, _in_order(_transcode(source, stream, encoder), sound.start)
+
+
+def _in_order(packets: Iterable[_AudioPacket], start: Fraction) -> Iterator[_AudioPacket]:
+    """Yield ``packets`` with ``start`` subtracted from their times, which strictly increase.
+
+    The muxer refuses times that repeat or step back, which recorders write.
+    """
+    last: int | None = None
+    for packet in packets:
+        if packet.dts is None:  # the packet without a time marks the end of the stream
+            continue
+        shift = round(start / packet.time_base)
+        dts = packet.dts - shift
+        packet.dts = dts if last is None else max(dts, last + 1)
+        packet.pts = packet.dts if packet.pts is None else max(packet.pts - shift, packet.dts)
+        last = packet.dts
+        yield packet
 
 
 def _copy(source: InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[_AudioPacket]:
-    last: int | None = None
+    heard = cut = False
     for packet in source.demux(stream):
-        if packet.dts is not None:  # the packet without a time marks the end of the stream
-            # The muxer refuses times that repeat or step back, which recorders write.
-            packet.dts = packet.dts if last is None else max(packet.dts, last + 1)
-            packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
-            last = packet.dts
+        if packet.is_discard and heard:  # an edit list cuts it away
+            cut = True
+        elif cut and packet.size:
+            raise MediaError("the audio has a part in its middle that is not played; re-encode it")
+        elif not cut:
+            heard = heard or not packet.is_discard
             packet.stream = target
             yield packet
 
 
 def _transcode(source: InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[_AudioPacket]:
     resampler = AudioResampler(format="fltp", layout=encoder.layout, rate=encoder.rate)
-    for frame in source.decode(stream):
-        for resampled in resampler.resample(frame):
-            yield from encoder.encode(resampled)
-    yield from encoder.encode(None)
+    heard = damaged = False
+    for packet in source.demux(stream):
+        damaged = damaged or packet.size > 0
+        for frame in _decode(stream, packet):
+            heard = True
+            for resampled in resampler.resample(frame):
+                yield from encoder.encode(resampled)
+    if heard:
+        yield from encoder.encode(None)
+    elif damaged:
+        raise MediaError("the audio cannot be decoded; send the video without audio, or with AAC")
+
+
+def _decode(stream: AudioStream, packet: _AudioPacket) -> list[AudioFrame]:
+    """Return the frames of ``packet``; a damaged one is left out, as players do."""
+    try:
+        return stream.decode(packet)
+    except InvalidDataError:
+        return []

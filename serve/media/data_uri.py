@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from urllib.parse import unquote
 
 from serve.media.errors import MediaError
 
@@ -15,6 +16,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def decode_base64(text: str) -> bytes:
     """Return the bytes of a data URI or of plain base64, with or without line breaks or padding.
 
+    The URL-safe alphabet (``-`` and ``_``) and percent-encoding, as in ``%2B``, are understood too.
     Raises ``MediaError`` for a URL, for a data URI without ``;base64``, for text that is not
     base64, and for an empty file.
     """
@@ -35,7 +37,9 @@ def decode_base64(text: str) -> bytes:
 
 
 def _normalise(text: str) -> str:
-    """Remove whitespace and add the padding that some encoders leave out."""
+    """Undo what URLs do to base64, remove whitespace and add padding that is left out."""
+    if "%" in text:
+        text = unquote(text, errors="strict")
     if re.search(r"\s", text):
         text = "".join(text.split())
-    return text + "=" * (-len(text) % 4)
+    return text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4)

@@ -14,21 +14,27 @@ from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import DAMAGED, check_size, to_pixels
 from serve.media.source import STILL_FPS, Source, SourceLimits
 
-_DEFAULT_DURATION_MS = 100
-"""How long browsers show a frame whose stated duration is 0 ms."""
+_DEFAULT_DURATION = Fraction(100, 1000)
+_SHORTEST = Fraction(10, 1000)
+"""Browsers show a frame that states this duration, or less, for ``_DEFAULT_DURATION``."""
+_LARGEST_DENOMINATOR = 65_535
 
 
 class _Animation(Source):
-    """An animated or still image; ``durations`` are the seconds for which each frame is shown."""
+    """An animated or still image; ``durations`` are the seconds for which each frame is shown.
 
-    def __init__(self, image: PIL.Image.Image, durations: list[Fraction]) -> None:
+    ``first`` is the number of the first frame that belongs to the animation.
+    """
+
+    def __init__(self, image: PIL.Image.Image, durations: list[Fraction], first: int) -> None:
         super().__init__(len(durations), sum(durations, Fraction(0)), pixels=image.width * image.height)
         self._image = image
         self._durations = durations
+        self._first = first
 
     def frames(self) -> Iterator[tuple[Image, Fraction]]:
         time = Fraction(0)
-        for i, duration in enumerate(self._durations):
+        for i, duration in enumerate(self._durations, start=self._first):
             with reading(*DAMAGED):
                 self._image.seek(i)
             yield to_pixels(self._image), time
@@ -36,7 +42,7 @@ class _Animation(Source):
 
     def at_fps(self, fps: Fraction) -> Source:
         """Return the same frames, each shown for 1 / ``fps`` seconds."""
-        return _Animation(self._image, [1 / fps] * self.count)
+        return _Animation(self._image, [1 / fps] * self.count, self._first)
 
 
 def open_animation(data: bytes, limits: SourceLimits) -> Source:
@@ -49,28 +55,36 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")
     with reading(*DAMAGED):
-        durations = _read_durations(image, limits)
-    source = _Animation(image, durations)
+        # An animated PNG may begin with a picture for programs that do not know the format.
+        first = int(bool(getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1))
+        durations = _read_durations(image, limits, first)
+    source = _Animation(image, durations, first)
     if source.count > 1:
         limits.check_seconds(float(source.duration))
     return source
 
 
-def _read_durations(image: PIL.Image.Image, limits: SourceLimits) -> list[Fraction]:
+def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) -> list[Fraction]:
     """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
-    # The MPO files of phones hold several still images, of which viewers show the first.
-    count = 1 if image.format == "MPO" else _count_frames(image, limits)
+    count = _count_frames(image, limits) - first
     if count == 1:
         return [1 / STILL_FPS]
     limits.check_frames(count)
     durations = []
-    for i in range(count):
+    for i in range(first, first + count):
         image.seek(i)
         check_size(image, limits.pixels)  # a later frame may be larger than the first
         if image.format == "WEBP":
             image.load()  # Pillow does not know the duration of a WebP frame before it is decoded
-        durations.append(Fraction(int(image.info.get("duration") or _DEFAULT_DURATION_MS), 1000))
+        durations.append(_shown_for(image.info.get("duration") or 0))
     return durations
+
+
+def _shown_for(milliseconds: float) -> Fraction:
+    """Return for how many seconds browsers show a frame that states this duration."""
+    # Pillow divides the two numbers in which an animated PNG states a duration, such as 1001/30000.
+    stated = Fraction(milliseconds / 1000).limit_denominator(_LARGEST_DENOMINATOR)
+    return stated if stated > _SHORTEST else _DEFAULT_DURATION
 
 
 def _count_frames(image: PIL.Image.Image, limits: SourceLimits) -> int:

@@ -17,6 +17,7 @@ from serve.media.audio import AUDIO_DAMAGED, AudioTrack
 from serve.media.boundary import reading
 from serve.media.encode import Clock, Encoder
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.sound import Sound
 from serve.media.spool import Media, Spool
 
 MAX_SIDE = 16_384
@@ -36,20 +37,20 @@ different bytes in each run, half a level apart. The AVX2 code does not, and is 
 class Mp4Encoder(Encoder):
     """Encodes H.264 (yuv420p, BT.709) into an MP4 file on disk whose index comes first (faststart).
 
-    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose first audio stream is
-    copied with its timing. ``seconds`` is the video's duration; without it, the last frame is shown
+    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose sound is copied with its
+    timing. ``seconds`` is the video's duration; without it, the last frame is shown
     for 1 / ``fps`` seconds.
     """
 
     def __init__(
-        self, fps: Fraction, preset: str, crf: int, *, audio: Media | None = None, seconds: Fraction | None = None
+        self, fps: Fraction, preset: str, crf: int, *, audio: Media | Sound | None = None, seconds: Fraction | None = None
     ) -> None:
         self._fps = fps
         self._seconds = seconds
         self._end: Fraction | None = None
         self._clock = Clock(TICKS)
         self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
-        self._audio_file = audio
+        self._sound = audio if audio is None or isinstance(audio, Sound) else Sound(audio)
         spool = Spool.empty()
         self._spool: Spool | None = spool
         self._container: OutputContainer | None = av.open(
@@ -139,8 +140,8 @@ class Mp4Encoder(Encoder):
         context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
-        if self._audio_file is not None:
-            self._audio = AudioTrack(self._audio_file, container)
+        if self._sound is not None:
+            self._audio = AudioTrack(self._sound, container)
         return self._video
 
 

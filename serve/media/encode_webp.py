@@ -6,20 +6,28 @@ from fractions import Fraction
 import PIL.Image
 
 from deployments.wire import Frames, Image
-from serve.media.encode import Clock, Encoder, stopped_early
+from serve.media.encode import Encoder, stopped_early
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import check_webp
 from serve.media.spool import Spool
 
 MAX_WEBP_BYTES = 2**30
 """The limit for the uncompressed frames of one animation, in bytes: 172 frames of 1080p."""
+TICKS = 1000
+"""Ticks per second, the unit of a WebP's durations."""
+MIN_DELAY = 11
+"""The shortest time for which a frame is shown, in ticks.
+
+WebP could store less, but browsers show such frames for a tenth of a second.
+"""
 
 
 class WebpEncoder(Encoder):
     """Encodes an animated WebP with quality 90 that repeats forever.
 
-    Pillow encodes all frames in ``close``; until then they are on disk. ``method`` is libwebp's
-    effort, from 0 (fast) to 6 (small). ``count`` is the expected number of frames, or 0 if it is
+    Pillow encodes all frames in ``close``; until then they are on disk. A frame that would be shown
+    for less than ``MIN_DELAY`` is left out. ``method`` is libwebp's effort, from 0 (fast) to 6
+    (small). ``count`` is the expected number of frames, or 0 if it is
     unknown; if it is known, ``add`` refuses a video that will be too long at its first frames.
     ``seconds`` is the video's duration; without it, the last frame is shown for 1 / ``fps``
     seconds.
@@ -29,29 +37,33 @@ class WebpEncoder(Encoder):
         self._fps = fps
         self._seconds = seconds
         self._method = method
-        self._count = count
-        self._clock = Clock(1000)  # WebP stores whole milliseconds
+        self._count = round(count * min(1.0, float(TICKS / (MIN_DELAY * fps))))
         self._ticks: list[int] = []
-        self._times: list[Fraction] = []
+        self._start = Fraction(0)
+        self._last = Fraction(0)
         self._stored: _StoredFrames | None = None
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         if self._stored is None:
             check_webp(frames.shape[2], frames.shape[1])
             self._stored = _StoredFrames(frames.shape[2], frames.shape[1])
-        if max(len(self._times) + len(frames), self._count) * frames[0].nbytes > MAX_WEBP_BYTES:
-            raise MediaTooLarge("the result is too long for an animated WebP, whose frames are all kept: request video/mp4")
+            self._start = times[0]
         for pixels, time in zip(frames, times, strict=True):
-            self._stored.append(pixels)
-            self._times.append(time)
+            self._last = time
             # Rounding the times instead of the durations keeps the rounding errors from adding up.
-            self._ticks.append(self._clock.tick(time))
+            tick = round((time - self._start) * TICKS)
+            if not self._ticks or tick - self._ticks[-1] >= MIN_DELAY:
+                self._keep(self._stored, pixels, tick)
 
     def close(self) -> bytes:
         if self._stored is None:
             raise MediaError("the video has no frames")
-        end = self._times[-1] + 1 / self._fps if self._seconds is None else self._times[0] + self._seconds
-        ends = [*self._ticks[1:], max(self._ticks[-1], round(end * 1000))]
+        seconds = self._last + 1 / self._fps - self._start if self._seconds is None else self._seconds
+        end = round(seconds * TICKS)
+        if self._ticks[1:] and end - self._ticks[-1] < MIN_DELAY:
+            self._ticks.pop()  # the frame before it is shown until the end
+            self._stored.n_frames -= 1
+        ends = [*self._ticks[1:], max(self._ticks[-1] + MIN_DELAY, end)]
         buffer = io.BytesIO()
         self._stored.seek(0)
         self._stored.save(
@@ -67,6 +79,12 @@ class WebpEncoder(Encoder):
         # libwebp merges equal consecutive frames, so the file may hold fewer than were added.
         self.frames = getattr(PIL.Image.open(buffer), "n_frames", 1)
         return buffer.getvalue()
+
+    def _keep(self, stored: "_StoredFrames", pixels: Image, tick: int) -> None:
+        if max(len(self._ticks) + 1, self._count) * int(pixels.nbytes) > MAX_WEBP_BYTES:
+            raise MediaTooLarge("the result is too long for an animated WebP, whose frames are all kept: request video/mp4")
+        stored.append(pixels)
+        self._ticks.append(tick)
 
     def stop(self) -> None:
         super().stop()

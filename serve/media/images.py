@@ -9,6 +9,8 @@ from PIL import ImageOps, UnidentifiedImageError
 from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.profiles import to_srgb
+from serve.media.strip import strip
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -17,6 +19,17 @@ MAX_WEBP_SIDE = 16_383
 MAX_JPEG_SIDE = 65_500
 DAMAGED = ("the image is damaged or truncated", "send the complete file")
 """The complaint and the remedy for an image that cannot be decoded; see ``reading``."""
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its orientation in EXIF."""
 _READABLE = ("JPEG", "PNG", "WEBP", "GIF")
 _SAVE_OPTIONS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -33,7 +46,7 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     with reading("the image is damaged", "send JPEG, PNG or WebP"):
         try:
-            image = PIL.Image.open(io.BytesIO(data), formats=_READABLE)
+            image = PIL.Image.open(io.BytesIO(strip(data)), formats=_READABLE)
         except UnidentifiedImageError:
             raise MediaError("the file is not an image in a supported format; send JPEG, PNG or WebP") from None
     check_size(image, max_pixels)
@@ -50,8 +63,9 @@ def check_size(image: PIL.Image.Image, max_pixels: int) -> None:
 def to_pixels(image: PIL.Image.Image) -> Image:
     """Return the current frame as uint8 RGB ``[height, width, 3]``.
 
-    The EXIF orientation is applied, transparency is flattened onto white and 16-bit greyscale is
-    scaled to 8 bits. Raises ``MediaError`` if the frame cannot be decoded.
+    The EXIF orientation is applied, colours are converted from the image's profile to sRGB,
+    transparency is flattened onto white and 16-bit greyscale is scaled to 8 bits. Raises
+    ``MediaError`` if the frame cannot be decoded.
     """
     with reading(*DAMAGED):
         return np.asarray(_to_rgb(image))
@@ -76,14 +90,27 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     image.load()
+    profile = image.info.get("icc_profile")
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
         image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = PIL.Image.new("RGBA", rgba.size, "white")
-        image = PIL.Image.alpha_composite(white, rgba)
-    return image.convert("RGB")
+    alpha = _alpha_of(image) if image.has_transparency_data else None
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+    if profile:
+        image = to_srgb(image, profile)
+    image = image.convert("RGB")
+    if alpha is None:
+        return image
+    white = PIL.Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
+
+
+def _alpha_of(image: PIL.Image.Image) -> PIL.Image.Image:
+    return (image if image.mode in ("LA", "RGBA") else image.convert("RGBA")).getchannel("A")
 
 
 def cover(image: Image, width: int, height: int) -> Image:

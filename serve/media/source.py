@@ -9,7 +9,7 @@ import numpy as np
 
 from deployments.wire import Frames, Image
 from serve.media.errors import MediaTooLarge
-from serve.media.spool import Media
+from serve.media.sound import Sound
 
 CHUNK = 4
 """The number of frames in each chunk of ``Source.chunks``, except perhaps the last one."""
@@ -66,11 +66,14 @@ class TimedFrames:
 class Source(ABC):
     """A video with ``count`` frames that lasts ``duration`` seconds.
 
-    ``pixels`` is the number of pixels in a frame, by the header. ``audio`` is the file to copy the
-    audio track from, or None if there is no audio.
+    ``pixels`` is the number of pixels in a frame, by the header. ``audio`` is the sound that belongs
+    to it, or None if there is none.
     """
 
-    def __init__(self, count: int, duration: Fraction, audio: Media | None = None, *, pixels: int) -> None:
+    damaged = 0
+    """The number of frames so far that could not be decoded, in whose place others are shown."""
+
+    def __init__(self, count: int, duration: Fraction, audio: Sound | None = None, *, pixels: int) -> None:
         self.count = count
         self.duration = duration
         self.audio = audio
@@ -123,6 +126,7 @@ class _Resampled(Source):
         emitted = 0
         for image, time in self._source.frames():
             start = time if start is None else start
+            self.damaged = self._source.damaged
             while shown is not None and emitted < self.count and start + emitted / fps < time:
                 yield shown, start + emitted / fps
                 emitted += 1

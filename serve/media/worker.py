@@ -40,6 +40,7 @@ class _Session:
 
     def __init__(self) -> None:
         self._chunks: Iterator[TimedFrames] = iter(())
+        self._source: Source | None = None
 
     def decode(self, request: Message, file: Spool) -> _Answer:
         max_pixels, max_scans, max_side = request["max_pixels"], request["max_scans"], request["max_side"]
@@ -67,7 +68,7 @@ class _Session:
             source = open_source(data, limits)
             if rate is not None:
                 source = source.at_fps(rate)
-            self._chunks = source.chunks()
+            self._source, self._chunks = source, source.chunks()
             return _describe(source), None
 
     def chunk(self, request: Message, _: Spool) -> _Answer:
@@ -76,12 +77,14 @@ class _Session:
             for _skipped in range(skip):
                 next(self._chunks)
             chunk = next(self._chunks, None)
+        damaged = 0 if self._source is None else self._source.damaged
         if chunk is None:
-            return {"end": True}, None
-        return {"end": False, "index": chunk.index, "times": [str(time) for time in chunk.times]}, chunk.frames
+            return {"end": True, "damaged": damaged}, None
+        times = [str(time) for time in chunk.times]
+        return {"end": False, "damaged": damaged, "index": chunk.index, "times": times}, chunk.frames
 
     def close(self, _: Message, __: Spool) -> _Answer:
-        self._chunks = iter(())
+        self._source, self._chunks = None, iter(())
         return {}, None
 
 
@@ -102,11 +105,12 @@ def _blaming_file() -> Iterator[None]:
 
 
 def _describe(source: Source) -> Message:
+    sound = source.audio
     return {
         "count": source.count,
         "duration": str(source.duration),
         "pixels": source.pixels,
-        "has_audio": source.audio is not None,
+        "sound": None if sound is None else {"start": str(sound.start), "copied": sound.copied},
     }
 
 

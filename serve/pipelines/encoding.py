@@ -49,6 +49,8 @@ class VideoWriter:
         self._encoder.stop()
         if self._call is not None:
             await asyncio.wait({self._call})
+            if not self._call.cancelled():
+                self._call.exception()  # nobody waits for it any more, which asyncio would log
         self._encoder.discard()
 
     async def _run(self, function: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ from serve.config import Limits, RunnerSettings
 from serve.media.container import is_image
 from serve.media.errors import MediaTooLarge
 from serve.media.messages import Message
+from serve.media.sound import Sound
 from serve.media.source import CHUNK, TimedFrames
 from serve.media.spool import Media, descriptor_of
 from serve.media.worker_pool import WorkerPool
@@ -28,7 +29,8 @@ class SourceReader:
     """A video that a worker process reads.
 
     ``count`` is the number of its frames, ``duration`` its seconds, ``pixels`` the size of a frame
-    by the header, and ``audio`` the file to copy the audio track from, or None.
+    by the header, ``audio`` the sound that belongs to it, or None, and ``damaged`` the number of
+    frames so far that could not be decoded, in whose place others are shown.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class SourceReader:
         self.count = 0
         self.duration = Fraction(0)
         self.pixels = 0
-        self.audio: Media | None = None
+        self.audio: Sound | None = None
+        self.damaged = 0
 
     @property
     def fps(self) -> Fraction:
@@ -82,6 +85,7 @@ class SourceReader:
         while True:
             with blame(self._field):
                 answer, frames = await self._next()
+            self.damaged = answer["damaged"]
             if answer["end"]:
                 return
             assert frames is not None
@@ -127,7 +131,8 @@ class SourceReader:
         self.count = header["count"]
         self.duration = Fraction(header["duration"])
         self.pixels = header["pixels"]
-        self.audio = self._media if header["has_audio"] else None
+        if (sound := header["sound"]) is not None:
+            self.audio = Sound(self._media, Fraction(sound["start"]), copied=sound["copied"])
 
     async def _ask(self, operation: str, **arguments: Any) -> tuple[Message, Frames | None]:
         assert self._worker is not None

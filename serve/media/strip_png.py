@@ -1,0 +1,74 @@
+"""Removal of needless metadata from PNG files."""
+
+import struct
+import zlib
+
+from PIL import PngImagePlugin
+
+from serve.media.exif import read_orientation, write_orientation
+
+_SIGNATURE_BYTES = 8
+_ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
+MAX_PROFILE_BYTES = 8 * 2**20
+"""The largest colour profile that is used. Profiles of printers have up to 3 MB."""
+
+# Pillow refuses a file for a profile of more than 1 MB. Here it sees only one that was checked.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
+
+
+def strip_png(data: bytes) -> bytes:
+    """Return the PNG file ``data`` with the chunks that decide how it looks, and without others.
+
+    As in libpng, a checksum counts for the chunks that hold the picture; any other chunk whose
+    checksum or length is wrong is left out. What follows the end is left out as well.
+    """
+    kept = [data[:_SIGNATURE_BYTES]]
+    orientation, colour_type = 1, -1
+    at = _SIGNATURE_BYTES
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, end = data[at + 4 : at + 8], at + 12 + length
+        if end > len(data):
+            break
+        content = data[at + 8 : end - 4]
+        if kind == b"IEND":
+            # The orientation goes behind the header, since it may have stood behind the pixels.
+            return b"".join([*kept[:2], *_orientation_chunk(orientation), *kept[2:], _chunk(b"IEND", b"")])
+        if kind == b"IHDR" and length == 13:
+            colour_type = content[9]
+        if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
+            kept.append(data[at:end])
+        elif zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]:
+            if kind == b"tRNS" and _is_transparency(content, colour_type):
+                kept.append(data[at:end])
+            elif kind == b"eXIf":
+                orientation = read_orientation(content)
+            elif kind == b"iCCP" and (profile := _read_profile(content)):
+                kept.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1)))
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def _orientation_chunk(orientation: int) -> list[bytes]:
+    return [] if orientation == 1 else [_chunk(b"eXIf", write_orientation(orientation))]
+
+
+def _is_transparency(content: bytes, colour_type: int) -> bool:
+    """Return whether a tRNS chunk has the length that its kind of image needs."""
+    return {0: len(content) == 2, 2: len(content) == 6, 3: 1 <= len(content) <= 256}.get(colour_type, False)
+
+
+def _read_profile(content: bytes) -> bytes:
+    """Return the colour profile in an iCCP chunk, or nothing if it is damaged or too large."""
+    _, _, rest = content.partition(b"\0")
+    try:
+        inflate = zlib.decompressobj()
+        profile = inflate.decompress(rest[1:], MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
+    return profile if inflate.eof else b""

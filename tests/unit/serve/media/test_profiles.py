@@ -1,0 +1,101 @@
+"""Pictures in other colour spaces look in sRGB as a viewer shows them."""
+
+import io
+import struct
+
+import numpy as np
+import PIL.Image
+import pytest
+from PIL import ImageCms
+
+from serve.media.samples import stranger
+from tests.pictures import decode_image
+
+SPACES = {
+    "Display P3": ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)),
+    "Adobe RGB": ((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446)),
+}
+"""The primaries as XYZ under D50."""
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def tag(kind: bytes, *numbers: float) -> bytes:
+    return kind + bytes(4) + b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
+
+
+def profile_of(space: str, *, grey: bool = False) -> bytes:
+    """Return a version 2 profile with a gamma of 2.2 and the primaries of ``space``."""
+    curve = b"curv" + bytes(4) + struct.pack(">IHH", 1, round(2.2 * 256), 0)
+    tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78), b"wtpt": tag(b"XYZ ", 0.9642, 1, 0.8249)}
+    tags[b"cprt"] = b"text" + bytes(8)
+    if grey:
+        tags[b"kTRC"] = curve
+    else:
+        tags |= {name: tag(b"XYZ ", *xyz) for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), SPACES[space], strict=True)}
+        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(content))
+        body += content
+    kind = b"GRAY" if grey else b"RGB "
+    head = struct.pack(">I4sI", 128 + len(table) + len(body), b"lcms", 0x02100000) + b"mntr" + kind + b"XYZ "
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return head + table + body
+
+
+def saved(image: PIL.Image.Image, kind: str, profile: bytes) -> bytes:
+    buffer = io.BytesIO()
+    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    image.save(buffer, kind, icc_profile=profile, **options)
+    return buffer.getvalue()
+
+
+def same_look(space: str) -> PIL.Image.Image:
+    """Return the stranger in the numbers of ``space``."""
+    photo = PIL.Image.fromarray(stranger())
+    wide = ImageCms.profileToProfile(photo, SRGB, ImageCms.ImageCmsProfile(io.BytesIO(profile_of(space))))
+    assert wide is not None
+    return wide
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_keeps_its_look(space: str, kind: str) -> None:
+    wide = same_look(space)
+    assert np.abs(np.asarray(wide, int) - stranger()).mean() > 3
+    decoded = decode_image(saved(wide, kind, profile_of(space)), 10**6)
+    assert np.abs(decoded.astype(int) - stranger()).mean() < 1.2
+
+
+def test_transparency_is_flattened_after_the_conversion() -> None:
+    wide = same_look("Adobe RGB")
+    wide.putalpha(
+        PIL.Image.fromarray(np.where(np.arange(wide.width) < 30, 0, 255).astype(np.uint8)[None].repeat(wide.height, 0))
+    )
+    decoded = decode_image(saved(wide, "PNG", profile_of("Adobe RGB")), 10**6)
+    assert (decoded[:, :30] == 255).all()
+    assert np.abs(decoded[:, 30:].astype(int) - stranger()[:, 30:]).mean() < 1.2
+
+
+def test_a_grey_profile_is_applied() -> None:
+    ramp = PIL.Image.fromarray(np.arange(256, dtype=np.uint8)[None].repeat(4, 0))
+    decoded = decode_image(saved(ramp, "PNG", profile_of("", grey=True)), 10**6)
+    linear = (np.arange(256) / 255) ** 2.2
+    expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.abs(decoded[0, :, 1] - expected).max() < 2
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_the_profile_of_srgb_changes_nothing() -> None:
+    photo = PIL.Image.fromarray(stranger())
+    decoded = decode_image(saved(photo, "PNG", ImageCms.ImageCmsProfile(SRGB).tobytes()), 10**6)
+    np.testing.assert_array_equal(decoded, stranger())
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda icc: icc[:200], lambda icc: b"x" * 400, lambda icc: icc[:12] + b"prtrCMYK" + icc[20:]]
+)
+def test_a_profile_that_cannot_be_used_is_ignored(spoil) -> None:  # type: ignore[no-untyped-def]
+    photo = PIL.Image.fromarray(stranger())
+    decoded = decode_image(saved(photo, "PNG", spoil(profile_of("Adobe RGB"))), 10**6)
+    np.testing.assert_array_equal(decoded, stranger())
