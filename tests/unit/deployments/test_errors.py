@@ -31,4 +31,11 @@ def test_other_errors_keep_their_message(error: type[DeploymentError]) -> None:
 
 def test_only_what_a_caller_can_fix_is_a_refusal() -> None:
     refusals = {error.__name__ for error in ALL if issubclass(error, RequestRefused)}
-    assert refusals == {"AccelerationNotSupported", "ImageNotSupported", "NoFaceFound", "PromptTooLong", "VideoTooLarge"}
+    assert refusals == {
+        "AccelerationNotSupported",
+        "ImageNotSupported",
+        "LoraNotUsable",
+        "NoFaceFound",
+        "PromptTooLong",
+        "VideoTooLarge",
+    }

@@ -39,7 +39,7 @@ def test_arrays_and_values_survive_pickling() -> None:
 
 def test_the_types_are_immutable() -> None:
     types: list[Any] = [t for t in vars(wire).values() if dataclasses.is_dataclass(t) and isinstance(t, type)]
-    assert len(types) == 10
+    assert len(types) == 11
     assert all(t.__dataclass_params__.frozen for t in types)
 
 

@@ -59,6 +59,7 @@ def test_a_swap_counts_its_frames() -> None:
         "X-Frame-Count": "9",
         "X-Frames-Swapped": "7",
         "X-Faces-Found": "2",
+        "X-Faces-Uncertain": "0",
         "X-Face-Engine": "inswapper",
         "X-Face-Restorer": "gfpgan",
     }
