@@ -56,7 +56,7 @@ def test_each_row_says_what_is_offered(name: str, media_types: tuple[str, ...], 
 @pytest.mark.parametrize(
     ("name", "public"),
     [
-        ("wan2.6", {"num_frames": ("length", "num_frames")}),
+        ("wan2.6", {"num_frames": ("length", "num_frames"), "source": ("source_video",)}),
         ("wan2.6-i2v", {"image": ("reference_image",)}),
         ("wan2.6-i2v-faceswap", {"image": ("reference_image",), "face": ("face_image", "reference_face")}),
         ("wan22-i2v", {"num_frames": ("num_frames", "length"), "image": ("source_image", "reference_image")}),
