@@ -13,6 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings, VideoSettings
 from serve.cli.presets import IMPORT_PATH
+from serve.cli.store_check import store_faults
 from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
@@ -110,6 +111,7 @@ def faults(
             found += _sentences("args.", e)
             continue
         found += _serve_faults(settings, config)
+        found += store_faults(settings.jobs, application.model_dump(include={"deployments"}, exclude_unset=True), service)
         if files:
             found += [
                 f"args.{name}: {path} does not exist on this machine"
