@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from serve.job_settings import JobSettings
+from serve.jobs.fsspec_files import missing_package
 from serve.models import INGRESS, RUNNER
 
 REMEDY = "set args.jobs.store to a Redis and args.jobs.files to a folder or bucket that all of them reach"
@@ -33,6 +34,12 @@ def store_faults(settings: JobSettings, application: dict[str, Any], service: di
             "args.jobs.store is `embedded`, which keeps jobs on the disk of one pod, but replicas of the Ingress and the Runner "
             f"may run in several: {REMEDY}, or allow only one replica of each and one worker pod"
         )
+
+
+def file_system_faults(settings: JobSettings) -> Iterator[str]:
+    """Yield a sentence if the files of jobs cannot be reached with the packages of this machine."""
+    if settings.files is not None and (missing := missing_package(settings.files)) is not None:
+        yield f"args.jobs.files: {settings.files} cannot be opened on this machine: {missing}"
 
 
 _MANY = 2**31 - 1

@@ -1,11 +1,15 @@
 """`ryla check` refuses what the chart refuses: replicas that would each keep jobs of their own."""
 
+import sys
 from typing import Any
 
 import pytest
+from fsspec.registry import known_implementations
 
-from serve.cli.store_check import store_faults
+from serve.cli.store_check import file_system_faults, store_faults
 from serve.job_settings import JobSettings
+from serve.jobs.fsspec_files import FsspecFiles
+from serve.jobs.store import StoreUnavailable
 
 SHARED = JobSettings(store="redis://redis:6379/1", files="s3://bucket/ryla")
 ONE_POD = [{"groupName": "cpu", "maxReplicas": 1}]
@@ -49,3 +53,23 @@ def test_without_a_cluster_only_what_is_sure_to_be_spread_is_refused() -> None:
     assert "max_replicas_per_node spreads Ingress and Runner over several" in found(*spread)
     assert found({**several, "max_replicas_per_node": 8}) == ""
     assert found(*spread, jobs=SHARED) == ""
+
+
+@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/ryla", "s3"), ("gs://bucket/ryla", "gcs"), ("gcs://bucket", "gcs")])
+def test_a_bucket_whose_package_is_missing_is_found_with_the_extra_that_brings_it(
+    url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = url.partition(":")[0]
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
+    monkeypatch.setitem(known_implementations, protocol, {"class": "no_such_package.Files", "err": "Install it"})
+    (fault,) = file_system_faults(JobSettings(files=url))
+    assert fault == f"args.jobs.files: {url} cannot be opened on this machine: install `ryla-serve[{extra}]`"
+    with pytest.raises(StoreUnavailable, match=rf"install `ryla-serve\[{extra}\]`"):
+        FsspecFiles(url)
+
+
+def test_what_fsspec_knows_needs_no_package() -> None:
+    assert list(file_system_faults(JobSettings())) == []
+    assert list(file_system_faults(JobSettings(files="file:///shared"))) == []
+    (unknown,) = file_system_faults(JobSettings(files="nosuch://x"))
+    assert "nosuch" in unknown
