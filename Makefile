@@ -17,7 +17,7 @@ TARGET ?= cpu
 BUILD_OPTIONS ?=
 E2E ?= tests/e2e
 CONTAINERS ?= podman
-# The tests that share one service. Each other file starts one of its own, and two would find each other.
+# The tests that share one service. Each other file starts its own: two at once find each other.
 CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_disk)
 
 .DEFAULT_GOAL := help
