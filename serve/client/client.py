@@ -14,7 +14,7 @@ from serve.client.download import result
 from serve.client.flow import Emit, Flow, Pause, Read, Send, Steps, Stream
 from serve.client.follow import follow
 from serve.client.records import JobRecord, State
-from serve.client.retries import RETRIES, Retries, Service
+from serve.client.retries import NO_APPLICATION, RETRIES, Retries, Service
 
 T = TypeVar("T")
 
@@ -204,7 +204,7 @@ class Client:
         Any answer is one but a server error, and so is the proxy's own refusal of a connection.
         """
         status, reason = self._healthz(timeout_s)
-        alive = status is not None and (status < 500 or CROWDED in (reason or ""))
+        alive = status is not None and (status < 500 or any(said in (reason or "") for said in (CROWDED, NO_APPLICATION)))
         return None if alive else reason
 
     def _healthz(self, timeout_s: float) -> tuple[int | None, str | None]:

@@ -13,7 +13,7 @@ from serve.client.flow import Flow, Pause, Send
 AGAIN = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed."""
 NO_APPLICATION = "no application runs at this path"
-"""What Serve's proxy says, with a 404, while the service starts behind it."""
+"""What Serve's proxy says while the service starts behind it: with a 503, or a 404 in 0.1.0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ def by_requests_at_work(context: AutoscalingContext) -> tuple[float, dict[str, A
     Serve's own policy takes all requests for work, and so would start a replica for each 16 pages
     that show a job. Serve applies the bounds and the delays of ``autoscaling_config`` itself.
     """
-    if context.current_num_replicas == 0:
+    if context.current_num_replicas == 0 or context.config is None:
         return context.target_num_replicas, {}
     listeners = sum((context.aggregated_metrics or {}).get(LISTENERS, {}).values())
     at_work = max(0.0, context.total_num_requests - listeners)

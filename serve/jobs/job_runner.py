@@ -142,8 +142,8 @@ class JobRunner:
             finished = await self._run_until_admitted(held, request)
         except StoreUnavailable as error:
             logger.warning("job %s failed without its files: %s", job.id, error)
-            problem = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
-            return await self._finish(held, "failed", problem=problem)
+            without = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
+            return await self._finish(held, "failed", problem=without)
         except Exception as error:
             until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
             problem = problem_of(error, retry_after_s=until_room_s)

@@ -12,11 +12,13 @@ import httpx
 
 from tests.chaos.orders import Order
 
-PATIENCE_S = 400
+PATIENCE_S = 500
 """Seconds within which a call must succeed, again and again after losses."""
-PAUSE_S = 0.5
+PAUSE_S = 2.0
 ANSWERS_OF_LOSSES = frozenset({502, 503})
 """What a call may be answered while processes of the service are away."""
+TOLD = ("state", "stage", "step", "percent", "attempts")
+"""What is kept of an event's record. Its links, for example, are signed anew for each listener."""
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -39,8 +41,8 @@ class Customer:
     """
 
     def __init__(self, url: str, key: str, webhook_url: str | None) -> None:
-        self._url = url
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=120)  # which threads may share
         self._webhook = {} if webhook_url is None else {"Webhook-Url": webhook_url}
         self._lock = threading.Lock()
         self.answers: Counter[str] = Counter()
@@ -84,7 +86,9 @@ class Customer:
         """Return the record of a job once it has ended."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            record: dict[str, Any] = self._call("GET", f"/jobs/{job_id}").json()
+            response = self._call("GET", f"/jobs/{job_id}")
+            assert response.status_code == 200, f"{response.status_code} {response.text}"
+            record: dict[str, Any] = response.json()
             if record["state"] in ENDED:
                 return record
             assert time.monotonic() < deadline, record
@@ -96,10 +100,11 @@ class Customer:
         deadline = time.monotonic() + PATIENCE_S
         while not events or events[-1][1] not in ENDED:
             assert time.monotonic() < deadline, f"the events of job {job_id} do not end: {events[-1:]}"
-            headers = {**self._headers, "Last-Event-ID": str(events[-1][0] if events else 0)}
+            headers = {"Last-Event-ID": str(events[-1][0] if events else 0)}
             try:
-                with httpx.stream("GET", f"{self._url}/jobs/{job_id}/events", headers=headers, timeout=30) as stream:
+                with self._http.stream("GET", f"/jobs/{job_id}/events", headers=headers, timeout=30) as stream:
                     if stream.status_code != 200:
+                        assert stream.status_code in ANSWERS_OF_LOSSES, stream.status_code
                         self._note(stream.status_code)
                         time.sleep(PAUSE_S)
                         continue
@@ -109,7 +114,10 @@ class Customer:
                         if line:
                             fields[name] = value
                         elif "data" in fields:
-                            events.append((int(fields["id"]), fields["event"], json.loads(fields["data"])))
+                            record = json.loads(fields["data"])
+                            told = {name: record[name] for name in TOLD}
+                            if "id" in fields:  # without one, only the position has changed
+                                events.append((int(fields["id"]), fields["event"], told))
                             fields = {}
             except httpx.TransportError as error:
                 self._note(type(error).__name__)
@@ -138,17 +146,20 @@ class Customer:
 
     def _wait(self, job_id: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while self._call("GET", f"/jobs/{job_id}/result?wait=20").status_code == 409:
+        while (response := self._call("GET", f"/jobs/{job_id}/result?wait=20")).status_code == 409:
             assert time.monotonic() < deadline, f"job {job_id} does not end"
+        assert response.status_code == 200, f"{response.status_code} {response.text}"
 
-    def _call(self, method: str, path: str, *, headers: dict[str, str] | None = None, **content: Any) -> httpx.Response:
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def _call(self, method: str, path: str, **content: Any) -> httpx.Response:
         """Return the first answer that is not one of losses."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                response = httpx.request(
-                    method, self._url + path, headers={**self._headers, **(headers or {})}, timeout=120, **content
-                )
+                response = self._http.request(method, path, **content)
                 if response.status_code not in ANSWERS_OF_LOSSES:
                     return response
                 failure = f"{response.status_code} {response.text}"

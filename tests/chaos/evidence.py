@@ -1,6 +1,7 @@
 """What must be true of jobs after processes were killed: none is lost, and none is there twice."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.customer import ENDED, Customer, Delivered
@@ -48,7 +49,7 @@ def check_webhooks(deliveries: Sequence[Delivered], receiver: Receiver) -> int:
     again = 0
     for delivered in deliveries:
         (job_id,) = delivered.job_ids
-        got = wait_for(lambda job_id=job_id: receiver.of(job_id), WEBHOOK_S, lambda job_id=job_id: f"no webhook of {job_id}")
+        got = wait_for(partial(receiver.of, job_id), WEBHOOK_S, partial(str.format, "no webhook of {}", job_id))
         assert len({name for name, _ in got}) == 1, got
         assert all(body["type"] == "job.succeeded" for _, body in got)
         again += len(got) - 1

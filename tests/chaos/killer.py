@@ -13,6 +13,9 @@ import psutil
 
 from loadtest.processes import running_processes
 
+STARTING = "initialize_and_get_metadata"
+"""What Ray writes into the title of a replica that starts."""
+
 
 @dataclass(frozen=True)
 class Kill:
@@ -75,7 +78,7 @@ class Killer:
         root = self._root()
         if root is None:
             return
-        found = running_processes(kind, root)
+        found = [process for process in running_processes(kind, root) if not _is_starting(process)]
         if not found:
             return
         process = found[int(place * len(found))]
@@ -84,3 +87,10 @@ class Killer:
             kill = Kill(round(time.monotonic() - self._began, 1), kind, process.pid)
             self.kills.append(kill)
             print(f"{kill.at:6.1f} s: killed {kind} {process.pid}", flush=True)
+
+
+def _is_starting(process: psutil.Process) -> bool:
+    """Return whether a replica loads what it needs still; Serve gives up after three that die."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return STARTING in " ".join(process.cmdline())
+    return True

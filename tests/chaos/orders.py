@@ -19,6 +19,7 @@ Way = Literal["stay", "poll", "listen", "wait", "leave"]
 again, by the events, by a wait for the result, or only after everybody else has theirs."""
 WAYS: tuple[Way, ...] = ("stay", "poll", "listen", "wait", "leave")
 SMALL = {"width": 64, "height": 64, "length": 5, "steps": 3}
+SLOW = {"width": 128, "height": 128, "length": 9, "steps": 8}
 SWAPPED = {"width": 128, "height": 128, "length": 5, "steps": 2}
 
 
@@ -45,6 +46,12 @@ class Order:
     def key(self) -> str:
         """The idempotency key, under which the request may be sent several times."""
         return f"order-{self.number}"
+
+
+@cache
+def slow() -> Kind:
+    """Return a video that takes some seconds."""
+    return Kind("slow", "wan2.6", {**payload("wan2.6"), **SLOW, "seed": 3}, "video/mp4")
 
 
 @cache

@@ -1,6 +1,7 @@
 """`ryla serve` under a supervisor, which starts it again when it has failed, as systemd would."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -32,16 +33,14 @@ def demo_config(port: int, args: dict[str, Any], deployments: list[dict[str, Any
 
 
 class Supervised:
-    """A service that is started again whenever it ends with an exit code other than 0.
-
-    ``wait_for`` are the models that must be ready before it counts as started.
-    """
+    """A service that is started again whenever it ends with an exit code other than 0."""
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self._path, self._log = folder / "config.yaml", folder / "serve.log"
         self._path.write_text(yaml.safe_dump(config))
         self.url = url(self._path)
         self.starts = 0
+        self._ready = False
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise)
@@ -49,32 +48,44 @@ class Supervised:
     def start(self) -> None:
         """Start the service and its supervisor; return when every model is ready or asleep."""
         self._start_once()
-        self._supervisor.start()
         self.wait_until_ready()
+        self._supervisor.start()
 
     def wait_until_ready(self) -> None:
         """Return when every model is ready or asleep."""
-        with Client(self.url) as client:
-            wait_for(lambda: client.waiting_for(also=("asleep",)) is None, START_TIMEOUT_S, self.tail)
+        wait_for(self._is_ready, START_TIMEOUT_S, self.tail)
 
     def root(self) -> int | None:
-        """Return the id of the process from which those of the service descend, if it runs."""
+        """Return the process from which those of the service descend, once it has started.
+
+        Serve gives an application up of which replicas die while it starts for the first time.
+        """
         process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+        return None if not self._ready or process is None or process.poll() is not None else process.pid
 
     def kill_all(self) -> int:
         """Kill all processes at once, as a machine that fails does; return how many there were."""
         process = self._process
         assert process is not None
-        tree = [psutil.Process(process.pid), *ProcessTree(process.pid).descendants()]
+        children = ProcessTree(process.pid).descendants()
+        tree = [psutil.Process(process.pid), *children]
         for member in tree:  # no process sees another one end before it has been told to stop itself
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.suspend()
         for member in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(tree, timeout=10)
+        process.wait(10)  # first, since its exit code can be had only once
+        psutil.wait_procs(children, timeout=10)
         return len(tree)
+
+    def redeploy(self, args: dict[str, Any]) -> None:
+        """Change settings of the running application, as `serve deploy` does it."""
+        config = yaml.safe_load(self._path.read_text())
+        config["applications"][0]["args"].update(args)
+        self._path.write_text(yaml.safe_dump(config))
+        environment = {**os.environ, "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
+        subprocess.run(["serve", "deploy", str(self._path)], check=True, env=environment, capture_output=True)
 
     def stop(self) -> None:
         """Stop the service and its supervisor."""
@@ -95,6 +106,7 @@ class Supervised:
 
     def _start_once(self) -> None:
         self.starts += 1
+        self._ready = False
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, *COMMAND, str(self._path)],
@@ -104,10 +116,17 @@ class Supervised:
                 preexec_fn=end_with_parent,
             )
 
+    def _is_ready(self) -> bool:
+        with Client(self.url) as client:
+            self._ready = client.waiting_for(also=("asleep",)) is None
+        return self._ready
+
     def _supervise(self) -> None:
         while not self._stopping.wait(POLL_S):
             if self._process is not None and (code := self._process.poll()) is not None and code != 0:
                 self._start_once()
+            elif not self._ready:
+                self._is_ready()
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float, why: Callable[[], str] = lambda: "") -> Any:

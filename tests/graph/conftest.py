@@ -90,7 +90,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (demo,) = config["applications"]
     demo["args"]["wan26"]["hardware"]["price_usd_per_hour"] = 3.6
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
-    demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo")}
+    demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo"), "lease_s": 3, "max_attempts": 6}
     fake_args = {
         **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
         "ingress": {"num_cpus": 0.05},

@@ -1,17 +1,26 @@
 """Jobs on a real Ray: processes are killed while they run, and nothing is lost or done twice."""
 
+import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
+from serve.http.examples import payload
 from tests.graph.conftest import Service, wait_until
 from tests.graph.test_stream import order
 
 ASYNC = {"Prefer": "respond-async", "Accept": "video/mp4"}
 JOBS = 4
+WORKERS = ("Runner", "Wan26", "FaceSwapper")
+"""The deployments that work on jobs."""
 
 
 def body(name: str, seed: int, **fields: Any) -> dict[str, Any]:
@@ -63,16 +72,106 @@ def test_every_job_has_its_one_result_when_a_process_is_killed(service: Service,
     assert sorted(job["id"] for job in listed if job["id"] in ids) == sorted(ids)
 
 
-def test_a_cancelled_job_stops_the_model_within_one_step(service: Service, http: httpx.Client) -> None:
-    name = "jobs-cancelled"
-    job = http.post(f"{service.fake}/wan2.6", json={**body(name, 1), "steps": 60}, headers=ASYNC).json()
-    wait_until(lambda: service.journal.entries(name, "step"))
-    assert http.delete(f"{service.fake}/jobs/{job['id']}").status_code == 202
+@dataclass
+class Idle:
+    """What the fake application runs between two requests, to be compared with later."""
+
+    service: Service
+    threads: dict[int, int]
+    """The number of threads of each replica that works on jobs, by its process."""
+
+    @classmethod
+    def of(cls, service: Service, http: httpx.Client) -> "Idle":
+        """Return what runs now. Each kind of work is done once before, so that pools are full."""
+        for _ in range(2):
+            answer = http.post(f"{service.fake}/wan2.6-i2v-faceswap", json={**order("warm"), "length": 9, "steps": 1})
+            assert answer.status_code == 200, answer.text
+        pids = {pid for name in WORKERS for pid in service.replicas("fake", name).values()}
+        return cls(service, {pid: psutil.Process(pid).num_threads() for pid in pids})
+
+    def check(self, name: str, job_id: str, *, kind: str, most: int) -> None:
+        """Assert that nothing of a stopped job is left, and that its model made at most ``most``.
+
+        ``kind`` is what it made: denoise steps or chunks, as the journal has them.
+        """
+        wait_until(lambda: not running_calls(self.service))
+        done = len(self.service.journal.entries(name, kind))
+        assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
+        for pid, before in self.threads.items():
+            wait_until(partial(_has_at_most, psutil.Process(pid), before))
+        assert len(self.service.journal.entries(name, "request")) <= 1
+        assert len(self.service.journal.entries(name, kind)) == done
+        folder = Path(self.service.config["applications"][1]["args"]["jobs"]["folder"], "files")
+        wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
+
+
+def _has_at_most(process: psutil.Process, threads: int) -> bool:
+    return process.num_threads() <= threads
+
+
+def running_calls(service: Service) -> list[str]:
+    """Return the calls that replicas of the fake application work on."""
+    from ray.util.state import list_tasks
+
+    tasks = list_tasks(filters=[("state", "=", "RUNNING")], detail=True, limit=1000, raise_on_missing_output=False)
+    actors = {actor for name in WORKERS for actor in service.replicas("fake", name)}
+    return [task.name for task in tasks if task.actor_id in actors and "handle_request" in task.name]
+
+
+STOPS = {
+    "denoising": ("wan2.6", "step", {"step_s": 0.3}),
+    "decoding": ("wan2.6", "chunk", {"step_s": 0.01, "chunk_s": 0.4}),
+    "swapping": ("wan2.6-i2v-faceswap", "chunk", {"step_s": 0.01, "chunk_s": 0.4}),
+}
+"""A stage -> the endpoint, what the journal has of it, and how slow the fake engine is."""
+
+
+@pytest.mark.parametrize("stage", STOPS)
+def test_a_job_that_is_cancelled_stops_within_one_step_and_leaves_nothing(
+    service: Service, http: httpx.Client, stage: str
+) -> None:
+    endpoint, kind, pace = STOPS[stage]
+    idle, name = Idle.of(service, http), f"jobs-cancelled-{stage}"
+    fields = {**order(name, **pace), "steps": 60 if kind == "step" else 2, "length": 81, "seed": 1}
+    job = http.post(f"{service.fake}/{endpoint}", json=fields, headers=ASYNC).json()["id"]
+    wait_until(lambda: http.get(f"{service.fake}/jobs/{job}").json()["stage"] == stage)
+    assert http.delete(f"{service.fake}/jobs/{job}").status_code == 202
+    seen = len(service.journal.entries(name, kind))
+    wait_until(lambda: http.get(f"{service.fake}/jobs/{job}").json()["state"] == "cancelled")
+    # It is noticed at the next beat, 0.25 s later, and the step that is under way then is the last.
+    idle.check(name, job, kind=kind, most=seen + 2)
+
+
+def test_a_queued_job_that_is_cancelled_never_begins(service: Service, http: httpx.Client) -> None:
+    idle, slots = Idle.of(service, http), 4
+    names = [f"jobs-queued-{number}" for number in range(slots + 1)]
+    ids = [
+        http.post(f"{service.fake}/wan2.6", json={**order(name, step_s=0.2), "steps": 30}, headers=ASYNC).json()["id"]
+        for name in names
+    ]
+    wait_until(lambda: service.journal.entries(names[0], "step"))
+    assert http.get(f"{service.fake}/jobs/{ids[-1]}").json()["state"] == "queued"
+    for job_id in reversed(ids):
+        assert http.delete(f"{service.fake}/jobs/{job_id}").status_code == 202
+    last = http.get(f"{service.fake}/jobs/{ids[-1]}").json()
+    assert last["state"] == "cancelled"
+    for name, job_id in zip(names[1:], ids[1:], strict=True):
+        idle.check(name, job_id, kind="request", most=0)
+
+
+def test_a_caller_that_hangs_up_stops_the_model_and_leaves_nothing(service: Service, http: httpx.Client) -> None:
+    idle, name = Idle.of(service, http), "jobs-hung-up"
+    fields = {**order(name, step_s=0.3), "steps": 60}
+    with ThreadPoolExecutor(1) as pool, httpx.Client(timeout=120) as caller:
+        call = pool.submit(caller.post, f"{service.fake}/wan2.6", json=fields)
+        wait_until(lambda: service.journal.entries(name, "step"))
+        (job,) = http.get(f"{service.fake}/jobs", params={"limit": 1, "state": "running"}).json()["jobs"]
+        caller.close()
+        seen = len(service.journal.entries(name, "step"))
+        with pytest.raises(httpx.HTTPError):
+            call.result()
     wait_until(lambda: http.get(f"{service.fake}/jobs/{job['id']}").json()["state"] == "cancelled")
-    steps = len(service.journal.entries(name, "step"))
-    again = http.post(f"{service.fake}/wan2.6", json=body("jobs-next", 2), headers={"Accept": "video/mp4"})
-    assert again.status_code == 200
-    assert len(service.journal.entries(name, "step")) <= steps + 1
+    idle.check(name, job["id"], kind="step", most=seen + 2)
 
 
 def test_a_plain_request_has_a_record_that_tells_its_progress(service: Service, http: httpx.Client) -> None:
@@ -81,3 +180,27 @@ def test_a_plain_request_has_a_record_that_tells_its_progress(service: Service, 
     assert (record["state"], record["percent"], record["seed"]) == ("succeeded", 100, 3)
     gone = http.get(f"{service.fake}/jobs/{record['id']}/result")
     assert gone.status_code == 410
+
+
+def test_every_step_and_chunk_of_a_video_is_an_event(service: Service, http: httpx.Client) -> None:
+    """The demo's own model makes 12 steps and then 17 frames: 1 and four times 4."""
+    body = {**payload("wan2.6"), "steps": 12, "length": 17}
+    job = http.post(f"{service.url}/wan2.6", json=body, headers=ASYNC).json()["id"]
+    with http.stream("GET", f"{service.url}/jobs/{job}/events") as stream:
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+    events = [json.loads(line) for line in lines]
+    assert (events[-1]["state"], events[-1]["percent"], events[-1]["attempts"]) == ("succeeded", 100, 1)
+    percents = [event["percent"] for event in events]
+    assert percents == sorted(percents)
+    denoising = [(event["step"], event["steps"]) for event in events if event["stage"] == "denoising"]
+    assert denoising == [(step, 12) for step in range(1, 13)]
+    decoding = [event["step"] for event in events if event["stage"] == "decoding"]
+    assert list(dict.fromkeys(frames for frames in decoding if frames)) == [1, 5, 9, 13, 17]
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert [stage for stage in stages if stage not in ("starting", "encoding")] == [
+        "queued",
+        "denoising",
+        "decoding",
+        "writing",
+    ]
+    assert all(event["eta_seconds"] is not None for event in events if event["stage"] in ("denoising", "decoding"))

@@ -101,6 +101,7 @@ def test_a_service_is_ready_when_every_model_is() -> None:
     [
         (Scripted(b"ok"), True, True),
         (problem(404, "no application runs at this path"), False, True),
+        (problem(503, "no application runs at this path; a service that is starting has none yet"), False, True),
         (problem(408, "the request took too long"), False, True),
         (problem(503, "too many connections are open"), False, True),
         (problem(503, "the service cannot take the request now"), False, False),

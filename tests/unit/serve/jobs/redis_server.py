@@ -1,6 +1,7 @@
 """A Redis server of the tests' own, on a free port of the loopback interface."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -39,6 +40,16 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def hang(self) -> None:
+        """Stop the server without ending it: connections are accepted, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a server go on that hangs."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from serve.jobs.record import Progress
 from serve.jobs.redis_store import RedisStore
-from serve.jobs.store import StoreUnavailable
+from serve.jobs.store import OutcomeUnknown, StoreUnavailable
 from tests.unit.serve.jobs.redis_server import PROGRAM, RedisServer
 from tests.unit.serve.jobs.samples import new_job
 
@@ -50,6 +50,30 @@ async def test_a_killed_server_comes_back_with_all_jobs(tmp_path: Path) -> None:
     finally:
         await store.close()
         await hasty.close()
+        server.kill()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed (Debian: apt install redis-server)")
+async def test_a_server_that_hangs_reads_later_what_it_was_sent(tmp_path: Path) -> None:
+    """So nobody can know what became of a call that it did not answer."""
+    server = RedisServer(tmp_path)
+    server.start()
+    store, hasty = RedisStore(server.url, patience_s=300), RedisStore(server.url, patience_s=0.5)
+    try:
+        await store.open()
+        await hasty.create(new_job(), max_queued=99)  # the server knows the script from now on
+        job = new_job()
+        server.hang()
+        with pytest.raises(OutcomeUnknown):
+            await hasty.create(job, max_queued=99)
+        server.go_on()
+        async with asyncio.timeout(60):
+            while await store.get(job.id) is None:  # noqa: ASYNC110 -- the server tells nobody
+                await asyncio.sleep(0.01)
+    finally:
+        await store.close()
+        await hasty.close()
+        server.go_on()
         server.kill()
 
 
