@@ -30,7 +30,7 @@ WORKDIR /src
 FROM builder AS cpu-packages
 ARG SSL_CERT_FILE
 ARG TORCH_BACKEND=
-RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml --extra s3 --extra gcs ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
       --constraint constraints/constraints.txt --constraint constraints/hashes.txt --overrides constraints/overrides-cpu-image.txt \
  # The CUDA build needs libcudnn.so.9 to load, but not the engines behind it, nor any headers.
  && rm -rf /opt/venv/lib/python3.11/site-packages/nvidia/cudnn/lib/libcudnn_* \
@@ -38,7 +38,7 @@ RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyprojec
 
 FROM builder AS gpu-packages
 ARG SSL_CERT_FILE
-RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml --extra gpu \
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml --extra gpu --extra s3 --extra gcs \
       --constraint constraints/constraints.txt --constraint constraints/hashes.txt --overrides constraints/overrides-gpu.txt
 
 FROM builder AS application

@@ -13,6 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.settings import Settings, VideoSettings
 from serve.cli.presets import IMPORT_PATH
+from serve.cli.store_check import file_system_faults, store_faults
 from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
@@ -90,8 +91,9 @@ def faults(
 ) -> list[str]:
     """Return a sentence for each fault of a Serve config.
 
-    With ``service`` the RayService around it is checked too, with ``files`` whether the model files
-    are on this machine, and with ``keys`` whether the callers' keys can be read here.
+    With ``service`` the RayService around it is checked too, with ``files`` whether this machine
+    has the model files and what opens the files of jobs, and with ``keys`` whether it can read the
+    callers' keys.
     """
     try:
         schema = ServeDeploySchema.model_validate(config)
@@ -110,7 +112,9 @@ def faults(
             found += _sentences("args.", e)
             continue
         found += _serve_faults(settings, config)
+        found += store_faults(settings.jobs, application.model_dump(include={"deployments"}, exclude_unset=True), service)
         if files:
+            found += file_system_faults(settings.jobs)
             found += [
                 f"args.{name}: {path} does not exist on this machine"
                 for name, path in model_paths(settings)

@@ -82,6 +82,7 @@ def endpoint_operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
                 "content": {media_type: {"schema": binary} for media_type in endpoint.media_types},
             },
             "202": accepted_response(),
+            "303": {"description": "Where to wait for the result, if the service has `jobs.redirect_after_s`"},
             "default": problem_response(),
         },
     }
@@ -111,7 +112,10 @@ def service_operation(
         "summary": summary,
         "operationId": operation_id(path),
         "tags": [SERVICE],
-        "responses": {"200": {"description": summary, "content": {media_type: {} for media_type in media_types}}},
+        "responses": {
+            "200": {"description": summary, "content": {media_type: {} for media_type in media_types}},
+            "default": problem_response(),
+        },
     }
     if query:
         operation["parameters"] = [
@@ -132,7 +136,10 @@ def warm_operation(models: Sequence[str]) -> dict[str, Any]:
             "required": False,
             "content": {"application/json": {"schema": {"type": "object", "properties": {"models": names}}}},
         },
-        "responses": {"202": {"description": "The models are starting"}},
+        "responses": {
+            "202": {"description": "The models are starting", "content": {"application/json": {}}},
+            "default": problem_response(),
+        },
     }
 
 

@@ -15,10 +15,12 @@ from serve.problems import Problem, replica_lost, unavailable
 
 SERVE_PREFIX = "/-/"
 """Paths that Serve answers itself, in a form that its tools rely on."""
+ROUTES = "/-/routes"
+"""Where the proxy lists the applications, as a JSON object."""
 RETRY_AFTER_S = 1
 """Seconds after which another ingress process is likely to answer."""
 STARTING_S = 5
-"""Seconds after which it is worth asking a service again that is starting."""
+"""Seconds after which to ask a service again that is starting."""
 
 
 class PlainErrors:
@@ -53,9 +55,25 @@ class PlainErrors:
 
         await self._app(scope, watched_receive, watched_send)
         if refused is not None:
+            if refused["status"] == 404 and not await self._runs_anything(scope):
+                raise unavailable("the service is starting, and cannot take requests yet", STARTING_S)
             raise _problem_of(refused)
         if not started and not left:
             raise _lost()
+
+    async def _runs_anything(self, scope: Scope) -> bool:
+        """Return whether the proxy knows of an application, by its own list of them."""
+        body = b""
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal body
+            body += message.get("body", b"")
+
+        await self._app({**scope, "method": "GET", "path": ROUTES, "raw_path": ROUTES.encode(), "root_path": ""}, receive, send)
+        return body.startswith(b"{") and body.strip() != b"{}"
 
 
 def _is_plain_error(message: Message) -> bool:
@@ -72,8 +90,7 @@ def _problem_of(refused: Message) -> Problem:
     """Return the problem for an answer of the proxy's own. Its text names internals of Serve."""
     status: int = refused["status"]
     problems: dict[int, Callable[[], Problem]] = {
-        # Not a 404, by which a caller that follows a job would believe that the job is gone.
-        404: lambda: unavailable("no application runs at this path; a service that is starting has none yet", STARTING_S),
+        404: lambda: Problem(404, "not-found", "no application runs at this path"),
         408: lambda: Problem(504, "timeout", "the request reached the time limit of Serve's proxy"),
         500: _lost,
     }

@@ -9,7 +9,9 @@ from datetime import datetime
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, TypeVar
 
+from fsspec import get_filesystem_class
 from fsspec.core import url_to_fs
+from fsspec.utils import get_protocol
 
 from serve.jobs.local_files import LocalFiles
 from serve.jobs.store import StoreUnavailable
@@ -21,6 +23,8 @@ THREADS = 8
 PIECE_BYTES = 1 << 20
 REMOTE_PIECE_BYTES = 4 << 20
 """How much of a file is read at a time, from a folder and from a bucket."""
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this package that brings the file system of a protocol."""
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", re.ASCII)
 
 
@@ -35,7 +39,9 @@ class FsspecFiles:
         options = {"use_listings_cache": False, **options}  # other replicas write, too
         try:
             self._system, self._root = url_to_fs(url, **options)
-        except (ImportError, ValueError) as error:  # unknown protocols, and those whose package is missing
+        except ImportError as error:
+            raise StoreUnavailable(f"The files of jobs cannot be kept in {url!r}: {missing_package(url) or error}") from error
+        except ValueError as error:  # an unknown protocol
             raise StoreUnavailable(f"The files of jobs cannot be kept in {url!r}: {error}") from error
         self._local = LocalFiles(self._root, fsync=fsync) if "file" in _protocols(self._system) else None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs-files")
@@ -140,6 +146,19 @@ class FsspecFiles:
 
     def _delete_all(self, path: str) -> None:
         self._system.rm(path, recursive=True)
+
+
+def missing_package(url: str) -> str | None:
+    """Return what to install for the protocol of ``url``, or None if nothing is missing."""
+    protocol = get_protocol(url)
+    try:
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        return f"install `ryla-serve[{extra}]`" if extra else f"its package is missing: {error}"
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _list(system: Any, root: str, path: str) -> list[tuple[str, float]]:

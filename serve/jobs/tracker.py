@@ -6,12 +6,15 @@ from dataclasses import replace
 
 from deployments.wire import Image
 from deployments.wire import Progress as ModelProgress
+from serve.jobs.estimate import Estimate
 from serve.jobs.pace import Pace, Work
 from serve.jobs.record import Progress, Stage
 from serve.media.source import CHUNK
 from serve.pipelines.context import ChunkStep, FrameCount, Step
 from serve.pipelines.requests import GenerateVideo, PipelineRequest
 
+_CHUNK_STAGES: dict[str, Stage] = {"decoded": "decoding", "encoded": "swapping"}
+"""The stage that a chunk has passed with each of its steps, where the job has that stage."""
 _MODEL_STAGES: dict[str, Stage] = {"start": "starting", "encode": "encoding", "denoise": "denoising", "decode": "decoding"}
 
 
@@ -19,8 +22,7 @@ class Tracker:
     """Follows one attempt of a job. ``progress`` is what is known now.
 
     ``changed`` is called with each new progress, and ``on_frame`` with the latest decoded frame.
-    Percent and time left come from the units of work that are done and left, at the pace of earlier
-    jobs, corrected by what this job has taken so far.
+    From each job that ends, ``pace`` learns.
     """
 
     def __init__(
@@ -39,19 +41,14 @@ class Tracker:
         self._changed = changed
         self._on_frame = on_frame
         self._clock = clock
-        self._work = Work.of(request)
-        self._done: dict[str, float] = dict.fromkeys(self._work.units, 0.0)
         self._generated = isinstance(request, GenerateVideo)
-        self._frames = request.frames if isinstance(request, GenerateVideo) else 1
-        self._began = clock()
-        self._stage_began = self._began
+        self._set_work(request.frames if isinstance(request, GenerateVideo) else 1)
         self.progress = Progress(stage="starting")
 
     def observe(self, step: Step) -> None:
         """Take a step of the pipeline."""
         if isinstance(step, FrameCount):
-            self._frames = max(1, step.frames)
-            self._work = Work.of(self._request, step.frames)
+            self._set_work(max(1, step.frames))
         elif isinstance(step, ModelProgress):
             self._observe_model(step)
         elif isinstance(step, ChunkStep):
@@ -69,60 +66,54 @@ class Tracker:
 
     def writing(self) -> None:
         """Say that the result is being stored."""
-        self._done.update(self._work.units)
-        self._advance("writing", 0, 0)
+        self._set_progress("writing", 0, 0, percent=99.0, eta_s=0.0)
 
     def _observe_model(self, step: ModelProgress) -> None:
         stage = _MODEL_STAGES[step.stage]
+        if stage in ("starting", "encoding"):
+            self._estimate.begin(self._clock())  # denoising begins when the last of these has come
         if stage == "starting":
-            self._began = self._stage_began = self._clock()  # the time in the queue is not work
             return
-        if stage == "encoding":
-            self._stage_began = self._clock()  # denoising begins when the last of these has come
         if stage == "denoising":
-            self._done["denoising"] = self._work.units["denoising"] * step.step / max(1, step.steps)
-            if step.step == step.steps:
-                self._end_stage("denoising")
+            self._reach("denoising", step.step / max(1, step.steps))
         if stage == "decoding" and self.progress.stage in ("decoding", "swapping"):
             return  # the chunks tell how far it is
         self._advance(stage, step.step, step.steps)
 
     def _observe_chunk(self, step: ChunkStep) -> None:
-        frames = min(self._frames, step.index + (1 if self._generated and step.index == 0 else CHUNK))
         if step.frame is not None:
             self._on_frame(step.frame)
-        if step.kind == "decoded" and "decoding" in self._done:
-            self._done["decoding"] = self._work.units["decoding"] * frames / self._frames
-            if frames == self._frames:
-                self._end_stage("decoding")
-            if "swapping" not in self._done:
-                self._advance("decoding", frames, self._frames)
-        elif step.kind == "encoded" and "swapping" in self._done:
-            self._done["swapping"] = frames
-            self._advance("swapping", frames, self._frames)
+        stage = _CHUNK_STAGES.get(step.kind)
+        if stage in self._work.units:
+            frames = min(self._frames, step.index + (1 if self._generated and step.index == 0 else CHUNK))
+            # A first chunk of one frame takes nearly as long as others.
+            self._reach(stage, self._chunks(frames) / self._chunks(self._frames))
+            self._advance(stage, frames, self._frames)
 
-    def _end_stage(self, stage: str) -> None:
-        now = self._clock()
-        self._pace.learn(self._model, stage, seconds=now - self._stage_began, units=self._work.units[stage])
-        self._stage_began = now
+    def _chunks(self, frames: int) -> float:
+        return 1 + (frames - 1) / CHUNK if self._generated else float(frames)
 
     def finished(self) -> None:
-        """Learn the pace of the last stage."""
-        if "swapping" in self._done and len(self._done) == 1:
-            self._end_stage("swapping")
+        """Learn how long the stages took."""
+        now = self._clock()
+        for stage, units in self._work.units.items():
+            self._pace.learn(self._model, stage, seconds=self._estimate.measured_s(stage, now), units=units)
+
+    def _set_work(self, frames: int) -> None:
+        self._frames = frames
+        self._work = Work.of(self._request, frames)
+        known = {stage: self._pace.of(self._model, stage) for stage in self._work.units}
+        self._estimate = Estimate(self._work, known, self._clock())
+
+    def _reach(self, stage: Stage, share: float) -> None:
+        self._estimate.reach(stage, share, self._clock())
 
     def _advance(self, stage: Stage, step: int, steps: int) -> None:
-        total = sum(self._pace.guess(self._model, name) * units for name, units in self._work.units.items())
-        done = sum(self._pace.guess(self._model, name) * units for name, units in self._done.items())
-        share = min(1.0, done / total) if total else 0.0
-        percent = max(self.progress.percent, round(min(99.0, 100 * share), 1))
-        eta_s = None
-        if share > 0:
-            spent = self._clock() - self._began
-            # The pace of this very job counts for more, the more of it is done.
-            own = spent / share * (1 - share)
-            known = all(self._pace.of(self._model, name) is not None for name in self._work.units)
-            eta_s = round(own * share + (total - done) * (1 - share) if known else own, 1)
+        percent = max(self.progress.percent, round(min(99.0, 100 * self._estimate.done()), 1))
+        left_s = self._estimate.left_s()
+        self._set_progress(stage, step, steps, percent=percent, eta_s=None if left_s is None else round(left_s, 1))
+
+    def _set_progress(self, stage: Stage, step: int, steps: int, *, percent: float, eta_s: float | None) -> None:
         self._set(replace(self.progress, stage=stage, step=step, steps=steps, percent=percent, eta_s=eta_s, detail=""))
 
     def _set(self, progress: Progress) -> None:

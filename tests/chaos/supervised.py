@@ -67,14 +67,16 @@ class Supervised:
         """Kill all processes at once, as a machine that fails does; return how many there were."""
         process = self._process
         assert process is not None
-        tree = [psutil.Process(process.pid), *ProcessTree(process.pid).descendants()]
+        children = ProcessTree(process.pid).descendants()
+        tree = [psutil.Process(process.pid), *children]
         for member in tree:  # no process sees another one end before it has been told to stop itself
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.suspend()
         for member in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
-        psutil.wait_procs(tree, timeout=10)
+        process.wait(10)  # first, since its exit code can be had only once
+        psutil.wait_procs(children, timeout=10)
         return len(tree)
 
     def redeploy(self, args: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ async def listen(client: httpx.AsyncClient, path: str, key: str, begun: asyncio.
                 fields[name] = value
             elif "data" in fields:
                 record = json.loads(fields["data"])
-                events.append((int(fields["id"]), fields["event"], (record["stage"], record["step"], record["percent"])))
+                if "id" in fields:  # without one, only the position has changed
+                    events.append((int(fields["id"]), fields["event"], (record["stage"], record["step"], record["percent"])))
                 fields = {}
     return events
 

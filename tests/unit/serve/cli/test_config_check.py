@@ -22,6 +22,7 @@ def production() -> Json:
     config: Json = json.loads(
         json.dumps(yaml.safe_load((PRESETS / "production.yaml").read_text()))
     )  # nothing shared by an anchor
+    config["applications"][0]["args"]["jobs"] = {"store": "redis://redis:6379/1", "files": "file:///shared/ryla"}
     return config
 
 

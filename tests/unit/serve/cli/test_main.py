@@ -222,11 +222,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_serve_runs_the_config_of_the_preset_at_the_address_that_is_asked_for(served: list[Path]) -> None:
-    assert ryla("serve", "production").exit_code == 0
+    assert ryla("serve", "single-gpu").exit_code == 0
     assert ryla("serve", "--host", "0.0.0.0", "--port", "8123").exit_code == 0
     assert ryla("serve", "--port", "8124").exit_code == 0
     preset, both, port = served
-    assert preset == PRESETS / "production.yaml"
+    assert preset == PRESETS / "single-gpu.yaml"
     assert "host: 0.0.0.0" in both.read_text()
     assert [url(config) for config in (both, port)] == ["http://127.0.0.1:8123", "http://127.0.0.1:8124"]
 
@@ -246,12 +246,18 @@ def test_model_files_are_looked_for_unless_they_are_on_another_machine(
     served: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.path.exists", lambda _: False)
-    refused = ryla("serve", "production")
+    refused = ryla("serve", "single-gpu")
     assert (refused.exit_code, served) == (1, [])
     assert "does not exist on this machine" in refused.stderr
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert ryla("serve", "production").exit_code == 0
-    assert served == [PRESETS / "production.yaml"]
+    assert ryla("serve", "single-gpu").exit_code == 0
+    assert served == [PRESETS / "single-gpu.yaml"]
+
+
+def test_serve_refuses_to_keep_jobs_on_the_disk_of_one_of_several_nodes(served: list[Path]) -> None:
+    refused = ryla("serve", "production")
+    assert (refused.exit_code, served) == (1, [])
+    assert "args.jobs.store is `embedded`" in refused.stderr
 
 
 def test_serve_refuses_a_config_or_a_port_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,4 +161,4 @@ def test_the_body_of_warm_is_optional() -> None:
     assert operation["requestBody"]["required"] is False
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["properties"]["models"]["items"]["enum"] == ["wan26"]
-    assert list(operation["responses"]) == ["202"]
+    assert list(operation["responses"]) == ["202", "default"]

@@ -84,10 +84,33 @@ async def test_the_proxys_time_to_try_again_is_kept(given: bytes, kept: str) -> 
     assert (await problem_of(messages)).headers == {"Retry-After": kept}
 
 
-async def test_a_service_that_starts_asks_to_be_called_again() -> None:
-    """A 404 would say of a job that there is none."""
-    problem = await problem_of(convert_object_to_asgi_messages("Path '/x' not found.", status_code=404))
-    assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (503, "unavailable", "5")
+@pytest.mark.parametrize(
+    ("routes", "status", "slug", "headers"),
+    [
+        ({"/": "ryla"}, 404, "not-found", {}),
+        ({"/films": "ryla", "/": "other"}, 404, "not-found", {}),
+        ({}, 503, "unavailable", {"Retry-After": "5"}),  # the application is being deployed
+        ("Route table is not populated yet.", 503, "unavailable", {"Retry-After": "5"}),  # the proxy has just started
+    ],
+)
+async def test_a_path_without_an_application_is_a_404_unless_the_service_is_starting(
+    routes: object, status: int, slug: str, headers: Mapping[str, str]
+) -> None:
+    calls: list[tuple[str, str]] = []
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        calls.append((scope["method"], scope["path"]))
+        listed = scope["path"] == "/-/routes"
+        answer = routes if listed else "Path '/wan2.6' not found. Ping http://.../-/routes for available routes."
+        for message in convert_object_to_asgi_messages(answer, status_code=200 if listed else 404):
+            await send(message)
+
+    exchange = Exchange(body_messages(b"a prompt"))
+    with pytest.raises(Problem) as raised:
+        await PlainErrors(proxy)(http_scope("/wan2.6"), exchange.receive, exchange.send)
+    problem = raised.value
+    assert (problem.status, problem.slug, problem.headers) == (status, slug, headers)
+    assert (exchange.sent, calls) == ([], [("POST", "/wan2.6"), ("GET", "/-/routes")])
 
 
 @pytest.mark.parametrize("path", ["/-/healthz", "/-/routes"])

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from serve.http.problem_log import call_of, client_left, log_problem, one_line
-from serve.problems import Problem
+from serve.problems import FieldError, Problem, invalid_fields, invalid_header
 from tests.unit.serve.http.asgi import http_scope
 
 FORGED = "x\r\n2026-11-25 CRITICAL forged\x1b[31m\u2028\x00y"
@@ -30,7 +30,18 @@ def test_a_problem_is_one_line_with_its_request_and_a_level_by_who_is_at_fault(
         log_problem(Problem(status, "not-found", FORGED), http_scope("/a\nb"), "the-id")
     (record,) = caplog.records
     assert record.levelno == level
-    assert record.getMessage() == f"{status} POST /a?b: {one_line(FORGED)} (request id the-id)"
+    why = one_line(FORGED) if status >= 499 else "not-found"
+    assert record.getMessage() == f"{status} POST /a?b: {why} (request id the-id)"
+
+
+def test_a_fault_of_the_caller_is_named_without_what_was_sent(caplog: pytest.LogCaptureFixture) -> None:
+    errors = [FieldError(name, "`a secret` is no number") for name in ("width", "width", "x\n" * 30, "a", "b", "c", "d", "e")]
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        log_problem(invalid_fields(errors), http_scope("/wan2.6"), "the-id")
+        log_problem(invalid_header("Prefer", "`a secret` is no number"), http_scope("/wan2.6"), "the-id")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == f"422 POST /wan2.6: invalid-field in `width`, `{'x?' * 20}`, `a`, `b`, `c` (request id the-id)"
+    assert second == "422 POST /wan2.6: invalid-field in `Prefer` (request id the-id)"
 
 
 def test_a_client_that_left_has_a_status_of_its_own() -> None:
