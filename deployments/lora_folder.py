@@ -8,9 +8,11 @@ names a path.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,7 @@ class LoraFolder:
         self._listed: dict[str, LoraEntry] = {}
         self._listed_at = float("-inf")
         self._words: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: Path | None = None
 
     def entries(self) -> Mapping[str, LoraEntry]:
         """Return all LoRAs by their names; raises ``LoraFolderUnavailable``."""
@@ -100,8 +102,9 @@ class LoraFolder:
             return Path(self._root) / file.name
         with self._lock:
             if self._copies is None:
-                self._copies = tempfile.TemporaryDirectory(prefix="ryla-loras-")
-            folder = Path(self._copies.name)
+                self._copies = Path(tempfile.mkdtemp(prefix="ryla-loras-"))
+                weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+            folder = self._copies
             key = hashlib.sha256(f"{file.name}\0{file.version}".encode()).hexdigest()
             copy = folder / f"{key}{ENDING}"
             if copy.is_file():

@@ -39,7 +39,7 @@ def test_loras_reach_the_model_by_name_and_scale(client: TestClient, graph: Fake
     loras = [{"name": "ink", "scale": 0.8}, {"name": "film"}]
     for path, model, more in (
         ("/wan2.6", graph.wan26, {"prompt": "x"}),
-        ("/wan22-i2v", graph.wan22_gguf, {"source_image": text(jpeg(portrait()))}),
+        ("/wan22-i2v", graph.wan22, {"source_image": text(jpeg(portrait()))}),
     ):
         assert client.post(path, json={**more, "loras": loras}).status_code == 200
         assert model.requests[-1].loras == (LoraChoice("ink", 0.8), LoraChoice("film", 1.0))
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:
 
 def test_the_last_frame_is_cropped_like_the_first(client: TestClient, graph: FakeGraph) -> None:
     first, last = jpeg(portrait()), jpeg(stranger())
-    for path, model in (("/wan2.6-i2v", graph.wan26), ("/wan22-i2v", graph.wan22_gguf)):
+    for path, model in (("/wan2.6-i2v", graph.wan26), ("/wan22-i2v", graph.wan22)):
         body = {"prompt": "x", "reference_image": text(first), "last_image": text(last)}
         assert client.post(path, json=body).status_code == 200
         request = model.requests[-1]
