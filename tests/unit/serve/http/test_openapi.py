@@ -120,7 +120,7 @@ def test_every_endpoint_takes_json_and_a_form_with_the_same_fields(name: str) ->
     assert json_schema["required"] == form_schema["required"]
     files = [field for field, entry in form_schema["properties"].items() if "binary" in str(entry)]
     names = ENDPOINTS[name].schema.names
-    assert files == [names[field][0] for field in names if field in ("image", "source", "face", "target_face")]
+    assert files == [names[field][0] for field in names if field in ("image", "last_image", "source", "face", "target_face")]
 
 
 def test_an_operation_says_what_is_answered() -> None:

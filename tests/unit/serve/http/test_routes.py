@@ -47,6 +47,7 @@ def test_the_table_has_every_route_once() -> None:
         "/jobs/{id}/preview",
         "/jobs/{id}/result",
         "/limits",
+        "/loras",
         "/openapi.json",
         "/readyz",
         "/v1/models",
