@@ -15,11 +15,11 @@ class Solver:
     """One request's run of ``scheduler`` over ``steps`` steps, or the last ``count`` of them."""
 
     def __init__(self, scheduler: Any, steps: int, count: int | None = None) -> None:
-        scheduler = type(scheduler).from_config(scheduler.config)  # schedulers keep state
-        scheduler.set_timesteps(steps)
-        begin = 0 if count is None else len(scheduler.timesteps) - count
-        scheduler.set_begin_index(begin)
-        self._scheduler = scheduler
+        self._fresh, scheduler = (type(scheduler).from_config(scheduler.config) for _ in range(2))  # they keep state
+        for one in (self._fresh, scheduler):
+            one.set_timesteps(steps)
+            begin = 0 if count is None else len(one.timesteps) - count
+            one.set_begin_index(begin)
         timesteps = scheduler.timesteps[begin:]
         self.timesteps: list[int | float] = timesteps.tolist()
         """The timestep that the transformer gets at each step, 1000 to 0."""
@@ -37,10 +37,11 @@ class Solver:
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return ``latents`` of a video with ``noise``, as the first step expects it."""
         first = torch.tensor(self.timesteps[:1], device=latents.device)
-        if hasattr(self._scheduler, "add_noise"):
-            noisy: torch.Tensor = self._scheduler.add_noise(latents, noise, first)
+        # A scheduler that has run would add the noise of the step that it has come to.
+        if hasattr(self._fresh, "add_noise"):
+            noisy: torch.Tensor = self._fresh.add_noise(latents, noise, first)
         else:
-            noisy = self._scheduler.scale_noise(latents, first, noise)
+            noisy = self._fresh.scale_noise(latents, first, noise)
         return noisy
 
     def start(self, noise: torch.Tensor) -> torch.Tensor:

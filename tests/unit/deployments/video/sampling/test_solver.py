@@ -34,6 +34,11 @@ class Scheduler:
         """Begin with the first step."""
         self.index = index
 
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return latents with the noise of the step that the scheduler has come to."""
+        sigma = self.sigmas[self.index]
+        return (1 - sigma) * latents + sigma * noise
+
     def step(
         self, velocity: torch.Tensor, timestep: torch.Tensor, sample: torch.Tensor, *, return_dict: bool
     ) -> tuple[torch.Tensor]:
@@ -80,3 +85,17 @@ def test_a_run_begins_anew_and_leaves_the_given_scheduler_alone() -> None:
 def test_a_step_before_the_start_is_an_error_of_the_caller() -> None:
     with pytest.raises(AssertionError, match="call start first"):
         Solver(Scheduler(shift=1), 2).step(torch.ones(1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_the_last_steps_begin_at_a_video_with_the_noise_of_the_first_of_them(count: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    video, noise = (torch.randn(1, 2, 3, 4, 5, generator=generator) for _ in range(2))
+    solver = Solver(Scheduler(shift=3), 6, count)
+    assert solver.timesteps == Solver(Scheduler(shift=3), 6).timesteps[-count:]
+    sigma = solver.timesteps[0] / 1000
+    latents = solver.start(solver.add_noise(video, noise).float())
+    torch.testing.assert_close(latents, (1 - sigma) * video + sigma * noise)
+    for _ in solver.timesteps:
+        latents = solver.step(noise - video)  # what leads straight to the video
+    torch.testing.assert_close(latents, video, atol=1e-5, rtol=1e-5)
