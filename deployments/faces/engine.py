@@ -12,7 +12,7 @@ import numpy as np
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.compositing.alignment import align, crop
-from deployments.faces.compositing.colour import match_colours
+from deployments.faces.compositing.colour import match_colours, match_saturation
 from deployments.faces.compositing.paste import Mask, box_mask, padded_mask, paste
 from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.restore import OnnxRestorer, Restorer
@@ -198,13 +198,17 @@ class FaceEngine:
         originals = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]
         if self._colours:
             patches = [
-                replace(patch, pixels=match_colours(patch.pixels, original, patch.mask > 0))
-                for patch, original in zip(patches, originals, strict=True)
+                replace(patch, pixels=_recoloured(patch, original)) for patch, original in zip(patches, originals, strict=True)
             ]
         if self._occlusion is not None:
             masks = self._occlusion.visible(originals, check, options.regions)
             patches = [replace(patch, mask=patch.mask * visible) for patch, visible in zip(patches, masks, strict=True)]
         return patches
+
+
+def _recoloured(patch: Patch, original: Image) -> Image:
+    inside = patch.mask > 0
+    return match_saturation(match_colours(patch.pixels, original, inside), original, inside)
 
 
 def _padded(mask: Mask, options: SwapOptions) -> Mask:
