@@ -50,7 +50,7 @@ def build_face_engine(settings: FaceSettings, models: FaceModels | AlignmentFace
     for name, path in given.items():
         restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
     return FaceEngine(
-        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda)),
+        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda), settings.max_faces),
         OnnxSwapper(models.swapper, settings, use_cuda, models=models),
         restorer=restorer,
         occlusion=None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda),
@@ -63,7 +63,7 @@ def _build_alignment_engine(settings: FaceSettings, models: AlignmentFaceModels)
         raise CheckpointRefused(
             "the face swap by alignment (the demo's) runs on the CPU; set `device: auto`, or configure `models.faces`"
         )
-    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings))
+    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings), settings.max_faces)
     return FaceEngine(analyser, AlignmentSwapper())
 
 

@@ -263,9 +263,10 @@ class AlignmentSwapper:
 
 
 def _between(target: npt.NDArray[np.floating], reference: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return where the reference's landmarks go: nearer to its own proportions than to the target's.
+    """Return where the reference's landmarks go.
 
-    The proportions are what makes it the reference's face, the rest is the target's pose.
+    That is nearer to its own proportions, which make it the reference's face, than to the
+    target's, which are partly those of the pose.
     """
     matrix = align(reference, target.astype(np.float64))
     own = reference @ matrix[:, :2].T + matrix[:, 2]
