@@ -1,8 +1,9 @@
-"""`python -m benchmarks.faces [paste] [steady] [long]`: the speed and quality of the face swap.
+"""`python -m benchmarks.faces [paste] [steady] [people] [long]`: speed and quality of face swaps.
 
 paste: insightface's ``paste_back`` and ours, with the same new face in the same image, up to 4K.
 steady: how much landmarks jitter, frame by frame and tracked, for a face at rest, in a pan, and for
 one that starts and stops.
+people: three people in every frame, replaced by one new face and by three.
 long: the memory of each process of a running demo over a 1080p video of ``--minutes``, which is
 uploaded from disk and whose result is written to disk. Faces are detected in every 8th frame, so
 that a CPU can keep up.
@@ -35,17 +36,22 @@ from demo.face_models import face_models
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.faces.compositing.alignment import ARCFACE, align
 from deployments.faces.compositing.paste import paste, sharp_box_mask
+from deployments.faces.engine import build_face_engine
 from deployments.faces.tracking.choice import Chooser
 from deployments.faces.tracking.tracks import Tracker
 from deployments.settings import FaceSettings, Tracking
-from deployments.wire import Choice, Face, Image
+from deployments.wire import Choice, Face, Image, References, SwapOptions
 from serve.cli.presets import PRESETS
 from serve.cli.service import running
-from serve.media.samples import PORTRAIT, group, stranger
+from serve.media.samples import PORTRAIT, group, portrait, stranger
 
 ROUNDS = 7
 NOISE = 12
 """The standard deviation of the sensor noise, of 255."""
+
+
+def unwatched() -> None:
+    """A check that never stops the engine."""
 
 
 def analyser() -> OpenCVAnalyser:
@@ -119,6 +125,28 @@ def measure_paste() -> None:
         ours = milliseconds(functools.partial(paste, scratch, pixels, matrix=matrix, mask=mask))
         psnr = 10 * math.log10(255**2 / max(error, 1e-9))
         print(f"{f'{width}x{height}':12}{theirs:14.1f}{ours:10.2f}{theirs / ours:8.0f}{psnr:17.1f} dB")
+
+
+def measure_people() -> None:
+    """Print the time per frame with three faces that one reference replaces, and three."""
+    frames = np.stack([cv2.resize(group(), (832, 480), interpolation=cv2.INTER_CUBIC)] * 4)
+    engine = build_face_engine(FaceSettings(), face_models(), use_cuda=False)
+    references = tuple(engine.identify([picture], "face", unwatched) for picture in (portrait(), stranger(), portrait()))
+    people = tuple(face.embedding for face in engine.analyse(frames[:1], unwatched)[0][:3])
+    one = (Choice("all"), references[0])
+    several = (Choice("map", people=people), references)
+
+    def work(choice: Choice, reference: References) -> None:
+        settings = Tracking(max_gap=0, smooth_frames=0)
+        tracker = Tracker(settings, Chooser(choice, settings.match_threshold))
+        found = [faces[:3] for faces in engine.analyse(frames, unwatched)]
+        chosen = [faces for i, detected in enumerate(found) for faces in tracker.add(detected, i / 25)]
+        assert [len(faces) for faces in chosen] == [3] * len(frames)
+        engine.swap(frames, chosen, reference=reference, options=SwapOptions(), check=unwatched)
+
+    times = [milliseconds(functools.partial(work, *kind)) / len(frames) for kind in (one, several)]
+    print(f"three faces in 832x480, by one new face {times[0]:.1f} ms a frame, by three {times[1]:.1f} ms", end="")
+    print(f" ({times[1] / times[0]:.2f} times)")
 
 
 MOTIONS = {
@@ -258,12 +286,13 @@ def measure_long(minutes: float) -> None:
 def main() -> None:
     """Measure the parts in the command line; by default all but the long video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["paste", "steady", "long", []], default=["paste", "steady"])
+    parser.add_argument("parts", nargs="*", choices=["paste", "steady", "people", "long", []], default=["paste", "steady"])
     parser.add_argument("--minutes", type=float, default=20, help="length of the long video")
     options = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "paste": measure_paste,
         "steady": measure_steadiness,
+        "people": measure_people,
         "long": lambda: measure_long(options.minutes),
     }
     for part in options.parts:

@@ -314,6 +314,8 @@ class FaceSettings(EngineSettings):
     """Side in pixels of the square that insightface's detector sees."""
     detection_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Score below which a detection is not counted as a face."""
+    max_faces: int = Field(default=64, ge=1)
+    """Number of faces in one frame, the largest first, that are identified and replaced at most."""
     pixel_boost: Literal[128, 256, 512] = 128
     """Side in pixels at which faces are swapped, if the swap model's own is smaller. inswapper
     works on 128; 256 runs it 4 times per face and 512 runs it 16 times, and takes correspondingly

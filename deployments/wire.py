@@ -208,7 +208,7 @@ class SwapOptions:
     blend: float = 1.0
     """The share of the new faces in the result, 0 to 1."""
     padding: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """The shares of the crop that stay as they are: at the top, right, bottom and left of a face."""
+    """The shares of the crop that stay as they are: at the top, right, bottom and left."""
     regions: tuple[Region, ...] = ()
     """The parts of a face that are replaced; empty for all of them."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from deployments.errors import CheckpointRefused, NoFaceFound
 from deployments.faces.analysis import FaceAnalyser, InsightFaceAnalyser, OpenCVAnalyser
 from deployments.faces.compositing.alignment import align, crop
-from deployments.faces.compositing.colour import match_colours
+from deployments.faces.compositing.colour import match_colours, match_saturation
 from deployments.faces.compositing.paste import Mask, box_mask, padded_mask, paste
 from deployments.faces.occlusion import OcclusionMask
 from deployments.faces.restore import OnnxRestorer, Restorer
@@ -50,7 +50,7 @@ def build_face_engine(settings: FaceSettings, models: FaceModels | AlignmentFace
     for name, path in given.items():
         restorer = OnnxRestorer(name, path, settings=settings, use_cuda=use_cuda)
     return FaceEngine(
-        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda)),
+        UprightAnalyser(InsightFaceAnalyser(models.analysis, settings, use_cuda), settings.max_faces),
         OnnxSwapper(models.swapper, settings, use_cuda, models=models),
         restorer=restorer,
         occlusion=None if models.occlusion is None else OcclusionMask(models.occlusion, settings, use_cuda),
@@ -63,7 +63,7 @@ def _build_alignment_engine(settings: FaceSettings, models: AlignmentFaceModels)
         raise CheckpointRefused(
             "the face swap by alignment (the demo's) runs on the CPU; set `device: auto`, or configure `models.faces`"
         )
-    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings))
+    analyser = UprightAnalyser(OpenCVAnalyser(models.detector, models.recogniser, settings), settings.max_faces)
     return FaceEngine(analyser, AlignmentSwapper())
 
 
@@ -198,13 +198,17 @@ class FaceEngine:
         originals = [crop(frame, patch.matrix, patch.pixels.shape[0]) for frame, patch in zip(frames, patches, strict=True)]
         if self._colours:
             patches = [
-                replace(patch, pixels=match_colours(patch.pixels, original, patch.mask > 0))
-                for patch, original in zip(patches, originals, strict=True)
+                replace(patch, pixels=_recoloured(patch, original)) for patch, original in zip(patches, originals, strict=True)
             ]
         if self._occlusion is not None:
             masks = self._occlusion.visible(originals, check, options.regions)
             patches = [replace(patch, mask=patch.mask * visible) for patch, visible in zip(patches, masks, strict=True)]
         return patches
+
+
+def _recoloured(patch: Patch, original: Image) -> Image:
+    inside = patch.mask > 0
+    return match_saturation(match_colours(patch.pixels, original, inside), original, inside)
 
 
 def _padded(mask: Mask, options: SwapOptions) -> Mask:

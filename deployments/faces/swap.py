@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, align_affine, crop
-from deployments.faces.compositing.colour import match_colours
+from deployments.faces.compositing.colour import match_colours, match_saturation
 from deployments.faces.compositing.paste import Mask, sharp_box_mask, soft_box_mask
 from deployments.faces.compositing.seam import seam_light
 from deployments.faces.compositing.skin import skin
@@ -29,6 +29,10 @@ from deployments.wire import Face, Image, Reference
 
 Target: TypeAlias = tuple[Image, Face]
 """An image, and the face in it that is replaced."""
+
+
+_OWN = 0.7
+"""The share of the reference's own proportions in a swap by alignment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,28 +197,35 @@ class AlignmentSwapper:
     template = (ARCFACE - 56) / 112 * 0.8 * size + np.array([size / 2, size * 0.52])
 
     def __init__(self) -> None:
-        eyes, mouth = self.template[:2].mean(axis=0), self.template[3:].mean(axis=0)
-        span, reach = float(self.template[1, 0] - self.template[0, 0]), float(mouth[1] - eyes[1])
+        # Masks and light are smooth, so half of the size is enough for them.
+        points = self.template / 2
+        eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+        span, reach = float(points[1, 0] - points[0, 0]), float(mouth[1] - eyes[1])
         middle = (float(eyes[0]), float(eyes[1] + 0.45 * reach))
         around = self._oval(middle, across=1.08 * span, up=1.2 * reach, down=1.15 * reach)
         features = self._oval(middle, across=1.0 * span, up=1.05 * reach, down=1.0 * reach)
-        self._inside: npt.NDArray[np.bool_] = around > 0
-        self._around, self._features = (
-            np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / s)) for mask, s in ((around, 28), (features, 36))
+        inner = self._oval(middle, across=0.92 * span, up=0.95 * reach, down=0.95 * reach)
+        side = self.size / 2
+        self._around, self._features, self._inner = (
+            np.asarray(cv2.GaussianBlur(mask, (0, 0), side / softness), np.float32)
+            for mask, softness in ((around, 28), (features, 36), (inner, 20))
         )
         # Above the eyebrows hair may begin.
-        rows = (np.arange(self.size, dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
+        rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
         self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
-        self._lit_less = np.asarray(0.65 * cv2.GaussianBlur(features, (0, 0), self.size / 16), np.float32)[..., None]
-        cheeks = np.zeros((self.size, self.size), np.uint8)
-        nose = self.template[2] * 0.6 + eyes * 0.4
-        for point in ((self.template[0] + self.template[3]) / 2, (self.template[1] + self.template[4]) / 2, nose):
+        self._light = np.asarray(1 - 0.85 * cv2.GaussianBlur(features, (0, 0), side / 16), np.float32)[..., None]
+        self._outer: npt.NDArray[np.float32] = (1 - self._features) * (around > 0)
+        whole = cv2.resize(features, (self.size, self.size), interpolation=cv2.INTER_NEAREST)
+        self._inside: npt.NDArray[np.bool_] = whole > 0
+        cheeks = np.zeros(around.shape, np.uint8)
+        nose = points[2] * 0.6 + eyes * 0.4
+        for point in ((points[0] + points[3]) / 2, (points[1] + points[4]) / 2, nose):
             cv2.circle(cheeks, (round(point[0]), round(point[1])), round(0.2 * span), 1, -1)
         self._cheeks: npt.NDArray[np.bool_] = cheeks > 0
 
     def _oval(self, middle: tuple[float, float], *, across: float, up: float, down: float) -> Mask:
-        """Return an oval that reaches further down than up, or the other way round."""
-        y, x = np.mgrid[: self.size, : self.size].astype(np.float32)
+        """Return an oval that reaches up and down by different lengths, at half of the size."""
+        y, x = np.mgrid[: self.size // 2, : self.size // 2].astype(np.float32)
         dx, dy = (x - middle[0]) / across, y - middle[1]
         return np.asarray(dx**2 + np.where(dy < 0, dy / up, dy / down) ** 2 <= 1, np.float32)
 
@@ -225,17 +236,38 @@ class AlignmentSwapper:
             check()
             matrix = align(face.landmarks, self.template)
             target = crop(frame, matrix, self.size)
-            # Halfway between the template and the target's own features: nearer to its pose, still
-            # the reference's face.
             landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
-            source = crop(reference.pixels, align_affine(reference.face.landmarks, (landmarks + self.template) / 2), self.size)
-            matched = match_colours(source, target, self._inside)
-            both = skin(matched, self._cheeks) * skin(target, self._cheeks)
-            # Where one of the two has hair, glasses or background, the target stays.
-            shown = np.clip(2.5 * cv2.GaussianBlur(both, (0, 0), self.size / 48) - 0.75, 0, 1)
-            mask = self._around * np.maximum(shown, self._features * np.maximum(self._below_brows, shown))
-            # The middle of the face keeps more of the reference's own light, by which it is known.
-            light = seam_light(matched, target, both * (1 - self._features) * self._inside) * (1 - self._lit_less)
-            lit = np.asarray(np.clip(np.rint(matched + light), 0, 255).astype(np.uint8))
-            patches.append(Patch(lit, matrix, np.asarray(cv2.GaussianBlur(mask, (0, 0), self.size / 64), np.float32)))
+            goal = _between(landmarks, reference.face.landmarks)
+            source = crop(reference.pixels, align_affine(reference.face.landmarks, goal), self.size)
+            matched = match_saturation(match_colours(source, target, self._inside), target, self._inside)
+            pixels, mask = self._lit(matched, target)
+            patches.append(Patch(pixels, matrix, mask))
         return patches
+
+    def _lit(self, new: Image, old: Image) -> tuple[Image, Mask]:
+        """Return the new face in the light of the old one, and the mask of what is replaced."""
+        half = (self.size // 2, self.size // 2)
+        small_new, small_old = (cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (new, old))
+        new_skin, old_skin = (skin(np.asarray(image), self._cheeks) for image in (small_new, small_old))
+        # Where one of the two has hair, glasses or background, the target stays.
+        both = new_skin * old_skin
+        shown, sure = (np.clip(2.5 * cv2.GaussianBlur(one, (0, 0), half[0] / 48) - 0.75, 0, 1) for one in (both, new_skin))
+        # Eyes, nose and mouth are the reference's in any case; around them only its skin is.
+        features = np.maximum(self._inner, self._features * sure) * np.maximum(self._below_brows, shown)
+        mask = cv2.GaussianBlur(self._around * np.maximum(shown, features), (0, 0), half[0] / 64)
+        # The middle of the face keeps more of the reference's own light, by which it is known.
+        light = seam_light(np.asarray(small_new), np.asarray(small_old), both * self._outer) * self._light
+        whole = (self.size, self.size)
+        lit = cv2.add(new, cv2.resize(light, whole), dtype=cv2.CV_8U)
+        return np.asarray(lit), np.asarray(cv2.resize(mask, whole), np.float32)
+
+
+def _between(target: npt.NDArray[np.floating], reference: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return where the reference's landmarks go.
+
+    That is nearer to its own proportions, which make it the reference's face, than to the
+    target's, which are partly those of the pose.
+    """
+    matrix = align(reference, target.astype(np.float64))
+    own = reference @ matrix[:, :2].T + matrix[:, 2]
+    return np.asarray((1 - _OWN) * target + _OWN * own)

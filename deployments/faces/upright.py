@@ -39,6 +39,11 @@ class Detection:
         return np.asarray((self.box[:2] + self.box[2:]) / 2, np.float32)
 
     @property
+    def area(self) -> float:
+        """The area of the box."""
+        return float(np.prod(np.maximum(self.box[2:] - self.box[:2], 0)))
+
+    @property
     def size(self) -> float:
         """The longer side of the box."""
         return max(float((self.box[2:] - self.box[:2]).max()), 1.0)
@@ -86,8 +91,9 @@ _SAME_FACE = 0.5
 class UprightAnalyser:
     """An analyser for faces at any angle; the others are left to the one that it is given."""
 
-    def __init__(self, analyser: Analyser) -> None:
+    def __init__(self, analyser: Analyser, max_faces: int = 64) -> None:
         self._analyser = analyser
+        self._max_faces = max_faces
         self.name = analyser.name
 
     def faces(self, images: Frames | Sequence[Image], check: Check = lambda: None) -> list[list[Face]]:
@@ -100,6 +106,7 @@ class UprightAnalyser:
             if not found[i]:
                 check()
                 found[i] = self._lying(image)
+            found[i] = sorted(found[i], key=lambda face: -face.area)[: self._max_faces]
         self._correct(images, found, check)
         return self._analyser.describe(images, found, check)
 

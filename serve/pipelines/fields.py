@@ -114,7 +114,7 @@ def _read_padding(value: object) -> tuple[float, ...]:
     """Return four shares from one number, from an array, or from their text in a form."""
     if isinstance(value, str):
         value = [part.strip() for part in value.strip("[] ").split(",")]
-    items = value if isinstance(value, list | tuple) else [value]
+    items: list[Any] = [*value] if isinstance(value, list | tuple) else [value]
     try:
         numbers = [float(item) for item in items if _check_number(item) is not None]
     except (TypeError, ValueError):

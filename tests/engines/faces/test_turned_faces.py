@@ -156,6 +156,12 @@ def test_a_sure_upright_face_costs_no_second_look() -> None:
     assert all(face.certain for (face,) in faces)
 
 
+def test_a_crowd_is_limited_to_its_largest_faces() -> None:
+    analyser = Scripted(lambda image: [face_at(100 * i, 100, 0.95, 1 + i / 10) for i in range(9)])
+    (faces,) = UprightAnalyser(analyser, max_faces=3).faces([np.zeros((200, 900, 3), np.uint8)])
+    assert sorted(round(float(face.landmarks[2, 0])) for face in faces) == [600, 700, 800]
+
+
 def test_a_face_that_no_turn_confirms_is_uncertain() -> None:
     first = Scripted(lambda image: [face_at(100, 100, 0.6)] if image.shape == (200, 200, 3) else [])
     ((face,),) = UprightAnalyser(first).faces([np.zeros((200, 200, 3), np.uint8)])

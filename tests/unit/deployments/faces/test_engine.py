@@ -1,7 +1,9 @@
 """The face engine's own work, around an analyser, a swapper and a restorer that are fakes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +169,56 @@ def test_the_swap_by_alignment_refuses_a_gpu_and_names_a_missing_file(tmp_path: 
         build_face_engine(FaceSettings(device="cuda"), models, use_cuda=False)
     with pytest.raises(CheckpointRefused, match=r"yunet.onnx: no such file; .*python -m demo"):
         build_face_engine(FaceSettings(), models, use_cuda=False)
+
+
+def test_each_face_gets_the_reference_of_its_number() -> None:
+    class Grey(FakeSwapper):
+        def swap(self, targets: Sequence[Target], reference: Reference, check: Callable[[], None]) -> list[Patch]:
+            patches = super().swap(targets, reference, check)
+            return [Patch(np.full_like(patch.pixels, reference.pixels[0, 0]), patch.matrix, patch.mask) for patch in patches]
+
+    references = tuple(Reference(np.full((4, 4, 3), grey, np.uint8), FACE) for grey in (10, 120, 240))
+    faces = [replace(face(40 + 60 * i, 90, size=15), source=source) for i, source in enumerate((2, 0, 1))]
+    frame = np.full((200, 240, 3), 50, np.uint8)
+    engine = FaceEngine(FakeAnalyser(), Grey())
+    swapped = engine.swap(frame[None], [faces], reference=references, options=SwapOptions(), check=never_cancelled)
+    assert [int(swapped[0, 90, x, 0]) for x in (40, 100, 160)] == [240, 10, 120]
+
+
+@pytest.mark.parametrize(("blend", "value"), [(1.0, 255), (0.5, 152), (0.0, 50)])
+def test_a_face_is_blended_with_the_old_one(blend: float, value: int) -> None:
+    engine = FaceEngine(FakeAnalyser(), FakeSwapper())
+    options = SwapOptions(blend=blend)
+    frames = np.stack([FRAME, FRAME])
+    swapped = engine.swap(frames, [[FACE], []], reference=Reference(FRAME, FACE), options=options, check=never_cancelled)
+    np.testing.assert_allclose(swapped[0][INSIDE].astype(int), value, atol=1)
+    np.testing.assert_array_equal(swapped[1], FRAME)
+    np.testing.assert_array_equal(swapped[0][:60], FRAME[:60])
+
+
+def test_padding_leaves_the_edges_of_a_face_as_they_were() -> None:
+    """The crop of the fake swapper has 40 pixels a side, around 100, 90."""
+    engine = FaceEngine(FakeAnalyser(), FakeSwapper())
+    options = SwapOptions(padding=(0.25, 0.0, 0.0, 0.45))
+    swapped = engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=options, check=never_cancelled)[0]
+    assert [int(swapped[y, x, 0]) for y, x in ((73, 110), (90, 84), (105, 110), (90, 116))] == [50, 50, 255, 255]
+
+
+def test_only_a_parser_can_tell_regions_apart() -> None:
+    class Parser:
+        def __init__(self, parses: bool) -> None:
+            self.parses = parses
+            self.regions: list[Sequence[str]] = []
+
+        def visible(self, faces: Sequence[Image], check: Callable[[], None], regions: Sequence[str] = ()) -> list[Any]:
+            self.regions.append(regions)
+            return [np.zeros(face.shape[:2], np.float32) for face in faces]
+
+    for parses in (True, False):
+        parser: Any = Parser(parses)
+        engine = FaceEngine(FakeAnalyser([FACE]), FakeSwapper(), occlusion=parser)
+        assert engine.identify([FRAME], "face", never_cancelled).parsed is parses
+        options = SwapOptions(regions=("nose", "mouth"))
+        swapped = engine.swap(FRAME[None], [[FACE]], reference=Reference(FRAME, FACE), options=options, check=never_cancelled)
+        assert parser.regions == [("nose", "mouth")]
+        np.testing.assert_array_equal(swapped[0], FRAME)

@@ -103,6 +103,14 @@ def test_an_occlusion_model_may_be_of_float16(tmp_path: Path, kind: int) -> None
     assert (mask[64, 10], mask[64, -10]) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
 
 
+def test_a_parser_shows_the_regions_that_are_asked_for(parser: OcclusionMask, xseg: OcclusionMask) -> None:
+    """Its bright pixels are skin."""
+    (skin,), (nose,) = (parser.visible([half(128, dark_half="left")], lambda: None, [region]) for region in ("skin", "nose"))
+    assert skin[64, -10] > 0.99
+    assert nose.max() == 0
+    assert (parser.parses, xseg.parses) == (True, False)
+
+
 def test_a_cancelled_request_ends_before_the_model_runs(xseg: OcclusionMask) -> None:
     def cancelled() -> None:
         raise Cancelled

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deployments.faces.compositing.colour import match_colours
+from deployments.faces.compositing.colour import match_colours, match_saturation
 from deployments.wire import Image
 
 
@@ -31,3 +31,17 @@ def test_a_flat_target_does_not_flatten_the_source() -> None:
     source, flat = noise(5, 80, 160), np.full((64, 64, 3), (120, 110, 100), np.uint8)
     matched = match_colours(source, flat, np.ones((64, 64), bool))
     assert 0.4 * source.std() < matched.std() < 0.6 * source.std()
+
+
+def test_a_grey_target_makes_the_source_grey_and_a_coloured_one_does_not() -> None:
+    source, everywhere = noise(5, 80, 160), np.ones((64, 64), bool)
+    grey = noise(6, 60, 200)[..., :1].repeat(3, axis=2)
+    result = match_saturation(source, grey, everywhere)
+    assert (result == result[..., :1]).all()
+    assert result.std() > 0.4 * source.std()
+    np.testing.assert_array_equal(match_saturation(source, noise(7, 60, 200), everywhere), source)
+    faint = grey.astype(np.int16)
+    faint[..., 0] += 3
+    between = match_saturation(source, faint.clip(0, 255).astype(np.uint8), everywhere)
+    spreads = [float(np.ptp(image.astype(int), axis=2).mean()) for image in (result, between, source)]
+    assert spreads[0] < spreads[1] < spreads[2]
