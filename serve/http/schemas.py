@@ -262,7 +262,7 @@ def video_schema(
     }
     names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
     if image:
-        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP."))
+        fields["image"] = (File, Field(description="The first frame: JPEG, PNG, WebP, AVIF or HEIC."))
         names["image"] = image
     if face:
         fields["face"] = (Images, Field(description=FACE))

@@ -43,6 +43,10 @@ def _attempts(answer: Answer) -> str | None:
     return str(answer.result.attempts) if answer.result.attempts > 1 else None
 
 
+def _damaged(answer: Answer) -> str | None:
+    return str(answer.result.damaged) if answer.result.damaged else None
+
+
 def _ignored_fields(answer: Answer) -> str | None:
     return ", ".join(_printable(name) for name in answer.ignored_fields[:50]) or None
 
@@ -64,6 +68,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Seed", _seed),
     ResultHeader("X-Frame-Count", _of_swap("frames")),
     ResultHeader("X-Frames-Swapped", _of_swap("swapped")),
+    ResultHeader("X-Frames-Damaged", _damaged),
     ResultHeader("X-Faces-Found", _of_swap("most_faces")),
     ResultHeader("X-Face-Engine", _of_swap("engine")),
     ResultHeader("X-Face-Restorer", _of_swap("restorer")),

@@ -66,7 +66,8 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
 
 def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) -> list[Fraction]:
     """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
-    count = _count_frames(image, limits) - first
+    # A HEIC file may hold several still images, of which viewers show the first.
+    count = 1 if image.format == "HEIF" else _count_frames(image, limits) - first
     if count == 1:
         return [1 / STILL_FPS]
     limits.check_frames(count)
