@@ -22,8 +22,8 @@ class Result:
     """A finished file and what is known about it.
 
     ``fps`` is None for an image, ``seed`` where no video was generated, and ``swap`` where no face
-    was swapped. ``attempts`` counts how often the request was started, and ``damaged`` the frames of
-    the source that could not be decoded, in whose place the ones before them are shown.
+    was swapped. ``attempts`` counts how often the request was started, and ``damaged`` the frames
+    of the source that could not be decoded, in whose place the ones before them are shown.
     """
 
     data: Media

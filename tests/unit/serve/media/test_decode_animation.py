@@ -1,4 +1,5 @@
 import io
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_a_frame_is_shown_as_long_as_in_browsers(kind: str, stated_ms: int, show
         buffer = io.BytesIO()
         images[0].save(buffer, kind, save_all=True, append_images=images[1:], duration=stated_ms, **options)
         data = buffer.getvalue()
-    source = open_source(data, LIMITS)
+    source = open_animation(data, LIMITS)
     assert source.duration == Fraction(4 * shown_ms, 1000)
 
 
@@ -157,7 +158,7 @@ def test_the_durations_of_an_animated_png_are_exact() -> None:
         data[at + 24 : at + 28] = (1001).to_bytes(2, "big") + (30_000).to_bytes(2, "big")
         end = at + 4 + 26
         data[end : end + 4] = zlib.crc32(data[at:end]).to_bytes(4, "big")
-    assert open_source(bytes(data), LIMITS).fps == Fraction(30_000, 1001)
+    assert open_animation(bytes(data), LIMITS).fps == Fraction(30_000, 1001)
 
 
 def test_the_still_for_programs_that_do_not_know_animated_png_is_left_out() -> None:
@@ -165,7 +166,7 @@ def test_the_still_for_programs_that_do_not_know_animated_png_is_left_out() -> N
     images = [PIL.Image.fromarray(frame) for frame in pan(stranger(), 3, 32, 32)]
     buffer = io.BytesIO()
     still.save(buffer, "PNG", save_all=True, append_images=images, default_image=True, duration=50)
-    source = open_source(buffer.getvalue(), LIMITS)
+    source = open_animation(buffer.getvalue(), LIMITS)
     frames, times = decode_all(source)
     assert source.count == len(frames) == 3
     assert times == [Fraction(i, 20) for i in range(3)]
