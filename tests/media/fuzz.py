@@ -1,4 +1,4 @@
-"""`python -m tests.media.fuzz [PICTURES VIDEOS]`: mutated files through the service's own processes.
+"""`python -m tests.media.fuzz [PICTURES VIDEOS]`: mutated files in the service's own processes.
 
 Each file is decoded in a worker process, as a request does, and a video is encoded again. The only
 outcomes may be a result and an error that blames the file. It prints how often each came, the
@@ -48,11 +48,13 @@ class Service:
     async def video(self, data: bytes) -> None:
         """Decode a video and encode it again."""
         context = make_context("video/mp4")
-        async with self.readers.open("source", data, "caller", rate=None) as source:
-            async with self.writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer:
-                async for chunk in source.chunks():
-                    await writer.add(chunk)
-                await writer.close()
+        async with (
+            self.readers.open("source", data, "caller", rate=None) as source,
+            self.writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer,
+        ):
+            async for chunk in source.chunks():
+                await writer.add(chunk)
+            await writer.close()
 
 
 async def try_all(
