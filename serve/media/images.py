@@ -94,7 +94,7 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    image.load()
+    _load(image)
     profile = image.info.get("icc_profile")
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     if turn is not None:
@@ -112,6 +112,13 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     white = PIL.Image.new("RGB", image.size, "white")
     white.paste(image, mask=alpha)
     return white
+
+
+def _load(image: PIL.Image.Image) -> None:
+    try:
+        image.load()
+    except RuntimeError as error:  # so the decoders of AVIF and HEIC call damage
+        raise MediaError(f"{DAMAGED[0]} ({error}); {DAMAGED[1]}") from None
 
 
 def _alpha_of(image: PIL.Image.Image) -> PIL.Image.Image:
