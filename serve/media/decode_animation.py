@@ -75,8 +75,8 @@ def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) ->
     for i in range(first, first + count):
         image.seek(i)
         check_size(image, limits.pixels)  # a later frame may be larger than the first
-        if image.format == "WEBP":
-            image.load()  # Pillow does not know the duration of a WebP frame before it is decoded
+        if image.format in ("WEBP", "AVIF"):
+            image.load()  # only then does Pillow know the duration of the frame
         durations.append(_shown_for(image.info.get("duration") or 0))
     return durations
 

@@ -127,7 +127,7 @@ def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated(
 
 
 @pytest.mark.parametrize(("stated_ms", "shown_ms"), [(0, 100), (1, 100), (10, 100), (11, 11), (20, 20), (50, 50)])
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
 def test_a_frame_is_shown_as_long_as_in_browsers(kind: str, stated_ms: int, shown_ms: int) -> None:
     frames = pan(stranger(), 4, 32, 32)
     images = [PIL.Image.fromarray(frame) for frame in frames]
