@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from PIL import ImageCms
 
 from serve.config import Limits, RunnerSettings
 from serve.media.images import open_image, to_pixels
@@ -26,6 +27,9 @@ from serve.media.samples import PORTRAIT
 from serve.pipelines.decoder import Decoder, Picture
 
 ROUNDS, SIDE, LARGE_SIDE = 300, 512, 3000
+# The profile of sRGB with red and green exchanged, so that every pixel is converted.
+EXCHANGED = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"rXYZ", b"tXYZ")
+EXCHANGED = EXCHANGED.replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "JPEG": ("JPEG", "RGB", {}),
     "progressive JPEG": ("JPEG", "RGB", {"progressive": True}),
@@ -36,6 +40,9 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "WebP": ("WEBP", "RGB", {"method": 0}),
     "lossless WebP with transparency": ("WEBP", "RGBA", {"lossless": True, "method": 0, "quality": 0}),
     "GIF": ("GIF", "P", {}),
+    "AVIF with transparency": ("AVIF", "RGBA", {"speed": 10}),
+    "HEIC with transparency": ("HEIF", "RGBA", {"quality": 50}),
+    "PNG with transparency and a profile": ("PNG", "RGBA", {"compress_level": 1, "icc_profile": EXCHANGED}),
 }
 
 

@@ -297,11 +297,12 @@ def video_schema(
     }
     names = {key: (key,) for key in (*fields, "acceleration", "loras")} | {"num_frames": frames}
     if image:
-        fields["image"] = (File, Field(description="The first frame: JPEG, PNG or WebP."))
+        fields["image"] = (File, Field(description="The first frame: JPEG, PNG, WebP, AVIF or HEIC."))
         fields["last_image"] = (
             File | None,
             Field(
-                default=None, description="The last frame: JPEG, PNG or WebP. Models that were trained for it reach it best."
+                default=None,
+                description="The last frame: JPEG, PNG, WebP, AVIF or HEIC. Models that were trained for it reach it best.",
             ),
         )
         names |= {"image": image, "last_image": ("last_image",)}

@@ -51,6 +51,10 @@ def _adjusted(answer: Answer) -> str | None:
     return "; ".join(f"{_printable(name)}={value}" for name, value in answer.result.adjusted) or None
 
 
+def _damaged(answer: Answer) -> str | None:
+    return str(answer.result.damaged) if answer.result.damaged else None
+
+
 def _ignored_fields(answer: Answer) -> str | None:
     return ", ".join(_printable(name) for name in answer.ignored_fields[:50]) or None
 
@@ -72,6 +76,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Seed", _seed),
     ResultHeader("X-Frame-Count", _of_swap("frames")),
     ResultHeader("X-Frames-Swapped", _of_swap("swapped")),
+    ResultHeader("X-Frames-Damaged", _damaged),
     ResultHeader("X-Faces-Found", _of_swap("most_faces")),
     ResultHeader("X-Faces-Uncertain", _of_swap("uncertain")),
     ResultHeader("X-Face-Engine", _of_swap("engine")),

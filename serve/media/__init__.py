@@ -12,8 +12,8 @@ EXTENSIONS = {
 }
 """The file name extension for each media type that the service returns."""
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/heic")
 """The media types that are accepted as an image."""
 
-VIDEO_TYPES = ("video/mp4", "video/webm", "image/gif", "image/webp", "image/jpeg", "image/png")
+VIDEO_TYPES = ("video/mp4", "video/webm", "image/gif", "image/webp", "image/jpeg", "image/png", "image/avif", "image/heic")
 """The media types that are accepted as a video; a still image is a video of one frame."""

@@ -10,11 +10,9 @@ from serve.media.errors import MediaTooLarge
 from serve.media.images import open_image, reduce_while_decoding, to_pixels
 from serve.media.jpeg import count_scans
 
-_BYTES_PER_PIXEL = {"JPEG": 20, "MPO": 20, "WEBP": 32}
+_BYTES_PER_PIXEL = {"JPEG": 20, "WEBP": 32}
 _BYTES_PER_PIXEL_OF_OTHERS = 23
 """The most memory that ``to_pixels`` uses for each pixel of a JPEG, a WebP or another format.
-
-The MPO files of phones are several JPEGs.
 
 Measured by ``benchmarks/media_worker.py``: 15.1 bytes for a progressive JPEG, 30.9 for a lossless
 WebP and 21.7 for a PNG, the last two with transparency.

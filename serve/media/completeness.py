@@ -16,7 +16,7 @@ _SEGMENT, _CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 _UNKNOWN = -1
 _BOX_BYTES = 8
 _MOST_PARTS = 100_000
-"""How many boxes or elements are looked at; more are in no file but one that was made to cost time."""
+"""How many boxes or elements are looked at; no honest file has more."""
 
 
 def check_index(data: Media, video: Stream, audio: Stream | None) -> None:

@@ -9,6 +9,7 @@ from av.container import InputContainer
 
 from serve.media.boundary import reading
 from serve.media.errors import MediaError
+from serve.media.heif import is_heif
 from serve.media.spool import Media, open_media
 
 _FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
@@ -23,9 +24,9 @@ def is_matroska(data: Media) -> bool:
 
 
 def is_image(data: Media) -> bool:
-    """Return whether ``data`` begins like a GIF, WebP, PNG or JPEG file."""
+    """Return whether ``data`` begins like a GIF, WebP, PNG, JPEG, AVIF or HEIC file."""
     head = _head(data)
-    return head[:3] == b"GIF" or head[:4] in (b"RIFF", b"\x89PNG") or head[:2] == b"\xff\xd8"
+    return head[:3] == b"GIF" or head[:4] in (b"RIFF", b"\x89PNG") or head[:2] == b"\xff\xd8" or is_heif(head)
 
 
 def open_container(data: Media) -> InputContainer:
@@ -43,4 +44,4 @@ def open_container(data: Media) -> InputContainer:
 
 def _head(data: Media) -> bytes:
     with open_media(data) as file:
-        return file.read(8)
+        return file.read(12)

@@ -66,7 +66,8 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
 
 def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) -> list[Fraction]:
     """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
-    count = _count_frames(image, limits) - first
+    # A HEIC file may hold several still images, of which viewers show the first.
+    count = 1 if image.format == "HEIF" else _count_frames(image, limits) - first
     if count == 1:
         return [1 / STILL_FPS]
     limits.check_frames(count)
@@ -74,8 +75,8 @@ def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) ->
     for i in range(first, first + count):
         image.seek(i)
         check_size(image, limits.pixels)  # a later frame may be larger than the first
-        if image.format == "WEBP":
-            image.load()  # Pillow does not know the duration of a WebP frame before it is decoded
+        if image.format in ("WEBP", "AVIF"):
+            image.load()  # only then does Pillow know the duration of the frame
         durations.append(_shown_for(image.info.get("duration") or 0))
     return durations
 

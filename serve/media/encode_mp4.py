@@ -37,8 +37,8 @@ different bytes in each run, half a level apart. The AVX2 code does not, and is 
 class Mp4Encoder(Encoder):
     """Encodes H.264 (yuv420p, BT.709) into an MP4 file on disk whose index comes first (faststart).
 
-    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose sound is copied with its
-    timing. ``seconds`` is the video's duration; without it, the last frame is shown
+    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose sound is
+    copied with its timing. ``seconds`` is the video's duration; without it, the last frame is shown
     for 1 / ``fps`` seconds.
     """
 

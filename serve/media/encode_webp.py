@@ -49,9 +49,11 @@ class WebpEncoder(Encoder):
             self._stored = _StoredFrames(frames.shape[2], frames.shape[1])
             self._start = times[0]
         for pixels, time in zip(frames, times, strict=True):
-            self._last = time
             # Rounding the times instead of the durations keeps the rounding errors from adding up.
             tick = round((time - self._start) * TICKS)
+            if self._ticks and time <= self._last:  # a time that repeats or steps back
+                tick = self._ticks[-1] + MIN_DELAY
+            self._last = max(time, self._last) if self._ticks else time
             if not self._ticks or tick - self._ticks[-1] >= MIN_DELAY:
                 self._keep(self._stored, pixels, tick)
 

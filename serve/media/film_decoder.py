@@ -1,4 +1,4 @@
-"""Decoding of a video track whose packets may be damaged, one frame for each packet that is shown."""
+"""Decoding of a video track of which some packets may be damaged."""
 
 import heapq
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class FilmDecoder:
             return []
 
     def _lost_before(self, stamp: int) -> list[int]:
-        """Return the time stamps of the frames that should have come before the one at ``stamp``."""
+        """Return the time stamps of the frames that are missing before the one at ``stamp``."""
         lost = []
         while self._waiting and self._waiting[0][0] < stamp:
             missed, needed = heapq.heappop(self._waiting)

@@ -36,7 +36,7 @@ class Placement:
 
 
 def placement_of(frame: VideoFrame) -> Placement:
-    """Return what the frame's display matrix says; an angle between is rounded to a quarter turn."""
+    """Return what the display matrix of ``frame`` says, rounded to a quarter turn."""
     data = frame.side_data.get(Type.DISPLAYMATRIX)
     if data is None:
         return Placement()

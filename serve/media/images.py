@@ -4,7 +4,8 @@ import io
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps, UnidentifiedImageError
+import pillow_heif
+from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
 from serve.media.boundary import reading
@@ -14,6 +15,10 @@ from serve.media.strip import strip
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.
 PIL.Image.MAX_IMAGE_PIXELS = None
+pillow_heif.register_heif_opener(thumbnails=False)
+# One picture of many is decoded in one thread, whatever its format.
+pillow_heif.options.DECODE_THREADS = 1
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 MAX_WEBP_SIDE = 16_383
 MAX_JPEG_SIDE = 65_500
@@ -30,7 +35,7 @@ _TURNS = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 """What turns a picture upright, by its orientation in EXIF."""
-_READABLE = ("JPEG", "PNG", "WEBP", "GIF")
+_READABLE = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 _SAVE_OPTIONS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     "image/png": ("PNG", {}),
@@ -44,11 +49,11 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
     The bytes decide the format; a declared media type has no effect. Raises ``MediaError`` for an
     unsupported or damaged file and ``MediaTooLarge`` for more than ``max_pixels`` pixels.
     """
-    with reading("the image is damaged", "send JPEG, PNG or WebP"):
+    with reading("the image is damaged", "send JPEG, PNG, WebP, AVIF or HEIC"):
         try:
             image = PIL.Image.open(io.BytesIO(strip(data)), formats=_READABLE)
         except UnidentifiedImageError:
-            raise MediaError("the file is not an image in a supported format; send JPEG, PNG or WebP") from None
+            raise MediaError("the file is not an image in a supported format; send JPEG, PNG, WebP, AVIF or HEIC") from None
     check_size(image, max_pixels)
     return image
 
@@ -78,7 +83,7 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
     """
     longest = max(image.size)
     with reading(*DAMAGED):
-        if longest > max_side:
+        if longest > max_side and image.format == "JPEG":
             width, height = (max(1, round(side * max_side / longest)) for side in image.size)
             if drafted := image.draft(None, (width, height)):
                 # The JPEG's pixels end within the last row and column: the box says where.
@@ -89,7 +94,7 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    image.load()
+    _load(image)
     profile = image.info.get("icc_profile")
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     if turn is not None:
@@ -107,6 +112,13 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     white = PIL.Image.new("RGB", image.size, "white")
     white.paste(image, mask=alpha)
     return white
+
+
+def _load(image: PIL.Image.Image) -> None:
+    try:
+        image.load()
+    except RuntimeError as error:  # so the decoders of AVIF and HEIC call damage
+        raise MediaError(f"{DAMAGED[0]} ({error}); {DAMAGED[1]}") from None
 
 
 def _alpha_of(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -54,9 +54,10 @@ class ShownPixels:
         colorspace: int = frame.colorspace
         if colorspace == _UNSPECIFIED:  # players assume BT.709 from 720 lines on, and BT.601 below
             colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-        return self._reformatter.reformat(
-            frame, width, height, format_, src_colorspace=colorspace, interpolation=Interpolation.BICUBIC
-        )
+        is_scaled = (frame.width, frame.height) != (width, height)
+        # Where nothing is scaled, bicubic would only make the conversion of colours slower.
+        interpolation = Interpolation.BICUBIC if is_scaled else Interpolation.BILINEAR
+        return self._reformatter.reformat(frame, width, height, format_, src_colorspace=colorspace, interpolation=interpolation)
 
 
 def _on_white(rgba: Image) -> Image:

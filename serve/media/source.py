@@ -66,8 +66,8 @@ class TimedFrames:
 class Source(ABC):
     """A video with ``count`` frames that lasts ``duration`` seconds.
 
-    ``pixels`` is the number of pixels in a frame, by the header. ``audio`` is the sound that belongs
-    to it, or None if there is none.
+    ``pixels`` is the number of pixels in a frame, by the header. ``audio`` is the sound that
+    belongs to it, or None if there is none.
     """
 
     damaged = 0

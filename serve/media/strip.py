@@ -5,13 +5,14 @@ parses all of it and refuses the file for one broken entry. So only what decides
 looks is left for it: the pixels, the orientation and the colour profile.
 """
 
+from serve.media.heif import is_heif, strip_heif
 from serve.media.strip_jpeg import strip_jpeg
 from serve.media.strip_png import strip_png
 from serve.media.strip_webp import strip_webp
 
 
 def strip(data: bytes) -> bytes:
-    """Return a JPEG, PNG or WebP file without needless metadata, and other data as it is.
+    """Return an image file without needless metadata, and other data as it is.
 
     What is not well formed is left to the decoder, which says what is wrong with it.
     """
@@ -21,4 +22,6 @@ def strip(data: bytes) -> bytes:
         return strip_png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return strip_webp(data)
+    if is_heif(data):
+        return strip_heif(data)
     return data

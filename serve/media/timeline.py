@@ -56,8 +56,8 @@ class Timeline:
 def read_timeline(container: InputContainer, video: VideoStream, audio: AudioStream | None, limits: SourceLimits) -> Timeline:
     """Read all packets of ``container``, without decoding any.
 
-    Raises ``MediaTooLarge`` for too many frames, and ``MediaError`` for a packet that is cut off and
-    for times that no file of the service could hold.
+    Raises ``MediaTooLarge`` for too many frames, and ``MediaError`` for a packet that is cut off
+    and for times that no file of the service could hold.
     """
     roles = PacketRoles(video)
     shown, undecodable = Timeline(), Timeline()

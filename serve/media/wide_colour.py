@@ -23,7 +23,7 @@ _GAMMA = 2.4
 _WHITE_NITS = 203.0
 """The luminance of white in HDR video that also has SDR parts (BT.2408)."""
 _PEAK_NITS = 1000.0
-"""The brightest that HDR video is taken to be: the reference display of HLG, and the usual one of PQ."""
+"""The peak of the display that HDR video is made for: the one of HLG, and the usual one of PQ."""
 _WHITE_XY = (0.3127, 0.3290)
 _PRIMARIES = {
     1: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),

@@ -23,7 +23,8 @@ class Result:
     """A finished file and what is known about it.
 
     ``fps`` is None for an image, ``seed`` where no video was generated, and ``swap`` where no face
-    was swapped. ``attempts`` counts how often the request was started.
+    was swapped. ``attempts`` counts how often the request was started, and ``damaged`` the frames
+    of the source that could not be decoded, in whose place the ones before them are shown.
     """
 
     data: Media
@@ -35,3 +36,4 @@ class Result:
     attempts: int = 1
     adjusted: tuple[tuple[str, int], ...] = ()
     """Fields that were lowered to the limits, with the values that were used."""
+    damaged: int = 0

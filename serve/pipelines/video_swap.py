@@ -43,7 +43,7 @@ class VideoSwapPipeline:
                     if request.require_face:
                         swap.require_swapped("source")
                     data, count = await writer.close()
-                return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally)
+                return Result(data, context.media_type, count, fps=source.fps, swap=swap.tally, damaged=source.damaged)
 
 
 async def _decode(source: SourceReader, context: RequestContext) -> AsyncGenerator[TimedFrames, None]:

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import threading
@@ -108,6 +109,15 @@ async def test_a_body_may_be_absent_where_it_is_optional() -> None:
     assert await read_body(request_with(None, b""), form=False, optional=True) == {}
     assert await read_body(request_with(None, b'{"models": []}'), form=False, optional=True) == {"models": []}
     assert (await refusal(request_with(None, b"{"), optional=True)).slug == "invalid-json"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "GZIP", "gzip, identity"])
+async def test_a_compressed_body_is_a_415_that_says_so(coding: str) -> None:
+    request = request_with("application/json", gzip.compress(b"{}"))
+    request.scope["headers"].append((b"content-encoding", coding.encode()))
+    problem = await refusal(request)
+    assert (problem.status, problem.slug) == (415, "unsupported-media-type")
+    assert problem.detail == f"Content-Encoding is `{coding.lower()}`; send the body uncompressed"
 
 
 async def test_another_media_type_is_a_415_that_lists_the_accepted_ones() -> None:

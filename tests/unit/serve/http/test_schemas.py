@@ -39,6 +39,11 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     assert errors["cfg"] == "input should be greater than or equal to 1"
 
 
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t ", "\u3000\u00a0", "\u200b\ufeff"])
+def test_a_prompt_that_shows_nothing_is_missing(prompt: str) -> None:
+    assert wrong_fields(prompt=prompt) == {"prompt": "is required"}
+
+
 @pytest.mark.parametrize("width", [10**400, str(10**400), -(10**30), 1e300, 1.5, True, [64], {"a": 1}])
 def test_a_size_that_is_no_size_is_named(width: object) -> None:
     assert list(wrong_fields(prompt="x", width=width)) == ["width"]

@@ -92,3 +92,8 @@ def test_pages_may_read_every_result_header() -> None:
     assert len(set(names)) == len(names)
     assert set(EXPOSED_HEADERS) == {*names, "X-Request-Id", *JOB_HEADERS}
     assert {"ETag", "Location", "RateLimit", "Retry-After"} <= set(JOB_HEADERS)
+
+
+@pytest.mark.parametrize(("damaged", "text"), [(0, None), (3, "3")])
+def test_damaged_frames_are_only_said_if_there_were_any(damaged: int, text: str | None) -> None:
+    assert values(Result(b"", "video/mp4", 90, damaged=damaged)).get("X-Frames-Damaged") == text

@@ -69,7 +69,7 @@ def remuxed(
         prepare(target)
         number = 0
         for packet in source.demux():
-            if packet.dts is None:
+            if not packet.size:
                 continue
             is_video = packet.stream.type == "video"
             packet.stream = streams[packet.stream_index]
@@ -97,16 +97,18 @@ def without(data: bytes, *numbers: int, fill: int = 0) -> bytes:
 
 
 def cut_to_key_frame(data: bytes, container_format: str, number: int) -> bytes:
-    """Return the packets from key frame ``number`` on, as a cutter that does not encode copies them."""
-    keys, first = -1, 0
+    """Return the packets from key frame ``number`` on, as cutters copy them."""
+    keys = -1
+    first: int | None = None
 
     def change(_: int, packet: Packet) -> Packet | None:
         nonlocal keys, first
         keys += packet.is_keyframe
         if keys < number:
             return None
-        first = first or packet.dts
-        packet.pts, packet.dts = packet.pts - first, packet.dts - first
+        first = packet.pts if first is None else first
+        packet.pts -= first
+        packet.dts = None if packet.dts is None else packet.dts - first
         return packet
 
     return remuxed(data, container_format, change)

@@ -21,11 +21,11 @@ def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
         return codec, np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
-def encode_with_audio(audio: Media) -> None:
+def encode_with_audio(audio: Media) -> bytes:
     encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=audio)
     try:
         encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
-        encoder.close()
+        return encoder.close().read()
     finally:
         encoder.discard()
 
@@ -76,7 +76,8 @@ def test_a_damaged_audio_packet_is_left_out(number: int) -> None:
     whole = audio_packets(encode_with_audio(data))
     kept = audio_packets(encode_with_audio(data.replace(packet, bytes(len(packet)))))
     assert 0 <= len(whole) - len(kept) <= 6
-    assert kept[-1][0] == whole[-1][0]
+    ends = kept[-1][0], whole[-1][0]
+    assert ends[0] == pytest.approx(ends[1], abs=1024), "the sound after the damage has moved"
 
 
 def test_audio_of_which_nothing_can_be_decoded_is_refused_when_the_file_is_opened() -> None:

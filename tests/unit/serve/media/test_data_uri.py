@@ -18,8 +18,21 @@ PLAIN = URI.split(",")[1]
         " " + URI + "\n",
         PLAIN.rstrip("="),
         URI.replace("image/png", "IMAGE/PNG;charset=utf-8"),
+        PLAIN.replace("+", "-").replace("/", "_"),
+        PLAIN.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
+        URI.replace("+", "%2B").replace("\n", "%0A"),
     ],
-    ids=["data URI", "plain", "line breaks", "outer whitespace", "no padding", "parameters and capitals"],
+    ids=[
+        "data URI",
+        "plain",
+        "line breaks",
+        "outer whitespace",
+        "no padding",
+        "parameters and capitals",
+        "URL-safe",
+        "percent",
+        "percent in URI",
+    ],
 )
 def test_base64_is_decoded_in_every_form(text: str) -> None:
     assert decode_base64(text) == DATA

@@ -1,4 +1,5 @@
 import io
+import zlib
 from fractions import Fraction
 
 import numpy as np
@@ -123,3 +124,51 @@ def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated(
         open_animation(bytes(data), LIMITS)
     assert psutil.Process().memory_info().vms - before < 2**28
     assert PIL.Image.MAX_IMAGE_PIXELS is None
+
+
+@pytest.mark.parametrize(("stated_ms", "shown_ms"), [(0, 100), (1, 100), (10, 100), (11, 11), (20, 20), (50, 50)])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_a_frame_is_shown_as_long_as_in_browsers(kind: str, stated_ms: int, shown_ms: int) -> None:
+    frames = pan(stranger(), 4, 32, 32)
+    images = [PIL.Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    options = {"disposal": 0} if kind == "PNG" else {}
+    if kind == "GIF" and stated_ms % 10:
+        pytest.skip("a GIF states hundredths of a second")
+    images[0].save(buffer, kind, save_all=True, append_images=images[1:], duration=max(stated_ms, 10), **options)
+    data = buffer.getvalue()
+    if stated_ms < 10 and kind == "GIF":
+        data = data.replace(b"\x21\xf9\x04\x00\x01\x00", b"\x21\xf9\x04\x00\x00\x00")
+        data = data.replace(b"\x21\xf9\x04\x04\x01\x00", b"\x21\xf9\x04\x04\x00\x00")
+    elif stated_ms < 10:
+        buffer = io.BytesIO()
+        images[0].save(buffer, kind, save_all=True, append_images=images[1:], duration=stated_ms, **options)
+        data = buffer.getvalue()
+    source = open_animation(data, LIMITS)
+    assert source.duration == Fraction(4 * shown_ms, 1000)
+
+
+def test_the_durations_of_an_animated_png_are_exact() -> None:
+    images = [PIL.Image.fromarray(frame) for frame in pan(stranger(), 3, 32, 32)]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "PNG", save_all=True, append_images=images[1:], duration=1000 / 30)
+    data = bytearray(buffer.getvalue())
+    at = -1
+    while (at := data.find(b"fcTL", at + 1)) >= 0:
+        data[at + 24 : at + 28] = (1001).to_bytes(2, "big") + (30_000).to_bytes(2, "big")
+        end = at + 4 + 26
+        data[end : end + 4] = zlib.crc32(data[at:end]).to_bytes(4, "big")
+    assert open_animation(bytes(data), LIMITS).fps == Fraction(30_000, 1001)
+
+
+def test_the_still_for_programs_that_do_not_know_animated_png_is_left_out() -> None:
+    still = PIL.Image.new("RGB", (32, 32), "red")
+    images = [PIL.Image.fromarray(frame) for frame in pan(stranger(), 3, 32, 32)]
+    buffer = io.BytesIO()
+    still.save(buffer, "PNG", save_all=True, append_images=images, default_image=True, duration=50)
+    source = open_animation(buffer.getvalue(), LIMITS)
+    frames, times = decode_all(source)
+    assert source.count == len(frames) == 3
+    assert times == [Fraction(i, 20) for i in range(3)]
+    for frame, image in zip(frames, images, strict=True):
+        np.testing.assert_array_equal(frame, np.asarray(image))

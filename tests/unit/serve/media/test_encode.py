@@ -27,7 +27,7 @@ def new(kind: type[Encoder], fps: Fraction = Fraction(16), seconds: Fraction | N
     ("kind", "count"), [(Mp4Encoder, 1), *((kind, count) for kind in (Mp4Encoder, WebpEncoder) for count in (2, 5, 12))]
 )
 def test_the_last_frame_of_a_variable_rate_keeps_its_duration(kind: type[Encoder], count: int) -> None:
-    gaps = np.random.default_rng(count).integers(9, 90, count - 1)
+    gaps = np.random.default_rng(count).integers(11, 90, count - 1)
     times = tuple(Fraction(int(gaps[:i].sum()), 1000) for i in range(count))
     seconds = times[-1] + Fraction(7, 10)
     encoder = new(kind, count / seconds, seconds, count)
@@ -94,7 +94,8 @@ def test_times_that_repeat_or_step_back_are_made_to_increase(kind: str, case: st
     encoder.add(frames[3:], times[3:])
     source = open_source(read_media(encoder.close()), LIMITS)
     shown = [time for _, time in source.frames()]
-    assert len(shown) == 4
+    # What is closer than a browser can show is left out of a WebP.
+    assert len(shown) == (2 if kind == "webp" and case.startswith("closer") else 4)
     assert all(a < b for a, b in pairwise(shown))
 
 

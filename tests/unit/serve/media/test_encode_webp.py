@@ -58,3 +58,20 @@ def test_the_frames_of_an_animation_wait_on_disk() -> None:
     encoder.discard()
     assert held < 640 * 480 * 3, "no frame is kept in memory"
     assert most < 3 * 4 * 640 * 480 * 3
+
+
+@pytest.mark.parametrize("fps", [100, 120, 500, 2000])
+def test_frames_that_browsers_would_slow_down_are_left_out(fps: int) -> None:
+    rate = Fraction(fps)
+    frames = np.random.default_rng(0).integers(0, 255, (fps // 10, 16, 16, 3), np.uint8)
+    encoder = WebpEncoder(rate, 0)
+    data = encode_all(encoder, frames, rate)
+    image = PIL.Image.open(io.BytesIO(data))
+    shown = []
+    for i in range(getattr(image, "n_frames", 1)):
+        image.seek(i)
+        image.load()
+        shown.append(image.info["duration"])
+    assert len(shown) == encoder.frames < len(frames)
+    assert min(shown) > 10
+    assert sum(shown) == pytest.approx(1000 * len(frames) / fps, abs=1)

@@ -51,7 +51,7 @@ def test_an_unsupported_format_is_refused() -> None:
     buffer = io.BytesIO()
     PIL.Image.fromarray(stranger()).save(buffer, "BMP")
     for data in (b"", b"hello there", buffer.getvalue()):
-        with pytest.raises(MediaError, match="not an image in a supported format; send JPEG, PNG or WebP"):
+        with pytest.raises(MediaError, match="not an image in a supported format; send JPEG, PNG, WebP, AVIF or HEIC"):
             open_image(data, 10**6)
 
 

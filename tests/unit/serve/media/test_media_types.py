@@ -15,7 +15,7 @@ def test_every_result_has_an_extension_and_can_be_sent_again() -> None:
     assert len(set(EXTENSIONS.values())) == len(EXTENSIONS)
 
 
-@pytest.mark.parametrize("media_type", IMAGE_TYPES)
-def test_every_image_type_can_be_written_and_read(media_type: str) -> None:
+@pytest.mark.parametrize("media_type", sorted(set(IMAGE_TYPES) & set(EXTENSIONS)))
+def test_every_image_type_of_results_can_be_written_and_read(media_type: str) -> None:
     image = np.full((8, 6, 3), 128, np.uint8)
     assert decode_image(encode_image(image, media_type), 100).shape == image.shape

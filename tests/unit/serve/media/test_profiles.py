@@ -99,3 +99,34 @@ def test_a_profile_that_cannot_be_used_is_ignored(spoil) -> None:  # type: ignor
     photo = PIL.Image.fromarray(stranger())
     decoded = decode_image(saved(photo, "PNG", spoil(profile_of("Adobe RGB"))), 10**6)
     np.testing.assert_array_equal(decoded, stranger())
+
+
+def cmyk_profile() -> bytes:
+    """Return the profile of a printer whose black ink does not show, by a table to Lab."""
+    steps = [(c, m, y, k) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    colours = b"".join(bytes([round(255 * (1 - 0.3 * c - 0.59 * m - 0.11 * y)), 128, 128]) for c, m, y, _ in steps)
+    identity = b"".join(struct.pack(">i", 65536 * (i % 4 == 0)) for i in range(9))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * bytes(range(256)) + colours + 3 * bytes(range(256))
+    tags = {b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78), b"A2B0": table}
+    tags |= {b"wtpt": tag(b"XYZ ", 0.9642, 1, 0.8249), b"cprt": b"text" + bytes(8)}
+    index, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        index += name + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI", 128 + len(index) + len(body), b"lcms", 0x02100000) + b"prtrCMYKLab "
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return head + index + body
+
+
+def test_the_profile_of_a_printer_is_applied_to_cmyk() -> None:
+    """Without the profile the picture is black; with it, only the yellow stripe is not white."""
+    inks = np.zeros((32, 64, 4), np.uint8)
+    inks[..., 3] = 255
+    inks[:, 32:, 2] = 255
+    image = PIL.Image.frombytes("CMYK", (64, 32), inks.tobytes())
+    assert decode_image(saved(image, "JPEG", b""), 10**6).max() < 10
+    decoded = decode_image(saved(image, "JPEG", cmyk_profile()), 10**6)
+    assert decoded[:, :24].min() > 248
+    grey = decoded[:, 40:].astype(int)
+    assert np.abs(grey - grey[..., :1]).max() <= 2
+    assert 215 < grey.mean() < 232, "an L of 89"

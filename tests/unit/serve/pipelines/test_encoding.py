@@ -1,6 +1,7 @@
 """Videos are encoded while their frames arrive, and freed whatever happens."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -128,6 +129,8 @@ class SlowEncoder(Encoder):
 
 @pytest.mark.parametrize("error", [None, MediaError("too late to matter")])
 async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exception | None) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
     encoder = SlowEncoder(error)
     writer = VideoWriter(encoder, "image", MediaThreads(1), context=make_context())
     call = asyncio.ensure_future(writer.add(chunk(0, 1)))
@@ -141,6 +144,9 @@ async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exce
     encoder.release.set()
     await freed
     assert encoder.events == ["add begins", "add ends", "discard"]
+    del call, freed, writer
+    gc.collect()
+    assert complaints == [], "asyncio logs an error that nobody waited for"
 
 
 @pytest.mark.parametrize("new", [lambda: WebpEncoder(FPS, method=0), lambda: GifEncoder(FPS)])

@@ -1,0 +1,1 @@
+"""Commands that try many media files: mutated ones, and all combinations of a kind."""

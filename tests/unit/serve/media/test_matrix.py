@@ -1,0 +1,10 @@
+"""A sample of all kinds of films; ``python -m tests.media.matrix`` tries more of them."""
+
+import pytest
+
+from tests.media.matrix import Film, differences, draw
+
+
+@pytest.mark.parametrize("film", draw(40, seed=1), ids=str)
+def test_a_film_is_shown_as_it_was_made(film: Film) -> None:
+    assert differences(film) == []
