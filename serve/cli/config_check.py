@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -146,9 +146,11 @@ def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
         return
     for model in MODELS:
         from_hub = _allows_hub(settings, model)
-        for field, path in getattr(settings.models, model.files):
+        files: Settings = getattr(settings.models, model.files)
+        kinds = {name for name, field in type(files).model_fields.items() if get_origin(field.annotation) is Literal}
+        for field, path in files:
             fetched = isinstance(path, str) and ("://" in path or (from_hub and not Path(path).is_absolute()))
-            if path is not None and not fetched:
+            if path is not None and not fetched and field not in kinds:
                 yield f"models.{model.files}.{field}", Path(path)
 
 

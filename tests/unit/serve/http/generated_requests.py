@@ -73,7 +73,8 @@ def _of_schema(schema: Json, *, picture: bool) -> st.SearchStrategy[Any]:
         return st.booleans()
     if kind == "array":
         items = _of_schema(schema["items"], picture=picture)
-        return st.lists(items, min_size=schema.get("minItems", 0), max_size=min(schema.get("maxItems", 3), 3))
+        fewest = schema.get("minItems", 0)
+        return st.lists(items, min_size=fewest, max_size=max(fewest, min(schema.get("maxItems", 3), 3)))
     if kind == "object":
         return _fields(schema, pictures=())
     if picture:
