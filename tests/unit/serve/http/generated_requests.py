@@ -84,14 +84,17 @@ def _of_schema(schema: Json, *, picture: bool) -> st.SearchStrategy[Any]:
     return st.text(letters, min_size=max(1, schema.get("minLength", 0)), max_size=min(schema.get("maxLength", 30), 30))
 
 
-def _fields(schema: Json, *, pictures: Sequence[str]) -> st.SearchStrategy[Json]:
-    """Return objects that a schema allows, with all required fields and some of the others."""
-    required = set(schema.get("required", ()))
-    of = {name: _of_schema(entry, picture=name in pictures) for name, entry in schema.get("properties", {}).items()}
-    return st.fixed_dictionaries(
-        {name: values for name, values in of.items() if name in required},
-        optional={name: values for name, values in of.items() if name not in required},
-    )
+@st.composite
+def _fields(draw: st.DrawFn, schema: Json, *, pictures: Sequence[str]) -> Json:
+    """Return an object that a schema allows: its required fields and up to three others.
+
+    Fields that exclude each other would have most objects with all of them refused.
+    """
+    properties: Json = schema.get("properties", {})
+    required = [name for name in properties if name in schema.get("required", ())]
+    others = [name for name in properties if name not in required]
+    chosen = draw(st.lists(st.sampled_from(others), max_size=3, unique=True)) if others else []
+    return {name: draw(_of_schema(properties[name], picture=name in pictures)) for name in (*required, *chosen)}
 
 
 @st.composite
