@@ -104,6 +104,11 @@ def test_a_swapped_face_is_nearer_to_the_reference_than_to_the_original_for_all_
 ) -> None:
     people = group()
     boxes = [face.box.astype(int) for face in analyser.faces([people])[0] if face.box[1] > 60]
+
+    def embedding(image: Image) -> Any:
+        """Two of the people lean by 30 degrees, where the detector alone misplaces landmarks."""
+        return demo_engine.analyse([image], never_cancelled)[0][0].embedding
+
     crops = [
         portrait(),
         *(people[top - 60 : bottom + 60, max(0, left - 60) : right + 60] for left, top, right, bottom in boxes),
@@ -114,11 +119,11 @@ def test_a_swapped_face_is_nearer_to_the_reference_than_to_the_original_for_all_
             if i == j:
                 continue
             reference = identify(demo_engine, source)
-            before = analyser.faces([target])[0][0]
+            before = embedding(target)
             result, found = swap(demo_engine, target, reference, SwapOptions())
-            after = analyser.faces([result])[0][0].embedding
+            after = embedding(result)
             assert found >= 1
-            assert after @ reference.face.embedding > after @ before.embedding
+            assert after @ reference.face.embedding > after @ before
             tried += 1
     assert tried >= 12
 

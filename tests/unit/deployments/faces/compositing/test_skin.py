@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deployments.faces.compositing.skin import skin
+from deployments.faces.compositing.skin import distance_from_skin, likely
 
 
 def test_hair_and_background_are_not_skin_and_shaded_skin_is() -> None:
@@ -13,7 +13,7 @@ def test_hair_and_background_are_not_skin_and_shaded_skin_is() -> None:
     noise = np.random.default_rng(0).integers(-6, 7, face.shape)
     cheeks = np.zeros((96, 96), bool)
     cheeks[40:60, 30:70] = True
-    found = skin(np.clip(face + noise, 0, 255).astype(np.uint8), cheeks)
+    found = likely(distance_from_skin(np.clip(face + noise, 0, 255).astype(np.uint8), cheeks), 4.5)
     assert found.dtype == np.float32
     assert found[25:, 15:].mean() > 0.9
     assert found[75:, 45:55].mean() > 0.8
@@ -26,6 +26,6 @@ def test_it_works_on_grey_pictures() -> None:
     face[:20] = 50
     cheeks = np.zeros((96, 96), bool)
     cheeks[40:60, 30:70] = True
-    found = skin(face, cheeks)
+    found = likely(distance_from_skin(face, cheeks), 4.5)
     assert found[22:].min() > 0.9
     assert found[:18].max() < 0.05
