@@ -212,7 +212,7 @@ class AlignmentSwapper:
         side = self.size / 2
         self._around, self._inner = (
             np.asarray(cv2.GaussianBlur(mask, (0, 0), side / softness), np.float32)
-            for mask, softness in ((around, 28), (inner, 24))
+            for mask, softness in ((around, 20), (inner, 24))
         )
         # Above the eyebrows hair may begin.
         rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
@@ -261,7 +261,7 @@ class AlignmentSwapper:
         # Below the brows all skin of the reference is shown, and its eyes, nose and mouth in any
         # case. Above them hair begins, and there both must show skin.
         share = np.maximum(self._inner, sure) * self._below_brows + shown * (1 - self._below_brows)
-        mask = cv2.GaussianBlur(self._around * share, (0, 0), half[0] / 64)
+        mask = cv2.GaussianBlur(self._around * share, (0, 0), half[0] / 40)
         # The middle of the face keeps more of the reference's own light, by which it is known.
         light = seam_light(np.asarray(small_new), np.asarray(small_old), both * self._outer) * self._light
         whole = (self.size, self.size)
