@@ -35,7 +35,7 @@ _OWN = 0.9
 """The share of the reference's own proportions in a swap by alignment."""
 
 
-_SKIN, _PERHAPS_SKIN = 2.8, 4.5
+_SKIN, _PERHAPS_SKIN = 2.8, 5.0
 """Distances from skin: blond hair above the brows is no skin, but stubble and a shadow are."""
 
 
