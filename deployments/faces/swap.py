@@ -19,7 +19,7 @@ from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, alig
 from deployments.faces.compositing.colour import match_colours, match_saturation
 from deployments.faces.compositing.paste import Mask, sharp_box_mask, soft_box_mask
 from deployments.faces.compositing.seam import seam_light
-from deployments.faces.compositing.skin import skin
+from deployments.faces.compositing.skin import distance_from_skin, likely
 from deployments.faces.models.batch import batch_of
 from deployments.faces.models.graph import open_batch, read_model, take_float32
 from deployments.faces.models.session import open_session
@@ -31,8 +31,12 @@ Target: TypeAlias = tuple[Image, Face]
 """An image, and the face in it that is replaced."""
 
 
-_OWN = 0.7
+_OWN = 0.9
 """The share of the reference's own proportions in a swap by alignment."""
+
+
+_SKIN, _PERHAPS_SKIN = 2.8, 5.0
+"""Distances from skin: blond hair above the brows is no skin, but stubble and a shadow are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +210,15 @@ class AlignmentSwapper:
         features = self._oval(middle, across=1.0 * span, up=1.05 * reach, down=1.0 * reach)
         inner = self._oval(middle, across=0.92 * span, up=0.95 * reach, down=0.95 * reach)
         side = self.size / 2
-        self._around, self._features, self._inner = (
+        self._around, self._inner = (
             np.asarray(cv2.GaussianBlur(mask, (0, 0), side / softness), np.float32)
-            for mask, softness in ((around, 28), (features, 36), (inner, 20))
+            for mask, softness in ((around, 20), (inner, 24))
         )
         # Above the eyebrows hair may begin.
         rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
         self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
         self._light = np.asarray(1 - 0.85 * cv2.GaussianBlur(features, (0, 0), side / 16), np.float32)[..., None]
-        self._outer: npt.NDArray[np.float32] = (1 - self._features) * (around > 0)
+        self._outer: npt.NDArray[np.float32] = around * (1 - cv2.GaussianBlur(features, (0, 0), side / 36))
         whole = cv2.resize(features, (self.size, self.size), interpolation=cv2.INTER_NEAREST)
         self._inside: npt.NDArray[np.bool_] = whole > 0
         cheeks = np.zeros(around.shape, np.uint8)
@@ -248,13 +252,16 @@ class AlignmentSwapper:
         """Return the new face in the light of the old one, and the mask of what is replaced."""
         half = (self.size // 2, self.size // 2)
         small_new, small_old = (cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (new, old))
-        new_skin, old_skin = (skin(np.asarray(image), self._cheeks) for image in (small_new, small_old))
-        # Where one of the two has hair, glasses or background, the target stays.
-        both = new_skin * old_skin
-        shown, sure = (np.clip(2.5 * cv2.GaussianBlur(one, (0, 0), half[0] / 48) - 0.75, 0, 1) for one in (both, new_skin))
-        # Eyes, nose and mouth are the reference's in any case; around them only its skin is.
-        features = np.maximum(self._inner, self._features * sure) * np.maximum(self._below_brows, shown)
-        mask = cv2.GaussianBlur(self._around * np.maximum(shown, features), (0, 0), half[0] / 64)
+        new_skin, old_skin = (distance_from_skin(np.asarray(image), self._cheeks) for image in (small_new, small_old))
+        both = likely(new_skin, _SKIN) * likely(old_skin, _SKIN)
+        shown, sure = (
+            np.clip(2.5 * cv2.GaussianBlur(one, (0, 0), half[0] / 48) - 0.75, 0, 1)
+            for one in (both, likely(new_skin, _PERHAPS_SKIN))
+        )
+        # Below the brows all skin of the reference is shown, and its eyes, nose and mouth in any
+        # case. Above them hair begins, and there both must show skin.
+        share = np.maximum(self._inner, sure) * self._below_brows + shown * (1 - self._below_brows)
+        mask = cv2.GaussianBlur(self._around * share, (0, 0), half[0] / 40)
         # The middle of the face keeps more of the reference's own light, by which it is known.
         light = seam_light(np.asarray(small_new), np.asarray(small_old), both * self._outer) * self._light
         whole = (self.size, self.size)

@@ -10,12 +10,12 @@ Mask = npt.NDArray[np.float32]
 
 _LEAST_SPREAD = np.array([9.0, 4.0, 4.0], np.float32)
 """The least spread of skin in CIE L*a*b*: a smooth cheek in even light has hardly any."""
-_FAR, _STEEP = 3.0, 2.0
-"""The distance in spreads at which a pixel is as likely skin as not, and how fast that changes."""
+_STEEP = 1.5
+"""How fast a pixel becomes less likely skin with its distance."""
 
 
-def skin(face: Image, cheeks: npt.NDArray[np.bool_]) -> Mask:
-    """Return how likely each pixel of an aligned face is skin, float32 in 0..1.
+def distance_from_skin(face: Image, cheeks: npt.NDArray[np.bool_]) -> Mask:
+    """Return how far each pixel of an aligned face is from skin, float32, in spreads of its colour.
 
     ``cheeks`` is true where the face is certainly skin. The result changes little if the face moves
     little, so that masks made from it do not flicker.
@@ -24,5 +24,9 @@ def skin(face: Image, cheeks: npt.NDArray[np.bool_]) -> Mask:
     samples = lab[cheeks]
     middle = np.median(samples, axis=0)
     spread = np.maximum(np.median(np.abs(samples - middle), axis=0) * 1.4826, _LEAST_SPREAD)
-    away = np.sqrt((((lab - middle) / spread) ** 2).sum(axis=2))
-    return np.asarray(1 / (1 + np.exp(np.clip((away - _FAR) * _STEEP, -30, 30))), np.float32)
+    return np.asarray(np.sqrt((((lab - middle) / spread) ** 2).sum(axis=2)), np.float32)
+
+
+def likely(distance: Mask, limit: float) -> Mask:
+    """Return how likely each pixel is skin, 0..1; at the distance ``limit`` it may be or not."""
+    return np.asarray(1 / (1 + np.exp(np.clip((distance - limit) * _STEEP, -30, 30))), np.float32)
