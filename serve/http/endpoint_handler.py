@@ -107,7 +107,8 @@ class EndpointHandler:
         if after_s is not None:
             wait_s = min(wait_s, max(0.0, after_s - spent_s))
         try:
-            job = await run_while_connected(request, self._desk.wait(job.id, wait_s), wait_s + GRACE_S) or job
+            waited = await run_while_connected(request, self._desk.wait(job.id, wait_s), wait_s + GRACE_S)
+            job = waited or job
         except (ClientDisconnect, asyncio.CancelledError):
             if not submission.preferences.durable:  # it asked for no job, and has no link to this one
                 await asyncio.shield(asyncio.ensure_future(self._desk.cancel(job.id, job.caller)))
