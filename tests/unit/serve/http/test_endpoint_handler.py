@@ -300,12 +300,11 @@ def test_a_full_queue_is_a_503_that_expects_room_after_the_latest_duration(
     first = client.post("/wan2.6", json={"prompt": "x"})
     assert (first.status_code, first.headers["retry-after"]) == (503, "10")
     assert first.json()["detail"] == "the model's queue is full"
-    clock = iter(range(0, 1000, 20))
     with monkeypatch.context() as patched:
-        patched.setattr("serve.jobs.job_runner.time", SimpleNamespace(monotonic=lambda: next(clock), time=time.time))
+        patched.setattr("serve.jobs.job_runner.time", SimpleNamespace(monotonic=time.monotonic, time=lambda: time.time() + 100))
         assert client.post("/wan2.6", json={"prompt": "x"}).status_code == 200
     graph.wan26.errors = [BackPressureError(num_queued_requests=1, max_queued_requests=1)]
-    assert int(client.post("/wan2.6", json={"prompt": "x"}).headers["retry-after"]) == 20
+    assert 100 <= int(client.post("/wan2.6", json={"prompt": "x"}).headers["retry-after"]) < 200
 
 
 async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:

@@ -47,10 +47,10 @@ def client(path: Path, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> TestC
 async def links_of_annas_job(client: TestClient, jobs: FakeJobs) -> dict[str, str]:
     job = jobs.add(make_job(caller="anna"))
     await jobs.step(job.id, stage="decoding", preview=True)
-    await jobs.succeed(job.id, b"the file")
-    await jobs.files.put(f"previews/{job.id}/1", b"a frame")
-    await jobs.change(job.id, progress=jobs.history[job.id][1].job.progress)
+    await jobs.files.put(f"previews/{job.id}/{job.attempt}", b"a frame")
     links: dict[str, str] = client.get(f"/jobs/{job.id}", headers={"authorization": "Bearer one"}).json()["links"]
+    assert client.get(links["preview"]).content == b"a frame"
+    await jobs.succeed(job.id, b"the file")
     return links
 
 
@@ -60,7 +60,6 @@ async def test_the_links_of_a_record_work_without_a_key(client: TestClient, jobs
     assert client.get(links["result"]).content == b"the file"
     assert client.head(links["result"]).status_code == 200
     assert client.get(links["result"], headers={"range": "bytes=0-2"}).content == b"the"
-    assert client.get(links["preview"]).content == b"a frame"
     assert b"event: succeeded" in client.get(links["events"]).content
     assert client.get(links["result"] + "&wait=5").status_code == 200
 
