@@ -80,7 +80,7 @@ def _of_schema(schema: Json, *, picture: bool) -> st.SearchStrategy[Any]:
     if picture:
         return st.sampled_from(PICTURES)
     # A surrogate cannot be sent in UTF-8.
-    letters = st.characters(exclude_categories=("Cs",))
+    letters = st.characters(exclude_categories=["Cs"])
     return st.text(letters, min_size=max(1, schema.get("minLength", 0)), max_size=min(schema.get("maxLength", 30), 30))
 
 

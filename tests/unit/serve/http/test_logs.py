@@ -113,9 +113,9 @@ def test_no_log_line_has_what_callers_send(client: TestClient, caplog: pytest.Lo
                 ("GET", f"{link}/result"),
                 ("GET", f"{link}/events"),
             ):
-                body = {"prompt": PROMPT} if method == "POST" else None
+                sent: dict[str, Any] = {"json": {"prompt": PROMPT}} if method == "POST" else {}
                 for value in (PROMPT, f"wait={PROMPT}", f"https://a.example/{FILE}"):
-                    client.request(method, path, json=body, headers={**authorized, name: value})
+                    client.request(method, path, **sent, headers={**authorized, name: value})
         for query in (*QUERIES, *OF_A_JOB):
             for value in (PROMPT, URI[:200], KEY):
                 client.get(query.replace("{id}", link.removeprefix("/jobs/")) + value, headers=authorized)

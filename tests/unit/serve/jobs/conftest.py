@@ -1,4 +1,4 @@
-"""The stores that the conformance tests run with."""
+"""The stores that the conformance tests run with, and the bench for Runners."""
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -8,7 +8,11 @@ import pytest
 
 from serve.jobs.sqlite_store import SqliteStore
 from serve.jobs.store import JobStore
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import HeldVideoModel, make_config
+from tests.unit.serve.jobs.bench import Bench
 from tests.unit.serve.jobs.redis_server import PROGRAM, RedisServer
+from tests.unit.serve.local_jobs import running_loops
 
 BUSY_MACHINE_S = 300
 OpenStore = Callable[[], Awaitable[JobStore]]
@@ -53,3 +57,15 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 async def store(open_store: OpenStore) -> JobStore:
     """A store without jobs."""
     return await open_store()
+
+
+@pytest.fixture
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A bench over a fake graph; a test may give settings of jobs by ``settings``."""
+    marker = request.node.get_closest_marker("settings")
+    graph = FakeGraph(wan26=HeldVideoModel(gate=None))
+    bench = Bench(graph, make_config(jobs=dict(marker.kwargs) if marker else {}))
+    await bench.desk.open()
+    async with running_loops(bench.one), running_loops(bench.two):
+        yield bench
+    await bench.desk.close()
