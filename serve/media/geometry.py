@@ -37,10 +37,10 @@ class Placement:
 
 def placement_of(frame: VideoFrame) -> Placement:
     """Return what the display matrix of ``frame`` says, rounded to a quarter turn."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
+    try:
+        matrix = bytes(frame.side_data[Type.DISPLAYMATRIX])
+    except KeyError:
         return Placement()
-    matrix = bytes(data)
     if len(matrix) < _MATRIX.size:
         return Placement()
     a, b, _, c, d, *_ = _MATRIX.unpack_from(matrix)
