@@ -52,7 +52,7 @@ def encoded(
             frame.pts, frame.time_base = i, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        if sound is not None:
+        if sound is not None and track is not None:
             for packet in sound.demux(audio=0):
                 if packet.dts is not None:
                     packet.stream = track
