@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
 
 import av
@@ -238,7 +239,7 @@ def test_time_stamps_that_repeat_or_step_back_are_nudged(number: int, shift: int
 # Geometry
 
 
-MATRICES = {
+MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]]] = {
     "plain": ((1, 0, 0, 1), lambda x: x),
     "a quarter turn": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
     "half a turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
