@@ -1,5 +1,7 @@
 """Builders of video files with the oddities that cameras, cutters and recorders leave in them."""
 
+from __future__ import annotations
+
 import io
 import struct
 from collections.abc import Callable, Iterable
