@@ -57,6 +57,7 @@ class _Video(Source):
                         f"at most {film.max_pixels} pixels are accepted: scale it down"
                     )
                 assert frame.pts is not None
+                assert frame.time_base is not None
                 yield pixels.of(frame), check_time(frame.pts * frame.time_base) - film.start
             self.damaged = decoder.damaged
 

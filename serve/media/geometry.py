@@ -4,9 +4,10 @@ import math
 import struct
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.frame import VideoFrame
 
 from deployments.wire import Image
@@ -37,10 +38,12 @@ class Placement:
 
 def placement_of(frame: VideoFrame) -> Placement:
     """Return what the display matrix of ``frame`` says, rounded to a quarter turn."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
+    # PyAV's annotations know only one kind of side data.
+    side_data = cast(SideDataContainer, frame.side_data)
+    try:
+        matrix = bytes(side_data[Type.DISPLAYMATRIX])
+    except KeyError:
         return Placement()
-    matrix = bytes(data)
     if len(matrix) < _MATRIX.size:
         return Placement()
     a, b, _, c, d, *_ = _MATRIX.unpack_from(matrix)

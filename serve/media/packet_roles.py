@@ -1,6 +1,7 @@
 """Which packets of a video track a decoder turns into frames that are shown."""
 
 from enum import Enum
+from typing import Any
 
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -35,14 +36,14 @@ class PacketRoles:
         self._length_bytes = (extradata[21] & 3) + 1 if len(extradata) > 21 and extradata[0] == 1 else 0
         self._first_key: int | None = None
 
-    def of(self, packet: "Packet[VideoStream]") -> Role:
+    def of(self, packet: "Packet[Any]") -> Role:
         """Return the role of the next packet."""
         role = self._in_decoder(packet)
         if packet.is_discard or (self._codec == "vp8" and packet.size and not memoryview(packet)[0] & _VP8_SHOWN):
             return Role.HIDDEN
         return role
 
-    def _in_decoder(self, packet: "Packet[VideoStream]") -> Role:
+    def _in_decoder(self, packet: "Packet[Any]") -> Role:
         if self._first_key is None:
             if not packet.is_keyframe:
                 return Role.UNDECODABLE
@@ -51,7 +52,7 @@ class PacketRoles:
             return Role.UNDECODABLE
         return Role.SHOWN
 
-    def _stands_alone(self, packet: "Packet[VideoStream]") -> bool:
+    def _stands_alone(self, packet: "Packet[Any]") -> bool:
         """Return whether a leading picture refers only to what is in the file."""
         if self._codec in ("vp8", "vp9", "av1"):
             return True  # they have no leading pictures: the time stamp is wrong

@@ -37,7 +37,7 @@ class ShownPixels:
             self._size = (height, width) if placement.lies else (width, height)
         width, height = self._size[::-1] if placement.lies else self._size
         if any(component.is_alpha for component in frame.format.components):
-            pixels = _on_white(self._reformat(frame, width, height, "rgba").to_ndarray())
+            pixels = _on_white(np.asarray(self._reformat(frame, width, height, "rgba").to_ndarray(), np.uint8))
         elif (space := wide_colour_of(frame)) is not None:
             pixels = self._narrow(frame, space, width, height)
         else:

@@ -144,8 +144,9 @@ def _hlg_to_nits(values: _Floats) -> _Floats:
     """Apply the inverse OETF and the OOTF of BT.2100 for a display of 1,000 nits."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - c) / a) + b) / 12)
-    luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
-    return _PEAK_NITS * scene * np.maximum(luminance, 1e-9)[:, None] ** 0.2
+    luminance: _Floats = scene @ np.array([0.2627, 0.6780, 0.0593])
+    gain: _Floats = np.maximum(luminance, 1e-9)[:, None] ** 0.2
+    return _PEAK_NITS * scene * gain
 
 
 def _tone_map(nits: _Floats) -> _Floats:
@@ -160,4 +161,5 @@ def _tone_map(nits: _Floats) -> _Floats:
     t = np.clip((level - knee) / (1 - knee), 0, 1)
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * target
     mapped = _pq_to_nits(np.where(level < knee, level, spline) * top)
-    return np.clip(nits, 0, _PEAK_NITS) * (mapped / brightest)[:, None]
+    gain: _Floats = (mapped / brightest)[:, None]
+    return np.clip(nits, 0, _PEAK_NITS) * gain

@@ -235,7 +235,7 @@ def _sound_differences(film: Film, source: object, chunks: list) -> list[str]:  
     encoder = Mp4Encoder(source.fps, "ultrafast", 18, audio=source.audio, seconds=source.duration)  # type: ignore[attr-defined]
     for chunk in chunks:
         encoder.add(chunk.frames, chunk.times)
-    with av.open(io.BytesIO(encoder.close().read())) as container:
+    with av.open(io.BytesIO(encoder.close().read()), mode="r") as container:
         has_sound = bool(container.streams.audio)
         if has_sound != (film.sound != "none"):
             return ["the sound is lost" if film.sound != "none" else "there is sound"]
@@ -243,7 +243,7 @@ def _sound_differences(film: Film, source: object, chunks: list) -> list[str]:  
             return []
         rate, start, parts = 0, None, []
         for frame in container.decode(audio=0):
-            rate, start = frame.sample_rate, float(frame.time) if start is None else start
+            rate, start = frame.sample_rate, float(frame.time or 0) if start is None else start
             parts.append(frame.to_ndarray().astype(float).reshape(-1) if frame.format.is_planar else frame.to_ndarray()[0])
     wave = np.concatenate(parts)
     pitch = np.argmax(np.abs(np.fft.rfft(wave))) * rate / len(wave)

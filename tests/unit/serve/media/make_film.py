@@ -1,9 +1,12 @@
 """Builders of video files with the oddities that cameras, cutters and recorders leave in them."""
 
+from __future__ import annotations
+
 import io
 import struct
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -14,6 +17,8 @@ from av.video.reformatter import Colorspace
 
 from deployments.wire import Frames
 from serve.media.samples import pan, stranger, tone
+
+AnyPacket: TypeAlias = "Packet[Any]"
 
 SCENE = pan(stranger(), 24, 96, 64)
 """A slow pan, 24 frames of 96 x 64 pixels."""
@@ -35,7 +40,8 @@ def encoded(
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        sound = av.open(io.BytesIO(tone(1.0))) if audio else None
+        assert isinstance(stream, av.VideoStream)
+        sound = av.open(io.BytesIO(tone(1.0)), mode="r") if audio else None
         track = None if sound is None else container.add_stream_from_template(sound.streams.audio[0])
         for i, pixels in enumerate(frames):
             if not i:
@@ -48,7 +54,7 @@ def encoded(
             frame.pts, frame.time_base = i, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        if sound is not None:
+        if sound is not None and track is not None:
             for packet in sound.demux(audio=0):
                 if packet.dts is not None:
                     packet.stream = track
@@ -59,12 +65,12 @@ def encoded(
 def remuxed(
     data: bytes,
     container_format: str,
-    change: Callable[[int, Packet], Packet | None] = lambda _, packet: packet,
+    change: Callable[[int, AnyPacket], AnyPacket | None] = lambda _, packet: packet,
     prepare: Callable[[av.container.OutputContainer], None] = lambda _: None,
 ) -> bytes:
     """Return the file with each video packet replaced by what ``change`` makes of it."""
     buffer = io.BytesIO()
-    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format=container_format) as target:
+    with av.open(io.BytesIO(data), mode="r") as source, av.open(buffer, "w", format=container_format) as target:
         streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
         prepare(target)
         number = 0
@@ -82,7 +88,7 @@ def remuxed(
 
 def packets_of(data: bytes) -> list[bytes]:
     """Return the payload of each packet of the first video track."""
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         return [bytes(packet) for packet in container.demux(video=0) if packet.size]
 
 
@@ -101,11 +107,12 @@ def cut_to_key_frame(data: bytes, container_format: str, number: int) -> bytes:
     keys = -1
     first: int | None = None
 
-    def change(_: int, packet: Packet) -> Packet | None:
+    def change(_: int, packet: AnyPacket) -> AnyPacket | None:
         nonlocal keys, first
         keys += packet.is_keyframe
         if keys < number:
             return None
+        assert packet.pts is not None
         first = packet.pts if first is None else first
         packet.pts -= first
         packet.dts = None if packet.dts is None else packet.dts - first

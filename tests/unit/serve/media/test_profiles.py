@@ -45,7 +45,8 @@ def profile_of(space: str, *, grey: bool = False) -> bytes:
 
 def saved(image: PIL.Image.Image, kind: str, profile: bytes) -> bytes:
     buffer = io.BytesIO()
-    options = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    kinds: dict[str, dict[str, int]] = {"JPEG": {"quality": 98, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = kinds.get(kind, {})
     image.save(buffer, kind, icc_profile=profile, **options)
     return buffer.getvalue()
 

@@ -2,12 +2,12 @@
 
 import io
 import itertools
+from collections.abc import Callable
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from serve.media.decode import open_source
@@ -17,6 +17,7 @@ from serve.media.samples import tone
 from serve.media.source import Source, SourceLimits
 from tests.unit.serve.media.make_film import (
     SCENE,
+    AnyPacket,
     cut_to_key_frame,
     encoded,
     numbered,
@@ -33,7 +34,7 @@ X265 = {"x265-params": "keyint=8:min-keyint=8:bframes=2:open-gop=1:log-level=non
 
 
 def shown_by_ffmpeg(data: bytes) -> list[np.ndarray]:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
@@ -118,7 +119,8 @@ def test_a_fragmented_file_whose_end_is_missing_is_still_refused() -> None:
 
 @pytest.mark.parametrize(("container_format", "codec"), [("matroska", "libx264"), ("webm", "libvpx")])
 def test_a_file_whose_clock_does_not_start_at_0(container_format: str, codec: str) -> None:
-    def late(_: int, packet: Packet) -> Packet:
+    def late(_: int, packet: AnyPacket) -> AnyPacket:
+        assert packet.pts is not None
         shift = round(60 / packet.time_base)
         packet.pts += shift
         packet.dts = None if packet.dts is None else packet.dts + shift
@@ -136,7 +138,7 @@ def test_a_file_whose_clock_does_not_start_at_0(container_format: str, codec: st
 def test_sound_stays_in_step_when_the_clock_is_set_to_0(shift: int) -> None:
     """A tone begins 0.2 s after the picture, and 0.2 s after it must begin in the result."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="matroska") as container, av.open(io.BytesIO(tone(0.5))) as sound:
+    with av.open(buffer, "w", format="matroska") as container, av.open(io.BytesIO(tone(0.5)), mode="r") as sound:
         video = container.add_stream("libx264", rate=25)
         video.width = video.height = 64
         audio = container.add_stream_from_template(sound.streams.audio[0])
@@ -152,15 +154,15 @@ def test_sound_stays_in_step_when_the_clock_is_set_to_0(shift: int) -> None:
                 packet.stream = audio
                 container.mux(packet)
     result = reencode(open_source(buffer.getvalue(), LIMITS)).read()
-    with av.open(io.BytesIO(result)) as container:
-        starts = {s.type: float(s.start_time * s.time_base) for s in container.streams if s.start_time is not None}
+    with av.open(io.BytesIO(result), mode="r") as container:
+        starts = {s.type: float((s.start_time or 0) * (s.time_base or 0)) for s in container.streams}
     assert starts["video"] == pytest.approx(0, abs=1e-3)
     assert starts["audio"] == pytest.approx(0.2, abs=0.03)
 
 
 def test_a_gap_before_the_picture_counts_for_the_limit() -> None:
     """Sound that begins long before the first frame would make a long file of few frames."""
-    sound = av.open(io.BytesIO(tone(0.3)))
+    sound = av.open(io.BytesIO(tone(0.3)), mode="r")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
         video = container.add_stream("libx264", rate=25)
@@ -206,7 +208,8 @@ def test_a_damaged_first_frame_is_replaced_by_the_next() -> None:
     whole = encoded("mjpeg", "mov", numbered(25), pix_fmt="yuvj420p")
     source = open_source(without(whole, 0), LIMITS)
     frames, times = decode_all(source)
-    assert (len(frames), source.damaged, times[0]) == (25, 1, 0)
+    assert (len(frames), source.damaged) == (25, 1)
+    assert times[0] == 0
     np.testing.assert_array_equal(frames[0], frames[1])
 
 
@@ -216,7 +219,7 @@ def test_a_damaged_first_frame_is_replaced_by_the_next() -> None:
 @pytest.mark.parametrize(("number", "shift"), [(6, -40), (6, -60), (6, -120), (7, 0)])
 def test_time_stamps_that_repeat_or_step_back_are_nudged(number: int, shift: int) -> None:
     plain = webm(numbered(12), fps=25)
-    with av.open(io.BytesIO(plain)) as container:
+    with av.open(io.BytesIO(plain), mode="r") as container:
         position = [packet.pos for packet in container.demux(video=0) if packet.size][number]
     at = plain.index((40 * number).to_bytes(2, "big", signed=True), position)
     data = plain[:at] + (40 * number + shift).to_bytes(2, "big", signed=True) + plain[at + 2 :]
@@ -236,7 +239,7 @@ def test_time_stamps_that_repeat_or_step_back_are_nudged(number: int, shift: int
 # Geometry
 
 
-MATRICES = {
+MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray]]] = {
     "plain": ((1, 0, 0, 1), lambda x: x),
     "a quarter turn": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
     "half a turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
@@ -312,7 +315,7 @@ def test_fields_are_woven_into_whole_frames() -> None:
         stream.codec_context.flags |= 0x20000000 | 0x40000
 
     film = encoded("libx264", "mp4", woven, options={"x264-params": "tff=1", "crf": "8"}, prepare=interlaced)
-    with av.open(io.BytesIO(film)) as container:
+    with av.open(io.BytesIO(film), mode="r") as container:
         assert next(container.decode(video=0)).interlaced_frame
     source = open_source(film, LIMITS)
     frames, times = decode_all(source)

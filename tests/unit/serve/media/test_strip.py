@@ -136,9 +136,9 @@ def test_what_follows_the_end_of_a_picture_does_not_matter() -> None:
     for kind in KINDS:
         data = saved(kind)
         np.testing.assert_array_equal(decode_image(data + b"PK\3\4 an archive", 10**6), decode_image(data, 10**6))
-    data = bytearray(saved("PNG"))
-    data[data.index(b"IEND") + 4] ^= 1  # its checksum
-    decode_image(bytes(data), 10**6)
+    spoilt = bytearray(saved("PNG"))
+    spoilt[spoilt.index(b"IEND") + 4] ^= 1  # its checksum
+    decode_image(bytes(spoilt), 10**6)
 
 
 @pytest.mark.parametrize(

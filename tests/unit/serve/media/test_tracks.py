@@ -30,7 +30,7 @@ def film(container_format: str, videos: dict[int, Disposition], *, sounds: int =
             stream.pix_fmt = "yuvj420p" if disposition & Disposition.attached_pic else "yuv420p"
             stream.disposition = disposition
             tracks[level] = stream
-        source = av.open(io.BytesIO(tone(0.2)))
+        source = av.open(io.BytesIO(tone(0.2)), mode="r")
         heard = [container.add_stream_from_template(source.streams.audio[0]) for _ in range(sounds)]
         for number, track in enumerate(heard):
             track.disposition = Disposition.default if number == default_sound else Disposition(0)
@@ -74,13 +74,14 @@ def test_the_default_video_track_is_shown(container_format: str, default: int) -
 @pytest.mark.parametrize("container_format", ["mp4", "matroska"])
 def test_the_first_track_is_shown_where_none_is_marked(container_format: str) -> None:
     count, level = shown(film(container_format, {DARK: Disposition(0), LIGHT: Disposition(0)}))
-    assert (count, level) == (5, pytest.approx(DARK, abs=4))
+    assert count == 5
+    assert level == pytest.approx(DARK, abs=4)
 
 
 @pytest.mark.parametrize("default", [0, 1])
 def test_the_default_sound_is_heard(default: int) -> None:
     data = film("matroska", {DARK: Disposition.default}, sounds=2, default_sound=default)
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), mode="r") as container:
         chosen = heard_audio(container)
         assert chosen is not None
         assert chosen.index == container.streams.audio[default].index
@@ -89,7 +90,7 @@ def test_the_default_sound_is_heard(default: int) -> None:
 
 def test_a_cover_picture_is_no_film() -> None:
     covers = {LIGHT: Disposition.attached_pic}
-    with av.open(io.BytesIO(film("mp4", {**covers, DARK: Disposition.default}))) as container:
+    with av.open(io.BytesIO(film("mp4", {**covers, DARK: Disposition.default})), mode="r") as container:
         covered = [stream.disposition for stream in container.streams.video]
         if not any(disposition & Disposition.attached_pic for disposition in covered):
             pytest.skip("this muxer writes no cover pictures")

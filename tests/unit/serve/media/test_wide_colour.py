@@ -27,12 +27,12 @@ FROM_XYZ = {
 
 
 def linear_in(primaries: int) -> np.ndarray:
-    return np.clip(PATCHES**2.4 @ TO_XYZ.T @ FROM_XYZ[primaries].T, 0, 1)
+    return np.asarray(np.clip(PATCHES**2.4 @ TO_XYZ.T @ FROM_XYZ[primaries].T, 0, 1))
 
 
 def pq(nits: np.ndarray) -> np.ndarray:
     power = (nits / 10_000) ** (2610 / 16384)
-    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    return np.asarray(((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
 
 
 @pytest.mark.parametrize("primaries", [P3, BT2020])
@@ -85,7 +85,7 @@ def test_a_film_in_wide_colour_is_converted(primaries: int, transfer: int, matri
     film = encoded("libx265", "mp4", [photo] * 3, pix_fmt=pix_fmt, options=options, prepare=mark)
     frames, _ = decode_all(open_source(film, SourceLimits(100, 20, 10**6)))
     assert len(frames) == 3
-    with av.open(io.BytesIO(film)) as container:
+    with av.open(io.BytesIO(film), mode="r") as container:
         first = next(container.decode(video=0))
     space = wide_colour_of(first)
     assert space is not None
