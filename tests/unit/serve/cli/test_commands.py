@@ -55,7 +55,7 @@ ROWS = (
     Row("serv", 2, err=r"No such command 'serv'. Did you mean 'serve'\?"),
     Row("serve --help", 0, r"Run the service on this machine until Ctrl-C.*--host .*--port"),
     Row("call --help", 0, r"field=value, or field=@file for an image or video.*--output.*-o"),
-    Row("models", 2, r"Check FaceSwapper's model files"),
+    Row("models", 2, r"Check model files"),
     # Starting the service
     Row("serve nope", 2, err=r"^no preset or file is named nope; presets: demo, production, single-gpu$"),
     Row("serve 'a folder'", 2, err=r"^no preset or file is named a folder; presets: "),
