@@ -6,6 +6,7 @@ long to replace the proxy or the ingress of the demo.
 
 import os
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -31,8 +32,14 @@ KINDS = (
 )
 
 
-def test_no_job_is_lost_or_done_twice_while_processes_are_killed(service: Service) -> None:
+@pytest.fixture
+def customer(service: Service) -> Iterator[Customer]:
     customer = Customer(service.fake, "", None)
+    yield customer
+    customer.close()
+
+
+def test_no_job_is_lost_or_done_twice_while_processes_are_killed(customer: Customer) -> None:
     undisturbed = {kind.name: customer.plain(Order(0, 0, kind, "stay")) for kind in KINDS}
     before = {record["id"] for record in customer.listed()}
     orders = make_orders(random.Random(SEED), JOBS, 1, KINDS)
@@ -48,4 +55,3 @@ def test_no_job_is_lost_or_done_twice_while_processes_are_killed(service: Servic
     after = {record["id"] for record in customer.listed()}
     assert after - before == {job_id for delivered in deliveries for job_id in delivered.job_ids}
     assert len(after - before) == JOBS
-    customer.close()
