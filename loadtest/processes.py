@@ -21,8 +21,11 @@ PROCESSES = {
 
 
 def running_processes(kind: str, root: int | None = None) -> list[psutil.Process]:
-    """Return the processes of a kind that descend from ``root``, or from this process."""
-    name, found = PROCESSES[kind], []
+    """Return the processes of a kind that descend from ``root``, or from this process.
+
+    A kind that is not among ``PROCESSES`` is the beginning of the title.
+    """
+    name, found = PROCESSES.get(kind, kind), []
     for process in ProcessTree(root).descendants():
         with contextlib.suppress(psutil.Error):  # it may end in between
             if (process.name() == name or " ".join(process.cmdline()).startswith(name)) and is_alive(process):

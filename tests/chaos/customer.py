@@ -131,7 +131,7 @@ class Customer:
         while path is not None:
             page = self._call("GET", path).json()
             records += page["jobs"]
-            path = page["next"]
+            path = page["next"] and f"/jobs?{page['next'].partition('?')[2]}"  # the base may have a prefix
         return records
 
     def plain(self, order: Order) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -68,11 +69,11 @@ def kinds() -> tuple[Kind, ...]:
     )
 
 
-def make_orders(rng: random.Random, count: int, callers: int) -> list[Order]:
-    """Return ``count`` orders, of every kind and way, in an order that the seed gives."""
+def make_orders(rng: random.Random, count: int, callers: int, ordered: Sequence[Kind] = ()) -> list[Order]:
+    """Return ``count`` orders, of every way and kind of ``ordered``, as the seed arranges them."""
+    of = ordered or kinds()
     made = [
-        Order(number, number % callers, kinds()[number % len(kinds())], WAYS[number // len(kinds()) % len(WAYS)])
-        for number in range(count)
+        Order(number, number % callers, of[number % len(of)], WAYS[number // len(of) % len(WAYS)]) for number in range(count)
     ]
     rng.shuffle(made)
     return made

@@ -90,14 +90,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     (demo,) = config["applications"]
     demo["args"]["wan26"]["hardware"]["price_usd_per_hour"] = 3.6
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
-    demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo"), "lease_s": 3, "max_attempts": 6}
+    demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo")}
     fake_args = {
         **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
         "ingress": {"num_cpus": 0.05},
         "runner": {"num_cpus": 0.05, "window": 3},
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
-        "limits": {"max_frames": 201, "request_timeout_s": 60},
-        "jobs": {"folder": str(folder / "jobs-fake"), "lease_s": 3},
+        "limits": {"max_frames": 201, "request_timeout_s": 300},
+        "jobs": {"folder": str(folder / "jobs-fake"), "lease_s": 3, "max_attempts": 6},
     }
     scale = {"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1, "upscale_delay_s": 0, "downscale_delay_s": 600}
     config["applications"].append(
