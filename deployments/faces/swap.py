@@ -97,7 +97,7 @@ class OnnxSwapper:
         tiles = np.concatenate(
             [_split(self._crop(frame, matrix), self._tiles) for (frame, _), matrix in zip(targets, matrices, strict=True)]
         )
-        mean, spread = np.float32(self.model.mean), np.float32(self.model.spread)
+        mean, spread = np.asarray(self.model.mean, np.float32), np.asarray(self.model.spread, np.float32)
         outputs = []
         for start in range(0, len(tiles), self._batch):
             check()

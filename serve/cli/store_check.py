@@ -51,5 +51,5 @@ def _most_replicas(deployment: dict[str, Any]) -> int:
     scale = deployment.get("autoscaling_config") or {}
     count = deployment.get("num_replicas") or 1
     if count == "auto":
-        return max(2, scale.get("max_replicas", 100))
+        return max(2, int(scale.get("max_replicas", 100)))
     return max(int(count), scale.get("max_replicas") or 1)

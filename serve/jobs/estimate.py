@@ -92,7 +92,7 @@ class Estimate:
 
     def left_s(self) -> float | None:
         """Return the seconds until the last stage ends; None before the first step."""
-        current = next((stage for stage in reversed(self._units) if stage in self._stages), None)
+        current = next((stage for stage in reversed(list(self._units)) if stage in self._stages), None)
         whole_s = None if current is None else self._whole_s(current)
         if current is None or whole_s is None:
             return None

@@ -84,7 +84,7 @@ class Tracker:
         if step.frame is not None:
             self._on_frame(step.frame)
         stage = _CHUNK_STAGES.get(step.kind)
-        if stage in self._work.units:
+        if stage is not None and stage in self._work.units:
             frames = min(self._frames, step.index + (1 if self._generated and step.index == 0 else CHUNK))
             # A first chunk of one frame takes nearly as long as others.
             self._reach(stage, self._chunks(frames) / self._chunks(self._frames))

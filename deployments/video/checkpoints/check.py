@@ -136,8 +136,10 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         lambda: _match_vae(folder / "vae"),
         lambda: load_scheduler(folder, None),
     ]
-    if first.config.in_channels not in (16, 36):
-        checks = [lambda: _refuse_channels(folder, first.config.in_channels)]
+    config: Any = first.config
+    channels: int = config.in_channels
+    if channels not in (16, 36):
+        checks = [lambda: _refuse_channels(folder, channels)]
     yield Finding(folder, model, setting, tuple(fault.removeprefix(f"{folder}/") for fault in _faults(*checks)))
 
 

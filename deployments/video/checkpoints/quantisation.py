@@ -97,7 +97,7 @@ def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[
         for layer in weights
         if layer.startswith(prefix)
     }
-    return {named.get(layer, layer): said for layer, said in layers.items()}
+    return {named.get(str(layer), str(layer)): said for layer, said in layers.items()}
 
 
 def _parse(where: Path, name: str, text: str | bytes) -> Mapping[str, Any]:

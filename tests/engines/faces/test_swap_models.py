@@ -46,7 +46,7 @@ def write(path: Path, name: str, **changes: Any) -> Path:
     family = name.split("_")[0]
     if family in ("ghost", "simswap", "hififace"):
         onnx_graphs.converter(path / f"crossface_{family}.onnx")
-    constants = {"buff2fs": np.eye(512, dtype=np.float32)[::-1].copy()} if family == "inswapper" else {}
+    constants: dict[str, Any] = {"buff2fs": np.eye(512, dtype=np.float32)[::-1].copy()} if family == "inswapper" else {}
     shape = {"size": facts["size"], "source": facts.get("source", (512,)), "mask": facts.get("mask", False)}
     return onnx_graphs.swap_model(
         path / f"{name}.onnx", **shape, kind=facts.get("kind", TensorProto.FLOAT), **changes, **constants

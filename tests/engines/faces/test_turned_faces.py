@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -48,7 +48,7 @@ def insightface() -> InsightFaceAnalyser:
     from insightface.utils import face_align
 
     analyser._align = face_align.norm_crop
-    return analyser
+    return cast(InsightFaceAnalyser, analyser)
 
 
 @pytest.fixture(scope="module", params=[opencv, insightface], ids=["opencv", "insightface"])

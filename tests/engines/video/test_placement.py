@@ -9,7 +9,7 @@ from diffusers import WanPipeline
 from torch import nn
 
 from demo.checkpoints import demo_checkpoints
-from deployments.settings import VideoSettings
+from deployments.settings import VideoModels, VideoSettings
 from deployments.video import placement
 from deployments.video.memory.plan import GIB, Plan
 from deployments.video.mode import Mode
@@ -43,6 +43,7 @@ def set_free_memory(monkeypatch: pytest.MonkeyPatch, gib: dict[torch.device, int
 def place_on(device: torch.device, second: torch.device | None = None, **settings: Any) -> EngineAssembler:
     return place(
         settings=VideoSettings(**settings),
+        models=VideoModels(),
         folder=FOLDER,
         dtype=torch.float32,
         devices=[device] if second is None else [device, second],
@@ -92,7 +93,15 @@ def mode_of(transformer: nn.Module, distilled: Mode | None = None) -> Mode:
 
 
 def assemble(plan: Plan, mode: Mode) -> Any:
-    assembler = EngineAssembler(settings=VideoSettings(), folder=FOLDER, dtype=torch.float32, devices=[CPU], gpus=(), plan=plan)
+    assembler = EngineAssembler(
+        settings=VideoSettings(),
+        models=VideoModels(),
+        folder=FOLDER,
+        dtype=torch.float32,
+        devices=[CPU],
+        gpus=(),
+        plan=plan,
+    )
     return assembler.assemble(text_mode=mode, image_mode=None, refusal="send no image")
 
 

@@ -4,7 +4,7 @@ The names in these files are written down here, so that no change of a library m
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def clip_state() -> State:
     return {f"vision_model.{name}": tensor * 0.1 for name, tensor in random(shapes).items()}
 
 
-CLIP_FILES = {
+CLIP_FILES: dict[str, Callable[[State], State]] = {
     "vision model": lambda state: state,
     "with the projection": lambda state: state | {"visual_projection.weight": torch.randn(32, 64)},
     "with position ids": lambda state: state | {"vision_model.embeddings.position_ids": torch.arange(5)[None]},
@@ -150,7 +150,7 @@ def scaled(state: State) -> State:
     return stored
 
 
-UMT5_FILES = {
+UMT5_FILES: dict[str, Callable[[State], State]] = {
     "umt5_xxl_fp16": lambda state: (
         {name: t.half() for name, t in state.items()} | {"spiece_model": torch.zeros(9, dtype=torch.uint8)}
     ),
@@ -290,7 +290,9 @@ def test_the_settings_replace_the_weights_of_text_encoder_and_vae(
     random_models: RandomCheckpoints, wan26: WanEngine, small: VideoRequest, tmp_path: Path
 ) -> None:
     encoder, vae = (tmp_path / f"{name}.safetensors" for name in ("umt5", "vae"))
-    save_file({name: t.clone() for name, t in wan26.prompts.encoder._model.state_dict().items()}, encoder)
+    text_encoder = wan26.prompts.encoder._model
+    assert text_encoder is not None
+    save_file({name: t.clone() for name, t in text_encoder.state_dict().items()}, encoder)
     tensors = {name: t * (1.5 if "conv_out" in name else 1) for name, t in wan26.vae.state_dict().items()}
     save_file(tensors, vae)
     models = Wan26Models(text=str(random_models.text), text_encoder_weights=encoder, vae_weights=vae)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import jsonschema
 import psutil
 import pytest
@@ -45,12 +45,12 @@ class Contract:
         self.document = self.client.get("/openapi.json").json()
         self._components = _without_nullable({"components": self.document["components"]})
 
-    def send(self, call: Call) -> httpx.Response:
+    def send(self, call: Call) -> httpx2.Response:
         """Send a call and check its answer."""
         if call.body is not None:
             # Not the client's own JSON: a caller may send what is none, such as NaN.
             content = json.dumps(call.body).encode()
-            extra = {"content": content, "headers": {**call.headers, "Content-Type": "application/json"}}
+            extra: dict[str, Any] = {"content": content, "headers": {**call.headers, "Content-Type": "application/json"}}
         else:
             extra = {"headers": call.headers}
         ids = self.ids[-20:] or ["0" * 32]
@@ -61,7 +61,7 @@ class Contract:
         self.check(response, call.operation, call)
         return response
 
-    def check(self, response: httpx.Response, operation: dict[str, Any], sent: object) -> None:
+    def check(self, response: httpx2.Response, operation: dict[str, Any], sent: object) -> None:
         """Check that an answer is one that the document describes."""
         self.requests += 1
         self.statuses[response.status_code] += 1
@@ -94,7 +94,7 @@ class Contract:
         except jsonschema.ValidationError as error:
             raise AssertionError(f"{sent}: {error.message} at {list(error.absolute_path)}") from error
 
-    def call(self, method: str, path: str, job_id: str, **headers: str) -> httpx.Response:
+    def call(self, method: str, path: str, job_id: str, **headers: str) -> httpx2.Response:
         """Call an operation of a job, and check the answer."""
         response = self.client.request(method, path.replace("{id}", job_id), headers=headers)
         operation = self.document["paths"][path]["get" if method == "HEAD" else method.lower()]

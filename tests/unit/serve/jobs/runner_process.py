@@ -16,6 +16,7 @@ from serve.jobs.record import Job
 from serve.jobs.sweeper import Sweeper
 from serve.pipelines.pipelines import make_pipelines
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
+from tests.unit.serve.local_jobs import APPLICATION
 
 STEP_S = 0.02
 
@@ -38,7 +39,7 @@ class PacedVideoModel(FakeVideoModel):
 
 async def run_here(config: AppConfig, owner: str) -> None:
     """Run the jobs that nobody works on, until cancelled."""
-    store, files = open_stores(config.jobs)
+    store, files = open_stores(config.jobs, APPLICATION)
     await store.open()
     graph = FakeGraph(wan26=PacedVideoModel())
     execution = Execution(config, make_pipelines(config, graph.handles()), graph.readiness, files)

@@ -20,6 +20,7 @@ from tests.unit.serve.http.service import make_config
 from tests.unit.serve.jobs import runner_process
 from tests.unit.serve.jobs.job_builders import make_job, video
 from tests.unit.serve.jobs.redis_server import PROGRAM, RedisServer
+from tests.unit.serve.local_jobs import APPLICATION
 
 pytestmark = pytest.mark.slow
 SEED, JOBS, RUNNERS, KILLS = 20, 200, 3, 25
@@ -75,7 +76,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> AppConfig:
 
 async def test_every_job_has_its_one_result(config: AppConfig) -> None:
     rng, runners = random.Random(SEED), Runners(config)
-    store, files = open_stores(config.jobs)
+    store, files = open_stores(config.jobs, APPLICATION)
     await store.open()
     kinds: dict[str, int] = {}
     for number in range(JOBS):

@@ -33,7 +33,7 @@ def film(count: int, noise: float = 0.15) -> Iterator[list[Face]]:
     for i in range(count):
         at = {who: x for who in range(3) if (x := place(who, i)) is not None}
         seen = [noisy(face(x, 200 + 8 * who, who=who), random, noise) for who, x in at.items() if random.random() > 0.03]
-        random.shuffle(seen)  # type: ignore[arg-type]
+        random.shuffle(seen)
         yield seen
 
 

@@ -36,7 +36,7 @@ class Scheduler:
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Return latents with the noise of the step that the scheduler has come to."""
-        sigma = self.sigmas[self.index]
+        sigma: torch.Tensor = self.sigmas[self.index]
         return (1 - sigma) * latents + sigma * noise
 
     def step(
