@@ -25,7 +25,7 @@ CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_d
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills bench chart image image-test chaos e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills fuzz bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,10 @@ attack: setup  ## Attack a fresh demo beside honest callers, for ten minutes at 
 
 kills: setup  ## Kill each kind of process of a fresh demo, and watch it recover or end
 	$(BIN)/python -m loadtest.kills
+
+fuzz: setup  ## Send 10,000 requests made from our OpenAPI document and decode 7,000 damaged files
+	RYLA_GENERATED_REQUESTS=10000 $(BIN)/python -m pytest tests/unit/serve/http/test_contract.py -m slow -s -p no:logging
+	$(BIN)/python -m tests.media.fuzz 6000 1000
 
 bench: setup  ## Measure how fast frames travel between replicas
 	$(BIN)/python -m benchmarks.transport

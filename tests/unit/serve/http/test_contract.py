@@ -21,7 +21,7 @@ from tests.unit.serve.http.generated_requests import JOB, Call, calls
 from tests.unit.serve.http.service import make_service
 
 SMALL = {"max_width": 64, "max_height": 64, "max_pixels": 64 * 64, "max_frames": 9, "max_steps": 4}
-LONG = int(os.environ.get("RYLA_GENERATED_REQUESTS", "10000"))
+LONG = int(os.environ.get("RYLA_GENERATED_REQUESTS", "1000"))
 BATCH = 500
 """The number of requests that one run of hypothesis draws."""
 MORE_RSS = 80 * 2**20

@@ -16,9 +16,9 @@ from serve.http.openai_errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_service
 
-KEY = "sk-kolibri-7261"
-PROMPT = "a kolibri drinks nectar 7261"
-FILE = "kolibri-7261.png"
+KEY = "sk-kolibri-x"
+PROMPT = "a kolibri drinks nectar"
+FILE = "kolibri.png"
 
 
 def _picture() -> bytes:
@@ -30,7 +30,7 @@ def _picture() -> bytes:
 PICTURE = _picture()
 TEXT = base64.b64encode(PICTURE).decode()
 URI = f"data:image/png;name={FILE};base64,{TEXT}"
-MARKS = ("kolibri", "7261", TEXT[100:124], "iVBORw0KGgo")
+MARKS = ("kolibri", "nectar", TEXT[100:124], "iVBORw0KGgo")
 """What is part of each secret, and of no other text."""
 FIELDS = (
     "prompt",
