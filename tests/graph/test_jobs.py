@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,41 +71,24 @@ def test_every_job_has_its_one_result_when_a_process_is_killed(service: Service,
     assert sorted(job["id"] for job in listed if job["id"] in ids) == sorted(ids)
 
 
-@dataclass
-class Idle:
-    """What the fake application runs between two requests, to be compared with later."""
+def check_idle(service: Service, name: str, job_id: str, *, kind: str, most: int) -> None:
+    """Assert that nothing of a stopped job is left, and that its model made at most ``most``.
 
-    service: Service
-    threads: dict[int, int]
-    """The number of threads of each replica that works on jobs, by its process."""
-
-    @classmethod
-    def of(cls, service: Service, http: httpx.Client) -> "Idle":
-        """Return what runs now. Each kind of work is done once before, so that pools are full."""
-        for _ in range(2):
-            answer = http.post(f"{service.fake}/wan2.6-i2v-faceswap", json={**order("warm"), "length": 9, "steps": 1})
-            assert answer.status_code == 200, answer.text
-        pids = {pid for name in WORKERS for pid in service.replicas("fake", name).values()}
-        return cls(service, {pid: psutil.Process(pid).num_threads() for pid in pids})
-
-    def check(self, name: str, job_id: str, *, kind: str, most: int) -> None:
-        """Assert that nothing of a stopped job is left, and that its model made at most ``most``.
-
-        ``kind`` is what it made: denoise steps or chunks, as the journal has them.
-        """
-        wait_until(lambda: not running_calls(self.service))
-        done = len(self.service.journal.entries(name, kind))
-        assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
-        for pid, before in self.threads.items():
-            wait_until(partial(_has_at_most, psutil.Process(pid), before))
-        assert len(self.service.journal.entries(name, "request")) <= 1
-        assert len(self.service.journal.entries(name, kind)) == done
-        folder = Path(self.service.config["applications"][1]["args"]["jobs"]["folder"], "files")
-        wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
+    ``kind`` is what it made: denoise steps or chunks, as the journal has them.
+    """
+    wait_until(lambda: not running_calls(service))
+    done = len(service.journal.entries(name, kind))
+    assert done <= most, f"{done} of kind {kind}, where at most {most} are one more than when it was stopped"
+    assert len(service.journal.entries(name, "request")) <= 1
+    assert len(service.journal.entries(name, kind)) == done
+    folder = Path(service.config["applications"][1]["args"]["jobs"]["folder"], "files")
+    wait_until(lambda: not list(folder.glob(f"*/{job_id}*")))
 
 
-def _has_at_most(process: psutil.Process, threads: int) -> bool:
-    return process.num_threads() <= threads
+def count_threads(service: Service) -> int:
+    """Return the number of threads of the replicas that work on jobs."""
+    pids = {pid for name in WORKERS for pid in service.replicas("fake", name).values()}
+    return sum(psutil.Process(pid).num_threads() for pid in pids)
 
 
 def running_calls(service: Service) -> list[str]:
@@ -131,7 +113,7 @@ def test_a_job_that_is_cancelled_stops_within_one_step_and_leaves_nothing(
     service: Service, http: httpx.Client, stage: str
 ) -> None:
     endpoint, kind, pace = STOPS[stage]
-    idle, name = Idle.of(service, http), f"jobs-cancelled-{stage}"
+    name = f"jobs-cancelled-{stage}"
     fields = {**order(name, **pace), "steps": 60 if kind == "step" else 2, "length": 81, "seed": 1}
     job = http.post(f"{service.fake}/{endpoint}", json=fields, headers=ASYNC).json()["id"]
     wait_until(lambda: http.get(f"{service.fake}/jobs/{job}").json()["stage"] == stage)
@@ -139,11 +121,25 @@ def test_a_job_that_is_cancelled_stops_within_one_step_and_leaves_nothing(
     seen = len(service.journal.entries(name, kind))
     wait_until(lambda: http.get(f"{service.fake}/jobs/{job}").json()["state"] == "cancelled")
     # It is noticed at the next beat, 0.25 s later, and the step that is under way then is the last.
-    idle.check(name, job, kind=kind, most=seen + 2)
+    check_idle(service, name, job, kind=kind, most=seen + 2)
+
+
+def test_cancelled_jobs_leave_no_threads(service: Service, http: httpx.Client) -> None:
+    """Pools of threads fill up with the first jobs; a thread that each job left would go on."""
+    counts = []
+    for number in range(12):
+        name = f"jobs-threads-{number}"
+        fields = {**order(name, step_s=0.01, chunk_s=0.2), "steps": 2, "length": 81, "seed": 1}
+        job = http.post(f"{service.fake}/wan2.6-i2v-faceswap", json=fields, headers=ASYNC).json()["id"]
+        wait_until(partial(service.journal.entries, name, "chunk"))
+        assert http.delete(f"{service.fake}/jobs/{job}").status_code == 202
+        wait_until(lambda: not running_calls(service))
+        counts.append(count_threads(service))
+    wait_until(lambda: count_threads(service) <= counts[5] + 3)
 
 
 def test_a_queued_job_that_is_cancelled_never_begins(service: Service, http: httpx.Client) -> None:
-    idle, slots = Idle.of(service, http), 4
+    slots = 4
     names = [f"jobs-queued-{number}" for number in range(slots + 1)]
     ids = [
         http.post(f"{service.fake}/wan2.6", json={**order(name, step_s=0.2), "steps": 30}, headers=ASYNC).json()["id"]
@@ -156,11 +152,11 @@ def test_a_queued_job_that_is_cancelled_never_begins(service: Service, http: htt
     last = http.get(f"{service.fake}/jobs/{ids[-1]}").json()
     assert last["state"] == "cancelled"
     for name, job_id in zip(names[1:], ids[1:], strict=True):
-        idle.check(name, job_id, kind="request", most=0)
+        check_idle(service, name, job_id, kind="request", most=0)
 
 
 def test_a_caller_that_hangs_up_stops_the_model_and_leaves_nothing(service: Service, http: httpx.Client) -> None:
-    idle, name = Idle.of(service, http), "jobs-hung-up"
+    name = "jobs-hung-up"
     fields = {**order(name, step_s=0.3), "steps": 60}
     with ThreadPoolExecutor(1) as pool, httpx.Client(timeout=120) as caller:
         call = pool.submit(caller.post, f"{service.fake}/wan2.6", json=fields)
@@ -171,7 +167,7 @@ def test_a_caller_that_hangs_up_stops_the_model_and_leaves_nothing(service: Serv
         with pytest.raises(httpx.HTTPError):
             call.result()
     wait_until(lambda: http.get(f"{service.fake}/jobs/{job['id']}").json()["state"] == "cancelled")
-    idle.check(name, job["id"], kind="step", most=seen + 2)
+    check_idle(service, name, job["id"], kind="step", most=seen + 2)
 
 
 def test_a_plain_request_has_a_record_that_tells_its_progress(service: Service, http: httpx.Client) -> None:
