@@ -164,7 +164,7 @@ def test_a_caller_that_hangs_up_stops_the_model_and_leaves_nothing(service: Serv
     with socket.create_connection((url.hostname, url.port), timeout=60) as caller:
         caller.sendall(head.encode() + content)
         wait_until(lambda: service.journal.entries(name, "step"))
-        running = {"limit": 1, "state": "running"}
+        running = {"limit": "1", "state": "running"}
         (job,) = wait_until(lambda: http.get(f"{service.fake}/jobs", params=running).json()["jobs"])
         seen = len(service.journal.entries(name, "step"))
     wait_until(lambda: http.get(f"{service.fake}/jobs/{job['id']}").json()["state"] == "cancelled")
