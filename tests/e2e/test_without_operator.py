@@ -1,6 +1,5 @@
 """Tests that need no operator: the API server accepts every object, and `mode: pod` serves."""
 
-import hashlib
 import json
 import secrets
 import time
@@ -31,12 +30,7 @@ POD: Json = {
 """Values for the demo in one pod, with its models on the CPU; merged over values.yaml."""
 for model in MODELS:
     POD["config"][model.setting] = {"hardware": {"num_cpus": 0.2, "num_gpus": 0, "accelerator_type": None}}
-CONTENT = "weights"
-POD["models"] = {
-    "volume": {"emptyDir": {}},
-    "fetch": {"command": ["sh", "-c", f"mkdir -p /models/a && printf {CONTENT} > /models/a/b.bin"]},
-    "sha256": {"a/b.bin": hashlib.sha256(CONTENT.encode()).hexdigest()},
-}
+POD["models"] = {"volume": {"emptyDir": {}}}
 POD["deployments"] = {
     name: {"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}}
     for name in (WAN26.deployment, WAN22_GGUF.deployment, INGRESS, RUNNER)
@@ -104,7 +98,7 @@ def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: st
         run("kubectl", "delete", "namespace", "ryla", timeout_s=120)
 
 
-def test_wrong_model_files_fail_the_install_before_anything_is_created(cluster: Cluster) -> None:
+def test_missing_model_files_fail_the_install_before_anything_is_created(cluster: Cluster) -> None:
     broken = merged(POD, {"models": {"sha256": {"a/b.bin": "0" * 64}}})
     failed = cluster.helm("install", "ryla", str(CHART), values=broken, check=False, timeout_s=240)
     try:
