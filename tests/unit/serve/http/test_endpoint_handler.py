@@ -118,7 +118,12 @@ FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
         "URLs are not fetched",
     ),
     ("wan2.6-i2v", {"prompt": "x", "reference_image": "%%%"}, "#/reference_image", "base64"),
-    ("wan2.6-i2v", {"prompt": "x", "reference_image": uri(b"hello there")}, "#/reference_image", "JPEG, PNG, WebP, AVIF or HEIC"),
+    (
+        "wan2.6-i2v",
+        {"prompt": "x", "reference_image": uri(b"hello there")},
+        "#/reference_image",
+        "JPEG, PNG, WebP, AVIF or HEIC",
+    ),
     ("wan22-i2v", {"reference_image": uri(jpeg(stranger())[:-2000])}, "#/reference_image", "truncated"),
     (
         "wan2.6-i2v-faceswap",
