@@ -6,7 +6,6 @@ much the product is scaled: in an `alpha` beside them, in the header of the file
 `adapter_config.json`.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import torch
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
-from deployments.video.checkpoints.tensor_files import read_metadata, read_shapes, read_tensors
+from deployments.video.checkpoints.tensor_files import parse_object, read_metadata, read_shapes, read_tensors
 
 MODULATION = "scale_shift_table"
 Change = dict[str, torch.Tensor]
@@ -223,10 +222,4 @@ def _adapter_settings(path: Path) -> dict[str, Any]:
 
 
 def _parse_settings(where: Path, text: str) -> dict[str, Any]:
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise CheckpointRefused(f"{where}: its adapter settings must be a JSON object, and are none")
-    return settings
+    return parse_object(text, f"{where}: its adapter settings must be a JSON object, and are none")

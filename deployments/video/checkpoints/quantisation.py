@@ -5,7 +5,6 @@ row. What the 8 bits are is said by the tensor's dtype, by `comfy_quant` beside 
 `_quantization_metadata` in the header of the file. Weights are scaled back when they are loaded.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from deployments.errors import CheckpointRefused
-from deployments.video.checkpoints.tensor_files import StoredTensors
+from deployments.video.checkpoints.tensor_files import StoredTensors, parse_object
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 HEADER = "_quantization_metadata"
@@ -101,13 +100,7 @@ def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[
 
 
 def _parse(where: Path, name: str, text: str | bytes) -> Mapping[str, Any]:
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, Mapping):
-        raise CheckpointRefused(f"{where}: `{name}` must be a JSON object that names a quantisation, and is none")
-    return said
+    return parse_object(text, f"{where}: `{name}` must be a JSON object that names a quantisation, and is none")
 
 
 def _dtype_of(where: Path, layer: str, said: Mapping[str, Any]) -> torch.dtype:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -151,3 +152,17 @@ def _shards(file: Path) -> list[Path]:
         if not shard.is_file():
             raise CheckpointRefused(f"{shard}: missing, but {file.name} is one of {int(count)} files of a model")
     return shards
+
+
+def parse_object(text: str | bytes, refusal: str) -> dict[str, Any]:
+    """Return a JSON object that a file has in its header or beside it.
+
+    Raises ``CheckpointRefused`` with ``refusal`` if ``text`` is none.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointRefused(refusal)
+    return content
