@@ -26,10 +26,13 @@ class FaceAnalyser(Protocol):
 
     name: str
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
+    def faces(
+        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
+    ) -> list[list[Face]]:
         """Return the faces in each uint8 RGB image, the largest first.
 
-        ``check`` is called once per image; it raises Cancelled to stop the work.
+        ``check`` is called once per image; it raises Cancelled to stop the work. ``thorough`` asks
+        for the best landmarks, at any cost: for references, which are few.
         """
 
 
@@ -77,8 +80,10 @@ class InsightFaceAnalyser:
                 model.session = open_session(path, settings, use_cuda=use_cuda, model=graph.SerializeToString())
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
-        """Return the faces in each image; see ``FaceAnalyser``."""
+    def faces(
+        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
+    ) -> list[list[Face]]:
+        """Return the faces in each image; see ``FaceAnalyser``. All are found in the same way."""
         return self.describe(images, _detect_all(self.detect, images, check), check)
 
     def detect(self, image: Image) -> list[Detection]:
@@ -126,8 +131,10 @@ class OpenCVAnalyser:
         # Setting the size of the detector's input and running it belong together.
         self._lock = Lock()
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
-        """Return the faces in each image; see ``FaceAnalyser``."""
+    def faces(
+        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
+    ) -> list[list[Face]]:
+        """Return the faces in each image; see ``FaceAnalyser``. All are found in the same way."""
         return self.describe(images, _detect_all(self.detect, images, check), check)
 
     def detect(self, image: Image) -> list[Detection]:

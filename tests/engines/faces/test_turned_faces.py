@@ -156,6 +156,41 @@ def test_a_sure_upright_face_costs_no_second_look() -> None:
     assert all(face.certain for (face,) in faces)
 
 
+def leaning(degrees: float) -> Any:
+    c, t = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.asarray(SHAPE @ np.array([[c, t], [-t, c]]), np.float32)
+
+
+def slight(in_cuts: float) -> Scripted:
+    """Return a detector that says 8 degrees of a frame's face, and ``in_cuts`` of upright cuts."""
+
+    def rule(image: Image) -> list[Detection]:
+        if image.shape == (200, 200, 3):
+            return [face_at(100, 100, 0.95, points=leaning(8))]
+        rows, columns, side = image.shape[0], image.shape[1], 96 if image.shape[0] % 96 == 0 else 212
+        places = [(x, y) for y in range(side // 2, rows, side) for x in range(side // 2, columns, side)]
+        return [face_at(x, y, 0.95, side / 192, points=leaning(in_cuts)) for x, y in places]
+
+    return Scripted(rule)
+
+
+def test_a_face_that_leans_slightly_keeps_landmarks_that_one_small_cut_confirms() -> None:
+    frames = [np.zeros((200, 200, 3), np.uint8)] * 4
+    analyser = slight(in_cuts=1)
+    faces = UprightAnalyser(analyser).faces(frames)
+    assert analyser.looks == 4 + 1, "the cuts of all frames lie in one picture"
+    for (face,) in faces:
+        assert face.certain
+        np.testing.assert_array_equal(face.landmarks, leaning(8) + 100)
+
+
+@pytest.mark.parametrize(("in_cuts", "thorough"), [(5, False), (1, True)], ids=["contradicted", "reference"])
+def test_other_faces_that_lean_slightly_get_a_full_second_look(in_cuts: float, thorough: bool) -> None:
+    analyser = slight(in_cuts)
+    ((face,),) = UprightAnalyser(analyser).faces([np.zeros((200, 200, 3), np.uint8)], thorough=thorough)
+    assert (face.landmarks != leaning(8) + 100).any()
+
+
 def test_a_crowd_is_limited_to_its_largest_faces() -> None:
     analyser = Scripted(lambda image: [face_at(100 * i, 100, 0.95, 1 + i / 10) for i in range(9)])
     (faces,) = UprightAnalyser(analyser, max_faces=3).faces([np.zeros((200, 900, 3), np.uint8)])

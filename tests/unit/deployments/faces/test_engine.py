@@ -29,7 +29,9 @@ class FakeAnalyser:
     def __init__(self, *found: list[Face]) -> None:
         self.found = list(found)
 
-    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = lambda: None) -> list[list[Face]]:
+    def faces(
+        self, images: Frames | Sequence[Image], check: Callable[[], None] = lambda: None, *, thorough: bool = False
+    ) -> list[list[Face]]:
         check()
         return self.found[: len(images)]
 
