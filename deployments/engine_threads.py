@@ -6,6 +6,7 @@ stop and then waits, shielded, until it has.
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,8 @@ from deployments.errors import (
 )
 
 T = TypeVar("T")
+BEHIND = 10
+"""By how much the niceness of threads grows that step back; Linux allows 19 at most."""
 FAILURES = 3
 """Failed calls in a row after which a replica counts as broken; the input may be the cause of a
 single one."""
@@ -51,12 +54,16 @@ class CancelFlag:
 class EngineThreads:
     """Runs at most ``concurrency`` engine calls at a time.
 
-    Further calls wait, first come first served.
+    Further calls wait, first come first served. With ``steps_back`` the threads leave the CPU to
+    the other processes of the machine that need it: a video takes seconds or minutes in any case,
+    while others wait for a swap or for a health check.
     """
 
-    def __init__(self, concurrency: int, stall_timeout_s: float) -> None:
+    def __init__(self, concurrency: int, stall_timeout_s: float, *, steps_back: bool = False) -> None:
         self._slots = asyncio.Semaphore(concurrency)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(
+            concurrency, thread_name_prefix="engine", initializer=_step_back if steps_back else None
+        )
         self._stall_timeout_s = stall_timeout_s
         self._running: set[CancelFlag] = set()
         self._failures = 0
@@ -110,6 +117,12 @@ class EngineThreads:
         elif isinstance(error, NotFinite) or not isinstance(error, DeploymentError):
             self._failures += 1
             self._last_failure = str(error) or type(error).__name__
+
+
+def _step_back() -> None:
+    """Lower the priority of this thread, and so of those that it starts, as Linux counts it."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + BEHIND)
 
 
 async def _wait_for_end(work: "asyncio.Future[T]") -> None:

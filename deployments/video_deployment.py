@@ -29,7 +29,8 @@ class VideoDeployment:
 
     def __init__(self, engine: VideoEngine, settings: VideoSettings) -> None:
         self._engine = engine
-        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
+        # On a CPU all models share the cores; on a GPU the threads only launch kernels.
+        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s, steps_back=engine.hardware == "CPU")
         hardware.publish(engine.hardware)
 
     async def generate(self, request: VideoRequest, stream: ProducerEnd) -> AsyncIterator[VideoEvent]:

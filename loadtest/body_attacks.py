@@ -93,4 +93,4 @@ def greedy_caller(address: Address, stop: Event, tally: Tally) -> None:
         connection.close()
 
 
-BODY_ATTACKS = {"costly bodies": costly_bodies, "forged addresses": forged_addresses, "greedy caller": greedy_caller}
+BODY_ATTACKS = {"costly bodies": costly_bodies, "forged addresses": forged_addresses}

@@ -1,13 +1,14 @@
 """Engine threads: a call waits for its slot, none is abandoned, and a silent one is noticed."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from deployments.engine_threads import FAILURES, CancelFlag, EngineThreads
+from deployments.engine_threads import BEHIND, FAILURES, CancelFlag, EngineThreads
 from deployments.errors import (
     Cancelled,
     EngineBroken,
@@ -17,6 +18,21 @@ from deployments.errors import (
     ReplicaStalled,
     WeightsDamaged,
 )
+
+
+async def test_threads_that_step_back_lower_their_own_priority_and_that_of_threads_they_start() -> None:
+    def niceness(cancel: CancelFlag) -> tuple[int, int]:
+        inner: list[int] = []
+        helper = threading.Thread(target=lambda: inner.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        helper.start()
+        helper.join()
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), inner[0]
+
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    own, started = await EngineThreads(1, 60, steps_back=True).run(niceness)
+    assert own == started == min(19, before + BEHIND)
+    assert await EngineThreads(1, 60).run(niceness) == (before, before)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:

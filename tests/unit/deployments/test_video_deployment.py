@@ -1,6 +1,7 @@
 """Streaming of an engine's events, with a fake engine and a consumer in this process."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -144,3 +145,26 @@ async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
         deployment.check_health()
     assert await task == [Progress("start", 1, 1), Finished({})]
     deployment.check_health()
+
+
+@pytest.mark.parametrize(("runs_on", "lower"), [("CPU", True), ("a fake GPU", False)])
+async def test_videos_on_a_cpu_step_back_behind_other_work(
+    runs_on: str, lower: bool, consumer: ConsumerEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All models share the cores then, and a swap takes a moment only."""
+    niceness: list[int] = []
+
+    class Engine(FakeEngine):
+        hardware = runs_on
+
+        def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+            niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return super().generate(request, sink)
+
+    monkeypatch.setattr(hardware, "publish", lambda text: None)
+    deployment = VideoDeployment(Engine(), VideoSettings())
+    stream = consumer.open(8)
+    async for _ in deployment.generate(REQUEST, stream):
+        pass
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert (niceness[0] > before) == (lower and before < 19)

@@ -8,7 +8,7 @@ import yaml
 
 from loadtest.attack import ALL_ATTACKS, HONEST_KEY, Calls, demo_with_keys
 from loadtest.attacks import ATTACKS, KEY, Tally
-from loadtest.body_attacks import BODY_ATTACKS
+from loadtest.body_attacks import BODY_ATTACKS, greedy_caller
 from loadtest.connection_attacks import CONNECTION_ATTACKS
 from serve.config import AppConfig
 from serve.http.auth import ApiKeys
@@ -23,18 +23,18 @@ def test_honest_and_hostile_callers_have_valid_keys_of_their_own(tmp_path: Path)
 
 
 def test_no_attack_replaces_another() -> None:
-    assert len(ALL_ATTACKS) == len(ATTACKS) + len(CONNECTION_ATTACKS) + len(BODY_ATTACKS) == 13
+    assert len(ALL_ATTACKS) == len(ATTACKS) + len(CONNECTION_ATTACKS) + len(BODY_ATTACKS) == 12
 
 
 # The bombs are large pictures, which are encoded first.
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "bomb" else []) for name in ALL_ATTACKS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "bomb" else []) for name in [*ALL_ATTACKS, "greedy caller"]]
 )
 def test_every_attack_ends_at_once_when_it_is_told_to(name: str) -> None:
     stop = threading.Event()
     stop.set()
     tally = Tally()
-    ALL_ATTACKS[name](("127.0.0.1", 1), stop, tally)
+    (ALL_ATTACKS | {"greedy caller": greedy_caller})[name](("127.0.0.1", 1), stop, tally)
     assert tally == Tally()
 
 
