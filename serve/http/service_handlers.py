@@ -42,8 +42,8 @@ class ServiceHandlers:
         handles: Handles,
         readiness: Readiness,
     ) -> None:
-        self._config = config
-        self._endpoints = endpoints
+        # Rendering it takes milliseconds, and it never changes.
+        self._limits = JSONResponse(_limits_document(config, endpoints)).body
         self._handles = handles
         self._readiness = readiness
         self._home = home_page(endpoints)
@@ -120,19 +120,7 @@ class ServiceHandlers:
 
     async def limits(self, _: Request) -> Response:
         """Return the limits, defaults, media types and prices in force."""
-        hardware = {model.name: self._config.deployment_of(model).hardware for model in MODELS}
-        return JSONResponse(
-            {
-                "limits": self._config.limits.model_dump(),
-                "jobs": self._config.jobs.published(),
-                "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
-                "prices": {
-                    name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()
-                },
-                "accelerations": {name: profile.describe() for name, profile in PROFILES.items()},
-                "endpoints": {path: _limits_of(endpoint) for endpoint in self._endpoints for path in endpoint.paths},
-            }
-        )
+        return Response(self._limits, media_type="application/json")
 
 
 def _sentence(states: Mapping[str, ModelState]) -> str:
@@ -150,6 +138,18 @@ def _model_names() -> str:
     return ", ".join(model.name for model in MODELS)
 
 
+def _limits_document(config: AppConfig, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    hardware = {model.name: config.deployment_of(model).hardware for model in MODELS}
+    return {
+        "limits": config.limits.model_dump(),
+        "jobs": config.jobs.published(),
+        "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
+        "prices": {name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()},
+        "accelerations": {name: profile.describe() for name, profile in PROFILES.items()},
+        "endpoints": {path: _limits_of(endpoint) for endpoint in endpoints for path in endpoint.paths},
+    }
+
+
 def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
     properties = endpoint.schema.json_schema()["properties"]
     distilled = {"distilled_defaults": endpoint.schema.distilled} if endpoint.schema.distilled else {}
@@ -165,12 +165,13 @@ class DocsHandlers:
     """The OpenAPI document and the page that shows it."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        self._document = document
+        # Rendering takes milliseconds, and everybody may ask for it.
+        self._document = JSONResponse(document).body
         self._page = docs_page()
 
     async def openapi(self, _: Request) -> Response:
         """Return the OpenAPI document."""
-        return JSONResponse(self._document)
+        return Response(self._document, media_type="application/json")
 
     async def docs(self, _: Request) -> Response:
         """Return the page with Swagger UI."""
