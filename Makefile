@@ -113,6 +113,7 @@ image-test:  ## Run the smoke test in the image, locked down and without a netwo
 	$(CONTAINERS) rm --force ryla-image-test
 
 chaos: setup  ## Lose processes, nodes and stores during jobs; needs an idle machine
+	CHAOS_JOBS=200 $(BIN)/python -m pytest tests/unit/serve/jobs/test_runner_kills.py
 	for group in "$(CHAOS)" tests/chaos/test_redis.py tests/chaos/test_node_losses.py; do \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $$group --override-ini 'norecursedirs=.venv .hypothesis' || exit 1; \
 	done
