@@ -113,6 +113,8 @@ class FrontDesk:
             if current is None:
                 raise replica_lost("the record of this request is gone", 1)
             if current.ended:
+                if current.result is not None and current.result.key is None:
+                    raise replica_lost("the process that had the result died before it was sent", 1)
                 return Outcome(current)
             known_beat = current.beat if lost else None
 

@@ -108,6 +108,8 @@ class JobRunner:
         try:
             ends: set[asyncio.Future[Any]] = {work, held.stopped}
             await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if held.ending:  # its end may be stored already, and then only this call has the result
+                await asyncio.wait({work})
         except asyncio.CancelledError:
             await _end(work)
             if not held.job.durable:

@@ -8,7 +8,9 @@ import pytest
 
 from serve.jobs.keys import request_key
 from serve.jobs.record import Job
+from serve.jobs.runner_handle import RunnerLost
 from serve.jobs.store import OutcomeUnknown, QueueFull, StoreUnavailable
+from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config
 from tests.unit.serve.jobs.job_builders import make_job, video
@@ -70,3 +72,18 @@ async def test_a_job_whose_caller_leaves_as_it_is_stored_keeps_its_request(
     call.cancel()
     await asyncio.wait({call})
     assert await desk.files.size(request_key(job.id)) is not None
+
+
+async def test_a_result_that_died_with_its_runner_is_a_lost_replica(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job has succeeded, but only the dead process had the bytes."""
+    run = desk.runner
+
+    async def die_at_the_end(job_id: str, *call: Any) -> Any:
+        await run(job_id, *call)
+        raise RunnerLost("killed")
+
+    monkeypatch.setattr(desk, "_runs", die_at_the_end)
+    with pytest.raises(Problem) as raised:
+        await desk.run(*make_job(video(), durable=False))
+    assert raised.value.status == 502
+    assert "died before it was sent" in raised.value.detail

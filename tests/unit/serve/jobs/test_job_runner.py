@@ -1,7 +1,9 @@
 """The Runner over a fake graph and a real store; every wait is for an event, with a limit."""
 
 import asyncio
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError
@@ -181,6 +183,29 @@ async def test_a_job_ends_at_its_deadline(bench: Bench) -> None:
     assert outcome.job.problem is not None
     assert outcome.job.problem["status"] == 504
     assert "its limit of 0.5 s; ask for fewer frames or steps" in outcome.job.problem["detail"]
+
+
+@pytest.mark.slow
+async def test_a_result_that_is_being_recorded_at_the_deadline_still_reaches_its_caller(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is stored, so the call must not end with less than the result."""
+    job, stored = make_job(video(), durable=False)
+    job = replace(job, deadline_at=time.time() + 5)
+    await bench.store.create(job, max_queued=100)
+    finish = bench.store.finish
+
+    async def answer_late(*args: Any, **kwargs: Any) -> Any:
+        ended = await finish(*args, **kwargs)
+        await asyncio.sleep(max(0.0, job.deadline_at - time.time()) + 0.2)
+        return ended
+
+    monkeypatch.setattr(bench.store, "finish", answer_late)
+    outcome = await within(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    assert outcome is not None
+    assert outcome.job.state == "succeeded"
+    assert outcome.data is not None
+    assert outcome.data[4:8] == b"ftyp"
 
 
 async def test_a_job_that_is_not_durable_leaves_nothing_but_its_record(bench: Bench) -> None:
