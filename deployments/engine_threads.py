@@ -23,6 +23,7 @@ from deployments.errors import (
     ReplicaStalled,
     WeightsDamaged,
 )
+from deployments.priority_gate import PriorityGate
 
 T = TypeVar("T")
 BEHIND = 10
@@ -54,13 +55,13 @@ class CancelFlag:
 class EngineThreads:
     """Runs at most ``concurrency`` engine calls at a time.
 
-    Further calls wait, first come first served. With ``steps_back`` the threads leave the CPU to
-    the other processes of the machine that need it: a video takes seconds or minutes in any case,
-    while others wait for a swap or for a health check.
+    Further calls wait, first come first served; urgent ones have a queue of their own. With
+    ``steps_back`` the threads leave the CPU to the other processes of the machine that need it: a
+    video takes seconds or minutes in any case, while others wait for a swap or for a health check.
     """
 
     def __init__(self, concurrency: int, stall_timeout_s: float, *, steps_back: bool = False) -> None:
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = PriorityGate(concurrency)
         self._threads = ThreadPoolExecutor(
             concurrency, thread_name_prefix="engine", initializer=_step_back if steps_back else None
         )
@@ -71,12 +72,14 @@ class EngineThreads:
         self._last_failure = ""
 
     @asynccontextmanager
-    async def start(self, call: Callable[[CancelFlag], T]) -> AsyncIterator[tuple["asyncio.Future[T]", CancelFlag]]:
-        """Run ``call`` in a thread as soon as a slot is free.
+    async def start(
+        self, call: Callable[[CancelFlag], T], *, urgent: bool = False
+    ) -> AsyncIterator[tuple["asyncio.Future[T]", CancelFlag]]:
+        """Run ``call`` in a thread as soon as a slot is free, an ``urgent`` one before others.
 
         Leaving the block asks the call to stop and waits until it has ended.
         """
-        async with self._slots:
+        async with self._slots.place(urgent=urgent):
             cancel = CancelFlag()
             work = asyncio.get_running_loop().run_in_executor(self._threads, call, cancel)
             self._running.add(cancel)
@@ -88,9 +91,9 @@ class EngineThreads:
                 self._running.discard(cancel)
                 self._count_failures(work)
 
-    async def run(self, call: Callable[[CancelFlag], T]) -> T:
+    async def run(self, call: Callable[[CancelFlag], T], *, urgent: bool = False) -> T:
         """Return the result of ``call``, which must check the flag that it is given."""
-        async with self.start(call) as (work, _):
+        async with self.start(call, urgent=urgent) as (work, _):
             return await asyncio.shield(work)
 
     def check_health(self) -> None:

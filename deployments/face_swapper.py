@@ -21,7 +21,8 @@ Models = FaceModels | AlignmentFaceModels
 
 @serve.deployment(
     name="FaceSwapper",
-    max_ongoing_requests=8,
+    # More than the calls of four films: they wait here, where a picture can go before them.
+    max_ongoing_requests=32,
     max_queued_requests=256,
     graceful_shutdown_timeout_s=300,
     health_check_period_s=10,
@@ -31,7 +32,8 @@ class FaceSwapper:
     """The Ray Serve deployment; each replica loads the models when it starts.
 
     ``models`` may be a function, which the replica calls: it can then prepare files on its own
-    machine. At most ``settings.concurrency`` calls run in the engine at the same time.
+    machine. At most ``settings.concurrency`` calls run in the engine at the same time. Those for a
+    single frame go before chunks of videos: the caller of a picture waits for nothing else.
     """
 
     def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
@@ -58,7 +60,7 @@ class FaceSwapper:
             reference = self._engine.identify(images, field, cancel.check)
             return replace(reference, seconds=time.perf_counter() - start)
 
-        return await self._threads.run(work)
+        return await self._threads.run(work, urgent=True)
 
     async def analyse(self, frames: Frames) -> Analysis:
         """Return the faces in each frame, the largest first."""
@@ -68,7 +70,7 @@ class FaceSwapper:
             faces = self._engine.analyse(frames, cancel.check)
             return Analysis(tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name)
 
-        return await self._threads.run(work)
+        return await self._threads.run(work, urgent=len(frames) == 1)
 
     async def swap(
         self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: References, options: SwapOptions
@@ -85,7 +87,7 @@ class FaceSwapper:
                 restorer=self._engine.restorer(options),
             )
 
-        return await self._threads.run(work)
+        return await self._threads.run(work, urgent=len(chunk.frames) == 1)
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""

@@ -29,6 +29,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
+        self.analysed: list[int] = []
 
     def restorer(self, options: SwapOptions) -> str:
         return "gfpgan" if options.restore else "none"
@@ -39,6 +40,7 @@ class FakeEngine:
         return Reference(images[0], face(10))
 
     def analyse(self, frames: Frames, check: Callable[[], None]) -> list[list[Face]]:
+        self.analysed.append(len(frames))
         return [[face(10), face(20)] for _ in frames]
 
     def swap(
@@ -137,3 +139,16 @@ async def test_a_cancelled_call_stops_the_engine(replica: Replica) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert replica.engine.cancelled.is_set()
+
+
+async def test_a_picture_goes_before_chunks_of_films_that_came_earlier(replica: Replica) -> None:
+    swapper = replica.start(FaceSettings(), PRODUCTION)
+    slow = Reference(FRAMES[0], face(10), seconds=-1)
+    running = asyncio.create_task(swapper.swap(FrameChunk(0, FRAMES), faces=(), reference=slow, options=SwapOptions()))
+    waiting = []
+    for frames in (FRAMES, FRAMES, FRAMES[:1]):
+        waiting.append(asyncio.create_task(swapper.analyse(frames)))
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(*waiting)
+    assert replica.engine.analysed == [1, 2, 2]
