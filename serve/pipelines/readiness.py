@@ -2,14 +2,15 @@
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from ray import serve
 from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
-from ray.serve.schema import DeploymentStatusOverview
 
 from deployments import hardware
 from serve.models import MODELS
@@ -75,7 +76,7 @@ class Readiness:
 
     def _ask(self) -> dict[str, ModelState]:
         try:
-            deployments = serve.status().applications[self._app_name].deployments
+            deployments = deployments_of(self._app_name)
             states = {model: _state(deployments[model.deployment]) for model in MODELS}
             return {model.name: self._with_hardware(state, model.deployment) for model, state in states.items()}
         finally:
@@ -85,15 +86,29 @@ class Readiness:
         return replace(state, hardware=hardware.read(self._app_name, deployment)) if state.state == "ready" else state
 
 
-def _state(overview: DeploymentStatusOverview) -> ModelState:
-    replicas = {str(getattr(state, "value", state)): count for state, count in overview.replica_states.items()}
-    running = replicas.get("RUNNING", 0)
+def deployments_of(app_name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return what Serve's controller tells of an application's deployments, by their names.
+
+    Each is a `DeploymentDetails` of Serve's REST API. `serve.status()` asks for the same, but
+    validates every setting as well and pickles the request routers' classes, which takes a tenth
+    of a second of the CPU. Raises KeyError if there is no such application.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        raise KeyError(app_name)
+    deployments: Mapping[str, Mapping[str, Any]] = client.get_serve_details()["applications"][app_name]["deployments"]
+    return deployments
+
+
+def _state(details: Mapping[str, Any]) -> ModelState:
+    replicas = Counter(replica["state"] for replica in details["replicas"])
+    running = replicas["RUNNING"]
     if running:
         return ModelState("ready", running)
     # Serve replaces a replica that died, so only one that could not start means failure.
-    if overview.status_trigger.value == "REPLICA_STARTUP_FAILED":
-        return ModelState("failed", 0, reason_of(overview.message))
-    return ModelState("starting" if sum(replicas.values()) - replicas.get("STOPPING", 0) else "asleep", 0)
+    if details["status_trigger"] == "REPLICA_STARTUP_FAILED":
+        return ModelState("failed", 0, reason_of(details["message"]))
+    return ModelState("starting" if replicas.total() - replicas["STOPPING"] else "asleep", 0)
 
 
 def reason_of(message: str) -> str:

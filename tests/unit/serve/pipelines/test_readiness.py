@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
-from ray.serve.schema import DeploymentStatusOverview
+from ray.serve._private.common import DeploymentStatusTrigger, ReplicaState
+from ray.serve.schema import DeploymentDetails, ReplicaDetails
 
 from deployments import hardware
 from serve.models import MODELS
@@ -25,32 +24,19 @@ deployments.errors.CheckpointRefused: /models/wan: no model_index.json
 """
 
 
-class Application:
-    def __init__(self, deployments: dict[str, DeploymentStatusOverview]) -> None:
-        self.deployments = deployments
+Details = dict[str, Any]
 
 
-class Status:
-    def __init__(self, applications: dict[str, Application]) -> None:
-        self.applications = applications
+def overview(replicas: dict[str, int], status_trigger: str = "CONFIG_UPDATE_COMPLETED", message: str = "") -> Details:
+    """Return the details of a deployment whose replicas are in the given states."""
+    states = [{"state": ReplicaState(state).value} for state, count in replicas.items() for _ in range(count)]
+    return {"status_trigger": DeploymentStatusTrigger(status_trigger).value, "message": message, "replicas": states}
 
 
-def overview(
-    replicas: dict[str, int], status: str = "HEALTHY", status_trigger: str = "CONFIG_UPDATE_COMPLETED", message: str = ""
-) -> DeploymentStatusOverview:
-    """Return the status of a deployment whose replicas are in the given states."""
-    return DeploymentStatusOverview(
-        status=DeploymentStatus(status),
-        status_trigger=DeploymentStatusTrigger(status_trigger),
-        replica_states={ReplicaState(state): count for state, count in replicas.items()},
-        message=message,
-    )
-
-
-def status_of(**deployments: DeploymentStatusOverview) -> Status:
-    """Return the status of the application ``ryla``; models not given have one running replica."""
+def status_of(**deployments: Details) -> dict[str, Details]:
+    """Return the details of all deployments; models not given have one running replica."""
     others = {model.deployment: overview({"RUNNING": 1}) for model in MODELS}
-    return Status({"ryla": Application({**others, **deployments})})
+    return {**others, **deployments}
 
 
 @pytest.fixture
@@ -59,7 +45,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Non
     monkeypatch.setattr(hardware, "read", lambda app, deployment: f"{app}'s {deployment} on a CPU")
 
     def set_answer(answer: Callable[[], Any]) -> None:
-        monkeypatch.setattr(serve, "status", answer)
+        monkeypatch.setattr(readiness_module, "deployments_of", lambda application: answer())
 
     return set_answer
 
@@ -71,23 +57,23 @@ Report = Callable[[Callable[[], Any]], None]
     ("replicas", "fields", "state"),
     [
         ({"RUNNING": 2, "STARTING": 1}, {}, ModelState("ready", 2, hardware="ryla's Wan26 on a CPU")),
-        ({"STARTING": 1}, {"status": "UPSCALING"}, ModelState("starting", 0)),
-        ({"STARTING": 1, "STOPPING": 1}, {"status": "UPDATING"}, ModelState("starting", 0)),
-        ({"STOPPING": 1}, {"status": "DOWNSCALING"}, ModelState("asleep", 0)),
+        ({"STARTING": 1}, {}, ModelState("starting", 0)),
+        ({"STARTING": 1, "STOPPING": 1}, {}, ModelState("starting", 0)),
+        ({"STOPPING": 1}, {}, ModelState("asleep", 0)),
         ({}, {}, ModelState("asleep", 0)),
         (
             {"STARTING": 1},
-            {"status": "DEPLOY_FAILED", "status_trigger": "REPLICA_STARTUP_FAILED", "message": TRACEBACK},
+            {"status_trigger": "REPLICA_STARTUP_FAILED", "message": TRACEBACK},
             ModelState("failed", 0, "deployments.errors.CheckpointRefused: /models/wan: no model_index.json"),
         ),
         (
             {},
-            {"status": "DEPLOY_FAILED", "status_trigger": "REPLICA_STARTUP_FAILED", "message": ""},
+            {"status_trigger": "REPLICA_STARTUP_FAILED", "message": ""},
             ModelState("failed", 0, "the replica did not start"),
         ),
         (  # Serve replaces a replica that died, so this is not a failure
             {"STARTING": 1},
-            {"status": "UNHEALTHY", "status_trigger": "HEALTH_CHECK_FAILED", "message": TRACEBACK},
+            {"status_trigger": "HEALTH_CHECK_FAILED", "message": TRACEBACK},
             ModelState("starting", 0),
         ),
     ],
@@ -103,7 +89,7 @@ async def test_the_replicas_of_a_deployment_decide_the_state_of_its_model(
     ("message", "reason"), [("first\n  last line  \n", "last line"), (f"ValueError: {'x' * 600}", f"ValueError: {'x' * 488}")]
 )
 async def test_a_reason_is_one_line_of_at_most_500_characters(report: Report, message: str, reason: str) -> None:
-    failed = overview({}, status="DEPLOY_FAILED", status_trigger="REPLICA_STARTUP_FAILED", message=message)
+    failed = overview({}, status_trigger="REPLICA_STARTUP_FAILED", message=message)
     report(lambda: status_of(FaceSwapper=failed))
     assert (await Readiness("ryla").of("face-swapper")).reason == reason
 
@@ -119,7 +105,10 @@ async def test_every_model_is_known_by_its_name_in_the_api(report: Report) -> No
 
 
 async def test_an_application_that_is_unknown_yet_has_no_states(report: Report) -> None:
-    report(lambda: Status({}))
+    def unknown() -> Any:
+        raise KeyError("ryla")
+
+    report(unknown)
     with pytest.raises(StateUnknown):
         await Readiness("ryla").all()
 
@@ -147,7 +136,7 @@ async def test_callers_at_the_same_time_and_soon_after_share_one_question(
 ) -> None:
     asked: list[int] = []
 
-    def answer() -> Status:
+    def answer() -> dict[str, Details]:
         asked.append(1)
         return status_of()
 
@@ -172,7 +161,7 @@ async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(
 ) -> None:
     release, asked = threading.Event(), []
 
-    def answer() -> Status:
+    def answer() -> dict[str, Details]:
         asked.append(1)
         assert release.wait(5)
         return status_of()
@@ -188,3 +177,15 @@ async def test_a_slow_controller_is_not_waited_for_but_its_answer_is_used(
     monkeypatch.setattr(readiness_module, "TIMEOUT_S", 5.0)
     assert (await readiness.of("wan26")).state == "ready"
     assert len(asked) == 1, "the question that was under way is not asked again"
+
+
+def test_serve_still_reports_what_is_read() -> None:
+    """A new version of Ray may rename a field."""
+    assert {"status_trigger", "message", "replicas"} <= set(DeploymentDetails.model_fields)
+    assert "state" in ReplicaDetails.model_fields
+
+
+def test_without_serve_no_application_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness_module, "_get_global_client", lambda raise_if_no_controller_running: None)
+    with pytest.raises(KeyError, match="ryla"):
+        readiness_module.deployments_of("ryla")
