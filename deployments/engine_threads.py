@@ -53,17 +53,17 @@ class CancelFlag:
 
 
 class EngineThreads:
-    """Runs at most ``concurrency`` engine calls at a time.
+    """Runs at most ``concurrency`` engine calls at a time, and ``urgent`` more that are urgent.
 
     Further calls wait, first come first served; urgent ones have a queue of their own. With
     ``steps_back`` the threads leave the CPU to the other processes of the machine that need it: a
     video takes seconds or minutes in any case, while others wait for a swap or for a health check.
     """
 
-    def __init__(self, concurrency: int, stall_timeout_s: float, *, steps_back: bool = False) -> None:
-        self._slots = PriorityGate(concurrency)
+    def __init__(self, concurrency: int, stall_timeout_s: float, *, urgent: int = 0, steps_back: bool = False) -> None:
+        self._slots = PriorityGate(concurrency, reserved=urgent)
         self._threads = ThreadPoolExecutor(
-            concurrency, thread_name_prefix="engine", initializer=_step_back if steps_back else None
+            concurrency + urgent, thread_name_prefix="engine", initializer=_step_back if steps_back else None
         )
         self._stall_timeout_s = stall_timeout_s
         self._running: set[CancelFlag] = set()

@@ -32,8 +32,9 @@ class FaceSwapper:
     """The Ray Serve deployment; each replica loads the models when it starts.
 
     ``models`` may be a function, which the replica calls: it can then prepare files on its own
-    machine. At most ``settings.concurrency`` calls run in the engine at the same time. Those for a
-    single frame go before chunks of videos: the caller of a picture waits for nothing else.
+    machine. At most ``settings.concurrency`` calls run in the engine at the same time, and one more
+    for a single frame; those go before chunks of videos, too: the caller of a picture waits for
+    nothing else.
     """
 
     def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
@@ -46,7 +47,7 @@ class FaceSwapper:
         # The swap by alignment has no models for a GPU.
         use_cuda = _use_cuda(settings) if isinstance(models, FaceModels) else False
         self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
-        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
+        self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s, urgent=1)
         hardware.publish("CUDA" if use_cuda else "CPU")
 
     async def identify(self, images: Sequence[Image], field: str) -> Reference:

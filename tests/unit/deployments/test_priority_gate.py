@@ -63,3 +63,27 @@ async def test_an_error_in_the_block_gives_the_place_back() -> None:
         pass
     await asyncio.wait_for(run_in_turn(gate, order, "next", urgent=False), 10)
     assert order == ["next"]
+
+
+async def test_urgent_holders_have_places_that_the_others_cannot_take() -> None:
+    gate, order = PriorityGate(1, reserved=1), list[str]()
+    async with gate.place():
+        film = asyncio.create_task(run_in_turn(gate, order, "film", urgent=False))
+        await asyncio.sleep(0)
+        assert order == []
+        for name in ("picture 1", "picture 2"):
+            await asyncio.wait_for(run_in_turn(gate, order, name, urgent=True), 10)
+        assert order == ["picture 1", "picture 2"]
+    await film
+    assert order == ["picture 1", "picture 2", "film"]
+
+
+async def test_the_others_get_their_places_while_urgent_ones_keep_coming() -> None:
+    gate, order = PriorityGate(1, reserved=1), list[str]()
+    async with gate.place(urgent=True), gate.place(urgent=True):
+        waiting = [asyncio.create_task(run_in_turn(gate, order, f"picture {n}", urgent=True)) for n in range(8)]
+        waiting += [asyncio.create_task(run_in_turn(gate, order, f"film {n}", urgent=False)) for n in range(2)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert order.index("film 0") <= IN_A_ROW + 1
+    assert order.index("film 1") <= 2 * (IN_A_ROW + 1) + 1
