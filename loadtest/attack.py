@@ -155,8 +155,9 @@ def beside(attacks: Mapping[str, Attack], address: Address, seconds: float, url:
 def judged(when: str, calls: Calls, alone: Calls, *, bar: float | None) -> bool:
     """Print how the honest calls went, and return whether none failed and the bar is met."""
     ratio = calls.p95() / alone.p95()
+    limit = "" if bar is None else f" (bar {bar:g})"
     print(
-        f"honest calls {when}: {len(calls.seconds)}, p95 {1000 * calls.p95():.0f} ms, {ratio:.2f} times (bar {'none' if bar is None else f'{bar:g}'}), "
+        f"honest calls {when}: {len(calls.seconds)}, p95 {1000 * calls.p95():.0f} ms, {ratio:.2f} times{limit}, "
         f"{len(calls.failures)} failed {sorted(set(calls.failures))[:3]}"
     )
     return (bar is None or ratio <= bar) and not calls.failures
