@@ -13,6 +13,8 @@ MAX_PACKET_BYTES = 2**20
 """The largest packet that is read."""
 MAX_TEXT_CHARS = 300
 """The number of characters up to which a value of somebody else's packet is kept."""
+MAX_INGREDIENTS = 20
+"""The number of ingredients that are read."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _NAMESPACES = {
@@ -59,25 +61,34 @@ class Properties:
 
 
 def write_packet(
-    statement: Statement, *, request: bool, label: Label | None = None, sources: Sequence[Properties] = ()
+    statement: Statement,
+    *,
+    request: bool,
+    described: bool = True,
+    label: Label | None = None,
+    sources: Sequence[Properties] = (),
 ) -> bytes:
     """Return the packet for a result, which has ``sources`` whose own packets were these.
 
     The same arguments give the same bytes. Time and request id are part of it only if ``request``
-    is set.
+    is set, and unless it is ``described``, it has the ``label`` alone.
     """
-    values = {
-        "software": f"{SOFTWARE} {VERSION}",
-        "digital_source_type": statement.source_type,
-        "system": ", ".join(statement.models),
-    }
-    if request:
+    values = (
+        {}
+        if not described
+        else {
+            "software": f"{SOFTWARE} {VERSION}",
+            "digital_source_type": statement.source_type,
+            "system": ", ".join(statement.models),
+        }
+    )
+    if request and described:
         values |= {"made_at": statement.made_at.isoformat(timespec="seconds"), "request_id": statement.request_id}
     if label is not None:
         values["aigc"] = aigc_json(label)
     properties = "".join(_element(_NAMES[name], value) for name, value in values.items())
     kept = [{name: source.values[name] for name in _KEPT if name in source.values} for source in sources]
-    if items := "".join(_ingredient(values) for values in kept if values):
+    if described and (items := "".join(_ingredient(values) for values in kept if values)):
         properties += f"<xmpMM:Ingredients><rdf:Bag>{items}</rdf:Bag></xmpMM:Ingredients>"
     namespaces = "".join(f' xmlns:{prefix}="{uri}"' for prefix, uri in _NAMESPACES.items() if f"<{prefix}:" in properties)
     return (
@@ -117,8 +128,8 @@ def read_packet(packet: bytes) -> Properties | None:
     for description in root.iter(f"{{{_RDF}}}Description"):
         for name, value in _read(description, _NAMES).items():
             values.setdefault(name, value)
-        for item in description.findall(f"{_tag('xmpMM:Ingredients')}/{{{_RDF}}}Bag/{{{_RDF}}}li")[:20]:
-            ingredients.append(_read(item, _KEPT))
+        items = description.findall(f"{_tag('xmpMM:Ingredients')}/{{{_RDF}}}Bag/{{{_RDF}}}li")
+        ingredients += [_read(item, _KEPT) for item in items[:MAX_INGREDIENTS]]
         break  # ingredients can have descriptions of their own
     return Properties(values, tuple(item for item in ingredients if item))
 
@@ -150,4 +161,6 @@ def _element(name: str, value: str) -> str:
 
 
 def _ingredient(values: dict[str, str]) -> str:
-    return f'<rdf:li rdf:parseType="Resource">{"".join(_element(_KEPT[name], value) for name, value in values.items())}</rdf:li>'
+    return (
+        f'<rdf:li rdf:parseType="Resource">{"".join(_element(_KEPT[name], value) for name, value in values.items())}</rdf:li>'
+    )
