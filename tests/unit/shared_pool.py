@@ -25,6 +25,7 @@ def leave_process(worker: WorkerProcess) -> None:
         _kept.setdefault(worker.module, []).append(worker)
     else:
         worker.kill()
+        worker.reaped(5)
 
 
 class KeptPool(WorkerPool):

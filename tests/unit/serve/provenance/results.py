@@ -55,8 +55,8 @@ def on_disk(data: Media) -> Spool:
 
 
 def signing(folder: Path, **c2pa: Any) -> ProvenanceSettings:
-    """Return settings whose test certificate is in ``folder``."""
-    return ProvenanceSettings.model_validate({"c2pa": {"folder": folder, **c2pa}})
+    """Return settings whose test certificate is in ``folder``, with time for a busy machine."""
+    return ProvenanceSettings.model_validate({"c2pa": {"folder": folder, "timeout_s": 600, **c2pa}})
 
 
 def flipped(data: bytes, at: int) -> bytes:

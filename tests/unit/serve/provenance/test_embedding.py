@@ -71,7 +71,8 @@ def test_an_mp4_has_the_label_as_a_tag_and_its_sound_and_index_still_fit(made: M
     marked = embed(data, media_type, PACKET, aigc=aigc_json(LABEL))
     with av.open(open_media(marked)) as container:
         assert json.loads(container.metadata["AIGC"])["ContentProducer"] == "Example Ltd"
-    assert "AIGC" not in av.open(open_media(embed(data, media_type, PACKET))).metadata
+    with av.open(open_media(embed(data, media_type, PACKET))) as container:
+        assert "AIGC" not in container.metadata
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (33, 7), (128, 96)])
