@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def client() -> Iterator[TestClient]:
-    yield make_client(FakeGraph(), provenance=MANY)
+def client() -> TestClient:
+    return make_client(FakeGraph(), provenance=MANY)
 
 
 def send(client: TestClient, data: bytes, **options: Any) -> Any:
