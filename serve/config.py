@@ -25,6 +25,7 @@ from deployments.settings import (
 )
 from serve.job_settings import JobSettings as JobSettings
 from serve.models import MODELS, VIDEO_MODELS, Model
+from serve.provenance_settings import ProvenanceSettings
 
 
 class Hardware(Settings):
@@ -261,6 +262,8 @@ class AppConfig(Settings):
     """How the pipelines of requests run, and how their results are encoded."""
     jobs: JobSettings = JobSettings()
     """Where jobs are kept, and how many one caller may have."""
+    provenance: ProvenanceSettings = ProvenanceSettings()
+    """How results say that they were made by a machine, and who may ask."""
     wan26_defaults: VideoDefaults = VideoDefaults()
     """Default values of requests to the /wan2.6 paths."""
     wan22_defaults: VideoDefaults = VideoDefaults(cfg=5.0)

@@ -11,6 +11,7 @@ from helm.generator.jobs import Jobs
 from helm.generator.model_files import ModelFiles
 from helm.generator.network import HttpRoute, IngressValues, NetworkPolicy, Service
 from helm.generator.pods import Autoscaler, ExtraWorkerGroup, Head, Image, LogRotation, Pod, Resources, WorkerGroups
+from helm.generator.provenance import Provenance
 from helm.generator.ray_cluster import FaultTolerance, Upgrade
 from serve.models import INGRESS, MODELS, RUNNER
 
@@ -154,6 +155,8 @@ class ChartValues(Values):
     """Keeps the service up when the Ray head is lost. Needs Redis."""
     jobs: Jobs = Jobs()
     """Where jobs are kept."""
+    provenance: Provenance = Provenance()
+    """With what results are marked as made by a machine."""
     models: ModelFiles = ModelFiles()
     """Model files: where they are mounted and how they get there."""
     auth: Auth = Auth()

@@ -18,6 +18,7 @@ from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, RUNNER, Model
+from serve.provenance.certificates import CertificateRefused, load_identity
 
 
 class _Variable(BaseModel):
@@ -93,7 +94,7 @@ def faults(
 
     With ``service`` the RayService around it is checked too, with ``files`` whether this machine
     has the model files and what opens the files of jobs, and with ``keys`` whether it can read the
-    callers' keys.
+    callers' keys and sign with the certificate of provenance.
     """
     try:
         schema = ServeDeploySchema.model_validate(config)
@@ -121,7 +122,7 @@ def faults(
                 if not os.path.exists(path)
             ]
         if keys:
-            found += _key_faults(settings)
+            found += [*_key_faults(settings), *_certificate_faults(settings)]
         if service is not None:
             found += [*_service_faults(settings, service), *_room_faults(settings, config, service)]
     return found
@@ -135,6 +136,19 @@ def _key_faults(settings: AppConfig) -> Iterator[str]:
             yield f"args.ingress.api_keys: {settings.ingress.api_keys} cannot be read: {e.strerror}"
         except ValueError as e:  # a UnicodeDecodeError is one too
             yield f"args.ingress.api_keys: {e}"
+
+
+def _certificate_faults(settings: AppConfig) -> Iterator[str]:
+    provenance = settings.provenance
+    if provenance.c2pa.enabled:
+        try:
+            load_identity(provenance.c2pa)
+        except CertificateRefused as e:
+            yield f"args.provenance.c2pa: {e}"
+    files = {"watermark.key": provenance.watermark.key, "verify.trust_anchors": provenance.verify.trust_anchors}
+    for name, path in files.items():
+        if path is not None and not os.access(path.expanduser(), os.R_OK):
+            yield f"args.provenance.{name}: {path} cannot be read on this machine"
 
 
 def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:

@@ -143,6 +143,7 @@ def _limits_document(config: AppConfig, endpoints: Sequence[Endpoint]) -> dict[s
     return {
         "limits": config.limits.model_dump(),
         "jobs": config.jobs.published(),
+        "provenance": config.provenance.published(demo=config.models == "demo"),
         "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
         "prices": {name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()},
         "accelerations": {name: profile.describe() for name, profile in PROFILES.items()},

@@ -19,6 +19,7 @@ from serve.jobs.patience import patiently
 from serve.jobs.record import Job, StoredResult
 from serve.jobs.request import JobRequest, read_request
 from serve.jobs.result_headers import Answer, result_headers
+from serve.jobs.result_marks import ResultMarks
 from serve.jobs.tracker import Tracker
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
@@ -29,6 +30,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import Pipelines
 from serve.pipelines.readiness import Readiness, StateUnknown
 from serve.pipelines.requests import GenerateVideo
+from serve.provenance.marking import Marking
 
 logger = logging.getLogger("ray.serve")
 
@@ -52,11 +54,14 @@ class Finished:
 class Execution:
     """Runs jobs with the pipelines of this replica."""
 
-    def __init__(self, config: AppConfig, pipelines: Pipelines, readiness: Readiness, files: FileStore) -> None:
+    def __init__(
+        self, config: AppConfig, pipelines: Pipelines, readiness: Readiness, files: FileStore, *, marking: Marking
+    ) -> None:
         self._hardware = {model: config.deployment_of(model).hardware for model in MODELS}
         self._pipelines = pipelines
         self._readiness = readiness
         self._files = files
+        self._marking = marking
         self._pace = Pace()
         self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
@@ -94,6 +99,8 @@ class Execution:
             observe=tracker.observe,
             caller=job.caller,
         )
+        marks = ResultMarks(self._marking, request.request)
+        await marks.look()
         async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, latest, tracker)):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
@@ -103,6 +110,7 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
+        result = await marks.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
             result=result,
             endpoint=request.endpoint,

@@ -89,6 +89,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Loras", _loras),
     ResultHeader("X-Adjusted", _adjusted),
     ResultHeader("X-Attempts", _attempts),
+    ResultHeader("X-Provenance", lambda answer: ", ".join(answer.result.marks) or "none"),
     ResultHeader("Server-Timing", lambda answer: answer.meter.server_timing()),
     ResultHeader("Content-Disposition", _content_disposition),
 )

@@ -22,6 +22,7 @@ from serve.models import RUNNER
 from serve.pipelines.handles import make_handles
 from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
+from serve.provenance.marking import Marking
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,9 +49,11 @@ class Runner:
         handles = make_handles(models, readiness, consumer, window=config.runner.window)
         pipelines = make_pipelines(config, handles)
         await pipelines.decoder.pool.warm_up()
+        marking = Marking(config.provenance, demo=config.models == "demo", processes=config.runner.encoder_threads)
+        await marking.start()
         store, files = open_stores(config.jobs, replica.app_name)
         await store.open()
-        execution = Execution(config, pipelines, readiness, files)
+        execution = Execution(config, pipelines, readiness, files, marking=marking)
         self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
         self._again = RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=self._take_up)

@@ -13,6 +13,8 @@ Message = dict[str, Any]
 
 _MAX_BYTES = 2**16
 _MAX_TEXT_CHARS = 4_000
+MAX_FILES = 8
+"""The number of descriptors that go with a message at most."""
 
 
 def send_message(connection: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
@@ -30,7 +32,7 @@ def send_message(connection: socket.socket, message: Message, fds: Sequence[int]
 def receive_message(connection: socket.socket) -> tuple[Message, list[int]]:
     """Return the next message and its descriptors; raise ``EOFError`` if the other end is gone."""
     try:
-        data, fds, _, _ = socket.recv_fds(connection, _MAX_BYTES, 2)
+        data, fds, _, _ = socket.recv_fds(connection, _MAX_BYTES, MAX_FILES)
     except ConnectionError:
         raise EOFError from None
     if not data:

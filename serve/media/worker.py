@@ -1,9 +1,11 @@
 """The process that decodes callers' files: ``python -m serve.media.worker SOCKET LIFELINE``.
 
-It answers one request at a time on the socket with the number ``SOCKET``. Each request carries its
-budget: seconds of CPU time, after which the kernel kills the process, and bytes of memory, beyond
-which allocation fails. ``LIFELINE`` is a pipe whose other end is held by the parent alone. The
-kernel kills this process when the parent is gone, however it ended and whatever a decoder is doing.
+Other programs serve sessions of their own with ``serve``, as ``serve.provenance.worker`` does. A
+process answers one request at a time on the socket with the number ``SOCKET``. Each request carries
+its budget: seconds of CPU time, after which the kernel kills the process, and bytes of memory,
+beyond which allocation fails. ``LIFELINE`` is a pipe whose other end is held by the parent alone.
+The kernel kills this process when the parent is gone, however it ended and whatever a decoder is
+doing.
 """
 
 import contextlib
@@ -17,9 +19,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 from serve.media.claims import claim_of, decode_reduced, open_within
 from serve.media.container import is_image
@@ -30,9 +33,19 @@ from serve.media.shared_array import Bytes, write_array
 from serve.media.source import Source, SourceLimits, TimedFrames
 from serve.media.spool import Spool, read_media
 
-_Answer = tuple[Message, Bytes | None]
+Answer = tuple[Message, Bytes | None]
+"""What a session answers: a message, and an array that goes with it."""
+Ask = Callable[[Message], Message]
+"""Asks the parent something in the middle of a request, and returns its reply."""
 _SPOOL_FROM_BYTES = 2**20
 """Files from this size on are read where they are, smaller ones are read into memory."""
+
+
+class Session(Protocol):
+    """What a process does for its parent."""
+
+    def answer(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
+        """Return the answer to a request, which came with ``files``."""
 
 
 class _Session:
@@ -42,16 +55,20 @@ class _Session:
         self._chunks: Iterator[TimedFrames] = iter(())
         self._source: Source | None = None
 
-    def decode(self, request: Message, file: Spool) -> _Answer:
+    def answer(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
+        operation: Callable[[Message, Spool], Answer] = getattr(self, request["operation"])
+        return operation(request, files[0] if files else Spool.empty())
+
+    def decode(self, request: Message, file: Spool) -> Answer:
         max_pixels, max_scans, max_side = request["max_pixels"], request["max_scans"], request["max_side"]
         allowed_bytes = request["allowed_bytes"]
-        with _blaming_file():
+        with blaming_file():
             image = open_within(file.read(), max_pixels, max_scans)
             claim = claim_of(image, max_side)
             answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
             return answer, None if claim.working_bytes > allowed_bytes else decode_reduced(image, max_side)
 
-    def open(self, request: Message, file: Spool) -> _Answer:
+    def open(self, request: Message, file: Spool) -> Answer:
         limits = SourceLimits(
             frames=request["max_frames"],
             seconds=request["max_seconds"],
@@ -59,7 +76,7 @@ class _Session:
             scans=request["max_scans"],
         )
         rate = None if request["rate"] is None else Fraction(request["rate"])
-        with _blaming_file():
+        with blaming_file():
             data = read_media(file) if file.size < _SPOOL_FROM_BYTES else file
             if is_image(data):  # opening it decodes frames
                 claim = claim_of(open_within(read_media(data), limits.pixels, limits.scans), None)
@@ -71,9 +88,9 @@ class _Session:
             self._source, self._chunks = source, source.chunks()
             return _describe(source), None
 
-    def chunk(self, request: Message, _: Spool) -> _Answer:
+    def chunk(self, request: Message, _: Spool) -> Answer:
         skip = request["skip"]
-        with _blaming_file():
+        with blaming_file():
             for _skipped in range(skip):
                 next(self._chunks)
             chunk = next(self._chunks, None)
@@ -83,13 +100,13 @@ class _Session:
         times = [str(time) for time in chunk.times]
         return {"end": False, "damaged": damaged, "index": chunk.index, "times": times}, chunk.frames
 
-    def close(self, _: Message, __: Spool) -> _Answer:
+    def close(self, _: Message, __: Spool) -> Answer:
         self._source, self._chunks = None, iter(())
         return {}, None
 
 
 @contextlib.contextmanager
-def _blaming_file() -> Iterator[None]:
+def blaming_file() -> Iterator[None]:
     """Turn what the code that reads a caller's file does not expect into a ``MediaError``.
 
     No file may look like a fault of the service, so the fault is logged with its traceback.
@@ -114,24 +131,31 @@ def _describe(source: Source) -> Message:
     }
 
 
-def main() -> None:
-    """Answer requests until the parent closes the socket."""
+def serve(session: Session) -> None:
+    """Answer the requests of the parent with ``session`` until it closes the socket."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     _die_with_parent(int(sys.argv[2]))
     _prefer_to_be_killed()
     os.nice(5)  # the proxies and the ingress come first, since they serve everybody
     logging.basicConfig(format="media worker: %(message)s", level=logging.WARNING)
     with contextlib.suppress(EOFError):  # the parent has closed the socket
-        _serve(connection)
+        _serve(connection, session)
 
 
-def _serve(connection: socket.socket) -> None:
-    session, idle_bytes = _Session(), _address_space()
+def _serve(connection: socket.socket, session: Session) -> None:
+    def ask(question: Message) -> Message:
+        send_message(connection, {"ask": question})
+        reply, _ = receive_message(connection)
+        return reply
+
+    idle_bytes = _address_space()
     send_message(connection, {"ready": True})
     while True:
         request, fds = receive_message(connection)
         started = time.process_time()
-        answer, array = _answer(session, request, fds, idle_bytes)
+        files = [Spool(os.fdopen(fd, "r+b" if _writable(fd) else "rb", buffering=0)) for fd in fds]
+        answer, array = _answer(session, request, files, ask=ask, idle_bytes=idle_bytes)
+        files.clear()
         answer["cpu_s"] = time.process_time() - started
         results = []
         if array is not None:
@@ -143,12 +167,10 @@ def _serve(connection: socket.socket) -> None:
             os.close(fd)
 
 
-def _answer(session: _Session, request: Message, fds: list[int], idle_bytes: int) -> _Answer:
-    operation: Callable[[Message, Spool], _Answer] = getattr(session, request["operation"])
-    file = Spool(os.fdopen(fds[0], "rb", buffering=0)) if fds else Spool.empty()
+def _answer(session: Session, request: Message, files: Sequence[Spool], *, ask: Ask, idle_bytes: int) -> Answer:
     try:
         with _budget(cpu_s=request["cpu_s"], memory_bytes=idle_bytes + request["memory_bytes"]):
-            return operation(request, file)
+            return session.answer(request, files, ask)
     except MemoryError:
         return {"error": MediaTooLarge.__name__, "detail": "the file needs too much memory to decode; send a smaller one"}, None
     except MediaError as error:
@@ -156,6 +178,11 @@ def _answer(session: _Session, request: Message, fds: list[int], idle_bytes: int
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
         return {"error": "Exception", "detail": trace[-2000:]}, None
+
+
+def _writable(descriptor: int) -> bool:
+    """Return whether a descriptor can be written to."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def _address_space() -> int:
@@ -203,4 +230,4 @@ def _prefer_to_be_killed() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_Session())

@@ -4,7 +4,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from serve.media.worker_process import WorkerProcess
+from serve.media.worker_process import DECODER, WorkerProcess
 
 _END_TIMEOUT_S = 5
 
@@ -12,11 +12,13 @@ _END_TIMEOUT_S = 5
 class WorkerPool:
     """Starts processes as they are needed, and keeps up to ``spare`` of them between leases.
 
-    How many are leased at once is up to the callers. The processes end with the pool.
+    How many are leased at once is up to the callers. The processes end with the pool. ``module`` is
+    the program that they run.
     """
 
-    def __init__(self, spare: int) -> None:
+    def __init__(self, spare: int, module: str = DECODER) -> None:
         self._spare = spare
+        self._module = module
         self._all: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._finalizer = weakref.finalize(self, _end, self._all)
@@ -62,7 +64,7 @@ class WorkerPool:
         return self._start()
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess()
+        worker = WorkerProcess(self._module)
         self._all.add(worker)
         return worker
 

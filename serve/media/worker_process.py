@@ -1,4 +1,4 @@
-"""A worker process that decodes callers' files, as its parent sees it."""
+"""A worker process that reads callers' files, as its parent sees it."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from serve.media.errors import MediaError, MediaTooLarge
@@ -25,6 +26,12 @@ _ENVIRONMENT = {
 }
 
 
+DECODER = "serve.media.worker"
+"""The module that decodes callers' files."""
+Respond = Callable[[Message], Message]
+"""Answers what the process asks in the middle of a request."""
+
+
 class WorkerDied(Exception):
     """The process ended while it worked on a file; ``signal_name`` says how, such as "SIGKILL"."""
 
@@ -36,18 +43,21 @@ class WorkerDied(Exception):
 class WorkerProcess:
     """One process. It is started by the constructor and answers one request at a time.
 
+    ``module`` is the program that it runs.
+
     It is a fresh interpreter: a fork would copy the locks of Ray's threads in any state, and
     ``multiprocessing`` would import Ray again, with the main module of a Ray worker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = DECODER) -> None:
+        self.module = module
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.setblocking(False)
         lifeline, self._lifeline = os.pipe()
         try:
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve.media.worker", str(theirs.fileno()), str(lifeline)],
+                [sys.executable, "-m", module, str(theirs.fileno()), str(lifeline)],
                 pass_fds=(theirs.fileno(), lifeline),
                 env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
                 stdin=subprocess.DEVNULL,
@@ -79,11 +89,21 @@ class WorkerProcess:
             self._ready = True
 
     async def ask(
-        self, operation: str, *, cpu_s: float, memory_bytes: int, file: int | None = None, **arguments: Any
+        self,
+        operation: str,
+        *,
+        cpu_s: float,
+        memory_bytes: int,
+        file: int | None = None,
+        others: Sequence[int] = (),
+        respond: Respond | None = None,
+        **arguments: Any,
     ) -> tuple[Message, Bytes | None]:
         """Return the answer to a request, and the array that came with it.
 
-        ``cpu_s`` and ``memory_bytes`` are its budget, ``file`` the descriptor of the caller's file.
+        ``cpu_s`` and ``memory_bytes`` are its budget, ``file`` the descriptor of the caller's file,
+        and ``others`` those of files that go with it. ``respond`` answers what the process asks
+        meanwhile; without it, a process that asks something is at fault.
         Raises what the operation raised in the process: ``MediaError``, or ``RuntimeError`` for a
         fault of the code. Raises ``MediaTooLarge`` if it used up its CPU time, and ``WorkerDied``
         if it ended otherwise. If the caller of this method is cancelled, the process is killed.
@@ -93,15 +113,32 @@ class WorkerProcess:
         await self.start()
         request = {"operation": operation, "cpu_s": max(cpu_s, 1e-3), "memory_bytes": memory_bytes, **arguments}
         try:
-            send_message(self._connection, request, [] if file is None else [file])
+            send_message(self._connection, request, [*([] if file is None else [file]), *others])
         except EOFError:
             raise self._died() from None
         answer, array = await self._receive()
+        while (question := answer.get("ask")) is not None:
+            await self._reply(question, respond)
+            answer, array = await self._receive()
         if (error := answer.get("error")) is None:
             return answer, array
         if error not in _ERRORS:
             raise RuntimeError(f"a media worker failed:\n{answer['detail']}")
         raise _ERRORS[error](answer["detail"])
+
+    async def _reply(self, question: Message, respond: Respond | None) -> None:
+        """Answer a question of the process; end it if that is not possible."""
+        try:
+            if respond is None:
+                raise RuntimeError("a media worker has asked something that nobody answers")
+            reply = await asyncio.to_thread(respond, question)
+        except BaseException:
+            self.kill()
+            raise
+        try:
+            send_message(self._connection, reply)
+        except EOFError:
+            raise self._died() from None
 
     async def _receive(self) -> tuple[Message, Bytes | None]:
         try:

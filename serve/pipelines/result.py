@@ -37,3 +37,5 @@ class Result:
     adjusted: tuple[tuple[str, int], ...] = ()
     """Fields that were lowered to the limits, with the values that were used."""
     damaged: int = 0
+    marks: tuple[str, ...] = ()
+    """What says that a machine made the file, as members of the header `X-Provenance`."""

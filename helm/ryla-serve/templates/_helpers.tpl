@@ -93,6 +93,7 @@ never be scheduled.
 {{- end -}}
 {{- end -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "jobs" (include "ryla-serve.jobs" . | fromYaml))) -}}
+{{- include "ryla-serve.overlay" (dict "into" $application.args "from" (include "ryla-serve.provenance" . | fromYaml)) -}}
 {{- if .Values.auth.apiKeysSecret -}}
 {{- include "ryla-serve.overlay" (dict "into" $application.args "from" (dict "ingress" (dict "api_keys" "/etc/ryla/keys/keys"))) -}}
 {{- end -}}
@@ -138,6 +139,31 @@ never be scheduled.
 {{- $_ := set $jobs "webhooks" (merge (dict "secret_file" "/etc/ryla/webhooks/secrets") (get $jobs "webhooks" | default dict)) -}}
 {{- end -}}
 {{- toYaml $jobs -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings of provenance that follow from the values, over those in `config`. */}}
+{{- define "ryla-serve.provenance" -}}
+{{- $settings := dict -}}
+{{- with .Values.provenance -}}
+{{- $c2pa := dict -}}
+{{- if .certificateSecret -}}
+{{- $c2pa = dict "certificate" "/etc/ryla/certificate/chain.pem" "private_key" "/etc/ryla/certificate/key.pem" -}}
+{{- end -}}
+{{- with .timestampUrl -}}
+{{- $_ := set $c2pa "timestamp_url" . -}}
+{{- end -}}
+{{- with $c2pa -}}
+{{- $_ := set $settings "c2pa" . -}}
+{{- end -}}
+{{- if .watermarkSecret -}}
+{{- $_ := set $settings "watermark" (dict "key" "/etc/ryla/watermark/key") -}}
+{{- end -}}
+{{- end -}}
+{{- if $settings -}}
+{{- toYaml (dict "provenance" $settings) -}}
+{{- else -}}
+{}
 {{- end -}}
 {{- end -}}
 
@@ -233,6 +259,9 @@ limits:
 {{- with dig "ingress" "api_keys" "" $args }}
 - {name: RYLA_API_KEYS, value: {{ . | quote }}}
 {{- end }}
+{{- if dig "provenance" "verify" "open" false $args }}
+- {name: RYLA_OPEN_VERIFY, value: "1"}
+{{- end }}
 {{- with dig "ingress" "cors_origins" list $args }}
 - {name: RYLA_CORS_ORIGINS, value: {{ join " " . | quote }}}
 {{- end }}
@@ -282,6 +311,12 @@ group.
 {{- if .root.Values.jobs.webhookSecret }}
 - {name: webhooks, mountPath: /etc/ryla/webhooks, readOnly: true}
 {{- end }}
+{{- if .root.Values.provenance.certificateSecret }}
+- {name: certificate, mountPath: /etc/ryla/certificate, readOnly: true}
+{{- end }}
+{{- if .root.Values.provenance.watermarkSecret }}
+- {name: watermark, mountPath: /etc/ryla/watermark, readOnly: true}
+{{- end }}
 {{- with .group.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -305,6 +340,12 @@ group.
 {{- end }}
 {{- with .root.Values.jobs.webhookSecret }}
 - {name: webhooks, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- with .root.Values.provenance.certificateSecret }}
+- {name: certificate, secret: {secretName: {{ . }}}}
+{{- end }}
+{{- with .root.Values.provenance.watermarkSecret }}
+- {name: watermark, secret: {secretName: {{ . }}}}
 {{- end }}
 {{- with .group.extraVolumes }}
 {{ toYaml . }}

@@ -20,6 +20,7 @@ from serve.jobs.open_store import open_stores
 from serve.jobs.outcome import Outcome
 from serve.jobs.store import JobStore
 from serve.pipelines.pipelines import make_pipelines
+from serve.provenance.marking import Marking
 from tests.unit.serve.fake_graph import FakeGraph
 
 APPLICATION = "films"
@@ -61,15 +62,19 @@ class Lines:
 class LocalRunner:
     """Runs jobs as the Runner deployment does; its loops run while it has calls.
 
-    Tests may call it from one event loop after another, as Starlette's TestClient does.
+    Tests may call it from one event loop after another, as Starlette's TestClient does. Results are
+    not signed unless a ``marking`` that was started does it: a signature costs a process.
     """
 
-    def __init__(self, config: AppConfig, graph: FakeGraph, store: JobStore, files: FileStore) -> None:
+    def __init__(
+        self, config: AppConfig, graph: FakeGraph, store: JobStore, files: FileStore, *, marking: Marking | None = None
+    ) -> None:
         self._config = config
         self._store = store
         self._files = files
         self._pipelines = make_pipelines(config, graph.handles())
-        self.execution = Execution(config, self._pipelines, graph.readiness, files)
+        self._marking = marking or Marking(config.provenance, demo=False, processes=2)
+        self.execution = Execution(config, self._pipelines, graph.readiness, files, marking=self._marking)
         self.calls = 0
 
     def new(self, owner: str) -> JobRunner:
@@ -86,6 +91,7 @@ class LocalRunner:
     def close(self) -> None:
         """End the processes that decode media."""
         self._pipelines.decoder.pool.close()
+        self._marking.close()
 
 
 @asynccontextmanager
@@ -134,13 +140,13 @@ class OpenedOnUse:
 class LocalDesk(FrontDesk):
     """A desk with everything that it needs: a store in a temporary folder and a Runner."""
 
-    def __init__(self, config: AppConfig, graph: FakeGraph) -> None:
+    def __init__(self, config: AppConfig, graph: FakeGraph, *, marking: Marking | None = None) -> None:
         folder = Path(tempfile.mkdtemp(prefix="ryla-jobs-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         jobs = config.jobs.model_copy(update={"folder": folder / "jobs"})
         store, self.files = open_stores(jobs, APPLICATION)
         self.store = cast(JobStore, OpenedOnUse(store))
-        self.runner = LocalRunner(config, graph, self.store, self.files)
+        self.runner = LocalRunner(config, graph, self.store, self.files, marking=marking)
         self._settings = jobs
         super().__init__(self.store, self.files, self.runner, **self._arguments())
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from serve.cli.config_check import documents, faults
 from serve.cli.main import app
 from serve.cli.presets import PRESETS
 from serve.http.proxy import IMPORT_PATH
+from tests.unit.serve.provenance.authority import make_authority
 
 Json = dict[str, Any]
 
@@ -203,3 +205,19 @@ def test_a_rayservice_whose_resources_are_no_numbers_is_refused(production: Json
     wrong = service(production, [{**GROUPS[0], "resources": {"CPU": "four"}}])
     (fault,) = faults(production, wrong)
     assert fault.startswith("spec.rayClusterConfig.workerGroupSpecs.0.resources.CPU: ")
+
+
+def test_a_certificate_that_cannot_sign_is_found_where_its_files_are(production: Json, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    args = production["applications"][0]["args"]
+    files = authority.files(key, authority.issue(key), written=other)
+    args["provenance"] = {"c2pa": {name: str(path) for name, path in files.items()}}
+    assert faults(production) == [], "the files are on other machines"
+    (fault,) = faults(production, keys=True)
+    assert fault.startswith("args.provenance.c2pa: the key in ")
+    authority.files(key, authority.issue(key))
+    assert faults(production, keys=True) == []
+    args["provenance"]["verify"] = {"trust_anchors": str(tmp_path / "nowhere.pem")}
+    (fault,) = faults(production, keys=True)
+    assert fault == f"args.provenance.verify.trust_anchors: {tmp_path / 'nowhere.pem'} cannot be read on this machine"

@@ -150,4 +150,5 @@ def test_every_format_of_a_result_has_a_name() -> None:
         "docs.html",
         "home.html",
         "overview.webp",
+        "verify.html",
     }

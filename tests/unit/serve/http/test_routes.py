@@ -8,7 +8,7 @@ from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
 from serve.http.routes import DOCS_ASSETS, Route, make_router
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_client, make_config, make_service, routes_over
+from tests.unit.serve.http.service import FACE, make_client, make_config, make_service, routes_over
 
 GRAPH = FakeGraph()
 CONFIG = make_config()
@@ -27,6 +27,7 @@ def test_the_table_has_every_route_once() -> None:
         "/batch-video-faceswap",
         "/image-faceswap",
         "/v1/videos",
+        "/verify",
         "/video-faceswap",
         "/wan2.6",
         "/wan2.6-i2v",
@@ -55,13 +56,15 @@ def test_the_table_has_every_route_once() -> None:
         "/v1/videos",
         "/v1/videos/{id}",
         "/v1/videos/{id}/content",
+        "/verify",
     ]
     assert sorted(deletes) == ["/jobs/{id}", "/v1/videos/{id}"]
 
 
 def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
     open_paths = {route.path for route in ROUTES if not route.needs_key}
-    assert open_paths == {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json"} == OPEN_PATHS
+    assert {route.method for route in ROUTES if not route.needs_key} == {"GET"}
+    assert open_paths == {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json", "/verify"} == OPEN_PATHS
     assert (f"{DOCS_ASSETS}/",) == OPEN_PREFIXES
 
 
@@ -82,6 +85,8 @@ def test_every_route_is_served_and_has_no_other_method(served: TestClient, route
 
 def body_of(route: Route) -> Any:
     """Return a body that the route takes."""
+    if route.path == "/verify" and route.method == "POST":
+        return {"file": FACE}
     if route.path == "/v1/videos" and route.method == "POST":
         return {"prompt": "a cat"}
     if route.method != "POST" or route.path == "/warm":

@@ -15,6 +15,7 @@ from serve.jobs.outcome import Outcome
 from serve.jobs.record import Job
 from serve.jobs.sweeper import Sweeper
 from serve.pipelines.pipelines import make_pipelines
+from serve.provenance.marking import Marking
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.local_jobs import APPLICATION
 
@@ -42,7 +43,8 @@ async def run_here(config: AppConfig, owner: str) -> None:
     store, files = open_stores(config.jobs, APPLICATION)
     await store.open()
     graph = FakeGraph(wan26=PacedVideoModel())
-    execution = Execution(config, make_pipelines(config, graph.handles()), graph.readiness, files)
+    marking = Marking(config.provenance, demo=False, processes=1)
+    execution = Execution(config, make_pipelines(config, graph.handles()), graph.readiness, files, marking=marking)
     runner = JobRunner(owner, config.jobs, execution, store=store, files=files)
     calls: set[asyncio.Future[Outcome | None]] = set()
 

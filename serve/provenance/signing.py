@@ -1,0 +1,157 @@
+"""Signs results in a worker process, which never has the key."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from serve.media.errors import MediaError
+from serve.media.messages import Message
+from serve.media.spool import Media, Spool, descriptor_of
+from serve.media.worker_pool import WorkerPool
+from serve.media.worker_process import WorkerDied
+from serve.provenance.certificates import Identity
+from serve.provenance.manifest import ingredient
+from serve.provenance.media_types import media_type_of
+from serve.provenance_settings import C2paSettings
+
+logger = logging.getLogger("ray.serve")
+
+TSA_PAUSE_S = 60.0
+"""Seconds for which a timestamp authority that failed is not asked again."""
+_STRUCTURE = b"\x84\x6aSignature1"
+"""How what COSE signs begins: nothing else is signed with the key."""
+Define = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+"""Returns the definition of a manifest for those of its ingredients."""
+WORKER = "serve.provenance.worker"
+
+
+class SigningFailed(Exception):
+    """A file could not be signed; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file of which a result was made; a result of a ``parent`` is a change of it."""
+
+    media: Media
+    parent: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed:
+    """A signed file, and whether a timestamp authority has confirmed when it was signed."""
+
+    media: Media
+    timestamped: bool
+
+
+class Signer:
+    """Signs with one identity, in processes of ``pool``."""
+
+    def __init__(self, identity: Identity, settings: C2paSettings, pool: WorkerPool) -> None:
+        self.identity = identity
+        self._settings = settings
+        self._pool = pool
+        self._tsa_from = float("-inf")
+
+    async def sign(self, media: Media, media_type: str, define: Define, sources: Sequence[Source]) -> Signed:
+        """Return the file with a manifest, which ``define`` returns for its ingredients.
+
+        If the timestamp authority fails or is late, the manifest has no timestamp. Raises
+        ``SigningFailed``.
+        """
+        url = self._settings.timestamp_url
+        if url is not None and time.monotonic() >= self._tsa_from:
+            try:
+                return Signed(media=await self._attempt(media, media_type, define, sources, url=url), timestamped=True)
+            except SigningFailed as error:
+                self._tsa_from = time.monotonic() + TSA_PAUSE_S
+                logger.warning(
+                    "a result is signed without a timestamp, and so are others for %g s: with %s it failed (%s)",
+                    TSA_PAUSE_S,
+                    url,
+                    error,
+                )
+        return Signed(media=await self.sign_without_timestamp(media, media_type, define, sources), timestamped=False)
+
+    async def sign_without_timestamp(self, media: Media, media_type: str, define: Define, sources: Sequence[Source]) -> Media:
+        """Return the file with a manifest, for which no network is used; see ``sign``."""
+        return await self._attempt(media, media_type, define, sources, url=None)
+
+    async def _attempt(
+        self,
+        media: Media,
+        media_type: str,
+        define: Define,
+        sources: Sequence[Source],
+        *,
+        url: str | None,
+    ) -> Media:
+        definitions = [ingredient(number, parent=source.parent) for number, source in enumerate(sources, 1)]
+        ingredients = [
+            {"definition": definition, "media_type": media_type_of(source.media)}
+            for definition, source in zip(definitions, sources, strict=True)
+        ]
+        out = Spool.empty()
+        try:
+            async with asyncio.timeout(self._settings.timeout_s) as limit:
+                async with self._pool.lease() as worker:
+                    with ExitStack() as files:
+                        answer, _ = await worker.ask(
+                            "sign",
+                            cpu_s=self._settings.timeout_s,
+                            memory_bytes=self._settings.max_memory_bytes,
+                            file=files.enter_context(descriptor_of(media)),
+                            others=[
+                                out.file.fileno(),
+                                *(files.enter_context(descriptor_of(source.media)) for source in sources),
+                            ],
+                            respond=self._respond(limit if url else None),
+                            media_type=media_type,
+                            manifest=define(definitions),
+                            ingredients=ingredients,
+                            algorithm=self.identity.algorithm,
+                            chain={"pem": self.identity.chain},
+                            timestamp_url=url,
+                            hosts=[] if url is None else [_host(url)],
+                        )
+        except TimeoutError:
+            raise SigningFailed("it took too long") from None
+        except (WorkerDied, MediaError) as error:
+            raise SigningFailed(str(error)) from None
+        if "failed" in answer:
+            raise SigningFailed(answer["failed"])
+        return out.read() if isinstance(media, bytes) else out
+
+    def _respond(self, limit: asyncio.Timeout | None) -> Callable[[Message], Message]:
+        """Return what answers with signatures. After one, the timestamp must be there soon."""
+        loop = asyncio.get_running_loop()
+
+        def respond(question: Message) -> Message:
+            data = bytes.fromhex(question["sign"])
+            if not data.startswith(_STRUCTURE):
+                raise SigningFailed("the process asked for the signature of something other than a manifest")
+            try:
+                signature = self.identity.sign(data)
+            except Exception as error:  # a function of the operator's, which may raise anything
+                raise SigningFailed(f"the signer failed: {type(error).__name__}: {error}") from error
+            if limit is not None:
+                loop.call_soon_threadsafe(self._shorten, limit)
+            return {"signature": signature.hex()}
+
+        return respond
+
+    def _shorten(self, limit: asyncio.Timeout) -> None:
+        soon = asyncio.get_running_loop().time() + self._settings.timestamp_timeout_s
+        when = limit.when()
+        if when is not None and not limit.expired():
+            limit.reschedule(min(when, soon))
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]

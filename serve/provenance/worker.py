@@ -1,0 +1,68 @@
+"""The process that signs results and reads marks: ``python -m serve.provenance.worker ...``.
+
+C2PA's library parses whole files, of which some come from callers. Here it has a budget of time and
+memory, and if it crashes, it takes nothing else with it. The signing key is not in this process,
+which asks its parent for the signature.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+import c2pa
+import numpy as np
+
+from serve.media.messages import Message
+from serve.media.spool import Spool
+from serve.media.worker import Answer, Ask, blaming_file, serve
+from serve.provenance.manifest import c2pa_settings
+from serve.provenance.packet_scan import find_properties
+from serve.provenance.reading import has_manifest, read_marks
+from serve.provenance.xmp import Properties
+
+MAX_REASON_CHARS = 300
+
+
+class MarkSession:
+    """Signs and reads one file in each request."""
+
+    def answer(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
+        """Do what the request's operation says, and return what came of it."""
+        operation: Callable[[Message, Sequence[Spool], Ask], Answer] = getattr(self, request["operation"])
+        return operation(request, files, ask)
+
+    def sign(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
+        """Write the first file, with a manifest, into the second; the others are ingredients."""
+        signer = c2pa.Signer.from_callback(
+            lambda data: bytes.fromhex(ask({"sign": data.hex()})["signature"]),
+            c2pa.C2paSigningAlg[request["algorithm"].upper()],
+            request["chain"]["pem"],
+            request["timestamp_url"],
+        )
+        try:
+            context = c2pa.Context.from_dict(c2pa_settings(request["hosts"]))
+            builder = c2pa.Builder(request["manifest"], context=context)
+            for definition, file in zip(request["ingredients"], files[2:], strict=True):
+                with file.open() as source:
+                    builder.add_ingredient(definition["definition"], definition["media_type"], source)
+            with files[0].open() as source, open(files[1].file.fileno(), "r+b", closefd=False) as out:
+                builder.sign(signer, request["media_type"], source, out)
+        except c2pa.C2paError as error:
+            return {"failed": str(error)[:MAX_REASON_CHARS]}, None
+        return {}, None
+
+    def find(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
+        """Say what marks a source carries that its result has to keep."""
+        with blaming_file():
+            properties = find_properties(files[0]) or Properties({})
+            return {"manifest": request["manifest"] and has_manifest(files[0]), "properties": properties.values}, None
+
+    def read(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
+        """Return all that a file says of itself, as JSON, which can be longer than a message."""
+        anchors = files[1].read().decode() if len(files) > 1 else None
+        with blaming_file():
+            report = json.dumps(read_marks(files[0], c2pa_settings(trust_anchors=anchors)))
+            return {}, np.frombuffer(report.encode(), np.uint8)
+
+
+if __name__ == "__main__":
+    serve(MarkSession())

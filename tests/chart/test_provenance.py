@@ -1,0 +1,66 @@
+"""With what results are marked: the secrets, the authority of time, and who may verify."""
+
+from pathlib import Path
+
+import yaml
+
+from serve.config import AppConfig
+from serve.provenance_settings import ProvenanceSettings
+from tests.chart.rendering import Json, one, render
+from tests.chart.test_jobs import secret_at, workers
+
+
+def provenance_of(objects: list[Json]) -> ProvenanceSettings:
+    """Return the settings of provenance that replicas get."""
+    config = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])
+    return AppConfig.model_validate(config["applications"][0]["args"]).provenance
+
+
+def variables(spec: Json) -> dict[str, str]:
+    """Return the environment of the Ray container."""
+    return {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
+
+
+def test_the_certificate_comes_from_a_secret_and_other_settings_stay() -> None:
+    config = {"provenance": {"c2pa": {"seed": True}, "watermark": {"key_id": 3}}}
+    objects = render({"config": config, "provenance": {"certificateSecret": "c2pa", "watermarkSecret": "mark"}})
+    settings = provenance_of(objects)
+    assert (settings.c2pa.certificate, settings.c2pa.private_key) == (
+        Path("/etc/ryla/certificate/chain.pem"),
+        Path("/etc/ryla/certificate/key.pem"),
+    )
+    assert (settings.c2pa.seed, settings.watermark.key_id) == (True, 3)
+    assert {secret_at(spec, str(settings.c2pa.private_key)) for spec in workers(objects)} == {"c2pa"}
+    assert {secret_at(spec, str(settings.watermark.key)) for spec in workers(objects)} == {"mark"}
+
+
+def test_without_values_nothing_is_mounted_and_the_defaults_apply() -> None:
+    objects = render()
+    assert provenance_of(objects) == ProvenanceSettings()
+    for spec in workers(objects):
+        assert not {"certificate", "watermark"} & {volume["name"] for volume in spec["volumes"]}
+        assert "RYLA_OPEN_VERIFY" not in variables(spec)
+
+
+def test_the_timestamp_authority_can_be_reached_on_its_port() -> None:
+    for url, port in (("http://tsa.example", 80), ("https://tsa.example/rfc3161", 443), ("http://tsa.example:318/x:9", 318)):
+        peers = [{"ipBlock": {"cidr": "192.0.2.7/32"}}]
+        values = {"provenance": {"timestampUrl": url, "timestampPeers": peers}, "networkPolicy": {"egress": {"enabled": True}}}
+        objects = render(values)
+        assert provenance_of(objects).c2pa.timestamp_url == url
+        rules = [
+            rule
+            for policy in objects
+            if policy["kind"] == "NetworkPolicy"
+            for rule in policy["spec"].get("egress", [])
+            if rule.get("to") == peers
+        ]
+        assert rules, url
+        assert all(rule["ports"] == [{"port": port, "protocol": "TCP"}] for rule in rules), url
+
+
+def test_the_proxy_knows_that_files_are_verified_without_a_key() -> None:
+    objects = render({"config": {"provenance": {"verify": {"open": True}}}, "auth": {"apiKeysSecret": "keys"}})
+    assert provenance_of(objects).verify.open
+    for spec in workers(objects):
+        assert variables(spec)["RYLA_OPEN_VERIFY"] == "1"
