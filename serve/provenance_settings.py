@@ -165,11 +165,12 @@ class ProvenanceSettings(Settings):
     verify: VerifySettings = VerifySettings()
     """Who may ask what marks a file carries."""
 
-    def published(self) -> dict[str, Any]:
-        """Return what callers may know."""
+    def published(self, *, demo: bool) -> dict[str, Any]:
+        """Return what callers may know. The ``demo`` has a certificate of its own for tests."""
+        certificate = "own" if self.c2pa.has_certificate else "test" if demo else None
         return {
             "metadata": self.metadata.enabled,
-            "c2pa": self.c2pa.enabled,
+            "c2pa": {"certificate": certificate if self.c2pa.enabled else None},
             "watermark": self.watermark.enabled,
             "aigc": {"metadata": self.aigc.enabled, "visible": self.aigc.visible},
             "verify": {"needs_key": not self.verify.open, "per_minute": self.verify.per_minute},

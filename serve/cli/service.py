@@ -102,6 +102,8 @@ def proxy_environment(applications: list[dict[str, Any]]) -> dict[str, str]:
         if keys := ingress.get("api_keys"):
             variables["RYLA_API_KEYS"] = str(Path(keys).absolute())
         variables["RYLA_CORS_ORIGINS"] = " ".join(ingress.get("cors_origins", ()))
+        if settings[0].get("provenance", {}).get("verify", {}).get("open"):
+            variables["RYLA_OPEN_VERIFY"] = "1"
     return variables
 
 

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import AppConfig
-from serve.http.auth import ApiKeys, RequireKey
+from serve.http.auth import VERIFY, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.job_record import no_signature
 from serve.http.listeners import Listeners
@@ -61,7 +61,8 @@ def make_app(
     router = make_router(routes, lambda _: _open(jobs.desk))
     app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
     if keys is not None:
-        app = RequireKey(app, keys)
+        open_posts = frozenset({VERIFY} if config.provenance.verify.open else ())
+        app = RequireKey(app, keys, open_posts=open_posts)
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)

@@ -17,8 +17,10 @@ from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
 
-OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs"})
-"""The paths that need no key: probes and the documentation. The proxy and the routes read them."""
+OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs", "/verify"})
+"""The paths whose GET needs no key: probes and pages. The proxy and the routes read them."""
+VERIFY = "/verify"
+"""The path whose POST needs no key either where `provenance.verify.open` is set."""
 OPEN_PREFIXES = ("/docs/assets/",)
 """What the paths begin with below which nothing needs a key."""
 
@@ -103,13 +105,22 @@ class RequireKey:
 
     GET and HEAD of ``OPEN_PATHS`` need no key, nor of anything below the prefixes in
     ``open_prefixes``. Of a job, they are admitted by the signature of a link instead of a key.
-    Other methods may have a body, which is not read without a key.
+    Other methods may have a body, which is not read without a key, except those of ``open_posts``:
+    a caller of these may send a key, and is then known by its name.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys, *, open_prefixes: tuple[str, ...] = OPEN_PREFIXES) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: ApiKeys,
+        *,
+        open_prefixes: tuple[str, ...] = OPEN_PREFIXES,
+        open_posts: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
         self._keys = keys
         self._open_prefixes = open_prefixes
+        self._open_posts = open_posts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_open(scope):
@@ -118,6 +129,8 @@ class RequireKey:
 
     def _is_open(self, scope: Scope) -> bool:
         path = _path_of(scope)
+        if scope["method"] == "POST" and path in self._open_posts:
+            return "authorization" not in Headers(scope=scope)
         return scope["method"] in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(self._open_prefixes))
 
     def _caller_of(self, scope: Scope) -> str:

@@ -143,6 +143,32 @@ def warm_operation(models: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def verify_operation(*, needs_key: bool) -> dict[str, Any]:
+    """Return the operation of POST /verify."""
+
+    def fields(**file: str) -> dict[str, Any]:
+        properties = {"file": {"type": "string", "description": "The picture or the video.", **file}}
+        return {"schema": {"type": "object", "properties": properties, "required": ["file"]}}
+
+    return {
+        "summary": "Say what marks a file carries, whether they are valid, and whether they say that AI made it",
+        "operationId": "verify",
+        "tags": [SERVICE],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": fields(description="The picture or the video as a data URI or base64."),
+                "multipart/form-data": fields(format="binary"),
+            },
+        },
+        "responses": {
+            "200": {"description": "The report", "content": {"application/json": {"schema": {"type": "object"}}}},
+            "default": problem_response(),
+        },
+        **({} if needs_key else {"security": []}),
+    }
+
+
 _PROBLEM: dict[str, Any] = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance", "request_id"],

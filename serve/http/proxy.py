@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import leave_out_probes
-from serve.http.auth import OPEN_PREFIXES, ApiKeys, RequireKey
+from serve.http.auth import OPEN_PREFIXES, VERIFY, ApiKeys, RequireKey
 from serve.http.body_limit import BodyLimit
 from serve.http.bounded_protocol import EXTENSION, install
 from serve.http.middleware import Cors
@@ -122,4 +122,5 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes)]
+    open_posts = frozenset({VERIFY} if os.environ.get("RYLA_OPEN_VERIFY") else ())
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=open_posts)]

@@ -14,7 +14,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
 from serve.http.admission import Admission
-from serve.http.auth import OPEN_PATHS
+from serve.http.auth import OPEN_PATHS, VERIFY
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.job_handlers import JobHandlers
@@ -23,15 +23,17 @@ from serve.http.job_record import SignLink
 from serve.http.listeners import Listeners
 from serve.http.openai_operations import openai_operations
 from serve.http.openai_videos import OpenAIVideos
-from serve.http.openapi import endpoint_operation, openapi_document, service_operation, warm_operation
+from serve.http.openapi import endpoint_operation, openapi_document, service_operation, verify_operation, warm_operation
 from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
 from serve.http.submission import Submissions
+from serve.http.verify_handlers import VerifyHandlers
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs
 from serve.models import MODELS
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
+from serve.provenance.verifier import Verifier
 
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
@@ -50,8 +52,8 @@ class Route:
 
     @property
     def needs_key(self) -> bool:
-        """Whether the route needs a key where keys are configured: unless it is an open path."""
-        return self.path not in OPEN_PATHS
+        """Whether the route needs a key where keys are configured: all but GET of open paths do."""
+        return self.method != "GET" or self.path not in OPEN_PATHS
 
 
 def make_listeners(settings: JobSettings) -> Listeners:
@@ -92,6 +94,14 @@ def make_routes(
         handles=handles,
         readiness=readiness,
     )
+    checks = config.provenance.verify
+    verifier = Verifier(
+        concurrency=checks.concurrency,
+        max_cpu_s=checks.max_cpu_s,
+        max_memory_bytes=config.provenance.c2pa.max_memory_bytes,
+        trust_anchors=checks.trust_anchors,
+    )
+    verify = VerifyHandlers(verifier, Quotas(jobs.store, per_minute=checks.per_minute))
     handlers = {
         endpoint.name: EndpointHandler(
             endpoint,
@@ -108,6 +118,7 @@ def make_routes(
         *job_routes(job_handlers),
         *openai_routes(videos),
         *_service_routes(service),
+        *_verify_routes(verify, needs_key=not checks.open),
     )
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
@@ -143,6 +154,12 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
     yield get("/loras", service.loras, "Lists the LoRAs that the field `loras` may name, for each model")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
+
+
+def _verify_routes(verify: VerifyHandlers, *, needs_key: bool) -> Iterable[Route]:
+    yield Route(method="POST", path=VERIFY, handler=verify.verify, operation=verify_operation(needs_key=needs_key))
+    page = service_operation(VERIFY, "A page on which people can verify a file", media_types=("text/html",))
+    yield Route(method="GET", path=VERIFY, handler=verify.page, operation={**page, "operationId": "verify-page"})
 
 
 def job_routes(jobs: JobHandlers) -> Iterable[Route]:

@@ -125,6 +125,7 @@ class ServiceHandlers:
             {
                 "limits": self._config.limits.model_dump(),
                 "jobs": self._config.jobs.published(),
+                "provenance": self._config.provenance.published(demo=self._config.models == "demo"),
                 "media": {"pictures": IMAGE_TYPES, "videos": VIDEO_TYPES},
                 "prices": {
                     name: {"hardware": item.label, "usd_per_hour": item.price_usd_per_hour} for name, item in hardware.items()

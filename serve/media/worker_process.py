@@ -50,6 +50,7 @@ class WorkerProcess:
     """
 
     def __init__(self, module: str = DECODER) -> None:
+        self.module = module
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.setblocking(False)
         lifeline, self._lifeline = os.pipe()

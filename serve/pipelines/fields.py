@@ -52,7 +52,7 @@ def _read_file(value: object) -> bytes:
     raise ValueError("must be a string: send the file as a data URI or base64")
 
 
-def _read_media(value: object) -> object:
+def read_media_field(value: object) -> Media:
     """Return a file that may stay on disk, where a large form part already is."""
     return value if isinstance(value, Spool) else _read_file(value)
 
@@ -152,7 +152,7 @@ Share = Annotated[float, BeforeValidator(_check_number), Field(ge=0, le=1, allow
 """A number from 0 to 1."""
 
 File = Annotated[bytes, BeforeValidator(_read_file)]
-Video = Annotated[Media, BeforeValidator(_read_media), WithJsonSchema({"type": "string", "format": "binary"})]
+Video = Annotated[Media, BeforeValidator(read_media_field), WithJsonSchema({"type": "string", "format": "binary"})]
 IMAGES_SCHEMA = {
     "type": "array",
     "items": {"type": "string", "format": "binary"},

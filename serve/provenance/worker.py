@@ -5,9 +5,11 @@ memory, and if it crashes, it takes nothing else with it. The signing key is not
 which asks its parent for the signature.
 """
 
+import json
 from collections.abc import Callable, Sequence
 
 import c2pa
+import numpy as np
 
 from serve.media.messages import Message
 from serve.media.spool import Spool
@@ -25,10 +27,10 @@ class MarkSession:
 
     def answer(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
         """Do what the request's operation says, and return what came of it."""
-        operation: Callable[[Message, Sequence[Spool], Ask], Message] = getattr(self, request["operation"])
-        return operation(request, files, ask), None
+        operation: Callable[[Message, Sequence[Spool], Ask], Answer] = getattr(self, request["operation"])
+        return operation(request, files, ask)
 
-    def sign(self, request: Message, files: Sequence[Spool], ask: Ask) -> Message:
+    def sign(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
         """Write the first file, with a manifest, into the second; the others are ingredients."""
         signer = c2pa.Signer.from_callback(
             lambda data: bytes.fromhex(ask({"sign": data.hex()})["signature"]),
@@ -45,20 +47,21 @@ class MarkSession:
             with files[0].open() as source, open(files[1].file.fileno(), "r+b", closefd=False) as out:
                 builder.sign(signer, request["media_type"], source, out)
         except c2pa.C2paError as error:
-            return {"failed": str(error)[:MAX_REASON_CHARS]}
-        return {}
+            return {"failed": str(error)[:MAX_REASON_CHARS]}, None
+        return {}, None
 
-    def find(self, request: Message, files: Sequence[Spool], _: Ask) -> Message:
+    def find(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
         """Say what marks a source carries that its result has to keep."""
         with blaming_file():
             properties = find_properties(files[0]) or Properties({})
-            return {"manifest": request["manifest"] and has_manifest(files[0]), "properties": properties.values}
+            return {"manifest": request["manifest"] and has_manifest(files[0]), "properties": properties.values}, None
 
-    def read(self, request: Message, files: Sequence[Spool], _: Ask) -> Message:
-        """Return all that a file says of itself."""
+    def read(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
+        """Return all that a file says of itself, as JSON, which can be longer than a message."""
         anchors = files[1].read().decode() if len(files) > 1 else None
         with blaming_file():
-            return read_marks(files[0], c2pa_settings(trust_anchors=anchors))
+            report = json.dumps(read_marks(files[0], c2pa_settings(trust_anchors=anchors)))
+            return {}, np.frombuffer(report.encode(), np.uint8)
 
 
 if __name__ == "__main__":

@@ -9,4 +9,5 @@ from tests.unit.shared_pool import KeptPool, SharedPool
 def shared_pool(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Share processes between tests: those marked `own_pool` have a pool that they look into."""
     own = request.node.get_closest_marker("own_pool") is not None
-    monkeypatch.setattr("serve.pipelines.decoder.WorkerPool", KeptPool if own else SharedPool)
+    for module in ("serve.pipelines.decoder", "serve.provenance.marking", "serve.provenance.verifier"):
+        monkeypatch.setattr(f"{module}.WorkerPool", KeptPool if own else SharedPool)

@@ -3,25 +3,26 @@
 import atexit
 
 from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerProcess
+from serve.media.worker_process import DECODER, WorkerProcess
 
-_kept: list[WorkerProcess] = []
+_kept: dict[str, list[WorkerProcess]] = {}
 
 
-def take_process() -> WorkerProcess:
-    """Return a process that an earlier test left, or else a new one."""
-    while _kept:
-        worker = _kept.pop()
+def take_process(module: str = DECODER) -> WorkerProcess:
+    """Return a process that an earlier test left, or else a new one; it runs ``module``."""
+    kept = _kept.setdefault(module, [])
+    while kept:
+        worker = kept.pop()
         if worker.alive:
             return worker
         worker.kill()
-    return WorkerProcess()
+    return WorkerProcess(module)
 
 
 def leave_process(worker: WorkerProcess) -> None:
     """Keep a process for later tests if it can still take a request."""
     if worker.alive:
-        _kept.append(worker)
+        _kept.setdefault(worker.module, []).append(worker)
     else:
         worker.kill()
 
@@ -30,7 +31,7 @@ class KeptPool(WorkerPool):
     """A pool like any other during a test. When it is closed, it leaves its idle processes."""
 
     def _start(self) -> WorkerProcess:
-        worker = take_process()
+        worker = take_process(self._module)
         self._all.add(worker)
         return worker
 
@@ -55,6 +56,6 @@ class SharedPool(KeptPool):
 
 @atexit.register
 def _end_kept() -> None:
-    for worker in _kept:
+    for worker in [worker for kept in _kept.values() for worker in kept]:
         worker.kill()
         worker.reaped(5)

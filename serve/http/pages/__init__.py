@@ -1,4 +1,4 @@
-"""The pages for people: the one at `/` and the one at `/docs`.
+"""The pages for people: those at `/`, `/docs` and `/verify`.
 
 They load nothing from other hosts, which their Content-Security-Policy also forbids. The picture
 `overview.webp` shows results of the demo for the examples of docs/http.md.
@@ -77,6 +77,11 @@ def docs_page() -> Page:
         media_src="blob:",
         connect_src="'self'",
     )
+
+
+def verify_page() -> Page:
+    """Return the page at `/verify`, which sends a file there and shows what comes back."""
+    return Page(_template("verify.html").template, connect_src="'self'")
 
 
 def _template(name: str) -> Template:

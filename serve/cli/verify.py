@@ -1,0 +1,78 @@
+"""`ryla verify FILE`: says what marks a file carries, without a server."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from serve.cli.console import console, print_line
+from serve.cli.output import fail
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="Picture or video.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    trust_anchors: Annotated[
+        Path | None, typer.Option(help="Root certificates (PEM) under which a manifest counts as trusted.")
+    ] = None,
+) -> None:
+    """Say what marks a file carries, whether they are valid, and whether they say that AI made it.
+
+    No service is needed. The exit status is 1 if a manifest is not valid.
+    """
+    report = _report(file, trust_anchors)
+    if as_json:
+        print_line(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        console.print(_table(report))
+        print_line(report["summary"])
+    if (manifest := report["c2pa"]) is not None and manifest["state"] in ("invalid", "unreadable"):
+        raise typer.Exit(1)
+
+
+def _report(file: Path, trust_anchors: Path | None) -> dict[str, Any]:
+    from serve.media.errors import MediaError
+    from serve.media.spool import Spool
+    from serve.provenance.verifier import Verifier
+    from serve.provenance_settings import C2paSettings, VerifySettings
+
+    limits = VerifySettings()
+    try:
+        media = Spool(file.open("rb", buffering=0))
+        verifier = Verifier(
+            concurrency=1,
+            max_cpu_s=limits.max_cpu_s,
+            max_memory_bytes=C2paSettings().max_memory_bytes,
+            trust_anchors=trust_anchors,
+        )
+        try:
+            return asyncio.run(verifier.verify(media))
+        finally:
+            verifier.close()
+    except OSError as error:
+        fail(f"{error.filename or file} cannot be read: {error.strerror}", status=2)
+    except MediaError as error:
+        fail(f"{file}: {error}")
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table("mark", "what it says")
+    for name in ("metadata", "aigc", "c2pa"):
+        values = report[name]
+        table.add_row(name, "none" if values is None else "\n".join(_lines(values)))
+    return table
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    from rich.markup import escape
+
+    return [f"{name}: {escape(_word(value))}" for name, value in values.items() if value not in ("", [], {}, None)]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        return str(len(value)) if value and isinstance(value[0], dict) else ", ".join(map(str, value))
+    return str(value)

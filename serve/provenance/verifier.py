@@ -1,0 +1,79 @@
+"""Verifies files within budgets: what marks they carry, and whether these are valid."""
+
+import asyncio
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from serve.media.errors import MediaError
+from serve.media.messages import Message
+from serve.media.spool import Media, descriptor_of
+from serve.media.worker_pool import WorkerPool
+from serve.media.worker_process import WorkerDied
+from serve.provenance.report import complete
+from serve.provenance.signing import WORKER
+
+MAX_WAIT_S = 10.0
+"""Seconds for which a file waits for a process."""
+WALL_PER_CPU = 3
+"""Seconds of time for each second of CPU time, after which a file is given up."""
+
+
+class VerifierBusy(Exception):
+    """Other files are being verified for too long."""
+
+
+class Verifier:
+    """Reads the marks of files in processes, ``concurrency`` at a time.
+
+    ``trust_anchors`` is a file of root certificates, which is read for each file, so that it can be
+    replaced.
+    """
+
+    def __init__(self, *, concurrency: int, max_cpu_s: float, max_memory_bytes: int, trust_anchors: Path | None = None) -> None:
+        self._max_cpu_s = max_cpu_s
+        self._max_memory_bytes = max_memory_bytes
+        self._trust_anchors = trust_anchors
+        self._places = asyncio.Semaphore(concurrency)
+        self._pool = WorkerPool(1, WORKER)
+
+    async def verify(self, media: Media) -> dict[str, Any]:
+        """Return the report on a file.
+
+        Raises ``VerifierBusy``, and ``MediaError`` for a file that takes more than its budget.
+        """
+        try:
+            async with asyncio.timeout(MAX_WAIT_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise VerifierBusy from None
+        try:
+            return complete(await self._read(media))
+        finally:
+            self._places.release()
+
+    async def _read(self, media: Media) -> Message:
+        anchors = None if self._trust_anchors is None else await asyncio.to_thread(self._trust_anchors.read_bytes)
+        try:
+            async with asyncio.timeout(WALL_PER_CPU * self._max_cpu_s), self._pool.lease() as worker:
+                with ExitStack() as files:
+                    _, content = await worker.ask(
+                        "read",
+                        cpu_s=self._max_cpu_s,
+                        memory_bytes=self._max_memory_bytes,
+                        file=files.enter_context(descriptor_of(media)),
+                        others=[] if anchors is None else [files.enter_context(descriptor_of(anchors))],
+                    )
+        except WorkerDied as died:
+            raise MediaError(f"the file cannot be read ({died}); save it again in an ordinary format") from None
+        except TimeoutError:
+            raise MediaError("the file takes too long to read; send a smaller one") from None
+        if content is None:
+            raise RuntimeError("a process has read a file and said nothing")
+        marks: Message = json.loads(content.tobytes())
+        return marks
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
