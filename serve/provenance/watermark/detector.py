@@ -11,7 +11,7 @@ import numpy.typing as npt
 from deployments.wire import Frames
 from serve.provenance.watermark.code import decode, encode
 from serve.provenance.watermark.grid import CELL_SIZES
-from serve.provenance.watermark.pattern import CELLS, PUBLISHED_SECRET, TILE, Pattern, pattern_of
+from serve.provenance.watermark.pattern import PUBLISHED_SECRET, TILE, Pattern, pattern_of
 from serve.provenance.watermark.payload import PAYLOAD_BITS, Payload
 from serve.provenance.watermark.residual import Plane, correlate, fold, resample, residual
 
@@ -19,9 +19,15 @@ MAX_RATE = 1e-6
 """The rate of false detections up to which a reading counts."""
 _PER_CELL = 2
 _SIDE = TILE * _PER_CELL
-_NATIVE = (*CELL_SIZES, CELL_SIZES[0] / 2)
-"""The cell sizes of frames as they were marked, and at half their size."""
-_PLACES_OF_SUM, _PLACES_OF_ONE = 6, 2
+_NATIVE = {CELL_SIZES[0] / 2: (0, 320), 2.0: (0, 800), 4.0: (200, 3200), 8.0: (500, 1 << 30)}
+"""The cell sizes of frames as they were marked and at half their size, and the shorter sides in
+pixels that frames with such cells can have."""
+_PLACES_OF_SUM, _PLACES_OF_SCAN = 6, 8
+_STAGES = 2
+"""Both stages of a detection share the rate of false detections."""
+_SCANNED_SIDE = 480
+_SCANNED_CELLS = tuple(float(cell) for cell in np.geomspace(1.0, 9.0, 628))
+"""Steps of 0.35 %, over which the pattern of a frame of 300 cells is out of place by one cell."""
 _BENTKUS = 3.18
 """See ``_rate``."""
 _SHAPE = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
@@ -50,21 +56,50 @@ class Detector:
         self._patterns = [pattern_of(secret) for secret in secrets]
 
     def detect(self, frames: Iterable[Plane]) -> Reading | None:
-        """Return what the luma planes ``[height, width]`` of frames of one size show, or None."""
-        planes = list(frames)
-        if not planes:
+        """Return what the luma planes ``[height, width]`` of frames of one size show, or None.
+
+        It looks first for the cells of frames as they were marked and of halved ones. If they are
+        not there, it looks for those of any other scale in the first frame.
+        """
+        tiles: dict[float, list[Plane]] = {}
+        first: Plane | None = None
+        for frame in frames:
+            first = frame if first is None else first
+            for cell in _native_cells(min(frame.shape)):
+                tiles.setdefault(cell, []).append(_tile_of(frame, cell))
+        if first is None:
             return None
-        tries = len(_NATIVE) * (_PLACES_OF_SUM + len(planes) * (_PLACES_OF_ONE + 1)) * len(self._patterns)
-        best: Reading | None = None
-        for cell in _NATIVE:
-            tiles = [_tile_of(plane, cell) for plane in planes]
-            for number, pattern in enumerate(self._patterns):
-                for measured in _candidates(tiles, pattern):
-                    found = _read(measured, pattern, tries)
-                    if found is not None and (best is None or found[1] < best.false_positive_rate):
-                        best = Reading(found[0], found[1], number, float(cell))
-            if best is not None:
-                return best
+        return self._read_native(tiles) or self._read_scaled(first)
+
+    def _read_native(self, tiles: dict[float, list[Plane]]) -> Reading | None:
+        places = sum(_PLACES_OF_SUM + 2 * len(of_cell) for of_cell in tiles.values())
+        tries = _STAGES * places * len(self._patterns)
+        readings = [
+            Reading(*found, number, cell)
+            for cell, of_cell in tiles.items()
+            for number, pattern in enumerate(self._patterns)
+            for measured in _candidates(of_cell, pattern)
+            if (found := _read(measured, pattern, tries)) is not None
+        ]
+        return min(readings, key=lambda reading: reading.false_positive_rate, default=None)
+
+    def _read_scaled(self, frame: Plane) -> Reading | None:
+        reduced = resample(frame, max(1.0, min(frame.shape) / _SCANNED_SIDE))
+        pixels = min(frame.shape) / min(reduced.shape)
+        flat = residual(reduced, _PER_CELL)
+        tries = _STAGES * _PLACES_OF_SCAN * len(self._patterns) * len(_SCANNED_CELLS)
+        for number, pattern in enumerate(self._patterns):
+            template = _template(pattern)
+            found: list[tuple[float, float, Plane, tuple[int, int]]] = []
+            for cell in _SCANNED_CELLS:
+                tile = _matched(fold(resample(flat, cell / _PER_CELL), _SIDE))
+                match = correlate(tile, template)
+                place = _peaks(match, 1)[0]
+                found.append((float(match[place]), cell * pixels, tile, place))
+            for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
+                read = _read(_cells(tile, place), pattern, tries)
+                if read is not None:
+                    return Reading(*read, number, cell)
         return None
 
 
@@ -86,9 +121,23 @@ _MATCHED = _spread()
 
 def _tile_of(luma: Plane, cell: float) -> Plane:
     """Return the residual of a frame, folded to one tile at half-cell steps and of norm 1."""
-    folded = fold(residual(resample(luma, cell / _PER_CELL), _PER_CELL), _SIDE)
+    return _matched(fold(residual(resample(luma, cell / _PER_CELL), _PER_CELL), _SIDE))
+
+
+def _matched(folded: Plane) -> Plane:
+    """Return a folded residual, each sample with those over which the pattern spreads it."""
     tile = np.fft.irfft2(np.fft.rfft2(folded) * _MATCHED, s=folded.shape).astype(np.float32)
     return tile / (float(np.linalg.norm(tile)) + 1e-9)
+
+
+def _template(pattern: Pattern) -> Plane:
+    template = np.zeros((_SIDE, _SIDE), np.float32)
+    template[::_PER_CELL, ::_PER_CELL] = pattern.fixed_tile()
+    return template
+
+
+def _native_cells(side: int) -> list[float]:
+    return [cell for cell, (least, most) in _NATIVE.items() if least <= side <= most]
 
 
 def _candidates(tiles: Sequence[Plane], pattern: Pattern) -> Iterator[Plane]:
@@ -97,18 +146,15 @@ def _candidates(tiles: Sequence[Plane], pattern: Pattern) -> Iterator[Plane]:
     The fixed cells say where a tile begins and how much of the pattern each frame has kept. They
     are independent of the others, which alone decide about the payload.
     """
-    template = np.zeros((_SIDE, _SIDE), np.float32)
-    template[::_PER_CELL, ::_PER_CELL] = pattern.fixed_tile()
+    template = _template(pattern)
     matches = [correlate(tile, template) for tile in tiles]
     for place in _peaks(sum(matches[1:], matches[0]), _PLACES_OF_SUM):
         yield _cells(_weighted(tiles, matches, place), place)
     if len(tiles) == 1:
         return
     for tile, match in zip(tiles, matches, strict=True):
-        for place in _peaks(match, _PLACES_OF_ONE):
-            yield _cells(tile, place)
-            break
         place = _peaks(match, 1)[0]
+        yield _cells(tile, place)
         yield _cells(_weighted(tiles, matches, place), place)
 
 

@@ -13,7 +13,7 @@ from serve.provenance.watermark.residual import Plane, correlate, fold, resample
 Bytes = npt.NDArray[np.uint8]
 
 _STRENGTH = 0.16
-"""The pattern's amplitude, as a part of what SSIM's structure term takes for the local deviation."""
+"""The pattern's amplitude, as a part of the local deviation as SSIM's structure term takes it."""
 _FLAT = 58.5
 """The constant C2 of SSIM, a variance: so much is hidden even where nothing else is."""
 _MAX_AMPLITUDE = 4.0
@@ -21,7 +21,7 @@ _MAX_AMPLITUDE = 4.0
 _MAX_MEAN_SQUARE = 7.8
 """The largest mean square of the amplitude in a frame, which keeps the PSNR over 42 dB."""
 _STEPS = 16
-"""Steps of a level with which the pattern is scaled up; dithering keeps what is less than a level."""
+"""Steps of a level with which the pattern is scaled up; dither keeps what is under a level."""
 _ZERO = 8
 """The level that stands for no change, because the scaled pattern is unsigned."""
 _VIDEO_RANGE = 219 / 255

@@ -15,7 +15,7 @@ CELLS = TILE * TILE
 CELLS_PER_SYMBOL = 5
 _DATA_CELLS = CODE_BITS * CELLS_PER_SYMBOL
 PUBLISHED_SECRET = b"ryla-serve: a secret that everybody knows, for demonstrations"
-"""The secret that is used if the operator sets none. It keeps nobody from removing the watermark."""
+"""The secret if the operator sets none. It keeps nobody from removing the watermark."""
 
 Tile = npt.NDArray[np.float32]
 """A value for each cell of a tile, ``[TILE, TILE]``."""

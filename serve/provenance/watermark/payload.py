@@ -34,6 +34,10 @@ class Payload:
         if not 0 <= self.request < 1 << REQUEST_BITS:
             raise ValueError(f"the request's number is {self.request}; it must be from 0 to {(1 << REQUEST_BITS) - 1}")
 
+    def __str__(self) -> str:
+        """Return both numbers in hexadecimal, as logs and reports have them."""
+        return f"{self.key_id:x}-{self.request:07x}"
+
     @property
     def message(self) -> Bits:
         """The payload's bits and their checksum."""
