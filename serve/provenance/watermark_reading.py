@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from serve.media.container import is_image
 from serve.media.decode import open_source
 from serve.media.source import SourceLimits
 from serve.media.spool import Media

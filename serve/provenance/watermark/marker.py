@@ -12,7 +12,7 @@ from serve.provenance.watermark.residual import Plane, correlate, fold, resample
 
 Bytes = npt.NDArray[np.uint8]
 
-_STRENGTH = 0.16
+_STRENGTH = 0.152
 """The pattern's amplitude, as a part of the local deviation as SSIM's structure term takes it."""
 _FLAT = 58.5
 """The constant C2 of SSIM, a variance: so much is hidden even where nothing else is."""
