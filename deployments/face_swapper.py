@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ray import serve
 
@@ -14,9 +15,12 @@ from deployments import hardware
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
+from deployments.telemetry import logs, metrics, tracing
+from deployments.telemetry.origin import NOWHERE, Origin, working_for
 from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions, SwappedChunk
 
 Models = FaceModels | AlignmentFaceModels
+T = TypeVar("T")
 
 
 @serve.deployment(
@@ -37,6 +41,7 @@ class FaceSwapper:
     def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
         import cv2
 
+        logs.name_origins()
         from deployments.faces.engine import build_face_engine
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
@@ -47,7 +52,7 @@ class FaceSwapper:
         self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
         hardware.publish("CUDA" if use_cuda else "CPU")
 
-    async def identify(self, images: Sequence[Image], field: str) -> Reference:
+    async def identify(self, images: Sequence[Image], field: str, origin: Origin = NOWHERE) -> Reference:
         """Return the identity of the largest face in each of ``images``, averaged.
 
         Raises NoFaceFound for ``field``, the field of the request that the images came in.
@@ -58,9 +63,11 @@ class FaceSwapper:
             reference = self._engine.identify(images, field, cancel.check)
             return replace(reference, seconds=time.perf_counter() - start)
 
-        return await self._threads.run(work)
+        reference = await self._run("identify", work, origin)
+        metrics.FACES_FOUND.add(len(images))
+        return reference
 
-    async def analyse(self, frames: Frames) -> Analysis:
+    async def analyse(self, frames: Frames, origin: Origin = NOWHERE) -> Analysis:
         """Return the faces in each frame, the largest first."""
 
         def work(cancel: CancelFlag) -> Analysis:
@@ -68,10 +75,17 @@ class FaceSwapper:
             faces = self._engine.analyse(frames, cancel.check)
             return Analysis(tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name)
 
-        return await self._threads.run(work)
+        analysis = await self._run("analyse", work, origin)
+        metrics.FACES_FOUND.add(sum(map(len, analysis.faces)))
+        return analysis
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: References, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: References,
+        options: SwapOptions,
+        origin: Origin = NOWHERE,
     ) -> SwappedChunk:
         """Return the chunk with the references' faces in place of ``faces``, given per frame."""
 
@@ -85,7 +99,13 @@ class FaceSwapper:
                 restorer=self._engine.restorer(options),
             )
 
-        return await self._threads.run(work)
+        swapped = await self._run("swap", work, origin)
+        metrics.FACES_SWAPPED.add(sum(map(len, faces)))
+        return swapped
+
+    async def _run(self, name: str, work: Callable[[CancelFlag], T], origin: Origin) -> T:
+        with working_for(origin), tracing.span(f"face-swapper {name}", kind="server"):
+            return await self._threads.run(work)
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""

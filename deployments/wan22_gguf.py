@@ -14,4 +14,4 @@ class Wan22GGUF(VideoDeployment):
         # The import is here because the process that builds the graph has no torch.
         from deployments.video.build import build_wan22
 
-        VideoDeployment.__init__(self, build_wan22(settings, models), settings)
+        VideoDeployment.__init__(self, build_wan22(settings, models), settings, "wan22-gguf")

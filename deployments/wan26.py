@@ -14,4 +14,4 @@ class Wan26(VideoDeployment):
         # The import is here because the process that builds the graph has no torch.
         from deployments.video.build import build_wan26
 
-        VideoDeployment.__init__(self, build_wan26(settings, models), settings)
+        VideoDeployment.__init__(self, build_wan26(settings, models), settings, "wan26")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from deployments.telemetry import tracing
 from serve.config import RunnerSettings
 from serve.media.encode import Encoder
 from serve.media.encode_gif import GifEncoder
@@ -91,7 +92,10 @@ class VideoWriters:
         else:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         writer = VideoWriter(encoder, field, self._threads, context=context)
+        span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer
         finally:
             await writer.discard()
+            span.set({"ryla.frames": encoder.frames, "ryla.busy_s": context.meter.phases.get("encode", 0.0)})
+            span.end()

@@ -128,7 +128,7 @@ class HeldVideoModel(FakeVideoModel):
         assert self.gate is not None
         self.gate.set()
 
-    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+    async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
         """Yield the events of a video."""
         self.begun.set()
         try:
