@@ -27,6 +27,7 @@ TEMPLATES = (
     "/v1/videos",
     "/v1/videos/{id}",
     "/v1/videos/{id}/content",
+    "/video-faceswap",
     "/warm",
 )
 """The templates of all routes. Serve's proxy, which has no router, reads them too."""

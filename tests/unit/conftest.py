@@ -1,7 +1,11 @@
 """What the unit tests share: processes that decode files, which take long to start."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
+from deployments.telemetry.logs import PACKAGES
 from tests.unit.shared_pool import KeptPool, SharedPool
 
 
@@ -10,3 +14,13 @@ def shared_pool(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     """Share processes between tests: those marked `own_pool` have a pool that they look into."""
     own = request.node.get_closest_marker("own_pool") is not None
     monkeypatch.setattr("serve.pipelines.decoder.WorkerPool", KeptPool if own else SharedPool)
+
+
+@pytest.fixture(autouse=True)
+def own_loggers() -> Iterator[None]:
+    """Let the loggers of a process be as before, after a test that sets up a replica in it."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    kept = [(list(logger.handlers), logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, propagate) in zip(loggers, kept, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
