@@ -25,6 +25,7 @@ def name_origins() -> None:
         logger = logging.getLogger(package)
         if not any(isinstance(handler, _ToServe) for handler in logger.handlers):
             logger.addHandler(_ToServe())
+        logger.setLevel(logging.DEBUG)  # Serve's logger decides
         logger.propagate = False
 
 

@@ -20,7 +20,8 @@ def shared_pool(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 def own_loggers() -> Iterator[None]:
     """Let the loggers of a process be as before, after a test that sets up a replica in it."""
     loggers = [logging.getLogger(name) for name in PACKAGES]
-    kept = [(list(logger.handlers), logger.propagate) for logger in loggers]
+    kept = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
     yield
-    for logger, (handlers, propagate) in zip(loggers, kept, strict=True):
+    for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
         logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
