@@ -15,12 +15,15 @@ from deployments import hardware
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
-from deployments.telemetry import logs, metrics, tracing
+from deployments.start import starting
+from deployments.telemetry import metrics, tracing
 from deployments.telemetry.origin import NOWHERE, Origin, working_for
 from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions, SwappedChunk
 
 Models = FaceModels | AlignmentFaceModels
 T = TypeVar("T")
+NAME = "face-swapper"
+"""The model's name in the API."""
 
 
 @serve.deployment(
@@ -41,14 +44,14 @@ class FaceSwapper:
     def __init__(self, settings: FaceSettings, models: Models | Callable[[], Models]) -> None:
         import cv2
 
-        logs.name_origins()
         from deployments.faces.engine import build_face_engine
 
         cv2.setNumThreads(settings.threads or len(os.sched_getaffinity(0)))
         models = models() if callable(models) else models
         # The swap by alignment has no models for a GPU.
         use_cuda = _use_cuda(settings) if isinstance(models, FaceModels) else False
-        self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
+        with starting(NAME, models):
+            self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
         self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s)
         hardware.publish("CUDA" if use_cuda else "CPU")
 
@@ -104,7 +107,7 @@ class FaceSwapper:
         return swapped
 
     async def _run(self, name: str, work: Callable[[CancelFlag], T], origin: Origin) -> T:
-        with working_for(origin), tracing.span(f"face-swapper {name}", kind="server"):
+        with working_for(origin), tracing.span(f"{NAME} {name}", kind="server"):
             return await self._threads.run(work)
 
     async def warm(self) -> None:
