@@ -125,6 +125,12 @@ def span(
         begun.end()
 
 
+def read_environment() -> None:
+    """Read the variables again, which are read once otherwise."""
+    _asked_for.cache_clear()
+    _make_provider.cache_clear()
+
+
 def flush() -> None:
     """Send what has been recorded; a process does so at its end."""
     if _tracer() is not None:

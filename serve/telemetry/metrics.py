@@ -71,6 +71,7 @@ COLD_STARTS = Counter(
     name="ryla_cold_starts_total",
     description="Jobs that waited for their model to start.",
     labels=(ENDPOINT, deployments.MODEL),
+    only="after a cold start",
 )
 FRAMES = Counter(
     name="ryla_frames_total",

@@ -65,23 +65,14 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiving.url)
-    _forget()
+    tracing.read_environment()
     try:
         yield receiving
     finally:
         if tracing._make_provider.cache_info().currsize:
             tracing._provider().shutdown()
-        _forget_later(monkeypatch)
+        monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+        tracing.read_environment()
         receiving.server.shutdown()
         receiving.server.server_close()
         thread.join()
-
-
-def _forget() -> None:
-    tracing._asked_for.cache_clear()
-    tracing._make_provider.cache_clear()
-
-
-def _forget_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
-    _forget()

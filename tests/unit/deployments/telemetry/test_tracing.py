@@ -104,10 +104,8 @@ def test_an_unknown_exporter_is_one_line_in_the_log_and_no_trace(
     collector: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
-    tracing._asked_for.cache_clear()
+    tracing.read_environment()
     with caplog.at_level(logging.ERROR, "ray.serve"):
         assert begin("a") is NO_SPAN
         assert begin("b") is NO_SPAN
     assert caplog.messages == ["no traces are recorded: OTEL_TRACES_EXPORTER is `zipkin`; use otlp, console, none"]
-    tracing._make_provider.cache_clear()
-    tracing._asked_for.cache_clear()
