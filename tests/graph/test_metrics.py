@@ -22,7 +22,7 @@ pytestmark = pytest.mark.graph
 ONLY_AT_SCALE = {"autoscaler_pending_nodes"}
 """Exported by the autoscaler's own process."""
 CONDITIONAL = {metric.exported for metric in METRICS if metric.only}
-"""Our own metrics that a run without GPUs, LoRAs, webhooks, certificates and faults does not have."""
+"""Our own metrics that a run without GPUs, LoRAs, webhooks and faults does not have."""
 PATH = "wan2.6-i2v-faceswap"
 """An endpoint whose request passes through every stage."""
 

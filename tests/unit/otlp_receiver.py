@@ -69,8 +69,8 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     try:
         yield receiving
     finally:
-        if tracing._make_provider.cache_info().currsize:
-            tracing._provider().shutdown()
+        if (provider := tracing._provider()) is not None:
+            provider.shutdown()
         monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
         tracing.read_environment()
         receiving.server.shutdown()
