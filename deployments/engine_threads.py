@@ -6,6 +6,7 @@ stop and then waits, shielded, until it has.
 """
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
@@ -81,7 +82,9 @@ class EngineThreads:
         """
         async with self._slots.place(urgent=urgent):
             cancel = CancelFlag()
-            work = asyncio.get_running_loop().run_in_executor(self._threads, call, cancel)
+            # The thread works for the same request and job as its caller.
+            context = contextvars.copy_context()
+            work = asyncio.get_running_loop().run_in_executor(self._threads, context.run, call, cancel)
             self._running.add(cancel)
             try:
                 yield work, cancel

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ray import serve
 
@@ -14,9 +15,15 @@ from deployments import hardware
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
+from deployments.start import starting
+from deployments.telemetry import metrics, tracing
+from deployments.telemetry.origin import NOWHERE, Origin, working_for
 from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions, SwappedChunk
 
 Models = FaceModels | AlignmentFaceModels
+T = TypeVar("T")
+NAME = "face-swapper"
+"""The model's name in the API."""
 
 
 @serve.deployment(
@@ -46,11 +53,12 @@ class FaceSwapper:
         models = models() if callable(models) else models
         # The swap by alignment has no models for a GPU.
         use_cuda = _use_cuda(settings) if isinstance(models, FaceModels) else False
-        self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
+        with starting(NAME, models):
+            self._engine = build_face_engine(settings, models, use_cuda=use_cuda)
         self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s, urgent=1)
         hardware.publish("CUDA" if use_cuda else "CPU")
 
-    async def identify(self, images: Sequence[Image], field: str) -> Reference:
+    async def identify(self, images: Sequence[Image], field: str, origin: Origin = NOWHERE) -> Reference:
         """Return the identity of the largest face in each of ``images``, averaged.
 
         Raises NoFaceFound for ``field``, the field of the request that the images came in.
@@ -61,9 +69,11 @@ class FaceSwapper:
             reference = self._engine.identify(images, field, cancel.check)
             return replace(reference, seconds=time.perf_counter() - start)
 
-        return await self._threads.run(work, urgent=True)
+        reference = await self._run("identify", work, origin, urgent=True)
+        metrics.FACES_FOUND.add(len(images))
+        return reference
 
-    async def analyse(self, frames: Frames) -> Analysis:
+    async def analyse(self, frames: Frames, origin: Origin = NOWHERE) -> Analysis:
         """Return the faces in each frame, the largest first."""
 
         def work(cancel: CancelFlag) -> Analysis:
@@ -71,10 +81,17 @@ class FaceSwapper:
             faces = self._engine.analyse(frames, cancel.check)
             return Analysis(tuple(tuple(frame_faces) for frame_faces in faces), time.perf_counter() - start, self._engine.name)
 
-        return await self._threads.run(work, urgent=len(frames) == 1)
+        analysis = await self._run("analyse", work, origin, urgent=len(frames) == 1)
+        metrics.FACES_FOUND.add(sum(map(len, analysis.faces)))
+        return analysis
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: References, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: References,
+        options: SwapOptions,
+        origin: Origin = NOWHERE,
     ) -> SwappedChunk:
         """Return the chunk with the references' faces in place of ``faces``, given per frame."""
 
@@ -88,7 +105,13 @@ class FaceSwapper:
                 restorer=self._engine.restorer(options),
             )
 
-        return await self._threads.run(work, urgent=len(chunk.frames) == 1)
+        swapped = await self._run("swap", work, origin, urgent=len(chunk.frames) == 1)
+        metrics.FACES_SWAPPED.add(sum(map(len, faces)))
+        return swapped
+
+    async def _run(self, name: str, work: Callable[[CancelFlag], T], origin: Origin, *, urgent: bool) -> T:
+        with working_for(origin), tracing.span(f"{NAME} {name}", kind="server"):
+            return await self._threads.run(work, urgent=urgent)
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""

@@ -3,14 +3,18 @@
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from deployments import hardware
 from deployments.engine import VideoEngine
+from deployments.engine_report import EngineReport, VideoReport
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import Credits, ProducerEnd
 from deployments.settings import VideoSettings
+from deployments.telemetry import logs, tracing
+from deployments.telemetry.origin import NOWHERE, Origin, work_for
 from deployments.wire import FrameChunk, Progress, VideoEvent, VideoRequest
 
 OPTIONS: dict[str, Any] = {
@@ -25,18 +29,32 @@ OPTIONS: dict[str, Any] = {
 
 
 class VideoDeployment:
-    """A Ray Serve deployment around a video engine."""
+    """A Ray Serve deployment around a video engine, whose model has the API name ``model``."""
 
-    def __init__(self, engine: VideoEngine, settings: VideoSettings) -> None:
+    def __init__(self, engine: VideoEngine, settings: VideoSettings, model: str) -> None:
+        logs.name_origins()
         self._engine = engine
+        self._model = model
+        self._report = EngineReport(model, engine.usage())
         # On a CPU all models share the cores; on a GPU the threads only launch kernels.
         self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s, steps_back=engine.hardware == "CPU")
         hardware.publish(engine.hardware)
 
-    async def generate(self, request: VideoRequest, stream: ProducerEnd) -> AsyncIterator[VideoEvent]:
+    async def generate(self, request: VideoRequest, stream: ProducerEnd, origin: Origin = NOWHERE) -> AsyncIterator[VideoEvent]:
         """Yield the events of one video; see ``stream_video``."""
-        async for event in stream_video(self._engine, request, stream=stream, threads=self._threads):
-            yield event
+        span = tracing.begin(f"{self._model} generate", kind="server", parent=origin.trace)
+        work_for(replace(origin, trace=span.trace))  # Serve runs every call in a context of its own
+        report = self._report.begin()
+        try:
+            async for event in stream_video(self._engine, request, stream=stream, threads=self._threads, report=report):
+                yield event
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            raise
+        finally:
+            report.end()
+            span.end()
+            self._report.used(self._engine.usage())
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""
@@ -47,9 +65,16 @@ class VideoDeployment:
 
 
 async def stream_video(
-    engine: VideoEngine, request: VideoRequest, *, stream: ProducerEnd, threads: EngineThreads
+    engine: VideoEngine,
+    request: VideoRequest,
+    *,
+    stream: ProducerEnd,
+    threads: EngineThreads,
+    report: VideoReport | None = None,
 ) -> AsyncGenerator[VideoEvent, None]:
     """Yield the progress and the chunks of one video and, last, Finished.
+
+    ``report`` follows its progress.
 
     The engine stops within one step when this generator is cancelled or closed, when the consumer
     closes ``stream``, and when the consumer dies; in the last two cases the generator raises
@@ -59,10 +84,9 @@ async def stream_video(
     events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
     async with (
         stream.connect() as credit,
-        threads.start(lambda cancel: engine.generate(request, _ThreadSink(cancel, credit, events=events, loop=loop))) as (
-            work,
-            cancel,
-        ),
+        threads.start(
+            lambda cancel: engine.generate(request, _ThreadSink(cancel, credit, events=events, loop=loop, report=report))
+        ) as (work, cancel),
     ):
         closed = asyncio.ensure_future(credit.closed())
 
@@ -94,13 +118,17 @@ class _ThreadSink:
         *,
         events: "asyncio.Queue[VideoEvent | None]",
         loop: asyncio.AbstractEventLoop,
+        report: VideoReport | None,
     ) -> None:
         self._cancel = cancel
         self._credit = credit
         self._events = events
         self._loop = loop
+        self._report = report
 
     def progress(self, progress: Progress) -> None:
+        if self._report is not None:
+            self._report.observe(progress)
         self._put(progress)
 
     def chunk(self, chunk: FrameChunk) -> None:

@@ -3,7 +3,11 @@
 from ray import serve
 
 from deployments.settings import Wan22Models, Wan22Settings
+from deployments.start import starting
 from deployments.video_deployment import OPTIONS, VideoDeployment
+
+NAME = "wan22-gguf"
+"""The model's name in the API."""
 
 
 @serve.deployment(name="Wan22GGUF", **OPTIONS)
@@ -14,4 +18,6 @@ class Wan22GGUF(VideoDeployment):
         # The import is here because the process that builds the graph has no torch.
         from deployments.video.build import build_wan22
 
-        VideoDeployment.__init__(self, build_wan22(settings, models), settings)
+        with starting(NAME, models):
+            engine = build_wan22(settings, models)
+        VideoDeployment.__init__(self, engine, settings, NAME)

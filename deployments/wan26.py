@@ -3,7 +3,11 @@
 from ray import serve
 
 from deployments.settings import Wan26Models, Wan26Settings
+from deployments.start import starting
 from deployments.video_deployment import OPTIONS, VideoDeployment
+
+NAME = "wan26"
+"""The model's name in the API."""
 
 
 @serve.deployment(name="Wan26", **OPTIONS)
@@ -14,4 +18,6 @@ class Wan26(VideoDeployment):
         # The import is here because the process that builds the graph has no torch.
         from deployments.video.build import build_wan26
 
-        VideoDeployment.__init__(self, build_wan26(settings, models), settings)
+        with starting(NAME, models):
+            engine = build_wan26(settings, models)
+        VideoDeployment.__init__(self, engine, settings, NAME)

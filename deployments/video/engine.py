@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from diffusers import WanVACEPipeline
 
-from deployments.engine import EventSink
+from deployments.engine import EventSink, Usage
 from deployments.errors import GpuLost, ImageNotSupported, NotFinite, VideoTooLarge, WeightsDamaged
 from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
 from deployments.video.checkpoints.finite import not_finite
@@ -65,6 +65,16 @@ class WanEngine:
     def hardware(self) -> str:
         """A description of the GPUs and of how their memory is used, or `CPU`."""
         return "; ".join([*map(str, self.gpus), self.plan]) if self.gpus else "CPU"
+
+    def usage(self) -> Usage:
+        """Return what the engine has used; see ``VideoEngine``."""
+        return Usage(
+            prompt_hits=self.prompts.hits,
+            prompt_misses=self.prompts.misses,
+            lora_hits=self.loras.hits,
+            lora_loads=self.loras.loads,
+            gpu_bytes=tuple(gpu.reserved_bytes() for gpu in self.gpus),
+        )
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         """Generate the video of ``request``; see ``VideoEngine``.

@@ -45,6 +45,10 @@ class LoraShelf:
         self._dtype = dtype
         self._loaded: OrderedDict[_Key, Lora] = OrderedDict()
         self._lock = threading.Lock()
+        self.hits = 0
+        """How many files were loaded already when a request used them."""
+        self.loads = 0
+        """How many files were loaded."""
 
     @property
     def loaded_bytes(self) -> int:
@@ -109,6 +113,9 @@ class LoraShelf:
                     log.warning("%s", error)
                     raise LoraNotUsable(FIELD, f"`{file.name}` cannot be read now; leave it out, or try again later") from None
                 self._drop(keep=key)
+                self.loads += 1
+            else:
+                self.hits += 1
             self._loaded.move_to_end(key)
             return self._loaded[key]
 

@@ -33,7 +33,153 @@ def _quantile(q: float, metric: str, by: str) -> str:
     return f"histogram_quantile({q}, sum by (le, {by}) (rate({metric}_bucket{{{APPLICATION}}}[5m]))) / 1000"
 
 
+def _own(metric: str, *matchers: str) -> str:
+    """Return the selector of one of the service's own metrics."""
+    return f"ray_ryla_{metric}{{{','.join([APPLICATION, *matchers])}}}"
+
+
+def _own_quantile(q: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({q}, sum by (le, {by}) (rate({_own(f'{metric}_bucket')}[15m])))"
+
+
+HIT = 'result="hit"'
+REFUSED = 'outcome!~"succeeded|accepted"'
+
+
+JOBS = Dashboard(
+    "ryla-jobs",
+    "ryla-serve: jobs",
+    (
+        Panel(
+            "Is it healthy: jobs by their end",
+            "Jobs that end per second. `refused` is the caller's fault; `failed`, `busy` and `timeout` are the service's.",
+            "ops",
+            {"{{outcome}}": f"sum by (outcome) (rate({_own('jobs_ended_total')}[5m]))"},
+        ),
+        Panel(
+            "Is it healthy: jobs that have not ended",
+            "Jobs in the store by their state, and those past their deadline. RylaJobsStuck fires for these.",
+            "short",
+            {
+                "{{state}}": f"max by (state) ({_own('jobs')})",
+                "overdue": f"max({_own('jobs_overdue')})",
+            },
+        ),
+        Panel(
+            "Is it healthy: store and webhooks",
+            "1 while every Runner reaches the store, and webhooks that could not be delivered within an hour.",
+            "short",
+            {
+                "store": f"min({_own('store_reachable')})",
+                "webhooks {{outcome}}": f"sum by (outcome) (increase({_own('webhook_deliveries_total')}[1h]))",
+            },
+        ),
+        Panel(
+            "Is it healthy: marks of provenance",
+            "Results that could not be marked in an hour, and the days until the signing certificate expires.",
+            "short",
+            {
+                "{{layer}}": f"sum by (layer) (increase({_own('provenance_failures_total')}[1h]))",
+                "days of the certificate": f"(min({_own('certificate_expiry_timestamp_seconds')}) - time()) / 86400",
+            },
+        ),
+        Panel(
+            "Is it slow: time of a job",
+            "Median and 95th percentile from the acceptance of a job to its success.",
+            "s",
+            {
+                "{{endpoint}} p50": _own_quantile(0.5, "job_duration_seconds", "endpoint"),
+                "{{endpoint}} p95": _own_quantile(0.95, "job_duration_seconds", "endpoint"),
+            },
+        ),
+        Panel(
+            "Is it slow: waiting",
+            "95th percentile of the wait for a turn and a replica, and the age of the oldest waiting job.",
+            "s",
+            {
+                "{{model}} p95": _own_quantile(0.95, "queue_seconds", "model"),
+                "oldest": f"max({_own('oldest_queued_job_seconds')})",
+            },
+        ),
+        Panel(
+            "Is it slow: stages",
+            "95th percentile of each stage. `start` is the wait for a model that was not running.",
+            "s",
+            {"{{model}} {{stage}}": _own_quantile(0.95, "stage_duration_seconds", "model, stage")},
+        ),
+        Panel(
+            "Is it slow: cold starts",
+            "Share of the jobs that waited for their model to start.",
+            "percentunit",
+            {
+                "{{model}}": f"sum by (model) (rate({_own('cold_starts_total')}[15m]))"
+                f" / sum by (model) (rate({_own('jobs_ended_total')}[15m]))"
+            },
+        ),
+        Panel(
+            "Is it slow: denoise steps",
+            "Denoise steps per second of all replicas of a model.",
+            "ops",
+            {"{{model}}": f"sum by (model) (rate({_own('denoise_steps_total')}[5m]))"},
+        ),
+        Panel(
+            "Is it slow: caches",
+            "Share of the prompts and of the LoRA files that were in the cache.",
+            "percentunit",
+            {
+                f"{name} {{{{model}}}}": f"sum by (model) (rate({_own(f'{metric}_cache_total', HIT)}[15m]))"
+                f" / sum by (model) (rate({_own(f'{metric}_cache_total')}[15m]))"
+                for name, metric in (("prompts", "prompt"), ("LoRAs", "lora"))
+            },
+        ),
+        Panel(
+            "Is it dear: cost",
+            "USD per hour of work on requests that succeeded, at the prices in the settings. Idle GPUs are not in it.",
+            "currencyUSD",
+            {"{{endpoint}}": f"3600 * sum by (endpoint) (rate({_own('cost_usd_total')}[15m]))"},
+        ),
+        Panel(
+            "Is it dear: work for a frame",
+            "Seconds of work for one frame or image of a result.",
+            "s",
+            {
+                "{{endpoint}}": f"sum by (endpoint) (rate({_own('work_seconds_total')}[15m]))"
+                f" / sum by (endpoint) (rate({_own('frames_total')}[15m]))"
+            },
+        ),
+        Panel(
+            "Is it dear: GPU memory",
+            "Memory that the video models have reserved.",
+            "bytes",
+            {"{{model}} {{gpu}}": f"max by (model, gpu) ({_own('gpu_memory_bytes')})"},
+        ),
+        Panel(
+            "Who uses it: requests",
+            "Requests per second by endpoint.",
+            "reqps",
+            {"{{endpoint}}": f"sum by (endpoint) (rate({_own('requests_total')}[5m]))"},
+        ),
+        Panel(
+            "Who uses it: what is refused",
+            "Requests per second that are not answered with a result or a job.",
+            "reqps",
+            {"{{endpoint}} {{outcome}}": f"sum by (endpoint, outcome) (rate({_own('requests_total', REFUSED)}[5m]))"},
+        ),
+        Panel(
+            "Who uses it: frames and faces",
+            "Frames that are delivered, and faces that are found and replaced, per second.",
+            "ops",
+            {
+                "frames": f"sum(rate({_own('frames_total')}[5m]))",
+                "faces found": f"sum(rate({_own('faces_found_total')}[5m]))",
+                "faces replaced": f"sum(rate({_own('faces_swapped_total')}[5m]))",
+            },
+        ),
+    ),
+)
+
 DASHBOARDS = (
+    JOBS,
     Dashboard(
         "ryla-service",
         "ryla-serve: service",

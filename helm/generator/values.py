@@ -135,6 +135,10 @@ class ChartValues(Values):
     pod_user: int | None = Field(default=10001, ge=1)
     """User and group id of all pods. `null` leaves the choice to the cluster, as OpenShift
     requires."""
+    log_format: Literal["json", "text"] = "json"
+    """Form of the log lines of Serve's controller, proxies and replicas, in the files below
+    `/tmp/ray/session_latest/logs/serve`. `json` has one object a line, with the ids of the request
+    and of its job."""
     log_rotation: LogRotation = LogRotation()
     """Rotation of Ray's log files, which lie on the `/tmp` volume of each pod."""
     service_account_name: Name = ""

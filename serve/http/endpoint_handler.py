@@ -17,6 +17,7 @@ from serve.http.job_handlers import JobHandlers, raise_problem
 from serve.http.job_responses import accepted, see_result
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
 from serve.http.quotas import Quotas
+from serve.http.request_report import reported
 from serve.http.responses import result_response
 from serve.http.store_problems import store_problems
 from serve.http.submission import Submission, Submissions
@@ -54,6 +55,10 @@ class EndpointHandler:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
+        with reported(self._endpoint.name) as report:
+            return report.answered(await self._handle(request))
+
+    async def _handle(self, request: Request) -> Response:
         caller, start = caller_of(request), time.time()
         self._admission.check(caller)
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)

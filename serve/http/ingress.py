@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.flow_control import ConsumerEnd
+from deployments.telemetry import logs
 from serve.config import AppConfig
 from serve.http.access_log import leave_out_probes
 from serve.http.application import make_app
@@ -47,6 +48,7 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
         leave_out_probes()
+        logs.name_origins()
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()
         application = serve.get_replica_context().app_name

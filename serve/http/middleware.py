@@ -10,6 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.telemetry.origin import Origin, working_for
+from serve.http.http_span import http_span, with_status
 from serve.http.problem_log import call_of, client_left, log_problem
 from serve.http.request_id import choose_request_id, send_with_request_id
 from serve.jobs.result_headers import EXPOSED_HEADERS
@@ -28,8 +30,14 @@ class RequestBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = choose_request_id(Headers(scope=scope).get("x-request-id"))
+        headers = Headers(scope=scope)
+        request_id = choose_request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
+        with working_for(Origin(request_id)), http_span(scope, headers.get("traceparent", "")) as span:
+            await self._answer(scope, receive, with_status(send, span), request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """Pass the request on, and answer with a problem if it fails."""
         # This lets Starlette's router raise its refusals instead of answering in plain text.
         scope["app"] = self
         started = False

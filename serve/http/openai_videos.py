@@ -18,6 +18,7 @@ from serve.http.job_record import retry_after_s
 from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai_fields import VideoModels, video_of
 from serve.http.quotas import Quotas
+from serve.http.request_report import RequestReport, reported
 from serve.http.result_download import download
 from serve.http.store_problems import store_problems
 from serve.http.submission import Submission
@@ -79,6 +80,10 @@ class OpenAIVideos:
 
     async def create(self, request: Request) -> Response:
         """Make a job of a request, and return its video."""
+        with reported() as report:
+            return report.answered(await self._create(request, report))
+
+    async def _create(self, request: Request, report: RequestReport) -> Response:
         caller, start = caller_of(request), time.time()
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
@@ -86,6 +91,7 @@ class OpenAIVideos:
             async with self._quotas.counted(caller) as headers:
                 async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
                     order = self._models.order(await read_body(request, form=True))
+                report.endpoint = order.endpoint
                 submission = Submission(
                     endpoint=order.endpoint,
                     fields=order.fields,

@@ -4,6 +4,7 @@ import logging
 
 from starlette.types import Scope
 
+from serve.http.route_templates import job_id_of, template_of
 from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
@@ -38,8 +39,9 @@ def _without_values(problem: Problem) -> str:
 
 
 def call_of(scope: Scope) -> str:
-    """Return the method and path of a request for a log line."""
-    return f"{scope['method']} {one_line(scope['path'][:200])}"
+    """Return the method and the route of a request for a log line, with the id of a job."""
+    template = template_of(scope)
+    return f"{one_line(scope['method'])} {template.replace('{id}', job_id_of(scope) or '{id}')}"
 
 
 def one_line(text: str) -> str:

@@ -151,6 +151,12 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
         "Says whether a model can be used now, and the state of each model",
         query={"model": models},
     )
+    yield get(
+        "/metrics",
+        service.metrics,
+        "Has the service's own metrics, of all its processes, for Prometheus",
+        media_types=("text/plain",),
+    )
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
     yield get("/loras", service.loras, "Lists the LoRAs that the field `loras` may name, for each model")
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))

@@ -24,6 +24,7 @@ from serve.pipelines.acceleration import PROFILES
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
 from serve.problems import invalid, invalid_parameter, unavailable
+from serve.telemetry.exposition import MEDIA_TYPE, Exposition, MetricsUnreadable
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,6 +49,7 @@ class ServiceHandlers:
         self._readiness = readiness
         self._home = home_page(endpoints)
         self._loras = LoraList(config)
+        self._exposition = Exposition()
         self._warming: dict[str, asyncio.Task[None]] = {}
 
     async def root(self, request: Request) -> Response:
@@ -117,6 +119,15 @@ class ServiceHandlers:
     async def loras(self, _: Request) -> Response:
         """List the LoRAs of each video model, with the words that call them."""
         return JSONResponse({"loras": await self._loras.all()})
+
+    async def metrics(self, _: Request) -> Response:
+        """Return the service's own metrics, of all processes, for Prometheus."""
+        try:
+            text = await self._exposition.text()
+        except MetricsUnreadable as error:
+            logger.warning("metrics cannot be read: %s", error)
+            raise unavailable("the agents of Ray, which have the metrics, do not answer", retry_after_s=15) from None
+        return Response(text, media_type=MEDIA_TYPE)
 
     async def limits(self, _: Request) -> Response:
         """Return the limits, defaults, media types and prices in force."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployments.telemetry.origin import current_origin
 from serve.http.endpoints import Endpoint
 from serve.http.negotiation import Preferences
 from serve.http.schemas import Parsed
@@ -90,6 +91,7 @@ class Submissions:
             expires_at=deadline_at + self._settings.keep_s,
             seed=_seed(parsed),
             durable=durable,
+            trace=current_origin().trace,
             idempotency_key=preferences.idempotency_key,
             fingerprint=await asyncio.to_thread(_fingerprint, stored, submission.media_type) if durable else "",
             details=dict(submission.details) or None,

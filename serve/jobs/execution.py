@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from deployments.telemetry import tracing
 from deployments.wire import Image
 from serve.config import AppConfig
 from serve.jobs.files import FileStore, fetch_to_disk
@@ -48,10 +49,11 @@ START_POLL_S = 2.0
 
 @dataclass(frozen=True)
 class Finished:
-    """The result of a job: where it is stored, and the bytes if they are not."""
+    """The result of a job: where it is stored, the bytes if they are not, and its frames."""
 
     result: StoredResult
     data: bytes | None
+    frames: int
 
 
 class Execution:
@@ -125,7 +127,9 @@ class Execution:
             ignored_fields=request.ignored,
             request_id=job.request_id,
         )
-        return await self._store(job, result.data, result_headers(answer), result.media_type)
+        with tracing.span("write result"):
+            stored, data = await self._store(job, result.data, result_headers(answer), result.media_type)
+        return Finished(stored, data, result.frames)
 
     async def check(self, job: Job, request: JobRequest) -> None:
         """Raise what is wrong with a request's files, as far as their headers show it."""
@@ -138,7 +142,10 @@ class Execution:
             used.append(FACE_SWAPPER)
         return Meter({model.name: self._hardware[model] for model in used})
 
-    async def _store(self, job: Job, data: Media, headers: dict[str, str], media_type: str) -> Finished:
+    async def _store(
+        self, job: Job, data: Media, headers: dict[str, str], media_type: str
+    ) -> tuple[StoredResult, bytes | None]:
+        """Store a result; return it without storing if the caller waits and it is small."""
         size = media_size(data)
         inline = not job.durable and size <= INLINE_BYTES
         key = None if inline else result_key(job.id, job.attempt)
@@ -146,7 +153,7 @@ class Execution:
         if key is not None:
             await patiently(lambda: self._put(key, data), job.id)
         result = StoredResult(key=key, media_type=media_type, size=size, etag=etag, headers=headers)
-        return Finished(result, read_media(data) if inline else None)
+        return result, read_media(data) if inline else None
 
     async def _put(self, key: str, data: Media) -> None:
         with open_media(data) as file:
@@ -186,7 +193,7 @@ class Execution:
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
     async def _new_mark(self, job: Job, request: JobRequest) -> Callable[[], FrameMark] | None:
-        """Return what makes the watermark of a job's files, if they get one, and log its payload."""
+        """Return what makes the watermark of a job, if it gets one, and log its payload."""
         if not self._watermarking.enabled:
             return None
         payload = await asyncio.to_thread(self._watermarking.payload_of, request, job.seed)

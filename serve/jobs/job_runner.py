@@ -10,7 +10,10 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Cancelled
 from deployments.flow_control import ProducerEnd
+from deployments.telemetry import tracing
+from deployments.telemetry.origin import Origin, working_for
 from serve.job_settings import JobSettings
+from serve.jobs.end_report import outcome_of, report_end
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files import FileStore
 from serve.jobs.forecast import Forecast
@@ -74,15 +77,26 @@ class JobRunner:
             return Outcome(ended) if ended is not None and ended.ended else None
         held = HeldJob(job)
         self._held[job.id] = held
+        attributes = {"ryla.job.id": job.id, "ryla.endpoint": job.endpoint, "ryla.attempt": job.attempt}
         try:
-            if waiter is not None:
-                return await self._run_for(held, request, waiter)
-            if job.durable:
-                return await self._run(held, request)
-            return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
+            with (
+                working_for(Origin(job.request_id, job.id, job.trace)),
+                tracing.span("job", attributes, kind="consumer") as span,
+            ):
+                outcome = await self._run_held(held, request, waiter)
+                if outcome is not None:
+                    span.set({"ryla.outcome": outcome_of(outcome.job)})
+                return outcome
         finally:
             del self._held[job.id]
             self._wake.set()
+
+    async def _run_held(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd | None) -> Outcome | None:
+        if waiter is not None:
+            return await self._run_for(held, request, waiter)
+        if held.job.durable:
+            return await self._run(held, request)
+        return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
 
     async def _run_for(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd) -> Outcome | None:
         """Run a job for as long as its caller is there."""
@@ -160,12 +174,13 @@ class JobRunner:
 
     async def _wait_for_turn(self, held: HeldJob, request: JobRequest) -> None:
         """Wait until the job may start. One that must wait has its files looked at meanwhile."""
-        try:
-            async with asyncio.timeout(TURN_POLL_S):
+        with tracing.span("queue", {"ryla.slot": held.job.slot}):
+            try:
+                async with asyncio.timeout(TURN_POLL_S):
+                    await held.turn.wait()
+            except TimeoutError:
+                await self._execution.check(held.job, request)
                 await held.turn.wait()
-        except TimeoutError:
-            await self._execution.check(held.job, request)
-            await held.turn.wait()
 
     async def _run_until_admitted(self, held: HeldJob, request: JobRequest) -> Finished:
         """Run the job. One that was accepted waits where the queue of its model is full."""
@@ -206,6 +221,7 @@ class JobRunner:
             if finished is not None and finished.result.key is not None:
                 await self._files.delete(finished.result.key)
             return None
+        report_end(held, ended, frames=0 if finished is None else finished.frames)
         await self._clean(ended)
         return Outcome(ended, None if finished is None else finished.data)
 

@@ -83,6 +83,8 @@ class Job:
     idempotency_key: str | None = None
     fingerprint: str = ""
     """SHA-256 of the request, by which another body under the same idempotency key is told."""
+    trace: str = ""
+    """The `traceparent` of the request that the job was made of, if traces are recorded."""
     details: dict[str, Any] | None = None
     """What other interfaces keep with a job, such as the model's name in /v1/videos."""
 

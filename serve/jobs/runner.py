@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.flow_control import ConsumerEnd, ProducerEnd
+from deployments.telemetry import logs
 from serve.config import AppConfig
 from serve.jobs.execution import Execution
 from serve.jobs.job_runner import JobRunner
@@ -42,6 +43,7 @@ class Runner:
 
     # Ray awaits an asynchronous constructor.
     async def __init__(self, config: AppConfig, models: dict[str, DeploymentHandle[Any]]) -> None:  # type: ignore[misc]
+        logs.name_origins()
         replica = serve.get_replica_context()
         consumer = ConsumerEnd(ray.util.get_node_ip_address())
         await consumer.start()

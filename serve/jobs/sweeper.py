@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from serve.jobs.files import FileStore
 from serve.jobs.keys import FOLDERS
-from serve.jobs.record import Job
+from serve.jobs.record import Job, State
 from serve.jobs.removal import remove_files
 from serve.jobs.store import JobStore, StoreUnavailable
+from serve.telemetry import metrics
 
 logger = logging.getLogger("ray.serve")
 
@@ -20,6 +23,9 @@ CLEAN_PERIOD_S = 30.0
 """Seconds between two searches for expired jobs."""
 ORPHAN_AGE_S = 3600.0
 """The age from which a file without a job is deleted. A request is written before its record."""
+OVERDUE_S = 60.0
+"""Seconds after its deadline at which a job that has not ended counts as overdue. A Runner ends a
+job at its deadline."""
 _BATCH = 100
 
 
@@ -30,6 +36,16 @@ class _Seen:
     attempt: int
     beat: int
     since: float
+
+
+def _report(active: Sequence[Job], now: float) -> None:
+    """Record how many jobs have not ended, and which of them are late."""
+    states = Counter(job.state for job in active)
+    for state in metrics.STATE.values:
+        metrics.JOBS.set(states[cast(State, state)], state=state)
+    metrics.JOBS_OVERDUE.set(sum(now - job.deadline_at > OVERDUE_S for job in active))
+    queued = [now - job.created_at for job in active if job.state == "queued"]
+    metrics.OLDEST_QUEUED_SECONDS.set(max(queued, default=0.0))
 
 
 class Sweeper:
@@ -68,8 +84,11 @@ class Sweeper:
             active = await self._store.active()
         except StoreUnavailable as error:
             logger.warning("the store of jobs is away: %s", error)
+            metrics.STORE_REACHABLE.set(0)
             self._seen.clear()
             return
+        metrics.STORE_REACHABLE.set(1)
+        _report(active, time.time())
         now, seen = self._clock(), {}
         for job in active:
             before = self._seen.get(job.id)

@@ -17,6 +17,7 @@ from serve.jobs.store import JobStore, StoreUnavailable
 from serve.jobs.webhook_call import Answer, WebhookCaller
 from serve.jobs.webhook_message import SecretsUnreadable, payload, read_secrets, signed_headers
 from serve.jobs.webhook_url import Resolve, allowed_url, resolve
+from serve.telemetry import metrics
 
 logger = logging.getLogger("ray.serve")
 
@@ -99,7 +100,9 @@ class WebhookSender:
         if not await self._store.update(claimed, expected=job):
             return False
         answer = await self._attempt(claimed)
-        await self._store.update(replace(claimed, webhook=self._after(claimed, answer)), expected=claimed)
+        after = self._after(claimed, answer)
+        metrics.WEBHOOKS.add(outcome="repeated" if after.state == "pending" else after.state)
+        await self._store.update(replace(claimed, webhook=after), expected=claimed)
         return True
 
     async def _chosen(self) -> list[Job]:

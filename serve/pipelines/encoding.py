@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from deployments.telemetry import tracing
 from serve.config import RunnerSettings
 from serve.media.encode import Encoder, MarkedEncoder
 from serve.media.encode_gif import GifEncoder
@@ -95,7 +96,10 @@ class VideoWriters:
         if mark is not None and not isinstance(encoder, Mp4Encoder):  # which marks the luma itself
             encoder = MarkedEncoder(encoder, mark)
         writer = VideoWriter(encoder, field, self._threads, context=context)
+        span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer
         finally:
             await writer.discard()
+            span.set({"ryla.frames": encoder.frames, "ryla.busy_s": context.meter.phases.get("encode", 0.0)})
+            span.end()

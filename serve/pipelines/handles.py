@@ -8,13 +8,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.flow_control import ConsumerEnd, ProducerEnd
+from deployments.telemetry import tracing
+from deployments.telemetry.origin import current_origin
 from deployments.wire import (
     Analysis,
     Face,
@@ -105,12 +107,12 @@ class FaceSwapperHandle(ModelHandle):
 
     async def identify(self, images: Sequence[Image], field: str, meter: Meter) -> Reference:
         """Return the person that ``images`` show; raise NoFaceFound, which names ``field``."""
-        reference: Reference = await self._timed(self._handle.identify, images, field, meter=meter, on_full_queue="refuse")
+        reference: Reference = await self._timed("identify", images, field, meter=meter, on_full_queue="refuse")
         return reference
 
     async def analyse(self, frames: Frames, meter: Meter) -> Analysis:
         """Return the faces in each of ``frames``, the largest face first."""
-        analysis: Analysis = await self._timed(self._handle.analyse, frames, meter=meter, on_full_queue="retry")
+        analysis: Analysis = await self._timed("analyse", frames, meter=meter, on_full_queue="retry")
         return analysis
 
     async def swap(
@@ -123,26 +125,25 @@ class FaceSwapperHandle(ModelHandle):
         meter: Meter,
     ) -> SwappedChunk:
         """Return ``chunk`` with the ``faces`` of each frame replaced by ``reference``."""
-        swapped: SwappedChunk = await self._timed(
-            self._handle.swap, chunk, faces, reference, options, meter=meter, on_full_queue="retry"
-        )
+        swapped: SwappedChunk = await self._timed("swap", chunk, faces, reference, options, meter=meter, on_full_queue="retry")
         return swapped
 
-    async def _timed(self, method: DeploymentHandle[Any], *args: object, meter: Meter, on_full_queue: OnFullQueue) -> Any:
+    async def _timed(self, name: str, *args: object, meter: Meter, on_full_queue: OnFullQueue) -> Any:
         """Return the result of a method and add its ``seconds`` to ``meter``.
 
         A request that has not begun may be refused by a full queue, and the time that it waits is a
         phase of its own. One that has begun tries again, so that no work of others is lost.
         """
         start = time.perf_counter()
-        while True:
-            try:
-                result, was_ready = await self._call(method, *args)
-                break
-            except BackPressureError:
-                if on_full_queue == "refuse":
-                    raise
-                await asyncio.sleep(QUEUE_RETRY_S)
+        with tracing.span(f"{self.model.name} {name}", kind="client"):
+            while True:
+                try:
+                    result, was_ready = await self._call(getattr(self._handle, name), *args, current_origin())
+                    break
+                except BackPressureError:
+                    if on_full_queue == "refuse":
+                        raise
+                    await asyncio.sleep(QUEUE_RETRY_S)
         meter.add_work(self.model.name, result.seconds)
         if on_full_queue == "refuse":
             waited = max(0.0, time.perf_counter() - start - result.seconds)
@@ -180,11 +181,12 @@ class VideoHandle(ModelHandle):
         first one; the credit window grows by as much.
         """
         start = time.perf_counter()
+        span = tracing.begin(f"{self.model.name} generate", kind="client")
         stream = self._consumer.open(self._window + held_chunks)
         events: Any = None
         first: asyncio.Future[Any] | None = None
         try:
-            events = self._streams.generate.remote(request, stream)
+            events = self._streams.generate.remote(request, stream, replace(current_origin(), trace=span.trace))
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
             started, was_ready = await self._unless_start_fails(first)
             context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)
@@ -196,6 +198,7 @@ class VideoHandle(ModelHandle):
                 events.cancel()
                 _abandon(first)
             self._consumer.close(stream)
+            span.end()
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,11 @@ class Meter:
     @property
     def cost_usd(self) -> float:
         """The price of those seconds on the hardware that each deployment runs on."""
-        return sum(seconds * self.hardware[model].price_usd_per_hour / 3600 for model, seconds in self.seconds.items())
+        return sum(self.cost_of(model) for model in self.seconds)
+
+    def cost_of(self, model: str) -> float:
+        """Return the price of the seconds that replicas of ``model`` worked, in USD."""
+        return self.seconds.get(model, 0.0) * self.hardware[model].price_usd_per_hour / 3600
 
     @property
     def gpu_type(self) -> str:

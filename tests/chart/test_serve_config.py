@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from serve.cli.config_check import documents, faults
 from serve.cli.presets import PRESETS
@@ -15,7 +16,22 @@ def test_the_default_is_the_production_preset() -> None:
     config, preset = serve_config(render()), yaml.safe_load((PRESETS / "production.yaml").read_text())
     # Where jobs are kept is different in every installation.
     assert config["applications"][0]["args"].pop("jobs") == {"store": "redis://redis:6379/1", "files": "s3://bucket/ryla"}
+    assert [part.pop("logging_config") for part in (config, config["applications"][0])] == [{"encoding": "JSON"}] * 2
     assert config == preset
+
+
+def test_log_lines_are_json_or_text_in_every_process_of_serve() -> None:
+    """The settings of the application are those of replicas, and the others of the proxies."""
+    for values in ({}, {"mode": "pod", "preset": "demo"}):
+        written = ServeDeploySchema.model_validate(serve_config(render(values)))
+        assert written.logging_config is not None
+        assert written.logging_config.encoding == "JSON"
+        (application,) = written.applications
+        assert application.logging_config is not None
+        assert application.logging_config.encoding == "JSON"
+    text = serve_config(render({"logFormat": "text"}))
+    assert "logging_config" not in text
+    assert "logging_config" not in text["applications"][0]
 
 
 def test_config_and_deployments_are_merged_over_the_preset() -> None:

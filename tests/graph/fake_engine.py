@@ -13,7 +13,7 @@ from pathlib import Path
 from ray import serve
 from ray.serve import Application
 
-from deployments.engine import EventSink
+from deployments.engine import EventSink, Usage
 from deployments.errors import ImageNotSupported
 from deployments.face_swapper import FaceSwapper
 from deployments.settings import VideoSettings
@@ -39,6 +39,10 @@ class FakeEngine:
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
+
+    def usage(self) -> Usage:
+        """Say that nothing was cached."""
+        return Usage()
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         """Make the video that the prompt describes."""
@@ -83,7 +87,7 @@ class FakeWan26(VideoDeployment):
     """A model that runs the fake engine."""
 
     def __init__(self, settings: VideoSettings, models: object) -> None:
-        VideoDeployment.__init__(self, FakeEngine(Path(os.environ["RYLA_TEST_JOURNAL"])), settings)
+        VideoDeployment.__init__(self, FakeEngine(Path(os.environ["RYLA_TEST_JOURNAL"])), settings, WAN26.name)
 
 
 @serve.deployment(name=WAN22_GGUF.deployment, **OPTIONS)

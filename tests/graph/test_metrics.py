@@ -8,15 +8,23 @@ import promql_parser
 import pytest
 import ray
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
+from deployments.telemetry.metric import Histogram
 from helm.generator.paths import CHART
+from serve.http.examples import payload
+from serve.telemetry.metrics import METRICS
 from tests.graph.conftest import Service, wait_until
 
 pytestmark = pytest.mark.graph
 
 ONLY_AT_SCALE = {"autoscaler_pending_nodes"}
 """Exported by the autoscaler's own process."""
+CONDITIONAL = {metric.exported for metric in METRICS if metric.only}
+"""Our own metrics that a run without GPUs, LoRAs, webhooks and faults does not have."""
+PATH = "wan2.6-i2v-faceswap"
+"""An endpoint whose request passes through every stage."""
 
 
 def _expressions() -> list[str]:
@@ -48,6 +56,22 @@ def test_every_queried_metric_is_exported(service: Service, http: httpx.Client) 
     assert len(queried) > 12
     body = {"prompt": json.dumps({"name": "metrics"}), "length": 1, "steps": 1}
     assert http.post(f"{service.fake}/wan2.6", json=body).status_code == 200
+    assert http.post(f"{service.url}/{PATH}", json=payload(PATH)).status_code == 200
     gpu = {f"ray_{name}" for name in METRICS_GAUGES if name.startswith(("node_gpu", "node_gram"))}
     assert {"ray_node_gpus_utilization", "ray_node_gram_used"} <= gpu
-    wait_until(lambda: queried <= _exported(service) | gpu | ONLY_AT_SCALE, 60)
+    wait_until(lambda: queried <= _exported(service) | gpu | ONLY_AT_SCALE | CONDITIONAL, 60)
+
+
+def test_the_service_has_every_documented_metric_and_no_other(service: Service, http: httpx.Client) -> None:
+    assert http.post(f"{service.url}/{PATH}", json=payload(PATH)).status_code == 200
+    expected = {metric.exported for metric in METRICS} - CONDITIONAL
+
+    def scraped() -> dict[str, str]:
+        response = http.get(f"{service.url}/metrics")
+        assert response.status_code == 200
+        families = text_string_to_metric_families(response.text)
+        return {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
+
+    wait_until(lambda: expected <= set(scraped()), 60)
+    kinds = {metric.exported: "histogram" if isinstance(metric, Histogram) else metric.kind for metric in METRICS}
+    assert scraped().items() <= kinds.items()

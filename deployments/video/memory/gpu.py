@@ -24,6 +24,10 @@ class GpuMemory:
         allocated, reserved = torch.cuda.memory_allocated(self.device), torch.cuda.memory_reserved(self.device)
         return min(torch.cuda.mem_get_info(self.device)[0] + reserved - allocated, self._limit - allocated)
 
+    def reserved_bytes(self) -> int:
+        """Return the bytes that this process has reserved."""
+        return int(torch.cuda.memory_reserved(self.device))
+
     def __str__(self) -> str:
         used = torch.cuda.memory_allocated(self.device)
         return f"{self.name}, {used / GIB:.1f} of {self._limit / GIB:.1f} GiB"

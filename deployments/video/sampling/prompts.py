@@ -28,6 +28,9 @@ class PromptEmbedder:
         self._cache: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._cached_bytes = 0
         self._cache_lock = threading.Lock()
+        self.hits = 0
+        """How many texts were in the cache."""
+        self.misses = 0
         # Fast tokenizers keep padding and truncation as state.
         self._tokenizer_lock = threading.Lock()
 
@@ -54,7 +57,9 @@ class PromptEmbedder:
         with self._cache_lock:
             if text in self._cache:
                 self._cache.move_to_end(text)
+                self.hits += 1
                 return self._cache[text]
+            self.misses += 1
         check()
         with self._tokenizer_lock:
             tokens = self.tokenizer(text, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt")

@@ -110,6 +110,11 @@ never be scheduled.
 {{- with $deployments -}}
 {{- $_ := set $application "deployments" . -}}
 {{- end -}}
+{{- if eq .Values.logFormat "json" -}}
+{{- range $part := list $config $application -}}
+{{- include "ryla-serve.overlay" (dict "into" $part "from" (dict "logging_config" (dict "encoding" "JSON"))) -}}
+{{- end -}}
+{{- end -}}
 {{- $_ := set $config "proxy_location" (ternary "EveryNode" "HeadOnly" (eq .Values.mode "rayservice")) -}}
 {{- $_ := set $config "http_options" (dict "host" "0.0.0.0" "port" 8000 "request_timeout_s" .Values.requestTimeoutSeconds) -}}
 {{- toYaml $config -}}

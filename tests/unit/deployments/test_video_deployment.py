@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deployments import hardware
-from deployments.engine import EventSink
+from deployments.engine import EventSink, Usage
 from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled, PromptTooLong, ReplicaStalled
 from deployments.flow_control import ConsumerEnd
@@ -30,6 +30,9 @@ class FakeEngine:
         self.chunks = chunks
         self.chunks_yielded = 0
         self.ended = threading.Event()
+
+    def usage(self) -> Usage:
+        return Usage()
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         try:
@@ -130,7 +133,7 @@ async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
             time.sleep(0.4)
             return Finished({})
 
-    deployment = VideoDeployment(Wedged(), VideoSettings(stall_timeout_s=0.1))
+    deployment = VideoDeployment(Wedged(), VideoSettings(stall_timeout_s=0.1), "wan26")
     assert published == ["a fake GPU"]
     await deployment.warm()
     deployment.check_health()

@@ -156,7 +156,7 @@ class FakeVideoModel:
     third_chunk: asyncio.Event | None = None
     """If it is set, the third chunk is made only once this event has happened."""
 
-    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+    async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
         """Yield the events of a video."""
         self.requests.append(request)
         yield Progress("start", 1, 1)
@@ -210,7 +210,7 @@ class FakeFaceSwapper:
     references: list[Image] = field(default_factory=list)
     warmed: int = 0
 
-    async def identify(self, images: list[Image], field: str) -> Reference:
+    async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
         """Return the person in the first image; a black image shows nobody."""
         self._fail()
         self.identified.append(field)
@@ -219,13 +219,18 @@ class FakeFaceSwapper:
             raise NoFaceFound(field, "no face found; send an image that shows one")
         return Reference(images[0], self.faces[0] if self.faces else make_face(), self.seconds)
 
-    async def analyse(self, frames: Image) -> Analysis:
+    async def analyse(self, frames: Image, origin: object = None) -> Analysis:
         """Return the faces of every frame that is not black."""
         self._fail()
         return Analysis(tuple(self.faces if frame.any() else () for frame in frames), self.seconds, "fake")
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: Reference,
+        options: SwapOptions,
+        origin: object = None,
     ) -> SwappedChunk:
         """Return the chunk with each frame that has faces painted white."""
         self._fail()

@@ -20,6 +20,7 @@ from serve.http.openapi import endpoint_operation
 from serve.http.pages import home_page
 from serve.http.routes import Route, make_listeners, make_routes
 from serve.jobs.desk import Jobs
+from serve.telemetry.exposition import MetricsUnreadable
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.local_jobs import LocalDesk
 
@@ -84,6 +85,21 @@ KEPT = {
 }
 
 
+class FakeExposition:
+    """The metrics of a node without an agent. ``away`` says that no agent answers."""
+
+    away = False
+
+    async def text(self) -> str:
+        """Return one metric."""
+        if self.away:
+            raise MetricsUnreadable("no agent of Ray's nodes answers")
+        return METRICS_TEXT
+
+
+METRICS_TEXT = '# TYPE ray_ryla_jobs gauge\nray_ryla_jobs{state="queued"} 2.0\n'
+
+
 def make_service(graph: FakeGraph, **settings: Any) -> ASGIApp:
     """Return the application over ``graph`` with settings of ``make_config``."""
     return make_service_of(make_config(**settings), graph)
@@ -99,6 +115,7 @@ def make_service_over(config: AppConfig, jobs: Jobs, graph: FakeGraph) -> ASGIAp
     with ExitStack() as patches:
         for name, make in KEPT.items():
             patches.enter_context(mock.patch(name, make))
+        patches.enter_context(mock.patch("serve.http.service_handlers.Exposition", FakeExposition))
         return make_app(config, jobs, graph.handles(), graph.readiness)
 
 
@@ -136,7 +153,7 @@ class HeldVideoModel(FakeVideoModel):
         assert self.gate is not None
         self.gate.set()
 
-    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+    async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
         """Yield the events of a video."""
         self.begun.set()
         try:

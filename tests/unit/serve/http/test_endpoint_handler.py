@@ -330,7 +330,7 @@ async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
 @pytest.mark.parametrize("path", ["wan2.6", "wan2.6-i2v", "wan2.6-i2v-faceswap"])
 async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video(path: str) -> None:
     class Asleep(FakeVideoModel):
-        async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+        async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
             await asyncio.Event().wait()
             yield
 

@@ -151,7 +151,7 @@ async def test_refusals_of_the_router_become_problems(
     with caplog.at_level(logging.INFO, "ray.serve"):
         exchange = await answer_of(raising(error), "/nowhere")
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.INFO, f"{status} POST /nowhere: {slug} (request id the-id)")
+        (logging.INFO, f"{status} POST an unknown path: {slug} (request id the-id)")
     ]
     assert exchange.status == exchange.problem["status"] == status
     assert exchange.problem["type"] == f"urn:ryla:problem:{slug}"
@@ -171,7 +171,7 @@ async def test_a_path_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, "ray.serve"):
         exchange = await answer_of(raising(HTTPException(404)), "/a\n500 POST /b")
     assert exchange.problem["detail"].startswith("unknown path: /a\n500")
-    assert caplog.records[0].getMessage().startswith("404 POST /a?500 POST /b: not-found (")
+    assert caplog.records[0].getMessage().startswith("404 POST an unknown path: not-found (")
 
 
 def test_an_unknown_path_and_a_wrong_method_are_problems(client: TestClient) -> None:

@@ -16,8 +16,24 @@ def test_nothing_that_a_caller_sends_begins_a_line_or_colours_it() -> None:
     assert one_line("Grüße, 世界") == "Grüße, 世界"
 
 
-def test_a_long_path_is_cut() -> None:
-    assert call_of(http_scope("/" + "a" * 1000)) == "POST /" + "a" * 199
+JOB = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/wan2.6", "/wan2.6"),
+        ("/a prompt", "an unknown path"),
+        ("/" + "a" * 1000, "an unknown path"),
+        ("/v1/models/a prompt", "/v1/models/{id}"),
+        (f"/jobs/{JOB}/events", f"/jobs/{JOB}/events"),
+        (f"/v1/videos/{JOB}", f"/v1/videos/{JOB}"),
+        ("/jobs/a prompt/result", "/jobs/{id}/result"),
+        (f"/jobs/{JOB}/a prompt", "an unknown path"),
+    ],
+)
+def test_a_call_is_named_by_its_route_and_never_by_what_a_caller_writes(path: str, shown: str) -> None:
+    assert call_of(http_scope(path)) == f"POST {shown}"
 
 
 @pytest.mark.parametrize(
@@ -27,11 +43,11 @@ def test_a_problem_is_one_line_with_its_request_and_a_level_by_who_is_at_fault(
     status: int, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "ray.serve"):
-        log_problem(Problem(status, "not-found", FORGED), http_scope("/a\nb"), "the-id")
+        log_problem(Problem(status, "not-found", FORGED), http_scope("/v1/models/a\nb"), "the-id")
     (record,) = caplog.records
     assert record.levelno == level
     why = one_line(FORGED) if status >= 499 else "not-found"
-    assert record.getMessage() == f"{status} POST /a?b: {why} (request id the-id)"
+    assert record.getMessage() == f"{status} POST /v1/models/{{id}}: {why} (request id the-id)"
 
 
 def test_a_fault_of_the_caller_is_named_without_what_was_sent(caplog: pytest.LogCaptureFixture) -> None:

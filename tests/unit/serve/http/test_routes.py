@@ -6,6 +6,7 @@ from starlette.testclient import TestClient
 
 from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
+from serve.http.route_templates import TEMPLATES
 from serve.http.routes import DOCS_ASSETS, Route, make_router
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import FACE, make_client, make_config, make_service, routes_over
@@ -49,6 +50,7 @@ def test_the_table_has_every_route_once() -> None:
         "/jobs/{id}/result",
         "/limits",
         "/loras",
+        "/metrics",
         "/openapi.json",
         "/readyz",
         "/v1/models",
@@ -59,6 +61,10 @@ def test_the_table_has_every_route_once() -> None:
         "/verify",
     ]
     assert sorted(deletes) == ["/jobs/{id}", "/v1/videos/{id}"]
+
+
+def test_logs_know_the_template_of_every_route() -> None:
+    assert {route.path for route in ROUTES} == set(TEMPLATES)
 
 
 def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:

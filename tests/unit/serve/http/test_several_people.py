@@ -28,15 +28,17 @@ class Crowd(FakeFaceSwapper):
         self.given: list[dict[int, int]] = []
         """Per frame: the number of the person, and the grey of the reference that replaces them."""
 
-    async def identify(self, images: list[Image], field: str) -> Reference:
+    async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
         reference = await super().identify(images, field)
         who = round(float(images[0].mean()) / 20) - 1
         return replace(reference, face=replace(make_face(), embedding=np.eye(8, dtype=np.float32)[who % 8]))
 
-    async def analyse(self, frames: Image) -> Analysis:
+    async def analyse(self, frames: Image, origin: object = None) -> Analysis:
         return Analysis(tuple(PEOPLE if frame.any() else () for frame in frames), self.seconds, "fake")
 
-    async def swap(self, chunk: Any, faces: tuple[tuple[Face, ...], ...], reference: Any, options: Any) -> Any:
+    async def swap(
+        self, chunk: Any, faces: tuple[tuple[Face, ...], ...], reference: Any, options: Any, origin: object = None
+    ) -> Any:
         references = reference if isinstance(reference, tuple) else (reference,)
         for found in faces:
             greys = [round(float(references[face.source].pixels.mean()) / 20) * 20 for face in found]
@@ -126,7 +128,7 @@ def test_a_wrong_pair_is_named(client: TestClient, fields: dict[str, Any], point
 
 
 def test_uncertain_faces_are_counted_and_left_alone(crowd: Crowd, client: TestClient) -> None:
-    async def analyse(frames: Image) -> Analysis:
+    async def analyse(frames: Image, origin: object = None) -> Analysis:
         found = (replace(PEOPLE[0], certain=False), PEOPLE[1])
         return Analysis(tuple(found for _ in frames), 0.1, "fake")
 

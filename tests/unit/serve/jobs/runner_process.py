@@ -25,7 +25,7 @@ STEP_S = 0.02
 class PacedVideoModel(FakeVideoModel):
     """A model that takes a while for each step, and whose frames depend on the seed."""
 
-    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+    async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
         """Yield the events of a video."""
         yield Progress("start", 1, 1)
         for step in range(request.steps):

@@ -112,7 +112,12 @@ class LateFirst(FakeFaceSwapper):
         self.answered: list[int] = []
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: Reference,
+        options: SwapOptions,
+        origin: object = None,
     ) -> SwappedChunk:
         result = await super().swap(chunk, faces, reference, options)
         await self._wait(chunk.index, self._swaps)
@@ -136,13 +141,18 @@ class Looks(FakeFaceSwapper):
         self.looked: list[list[int]] = []
         self.boxes: list[list[float]] = []
 
-    async def analyse(self, frames: Image) -> Analysis:
+    async def analyse(self, frames: Image, origin: object = None) -> Analysis:
         self.looked.append([int(frame[0, 0, 0]) for frame in frames])
         found = tuple((make_face((level, 10, level + 40, 60)),) for level in self.looked[-1])
         return Analysis(found, self.seconds, "fake")
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: Reference,
+        options: SwapOptions,
+        origin: object = None,
     ) -> SwappedChunk:
         self.boxes += [[float(face.box[0]) for face in found] for found in faces]
         return await super().swap(chunk, faces, reference, options)
@@ -189,7 +199,7 @@ async def test_only_the_chosen_faces_are_swapped(choice: Choice, expected: list[
     faces = tuple(replace(face, embedding=identities[i]) for i, face in enumerate(three))
 
     class Group(Looks):
-        async def analyse(self, frames: Image) -> Analysis:
+        async def analyse(self, frames: Image, origin: object = None) -> Analysis:
             return Analysis(tuple(faces for _ in frames), self.seconds, "fake")
 
     swapper = Group()
@@ -225,7 +235,7 @@ async def test_leaving_a_swap_cancels_the_calls_that_are_under_way() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     class Hanging(FakeFaceSwapper):
-        async def analyse(self, frames: Image) -> Analysis:
+        async def analyse(self, frames: Image, origin: object = None) -> Analysis:
             if frames[0, 0, 0, 0] == 60:
                 begun.set()
                 try:
@@ -277,7 +287,7 @@ class Pictures(FakeFaceSwapper):
 
     shown: tuple[list[int], ...] = ()
 
-    async def identify(self, images: list[Image], field: str) -> Reference:
+    async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
         self.shown += ([int(image[0, 0, 0]) for image in images],)
         return await super().identify(images, field)
 
@@ -295,11 +305,11 @@ async def test_only_the_person_of_target_face_is_replaced() -> None:
     faces = tuple(replace(make_face((x, 0, x + 10, 10)), embedding=who) for x, who in ((0, me), (30, you)))
 
     class Two(Looks):
-        async def identify(self, images: list[Image], field: str) -> Reference:
+        async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
             reference = await super().identify(images, field)
             return replace(reference, face=replace(reference.face, embedding=you)) if field == "target_face" else reference
 
-        async def analyse(self, frames: Image) -> Analysis:
+        async def analyse(self, frames: Image, origin: object = None) -> Analysis:
             return Analysis(tuple(faces for _ in frames), self.seconds, "fake")
 
     swapper = Two()

@@ -289,7 +289,7 @@ class StreamHandle:
         """The method that generates a video."""
         return self
 
-    def remote(self, request: VideoRequest, stream: object) -> FakeStream:
+    def remote(self, request: VideoRequest, stream: object, origin: object) -> FakeStream:
         """Return the stream of events."""
         self.streams.append(FakeStream(self._events(request, stream)))
         return self.streams[-1]

@@ -63,7 +63,7 @@ async def test_an_image_without_a_face_is_refused() -> None:
 
 async def test_an_image_without_the_person_to_be_replaced_is_refused() -> None:
     class Somebody(FakeFaceSwapper):
-        async def identify(self, images: list[Image], field: str) -> Reference:
+        async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
             found = await super().identify(images, field)
             return replace(found, face=replace(found.face, embedding=np.eye(8, dtype=np.float32)[7]))
 
@@ -134,11 +134,11 @@ def test_wrong_choices_are_named_with_what_to_send() -> None:
 class Painter(FakeFaceSwapper):
     """A swapper that pastes the mean of all images of the person."""
 
-    async def identify(self, images: list[Image], field: str) -> Reference:
+    async def identify(self, images: list[Image], field: str, origin: object = None) -> Reference:
         found = await super().identify(images, field)
         return replace(found, pixels=np.mean(images, axis=0).astype(np.uint8))
 
-    async def swap(self, chunk: Any, faces: Any, reference: Reference, options: Any) -> Any:
+    async def swap(self, chunk: Any, faces: Any, reference: Reference, options: Any, origin: object = None) -> Any:
         swapped = await super().swap(chunk, faces, reference, options)
         swapped.frames[:, : reference.pixels.shape[0], : reference.pixels.shape[1]] = reference.pixels
         return swapped

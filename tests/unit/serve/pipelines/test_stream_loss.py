@@ -89,7 +89,9 @@ class Model:
         self._cuts = cuts
         self._threads = EngineThreads(1, 60)
 
-    async def generate(self, request: VideoRequest, stream: ProducerEnd) -> AsyncGenerator[VideoEvent, None]:
+    async def generate(
+        self, request: VideoRequest, stream: ProducerEnd, origin: object = None
+    ) -> AsyncGenerator[VideoEvent, None]:
         """Yield the events of a video."""
         self.chunks.append(0)
         async with (

@@ -142,7 +142,12 @@ class BoxSwapper(FakeFaceSwapper):
     """A swapper that paints only the boxes of the faces white."""
 
     async def swap(
-        self, chunk: FrameChunk, faces: tuple[tuple[Face, ...], ...], reference: Reference, options: SwapOptions
+        self,
+        chunk: FrameChunk,
+        faces: tuple[tuple[Face, ...], ...],
+        reference: Reference,
+        options: SwapOptions,
+        origin: object = None,
     ) -> SwappedChunk:
         frames = chunk.frames.copy()
         for frame, found in zip(frames, faces, strict=True):

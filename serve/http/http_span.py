@@ -1,0 +1,50 @@
+"""The span of a request in traces, by OpenTelemetry's conventions for HTTP."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from starlette.types import Message, Scope, Send
+
+from deployments.telemetry import tracing
+from deployments.telemetry.origin import current_origin
+from deployments.telemetry.tracing import NO_SPAN, Span
+from serve.http.route_templates import UNKNOWN, job_id_of, template_of
+
+UNTRACED = frozenset({"/", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz"})
+"""Paths that are asked all the time, and paths of documentation: they have no spans."""
+
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""The methods that spans name; any other is `_OTHER`."""
+
+
+@contextmanager
+def http_span(scope: Scope, traceparent: str) -> Iterator[Span]:
+    """Record a request as a span, below the caller's own if it has sent one."""
+    template = template_of(scope)
+    if template in UNTRACED:
+        yield NO_SPAN
+        return
+    method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+    attributes = {"http.request.method": method, "ryla.request.id": current_origin().request_id}
+    if template != UNKNOWN:
+        attributes["http.route"] = template
+    if job_id := job_id_of(scope):
+        attributes["ryla.job.id"] = job_id
+    name = f"{method} {template}" if template != UNKNOWN else "HTTP"
+    with tracing.span(name, attributes, kind="server", parent=traceparent) as span:
+        yield span
+
+
+def with_status(send: Send, span: Span) -> Send:
+    """Return ``send`` such that the span learns the status of the answer."""
+    if span is NO_SPAN:
+        return send
+
+    async def watched(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            span.set({"http.response.status_code": message["status"]})
+            if message["status"] >= 500:
+                span.fail(str(message["status"]))
+        await send(message)
+
+    return watched

@@ -1,0 +1,76 @@
+"""What is told of a job when it has ended: its metrics, and one line in the log."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from serve.jobs.held_job import HeldJob
+from serve.jobs.record import Job
+from serve.pipelines.meter import PHASES
+from serve.telemetry import metrics
+from serve.telemetry.metrics import Outcome, outcome_of_status
+
+logger = logging.getLogger("ray.serve")
+
+
+def outcome_of(job: Job) -> Outcome:
+    """Return how an ended job ended, as metrics and spans name it."""
+    if job.state == "succeeded" or job.state == "cancelled":
+        return job.state
+    return outcome_of_status(500 if job.problem is None else job.problem["status"])
+
+
+def report_end(held: HeldJob, ended: Job, *, frames: int = 0) -> None:
+    """Record the end of a job that ``held`` was the last attempt of; ``frames`` has its result."""
+    outcome, meter = outcome_of(ended), held.meter
+    labels = {"endpoint": ended.endpoint, "model": next(iter(meter.hardware), "")}
+    stages = _stages(held, ended)
+    seconds = (ended.finished_at or ended.created_at) - ended.created_at
+    metrics.JOBS_ENDED.add(**labels, outcome=outcome)
+    if "queue" in stages:
+        metrics.QUEUE_SECONDS.observe(stages["queue"], **labels)
+    if "start" in meter.phases:
+        metrics.COLD_STARTS.add(**labels)
+    if outcome == "succeeded":
+        metrics.JOB_SECONDS.observe(seconds, **labels)
+        metrics.FRAMES.add(frames, **labels)
+        for stage, duration in stages.items():
+            metrics.STAGE_SECONDS.observe(duration, **labels, stage=stage)
+        for model, worked in meter.seconds.items():
+            metrics.WORK_SECONDS.add(worked, endpoint=ended.endpoint, model=model)
+            metrics.COST.add(meter.cost_of(model), endpoint=ended.endpoint, model=model)
+    fields = {
+        "endpoint": ended.endpoint,
+        "model": labels["model"],
+        "outcome": outcome,
+        "seconds": round(seconds, 3),
+        "stages": {stage: round(duration, 3) for stage, duration in stages.items()},
+        "frames": frames,
+        "cost_usd": round(meter.cost_usd, 6),
+        "attempt": ended.attempt,
+        "problem": "" if ended.problem is None else str(ended.problem["type"]).rpartition(":")[2],
+    }
+    logger.info("%s", _sentence(ended, fields), extra=fields)
+
+
+def _stages(held: HeldJob, ended: Job) -> dict[str, float]:
+    """Return the seconds of each stage that the last attempt reached, in the order of the stages.
+
+    The queue is the wait for a turn, and then for a free replica.
+    """
+    phases = dict(held.meter.phases)
+    if ended.started_at is not None:
+        phases["queue"] = phases.get("queue", 0.0) + max(0.0, ended.started_at - ended.created_at)
+    return {name: phases[name] for name in PHASES if name in phases}
+
+
+def _sentence(job: Job, fields: Mapping[str, Any]) -> str:
+    """Return the line of an ended job. Nothing in it was chosen by a caller."""
+    why = f" ({fields['problem']})" if fields["problem"] else ""
+    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in fields["stages"].items())
+    parts = [
+        f"job {job.id} of {job.endpoint} ended: {fields['outcome']}{why} after {fields['seconds']:.2f} s",
+        *([stages] if stages else []),
+        f"{fields['frames']} frames, {fields['cost_usd']:.6f} USD, attempt {job.attempt} (request id {job.request_id})",
+    ]
+    return "; ".join(parts)

@@ -1,0 +1,111 @@
+"""Spans: when they are recorded, how they nest, and what reaches a collector."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from deployments.telemetry import tracing
+from deployments.telemetry.origin import Origin, current_origin, working_for
+from deployments.telemetry.tracing import NO_SPAN, begin, exporters, span
+from tests.unit.otlp_receiver import Receiver, attributes, receiver
+
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE_ID, SPAN_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c"), bytes.fromhex("b7ad6b7169203331")
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with receiver(monkeypatch) as receiving:
+        yield receiving
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318"}, ("otlp",)),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a:4318/v1/traces"}, ("otlp",)),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ("otlp",)),
+        ({"OTEL_TRACES_EXPORTER": "otlp, console,otlp"}, ("otlp", "console")),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4318"}, ()),
+        ({"OTEL_SDK_DISABLED": "TRUE", "OTEL_TRACES_EXPORTER": "otlp"}, ()),
+        ({"OTEL_SDK_DISABLED": "false", "OTEL_TRACES_EXPORTER": "otlp"}, ("otlp",)),
+    ],
+)
+def test_the_usual_variables_switch_traces_on(environment: dict[str, str], expected: tuple[str, ...]) -> None:
+    assert exporters(environment) == expected
+
+
+def test_without_them_nothing_of_opentelemetry_is_imported() -> None:
+    code = (
+        "import sys\n"
+        "from deployments.telemetry import tracing\n"
+        "with tracing.span('a', {'b': 1}) as span:\n"
+        "    span.set({'c': 2})\n"
+        "assert not tracing.is_on()\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "."})
+
+
+def test_a_span_that_is_off_leaves_the_origin_alone() -> None:
+    origin = Origin("request", "job")
+    with working_for(origin), span("a") as begun:
+        assert begun is NO_SPAN
+        assert current_origin() is origin
+
+
+def test_spans_nest_below_the_callers_and_reach_the_collector(collector: Receiver) -> None:
+    with working_for(Origin("request", "job")), span("outer", {"ryla.a": 1}, kind="server", parent=CALLER) as outer:
+        assert current_origin() == Origin("request", "job", outer.trace)
+        inner = begin("inner")
+        inner.set({"ryla.b": "c"})
+        inner.end()
+        inner.end()
+    tracing.flush()
+    first, second = collector.one("outer"), collector.one("inner")
+    assert (first.trace_id, first.parent_span_id) == (TRACE_ID, SPAN_ID)
+    assert (second.trace_id, second.parent_span_id) == (TRACE_ID, first.span_id)
+    assert attributes(first) == {"ryla.a": 1}
+    assert attributes(second) == {"ryla.b": "c"}
+    assert collector.resources[0]["service.name"] == "ryla-serve"
+
+
+@pytest.mark.parametrize("sent", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "\r\n", "00-é"])
+def test_a_malformed_parent_is_none(collector: Receiver, sent: str) -> None:
+    with span("alone", parent=sent):
+        pass
+    tracing.flush()
+    assert collector.one("alone").parent_span_id == b""
+
+
+def test_a_span_that_is_not_sampled_has_children_that_are_not_either(collector: Receiver) -> None:
+    with span("outer", parent=CALLER[:-1] + "0") as outer:
+        assert outer.trace.endswith("-00")
+        with span("inner"):
+            pass
+    tracing.flush()
+    assert collector.spans == []
+
+
+def test_a_block_that_raises_marks_its_span_by_the_type_alone(collector: Receiver) -> None:
+    with pytest.raises(ValueError, match="a prompt"), span("broken"):
+        raise ValueError("a prompt")
+    tracing.flush()
+    broken = collector.one("broken")
+    assert (broken.status.code, broken.status.message) == (2, "ValueError")
+    assert b"a prompt" not in broken.SerializeToString()
+
+
+def test_an_unknown_exporter_is_one_line_in_the_log_and_no_trace(
+    collector: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    tracing.read_environment()
+    with caplog.at_level(logging.ERROR, "ray.serve"):
+        assert begin("a") is NO_SPAN
+        assert begin("b") is NO_SPAN
+    assert caplog.messages == ["no traces are recorded: OTEL_TRACES_EXPORTER is `zipkin`; use otlp, console, none"]
