@@ -1,0 +1,19 @@
+"""The shape of a load test as Locust asks for it."""
+
+from locust import LoadTestShape
+
+from loadtest.stages import SHAPES, users_at
+
+
+class ChosenShape(LoadTestShape):
+    """The shape that `--shape` names, of `--users` over `--run-time`."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, float] | None:
+        """Return how many users there are now and how many begin in a second; None at the end."""
+        assert self.runner is not None
+        options = self.runner.environment.parsed_options
+        users, seconds = options.num_users or 4, float(options.run_time or 120)
+        now = users_at(SHAPES[options.shape](users, seconds), self.get_run_time())
+        return None if now is None else (now, max(1.0, users / 10))
