@@ -10,6 +10,7 @@ from deployments.engine import VideoEngine
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import Credits, ProducerEnd
+from deployments.profiling import trace_video
 from deployments.settings import VideoSettings
 from deployments.wire import FrameChunk, Progress, VideoEvent, VideoRequest
 
@@ -36,6 +37,10 @@ class VideoDeployment:
         """Yield the events of one video; see ``stream_video``."""
         async for event in stream_video(self._engine, request, stream=stream, threads=self._threads):
             yield event
+
+    async def profile(self, request: VideoRequest) -> bytes:
+        """Make one video that nobody gets, and return torch's trace of it; see ``trace``."""
+        return await self._threads.run(lambda cancel: trace_video(self._engine, request, cancel))
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""

@@ -28,4 +28,4 @@ def _add_options(parser: Any, **_: Any) -> None:
 
 @events.init.add_listener
 def _attach(environment: Environment, **_: Any) -> None:
-    attach(environment)
+    ChosenShape.run = attach(environment)

@@ -74,6 +74,12 @@ class Measures:
         """The number of unexpected errors."""
         return sum(self.errors.values())
 
+    @property
+    def answers(self) -> int:
+        """The number of results, refusals and errors."""
+        answered = (SECONDS.name, RESULT.name, RETRY_AFTER.name)
+        return self.error_count + sum(values.count for (name, _), values in self.values.items() if name in answered)
+
     def merge(self, other: "Measures") -> None:
         """Count what ``other`` has counted as well."""
         for key, values in other.values.items():

@@ -25,6 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--size", choices=list(SIZES), default="short", help="short requests for a CPU, or the examples in full"
     )
+    parser.add_argument("--answers", type=int, default=0, help="end before the time is over, after so many answers")
     parser.add_argument("--report", default="", help="file of the HTML report with our own measures")
     parser.add_argument(
         "--threshold",
@@ -55,6 +56,11 @@ class Run:
         """Count what a worker has measured."""
         if "measures" in data:
             self.total.merge(Measures.from_json(data["measures"]))
+
+    def is_enough(self) -> bool:
+        """Return whether there were as many answers as `--answers` says."""
+        wanted = getattr(self._environment.parsed_options, "answers", 0)
+        return 0 < wanted <= self.total.answers + MEASURES.answers
 
     def end(self, **_: Any) -> None:
         """Judge the thresholds, print them, write the report, and set Locust's exit code."""

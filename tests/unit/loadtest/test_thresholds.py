@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loadtest.measures import COST, EVERY, FRAME_RATE, RESULT, SECONDS, Measures
+from loadtest.measures import COST, EVERY, FRAME_RATE, RESULT, RETRY_AFTER, SECONDS, Measures
 from loadtest.thresholds import Threshold, judge
 
 
@@ -72,6 +72,15 @@ def test_what_workers_report_adds_up() -> None:
     assert whole.of("seconds", EVERY).count == 8
     assert whole.errors == {"gone": 1}
     assert sent == Measures(), "what was taken must not be sent again"
+
+
+def test_answers_are_results_refusals_and_errors() -> None:
+    measures = measured()
+    assert measures.answers == 4
+    measures.add(RETRY_AFTER, "wan2.6", 1)
+    measures.add(RESULT, "wan2.6", 1)
+    measures.add_error("gone")
+    assert measures.answers == 7
 
 
 def test_endpoints_are_kept_apart() -> None:
