@@ -14,7 +14,8 @@ from typing import Any
 from locust import events
 from locust.env import Environment
 
-from loadtest.run_events import add_options, attach
+from loadtest.options import add_options
+from loadtest.run_events import attach
 from loadtest.shape import ChosenShape
 from loadtest.users import App, Creator, Studio
 

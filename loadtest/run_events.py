@@ -1,7 +1,6 @@
 """What a load test does besides its users: collects measures, judges them, writes the report."""
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,10 @@ from loadtest.caller import MEASURES, Caller
 from loadtest.measures import Measures
 from loadtest.payloads import SIZES
 from loadtest.report import EndpointLine, Point, Report, write_report
-from loadtest.stages import SHAPES
 from loadtest.thresholds import Threshold, judge
 
 KEPT = ("errors<=0",)
 """The thresholds of every run."""
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Add the options of our own to Locust's."""
-    parser.add_argument("--shape", choices=list(SHAPES), default="ramp", help="how the number of users changes")
-    parser.add_argument(
-        "--size", choices=list(SIZES), default="short", help="short requests for a CPU, or the examples in full"
-    )
-    parser.add_argument("--answers", type=int, default=0, help="end before the time is over, after so many answers")
-    parser.add_argument("--report", default="", help="file of the HTML report with our own measures")
-    parser.add_argument(
-        "--threshold",
-        action="append",
-        type=_threshold,
-        default=[],
-        help="what must be kept, such as `seconds:image-faceswap:p95<=5` or `result:*:p99<=60`; repeatable",
-    )
 
 
 class Run:
@@ -94,13 +75,6 @@ def attach(environment: Environment) -> Run:
     environment.events.worker_report.add_listener(run.collect)
     environment.events.quitting.add_listener(run.end)
     return run
-
-
-def _threshold(text: str) -> Threshold:
-    try:
-        return Threshold.parse(text)
-    except ValueError as e:
-        raise ArgumentTypeError(str(e)) from None
 
 
 def _lines(environment: Environment) -> list[EndpointLine]:

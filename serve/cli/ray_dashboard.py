@@ -9,6 +9,9 @@ from typing import Any, Self
 
 import httpx
 
+from serve.client import CallFailed
+from serve.client.connection import connection_options
+
 TIMEOUT_S = 20.0
 MOST_ACTORS = 10_000
 """The most actors that Ray's state API lists in one answer."""
@@ -43,12 +46,10 @@ class RayDashboard:
     """A connection to a dashboard, with Ray's token if there is one on this machine."""
 
     def __init__(self, url: str = "http://127.0.0.1:8265") -> None:
-        token = find_token()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
-        except (httpx.InvalidURL, ValueError) as e:
-            raise DashboardUnavailable(f"{url!r} is not a URL ({e})") from e
+            self._http = httpx.Client(**connection_options(url, timeout_s=TIMEOUT_S, key=find_token()))
+        except CallFailed:
+            raise DashboardUnavailable(f"{url} is not the URL of Ray's dashboard; it is http://HOST:8265") from None
         self.url = url
 
     def __enter__(self) -> Self:
