@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 from unittest import mock
@@ -25,9 +25,13 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config, replica_queu
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 DAY_S = 86_400
-JOBS, WORK = "jobs", "work_s"
-"""The metrics that a policy by work is fed with: requests that have not ended, and their seconds.
-"""
+JOBS, WORK, MEAN = "jobs", "work_s", "mean_s"
+"""The metrics that a policy by work is fed with: requests that have not ended, the seconds of GPU
+that they need, and the mean seconds of the latest requests."""
+LATEST = 20
+"""The number of the latest requests of which the mean is taken."""
+WIDE = 32
+"""Slots that let Serve see the queue."""
 MIX = ((0.30, 3.0), (0.45, 25.0), (0.20, 93.0), (0.05, 300.0))
 """The shares of requests, and the GPU seconds of each: a distilled draft, the default video, 81
 frames, and 81 frames at 720p. They are three times those that docs/performance.md has for an H100.
@@ -137,11 +141,13 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
     decide = _apply_autoscaling_config(policy)
     identity = DeploymentID(name="Wan26", app_name="ryla")
     window = round(config.look_back_period_s)
-    recent: deque[tuple[int, int, float]] = deque(maxlen=window)
+    recent: deque[tuple[float, float, float]] = deque()
+    sums = [0.0, 0.0, 0.0]
     replicas: list[_Replica] = []
     waiting: deque[Request] = deque()
     running: list[tuple[float, _Replica]] = []
     state: dict[str, Any] = {}
+    latest: deque[float] = deque(maxlen=LATEST)
     outcome = Outcome()
     coming = deque(requests)
     target = 0
@@ -160,13 +166,17 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
                     request = waiting.popleft()
                     replica.free_at = now + request.seconds
                     running.append((replica.free_at, replica))
+                    latest.append(request.seconds)
                     outcome.waits.append(now - request.at)
                     outcome.times.append(replica.free_at - request.at)
             unended = len(waiting) + len(running)
             work_s = sum(r.seconds for r in waiting) + sum(end - now for end, _ in running)
             # Serve sees the requests that have their turn, and no others.
             recent.append((min(setting.slots, unended), unended, work_s))
-            requests_seen, jobs_seen, work_seen = (fmean(values) for values in zip(*recent, strict=True))
+            gone = recent.popleft() if len(recent) > window else (0.0, 0.0, 0.0)
+            sums = [total + new - old for total, new, old in zip(sums, recent[-1], gone, strict=True)]
+            # Rounded, since what is left of a sum of nothing is not exactly nothing.
+            requests_seen, jobs_seen, work_seen = (round(total / len(recent), 6) for total in sums)
             context = AutoscalingContext(
                 deployment_id=identity,
                 deployment_name=identity.name,
@@ -176,7 +186,11 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
                 running_replicas=[],
                 total_num_requests=requests_seen,
                 total_queued_requests=None,
-                aggregated_metrics={JOBS: {identity: jobs_seen}, WORK: {identity: work_seen}},  # type: ignore[dict-item]
+                aggregated_metrics={
+                    JOBS: {identity: jobs_seen},
+                    WORK: {identity: work_seen},
+                    MEAN: {identity: fmean(latest or [0.0])},
+                },  # type: ignore[dict-item]
                 raw_metrics=None,
                 capacity_adjusted_min_replicas=0,
                 capacity_adjusted_max_replicas=setting.max_replicas,
@@ -190,6 +204,8 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
             target = max(0, min(setting.max_replicas, math.ceil(decided)))
             _apply(target, replicas, now, setting, outcome)
             now += 1.0
+            if not (replicas or waiting or running or requests_seen) and coming:
+                now = max(now, math.floor(coming[0].at))
     return outcome
 
 
@@ -231,16 +247,39 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return ordered[max(1, math.ceil(share * len(ordered))) - 1] if ordered else 0.0
 
 
-def policies(setting: Setting) -> dict[str, tuple[Policy, Setting]]:
-    """Return what is compared, by name: Serve's default at several targets, and by work."""
-    from dataclasses import replace
+def by_mean_work(drain_s: float) -> Policy:
+    """Return a policy like ``by_work`` that knows how long requests took lately, and no more.
 
-    default = {
-        f"requests, target {target:g}": (replica_queue_length_autoscaling_policy, replace(setting, target=target))
-        for target in (1, 1.5, 2)
-    }
-    work = {f"GPU seconds, {drain_s:g} s": (by_work(drain_s), setting) for drain_s in (60, 120, 180, 240)}
-    return {**default, **work}
+    It needs only what replicas can report, and what Serve itself sees of the queue.
+    """
+
+    def policy(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+        if context.current_num_replicas == 0:
+            return context.target_num_replicas, {}
+        mean_s = sum((context.aggregated_metrics or {}).get(MEAN, {}).values())
+        return context.total_num_requests * min(1.0, mean_s / drain_s), {}
+
+    return policy
+
+
+def policies(setting: Setting) -> dict[str, tuple[Policy, Setting]]:
+    """Return what is compared, by name.
+
+    With as many slots as replicas, Serve's default sees no more than these many requests. With more
+    of them it sees the queue.
+    """
+    default = replica_queue_length_autoscaling_policy
+    wide = replace(setting, slots=WIDE)
+    found: dict[str, tuple[Policy, Setting]] = {}
+    for target in (1, 1.5, 2):
+        found[f"requests, target {target:g}, {setting.slots} slots"] = (default, replace(setting, target=target))
+    for target in (1, 1.5, 2, 3, 4):
+        found[f"requests, target {target:g}, {WIDE} slots"] = (default, replace(wide, target=target))
+    for drain_s in (120, 240):
+        found[f"mean GPU seconds, {drain_s:g} s, {WIDE} slots"] = (by_mean_work(drain_s), wide)
+    for drain_s in (60, 120, 180, 240):
+        found[f"GPU seconds, {drain_s:g} s"] = (by_work(drain_s), setting)
+    return found
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """A user of the load test: the calls that all kinds of users make, and what is measured of them.
 
-A refusal that says when to come back is no error: the user comes back then. Every other answer that
-is not what its headers say is one.
+Locust makes `time.sleep` a pause of one user only. A refusal that says when to come back is no
+error: the user comes back then. Every other answer that is not what its headers say is one.
 """
 
 import json
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NoReturn
 
-import gevent
 import httpx
 from locust import HttpUser
 
@@ -98,7 +97,7 @@ class Caller(HttpUser):
             yield record
             if record.ended:
                 return
-            gevent.sleep(POLL_S)
+            time.sleep(POLL_S)
         self._fail(None, f"{job.model}: a job has not ended after {JOB_TIMEOUT_S:g} s")
 
     def listen(self, job: JobRecord) -> Iterator[JobRecord]:
@@ -175,7 +174,7 @@ class Caller(HttpUser):
 
     def stay_away(self, seconds: float) -> None:
         """Wait until the service said to come back."""
-        gevent.sleep(min(seconds, LONGEST_PAUSE_S) * random.uniform(1.0, 1.2))
+        time.sleep(min(seconds, LONGEST_PAUSE_S) * random.uniform(1.0, 1.2))
 
     def _delete(self, job: JobRecord) -> None:
         with self.client.delete(f"/jobs/{job.id}", name="/jobs/{id} (DELETE)", catch_response=True) as response:

@@ -22,11 +22,13 @@ from loadtest.users import App, Creator, Studio
 __all__ = ["App", "ChosenShape", "Creator", "Studio"]
 
 
-@events.init_command_line_parser.add_listener
 def _add_options(parser: Any, **_: Any) -> None:
     add_options(parser)
 
 
-@events.init.add_listener
 def _attach(environment: Environment, **_: Any) -> None:
     ChosenShape.run = attach(environment)
+
+
+events.init_command_line_parser.add_listener(_add_options)
+events.init.add_listener(_attach)

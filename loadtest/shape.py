@@ -21,6 +21,7 @@ class ChosenShape(LoadTestShape):
         if self.run is not None and self.run.is_enough():
             return None
         options = self.runner.environment.parsed_options
+        assert options is not None
         users, seconds = options.num_users or 4, float(options.run_time or 120)
         now = users_at(SHAPES[options.shape](users, seconds), self.get_run_time())
         return None if now is None else (now, max(1.0, users / 10))

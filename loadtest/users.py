@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from locust import between, task
 from requests.exceptions import RequestException
@@ -14,17 +14,16 @@ from loadtest.payloads import SWAPS, VIDEOS, body, film, swap_body
 from serve.client import JobRecord
 from serve.media.samples import PORTRAIT
 
-P = ParamSpec("P")
 User = TypeVar("User", bound=Caller)
 
 
-def errand(work: Callable[Concatenate[User, P], Any]) -> Callable[Concatenate[User, P], None]:
+def errand(work: Callable[[User], Any]) -> Callable[[User], None]:
     """Make a task that ends where a call failed, and that stays away after a refusal."""
 
     @wraps(work)
-    def run(user: User, *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(user: User) -> None:
         try:
-            work(user, *args, **kwargs)
+            work(user)
         except Refused as refusal:
             user.stay_away(refusal.seconds)
         except Failed:

@@ -4,6 +4,7 @@ Both need a machine of the cluster: the trace is asked of a replica through Ray,
 into a process of this machine.
 """
 
+import logging
 import os
 import shutil
 import subprocess
@@ -145,7 +146,7 @@ def joined_cluster() -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level="ERROR")
+        ray.init(address="auto", namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as e:
         reason = str(e).strip().splitlines()[0]
         raise ProfileFailed(f"no Ray cluster can be joined on this machine ({reason}): run this on a node of it") from e

@@ -86,7 +86,10 @@ def test_the_jobs_have_the_time_that_the_load_takes() -> None:
             "the load test needs an API key",
         ),
         (
-            {"loadtest": {"enabled": True, "image": IMAGE}, "upgrade": {"strategy": "NewClusterWithIncrementalUpgrade"}},
+            {
+                "loadtest": {"enabled": True, "image": IMAGE},
+                "upgrade": {"strategy": "NewClusterWithIncrementalUpgrade", "incremental": {"gatewayClassName": "g"}},
+            },
             "has no endpoints",
         ),
     ],

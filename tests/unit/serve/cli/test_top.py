@@ -113,4 +113,4 @@ def test_a_name_with_a_tab_stays_in_its_column() -> None:
 
 def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(DashboardUnavailable, match="is not the URL of Ray's dashboard"):
-        RayDashboard("http://[")
+        RayDashboard("http://host:port")
