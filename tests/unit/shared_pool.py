@@ -14,7 +14,7 @@ def take_process() -> WorkerProcess:
         worker = _kept.pop()
         if worker.alive:
             return worker
-        worker.kill()
+        _end(worker)
     return WorkerProcess()
 
 
@@ -23,7 +23,13 @@ def leave_process(worker: WorkerProcess) -> None:
     if worker.alive:
         _kept.append(worker)
     else:
-        worker.kill()
+        _end(worker)
+
+
+def _end(worker: WorkerProcess) -> None:
+    """End a process and wait for it, since Python warns of one that nobody has waited for."""
+    worker.kill()
+    worker.reaped(5)
 
 
 class KeptPool(WorkerPool):
@@ -56,5 +62,4 @@ class SharedPool(KeptPool):
 @atexit.register
 def _end_kept() -> None:
     for worker in _kept:
-        worker.kill()
-        worker.reaped(5)
+        _end(worker)
