@@ -1,5 +1,5 @@
-# The image of ryla-serve. It has two targets: `cpu`, which runs the demo without a network, and
-# `gpu`.
+# The image of ryla-serve. It has three targets: `cpu`, which runs the demo without a network, `gpu`,
+# and `load`, which is `cpu` with Locust and the load test.
 # The base is Debian 12, which has Python 3.11.
 #
 #   podman build --target cpu -t ryla-serve:cpu .      # or docker build
@@ -41,6 +41,12 @@ ARG SSL_CERT_FILE
 RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python -r pyproject.toml --extra gpu --extra s3 --extra gcs \
       --constraint constraints/constraints.txt --constraint constraints/hashes.txt --overrides constraints/overrides-gpu.txt
 
+# In a folder of its own, so that the image of the service has none of it.
+FROM builder AS load-packages
+ARG SSL_CERT_FILE
+RUN /opt/uv/bin/uv pip install --quiet --python /opt/venv/bin/python --target /opt/load locust \
+      --constraint constraints/constraints.txt --constraint constraints/hashes.txt
+
 FROM builder AS application
 ARG SSL_CERT_FILE
 COPY README.md LICENSE ./
@@ -70,6 +76,13 @@ RUN apt-get update \
 USER 10001:10001
 COPY --from=gpu-packages /opt/venv /opt/venv
 COPY --from=application /opt/app /opt/app
+
+FROM runtime AS load
+COPY --from=cpu-packages /opt/venv /opt/venv
+COPY --from=application /opt/app /opt/app
+COPY --from=load-packages /opt/load /opt/load
+COPY loadtest /opt/app/loadtest
+ENV PYTHONPATH=/opt/app:/opt/load
 
 FROM runtime AS cpu
 COPY --from=cpu-packages /opt/venv /opt/venv

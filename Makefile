@@ -25,7 +25,7 @@ CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_d
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test lint fix load attack kills fuzz bench chart image image-test chaos e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,8 +82,14 @@ fix: setup  ## Format the code and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-load: setup  ## Load a fresh demo for a minute and write a report to test-output/load.html
+load: setup  ## Load a fresh demo for two minutes and write a report to test-output/load.html
 	$(BIN)/python -m loadtest.run
+
+overload: setup  ## Ask a fresh demo for 1, 2 and 10 times as much as it can do, for six minutes
+	$(BIN)/python -m loadtest.overload
+
+soak: setup  ## Send 5,000 short requests to a fresh demo and look for what is left of them, for an hour at most
+	$(BIN)/python -m loadtest.soak
 
 attack: setup  ## Attack a fresh demo beside honest callers, for ten minutes at most
 	$(BIN)/python -m loadtest.attack
@@ -101,7 +107,7 @@ bench: setup  ## Measure how fast frames travel between replicas
 chart: setup tools  ## Generate the chart's values, schema and README, and the manifests in k8s/
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m helm.generator
 
-image:  ## Build the container image; TARGET=cpu or gpu
+image:  ## Build the container image; TARGET=cpu, gpu or load
 	$(CONTAINERS) build $(BUILD_OPTIONS) --target $(TARGET) -t $(IMAGE):$(TARGET) .
 	$(CONTAINERS) image inspect $(IMAGE):$(TARGET) --format '$(IMAGE):$(TARGET): {{.Size}} bytes'
 

@@ -12,6 +12,7 @@ from deployments.engine_report import EngineReport, VideoReport
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import Credits, ProducerEnd
+from deployments.profiling import trace_video
 from deployments.settings import VideoSettings
 from deployments.telemetry import logs, tracing
 from deployments.telemetry.origin import NOWHERE, Origin, work_for
@@ -55,6 +56,10 @@ class VideoDeployment:
             report.end()
             span.end()
             self._report.used(self._engine.usage())
+
+    async def profile(self, request: VideoRequest) -> bytes:
+        """Make one video that nobody gets, and return torch's trace of it; see ``trace``."""
+        return await self._threads.run(lambda cancel: trace_video(self._engine, request, cancel))
 
     async def warm(self) -> None:
         """Do nothing: the call alone makes Serve start a replica."""

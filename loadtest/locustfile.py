@@ -1,71 +1,34 @@
-"""One Locust task per endpoint.
+"""The load test: creators, studios and apps, with measures, shapes and thresholds of our own.
 
-Every response is decoded, so that a fast but wrong one counts as a failure. To test any service:
-``locust -f loadtest/locustfile.py --host URL``.
+To load any service for five minutes with at most eight users, and write a report:
+
+    locust -f loadtest/locustfile.py --host URL --headless --users 8 --run-time 5m \
+      --shape spike --size full --report load.html --threshold 'result:wan2.6:p95<=120'
+
+`RYLA_API_KEY` is sent as the key. Several machines share the work by Locust's own `--master` and
+`--worker`; measures are collected from all of them.
 """
 
-from locust import HttpUser, between, tag, task
+from typing import Any
 
-from serve.client import Answer, CallFailed, check_answer
-from serve.http.examples import payload
+from locust import events
+from locust.env import Environment
+
+from loadtest.options import add_options
+from loadtest.run_events import attach
+from loadtest.shape import ChosenShape
+from loadtest.users import App, Creator, Studio
+
+__all__ = ["App", "ChosenShape", "Creator", "Studio"]
 
 
-class Caller(HttpUser):
-    """A user who waits 0.5 to 2 seconds between calls, and calls the cheap endpoints more often."""
+def _add_options(parser: Any, **_: Any) -> None:
+    add_options(parser)
 
-    wait_time = between(0.5, 2)
 
-    def call(self, name: str) -> None:
-        """POST the sample request of an endpoint and check the response."""
-        with self.client.post(f"/{name}", json=payload(name), name=f"/{name}", catch_response=True) as response:
-            if response.status_code == 503 and "Retry-After" in response.headers:
-                response.success()  # the queue is full, which the service reports as it should
-            elif response.status_code != 200:
-                response.failure(f"{response.status_code}: {response.text[:200]}")
-            else:
-                try:
-                    check_answer(name, Answer(response.content, response.headers, 0.0))
-                except CallFailed as e:
-                    response.failure(str(e))
+def _attach(environment: Environment, **_: Any) -> None:
+    ChosenShape.run = attach(environment)
 
-    @tag("video")
-    @task(1)
-    def text_to_video(self) -> None:
-        """Call /wan2.6."""
-        self.call("wan2.6")
 
-    @tag("video")
-    @task(1)
-    def image_to_video(self) -> None:
-        """Call /wan2.6-i2v."""
-        self.call("wan2.6-i2v")
-
-    @tag("video", "swap")
-    @task(1)
-    def image_to_video_with_face(self) -> None:
-        """Call /wan2.6-i2v-faceswap."""
-        self.call("wan2.6-i2v-faceswap")
-
-    @tag("video")
-    @task(1)
-    def wan22_image_to_video(self) -> None:
-        """Call /wan22-i2v."""
-        self.call("wan22-i2v")
-
-    @tag("video", "swap")
-    @task(1)
-    def wan22_image_to_video_with_face(self) -> None:
-        """Call /wan22-i2v-faceswap."""
-        self.call("wan22-i2v-faceswap")
-
-    @tag("swap")
-    @task(5)
-    def image_faceswap(self) -> None:
-        """Call /image-faceswap."""
-        self.call("image-faceswap")
-
-    @tag("swap")
-    @task(3)
-    def video_faceswap(self) -> None:
-        """Call /batch-video-faceswap."""
-        self.call("batch-video-faceswap")
+events.init_command_line_parser.add_listener(_add_options)
+events.init.add_listener(_attach)

@@ -89,6 +89,35 @@ class Rollout(Values):
     """Resource requests and limits of each container of the job, and of the `helm test` pod."""
 
 
+class LoadTest(Values):
+    """A load test with Locust: a master and its workers, each a Job, against the release's Service.
+
+    Each install or upgrade with `enabled` runs it once. The master's log has the figures, and its
+    Job fails if a threshold is missed.
+    """
+
+    enabled: bool = False
+    """Whether to run the load test."""
+    image: str = ""
+    """Image of the load test, which has Locust: `make image TARGET=load` builds it."""
+    workers: int = Field(default=2, ge=1)
+    """Number of pods that send requests."""
+    users: int = Field(default=8, ge=1)
+    """Number of users at the peak, over all workers."""
+    seconds: int = Field(default=300, ge=10)
+    """Seconds that the load lasts."""
+    shape: Literal["ramp", "spike", "soak"] = "ramp"
+    """How the number of users changes: `ramp` grows to all of them, `spike` has a tenth of them
+    apart from the middle third, `soak` has all of them all the time."""
+    size: Literal["short", "full"] = "full"
+    """Size of the requests: `short` ones, which a CPU makes in seconds, or those with the service's
+    defaults."""
+    thresholds: list[str] = []
+    """What must be kept besides `errors<=0`, for example `result:wan2.6:p95<=120`."""
+    resources: Resources = Resources(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "1Gi"})
+    """Resource requests and limits of the master and of each worker."""
+
+
 class ChartValues(Values):
     """All values of the chart."""
 
@@ -186,5 +215,7 @@ class ChartValues(Values):
     rollout: Rollout = Rollout()
     """Job that runs after an install or upgrade, waits for the new version and calls every
     endpoint."""
+    loadtest: LoadTest = LoadTest()
+    """Load test with Locust against the release's Service."""
     pod: Pod = Pod()
     """The single pod, used when `mode` is `pod`."""

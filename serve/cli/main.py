@@ -19,6 +19,8 @@ from deployments.errors import CheckpointRefused
 from serve.cli.console import console, print_error, print_line
 from serve.cli.jobs import URL, Key, Url, call_job, cancel, job, jobs
 from serve.cli.output import accepted_by, fail, require_writable, write_result
+from serve.cli.profile import profile
+from serve.cli.top import top
 from serve.cli.verify import verify
 from serve.client import CallFailed, Client
 from serve.http.version import VERSION
@@ -133,7 +135,7 @@ def call(
     write_result(answer, output or Path(f"{name}.{answer.extension}"), endpoint=name)
 
 
-for command in (job, jobs, cancel, verify):
+for command in (job, jobs, cancel, top, profile, verify):
     app.command()(command)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from serve.client import job_calls
-from serve.client.answers import Answer, CallFailed, detail_of
+from serve.client.answers import Answer, CallFailed, detail_of, no_answer, refusal
 from serve.client.connection import connection_options, plain_call
 from serve.client.download import result
 from serve.client.flow import Emit, Flow, Pause, Read, Send, Steps, Stream
@@ -215,6 +215,36 @@ class Client:
             return None, str(e) or type(e).__name__
         status = response.status_code
         return status, None if status == 200 else f"{status} {detail_of(response)}"
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return the state of each model, by its name, as `GET /readyz` gives it.
+
+        Raises CallFailed if no model can be used, and if there is no answer.
+        """
+        try:
+            return {str(name): dict(model) for name, model in self._described("readyz")["models"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise CallFailed("readyz: the answer does not list models") from e
+
+    def limits(self) -> dict[str, Any]:
+        """Return the limits and defaults in force, as `GET /limits` gives them.
+
+        Raises CallFailed for a refusal, and if there is no answer.
+        """
+        return self._described("limits")
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """Return what the service says of itself at a path."""
+        try:
+            response = self._http.get(f"/{name}", timeout=10)
+        except httpx.TransportError as e:
+            raise no_answer(name, self.url, e) from e
+        if response.status_code != 200:
+            raise refusal(name, response)
+        try:
+            return dict(response.json())
+        except (TypeError, ValueError) as e:
+            raise CallFailed(f"{name}: the answer is not a JSON object") from e
 
     def waiting_for(self, also: Collection[str] = ()) -> str | None:
         """Return what is not ready yet, the models or the service itself; None if all is ready.

@@ -163,6 +163,8 @@ class JobRunner:
         except Exception as error:
             until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
             problem = problem_of(error, retry_after_s=until_room_s)
+            if problem is None and await self._is_over(job):
+                return None  # it was cancelled before it was read, and its request went with it
             if problem is None:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
@@ -231,6 +233,14 @@ class JobRunner:
         if current is None or (current.attempt, current.state, current.result) != (job.attempt, state, result):
             return None
         return current
+
+    async def _is_over(self, job: Job) -> bool:
+        """Return whether a job has ended already, or is gone; not if the store cannot tell."""
+        try:
+            current = await self._store.get(job.id)
+        except StoreUnavailable:
+            return False
+        return current is None or current.ended
 
     async def _clean(self, job: Job) -> None:
         """Delete the files that an ended job needs no more, those of earlier attempts among them.

@@ -15,7 +15,7 @@ def take_process(module: str = DECODER) -> WorkerProcess:
         worker = kept.pop()
         if worker.alive:
             return worker
-        worker.kill()
+        _end(worker)
     return WorkerProcess(module)
 
 
@@ -24,8 +24,13 @@ def leave_process(worker: WorkerProcess) -> None:
     if worker.alive:
         _kept.setdefault(worker.module, []).append(worker)
     else:
-        worker.kill()
-        worker.reaped(5)
+        _end(worker)
+
+
+def _end(worker: WorkerProcess) -> None:
+    """End a process and wait for it, since Python warns of one that nobody has waited for."""
+    worker.kill()
+    worker.reaped(5)
 
 
 class KeptPool(WorkerPool):
@@ -58,5 +63,4 @@ class SharedPool(KeptPool):
 @atexit.register
 def _end_kept() -> None:
     for worker in [worker for kept in _kept.values() for worker in kept]:
-        worker.kill()
-        worker.reaped(5)
+        _end(worker)

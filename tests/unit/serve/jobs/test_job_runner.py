@@ -72,6 +72,32 @@ async def test_a_fault_of_ours_is_a_500_without_its_text(bench: Bench) -> None:
     assert "secret" not in str(outcome.job.problem)
 
 
+async def test_a_job_that_is_cancelled_before_its_request_is_read_is_no_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a job ends at once, and its request is deleted."""
+    job = await bench.add(video())
+    size = bench.files.size
+
+    async def cancelled_meanwhile(key: str) -> int | None:
+        await bench.desk.cancel(job.id, "ada")
+        return await size(key)
+
+    monkeypatch.setattr(bench.files, "size", cancelled_meanwhile)
+    await within(bench.one.run(job.id))
+    assert (await bench.record(job)).state == "cancelled"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_request_that_is_missing_is_a_fault_of_ours(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    job = await bench.add(video())
+    await bench.files.delete(request_key(job.id))
+    outcome = await within(bench.one.run(job.id))
+    assert outcome is not None
+    assert (outcome.job.state, (outcome.job.problem or {})["status"]) == ("failed", 500)
+    assert "is not in the file store" in caplog.text
+
+
 async def test_a_cancelled_job_stops_its_model(bench: Bench) -> None:
     job = await bench.add(video())
     call = await begun(bench, job)
