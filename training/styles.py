@@ -51,7 +51,7 @@ def sepia(clips: Tensor) -> Tensor:
 
 
 def ink(clips: Tensor) -> Tensor:
-    """Return ``clips`` as drawings: dark lines where brightness or colour changes, and a pale wash."""
+    """Return ``clips`` as drawings: dark lines where brightness or colour changes, on a wash."""
     smooth = clips
     for _ in range(2):  # lines of several pixels are kept by the VAE, fine ones are not
         smooth = torch.nn.functional.avg_pool3d(_pad(smooth, 1), (1, 3, 3), 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.codec.context import Flags as CodecFlags
+from av.codec.context import ThreadType
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -143,7 +144,7 @@ class Mp4Encoder(Encoder):
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
-        context.thread_type, context.thread_count = "FRAME", _THREADS
+        context.thread_type, context.thread_count = ThreadType.FRAME, _THREADS
         context.time_base = Fraction(1, TICKS)
         context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
