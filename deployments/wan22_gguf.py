@@ -2,6 +2,7 @@
 
 from ray import serve
 
+from deployments.collector import spare_loaded
 from deployments.settings import Wan22Models, Wan22Settings
 from deployments.video_deployment import OPTIONS, VideoDeployment
 
@@ -15,3 +16,4 @@ class Wan22GGUF(VideoDeployment):
         from deployments.video.build import build_wan22
 
         VideoDeployment.__init__(self, build_wan22(settings, models), settings)
+        spare_loaded()

@@ -2,6 +2,7 @@
 
 from ray import serve
 
+from deployments.collector import spare_loaded
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video_deployment import OPTIONS, VideoDeployment
 
@@ -15,3 +16,4 @@ class Wan26(VideoDeployment):
         from deployments.video.build import build_wan26
 
         VideoDeployment.__init__(self, build_wan26(settings, models), settings)
+        spare_loaded()
