@@ -34,12 +34,14 @@ The AVX-512 code of its macroblock tree reads uninitialised memory, so that the 
 different bytes in each run, half a level apart. The AVX2 code does not, and is as fast.
 """
 
-_THREADS = 16
-"""Frames that x264 encodes at the same time, each in a thread, whatever the number of cores.
+_THREADS = 8
+"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, each in a thread of its own.
 
-PyAV's default is a slice of the frame for each core, which kept four of 16 cores busy, and makes
-files that differ with the number of cores.
+PyAV's default is a slice of the frame for each core. That keeps few cores busy where frames are
+small, and makes files that differ with the number of cores. Large frames stay with it: each thread
+holds frames of its own.
 """
+_SMALL = 2**20
 
 
 class Mp4Encoder(Encoder):
@@ -144,7 +146,8 @@ class Mp4Encoder(Encoder):
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
-        context.thread_type, context.thread_count = ThreadType.FRAME, _THREADS
+        if width * height <= _SMALL:
+            context.thread_type, context.thread_count = ThreadType.FRAME, _THREADS
         context.time_base = Fraction(1, TICKS)
         context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
