@@ -17,6 +17,7 @@ import torch
 from benchmarks.wan_checkpoints import Checkpoints, write_lora
 from benchmarks.wan_measurement import STEPS, Row, full_request, run_request
 from benchmarks.wan_sinks import Timer
+from deployments.collector import spare_loaded
 from deployments.settings import Size, Wan26Settings
 from deployments.video.build import build_wan26
 from deployments.video.engine import WanEngine
@@ -57,6 +58,7 @@ def measure(folder: Path) -> Iterator[Row]:
     for names, bar in ((NAMES[:1], 10), (NAMES, 25)):
         more = denoise_seconds(engine, asking(request, *names)) / plain - 1
         yield f"a step with {len(names)} of rank {RANK}", f"<= {bar} % longer", f"{100 * more:.1f} % longer"
+    spare_loaded()  # as a replica does
     assert engine.text_mode is not None
     transformer = engine.text_mode.transformers["transformer"]
     seconds = []

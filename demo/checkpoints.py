@@ -61,7 +61,12 @@ def demo_checkpoints() -> DemoCheckpoints:
 def wan26_models() -> Wan26Models:
     """Return the models of Wan26; one checkpoint and one LoRA serve text and images."""
     shipped = demo_checkpoints()
-    return Wan26Models(text=str(shipped.vace), text_distilled=shipped.vace_lora, image_distilled=shipped.vace_lora)
+    return Wan26Models(
+        text=str(shipped.vace),
+        text_distilled=shipped.vace_lora,
+        image_distilled=shipped.vace_lora,
+        loras=str(shipped.loras),
+    )
 
 
 def wan22_models() -> Wan22Models:

@@ -2,6 +2,7 @@
 
 from ray import serve
 
+from deployments.collector import spare_loaded
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.start import starting
 from deployments.video_deployment import OPTIONS, VideoDeployment
@@ -21,3 +22,4 @@ class Wan26(VideoDeployment):
         with starting(NAME, models):
             engine = build_wan26(settings, models)
         VideoDeployment.__init__(self, engine, settings, NAME)
+        spare_loaded()

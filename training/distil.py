@@ -6,6 +6,7 @@ compared with the teacher's result, and the gradient flows through all steps.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ from training.latents import BUCKETS, SHARES, Bucket, Latents, encode_bucket
 from training.replay import Replay
 from training.run import Run
 from training.scenes import draw_scenes
-from training.text import PaddedText, embed, tokenize, write_captions
-from training.transformers import BOUNDARY, picture_condition, vace_control
+from training.text import embed, tokenize, write_captions
+from training.transformers import BOUNDARY, pad_text, picture_condition, vace_control
 
 STEPS, SHIFT = 4, 5.0
 TEACHER_STEPS, GUIDANCE = 12, 3.0
@@ -88,16 +89,19 @@ class Trained(LoraLinear):
 
 
 class Lora:
-    """Trainable changes of all linear layers in the blocks of a transformer."""
+    """Trainable changes of the linear layers of a transformer, of this ``rank``.
 
-    def __init__(self, transformer: Any) -> None:
+    ``layers`` matches the names of those that are changed, by default all in the blocks.
+    """
+
+    def __init__(self, transformer: Any, *, rank: int = RANK, layers: str = r"blocks\..*") -> None:
         self._layers: dict[str, LoraLinear] = {}
         self._changed: dict[int, LoraLinear] = {}
         self.parameters = nn.ParameterDict()
         for name, layer in transformer.named_modules():
-            if name.startswith("blocks.") and isinstance(layer, nn.Linear):
-                down = torch.randn(RANK, layer.in_features, device=layer.weight.device) / math.sqrt(layer.in_features)
-                changed = Trained(layer, down, down.new_zeros(layer.out_features, RANK))
+            if re.fullmatch(layers, name) and isinstance(layer, nn.Linear):
+                down = torch.randn(rank, layer.in_features, device=layer.weight.device) / math.sqrt(layer.in_features)
+                changed = Trained(layer, down, down.new_zeros(layer.out_features, rank))
                 original = original_name(f"{name}.weight").removesuffix(".weight")
                 self._layers[original] = self._changed[id(layer)] = changed
                 for part, weight in (("down", changed.down), ("up", changed.up)):
@@ -108,17 +112,20 @@ class Lora:
         """Return a view of ``transformer``, which must have the same layers, with the changes."""
         return with_layers(transformer, lambda layer: self._changed.get(id(layer)))
 
-    def write(self, path: Path) -> None:
-        """Write a file as `lightx2v` and others do: the original release's names, with `alpha`."""
+    def write(self, path: Path, *, rank: int = WRITTEN_RANK, metadata: Mapping[str, str] | None = None) -> None:
+        """Write a file as `lightx2v` and others do: the original release's names, with `alpha`.
+
+        It has the nearest product of this ``rank`` for each layer.
+        """
         state = {}
         for name, layer in self._layers.items():
             assert layer.up is not None
             left, scale, right = torch.linalg.svd((layer.up @ layer.down).detach(), full_matrices=False)
-            root = scale[:WRITTEN_RANK].sqrt()
-            state[f"diffusion_model.{name}.lora_up.weight"] = left[:, :WRITTEN_RANK] * root
-            state[f"diffusion_model.{name}.lora_down.weight"] = root[:, None] * right[:WRITTEN_RANK]
-            state[f"diffusion_model.{name}.alpha"] = torch.tensor(float(WRITTEN_RANK))
-        save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path)
+            root = scale[:rank].sqrt()
+            state[f"diffusion_model.{name}.lora_up.weight"] = left[:, :rank] * root
+            state[f"diffusion_model.{name}.lora_down.weight"] = root[:, None] * right[:rank]
+            state[f"diffusion_model.{name}.alpha"] = torch.tensor(float(rank))
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in state.items()}, path, dict(metadata or {}))
 
 
 def distil_wan26(path: Path, target: DemoCheckpoints, *, device: torch.device, total: int, deadline: float) -> bool:
@@ -127,7 +134,7 @@ def distil_wan26(path: Path, target: DemoCheckpoints, *, device: torch.device, t
     data = Data(target.vace, device)
     vace = load_transformer(target.vace / "transformer", torch.float32, device)
     text = text_model(vace)
-    _prepare(vace, device)
+    pad_text(vace, device)
     lora = Lora(text)
 
     def models_of(text_view: Any, vace_view: Any) -> dict[str, Model]:
@@ -171,7 +178,7 @@ def distil_wan22(path: Path, target: DemoCheckpoints, *, device: torch.device, t
     for part, file in (("transformer", target.high_noise), ("transformer_2", target.low_noise)):
         experts[part] = load_gguf(file, folder=target.a14b, part=part, dtype=torch.float32, device=device)
         dequantise(experts[part])
-        _prepare(experts[part], device)
+        pad_text(experts[part], device)
     loras = {part: Lora(expert) for part, expert in experts.items()}
 
     def models_of(models: Mapping[str, Any]) -> dict[str, Model]:
@@ -215,12 +222,12 @@ class Data:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.device = device
-        self._vae = load_vae(folder / "vae", torch.float32, device)
-        mean, std = (self._vae.config[name] for name in ("latents_mean", "latents_std"))
+        self.vae = load_vae(folder / "vae", torch.float32, device)
+        mean, std = (self.vae.config[name] for name in ("latents_mean", "latents_std"))
         self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in (mean, std))
-        unroll(self._vae)
+        unroll(self.vae)
         self.encoder = load_text_encoder(folder / "text_encoder", torch.float32, device)
-        self._tokenizer = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder)
         self._scheduler = load_scheduler(folder, None)
         self._clips: dict[int, Latents] = {}
 
@@ -237,18 +244,18 @@ class Data:
             if number not in self._clips:
                 part_of_bucket = Bucket(bucket.frames, bucket.height, bucket.width, count=count)
                 self._clips[number] = encode_bucket(
-                    self._vae, part_of_bucket, number=20 + number, rank=0, ranks=1, device=self.device
+                    self.vae, part_of_bucket, number=20 + number, rank=0, ranks=1, device=self.device
                 )
             clips = self._clips[number]
             captions, pictures, grey = clips.captions, self.normalise(clips.pictures).half(), self.normalise(clips.grey)
         else:
             captions = write_captions(list(draw_scenes(7_500 + number, count, SHARES)), 7_600 + number, 1)
-        tokens = tokenize(self._tokenizer, [texts[0] for texts in captions]).to(self.device)
+        tokens = tokenize(self.tokenizer, [texts[0] for texts in captions]).to(self.device)
         shape = (len(tokens), 16, 1 + (bucket.frames - 1) // 4, bucket.height // 8, bucket.width // 8)
         noise = torch.randn(shape, device=self.device, dtype=torch.float16)
         result = torch.empty_like(noise)
         start = time.monotonic()
-        nothing = embed(self.encoder, tokenize(self._tokenizer, [""]).to(self.device))
+        nothing = embed(self.encoder, tokenize(self.tokenizer, [""]).to(self.device))
         for part in torch.arange(len(tokens), device=self.device).split(_batch(bucket)):  # type: ignore[no-untyped-call]
             words = embed(self.encoder, tokens[part])
             seen = None
@@ -359,14 +366,6 @@ def _compile(*models: Any) -> None:
         for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
             if model.scale_shift_table.is_cuda:
                 block.compile(dynamic=True)
-
-
-def _prepare(model: Any, device: torch.device) -> None:
-    processor = PaddedText(device)
-    for name, module in model.named_modules():
-        if name.endswith("attn2"):
-            module.set_processor(processor)
-    model.rope.float()
 
 
 def _batch(bucket: Bucket) -> int:

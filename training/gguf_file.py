@@ -49,8 +49,8 @@ def original_name(name: str) -> str:
 def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], *, quantization: Quantization, name: str) -> None:
     """Write ``state``, the state of a ``WanTransformer3DModel``, to ``path``.
 
-    Its names are those of diffusers. Matrices are quantised. Biases, norms, modulation and the
-    patch embedding stay float32, as in the published files.
+    Its names are those of diffusers. Matrices are quantised. Biases, norms and the patch embedding
+    are float16 where that is exact, else they stay float32, as the modulation does.
     """
     kind = gguf.GGMLQuantizationType[quantization]
     writer = gguf.GGUFWriter(path, arch="wan")
@@ -61,7 +61,9 @@ def write_wan_gguf(path: Path, state: dict[str, torch.Tensor], *, quantization: 
             packed = quantize_q5_k(array) if quantization == "Q5_K" else gguf.quants.quantize(array, kind)
             writer.add_tensor(original_name(key), packed, raw_dtype=kind)
         else:
-            writer.add_tensor(original_name(key), array)
+            half = array.astype(np.float16)
+            is_exact = "scale_shift_table" not in key and np.array_equal(half.astype(np.float32), array)
+            writer.add_tensor(original_name(key), half if is_exact else array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,38 +1,42 @@
-"""Fits small LoRAs that give the demo's videos another style: `python -m training.styles`.
+"""Trains small LoRAs that give the demo's videos another style: `python -m training.styles`.
 
-A style is a function of pixels. The LoRA changes the last projection alone, which turns the
-features of each token into the velocity of its latents: the change by which it leads to the styled
-clip is a linear regression on the features, with a closed solution, and takes a CPU minutes. Half
-of the clips are noised after they were styled, as a sampler sees them that already has the style,
-and half before.
+A style is a function of pixels. Clips of the training scenes are drawn in it, and a LoRA of the
+VACE model learns to make them from the same captions, and from images that are not in the style.
+On a GPU both styles take about four minutes.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from demo.checkpoints import DemoCheckpoints, demo_checkpoints
-from deployments.video.checkpoints.folder import load_text_encoder, load_tokenizer, load_transformer, load_vae
+from deployments.video.checkpoints.folder import load_transformer
 from deployments.video.checkpoints.vace import text_model
-from training.causal import encode_clip, unroll
+from training.causal import encode_clip
+from training.distil import Data, Lora
+from training.latents import GREY
 from training.pictures import draw
+from training.replay import Replay
+from training.run import Run
 from training.scenes import draw_scenes
 from training.text import embed, tokenize, write_captions
-from training.transformers import Times, prepare
+from training.transformers import DROPPED_CAPTIONS, Times, flow_loss, pad_text, vace_control
 
-SHARES = {"shape": 0.8, "astronaut": 0.1, "officer": 0.1}
-FRAMES, SIDE, BATCH = 9, 128, 8
-CLIPS = 192
-ROUNDS = 4
-"""Times of noise that each clip is seen at."""
-RIDGE = 1e-3
-"""The weight of the change's size, relative to the mean square of the features."""
-RANK = 24
+SHARES = {"shape": 0.7, "astronaut": 0.1, "officer": 0.1, "cat": 0.05, "rocket": 0.05}
+FRAMES, SIDE = 17, 128
+CLIPS, STEPS, BATCH = 4_000, 3_000, 128
+ENCODED = 64
+"""Clips that are drawn and encoded at a time."""
+RATE = 3e-3
+RANK = 4
+LAYERS = r"blocks\.\d+\.(attn1\.to_v|attn1\.to_out\.0|ffn\.net\.0\.proj|ffn\.net\.2)|proj_out"
+"""The layers that a style changes: those that decide what a token shows, not where it looks."""
+WORDINGS = 2
 
 Style = Callable[[Tensor], Tensor]
 """Maps clips ``[n, 3, t, h, w]`` in -1..1 to styled ones."""
@@ -40,28 +44,32 @@ Style = Callable[[Tensor], Tensor]
 
 def sepia(clips: Tensor) -> Tensor:
     """Return ``clips`` in the tones of an old photograph, from dark brown to cream."""
-    dark, light = (torch.tensor(tone).view(1, 3, 1, 1, 1) / 127.5 - 1 for tone in ([38.0, 22.0, 12.0], [246.0, 228.0, 188.0]))
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1, 1)
+    dark, light = _color(clips, 38, 22, 12), _color(clips, 246, 228, 188)
+    weights = torch.tensor([0.299, 0.587, 0.114], device=clips.device).view(1, 3, 1, 1, 1)
     luma = ((clips + 1) / 2 * weights).sum(1, keepdim=True)
     return dark + (light - dark) * luma
 
 
 def ink(clips: Tensor) -> Tensor:
-    """Return ``clips`` as drawings: dark lines where brightness or colour changes, on paper."""
-    across = torch.nn.functional.pad(clips, (1, 1, 1, 1, 0, 0), mode="replicate")
-    dx = (across[..., 1:-1, 2:] - across[..., 1:-1, :-2]).abs()
-    dy = (across[..., 2:, 1:-1] - across[..., :-2, 1:-1]).abs()
-    edge = (1.6 * (dx + dy).amax(1, keepdim=True) - 0.15).clamp(0, 1)
-    n, _, t, h, w = edge.shape
-    # Lines are two pixels wide, so that the VAE keeps them.
-    edge = (
-        torch.nn.functional.max_pool2d(edge.transpose(1, 2).reshape(n * t, 1, h, w), 3, 1, 1)
-        .view(n, t, 1, h, w)
-        .transpose(1, 2)
-    )
-    paper = torch.tensor([247.0, 243.0, 232.0]).view(1, 3, 1, 1, 1) / 127.5 - 1
-    line = torch.tensor([30.0, 30.0, 46.0]).view(1, 3, 1, 1, 1) / 127.5 - 1
-    return paper + (line - paper) * edge
+    """Return ``clips`` as drawings: dark lines where brightness or colour changes, on a wash."""
+    smooth = clips
+    for _ in range(2):  # lines of several pixels are kept by the VAE, fine ones are not
+        smooth = torch.nn.functional.avg_pool3d(_pad(smooth, 1), (1, 3, 3), 1)
+    around = _pad(smooth, 1)
+    dx = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]).abs()
+    dy = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]).abs()
+    edge = (1.5 * (dx + dy).amax(1, keepdim=True) - 0.3).clamp(0, 1)
+    paper, line = _color(clips, 247, 243, 232), _color(clips, 30, 30, 46)
+    wash = paper + 0.2 * (line - paper) * (1 - smooth.mean(1, keepdim=True)) / 2
+    return wash + (line - wash) * edge
+
+
+def _pad(clips: Tensor, by: int) -> Tensor:
+    return torch.nn.functional.pad(clips, (by, by, by, by, 0, 0), mode="replicate")
+
+
+def _color(clips: Tensor, *rgb: float) -> Tensor:
+    return torch.tensor(rgb, device=clips.device).view(1, 3, 1, 1, 1) / 127.5 - 1
 
 
 STYLES: Mapping[str, tuple[Style, str]] = {
@@ -71,85 +79,132 @@ STYLES: Mapping[str, tuple[Style, str]] = {
 """The styles by the names of their files, with the words that the files list for them."""
 
 
-class Features:
-    """Records what goes into the last projection of ``transformer``."""
+@dataclass(frozen=True)
+class Lessons:
+    """Normalised latents ``[n, 16, t, h, w]``, float16, and the captions' tokens."""
 
-    def __init__(self, transformer: Any) -> None:
-        self.seen: Tensor | None = None
-        transformer.proj_out.register_forward_pre_hook(self._record)
-
-    def _record(self, _: object, inputs: tuple[Tensor]) -> None:
-        self.seen = inputs[0].flatten(0, 1)
-
-
-def patches(latents: Tensor) -> Tensor:
-    """Return latents ``[n, c, t, h, w]`` as the last projection's outputs, ``[tokens, 4 c]``."""
-    n, c, t, h, w = latents.shape
-    return latents.view(n, c, t, 1, h // 2, 2, w // 2, 2).permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(n * t * h * w // 4, 4 * c)
+    styled: Mapping[str, Tensor]
+    """The clips in each style."""
+    pictures: Tensor
+    """The first frame of each clip as it was, followed by zeros."""
+    grey: Tensor
+    """What stands for the frames to generate, of one clip."""
+    tokens: Tensor
+    """int64 ``[n, wordings, length]``."""
+    none: Tensor
+    """The tokens of an empty caption, ``[1, length]``."""
 
 
 @torch.no_grad()
-def fit(target: DemoCheckpoints, style: Style, clips: int = CLIPS) -> dict[str, Tensor]:
+def encode(data: Data, styles: Mapping[str, Style], clips: int) -> Lessons:
+    """Draw ``clips`` training clips in ``styles`` and encode them."""
+    scenes = list(draw_scenes(77, clips, SHARES))
+    latents: dict[str, list[Tensor]] = {name: [] for name in (*styles, "picture")}
+    for start in range(0, clips, ENCODED):
+        clip = draw(scenes[start : start + ENCODED], frames=FRAMES, height=SIDE, width=SIDE, device=data.device)
+        picture = torch.cat([clip[:, :, :1], torch.zeros_like(clip[:, :, 1:])], dim=2)
+        for name, drawn in ((name, style(clip)) for name, style in styles.items()):
+            latents[name].append(_encode(data, drawn))
+        latents["picture"].append(_encode(data, picture))
+    grey = torch.full((1, 3, FRAMES, SIDE, SIDE), GREY, device=data.device)
+    grey[:, :, 0] = 0
+    captions = write_captions(scenes, 78, WORDINGS)
+    tokens = tokenize(data.tokenizer, [text for texts in captions for text in texts])
+    return Lessons(
+        styled={name: torch.cat(latents[name]) for name in styles},
+        pictures=torch.cat(latents["picture"]),
+        grey=_encode(data, grey),
+        tokens=tokens.view(clips, WORDINGS, -1).to(data.device),
+        none=tokenize(data.tokenizer, [""]).to(data.device),
+    )
+
+
+def _encode(data: Data, clips: Tensor) -> Tensor:
+    with torch.autocast(clips.device.type, torch.bfloat16, enabled=clips.is_cuda):
+        mean = encode_clip(data.vae, clips)[0]
+    return data.normalise(mean).half()
+
+
+def train(name: str, data: Data, lessons: Lessons, target: DemoCheckpoints, *, steps: int, batch: int) -> Lora:
     """Return the LoRA of a style for the VACE model in ``target``."""
     torch.manual_seed(5)
-    cpu = torch.device("cpu")
-    vae = load_vae(target.vace / "vae", torch.float32, cpu)
-    mean, std = (torch.tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
-    unroll(vae)
-    encoder = load_text_encoder(target.vace / "text_encoder", torch.float32, cpu)
-    tokenizer = load_tokenizer(target.vace)
-    model = text_model(load_transformer(target.vace / "transformer", torch.float32, cpu))
-    prepare(model, cpu)
-    features, times = Features(model), Times()
-    width, out = model.proj_out.in_features, model.proj_out.out_features
-    gram, moment = torch.zeros(width + 1, width + 1, dtype=torch.float64), torch.zeros(width + 1, out, dtype=torch.float64)
-    scenes = list(draw_scenes(77, clips, SHARES))
-    captions = [texts[0] for texts in write_captions(scenes, 78, 1)]
-    for start in range(0, clips, BATCH):
-        part = slice(start, start + BATCH)
-        drawn = draw(scenes[part], frames=FRAMES, height=SIDE, width=SIDE)
-        plain, styled = ((encode_clip(vae, clip)[0] - mean) / std for clip in (drawn, style(drawn)))
-        words = embed(encoder, tokenize(tokenizer, captions[part]))
-        for number in range(ROUNDS):
-            time = times.draw(len(plain), cpu)
-            t = time.view(-1, 1, 1, 1, 1)
-            noise = torch.randn_like(plain)
-            seen = styled if number % 2 else plain
-            noisy = (1 - t) * seen + t * noise
-            velocity = model(noisy, time * 1000, words, return_dict=False)[0]
-            # Whatever the model sees, it has to lead to the styled clip.
-            wanted = (noisy - styled) / t.clamp(min=0.05)
-            assert features.seen is not None
-            rows = torch.cat([features.seen, torch.ones(len(features.seen), 1)], 1).double()
-            weight = t.clamp(min=0.05).expand_as(plain)
-            weights = patches(weight)[:, :1].double()
-            gram += (rows * weights).T @ rows
-            moment += (rows * weights).T @ patches(wanted - velocity).double()
-    scale = gram.diagonal()[:-1].mean()
-    change = torch.linalg.solve(gram + RIDGE * scale * torch.eye(width + 1, dtype=torch.float64), moment).float()
-    left, size, right = torch.linalg.svd(change[:-1].T, full_matrices=False)
-    root = size[:RANK].sqrt()
-    return {
-        "diffusion_model.head.head.lora_up.weight": left[:, :RANK] * root,
-        "diffusion_model.head.head.lora_down.weight": root[:, None] * right[:RANK],
-        "diffusion_model.head.head.alpha": torch.tensor(float(min(RANK, len(size)))),
-        "diffusion_model.head.head.diff_b": change[-1],
-    }
+    device, styled = data.device, lessons.styled[name]
+    vace = load_transformer(target.vace / "transformer", torch.float32, device)
+    text = text_model(vace)
+    pad_text(vace, device)
+    lora, times = Lora(text, rank=RANK, layers=LAYERS), Times()
+    text_view, vace_view = lora.on(text), lora.on(vace)
+    parameters = [*lora.parameters.parameters()]
+    cuda = device.type == "cuda"
+    rate = torch.tensor(RATE, device=device) if cuda else RATE  # a graph reads the rate again in every step
+    optimizer = torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=cuda, capturable=cuda)
+
+    def learn(kind: str, clips: Tensor, words: Tensor, *seen: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            result: Tensor = (
+                text_view(x, t, words, return_dict=False)
+                if kind == "text"
+                else vace_view(x, t, words, control_hidden_states=seen[0], return_dict=False)
+            )[0]
+            return result
+
+        with torch.autocast(device.type, torch.bfloat16, enabled=cuda, cache_enabled=False):
+            loss = flow_loss(predict, clips, times)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return loss.detach()
+
+    run = Run(
+        target.loras / f"{name}.pt",
+        {"lora": lora.parameters},
+        optimizers=[optimizer],
+        total=steps,
+        decay=0.998,
+        warm_up=50,
+        writes=False,
+    )
+    replay, losses = Replay(learn), []
+    for step in run.steps():
+        torch.manual_seed(step)
+        chosen = torch.randint(len(styled), (batch,), device=device)
+        tokens = lessons.tokens[chosen, torch.randint(WORDINGS, (batch,), device=device)]
+        tokens = torch.where(torch.rand(batch, 1, device=device) < DROPPED_CAPTIONS, lessons.none, tokens)
+        with torch.no_grad():
+            words = embed(data.encoder, tokens)
+        seen = [] if step % 3 else [vace_control(lessons.pictures[chosen].float(), lessons.grey.float())]
+        losses.append(replay("picture" if seen else "text", styled[chosen].float(), words, *seen))
+        if len(losses) == 250:
+            print(f"{name} {step + 1}: loss {torch.stack(losses).mean().item():.4f}", flush=True)
+            losses.clear()
+    run.average.swap()
+    return lora
 
 
 def main() -> None:
-    """Parse the command line and fit the styles."""
+    """Parse the command line and train the styles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--style", choices=STYLES, action="append", help="fit only this style; may be given several times")
+    parser.add_argument("--style", choices=STYLES, action="append", help="train only this style; may be given several times")
     parser.add_argument("--target", type=Path, help="folder that the LoRAs are written to. Default: that of the demo's")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="number of clips to draw")
+    parser.add_argument("--steps", type=int, default=STEPS, help="number of training steps of each style")
+    parser.add_argument("--batch", type=int, default=BATCH, help="clips of a step")
     options = parser.parse_args()
-    folder = options.target or demo_checkpoints().loras
+    shipped = demo_checkpoints()
+    folder = options.target or shipped.loras
     folder.mkdir(parents=True, exist_ok=True)
-    for name in options.style or STYLES:
-        style, words = STYLES[name]
-        state = {key: tensor.half().contiguous() for key, tensor in fit(demo_checkpoints(), style).items()}
-        save_file(state, folder / f"{name}.safetensors", {"format": "pt", "modelspec.trigger_phrase": words})
-        print(f"{name}: {sum(tensor.nbytes for tensor in state.values())} bytes", flush=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    begun = time.monotonic()
+    data = Data(shipped.vace, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    names = options.style or list(STYLES)
+    lessons = encode(data, {name: STYLES[name][0] for name in names}, options.clips)
+    print(f"encoded after {time.monotonic() - begun:.0f} s", flush=True)
+    for name in names:
+        lora = train(name, data, lessons, shipped, steps=options.steps, batch=options.batch)
+        path = folder / f"{name}.safetensors"
+        lora.write(path, rank=RANK, metadata={"format": "pt", "modelspec.trigger_phrase": STYLES[name][1]})
+        print(f"{name}: {path.stat().st_size} bytes after {time.monotonic() - begun:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -143,16 +143,21 @@ def picture_condition(pictures: Tensor) -> Tensor:
     return torch.cat([mask, pictures], dim=1)
 
 
-def prepare(model: Any, device: torch.device) -> None:
-    """Set padded text and float32 positions, and compile the blocks one by one.
-
-    Compiling takes a few seconds for all sizes.
-    """
+def pad_text(model: Any, device: torch.device) -> None:
+    """Set padded text and float32 positions in ``model``."""
     processor = PaddedText(device)
     for name, module in model.named_modules():
         if name.endswith("attn2"):
             module.set_processor(processor)
     model.rope.float()  # in float64 the rotation takes a quarter of a step
+
+
+def prepare(model: Any, device: torch.device) -> None:
+    """Set padded text and float32 positions, and compile the blocks one by one.
+
+    Compiling takes a few seconds for all sizes.
+    """
+    pad_text(model, device)
     if device.type == "cuda":
         for block in (*model.blocks, *getattr(model, "vace_blocks", ())):
             block.compile(dynamic=True)

@@ -1,7 +1,7 @@
 """Decides where each model goes before anything is loaded, and assembles the engine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from deployments.lora_folder import LoraFolder
 from deployments.settings import VideoModels, VideoSettings
 from deployments.video.acceleration.choice import AccelerationOptions
-from deployments.video.acceleration.fp8 import CAPABILITY
+from deployments.video.acceleration.fp8 import CAPABILITY, pays
 from deployments.video.checkpoints.folder import (
     empty_text_encoder,
     empty_transformer,
@@ -94,7 +94,8 @@ class EngineAssembler:
         """Return a warmed-up engine; ``refusal`` is the error's detail for a mode that is None."""
         tokenizer = load_tokenizer(self.folder)
         vae, *vae_twins = (self._load_vae(device) for device in self.devices)
-        encoder, offloader = self._place_weights(_transformers_of(text_mode, image_mode))
+        transformers = _transformers_of(text_mode, image_mode)
+        encoder, offloader = self._place_weights(transformers)
         engine = WanEngine(
             prompts=PromptEmbedder(tokenizer, encoder, self.settings.prompt_cache_bytes),
             vae=vae,
@@ -102,7 +103,7 @@ class EngineAssembler:
             text_mode=text_mode,
             image_mode=image_mode,
             refusal=refusal,
-            accelerations=self._acceleration_options(),
+            accelerations=self._acceleration_options(transformers),
             loras=LoraShelf(
                 None if self.models.loras is None else LoraFolder(self.models.loras),
                 max_loras=self.settings.max_loras,
@@ -144,12 +145,13 @@ class EngineAssembler:
     def _load_text_encoder(self, device: torch.device) -> Any:
         return load_text_encoder(self.folder / "text_encoder", self.dtype, device, self.models.text_encoder_weights)
 
-    def _acceleration_options(self) -> AccelerationOptions:
-        has_fp8 = self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) >= CAPABILITY
-        return AccelerationOptions(
-            cache_threshold=self.settings.cache_threshold,
-            fp8_operations=pick_operations(self.settings) if has_fp8 else None,
-        )
+    def _acceleration_options(self, transformers: list[Any]) -> AccelerationOptions:
+        options = AccelerationOptions(cache_threshold=self.settings.cache_threshold)
+        if self.device.type != "cuda" or torch.cuda.get_device_capability(self.device) < CAPABILITY:
+            return options
+        if not all(pays(transformer.config) for transformer in transformers):
+            return replace(options, fp8_refusal="gains less than `cache` on a model as narrow as this one, and loses more")
+        return replace(options, fp8_operations=pick_operations(self.settings))
 
 
 def _transformers_of(*modes: Mode | None) -> list[Any]:

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags as CodecFlags
+from av.codec.context import ThreadType
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -33,6 +34,15 @@ _REPEATABLE = {"x264-params": "asm=avx2"} if _CPU_INFO.is_file() and "avx512" in
 The AVX-512 code of its macroblock tree reads uninitialised memory, so that the same frames give
 different bytes in each run, half a level apart. The AVX2 code does not, and is as fast.
 """
+
+_THREADS = 8
+"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, each in a thread of its own.
+
+PyAV's default is a slice of the frame for each core. That keeps few cores busy where frames are
+small, and makes files that differ with the number of cores. Large frames stay with it: each thread
+holds frames of its own.
+"""
+_SMALL = 2**20
 
 
 class Mp4Encoder(Encoder):
@@ -147,6 +157,8 @@ class Mp4Encoder(Encoder):
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
+        if width * height <= _SMALL:
+            context.thread_type, context.thread_count = ThreadType.FRAME, _THREADS
         context.time_base = Fraction(1, TICKS)
         context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709

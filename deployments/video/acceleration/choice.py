@@ -35,6 +35,8 @@ class AccelerationOptions:
     """The threshold of the step cache; None if the cache is not offered."""
     fp8_operations: ModuleType | None = None
     """The module of operations that quantise for fp8; None if fp8 is not offered."""
+    fp8_refusal: str = "needs a GPU with fp8 arithmetic (Ada, Hopper or newer), which this model does not have"
+    """Why fp8 is not offered."""
 
     def create(self, request: VideoRequest, transformers: Collection[Any]) -> Accelerator | None:
         """Return the accelerator that ``request`` asks for, or None for an exact video.
@@ -48,9 +50,7 @@ class AccelerationOptions:
             return StepCache(self.cache_threshold, request.denoise_steps, request.cache_every)
         if request.acceleration == "fp8":
             if self.fp8_operations is None:
-                raise not_supported(
-                    "`fp8` needs a GPU with fp8 arithmetic (Ada, Hopper or newer), which this model does not have"
-                )
+                raise not_supported(f"`fp8` {self.fp8_refusal}")
             if not all(has_plain_layers(transformer) for transformer in transformers):
                 raise not_supported("`fp8` needs weights that are not quantised, but this model keeps its weights quantised")
             return Fp8(self.fp8_operations)

@@ -1,7 +1,7 @@
 """Copies of a transformer with the changes of LoRAs.
 
-The transformer's weights are unchanged, plain or quantised: the product with the two narrow
-matrices is added to the output of the layer. Several LoRAs become one pair of wider matrices.
+The transformer's weights are unchanged, plain or quantised: what the two narrow matrices of a layer
+add is computed with each call of it. Several LoRAs become one pair of wider matrices.
 """
 
 import copy
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.lora_file import MODULATION, Change, LoraFile, is_lora, read_lora
 from deployments.video.kernels.layers import with_layers
+from deployments.video.kernels.lora_linear import LoraLinear
 
 __all__ = ["Lora", "LoraLinear", "fit_lora", "is_lora", "read_lora", "with_lora", "with_loras"]
 
@@ -215,27 +215,3 @@ def _add_differences(layer: Any, differences: Mapping[str, torch.Tensor | None])
     changed = copy.copy(layer)
     changed._parameters = layer._parameters | parameters
     return changed
-
-
-class LoraLinear(nn.Module):
-    """A linear layer with a change that is added to its output.
-
-    ``down`` is ``[rank, in]`` and ``up`` is ``[out, rank]``, and their product counts ``factor``
-    times; without ``up``, ``down`` is ``[out, in]``.
-    """
-
-    def __init__(self, linear: Any, down: torch.Tensor, up: torch.Tensor | None, factor: float = 1.0) -> None:
-        super().__init__()
-        self.linear = linear
-        self.down = nn.Parameter(down, requires_grad=False)
-        self.up = None if up is None else nn.Parameter(up, requires_grad=False)
-        self.factor = factor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map ``[..., in]`` to ``[..., out]``."""
-        result: torch.Tensor = self.linear(x)
-        narrow = F.linear(x, self.down)
-        if self.up is None:
-            return result.add_(narrow)
-        result.view(-1, result.shape[-1]).addmm_(narrow.flatten(0, -2), self.up.T, alpha=self.factor)
-        return result

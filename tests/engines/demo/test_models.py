@@ -5,12 +5,16 @@ import random
 from collections.abc import Callable, Iterator
 
 import gguf
+import numpy as np
 import pytest
 
 from benchmarks.demo_models import Row, portraits, reconstruction, specialists
-from benchmarks.judge import judge
-from benchmarks.questions import Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
-from demo.checkpoints import demo_checkpoints
+from benchmarks.judge import Frames, judge
+from benchmarks.questions import SIDE, Collected, Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
+from demo.checkpoints import demo_checkpoints, wan26_models
+from deployments.settings import Wan26Settings
+from deployments.video.build import build_wan26
+from deployments.wire import LoraChoice, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, write_checkpoints
 from training.scenes import caption
 
@@ -91,6 +95,7 @@ def test_the_files_have_published_formats_and_are_small() -> None:
         kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
         assert kinds["blocks.0.self_attn.q.weight"] == "Q8_0"
         assert kinds["head.modulation"] == "F32"
+        assert kinds["patch_embedding.weight"] == "F16"
     for folder in (shipped.vace, shipped.a14b):
         card = (folder / "README.md").read_text()
         for part in ("license:", "## Data", "## Training", "## What it can", "## What it cannot"):
@@ -124,3 +129,35 @@ def test_each_expert_is_better_at_its_own_noise_levels(trained: Demo, untrained:
         assert int(value.split()[-1]) >= 3, value  # of four
     for _, _, _, value in specialists(untrained, 0.03):
         assert float(value.split()[0]) > 1, value  # random weights predict nothing
+
+
+def test_its_styles_change_the_video_more_with_a_larger_scale_and_can_be_stacked() -> None:
+    """Blue ground becomes brown by `sepia` and pale by `ink`; both together are neither alone."""
+    engine = build_wan26(Wan26Settings(), wan26_models())
+
+    def shown(**scales: float) -> Frames:
+        request = VideoRequest(
+            prompt="a red star moves right on a dark blue background",
+            negative_prompt="",
+            width=SIDE,
+            height=SIDE,
+            num_frames=5,
+            steps=8,
+            cfg=3.0,
+            seed=1,
+            loras=tuple(LoraChoice(name, scale) for name, scale in scales.items()),
+        )
+        sink = Collected()
+        engine.generate(request, sink)
+        return np.concatenate(sink.chunks)
+
+    plain, half, sepia, ink, both = (shown(**s) for s in ({}, {"sepia": 0.5}, {"sepia": 1}, {"ink": 1}, {"sepia": 1, "ink": 1}))
+    ground = {
+        name: frames[:, :8, :8].mean(axis=(0, 1, 2)) for name, frames in (("plain", plain), ("sepia", sepia), ("ink", ink))
+    }
+    assert ground["plain"].argmax() == 2, "blue"
+    assert ground["sepia"].argmax() == 0, "brown"
+    assert ground["ink"].min() > 120, "paper"
+    assert psnr(half, plain) > psnr(sepia, plain)
+    assert psnr(both, sepia) < 35
+    assert psnr(both, ink) < 35

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from demo.checkpoints import demo_checkpoints, wan22_models, wan26_models
+from deployments.lora_folder import LoraFolder
 
 
 def test_the_settings_name_shipped_files() -> None:
@@ -20,3 +21,12 @@ def test_one_checkpoint_serves_text_and_images() -> None:
     models = wan26_models()
     assert models.image is None
     assert models.text_distilled == models.image_distilled == demo_checkpoints().vace_lora
+
+
+def test_its_styles_are_listed_with_the_words_that_the_files_name() -> None:
+    loras = wan26_models().loras
+    assert loras is not None
+    folder = LoraFolder(loras)
+    listed = {name: (folder.trigger_words(entry), set(entry.files)) for name, entry in folder.entries().items()}
+    assert listed == {"sepia": (("an old photograph",), {"all"}), "ink": (("a line drawing",), {"all"})}
+    assert wan22_models().loras is None, "they were made for the model of Wan26"

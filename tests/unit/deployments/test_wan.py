@@ -1,6 +1,8 @@
 """The video deployments build their engines from their settings and models."""
 
+import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,7 @@ class Built:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[Any, ...]]]:
     """Replace the module that imports torch, and record what it is asked to build."""
     recorded: dict[str, tuple[Any, ...]] = {}
     module = ModuleType("deployments.video.build")
@@ -34,7 +36,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, ...]]:
         setattr(module, name, build)
     monkeypatch.setitem(sys.modules, "deployments.video.build", module)
     monkeypatch.setattr(hardware, "publish", lambda _: None)
-    return recorded
+    yield recorded
+    gc.unfreeze()
 
 
 def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: dict[str, tuple[Any, ...]]) -> None:
@@ -44,6 +47,17 @@ def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: di
     wan26.func_or_class(settings26, MODELS26)
     wan22.func_or_class(settings22, MODELS22)
     assert calls == {"build_wan26": (settings26, MODELS26), "build_wan22": (settings22, MODELS22)}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "settings", "models"), [(Wan26, Wan26Settings(), MODELS26), (Wan22GGUF, Wan22Settings(), MODELS22)]
+)
+@pytest.mark.usefixtures("calls")
+def test_what_is_loaded_is_spared_by_the_garbage_collector(deployment: Any, settings: Any, models: Any) -> None:
+    assert gc.get_freeze_count() == 0
+    replica = deployment.func_or_class(settings, models)
+    assert gc.get_freeze_count() > 1000
+    assert not any(found is replica for found in gc.get_objects()), "it is not looked through any more"
 
 
 @pytest.mark.parametrize(("deployment", "name"), [(Wan26, "Wan26"), (Wan22GGUF, "Wan22GGUF")])

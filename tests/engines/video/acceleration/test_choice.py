@@ -36,6 +36,12 @@ def test_what_a_model_does_not_offer_is_refused(small: VideoRequest) -> None:
         assert refused.value.detail.endswith("leave `acceleration` out or send `none`")
 
 
+def test_a_narrow_model_says_why_it_does_not_offer_fp8(small: VideoRequest) -> None:
+    options = AccelerationOptions(cache_threshold=0.1, fp8_refusal="gains less than `cache`")
+    with pytest.raises(AccelerationNotSupported, match="`fp8` gains less than `cache`; leave `acceleration` out"):
+        options.create(replace(small, acceleration="fp8"), [])
+
+
 def test_a_description_says_what_was_done(small: VideoRequest) -> None:
     assert describe(small, None) == ""
     assert describe(replace(small, steps=4, acceleration="distilled"), None) == "distilled; steps=4"

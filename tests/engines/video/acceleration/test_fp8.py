@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from diffusers.models.activations import GELU
 
 from deployments.errors import AccelerationNotSupported
 from deployments.video.acceleration.choice import AccelerationOptions
-from deployments.video.acceleration.fp8 import Fp8, Fp8Linear
+from deployments.video.acceleration.fp8 import Fp8, Fp8Linear, pays
 from deployments.video.engine import WanEngine
 from deployments.video.kernels import reference
 from deployments.video.kernels.linear_gelu import LinearGelu
@@ -83,3 +84,8 @@ def test_fp8_is_refused_without_fp8_hardware_and_for_quantised_weights(
     able = replace(wan22, accelerations=AccelerationOptions(fp8_operations=reference))
     with pytest.raises(AccelerationNotSupported, match="keeps its weights quantised"):
         able.generate(replace(small, image=image, acceleration="fp8"), Recorder())
+
+
+def test_it_is_offered_for_a_wide_model_only() -> None:
+    assert pays(SimpleNamespace(num_attention_heads=40, attention_head_dim=128)), "A14B"
+    assert not pays(SimpleNamespace(num_attention_heads=12, attention_head_dim=128)), "1.3B"
