@@ -1,9 +1,9 @@
 """A request as it travels to the Runner and as it is stored: JSON, followed by its files.
 
 The layout is an 8-byte big-endian length, that many bytes of JSON, and the files one behind the
-other. In the JSON a file is an object with its number, and `sizes` lists the sizes of all files. Fields
-with their default values are left out, so that two releases that differ in what they can do read
-each other's requests as long as nobody asks for the difference.
+other. In the JSON a file is an object with its number, and `sizes` lists the sizes of all files.
+Fields with their default values are left out, so that two releases that differ in what they can do
+read each other's requests as long as nobody asks for the difference.
 """
 
 import json
