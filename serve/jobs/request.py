@@ -2,11 +2,13 @@
 
 The layout is an 8-byte big-endian length, that many bytes of JSON, and the files one behind the
 other. In the JSON a file is an object with its number, and `sizes` lists the sizes of all files.
+Fields with their default values are left out, so that two releases that differ in what they can do
+read each other's requests as long as nobody asks for the difference.
 """
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -52,7 +54,7 @@ class JobRequest:
             "model": self.model,
             "sent_as": dict(self.sent_as),
             "ignored": list(self.ignored),
-            "fields": {name: _without_files(getattr(self.request, name), files) for name in type(self.request).model_fields},
+            "fields": {name: _without_files(value, files) for name, value in _chosen(self.request)},
         }
         document["sizes"] = [media_size(media) for media in files]
         text = json.dumps(document).encode()
@@ -95,6 +97,14 @@ def read_request(stored: Media) -> JobRequest:
             )
         except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
             raise RequestUnreadable(f"the stored request cannot be read: {error!r:.300}") from error
+
+
+def _chosen(request: PipelineRequest) -> Iterator[tuple[str, object]]:
+    """Yield the fields that have no default, or another value."""
+    for name, field in type(request).model_fields.items():
+        value = getattr(request, name)
+        if field.is_required() or value != field.default:
+            yield name, value
 
 
 def _without_files(value: object, files: list[Media]) -> object:

@@ -38,6 +38,8 @@ from tests.chart.rendering import REQUIRED, Json, Refused, helm, render
         ({"faultTolerance": {"redis": "own"}}, "faultTolerance.passwordSecret is required"),
         ({"faultTolerance": {"redis": "external", "passwordSecret": "r"}}, "faultTolerance.address is required"),
         ({"models": {"sha256": {"a": "0"}}}, "need a volume: set models.volume or models.claim.create"),
+        ({"models": {"volume": {"emptyDir": {}}, "fetch": {"command": ["true"]}}}, "emptyDir, which is empty in each new pod"),
+        ({"models": {"volume": {"ephemeral": {}}, "sha256": {"a": "0"}}}, "ephemeral, which is empty in each new pod"),
         ({"ingress": {"enabled": True}}, "ingress.hosts must name at least one host"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs must name at least one Gateway"),
         ({"service": {"port": 0}}, "/service/port"),

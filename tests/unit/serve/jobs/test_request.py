@@ -51,6 +51,21 @@ def test_a_request_is_read_as_it_was_written(request_: Any) -> None:
     )
 
 
+def fields_of(stored: Media) -> dict[str, Any]:
+    """Return the fields in the JSON of a stored request."""
+    data = read_media(stored)
+    (length,) = struct.unpack(">Q", data[:8])
+    fields: dict[str, Any] = json.loads(data[8 : 8 + length])["fields"]
+    return fields
+
+
+def test_what_nobody_asked_for_is_not_written_so_that_an_older_release_can_read_the_rest() -> None:
+    required = {name for name, field in GenerateVideo.model_fields.items() if field.is_required()}
+    assert set(fields_of(job_request(GenerateVideo(**VIDEO)).write())) == required
+    chosen = GenerateVideo(**VIDEO, image=b"first", require_face=True, strength=0.5)
+    assert set(fields_of(job_request(chosen).write())) == required | {"image", "require_face", "strength"}
+
+
 def test_a_frame_rate_stays_exact() -> None:
     read = read_request(job_request(SwapVideo(source=b"film", face=[b"one"], fps=30000 / 1001)).write())
     assert isinstance(read.request, SwapVideo)
