@@ -48,13 +48,14 @@ class JobRequest:
     def write(self) -> Media:
         """Return the request in the stored form; a large one is on disk."""
         files: list[Media] = []
+        kind, stored = next((name, kind) for name, kind in KINDS.items() if isinstance(self.request, kind))
         document: dict[str, Any] = {
-            "kind": next(name for name, kind in KINDS.items() if isinstance(self.request, kind)),
+            "kind": kind,
             "endpoint": self.endpoint,
             "model": self.model,
             "sent_as": dict(self.sent_as),
             "ignored": list(self.ignored),
-            "fields": {name: _without_files(value, files) for name, value in _chosen(self.request)},
+            "fields": {name: _without_files(value, files) for name, value in _chosen(self.request, stored)},
         }
         document["sizes"] = [media_size(media) for media in files]
         text = json.dumps(document).encode()
@@ -99,9 +100,12 @@ def read_request(stored: Media) -> JobRequest:
             raise RequestUnreadable(f"the stored request cannot be read: {error!r:.300}") from error
 
 
-def _chosen(request: PipelineRequest) -> Iterator[tuple[str, object]]:
-    """Yield the fields that have no default, or another value."""
-    for name, field in type(request).model_fields.items():
+def _chosen(request: PipelineRequest, stored: type[PipelineRequest]) -> Iterator[tuple[str, object]]:
+    """Yield the fields that have no default in ``stored``, or another value.
+
+    The request's own class is that of its endpoint, which has more defaults.
+    """
+    for name, field in stored.model_fields.items():
         value = getattr(request, name)
         if field.is_required() or value != field.default:
             yield name, value

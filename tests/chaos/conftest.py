@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterato
     folder = tmp_path_factory.mktemp("chaos")
     jobs = (disk or folder) / "jobs"
     # Far more is lost here than in a year of production.
-    with open_site(folder, port=8390, jobs={"folder": str(jobs), "max_attempts": 6}, files=jobs / "files") as site:
+    with open_site(folder, port=8390, jobs={"folder": str(jobs), "max_attempts": 6}, files=jobs / "ryla" / "files") as site:
         yield site
 
 
@@ -51,5 +51,5 @@ def redis_site(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> 
     """A service over Redis, with its files in a folder."""
     folder = tmp_path_factory.mktemp("chaos-redis")
     files = folder / "files"
-    with open_site(folder, port=8392, jobs={"store": redis.url, "files": files.as_uri()}, files=files) as site:
+    with open_site(folder, port=8392, jobs={"store": redis.url, "files": files.as_uri()}, files=files / "ryla") as site:
         yield site

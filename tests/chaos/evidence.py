@@ -58,6 +58,6 @@ def check_webhooks(deliveries: Sequence[Delivered], receiver: Receiver) -> int:
 
 def check_files(folder: Path, results: int) -> None:
     """Assert that only the results are left of the files of jobs, each of them once."""
-    left = {part.name: [path for path in part.rglob("*") if path.is_file()] for part in (folder / "files").iterdir()}
+    left = {part.name: [path for path in part.rglob("*") if path.is_file()] for part in folder.iterdir()}
     assert len(left.pop("results")) == results
     assert not any(left.values()), left

@@ -67,7 +67,7 @@ class Site:
 
 @contextmanager
 def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) -> Iterator[Site]:
-    """Run a service with settings ``jobs``, whose files are in the folder ``files``."""
+    """Run a service with settings ``jobs``, whose files of jobs are in the folder ``files``."""
     names = [f"caller{number}" for number in range(CALLERS)]
     lines = [f"{name} {hashlib.sha256(name.encode()).hexdigest()}" for name in names]
     (folder / "keys").write_text("\n".join(lines))

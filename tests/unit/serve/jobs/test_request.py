@@ -51,6 +51,20 @@ def test_a_request_is_read_as_it_was_written(request_: Any) -> None:
     )
 
 
+class OfAnEndpoint(GenerateVideo):
+    """Endpoints have defaults of their own, which may differ from release to release."""
+
+    negative_prompt: str = ""
+    strength: float = 0.25
+
+
+def test_the_defaults_of_an_endpoint_are_written() -> None:
+    fields = {name: value for name, value in VIDEO.items() if name != "negative_prompt"}
+    read = read_request(job_request(OfAnEndpoint(**fields)).write()).request
+    assert type(read) is GenerateVideo
+    assert (read.negative_prompt, read.strength) == ("", 0.25)
+
+
 def fields_of(stored: Media) -> dict[str, Any]:
     """Return the fields in the JSON of a stored request."""
     data = read_media(stored)
