@@ -106,7 +106,7 @@ class WatermarkSettings(Settings):
     key: Path | None = None
     """File of the secret from which the watermark's pattern is made. If absent, a published one is
     used: anyone can then find the watermark, and remove it."""
-    key_id: int = Field(default=0, ge=0, le=255)
+    key_id: int = Field(default=0, ge=0, le=15)
     """Number that the watermark carries beside the request's: which deployment, or which secret."""
 
 

@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from deployments.wire import Image
@@ -21,6 +22,8 @@ from serve.jobs.request import JobRequest, read_request
 from serve.jobs.result_headers import Answer, result_headers
 from serve.jobs.result_marks import ResultMarks
 from serve.jobs.tracker import Tracker
+from serve.jobs.watermarking import Watermarking
+from serve.media.encode import FrameMark
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS
@@ -62,6 +65,7 @@ class Execution:
         self._readiness = readiness
         self._files = files
         self._marking = marking
+        self._watermarking = Watermarking(config.provenance.watermark)
         self._pace = Pace()
         self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
@@ -98,10 +102,11 @@ class Execution:
             meter=meter,
             observe=tracker.observe,
             caller=job.caller,
+            new_mark=await self._new_mark(job, request),
         )
         marks = ResultMarks(self._marking, request.request)
         await marks.look()
-        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, latest, tracker)):
+        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, context, latest, tracker)):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
                 context,
@@ -110,6 +115,8 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
+        if context.new_mark is not None:
+            result = replace(result, marks=("watermark",))
         result = await marks.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
             result=result,
@@ -178,13 +185,26 @@ class Execution:
             if request.model not in meter.begun and state.state != "ready":
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
-    async def _preview(self, job: Job, latest: "asyncio.Queue[Image]", tracker: Tracker) -> None:
+    async def _new_mark(self, job: Job, request: JobRequest) -> Callable[[], FrameMark] | None:
+        """Return what makes the watermark of a job's files, if they get one, and log its payload."""
+        if not self._watermarking.enabled:
+            return None
+        payload = await asyncio.to_thread(self._watermarking.payload_of, request, job.seed)
+        logger.info("request %s: watermark=%s", job.request_id, payload)
+        return partial(self._watermarking.mark, payload)
+
+    async def _preview(self, job: Job, context: RequestContext, latest: "asyncio.Queue[Image]", tracker: Tracker) -> None:
         """Store the latest decoded frame as a JPEG, at most once a second."""
+
+        def encode(frame: Image) -> bytes:
+            marked = frame if context.new_mark is None else context.new_mark().mark(frame[None])[0]
+            return encode_image(marked, "image/jpeg")
+
         written_at = float("-inf")
         while True:
             await asyncio.sleep(max(0.0, written_at + PREVIEW_PERIOD_S - time.monotonic()))
             frame = await latest.get()
-            data = await asyncio.to_thread(encode_image, frame, "image/jpeg")
+            data = await asyncio.to_thread(encode, frame)
             await self._files.put(preview_key(job.id, job.attempt), data)
             written_at = time.monotonic()
             tracker.preview_ready()

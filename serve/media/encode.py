@@ -2,10 +2,24 @@
 
 from abc import ABC, abstractmethod
 from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from deployments.wire import Frames
 from serve.media.errors import MediaError
 from serve.media.spool import Media
+
+
+class FrameMark(Protocol):
+    """Changes the frames of one video a little, in order, before they are encoded."""
+
+    def mark(self, frames: Frames, /) -> Frames:
+        """Return uint8 RGB frames ``[n, height, width, 3]`` with the mark."""
+
+    def mark_luma(self, plane: npt.NDArray[np.uint8], /) -> None:
+        """Put the mark into luma of limited range ``[height, width]``, in place."""
 
 
 class Encoder(ABC):
@@ -36,6 +50,28 @@ class Encoder(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Free the threads and buffers of an unfinished video; do nothing after ``close``."""
+
+
+class MarkedEncoder(Encoder):
+    """Marks RGB frames before another encoder takes them."""
+
+    def __init__(self, encoder: Encoder, mark: FrameMark) -> None:
+        self._encoder = encoder
+        self._mark = mark
+
+    def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
+        self._encoder.add(self._mark.mark(frames), times)
+
+    def close(self) -> Media:
+        media = self._encoder.close()
+        self.frames = self._encoder.frames
+        return media
+
+    def stop(self) -> None:
+        self._encoder.stop()
+
+    def discard(self) -> None:
+        self._encoder.discard()
 
 
 def stopped_early() -> MediaError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
@@ -15,7 +16,7 @@ from av.video.stream import VideoStream
 from deployments.wire import Frames, Image
 from serve.media.audio import AUDIO_DAMAGED, AudioTrack
 from serve.media.boundary import reading
-from serve.media.encode import Clock, Encoder
+from serve.media.encode import Clock, Encoder, FrameMark
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.sound import Sound
 from serve.media.spool import Media, Spool
@@ -39,14 +40,22 @@ class Mp4Encoder(Encoder):
 
     ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose sound is
     copied with its timing. ``seconds`` is the video's duration; without it, the last frame is shown
-    for 1 / ``fps`` seconds.
+    for 1 / ``fps`` seconds. ``mark`` is put into the luma.
     """
 
     def __init__(
-        self, fps: Fraction, preset: str, crf: int, *, audio: Media | Sound | None = None, seconds: Fraction | None = None
+        self,
+        fps: Fraction,
+        preset: str,
+        crf: int,
+        *,
+        audio: Media | Sound | None = None,
+        seconds: Fraction | None = None,
+        mark: FrameMark | None = None,
     ) -> None:
         self._fps = fps
         self._seconds = seconds
+        self._mark = mark
         self._end: Fraction | None = None
         self._clock = Clock(TICKS)
         self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
@@ -79,6 +88,8 @@ class Mp4Encoder(Encoder):
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
             )
+            if self._mark is not None:
+                self._mark.mark_luma(_luma_of(frame))
             frame.colorspace = _BT709
             frame.color_range = ColorRange.MPEG
             frame.pts = self._clock.tick(time)
@@ -143,6 +154,13 @@ class Mp4Encoder(Encoder):
         if self._sound is not None:
             self._audio = AudioTrack(self._sound, container)
         return self._video
+
+
+def _luma_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+    """Return a view ``[height, width]`` of a frame's luma."""
+    plane = frame.planes[0]
+    luma: npt.NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return luma[: frame.height, : frame.width]
 
 
 def _nominal(fps: Fraction) -> Fraction:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deployments.wire import Image, Progress
+from serve.media.encode import FrameMark
 from serve.pipelines.meter import Meter
 
 
@@ -40,6 +41,7 @@ class RequestContext:
     ``seed`` drives the video model, ``media_type`` is the format of the result, ``meter`` collects
     times and costs, and ``observe`` is called with each step. ``caller`` is the name
     of the caller's key, or the caller's address; callers share the decoding processes fairly.
+    ``new_mark`` returns the mark for one file of results, whose frames it gets in order.
     """
 
     seed: int
@@ -47,3 +49,4 @@ class RequestContext:
     meter: Meter
     observe: Observer
     caller: str = ""
+    new_mark: Callable[[], FrameMark] | None = None

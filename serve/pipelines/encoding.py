@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from serve.config import RunnerSettings
-from serve.media.encode import Encoder
+from serve.media.encode import Encoder, MarkedEncoder
 from serve.media.encode_gif import GifEncoder
 from serve.media.encode_mp4 import Mp4Encoder
 from serve.media.encode_webp import WebpEncoder
@@ -77,6 +77,7 @@ class VideoWriters:
 
         With a ``source``, its duration is kept and, in an MP4 file, its sound is copied.
         """
+        mark = None if context.new_mark is None else context.new_mark()
         audio, seconds = (None, None) if source is None else (source.audio, source.duration)
         if context.media_type == "video/mp4":
             encoder: Encoder = Mp4Encoder(
@@ -85,11 +86,14 @@ class VideoWriters:
                 crf=self._settings.h264_crf,
                 audio=audio,
                 seconds=seconds,
+                mark=mark,
             )
         elif context.media_type == "image/gif":
             encoder = GifEncoder(fps, count=count, seconds=seconds)
         else:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
+        if mark is not None and not isinstance(encoder, Mp4Encoder):  # which marks the luma itself
+            encoder = MarkedEncoder(encoder, mark)
         writer = VideoWriter(encoder, field, self._threads, context=context)
         try:
             yield writer

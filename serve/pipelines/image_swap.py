@@ -1,6 +1,7 @@
 """Replaces the face in an image."""
 
 from deployments.errors import RequestRefused
+from deployments.wire import Frames
 from serve.media.images import encode_image
 from serve.pipelines.context import RequestContext
 from serve.pipelines.decoder import Decoder, Picture
@@ -32,9 +33,16 @@ class ImageSwapPipeline:
             if not swap.tally.swapped:
                 raise _no_face_swapped(request, swap.tally)
             with Stopwatch() as watch:
-                data = await self._threads.check("source", encode_image, frames[0], media_type=context.media_type)
+                data = await self._threads.check("source", _encode, frames, context)
         context.meter.add_phase("encode", watch.seconds)
         return Result(data, context.media_type, 1, swap=swap.tally)
+
+
+def _encode(frames: Frames, context: RequestContext) -> bytes:
+    """Return the file of the only frame, with its mark."""
+    if context.new_mark is not None:
+        frames = context.new_mark().mark(frames)
+    return encode_image(frames[0], media_type=context.media_type)
 
 
 def _no_face_swapped(request: SwapImage, tally: SwapTally) -> RequestRefused:

@@ -40,8 +40,16 @@ FACE: str = payload("wan2.6-i2v")["reference_image"]
 
 
 def make_config(**settings: Any) -> AppConfig:
-    """Return settings for small videos; ``settings`` replaces or completes whole sections."""
-    sections: dict[str, Any] = {"wan26_defaults": VIDEO, "wan22_defaults": VIDEO, "limits": LIMITS}
+    """Return settings for small videos; ``settings`` replaces or completes whole sections.
+
+    Results have no watermark unless the settings say so: tests look at the pixels of models.
+    """
+    sections: dict[str, Any] = {
+        "wan26_defaults": VIDEO,
+        "wan22_defaults": VIDEO,
+        "limits": LIMITS,
+        "provenance": {"watermark": {"enabled": False}},
+    }
     for name, section in settings.items():
         sections[name] = {**sections.get(name, {}), **section}
     return AppConfig.model_validate(sections)

@@ -1,0 +1,56 @@
+"""The watermarks of jobs: what each says, which follows from the request alone."""
+
+import hashlib
+import hmac
+import json
+from typing import Any
+
+from serve.jobs.request import JobRequest
+from serve.media.spool import Media, media_pieces
+from serve.provenance.watermark import Payload, Watermark
+from serve.provenance.watermark.payload import REQUEST_BITS
+from serve.provenance.watermark.secret import load_secret
+from serve.provenance_settings import WatermarkSettings
+
+
+class Watermarking:
+    """Makes watermarks with the secret of the settings; raises ``SecretRefused`` for a bad one."""
+
+    def __init__(self, settings: WatermarkSettings) -> None:
+        self.enabled = settings.enabled
+        self._key_id = settings.key_id
+        self._secret = load_secret(settings.key) if settings.enabled else b""
+
+    def payload_of(self, request: JobRequest, seed: int | None) -> Payload:
+        """Return what the watermark of a request's result says.
+
+        The request's number is a keyed hash of all that decides about the pixels: equal requests
+        with equal seeds have equal results, and nobody else can tell what was asked from it.
+        """
+        keyed = hmac.new(self._secret, digestmod=hashlib.sha256)
+        fields = {name: getattr(request.request, name) for name in type(request.request).model_fields}
+        told = {"endpoint": request.endpoint, "model": request.model, "seed": seed, "fields": fields}
+        keyed.update(json.dumps(_told(told), sort_keys=True).encode())
+        return Payload(self._key_id, int.from_bytes(keyed.digest()) >> 256 - REQUEST_BITS)
+
+    def mark(self, payload: Payload) -> Watermark:
+        """Return the watermark for one file."""
+        return Watermark(payload, self._secret)
+
+
+def _told(value: Any) -> Any:
+    """Return ``value`` as JSON has it, with the SHA-256 of each file instead of the file."""
+    if isinstance(value, dict):
+        return {name: _told(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return {"sha256": _digest(value)}
+
+
+def _digest(media: Media) -> str:
+    digest = hashlib.sha256()
+    for piece in media_pieces(media):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,207 @@
+"""Finds and reads watermarks."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from deployments.wire import Frames
+from serve.provenance.watermark.code import decode, encode
+from serve.provenance.watermark.grid import CELL_SIZES
+from serve.provenance.watermark.pattern import PUBLISHED_SECRET, TILE, Pattern, pattern_of
+from serve.provenance.watermark.payload import PAYLOAD_BITS, Payload
+from serve.provenance.watermark.residual import Plane, correlate, fold, resample, residual
+
+MAX_RATE = 1e-6
+"""The rate of false detections up to which a reading counts."""
+_PER_CELL = 2
+_SIDE = TILE * _PER_CELL
+_NATIVE = {CELL_SIZES[0] / 2: (0, 320), 2.0: (0, 800), 4.0: (200, 3200), 8.0: (500, 1 << 30)}
+"""The cell sizes of frames as they were marked and at half their size, and the shorter sides in
+pixels that frames with such cells can have."""
+_PLACES_OF_SUM, _PLACES_OF_SCAN = 6, 8
+_STAGES = 2
+"""Both stages of a detection share the rate of false detections."""
+_SCANNED_SIDE = 480
+_SCANNED_CELLS = tuple(float(cell) for cell in np.geomspace(1.0, 9.0, 628))
+"""Steps of 0.35 %, over which the pattern of a frame of 300 cells is out of place by one cell."""
+_BENTKUS = 3.18
+"""See ``_rate``."""
+_SHAPE = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
+"""How the pattern, scaled up linearly, spreads a cell over the samples around it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A watermark that was found.
+
+    ``false_positive_rate`` is an upper bound on the probability that frames without a watermark of
+    the secret numbered ``secret`` give any reading as clear as this one. ``cell`` is the size of
+    the pattern's cells in pixels, which tells by how much a frame was scaled.
+    """
+
+    payload: Payload
+    false_positive_rate: float
+    secret: int
+    cell: float
+
+
+class Detector:
+    """Looks for the watermarks of one or several secrets.
+
+    Unless ``scaled`` is true, it finds only those of frames at their own size and at half of it,
+    also if they were cropped, which takes a tenth of the time.
+    """
+
+    def __init__(self, secrets: Sequence[bytes] = (PUBLISHED_SECRET,), *, scaled: bool = True) -> None:
+        self._patterns = [pattern_of(secret) for secret in secrets]
+        self._scaled = scaled
+
+    def detect(self, frames: Iterable[Plane]) -> Reading | None:
+        """Return what the luma planes ``[height, width]`` of frames of one size show, or None.
+
+        It looks first for the cells of frames as they were marked and of halved ones. If they are
+        not there, it looks for those of any other scale in the first frame.
+        """
+        tiles: dict[float, list[Plane]] = {}
+        first: Plane | None = None
+        for frame in frames:
+            first = frame if first is None else first
+            for cell in _native_cells(min(frame.shape)):
+                tiles.setdefault(cell, []).append(_tile_of(frame, cell))
+        if first is None:
+            return None
+        return self._read_native(tiles) or (self._read_scaled(first) if self._scaled else None)
+
+    def _read_native(self, tiles: dict[float, list[Plane]]) -> Reading | None:
+        places = sum(_PLACES_OF_SUM + 2 * len(of_cell) for of_cell in tiles.values())
+        tries = _STAGES * places * len(self._patterns)
+        readings = [
+            Reading(*found, number, cell)
+            for cell, of_cell in tiles.items()
+            for number, pattern in enumerate(self._patterns)
+            for measured in _candidates(of_cell, pattern)
+            if (found := _read(measured, pattern, tries)) is not None
+        ]
+        return min(readings, key=lambda reading: reading.false_positive_rate, default=None)
+
+    def _read_scaled(self, frame: Plane) -> Reading | None:
+        reduced = resample(frame, max(1.0, min(frame.shape) / _SCANNED_SIDE))
+        pixels = min(frame.shape) / min(reduced.shape)
+        flat = residual(reduced, _PER_CELL)
+        tries = _STAGES * _PLACES_OF_SCAN * len(self._patterns) * len(_SCANNED_CELLS)
+        for number, pattern in enumerate(self._patterns):
+            template = _template(pattern)
+            found: list[tuple[float, float, Plane, tuple[int, int]]] = []
+            for cell in _SCANNED_CELLS:
+                tile = _matched(fold(resample(flat, cell / _PER_CELL), _SIDE))
+                match = correlate(tile, template)
+                place = _peaks(match, 1)[0]
+                found.append((float(match[place]), cell * pixels, tile, place))
+            for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
+                read = _read(_cells(tile, place), pattern, tries)
+                if read is not None:
+                    return Reading(*read, number, cell)
+        return None
+
+
+def detect(frames: Frames, secrets: Sequence[bytes] = (PUBLISHED_SECRET,), *, scaled: bool = True) -> Reading | None:
+    """Return what uint8 RGB frames ``[n, height, width, 3]`` show, or None; see ``Detector``."""
+    return Detector(secrets, scaled=scaled).detect(
+        cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames
+    )
+
+
+def _spread() -> npt.NDArray[np.complexfloating]:
+    shape = np.zeros((_SIDE, _SIDE), np.float32)
+    for row, vertical in zip((-1, 0, 1, 2), _SHAPE, strict=True):
+        for column, horizontal in zip((-1, 0, 1, 2), _SHAPE, strict=True):
+            shape[row, column] = vertical * horizontal
+    return np.conj(np.fft.rfft2(shape))
+
+
+_MATCHED = _spread()
+
+
+def _tile_of(luma: Plane, cell: float) -> Plane:
+    """Return the residual of a frame, folded to one tile at half-cell steps and of norm 1."""
+    return _matched(fold(residual(resample(luma, cell / _PER_CELL), _PER_CELL), _SIDE))
+
+
+def _matched(folded: Plane) -> Plane:
+    """Return a folded residual, each sample with those over which the pattern spreads it."""
+    tile = np.fft.irfft2(np.fft.rfft2(folded) * _MATCHED, s=folded.shape).astype(np.float32)
+    return tile / (float(np.linalg.norm(tile)) + 1e-9)
+
+
+def _template(pattern: Pattern) -> Plane:
+    template = np.zeros((_SIDE, _SIDE), np.float32)
+    template[::_PER_CELL, ::_PER_CELL] = pattern.fixed_tile()
+    return template
+
+
+def _native_cells(side: int) -> list[float]:
+    return [cell for cell, (least, most) in _NATIVE.items() if least <= side <= most]
+
+
+def _candidates(tiles: Sequence[Plane], pattern: Pattern) -> Iterator[Plane]:
+    """Yield tiles ``[TILE, TILE]`` of measured cells that may hold a payload.
+
+    The fixed cells say where a tile begins and how much of the pattern each frame has kept. They
+    are independent of the others, which alone decide about the payload.
+    """
+    template = _template(pattern)
+    matches = [correlate(tile, template) for tile in tiles]
+    for place in _peaks(sum(matches[1:], matches[0]), _PLACES_OF_SUM):
+        yield _cells(_weighted(tiles, matches, place), place)
+    if len(tiles) == 1:
+        return
+    for tile, match in zip(tiles, matches, strict=True):
+        place = _peaks(match, 1)[0]
+        yield _cells(tile, place)
+        yield _cells(_weighted(tiles, matches, place), place)
+
+
+def _weighted(tiles: Sequence[Plane], matches: Sequence[Plane], place: tuple[int, int]) -> Plane:
+    """Return the sum of tiles, each with the weight of its match at a place."""
+    weights = [max(0.0, float(match[place])) for match in matches]
+    total: Plane = np.sum([weight * tile for weight, tile in zip(weights, tiles, strict=True)], axis=0)
+    return total
+
+
+def _peaks(match: Plane, count: int) -> list[tuple[int, int]]:
+    best = np.argpartition(match.ravel(), -count)[-count:]
+    ordered = best[np.argsort(match.ravel()[best])[::-1]]
+    return [(int(at) // _SIDE, int(at) % _SIDE) for at in ordered]
+
+
+def _cells(tile: Plane, place: tuple[int, int]) -> Plane:
+    return np.roll(tile, (-place[0], -place[1]), axis=(0, 1))[::_PER_CELL, ::_PER_CELL]
+
+
+def _read(cells: Plane, pattern: Pattern, tries: int) -> tuple[Payload, float] | None:
+    """Return the payload that measured cells hold and the bound on its rate, or None."""
+    norm = float(np.linalg.norm(cells.ravel()[pattern.data]))
+    if not norm:
+        return None
+    symbols = pattern.measure(cells)
+    message = decode(symbols)
+    payload = Payload.read(message)
+    if payload is None:
+        return None
+    rate = _rate(float(symbols @ encode(message)) / norm, tries)
+    return (payload, rate) if rate <= MAX_RATE else None
+
+
+def _rate(match: float, tries: int) -> float:
+    """Return a bound on the probability of a match as good by chance, in any of ``tries`` places.
+
+    For whatever frames, a match is a weighted sum of independent random signs, with weights of norm
+    1: those of the secret. Its tail is at most 3.18 times that of the normal distribution (Bentkus
+    and Dzindzalieta, *A tight Gaussian bound for weighted sums of Rademacher random variables*,
+    2015), and there are as many sums as tries and payloads.
+    """
+    return min(1.0, tries * 2.0**PAYLOAD_BITS * _BENTKUS * math.erfc(match / math.sqrt(2)) / 2)
