@@ -141,7 +141,8 @@ class Marking:
             )
             text = None if label is None else aigc_json(label)
             media = await asyncio.to_thread(embed, media, media_type, packet, aigc=text)
-            marks += [name for name, on in (("metadata", metadata.enabled), ("aigc", label is not None)) if on]
+            shown = "aigc;label=visible" if aigc.visible else "aigc"
+            marks += [name for name, on in (("metadata", metadata.enabled), (shown, label is not None)) if on]
         if self._signer is not None:
             media, mark = await self._sign(self._signer, media, media_type, statement, sources)
             marks.append(mark)
