@@ -36,6 +36,7 @@ from serve.provenance.reading import read_manifest
 from serve.provenance.signing import Source
 from serve.provenance.trial import TRIAL
 from serve.provenance.verifier import Verifier
+from serve.provenance.watermark import PUBLISHED_SECRET
 from serve.provenance_settings import ProvenanceSettings
 
 FPS = Fraction(16)
@@ -104,7 +105,7 @@ async def make_chains(marking: Marking, count: int) -> None:
 async def send_mutations(files: Sequence[Media], count: int, seed: int) -> None:
     """Verify ``count`` files that were changed at random; print what became of them."""
     drawn = random.Random(seed)
-    verifier = Verifier(concurrency=2, max_cpu_s=20, max_memory_bytes=2**30)
+    verifier = Verifier(concurrency=2, max_cpu_s=20, max_memory_bytes=2**30, max_pixels=32_000_000, secrets=[PUBLISHED_SECRET])
     outcomes: Counter[str] = Counter()
     start = time.perf_counter()
     for number in range(count):

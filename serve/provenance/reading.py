@@ -27,7 +27,8 @@ def read_marks(media: Media, settings: dict[str, Any]) -> Message:
     """Return the report on a file, without its watermark."""
     properties = find_properties(media)
     metadata = None if properties is None else {**properties.values, "ingredients": list(properties.ingredients)}
-    return {"media_type": media_type_of(media), "metadata": metadata, "c2pa": read_manifest(media, settings)}
+    manifest = read_manifest(media, settings)
+    return {"media_type": media_type_of(media), "metadata": metadata, "c2pa": manifest, "watermark": None}
 
 
 def has_manifest(media: Media) -> bool:
