@@ -190,11 +190,7 @@ class Execution:
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
     async def _new_mark(self, job: Job, request: JobRequest) -> Callable[[], FrameMark] | None:
-<<<<<<< HEAD
-        """Return what makes the watermark of a job, if it gets one, and log its payload."""
-=======
         """Return what makes the watermark of a job's files, if they get one; log its payload."""
->>>>>>> h-w
         if not self._watermarking.enabled:
             return None
         payload = await asyncio.to_thread(self._watermarking.payload_of, request, job.seed)
