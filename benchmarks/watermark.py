@@ -81,8 +81,9 @@ def film(photograph: Frames, size: tuple[int, int], *, count: int, seed: int) ->
         spare = (photograph.shape[1] - width / zoom, photograph.shape[0] - height / zoom)
         x, y = (begin + (end - begin) * share) * spare
         source = photograph
-        if zoom < 1:  # a warp alone would alias
-            source = cv2.GaussianBlur(photograph, (0, 0), 0.45 / zoom)
+        if zoom < 0.8:  # a warp alone would alias
+            source = cv2.resize(photograph, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+            x, y, zoom = x * zoom, y * zoom, 1.0
         matrix = np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]], np.float32)
         cv2.warpAffine(source, matrix, size, frames[number], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     return frames

@@ -117,10 +117,8 @@ class AigcSettings(Settings):
     """Whether results carry the metadata `AIGC` of GB 45438-2025. It is required of services that
     are offered to the public in China."""
     visible: bool = False
-    """Whether results also show a label: pictures in a corner, and videos for the first two
-    seconds. It changes the pixels."""
-    text: str = Field(default="AI生成", min_length=2, max_length=20)
-    """Text of the visible label."""
+    """Whether results also show the label `AI生成` in a corner: pictures always, and videos for the
+    first two seconds."""
     producer: str = Field(default="", max_length=200)
     """Name or code of the provider, which the metadata must hold."""
 

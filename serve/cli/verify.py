@@ -18,12 +18,15 @@ def verify(
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Root certificates (PEM) under which a manifest counts as trusted.")
     ] = None,
+    watermark_key: Annotated[
+        Path | None, typer.Option(help="Secret of the watermark to look for. Default: the published one, which the demo uses.")
+    ] = None,
 ) -> None:
     """Say what marks a file carries, whether they are valid, and whether they say that AI made it.
 
     No service is needed. The exit status is 1 if a manifest is not valid.
     """
-    report = _report(file, trust_anchors)
+    report = _report(file, trust_anchors, watermark_key)
     if as_json:
         print_line(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -33,10 +36,12 @@ def verify(
         raise typer.Exit(1)
 
 
-def _report(file: Path, trust_anchors: Path | None) -> dict[str, Any]:
+def _report(file: Path, trust_anchors: Path | None, watermark_key: Path | None) -> dict[str, Any]:
+    from serve.config import Limits
     from serve.media.errors import MediaError
     from serve.media.spool import Spool
     from serve.provenance.verifier import Verifier
+    from serve.provenance.watermark.secret import SecretRefused, load_secret
     from serve.provenance_settings import C2paSettings, VerifySettings
 
     limits = VerifySettings()
@@ -46,7 +51,9 @@ def _report(file: Path, trust_anchors: Path | None) -> dict[str, Any]:
             concurrency=1,
             max_cpu_s=limits.max_cpu_s,
             max_memory_bytes=C2paSettings().max_memory_bytes,
+            max_pixels=Limits().max_image_pixels,
             trust_anchors=trust_anchors,
+            secrets=[load_secret(watermark_key)],
         )
         try:
             return asyncio.run(verifier.verify(media))
@@ -54,13 +61,15 @@ def _report(file: Path, trust_anchors: Path | None) -> dict[str, Any]:
             verifier.close()
     except OSError as error:
         fail(f"{error.filename or file} cannot be read: {error.strerror}", status=2)
+    except SecretRefused as error:
+        fail(str(error), status=2)
     except MediaError as error:
         fail(f"{file}: {error}")
 
 
 def _table(report: dict[str, Any]) -> Table:
     table = Table("mark", "what it says")
-    for name in ("metadata", "aigc", "c2pa"):
+    for name in ("metadata", "aigc", "c2pa", "watermark"):
         values = report[name]
         table.add_row(name, "none" if values is None else "\n".join(_lines(values)))
     return table

@@ -34,6 +34,7 @@ from serve.models import MODELS
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 from serve.provenance.verifier import Verifier
+from serve.provenance.watermark.secret import load_secret
 
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
@@ -99,7 +100,9 @@ def make_routes(
         concurrency=checks.concurrency,
         max_cpu_s=checks.max_cpu_s,
         max_memory_bytes=config.provenance.c2pa.max_memory_bytes,
+        max_pixels=config.limits.max_image_pixels,
         trust_anchors=checks.trust_anchors,
+        secrets=[load_secret(config.provenance.watermark.key)] if config.provenance.watermark.enabled else [],
     )
     verify = VerifyHandlers(verifier, Quotas(jobs.store, per_minute=checks.per_minute))
     handlers = {

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ from serve.pipelines.pipelines import Pipelines
 from serve.pipelines.readiness import Readiness, StateUnknown
 from serve.pipelines.requests import GenerateVideo
 from serve.provenance.marking import Marking
+from serve.provenance.visible_label import VisibleLabel
 
 logger = logging.getLogger("ray.serve")
 
@@ -68,6 +70,7 @@ class Execution:
         self._files = files
         self._marking = marking
         self._watermarking = Watermarking(config.provenance.watermark)
+        self._labelled = config.provenance.aigc.visible
         self._pace = Pace()
         self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
@@ -105,6 +108,7 @@ class Execution:
             observe=tracker.observe,
             caller=job.caller,
             new_mark=await self._new_mark(job, request),
+            labelled=self._labelled,
         )
         marks = ResultMarks(self._marking, request.request)
         await marks.look()
@@ -193,7 +197,7 @@ class Execution:
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
     async def _new_mark(self, job: Job, request: JobRequest) -> Callable[[], FrameMark] | None:
-        """Return what makes the watermark of a job, if it gets one, and log its payload."""
+        """Return what makes the watermark of a job's files, if they get one; log its payload."""
         if not self._watermarking.enabled:
             return None
         payload = await asyncio.to_thread(self._watermarking.payload_of, request, job.seed)
@@ -204,7 +208,10 @@ class Execution:
         """Store the latest decoded frame as a JPEG, at most once a second."""
 
         def encode(frame: Image) -> bytes:
-            marked = frame if context.new_mark is None else context.new_mark().mark(frame[None])[0]
+            frames = frame[None]
+            if context.labelled:
+                frames = VisibleLabel().draw(frames, (Fraction(0),))
+            marked = frames[0] if context.new_mark is None else context.new_mark().mark(frames)[0]
             return encode_image(marked, "image/jpeg")
 
         written_at = float("-inf")

@@ -41,7 +41,8 @@ class RequestContext:
     ``seed`` drives the video model, ``media_type`` is the format of the result, ``meter`` collects
     times and costs, and ``observe`` is called with each step. ``caller`` is the name
     of the caller's key, or the caller's address; callers share the decoding processes fairly.
-    ``new_mark`` returns the mark for one file of results, whose frames it gets in order.
+    ``new_mark`` returns the mark for one file of results, whose frames it gets in order. If
+    ``labelled``, frames also show the label of GB 45438-2025.
     """
 
     seed: int
@@ -50,3 +51,4 @@ class RequestContext:
     observe: Observer
     caller: str = ""
     new_mark: Callable[[], FrameMark] | None = None
+    labelled: bool = False

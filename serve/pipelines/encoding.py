@@ -18,6 +18,7 @@ from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
 from serve.pipelines.source_reader import SourceReader
+from serve.provenance.visible_label import VisibleLabel
 
 T = TypeVar("T")
 
@@ -30,11 +31,17 @@ class VideoWriter:
         self._field = field
         self._threads = threads
         self._context = context
+        self._label = VisibleLabel() if context.labelled else None
         self._call: asyncio.Future[Any] | None = None
 
     async def add(self, chunk: TimedFrames) -> None:
         """Encode the frames of ``chunk``."""
-        await self._run(lambda: self._encoder.add(chunk.frames, chunk.times))
+
+        def encode() -> None:
+            frames = chunk.frames if self._label is None else self._label.draw(chunk.frames, chunk.times)
+            self._encoder.add(frames, chunk.times)
+
+        await self._run(encode)
         self._context.observe(ChunkStep("encoded", chunk.index))
 
     async def close(self) -> tuple[Media, int]:

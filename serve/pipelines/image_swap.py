@@ -1,5 +1,7 @@
 """Replaces the face in an image."""
 
+from fractions import Fraction
+
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.media.images import encode_image
@@ -10,6 +12,7 @@ from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
 from serve.pipelines.requests import SwapImage
 from serve.pipelines.result import Result, SwapTally
+from serve.provenance.visible_label import VisibleLabel
 
 _COPIES = 4
 """The source, the result, and the result as Pillow holds it, with 4 bytes a pixel."""
@@ -39,7 +42,9 @@ class ImageSwapPipeline:
 
 
 def _encode(frames: Frames, context: RequestContext) -> bytes:
-    """Return the file of the only frame, with its mark."""
+    """Return the file of the only frame, with its label and its mark."""
+    if context.labelled:
+        frames = VisibleLabel().draw(frames, (Fraction(0),))
     if context.new_mark is not None:
         frames = context.new_mark().mark(frames)
     return encode_image(frames[0], media_type=context.media_type)

@@ -27,7 +27,8 @@ def read_marks(media: Media, settings: dict[str, Any]) -> Message:
     """Return the report on a file, without its watermark."""
     properties = find_properties(media)
     metadata = None if properties is None else {**properties.values, "ingredients": list(properties.ingredients)}
-    return {"media_type": media_type_of(media), "metadata": metadata, "c2pa": read_manifest(media, settings)}
+    manifest = read_manifest(media, settings)
+    return {"media_type": media_type_of(media), "metadata": metadata, "c2pa": manifest, "watermark": None}
 
 
 def has_manifest(media: Media) -> bool:
@@ -72,7 +73,8 @@ def _summary(report: dict[str, Any], state: str) -> Message:
 
 def _order(manifests: dict[str, Any], active: str) -> list[str]:
     """Return the labels of the manifests that lead to the active one, the newest first."""
-    ordered, ahead = [], [active]
+    ordered: list[str] = []
+    ahead = [active]
     while ahead and len(ordered) < MAX_MANIFESTS:
         label = ahead.pop(0)
         if label in ordered or label not in manifests:

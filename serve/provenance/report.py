@@ -28,6 +28,7 @@ def complete(marks: Message) -> dict[str, Any]:
         "metadata": metadata is not None and metadata.get("digital_source_type") in (GENERATED, COMPOSITE),
         "c2pa": manifest is not None and manifest["state"] in ("valid", "trusted") and manifest["made_by_ai"],
         "aigc": aigc is not None,
+        "watermark": bool(marks["watermark"] and marks["watermark"]["found"]),
     }
     report = {
         "made_by_ai": True if any(says.values()) else None,
@@ -36,6 +37,7 @@ def complete(marks: Message) -> dict[str, Any]:
         "metadata": metadata,
         "aigc": aigc,
         "c2pa": manifest,
+        "watermark": marks["watermark"],
     }
     return {"summary": summary(report), **report}
 
@@ -48,6 +50,8 @@ def summary(report: dict[str, Any]) -> str:
         if manifest.get("test_certificate"):
             words += ", but made with a test certificate"
         found.append(words)
+    if report["watermark"] and report["watermark"]["found"]:
+        found.append("the watermark of this service")
     if report["metadata"] is not None:
         found.append("metadata (XMP), which is not signed")
     if report["aigc"] is not None:

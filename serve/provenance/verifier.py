@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,20 @@ class Verifier:
     """Reads the marks of files in processes, ``concurrency`` at a time.
 
     ``trust_anchors`` is a file of root certificates, which is read for each file, so that it can be
-    replaced.
+    replaced. Watermarks of ``secrets`` are looked for in frames of at most ``max_pixels``.
     """
 
-    def __init__(self, *, concurrency: int, max_cpu_s: float, max_memory_bytes: int, trust_anchors: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        concurrency: int,
+        max_cpu_s: float,
+        max_memory_bytes: int,
+        max_pixels: int,
+        trust_anchors: Path | None = None,
+        secrets: Sequence[bytes] = (),
+    ) -> None:
+        self._watermark = {"secrets": [secret.hex() for secret in secrets], "max_pixels": max_pixels}
         self._max_cpu_s = max_cpu_s
         self._max_memory_bytes = max_memory_bytes
         self._trust_anchors = trust_anchors
@@ -63,6 +74,7 @@ class Verifier:
                         cpu_s=self._max_cpu_s,
                         memory_bytes=self._max_memory_bytes,
                         file=files.enter_context(descriptor_of(media)),
+                        watermark=self._watermark,
                         others=[] if anchors is None else [files.enter_context(descriptor_of(anchors))],
                     )
         except WorkerDied as died:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 import c2pa
 import numpy as np
 
+from serve.media.errors import MediaError
 from serve.media.messages import Message
 from serve.media.spool import Spool
 from serve.media.worker import Answer, Ask, blaming_file, serve
 from serve.provenance.manifest import c2pa_settings
 from serve.provenance.packet_scan import find_properties
 from serve.provenance.reading import has_manifest, read_marks
+from serve.provenance.watermark_reading import WatermarkLimits, read_watermark
 from serve.provenance.xmp import Properties
 
 MAX_REASON_CHARS = 300
@@ -59,9 +61,28 @@ class MarkSession:
     def read(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
         """Return all that a file says of itself, as JSON, which can be longer than a message."""
         anchors = files[1].read().decode() if len(files) > 1 else None
+        secrets = [bytes.fromhex(secret) for secret in request["watermark"]["secrets"]]
         with blaming_file():
-            report = json.dumps(read_marks(files[0], c2pa_settings(trust_anchors=anchors)))
-            return {}, np.frombuffer(report.encode(), np.uint8)
+            report = read_marks(files[0], c2pa_settings(trust_anchors=anchors))
+            if secrets:
+                report["watermark"] = _watermark(files[0], secrets, WatermarkLimits(pixels=request["watermark"]["max_pixels"]))
+            return {}, np.frombuffer(json.dumps(report).encode(), np.uint8)
+
+
+def _watermark(media: Spool, secrets: Sequence[bytes], limits: WatermarkLimits) -> Message:
+    """Return whether a file has a watermark of one of the secrets, and what it says."""
+    try:
+        found = read_watermark(media, secrets, limits)
+    except MediaError as error:  # there are no frames that could have one
+        return {"found": False, "reason": str(error)}
+    if found is None:
+        return {"found": False}
+    return {
+        "found": True,
+        "payload": str(found.payload),
+        "key_id": found.payload.key_id,
+        "false_positive_rate": found.false_positive_rate,
+    }
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ _LAPS = 3
 """How often the decoder goes round the circular trellis; the middle lap is read."""
 
 Symbols = npt.NDArray[np.float32]
-"""Coded bits ``[CODE_BITS]`` as +1 for 0 and -1 for 1, or noisy measurements of them."""
+"""Coded bits ``[..., CODE_BITS]`` as +1 for 0 and -1 for 1, or noisy measurements of them."""
 
 
 def _outputs() -> npt.NDArray[np.float32]:
@@ -45,19 +45,20 @@ def encode(message: Bits) -> Symbols:
 
 
 def decode(measured: Symbols) -> Bits:
-    """Return the message that is most likely for noisy symbols."""
-    steps = measured.reshape(MESSAGE_BITS, RATE) @ _OUTPUTS.T
-    metric = np.zeros(_STATES, np.float32)
+    """Return the most likely messages ``[n, MESSAGE_BITS]`` of noisy symbols ``[n, CODE_BITS]``."""
+    count = len(measured)
+    steps = measured.reshape(count, MESSAGE_BITS, RATE) @ _OUTPUTS.T
+    metric = np.zeros((count, _STATES), np.float32)
     choices = []
     for _ in range(_LAPS):
-        for step in steps:
-            low = metric[_FROM_LOW] + step[:_STATES]
-            high = metric[_FROM_HIGH] + step[_STATES:]
+        for step in range(MESSAGE_BITS):
+            low = metric[:, _FROM_LOW] + steps[:, step, :_STATES]
+            high = metric[:, _FROM_HIGH] + steps[:, step, _STATES:]
             choices.append(high > low)
             metric = np.maximum(low, high)
-    state = int(metric.argmax())
-    bits = np.empty(len(choices), np.uint8)
+    state, rows = metric.argmax(axis=1), np.arange(count)
+    bits = np.empty((count, len(choices)), np.uint8)
     for at in reversed(range(len(choices))):
-        bits[at] = state & 1
-        state = (state + _STATES * int(choices[at][state])) >> 1
-    return bits[MESSAGE_BITS:-MESSAGE_BITS]
+        bits[:, at] = state & 1
+        state = (state + _STATES * choices[at][rows, state]) >> 1
+    return bits[:, MESSAGE_BITS:-MESSAGE_BITS]

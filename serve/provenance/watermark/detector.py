@@ -83,8 +83,7 @@ class Detector:
             Reading(*found, number, cell)
             for cell, of_cell in tiles.items()
             for number, pattern in enumerate(self._patterns)
-            for measured in _candidates(of_cell, pattern)
-            if (found := _read(measured, pattern, tries)) is not None
+            for found in _read(list(_candidates(of_cell, pattern)), pattern, tries)
         ]
         return min(readings, key=lambda reading: reading.false_positive_rate, default=None)
 
@@ -102,8 +101,7 @@ class Detector:
                 place = _peaks(match, 1)[0]
                 found.append((float(match[place]), cell * pixels, tile, place))
             for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
-                read = _read(_cells(tile, place), pattern, tries)
-                if read is not None:
+                for read in _read([_cells(tile, place)], pattern, tries):
                     return Reading(*read, number, cell)
         return None
 
@@ -182,18 +180,17 @@ def _cells(tile: Plane, place: tuple[int, int]) -> Plane:
     return np.roll(tile, (-place[0], -place[1]), axis=(0, 1))[::_PER_CELL, ::_PER_CELL]
 
 
-def _read(cells: Plane, pattern: Pattern, tries: int) -> tuple[Payload, float] | None:
-    """Return the payload that measured cells hold and the bound on its rate, or None."""
-    norm = float(np.linalg.norm(cells.ravel()[pattern.data]))
-    if not norm:
-        return None
-    symbols = pattern.measure(cells)
-    message = decode(symbols)
-    payload = Payload.read(message)
-    if payload is None:
-        return None
-    rate = _rate(float(symbols @ encode(message)) / norm, tries)
-    return (payload, rate) if rate <= MAX_RATE else None
+def _read(tiles: Sequence[Plane], pattern: Pattern, tries: int) -> Iterator[tuple[Payload, float]]:
+    """Yield the payloads that tiles of measured cells surely hold, with the bounds on rates."""
+    symbols = np.stack([pattern.measure(tile) for tile in tiles])
+    for tile, measured, message in zip(tiles, symbols, decode(symbols), strict=True):
+        payload = Payload.read(message)
+        norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
+        if payload is None or not norm:
+            continue
+        rate = _rate(float(measured @ encode(message)) / norm, tries)
+        if rate <= MAX_RATE:
+            yield payload, rate
 
 
 def _rate(match: float, tries: int) -> float:

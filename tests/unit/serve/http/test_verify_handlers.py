@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serve.media.images import encode_image
+from serve.media.images import cover, encode_image
+from serve.media.samples import stranger
 from serve.media.spool import Media, read_media
 from serve.provenance.marking import Marking
 from serve.provenance.statement import GENERATED
+from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Watermark
 from serve.provenance_settings import ProvenanceSettings
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_client, make_config
@@ -87,6 +89,7 @@ def test_a_file_without_marks_is_not_said_to_be_made_by_hand(client: TestClient)
         "metadata": None,
         "aigc": None,
         "c2pa": None,
+        "watermark": None,
     }
 
 
@@ -159,6 +162,21 @@ def test_the_page_sends_the_file_to_where_it_comes_from(client: TestClient) -> N
     (script,) = page.text.split("<script>")[1:]
     digest = base64.b64encode(hashlib.sha256(script.partition("</script>")[0].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in page.headers["content-security-policy"]
+
+
+def test_the_watermark_of_the_service_is_found_where_nothing_else_is_left() -> None:
+    client = make_client(FakeGraph(), provenance={**MANY, "watermark": {"enabled": True}})
+    frames = cover(stranger(), 512, 384)[None]
+    marked = encode_image(Watermark(Payload(3, 77), PUBLISHED_SECRET).mark(frames)[0], "image/jpeg")
+    report = send(client, marked).json()
+    assert (report["made_by_ai"], report["says_so"]) == (True, ["watermark"])
+    assert (report["watermark"]["found"], report["watermark"]["payload"]) == (True, "3-000004d")
+    assert report["watermark"]["false_positive_rate"] <= 1e-6
+    plain = send(client, encode_image(frames[0], "image/jpeg")).json()
+    assert (plain["made_by_ai"], plain["watermark"]) == (None, {"found": False})
+    text = send(client, b"neither a picture nor a video").json()
+    assert text["watermark"]["found"] is False
+    assert "not a video in a supported format" in text["watermark"]["reason"]
 
 
 def test_limits_say_what_is_done() -> None:

@@ -1,0 +1,39 @@
+import numpy as np
+
+from serve.provenance.watermark.code import CODE_BITS, decode, encode
+from serve.provenance.watermark.payload import MESSAGE_BITS
+
+
+def messages(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(3).integers(0, 2, (count, MESSAGE_BITS), dtype=np.uint8)
+
+
+def test_every_message_is_decoded_from_its_symbols() -> None:
+    for message in messages(30):
+        symbols = encode(message)
+        assert symbols.shape == (CODE_BITS,)
+        assert set(symbols) <= {-1.0, 1.0}
+        assert (decode(symbols[None])[0] == message).all()
+
+
+def test_the_code_is_circular() -> None:
+    message = messages(1)[0]
+    turned = encode(np.roll(message, 7))
+    assert (turned == np.roll(encode(message), 7 * CODE_BITS // MESSAGE_BITS)).all()
+
+
+def test_noise_of_the_strength_of_the_symbols_is_corrected() -> None:
+    random = np.random.default_rng(5)
+    right = 0
+    for message in messages(40):
+        measured = encode(message) + random.normal(0, 1, CODE_BITS).astype(np.float32)
+        assert ((measured > 0) != (encode(message) > 0)).sum() > 5
+        right += bool((decode(measured[None])[0] == message).all())
+    assert right >= 38
+
+
+def test_symbols_that_were_lost_in_a_row_are_corrected() -> None:
+    for message in messages(20):
+        measured = encode(message)
+        measured[40:52] = 0
+        assert (decode(measured[None])[0] == message).all()
