@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.stream import VideoStream
 from skimage.metrics import structural_similarity
 
 from serve.media.encode import Encoder, MarkedEncoder
@@ -54,7 +56,12 @@ def photographs(folder: Path | None) -> list[Frames]:
     paths = [_folder_of(place) / name for place, names in OWN.items() for name in names]
     paths += [] if folder is None else sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
     read = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths]
-    return [cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) for picture in read if picture is not None]
+    return [_rgb(picture) for picture in read if picture is not None]
+
+
+def _rgb(picture: npt.NDArray[Any]) -> Frames:
+    converted: Frames = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return converted
 
 
 def _folder_of(place: str) -> Path:
@@ -119,7 +126,7 @@ def served(kind: str) -> Harm:
 
 
 def _decoded(file: bytes) -> Frames:
-    with av.open(io.BytesIO(file)) as container:
+    with av.open(io.BytesIO(file), "r") as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
@@ -131,6 +138,7 @@ def coded(codec: str, crf: int) -> Callable[[Frames], Frames]:
         file = io.BytesIO()
         with av.open(file, "w", format="mp4" if codec == "libx264" else "webm") as container:
             stream = container.add_stream(codec, rate=FPS, options=options)
+            assert isinstance(stream, VideoStream)
             stream.height, stream.width = (side // 2 * 2 for side in frames.shape[1:3])
             stream.pix_fmt = "yuv420p"
             for frame in frames:
@@ -150,7 +158,9 @@ def scaled(share: float) -> Callable[[Frames], Frames]:
 def jpeg(frames: Frames) -> Frames:
     """Return one frame from the middle as a JPEG of quality 60."""
     _, data = cv2.imencode(".jpg", frames[len(frames) // 2], [cv2.IMWRITE_JPEG_QUALITY, 60])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[None]
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.stack([decoded])
 
 
 def cropped(frames: Frames) -> Frames:
@@ -167,7 +177,8 @@ def shot(frames: Frames) -> Frames:
 
 def brighter(frames: Frames) -> Frames:
     """Return frames of 1.2 times the contrast, 15 levels brighter."""
-    return cv2.convertScaleAbs(frames, alpha=1.2, beta=15).reshape(frames.shape)
+    brightened: Frames = cv2.convertScaleAbs(frames, alpha=1.2, beta=15).reshape(frames.shape)
+    return brightened
 
 
 HARMS: dict[str, Callable[[Frames], Frames]] = {

@@ -171,7 +171,7 @@ class Mp4Encoder(Encoder):
 def _luma_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
     """Return a view ``[height, width]`` of a frame's luma."""
     plane = frame.planes[0]
-    luma: npt.NDArray[np.uint8] = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return luma[: frame.height, : frame.width]
 
 

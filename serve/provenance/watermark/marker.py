@@ -5,14 +5,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.wire import Frames, Image
-from serve.provenance.watermark.grid import cell_size
+from serve.provenance.watermark.grid import CELL_SIZES, cell_size
 from serve.provenance.watermark.pattern import PUBLISHED_SECRET, TILE, pattern_of
 from serve.provenance.watermark.payload import Payload
 from serve.provenance.watermark.residual import Plane, correlate, fold, resample, residual
 
 Bytes = npt.NDArray[np.uint8]
 
-_STRENGTH = 0.152
+_STRENGTH = 0.14
 """The pattern's amplitude, as a part of the local deviation as SSIM's structure term takes it."""
 _FLAT = 58.5
 """The constant C2 of SSIM, a variance: so much is hidden even where nothing else is."""
@@ -88,11 +88,9 @@ class _Canvas:
         self._dither = _gradient_noise(rows * self._cell, columns * self._cell)
 
     def sample(self, frame: Bytes) -> Bytes:
-        """Return one pixel of each square of two by two cells."""
-        step = 2 * self._cell
-        return np.ascontiguousarray(
-            frame[min(self._cell, frame.shape[0] - 1) :: step, min(self._cell, frame.shape[1] - 1) :: step]
-        )
+        """Return one pixel of each cell, or of each four cells if they are large."""
+        step, (height, width) = self._cell if self._cell == CELL_SIZES[0] else 2 * self._cell, self.shape
+        return np.ascontiguousarray(frame[min(step // 2, height - 1) :: step, min(step // 2, width - 1) :: step])
 
     def levels(self, samples: Bytes, steps: float) -> Bytes:
         """Return what to add to the luma ``[height, width]``, plus ``_ZERO``."""
@@ -102,8 +100,8 @@ class _Canvas:
         cells = cv2.add(cells, _ZERO * _STEPS, dtype=cv2.CV_8U)
         scaled = cv2.resize(cells, (columns * self._cell, rows * self._cell), interpolation=cv2.INTER_LINEAR)
         cv2.add(scaled, self._dither, dst=scaled)
-        np.right_shift(scaled, 4, out=scaled)
-        return scaled[: self.shape[0], : self.shape[1]]
+        levels: Bytes = np.right_shift(scaled, 4, out=scaled)[: self.shape[0], : self.shape[1]]
+        return levels
 
 
 def _amplitudes(samples: Bytes) -> Plane:
@@ -117,7 +115,8 @@ def _amplitudes(samples: Bytes) -> Plane:
     variance = cv2.erode(np.maximum(variance, 0), np.ones((3, 3), np.uint8))
     square = np.minimum(_STRENGTH**2 * (2 * variance + _FLAT), _MAX_AMPLITUDE**2)
     excess = float(square.mean()) / _MAX_MEAN_SQUARE
-    return np.sqrt(square / max(1.0, excess))
+    amplitudes: Plane = np.sqrt(square / max(1.0, excess))
+    return amplitudes
 
 
 def _best_origin(luma: Bytes, tile: Plane) -> tuple[int, int]:

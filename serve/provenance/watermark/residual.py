@@ -27,7 +27,8 @@ def resample(luma: Plane, pixels: float) -> Plane:
     size = max(_SMALLEST, round(width / pixels)), max(_SMALLEST, round(height / pixels))
     if size == (width, height):
         return luma
-    return cv2.resize(luma, size, interpolation=cv2.INTER_AREA if pixels > 1 else cv2.INTER_CUBIC)
+    resampled: Plane = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if pixels > 1 else cv2.INTER_CUBIC)
+    return resampled
 
 
 def residual(samples: Plane, per_cell: int) -> Plane:

@@ -70,7 +70,7 @@ def picture() -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return re.findall(r"request (\S+): watermark=(\S+)", caplog.text)
 
 

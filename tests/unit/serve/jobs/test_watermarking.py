@@ -16,7 +16,7 @@ def watermarking() -> Watermarking:
 
 
 def job_request(request: Any = None, **others: Any) -> JobRequest:
-    fields = {"endpoint": "wan2.6-t2v", "model": "wan26", "request": request or video_request(), "sent_as": {}}
+    fields: dict[str, Any] = {"endpoint": "wan2.6-t2v", "model": "wan26", "request": request or video_request(), "sent_as": {}}
     return JobRequest(**{**fields, **others})
 
 

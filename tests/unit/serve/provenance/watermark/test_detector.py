@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -12,14 +14,16 @@ PAYLOAD = Payload(9, 0x1A2B3C4)
 
 def jpeg(frame: Frames, quality: int) -> Frames:
     _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[None]
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.stack([decoded])
 
 
 def scaled(frames: Frames, share: float) -> Frames:
     return np.stack([cv2.resize(f, None, fx=share, fy=share, interpolation=cv2.INTER_AREA) for f in frames])
 
 
-HARMS = {
+HARMS: dict[str, Callable[[Frames], Frames]] = {
     "nothing": lambda frames: frames,
     "one frame of the middle": lambda frames: frames[2:3],
     "half size": lambda frames: scaled(frames, 0.5),
