@@ -189,7 +189,7 @@ def _make_provider() -> Any:
         logger.error("no traces are recorded: %s", error)
         return None
     resource = Resource.create()
-    if resource.attributes.get("service.name", "").startswith("unknown_service"):
+    if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource)
     for exporter in made:
