@@ -127,8 +127,8 @@ def span(
 
 def read_environment() -> None:
     """Read the variables again, which are read once otherwise."""
-    _asked_for.cache_clear()
-    _make_provider.cache_clear()
+    for kept in (_asked_for, _make_tracer, _make_provider):
+        kept.cache_clear()
 
 
 def flush() -> None:
@@ -161,13 +161,19 @@ def _asked_for() -> tuple[str, ...]:
 def _tracer() -> Any:
     if not _asked_for():
         return None
-    provider = _provider()
-    return None if provider is None else provider.get_tracer("ryla")
+    with _lock:
+        return _make_tracer()
 
 
 def _provider() -> Any:
     with _lock:
         return _make_provider()
+
+
+@cache
+def _make_tracer() -> Any:
+    provider = _make_provider()
+    return None if provider is None else provider.get_tracer("ryla")
 
 
 @cache
@@ -183,7 +189,7 @@ def _make_provider() -> Any:
         logger.error("no traces are recorded: %s", error)
         return None
     resource = Resource.create()
-    if resource.attributes.get("service.name", "").startswith("unknown_service"):
+    if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource)
     for exporter in made:

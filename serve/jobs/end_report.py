@@ -26,11 +26,11 @@ def report_end(held: HeldJob, ended: Job, *, frames: int = 0) -> None:
     labels = {"endpoint": ended.endpoint, "model": next(iter(meter.hardware), "")}
     stages = _stages(held, ended)
     seconds = (ended.finished_at or ended.created_at) - ended.created_at
-    metrics.JOBS_ENDED.add(**labels, outcome=outcome)
+    metrics.JOBS_ENDED.add(1, **labels, outcome=outcome)
     if "queue" in stages:
         metrics.QUEUE_SECONDS.observe(stages["queue"], **labels)
     if "start" in meter.phases:
-        metrics.COLD_STARTS.add(**labels)
+        metrics.COLD_STARTS.add(1, **labels)
     if outcome == "succeeded":
         metrics.JOB_SECONDS.observe(seconds, **labels)
         metrics.FRAMES.add(frames, **labels)

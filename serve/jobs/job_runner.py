@@ -77,7 +77,7 @@ class JobRunner:
             return Outcome(ended) if ended is not None and ended.ended else None
         held = HeldJob(job)
         self._held[job.id] = held
-        attributes = {"ryla.job.id": job.id, "ryla.endpoint": job.endpoint, "ryla.attempt": job.attempt}
+        attributes: dict[str, str | int] = {"ryla.job.id": job.id, "ryla.endpoint": job.endpoint, "ryla.attempt": job.attempt}
         try:
             with (
                 working_for(Origin(job.request_id, job.id, job.trace)),

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import ray
@@ -41,6 +42,8 @@ class Exposition:
 
     def __init__(self, agents: Callable[[], Sequence[str]] = agents) -> None:
         self._agents = agents
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._asking: asyncio.Future[Sequence[str]] | None = None
         self._reading: asyncio.Future[str] | None = None
         self._read_at = float("-inf")
 
@@ -54,9 +57,11 @@ class Exposition:
         return await asyncio.shield(self._reading)
 
     async def _read(self) -> str:
+        if self._asking is None or self._asking.done():
+            # Ray's head may be away, and then the thread waits longer than this does.
+            self._asking = asyncio.get_running_loop().run_in_executor(self._thread, self._agents)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                urls = await asyncio.to_thread(self._agents)
+            urls = await asyncio.wait_for(asyncio.shield(self._asking), TIMEOUT_S)
         except Exception as error:  # Ray has no common class of what it raises without its head
             raise MetricsUnreadable(f"the nodes are unknown: {error!r}") from error
         finally:

@@ -115,7 +115,7 @@ def test_every_alert_of_our_own_metrics_has_a_case_for_and_one_against() -> None
 
 def exported_series() -> dict[str, set[str]]:
     """Return the labels of each series that Prometheus has of our own metrics."""
-    series = {}
+    series: dict[str, set[str]] = {}
     for metric in METRICS:
         labels = {label.name for label in metric.labels}
         if isinstance(metric, Histogram):

@@ -22,7 +22,7 @@ def test_the_default_is_the_production_preset() -> None:
 
 def test_log_lines_are_json_or_text_in_every_process_of_serve() -> None:
     """The settings of the application are those of replicas, and the others of the proxies."""
-    for values in ({}, {"mode": "pod", "preset": "demo"}):
+    for values in ({}, {"preset": "single-gpu"}):
         written = ServeDeploySchema.model_validate(serve_config(render(values)))
         assert written.logging_config is not None
         assert written.logging_config.encoding == "JSON"

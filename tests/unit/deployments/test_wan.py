@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from deployments import hardware
+from deployments import face_swapper, hardware, wan22_gguf, wan26
+from deployments.engine import Usage
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
 from deployments.wan22_gguf import Wan22GGUF
 from deployments.wan26 import Wan26
+from serve.models import MODELS
 
 MODELS26 = Wan26Models(text="wan2.1")
 MODELS22 = Wan22Models(folder="a14b", high_noise=Path("high.gguf"), low_noise=Path("low.gguf"))
@@ -20,6 +22,9 @@ MODELS22 = Wan22Models(folder="a14b", high_noise=Path("high.gguf"), low_noise=Pa
 
 class Built:
     hardware = "a fake GPU"
+
+    def usage(self) -> Usage:
+        return Usage()
 
 
 @pytest.fixture
@@ -63,3 +68,7 @@ def test_what_is_loaded_is_spared_by_the_garbage_collector(deployment: Any, sett
 @pytest.mark.parametrize(("deployment", "name"), [(Wan26, "Wan26"), (Wan22GGUF, "Wan22GGUF")])
 def test_one_gpu_takes_one_request_and_the_queue_has_a_limit(deployment: Any, name: str) -> None:
     assert (deployment.name, deployment.max_ongoing_requests, deployment.max_queued_requests) == (name, 1, 32)
+
+
+def test_deployments_have_the_names_of_the_registry() -> None:
+    assert tuple(model.name for model in MODELS) == (wan26.NAME, wan22_gguf.NAME, face_swapper.NAME)

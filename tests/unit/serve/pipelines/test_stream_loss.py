@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from deployments.engine import EventSink
+from deployments.engine import EventSink, Usage
 from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import ConsumerEnd, ProducerEnd
@@ -70,6 +70,10 @@ class Engine:
     """An engine that makes chunks of one frame as fast as its credits allow."""
 
     hardware = "a fake GPU"
+
+    def usage(self) -> Usage:
+        """Say that nothing was cached."""
+        return Usage()
 
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         """Make a video."""

@@ -97,6 +97,28 @@ async def test_however_many_ask_the_agents_are_asked_once_a_second(monkeypatch: 
         assert one.asked == 2
 
 
+async def test_while_the_head_is_away_one_thread_waits_however_often_metrics_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    back, calls = threading.Event(), []
+
+    def waiting() -> list[str]:
+        calls.append(threading.get_ident())
+        back.wait(60)
+        return []
+
+    monkeypatch.setattr(exposition, "MAX_AGE_S", -1.0)
+    monkeypatch.setattr(exposition, "TIMEOUT_S", 0.01)
+    exposed = Exposition(waiting)
+    try:
+        for _ in range(5):
+            with pytest.raises(MetricsUnreadable, match="TimeoutError"):
+                await exposed.text()
+        assert len(calls) == 1
+    finally:
+        back.set()
+
+
 async def test_without_an_answer_there_are_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> list[str]:
         raise RuntimeError("the head is away")

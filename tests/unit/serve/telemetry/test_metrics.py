@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from deployments.telemetry import metrics as replicas
 from deployments.telemetry.metric import Counter, Gauge, Histogram
 from deployments.telemetry.metrics import CACHE_RESULT, GPU, MODEL
 from serve.config import AppConfig
@@ -67,7 +68,7 @@ def test_a_metric_is_named_described_and_bounded(metric: Counter | Gauge | Histo
 def test_names_are_unique_and_every_metric_is_in_the_table() -> None:
     declared = {
         value
-        for module in (metrics, metrics.deployments)
+        for module in (metrics, replicas)
         for value in vars(module).values()
         if isinstance(value, Counter | Gauge | Histogram)
     }

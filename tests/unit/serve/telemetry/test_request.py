@@ -87,14 +87,14 @@ async def http(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClie
     monkeypatch.setattr(hardware, "publish", lambda _: None)
     monkeypatch.setattr(deployments.faces.engine, "build_face_engine", lambda *_, **__: FaceEngine())
     swapper: Any = FaceSwapper
-    alignment = AlignmentFaceModels(detector="yunet.onnx", recogniser="sface.onnx")  # type: ignore[arg-type]
+    alignment = AlignmentFaceModels(detector="yunet.onnx", recogniser="sface.onnx")
     graph: Any = FakeGraph()
     graph.wan26 = VideoDeployment(Engine(), VideoSettings(), "wan26")
     graph.swapper = swapper.func_or_class(FaceSettings(), alignment)
     graph.consumer = ConsumerEnd("127.0.0.1")
     await graph.consumer.start()
     hour = {"hardware": {"price_usd_per_hour": 3600.0}}
-    transport = httpx.ASGITransport(make_service(graph, wan26=hour))  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(make_service(graph, wan26=hour))
     async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
         yield client
     await graph.consumer.stop()
