@@ -22,7 +22,6 @@ from serve.cli.console import print_line
 from serve.cli.jobs import URL, Key, Url
 from serve.cli.output import fail
 from serve.client import CallFailed, Client
-from serve.http.examples import payload
 from serve.models import INGRESS, RUNNER, Model, find_model
 
 APPLICATION = "ryla"
@@ -174,6 +173,8 @@ def find_process(kind: Watched) -> int:
 
 def draw_flames(pid: int, path: Path, *, seconds: int, client: Client) -> None:
     """Write a flame graph of a process while it has a part in swaps of a face in a picture."""
+    from serve.http.examples import payload
+
     body = payload(BUSY_WITH)
     py_spy = shutil.which("py-spy") or str(Path(sys.executable).with_name("py-spy"))
     command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--format", "flamegraph", "--output", str(path)]
