@@ -80,14 +80,15 @@ def profile(
 
     Open the trace in https://ui.perfetto.dev, and the flame graph in a browser.
     """
+    chosen = find_model(model.value)
+    assert chosen is not None
     try:
-        save.mkdir(parents=True, exist_ok=True)
         with Client(url, key=key) as client:
+            shape = _shape(client, chosen, size) if trace else {}
+            save.mkdir(parents=True, exist_ok=True)
             if trace:
-                chosen = find_model(model.value)
-                assert chosen is not None
                 path = save / f"{chosen.name}-trace.json.gz"
-                path.write_bytes(take_trace(chosen, _shape(client, chosen, size)))
+                path.write_bytes(take_trace(chosen, shape))
                 print_line(f"{path}: torch's trace of one video, for https://ui.perfetto.dev")
             if flame:
                 path = save / f"{process.value}-flame.svg"
