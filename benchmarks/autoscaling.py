@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 from unittest import mock
 
-from ray.serve._private.common import DeploymentID
+from ray.serve._private.common import DeploymentID, ReplicaID
 from ray.serve.autoscaling_policy import _apply_autoscaling_config, replica_queue_length_autoscaling_policy
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
@@ -140,6 +140,7 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
     )
     decide = _apply_autoscaling_config(policy)
     identity = DeploymentID(name="Wan26", app_name="ryla")
+    runner = ReplicaID("runner", identity)
     window = round(config.look_back_period_s)
     recent: deque[tuple[float, float, float]] = deque()
     sums = [0.0, 0.0, 0.0]
@@ -187,10 +188,10 @@ def simulate(requests: Sequence[Request], policy: Policy, setting: Setting) -> O
                 total_num_requests=requests_seen,
                 total_queued_requests=None,
                 aggregated_metrics={
-                    JOBS: {identity: jobs_seen},
-                    WORK: {identity: work_seen},
-                    MEAN: {identity: fmean(latest or [0.0])},
-                },  # type: ignore[dict-item]
+                    JOBS: {runner: jobs_seen},
+                    WORK: {runner: work_seen},
+                    MEAN: {runner: fmean(latest or [0.0])},
+                },
                 raw_metrics=None,
                 capacity_adjusted_min_replicas=0,
                 capacity_adjusted_max_replicas=setting.max_replicas,

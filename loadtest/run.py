@@ -1,8 +1,9 @@
 """`make load`: two minutes of load against a fresh demo, and two reports.
 
-Our own, `test-output/load.html`, has the thresholds and the measures of videos and jobs; Locust's,
-`test-output/load-requests.html`, has its charts of requests. The command fails if a threshold is
-missed, and says in one line why a service did not start.
+First it calls an idle service, one call after the other, for what the graph adds to the time of the
+models. Our own report, `test-output/load.html`, has the thresholds and the measures of videos and
+jobs; Locust's, `test-output/load-requests.html`, has its charts of requests. The command fails if a
+threshold is missed, and says in one line why a service did not start.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import typer
 
+from loadtest.overhead import MEASURED, measure_overhead
 from loadtest.stages import SHAPES
 from serve.cli.console import print_error
 from serve.cli.presets import find_preset
@@ -46,11 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=120, help="how long the load lasts")
     parser.add_argument("--shape", choices=list(SHAPES), default="ramp")
     parser.add_argument(
+        "--rounds", type=int, default=5, help="calls by which the graph's overhead is measured; 0 leaves it out"
+    )
+    parser.add_argument(
         "--threshold", action="append", default=[], help="what must be kept as well; see loadtest/locustfile.py"
     )
     options = parser.parse_args(arguments)
     try:
         with running(find_preset(options.preset)) as client:
+            overheads = [measure_overhead(client, endpoint, options.rounds) for endpoint in MEASURED if options.rounds]
+            print(*overheads, sep="\n", flush=True)
             # Locust imports this package, from whatever folder the command was given in.
             root = str(Path(__file__).parents[1])
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}

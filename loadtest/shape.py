@@ -1,5 +1,6 @@
 """The shape of a load test as Locust asks for it."""
 
+import time
 from typing import ClassVar
 
 from locust import LoadTestShape
@@ -23,5 +24,5 @@ class ChosenShape(LoadTestShape):
         options = self.runner.environment.parsed_options
         assert options is not None
         users, seconds = options.num_users or 4, float(options.run_time or 120)
-        now = users_at(SHAPES[options.shape](users, seconds), self.get_run_time())
+        now = users_at(SHAPES[options.shape](users, seconds), time.perf_counter() - self.start_time)
         return None if now is None else (now, max(1.0, users / 10))

@@ -15,6 +15,8 @@ from serve.client import JobRecord
 from serve.media.samples import PORTRAIT
 
 User = TypeVar("User", bound=Caller)
+LOOK_S = 2.0
+"""Seconds for which a creator looks at a video."""
 
 
 def errand(work: Callable[[User], Any]) -> Callable[[User], None]:
@@ -45,7 +47,7 @@ class Creator(Caller):
     def text_to_video_then_swap(self) -> None:
         """Make a video from a prompt, and swap a face into it; it may show nobody."""
         video = self.plain("wan2.6", body("wan2.6", self.size), accept="video/mp4")
-        self.wait()
+        time.sleep(LOOK_S)
         self.plain("batch-video-faceswap", swap_body(video.data, video.media_type), face_expected=False)
 
     @task(1)

@@ -22,7 +22,6 @@ from serve.cli.console import print_line
 from serve.cli.jobs import URL, Key, Url
 from serve.cli.output import fail
 from serve.client import CallFailed, Client
-from serve.http.examples import payload
 from serve.models import INGRESS, RUNNER, Model, find_model
 
 APPLICATION = "ryla"
@@ -81,14 +80,15 @@ def profile(
 
     Open the trace in https://ui.perfetto.dev, and the flame graph in a browser.
     """
+    chosen = find_model(model.value)
+    assert chosen is not None
     try:
-        save.mkdir(parents=True, exist_ok=True)
         with Client(url, key=key) as client:
+            shape = _shape(client, chosen, size) if trace else {}
+            save.mkdir(parents=True, exist_ok=True)
             if trace:
-                chosen = find_model(model.value)
-                assert chosen is not None
                 path = save / f"{chosen.name}-trace.json.gz"
-                path.write_bytes(take_trace(chosen, _shape(client, chosen, size)))
+                path.write_bytes(take_trace(chosen, shape))
                 print_line(f"{path}: torch's trace of one video, for https://ui.perfetto.dev")
             if flame:
                 path = save / f"{process.value}-flame.svg"
@@ -174,6 +174,8 @@ def find_process(kind: Watched) -> int:
 
 def draw_flames(pid: int, path: Path, *, seconds: int, client: Client) -> None:
     """Write a flame graph of a process while it has a part in swaps of a face in a picture."""
+    from serve.http.examples import payload
+
     body = payload(BUSY_WITH)
     py_spy = shutil.which("py-spy") or str(Path(sys.executable).with_name("py-spy"))
     command = [py_spy, "record", "--pid", str(pid), "--duration", str(seconds), "--format", "flamegraph", "--output", str(path)]

@@ -188,6 +188,12 @@ ROWS = (
     Row("cancel", 2, err=r"Missing argument 'job_id'"),
     Row("cancel ' '", 2, err=r"^name a job: `ryla jobs` lists yours$"),
     Row("cancel nope", 1, err=r"^job nope: 404 "),
+    # Watching it
+    Row("top", 2, err=r"^the table needs a terminal: --once prints what runs now$"),
+    Row("top --once --dashboard ''", 0, r"^deployment\tWan26\tready\t1"),
+    Row(f"top --once --url {NOWHERE}", 1, err=rf"^readyz: no answer from http://{NOWHERE} .*is the service running\?$"),
+    Row("profile --size 832x480", 1, err=r"^--size 832x480: write width, height, frames and steps, such as 832x480x33x30$"),
+    Row("profile --model wan27", 2, err=r"'--model': .*'wan26', 'wan22-gguf'"),
     # Testing it
     Row(f"smoke {NOWHERE}", 1, err=rf"^no answer from http://{NOWHERE} \(.*\); is the service running\?$"),
     Row("smoke host:80a", 1, err=rf"^host:80a {NO_URL} \("),
