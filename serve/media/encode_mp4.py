@@ -35,7 +35,7 @@ different bytes in each run, half a level apart. The AVX2 code does not, and is 
 """
 
 _THREADS = 8
-"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, each in a thread of its own.
+"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, in a thread each.
 
 PyAV's default is a slice of the frame for each core. That keeps few cores busy where frames are
 small, and makes files that differ with the number of cores. Large frames stay with it: each thread
