@@ -118,10 +118,14 @@ class Mp4Encoder(Encoder):
     def discard(self) -> None:
         if self._audio is not None:
             self._audio.close()
-        self._video, self._container, self._audio = None, None, None
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+        if self._container is not None:
+            # The container and its streams refer to each other until it is closed, which would keep
+            # x264's threads. It writes no index for an unfinished video, since the file is closed.
+            self._container.close()
+        self._video, self._container, self._audio = None, None, None
 
     def _open_container(self) -> OutputContainer:
         if self._container is None:
