@@ -3,6 +3,9 @@
 The demo's models answer held-out prompts and images, and each video is compared with the exact one
 of the same seed. fp8 is included where the GPU has it.
 
+`--profiles SEEDS` compares only what the profiles and half of the guidance do, on prompts with that
+many seeds each, and `--sheet FILE` shows the first and the last frame of some videos side by side.
+
 `--full FOLDER` measures models of full size on a GPU: a pass that reuses blocks, the decision where
 none is reused, fp8, and 4 steps with a LoRA. Their weights are random and written to FOLDER, so
 they do not show how often a trained model reuses blocks.
@@ -19,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image as Picture
 from rich.console import Console
 from rich.table import Table
 from skimage.metrics import structural_similarity
@@ -71,6 +75,7 @@ class Question:
     prompt: str
     image: Image | None
     scene: Scene
+    seed: int = 1
 
 
 EXACT = Variant("exact", "none", AccelerationOptions())
@@ -116,17 +121,22 @@ def compare(
     *,
     questions: Sequence[Question],
     variants: Sequence[Variant],
+    sheet: "Sheet | None" = None,
 ) -> Iterator[Row]:
-    """Yield a row for each variant.
+    """Yield a row for each variant, and add its videos to ``sheet``.
 
     It has the reduction of forward passes, how many times as fast denoising is, PSNR and SSIM to
     the exact videos, mean and worst, and the answers that the judge calls right. The first row has
     those of the exact videos.
     """
     exact = [_generate(engine, question, EXACT) for question in questions]
+    if sheet is not None:
+        sheet.add(exact)
     yield name, "exact", "1.00", "1.00", "", "", right(questions, exact)
     for variant in variants:
         videos = [_generate(engine, question, variant) for question in questions]
+        if sheet is not None:
+            sheet.add(videos)
         pairs = list(zip(videos, exact, strict=True))
         noise = [psnr(video.frames, other.frames) for video, other in pairs]
         similarity = [_ssim(video.frames, other.frames) for video, other in pairs]
@@ -169,6 +179,24 @@ class Video:
     """Forward passes."""
 
 
+class Sheet:
+    """A picture with a row for each of some questions, and a column for each way."""
+
+    ROWS = 6
+
+    def __init__(self) -> None:
+        self._columns: list[Frames] = []
+
+    def add(self, videos: Sequence[Video]) -> None:
+        """Add a column: the first and the last frame of the first videos."""
+        rows = [np.concatenate([video.frames[0], video.frames[-1]], axis=1) for video in videos[: self.ROWS]]
+        self._columns.append(np.concatenate(rows))
+
+    def write(self, path: Path) -> None:
+        """Write the picture."""
+        Picture.fromarray(np.concatenate(self._columns, axis=1)).save(path)
+
+
 def _generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
     sink, passes = Collected(), Passes(engine)
     steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
@@ -180,7 +208,7 @@ def _generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
         num_frames=FRAMES,
         steps=steps,
         cfg=cfg,
-        seed=1,
+        seed=question.seed,
         image=question.image,
         acceleration=variant.acceleration,
         guidance_until=variant.guidance_until,
@@ -221,6 +249,14 @@ def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
     demo = load(demo_checkpoints(), device)
     for name, engine, questions in ask_demo(demo):
         yield from compare(name, engine, questions=questions, variants=[*variants(device)])
+
+
+def run_profiles(seeds: int, sheet: Sheet) -> Iterator[Row]:
+    """Compare the profiles on prompts for the demo's Wan26 on a CPU, with several seeds each."""
+    questions = [Question(ask(scene), None, scene, 1 + seed) for seed in range(seeds) for scene in shape_scenes(QUESTIONS)]
+    variants = [cache(THRESHOLDS[1]), every(3), gated(0.5), DISTILLED]
+    engine = load(demo_checkpoints()).wan26
+    yield from compare("Wan26, prompts", engine, questions=questions, variants=variants, sheet=sheet)
 
 
 def ask_demo(demo: Demo) -> Iterator[tuple[str, WanEngine, list[Question]]]:
@@ -294,6 +330,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--profiles", type=int, metavar="SEEDS", help="compare the profiles on prompts with so many seeds each")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="with --profiles: write a picture of some videos")
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="measure models of full size on a GPU")
     arguments = parser.parse_args()
     table = Table(
@@ -305,9 +343,16 @@ def main() -> None:
         "SSIM (worst)",
         "colour / shape / motion right",
     )
-    for row in run_demo(arguments.device) if arguments.full is None else run_full(arguments.full):
+    sheet = Sheet()
+    if arguments.full is not None:
+        rows = run_full(arguments.full)
+    else:
+        rows = run_demo(arguments.device) if arguments.profiles is None else run_profiles(arguments.profiles, sheet)
+    for row in rows:
         table.add_row(*row)
         print(*row, sep=" | ", flush=True)
+    if arguments.sheet is not None:
+        sheet.write(arguments.sheet)
     Console(width=150).print(table)
 
 

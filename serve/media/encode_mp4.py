@@ -36,7 +36,7 @@ different bytes in each run, half a level apart. The AVX2 code does not, and is 
 """
 
 _THREADS = 8
-"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, each in a thread of its own.
+"""Frames of up to ``_SMALL`` pixels that x264 encodes at the same time, in a thread each.
 
 PyAV's default is a slice of the frame for each core. That keeps few cores busy where frames are
 small, and makes files that differ with the number of cores. Large frames stay with it: each thread
@@ -129,10 +129,14 @@ class Mp4Encoder(Encoder):
     def discard(self) -> None:
         if self._audio is not None:
             self._audio.close()
-        self._video, self._container, self._audio = None, None, None
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+        if self._container is not None:
+            # The container and its streams refer to each other until it is closed, which would keep
+            # x264's threads. It writes no index for an unfinished video, since the file is closed.
+            self._container.close()
+        self._video, self._container, self._audio = None, None, None
 
     def _open_container(self) -> OutputContainer:
         if self._container is None:

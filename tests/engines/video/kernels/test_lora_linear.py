@@ -13,7 +13,7 @@ from deployments.video.kernels.lora_linear import LoraLinear, saves_bytes
 class OnGpu(torch.Tensor):
     """A tensor that says that it is on a GPU; its arithmetic is that of the CPU."""
 
-    is_cuda = True  # type: ignore[assignment]
+    is_cuda = True
 
 
 def lora(linear: nn.Module, *, width: int, features: int) -> LoraLinear:

@@ -80,6 +80,13 @@ def test_a_configured_folder_is_listed_by_model(tmp_path: Path) -> None:
     }
 
 
+def test_the_demo_lists_its_styles_with_their_words() -> None:
+    listed = TestClient(make_service_of(make_config(), FakeGraph())).get("/loras").json()["loras"]
+    words = {lora["name"]: (lora["trigger_words"], lora["experts"]) for lora in listed["wan26"]}
+    assert words == {"ink": (["a line drawing"], []), "sepia": (["an old photograph"], [])}
+    assert listed["wan22-gguf"] == []
+
+
 def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:
     files = {
         "wan26": {"text": "text", "loras": str(tmp_path / "none")},
