@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from serve.media import EXTENSIONS
+from serve.media.encode import Encoder
 from serve.media.encode_gif import GifEncoder
 from serve.media.encode_mp4 import Mp4Encoder
 from serve.media.encode_webp import WebpEncoder
@@ -47,11 +48,13 @@ PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp")
 def video(media_type: str, width: int, height: int, count: int) -> tuple[Media, float]:
     """Return a video that pans over a photograph, and the seconds that encoding it took."""
     photograph = cover(stranger(), width, height)
-    encoder: Mp4Encoder | WebpEncoder | GifEncoder = {
-        "video/mp4": lambda: Mp4Encoder(FPS, preset="veryfast", crf=18),
-        "image/webp": lambda: WebpEncoder(FPS, method=0, count=count),
-        "image/gif": lambda: GifEncoder(FPS, count=count),
-    }[media_type]()
+    encoder: Encoder
+    if media_type == "video/mp4":
+        encoder = Mp4Encoder(FPS, preset="veryfast", crf=18)
+    elif media_type == "image/webp":
+        encoder = WebpEncoder(FPS, method=0, count=count)
+    else:
+        encoder = GifEncoder(FPS, count=count)
     start = time.perf_counter()
     for first in range(0, count, 4):
         frames = np.stack([np.roll(photograph, 2 * i, axis=1) for i in range(first, min(count, first + 4))])
@@ -64,8 +67,8 @@ async def time_marks(marking: Marking, repeats: int) -> None:
     files: list[tuple[str, str, Media, float]] = []
     for media_type in PICTURE_TYPES:
         start = time.perf_counter()
-        data = encode_image(cover(stranger(), 1024, 1024), media_type)
-        files.append(("1024x1024", media_type, data, time.perf_counter() - start))
+        picture = encode_image(cover(stranger(), 1024, 1024), media_type)
+        files.append(("1024x1024", media_type, picture, time.perf_counter() - start))
     for name, (width, height, count) in SIZES.items():
         for media_type in ("video/mp4", "image/webp", "image/gif"):
             if media_type == "video/mp4" or width < 1000:
@@ -144,7 +147,9 @@ async def main(arguments: argparse.Namespace) -> None:
         try:
             await time_marks(marking, arguments.repeats)
             await make_chains(marking, arguments.chains)
-            results = [(kind, encode_image(cover(stranger(), 192, 128), kind)) for kind in PICTURE_TYPES]
+            results: list[tuple[str, Media]] = [
+                (kind, encode_image(cover(stranger(), 192, 128), kind)) for kind in PICTURE_TYPES
+            ]
             results += [(kind, video(kind, 192, 128, 9)[0]) for kind in ("video/mp4", "image/webp", "image/gif")]
             signed = [(kind, (await marking.mark(data, kind, TRIAL)).media) for kind, data in results]
             read_with_exiftool(signed, Path(name))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deployments import hardware
-from deployments.engine import EventSink
+from deployments.engine import EventSink, Usage
 from deployments.engine_threads import CancelFlag
 from deployments.errors import Cancelled, PromptTooLong
 from deployments.profiling import Unconsumed, trace
@@ -28,6 +28,9 @@ class TorchEngine:
     def __init__(self) -> None:
         self.requests: list[VideoRequest] = []
 
+    def usage(self) -> Usage:
+        return Usage()
+
     def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         import torch
 
@@ -44,7 +47,7 @@ class TorchEngine:
 @pytest.fixture
 def deployment(monkeypatch: pytest.MonkeyPatch) -> VideoDeployment:
     monkeypatch.setattr(hardware, "publish", lambda text: None)
-    return VideoDeployment(TorchEngine(), VideoSettings())
+    return VideoDeployment(TorchEngine(), VideoSettings(), "wan26")
 
 
 def events_of(data: bytes) -> list[dict[str, Any]]:

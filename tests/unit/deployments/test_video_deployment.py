@@ -165,7 +165,7 @@ async def test_videos_on_a_cpu_step_back_behind_other_work(
             return super().generate(request, sink)
 
     monkeypatch.setattr(hardware, "publish", lambda text: None)
-    deployment = VideoDeployment(Engine(), VideoSettings())
+    deployment = VideoDeployment(Engine(), VideoSettings(), "wan26")
     stream = consumer.open(8)
     async for _ in deployment.generate(REQUEST, stream):
         pass

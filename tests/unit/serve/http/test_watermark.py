@@ -30,9 +30,9 @@ SECRET = b"a secret of this test's own"
 class FilmModel(FakeVideoModel):
     """A video model whose frames have the structure of photographs."""
 
-    async def generate(self, request: VideoRequest, stream: object) -> AsyncGenerator[Any, None]:
+    async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
         film = portrait_film(request.width, request.height, request.num_frames)
-        async for event in super().generate(request, stream):
+        async for event in super().generate(request, stream, origin):
             if isinstance(event, FrameChunk):
                 yield FrameChunk(event.index, film[event.index : event.index + len(event.frames)])
             else:
