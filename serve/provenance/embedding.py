@@ -91,8 +91,8 @@ def _canvas(head: bytes) -> bytes:
         width, height, alpha = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, (bits >> 28 & 1) << 4
     else:
         raise NotEmbedded("the file is not a WebP with one picture")
-    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    content = bytes((_HAS_XMP | alpha, 0, 0, 0)) + sides
+    sides: bytes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    content: bytes = bytes((_HAS_XMP | alpha, 0, 0, 0)) + sides
     assert len(content) == _VP8X_BYTES
     return content
 

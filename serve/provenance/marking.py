@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from serve.media.worker_pool import WorkerPool
 from serve.media.worker_process import WorkerDied
 from serve.provenance.certificates import SOON, CertificateRefused, Identity, load_identity
 from serve.provenance.demo_certificate import demo_identity
-from serve.provenance.embedding import embed
+from serve.provenance.embedding import NotEmbedded, embed
 from serve.provenance.manifest import manifest_of
 from serve.provenance.signing import WORKER, Signer, SigningFailed, Source
 from serve.provenance.statement import Label, Statement
@@ -98,7 +99,7 @@ class Marking:
                         file=file,
                         manifest=source.parent and not self.signs,
                     )
-        except (TimeoutError, WorkerDied, MediaError) as error:
+        except (TimeoutError, WorkerDied, MediaError, RuntimeError) as error:
             logger.warning("the marks of a source (`%s`) cannot be read: %r", field, error)
             return Properties({})
         if answer["manifest"]:
@@ -140,9 +141,16 @@ class Marking:
                 statement, request=metadata.request, label=label, sources=properties, described=metadata.enabled
             )
             text = None if label is None else aigc_json(label)
-            media = await asyncio.to_thread(embed, media, media_type, packet, aigc=text)
-            shown = "aigc;label=visible" if aigc.visible else "aigc"
-            marks += [name for name, on in (("metadata", metadata.enabled), (shown, label is not None)) if on]
+            done = "metadata" if metadata.enabled else None, None if label is None else "aigc"
+            try:
+                media = await asyncio.to_thread(embed, media, media_type, packet, aigc=text)
+            except (NotEmbedded, ValueError, struct.error) as error:
+                logger.error("request %s: no metadata could be written", statement.request_id, exc_info=error)
+                marks += [f"{name}=failed" for name in done if name]
+            else:
+                marks += [name for name in done if name]
+            if aigc.visible:
+                marks[-1] += ";label=visible"
         if self._signer is not None:
             media, mark = await self._sign(self._signer, media, media_type, statement, sources)
             marks.append(mark)

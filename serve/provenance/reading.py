@@ -73,7 +73,8 @@ def _summary(report: dict[str, Any], state: str) -> Message:
 
 def _order(manifests: dict[str, Any], active: str) -> list[str]:
     """Return the labels of the manifests that lead to the active one, the newest first."""
-    ordered, ahead = [], [active]
+    ordered: list[str] = []
+    ahead = [active]
     while ahead and len(ordered) < MAX_MANIFESTS:
         label = ahead.pop(0)
         if label in ordered or label not in manifests:

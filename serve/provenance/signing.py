@@ -122,8 +122,8 @@ class Signer:
                         )
         except TimeoutError:
             raise SigningFailed("it took too long") from None
-        except (WorkerDied, MediaError) as error:
-            raise SigningFailed(str(error)) from None
+        except (WorkerDied, MediaError, RuntimeError) as error:  # the last is a fault in the process
+            raise SigningFailed(str(error)) from error
         if "failed" in answer:
             raise SigningFailed(answer["failed"])
         return out.read() if isinstance(media, bytes) else out

@@ -27,7 +27,7 @@ Made = dict[str, tuple[str, Media]]
 def pixels(media: Media, media_type: str) -> list[bytes]:
     """Return the frames of a file with their times."""
     if media_type == "video/mp4":
-        with av.open(open_media(media)) as container:
+        with av.open(open_media(media), "r") as container:
             return [
                 frame.to_ndarray(format="rgb24").tobytes() + str(frame.time).encode() for frame in container.decode(video=0)
             ]
@@ -69,9 +69,9 @@ def test_exiftool_reads_the_digital_source_type(made: Made, kind: str, tmp_path:
 def test_an_mp4_has_the_label_as_a_tag_and_its_sound_and_index_still_fit(made: Made) -> None:
     media_type, data = made["mp4"]
     marked = embed(data, media_type, PACKET, aigc=aigc_json(LABEL))
-    with av.open(open_media(marked)) as container:
+    with av.open(open_media(marked), "r") as container:
         assert json.loads(container.metadata["AIGC"])["ContentProducer"] == "Example Ltd"
-    with av.open(open_media(embed(data, media_type, PACKET))) as container:
+    with av.open(open_media(embed(data, media_type, PACKET)), "r") as container:
         assert "AIGC" not in container.metadata
 
 

@@ -346,6 +346,16 @@ async def test_a_process_that_dies_or_hangs_costs_no_result(made: Made, tmp_path
     assert find_properties(marked.media) is not None
 
 
+async def test_a_file_that_cannot_be_marked_is_sent_as_it_is_and_says_so(caplog: Any) -> None:
+    marking = Marking(ProvenanceSettings(), demo=False, processes=1)
+    for media_type in ("image/jpeg", "image/png", "image/webp", "image/gif"):
+        assert await marking.mark(b"?", media_type, STATEMENT) == Marked(b"?", ("metadata=failed",))
+    labelled = ProvenanceSettings.model_validate({"aigc": {"enabled": True, "visible": True, "producer": "Example"}})
+    failed = await Marking(labelled, demo=False, processes=1).mark(b"\0\0\0\x08free", "video/mp4", STATEMENT)
+    assert failed.marks == ("metadata=failed", "aigc=failed;label=visible")
+    assert REQUEST_ID in caplog.text
+
+
 async def test_a_source_that_kills_the_process_is_left_out(made: Made, tmp_path: Path) -> None:
     """A budget of memory that no ingredient fits into stands for a file that crashes c2pa."""
     media_type, data = made["png"]
