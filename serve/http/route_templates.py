@@ -27,6 +27,7 @@ TEMPLATES = (
     "/v1/videos",
     "/v1/videos/{id}",
     "/v1/videos/{id}/content",
+    "/verify",
     "/video-faceswap",
     "/warm",
 )

@@ -34,6 +34,7 @@ def test_an_image_has_neither_rate_nor_seed_nor_swap() -> None:
         "X-GPU-Type": "GPU",
         "X-Execution-Time-Sec": "0.000",
         "X-Cost-USD": "0.000000",
+        "X-Provenance": "none",
         "Server-Timing": "",
         "Content-Disposition": 'inline; filename="the-endpoint-the-id.png"',
     }

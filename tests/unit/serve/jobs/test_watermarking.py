@@ -21,7 +21,7 @@ def job_request(request: Any = None, **others: Any) -> JobRequest:
 
 
 def swap(source: Any = b"a picture") -> JobRequest:
-    return job_request(SwapImage(source=source, face=(b"a face",)), endpoint="image-faceswap", model="face-swapper")
+    return job_request(SwapImage(source=source, face=[b"a face"]), endpoint="image-faceswap", model="face-swapper")
 
 
 def test_the_number_follows_from_what_decides_about_the_pixels(watermarking: Watermarking) -> None:
