@@ -1,7 +1,7 @@
 """Marks many results and reads them again: how many are valid, and what it costs.
 
-Run it with ``python -m benchmarks.provenance``; it needs neither Ray nor a model. It prints one
-line for each row of the list in docs/provenance.md:
+Run it with ``python -m benchmarks.provenance``; it needs neither Ray nor a model. It prints what
+docs/provenance.md quotes:
 
 - the time that marks add to results of each format, and to a film of 1080p;
 - chains: pictures and films that are made of each other, each read by c2pa's own reader;

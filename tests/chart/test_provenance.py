@@ -60,7 +60,9 @@ def test_the_timestamp_authority_can_be_reached_on_its_port() -> None:
 
 
 def test_the_proxy_knows_that_files_are_verified_without_a_key() -> None:
-    objects = render({"config": {"provenance": {"verify": {"open": True}}}, "auth": {"apiKeysSecret": "keys"}})
+    objects = render(
+        {"config": {"provenance": {"verify": {"open": True}}}, "auth": {"apiKeysSecret": "keys", "smokeKeySecret": "key"}}
+    )
     assert provenance_of(objects).verify.open
     for spec in workers(objects):
         assert variables(spec)["RYLA_OPEN_VERIFY"] == "1"
