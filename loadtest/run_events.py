@@ -52,7 +52,7 @@ class Run:
         self.total.merge(MEASURES.take())
         options = environment.parsed_options
         assert options is not None
-        thresholds = [*map(Threshold.parse, KEPT), *options.threshold]
+        thresholds = [*map(Threshold.parse, (*KEPT, *options.threshold))]
         verdicts = judge(thresholds, self.total)
         report = Report(self.total, verdicts, _lines(environment), _points(environment), options.host or environment.host or "")
         for line in report.text_lines():

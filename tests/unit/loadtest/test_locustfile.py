@@ -4,6 +4,7 @@ Locust replaces parts of Python's library in its process, so that it has one of 
 """
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,7 +82,9 @@ def test_a_refusal_without_a_time_is_an_error_and_one_with_it_is_none(tmp_path: 
 
 
 def test_workers_report_to_their_master(service: str, tmp_path: Path) -> None:
-    options = ("--users", "4", "--answers", "4", "--processes", "2")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    options = ("--users", "4", "--answers", "4", "--processes", "2", "--master-bind-port", port, "--master-port", port)
     run = locust(service, tmp_path, *options, "--threshold", "frame_rate:*:count>=1")
     assert run.code == 0, run.output
 

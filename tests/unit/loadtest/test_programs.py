@@ -1,6 +1,7 @@
 """The programs as commands: what they run, and what they say if no service starts."""
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,9 +52,17 @@ def test_locust_gets_only_options_that_it_knows() -> None:
     add_options(parser)
     ours, _ = parser.parse_known_args(command)
     assert (ours.shape, ours.report) == ("spike", "test-output/load.html")
-    assert [str(threshold) for threshold in ours.threshold] == ["retry_after:*:count <= 0", "cost:*:max <= 1"]
+    assert ours.threshold == ["retry_after:*:count<=0", "cost:*:max<=1"]
     assert command[command.index("--users") + 1] == "3"
     assert command[command.index("--run-time") + 1] == "60s"
+
+
+def test_all_options_can_be_sent_to_workers() -> None:
+    """Locust packs plain values only, and its workers never begin if it cannot."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    options = vars(parser.parse_args(["--threshold", "errors<=3", "--shape", "soak"]))
+    assert json.loads(json.dumps(options)) == options
 
 
 def test_the_queue_is_as_long_as_the_preset_says() -> None:
