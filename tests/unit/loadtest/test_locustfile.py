@@ -20,7 +20,7 @@ from tests.unit.serve.scripted_server import Scripted, scripted_server
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-HANGING_S = 1800
+HANGING_S = 300
 """Seconds after which a run counts as hanging, however busy the machine is."""
 
 
