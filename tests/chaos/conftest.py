@@ -30,8 +30,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, disk: Path | None) -> Iterato
     """A service over the embedded store."""
     folder = tmp_path_factory.mktemp("chaos")
     jobs = (disk or folder) / "jobs"
-    # Far more is lost here than in a year of production.
-    with open_site(folder, port=8390, jobs={"folder": str(jobs), "max_attempts": 6}, files=jobs / "ryla" / "files") as site:
+    # Far more is lost here than in a year of production, and one caller listens 500 times.
+    settings = {"folder": str(jobs), "max_attempts": 6, "max_listeners_per_caller": 600}
+    with open_site(folder, port=8390, jobs=settings, files=jobs / "ryla" / "files") as site:
         yield site
 
 

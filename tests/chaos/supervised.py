@@ -85,7 +85,9 @@ class Supervised:
         config["applications"][0]["args"].update(args)
         self._path.write_text(yaml.safe_dump(config))
         environment = {**os.environ, "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
-        subprocess.run(["serve", "deploy", str(self._path)], check=True, env=environment, capture_output=True)
+        command = ["serve", "deploy", str(self._path)]
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def stop(self) -> None:
         """Stop the service and its supervisor."""
