@@ -1,5 +1,9 @@
 import gc
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 # Before any import of the libraries; nothing may reach for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,3 +26,16 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def own_loggers() -> Iterator[None]:
+    """Let the loggers of a process be as before, after a test that sets up a replica in it."""
+    from deployments.telemetry.logs import PACKAGES
+
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    kept = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -57,7 +57,8 @@ def test_workers_and_the_preflight_job_use_the_service_account() -> None:
 
 def test_no_failed_hook_job_outlives_the_release() -> None:
     """Helm removes it, after it has printed the log, which it does for containers only."""
-    jobs = {o["metadata"]["name"]: o for o in render(EVERYTHING) if o["kind"] == "Job"}
+    all_jobs = [o for o in render(EVERYTHING) if o["kind"] == "Job"]
+    jobs = {o["metadata"]["name"]: o for o in all_jobs if "helm.sh/hook" in o["metadata"].get("annotations", {})}
     assert {"ryla-fetch", "ryla-preflight", "ryla-rollout"} <= jobs.keys()
     for name, job in jobs.items():
         annotations = job["metadata"]["annotations"]
