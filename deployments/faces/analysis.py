@@ -32,7 +32,7 @@ class FaceAnalyser(Protocol):
         """Return the faces in each uint8 RGB image, the largest first.
 
         ``check`` is called once per image; it raises Cancelled to stop the work. ``thorough`` asks
-        for the best landmarks of each image for itself: for references, which are few.
+        for the best landmarks, at any cost: for references, which are few.
         """
 
 

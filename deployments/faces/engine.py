@@ -102,7 +102,9 @@ class FaceEngine:
         ``field`` if an image shows no face.
         """
         largest = []
-        for i, faces in enumerate(self._analyser.faces(images, check, thorough=True)):
+        for i, image in enumerate(images):
+            # One by one: images that are analysed together are taken for frames of one video.
+            (faces,) = self._analyser.faces([image], check, thorough=True)
             certain = [face for face in faces if face.certain]
             if not certain:
                 which = f"image {i + 1} of {len(images)}: " if len(images) > 1 else ""

@@ -141,9 +141,8 @@ class UprightAnalyser:
         unlike: list[tuple[int, int]] = []
         like: dict[tuple[int, int], tuple[int, int]] = {}
         for i, j in doubtful:
-            # A head hardly turns within a chunk; references have nothing to do with each other.
-            earlier = [] if thorough else [place for place in unlike if place[0] < i]
-            boxes = ((place, found[place[0]][place[1]].box) for place in earlier)
+            # A head hardly turns within a chunk.
+            boxes = ((place, found[place[0]][place[1]].box) for place in unlike if place[0] < i)
             twin = next((place for place, box in boxes if _overlap(box, found[i][j].box) >= _SAME_FACE), None)
             if twin is None:
                 unlike.append((i, j))
