@@ -1,6 +1,6 @@
 """`make kills`: each kind of process of a fresh demo is killed with SIGKILL, again and again.
 
-After each kill a face swap with known bytes is asked for until it is answered. The service must
+After each kill a face swap with known pixels is asked for until it is answered. The service must
 answer with these bytes within a minute, or `ryla serve` must have ended with an exit code other
 than 0, so that its supervisor starts it again, as this command then does. While it recovers, a call
 may fail with a problem, but no answer may have other bytes.
@@ -9,6 +9,7 @@ may fail with a problem, but no answer may have other bytes.
 import argparse
 import contextlib
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import PIL.Image
 import psutil
 
 from loadtest.processes import PROCESSES, running_processes
@@ -93,12 +95,17 @@ class Service:
 
 
 def ask() -> str | None:
-    """Return the digest of the answer's bytes, or None if there is no answer."""
+    """Return the digest of the answer's pixels, or None if there is no answer.
+
+    The bytes of a signed result are different each time.
+    """
     with Client(URL, timeout_s=15) as client:
         try:
-            return hashlib.sha256(client.call(ENDPOINT, payload(ENDPOINT)).data).hexdigest()
+            data = client.call(ENDPOINT, payload(ENDPOINT)).data
         except CallFailed:
             return None
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 def watch_recovery(service: Service, kind: str, expected: str, outcome: Outcome) -> None:
@@ -144,7 +151,7 @@ def kill_all(service: Service, rounds: int, kinds: list[str]) -> Iterator[tuple[
 
 
 def main() -> int:
-    """Kill, print a line for each kind, and return 0 if nothing hung and no bytes were wrong."""
+    """Kill, print a line for each kind, and return 0 if nothing hung and no pixels were wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="kills of each kind")
     parser.add_argument("--kinds", nargs="*", choices=list(PROCESSES), default=list(PROCESSES))

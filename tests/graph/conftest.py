@@ -77,9 +77,15 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "RAY_ADDRESS": "auto", "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
 
 
+UNSIGNED = {"c2pa": {"enabled": False}, "watermark": {"enabled": False}}
+"""Settings of provenance for tests that compare bytes, or pixels of different requests: a signature
+differs each time, and a watermark from request to request."""
+
+
 def demo_config(port: int) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((PRESETS / "demo.yaml").read_text())
     config["http_options"]["port"] = port
+    config["applications"][0]["args"]["provenance"] = UNSIGNED
     return config
 
 
@@ -98,6 +104,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
         "limits": {"max_frames": 201, "request_timeout_s": 300},
         "jobs": {"folder": str(folder / "jobs-fake"), "lease_s": 3, "max_attempts": 6},
+        "provenance": UNSIGNED,
     }
     scale = {"min_replicas": 0, "max_replicas": 1, "target_ongoing_requests": 1, "upscale_delay_s": 0, "downscale_delay_s": 600}
     config["applications"].append(
