@@ -17,14 +17,13 @@ from contextlib import nullcontext
 from typing import Any
 
 import httpx
-import typer
 import yaml
 
 from loadtest.long_work import long_work
 from loadtest.open_loop import Outcome, Request, as_request, ask, client, send_at_rate, send_in_turn
 from loadtest.overload_figures import Bars, Overload, Phase, capacity, percentile, phase_of, recovery_s
 from loadtest.payloads import body
-from serve.cli.console import print_error
+from loadtest.verdict import exit_code
 from serve.cli.presets import find_preset
 from serve.cli.service import running
 from serve.client import Answer, CallFailed, Client, check_answer
@@ -143,18 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--no-beside", action="store_true", help="leave out the swaps beside long work")
     options = parser.parse_args(arguments)
-    try:
+
+    def misses() -> Sequence[str]:
         service: Any = nullcontext(Client(options.url)) if options.url else running(find_preset(options.preset))
         with service as found:
-            misses = measure(found.url, options, queue_places(options.preset))
-    except CallFailed as e:
-        print_error(str(e))
-        return 1
-    except typer.Exit as e:  # it was said why
-        return e.exit_code
-    for miss in misses:
-        print_error(f"MISSED: {miss}")
-    return 1 if misses else 0
+            return measure(found.url, options, queue_places(options.preset))
+
+    return exit_code(misses)
 
 
 if __name__ == "__main__":

@@ -13,16 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-import typer
-
 from loadtest.growth import Totals, leaks, left, totals, trends
 from loadtest.mixed import Mixed
+from loadtest.verdict import exit_code
 from loadtest.watched_processes import Watch, sample
-from serve.cli.console import print_error
 from serve.cli.presets import find_preset
-from serve.cli.ray_dashboard import DashboardUnavailable, RayDashboard
+from serve.cli.ray_dashboard import RayDashboard
 from serve.cli.service import running
-from serve.client import CallFailed, Client
+from serve.client import Client
 
 SETTLE_S = 120.0
 """Seconds within which what requests have used must be given back."""
@@ -104,17 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--leeway", type=int, default=0, help="files and threads of a kind of process that may be left")
     parser.add_argument("--dashboard", default="http://127.0.0.1:8265", help="URL of Ray's dashboard")
     options = parser.parse_args(arguments)
-    try:
+
+    def misses() -> Sequence[str]:
         with running(find_preset(options.preset)) as client:
-            misses = soak(client, options)
-    except (CallFailed, DashboardUnavailable) as e:
-        print_error(str(e))
-        return 1
-    except typer.Exit as e:  # it was said why
-        return e.exit_code
-    for miss in misses:
-        print_error(f"MISSED: {miss}")
-    return 1 if misses else 0
+            return soak(client, options)
+
+    return exit_code(misses)
 
 
 if __name__ == "__main__":
