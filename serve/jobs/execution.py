@@ -58,6 +58,14 @@ class Finished:
     frames: int
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What marks the result of a job, and its frames; None for frames without a watermark."""
+
+    of_result: ResultMarks
+    new_mark: Callable[[], FrameMark] | None
+
+
 class Execution:
     """Runs jobs with the pipelines of this replica."""
 
@@ -83,7 +91,17 @@ class Execution:
             raise FileNotFoundError(f"the request of job {job.id} is not in the file store")
         return await asyncio.to_thread(read_request, stored)
 
-    async def run(self, held: HeldJob, request: JobRequest) -> Finished:
+    async def prepare_marks(self, job: Job, request: JobRequest) -> Marks:
+        """Return the marks of a job, which take reading all of its files.
+
+        Raises RequestRefused for a source whose marks would be lost.
+        """
+        new_mark = await self._new_mark(job, request)
+        of_result = ResultMarks(self._marking, request.request)
+        await of_result.look()
+        return Marks(of_result, new_mark)
+
+    async def run(self, held: HeldJob, request: JobRequest, marks: Marks) -> Finished:
         """Run the pipeline, again if a model's replica is lost, and store the result."""
         job, meter = held.job, held.meter
         latest: asyncio.Queue[Image] = asyncio.Queue(1)
@@ -107,11 +125,9 @@ class Execution:
             meter=meter,
             observe=tracker.observe,
             caller=job.caller,
-            new_mark=await self._new_mark(job, request),
+            new_mark=marks.new_mark,
             labelled=self._labelled,
         )
-        marks = ResultMarks(self._marking, request.request)
-        await marks.look()
         async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, context, latest, tracker)):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
@@ -121,9 +137,9 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
-        if context.new_mark is not None:
+        if marks.new_mark is not None:
             result = replace(result, marks=("watermark",))
-        result = await marks.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
+        result = await marks.of_result.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
             result=result,
             endpoint=request.endpoint,

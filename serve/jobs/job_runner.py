@@ -186,9 +186,10 @@ class JobRunner:
 
     async def _run_until_admitted(self, held: HeldJob, request: JobRequest) -> Finished:
         """Run the job. One that was accepted waits where the queue of its model is full."""
+        marks = await self._execution.prepare_marks(held.job, request)
         while True:
             try:
-                return await self._execution.run(held, request)
+                return await self._execution.run(held, request, marks)
             except Exception as error:
                 if not (held.job.durable and _is_full(error)):
                     raise

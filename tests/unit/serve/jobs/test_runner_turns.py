@@ -7,6 +7,7 @@ import pytest
 from ray.serve.exceptions import BackPressureError
 
 from serve.jobs.record import Progress
+from serve.jobs.result_marks import ResultMarks
 from serve.media.spool import read_media
 from serve.pipelines.requests import SwapImage
 from tests.unit.serve.http.service import HeldVideoModel
@@ -51,9 +52,18 @@ async def test_a_file_that_cannot_be_used_is_found_while_its_job_waits(bench: Be
 async def test_an_accepted_job_waits_for_a_full_queue_of_its_model(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serve.jobs.job_runner.QUEUE_RETRY_S", 0.01)
     bench.graph.wan26.errors += [BackPressureError(num_queued_requests=1, max_queued_requests=1)] * 3
+    looks: list[ResultMarks] = []
+    look = ResultMarks.look
+
+    async def counted(marks: ResultMarks) -> None:
+        looks.append(marks)
+        await look(marks)
+
+    monkeypatch.setattr(ResultMarks, "look", counted)
     outcome = await within(bench.one.run((await bench.add(video())).id))
     assert outcome is not None
     assert (outcome.job.state, outcome.job.attempt) == ("succeeded", 1)
+    assert len(looks) == 1, "its files were read again for each try"
 
 
 async def test_a_caller_who_waits_is_told_when_a_full_queue_has_room(bench: Bench) -> None:
