@@ -28,10 +28,10 @@ from benchmarks import face_graphs
 from deployments.faces.engine import FaceEngine, build_face_engine
 from deployments.settings import FaceModels, FaceSettings
 from deployments.wire import Frames, Reference, SwapOptions
-from serve.media.decode import open_source
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import CHUNK, SourceLimits
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.samples import group, portrait
-from serve.media.source import CHUNK, SourceLimits
 
 
 def unwatched() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 
-from serve.jobs.record import Job, Progress, new_job_id
-from serve.jobs.redis_store import RedisStore
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import Job, Progress, new_job_id
+from serve.jobs.store.redis_store import RedisStore
+from serve.jobs.store.sqlite_store import SqliteStore
 
 JOBS, WARM_UP = 1000, 50
 STEPS = [Progress(stage="denoising", step=step, steps=30, percent=step * 3.0, eta_s=30.0 - step) for step in range(4)]

@@ -32,8 +32,8 @@ from serve.client import Client
 from serve.config import AppConfig
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.examples import payload
+from serve.http.jobs.submission import Submission, Submissions
 from serve.http.negotiation import Preferences
-from serve.http.submission import Submission, Submissions
 from serve.jobs.front_desk import make_jobs
 from serve.jobs.runner_handle import RunnerHandle
 from serve.models import MODELS, RUNNER

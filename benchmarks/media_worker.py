@@ -3,7 +3,7 @@
 It decodes a portrait of 512x512 (JPEG) in a thread of this process and in a worker process, in
 turn, and prints the difference: the hop. Then it decodes a large picture of each kind in a process
 of its own and prints the most memory that this takes for each pixel, which
-``serve/media/claims.py`` states.
+``serve/media/decode/claims.py`` states.
 """
 
 import asyncio

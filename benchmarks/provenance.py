@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from serve.media import EXTENSIONS
-from serve.media.encode import Encoder
-from serve.media.encode_gif import GifEncoder
-from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.encode_webp import WebpEncoder
+from serve.media.encode.encoder import Encoder
+from serve.media.encode.gif import GifEncoder
+from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.images import cover, encode_image
 from serve.media.samples import stranger

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from deployments.errors import Cancelled
 from deployments.wire import FrameChunk, Frames, Progress
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode.mp4 import Mp4Encoder
 
 
 class Timer:

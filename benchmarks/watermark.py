@@ -27,10 +27,10 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 from skimage.metrics import structural_similarity
 
-from serve.media.encode import Encoder, MarkedEncoder
-from serve.media.encode_gif import GifEncoder
-from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.encode_webp import WebpEncoder
+from serve.media.encode.encoder import Encoder, MarkedEncoder
+from serve.media.encode.gif import GifEncoder
+from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.spool import read_media
 from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Watermark, detect
 from serve.provenance.watermark.payload import REQUEST_BITS

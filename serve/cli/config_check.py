@@ -15,7 +15,7 @@ from deployments.settings import Settings, VideoSettings
 from serve.cli.presets import IMPORT_PATH
 from serve.cli.store_check import file_system_faults, store_faults
 from serve.config import AppConfig, Hardware, ProxySettings
-from serve.http.auth import ApiKeys
+from serve.http.callers.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, RUNNER, Model
 from serve.provenance.certificates import CertificateRefused, load_identity

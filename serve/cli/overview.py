@@ -9,8 +9,8 @@ import PIL.ImageDraw
 
 from deployments.wire import Image
 from serve.media.data_uri import decode_base64
-from serve.media.decode import open_source
-from serve.media.source import SourceLimits
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import SourceLimits
 
 HEIGHT = 128
 """The height of each image in pixels."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from serve.job_settings import JobSettings
-from serve.jobs.fsspec_files import missing_package
+from serve.jobs.files.fsspec_files import missing_package
 from serve.models import INGRESS, RUNNER
 
 REMEDY = "set args.jobs.store to a Redis and args.jobs.files to a folder or bucket that all of them reach"

@@ -8,11 +8,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import AppConfig
-from serve.http.auth import VERIFY, ApiKeys, RequireKey
-from serve.http.body_limit import BodyLimit
-from serve.http.job_record import no_signature
-from serve.http.listeners import Listeners
+from serve.http.callers.auth import VERIFY, ApiKeys, RequireKey
+from serve.http.jobs.listeners import Listeners
+from serve.http.jobs.record import no_signature
 from serve.http.middleware import Cors, RequestBoundary
+from serve.http.protocol.body_limit import BodyLimit
 from serve.http.routes import make_listeners, make_router, make_routes
 from serve.jobs.desk import Desk, Jobs
 from serve.pipelines.handles import Handles

@@ -8,21 +8,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from serve.config import AppConfig
-from serve.http.admission import Admission
 from serve.http.bodies import read_body
-from serve.http.caller import caller_of
-from serve.http.connection import run_while_connected
+from serve.http.callers.admission import Admission
+from serve.http.callers.caller import caller_of
+from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
-from serve.http.job_handlers import JobHandlers, raise_problem
-from serve.http.job_responses import accepted, see_result
+from serve.http.jobs.handlers import JobHandlers, raise_problem
+from serve.http.jobs.responses import accepted, see_result
+from serve.http.jobs.store_problems import store_problems
+from serve.http.jobs.submission import Submission, Submissions
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
-from serve.http.quotas import Quotas
+from serve.http.protocol.connection import run_while_connected
 from serve.http.request_report import reported
 from serve.http.responses import result_response
-from serve.http.store_problems import store_problems
-from serve.http.submission import Submission, Submissions
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.record import Job
 from serve.problems import Problem
 
 GRACE_S = 30.0

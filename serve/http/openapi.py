@@ -5,8 +5,8 @@ from typing import Any
 
 from serve.http.endpoints import FACES, VIDEOS, Endpoint
 from serve.http.examples import example
-from serve.http.job_operations import JOB_SCHEMA, JOBS, accepted_response, preference_parameters, problem_response
-from serve.http.openai_operations import ERROR_SCHEMA, OPENAI, VIDEO_SCHEMA
+from serve.http.jobs.operations import JOB_SCHEMA, JOBS, accepted_response, preference_parameters, problem_response
+from serve.http.openai.operations import ERROR_SCHEMA, OPENAI, VIDEO_SCHEMA
 from serve.http.version import VERSION
 
 SERVICE = "Service"

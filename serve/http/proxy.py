@@ -22,15 +22,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import leave_out_probes
-from serve.http.auth import OPEN_PREFIXES, VERIFY, ApiKeys, RequireKey
-from serve.http.body_limit import BodyLimit
-from serve.http.bounded_protocol import EXTENSION, install
+from serve.http.callers.auth import OPEN_PREFIXES, VERIFY, ApiKeys, RequireKey
 from serve.http.middleware import Cors
-from serve.http.openai_errors import OpenAIErrors
-from serve.http.plain_errors import SERVE_PREFIX, PlainErrors
+from serve.http.openai.errors import OpenAIErrors
 from serve.http.problem_log import log_problem
+from serve.http.protocol.body_limit import BodyLimit
+from serve.http.protocol.bounded_protocol import EXTENSION, install
+from serve.http.protocol.plain_errors import SERVE_PREFIX, PlainErrors
+from serve.http.protocol.whole_body import WholeBody
 from serve.http.request_id import choose_request_id, send_with_request_id
-from serve.http.whole_body import WholeBody
 from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")
@@ -88,7 +88,7 @@ class RequireBoundedConnection:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and EXTENSION not in scope.get("extensions", {}):
-            logger.error("Serve's proxy does not use serve.http.bounded_protocol, so its connections have no limits")
+            logger.error("Serve's proxy does not use serve.http.protocol.bounded_protocol, so its connections have no limits")
             raise Problem(500, "internal", "the service runs without limits for connections, so it answers no request")
         await self._app(scope, receive, send)
 

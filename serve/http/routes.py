@@ -13,20 +13,20 @@ from starlette.types import Lifespan
 from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
-from serve.http.admission import Admission
-from serve.http.auth import OPEN_PATHS, VERIFY
+from serve.http.callers.admission import Admission
+from serve.http.callers.auth import OPEN_PATHS, VERIFY
+from serve.http.callers.quotas import Quotas
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
-from serve.http.job_handlers import JobHandlers
-from serve.http.job_operations import job_operations
-from serve.http.job_record import SignLink
-from serve.http.listeners import Listeners
-from serve.http.openai_operations import openai_operations
-from serve.http.openai_videos import OpenAIVideos
+from serve.http.jobs.handlers import JobHandlers
+from serve.http.jobs.listeners import Listeners
+from serve.http.jobs.operations import job_operations
+from serve.http.jobs.record import SignLink
+from serve.http.jobs.submission import Submissions
+from serve.http.openai.operations import openai_operations
+from serve.http.openai.videos import OpenAIVideos
 from serve.http.openapi import endpoint_operation, openapi_document, service_operation, verify_operation, warm_operation
-from serve.http.quotas import Quotas
 from serve.http.service_handlers import ROOT_TYPES, DocsHandlers, ServiceHandlers
-from serve.http.submission import Submissions
 from serve.http.verify_handlers import VerifyHandlers
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs

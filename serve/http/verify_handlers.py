@@ -4,11 +4,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.http.bodies import read_body
-from serve.http.caller import caller_of
-from serve.http.connection import run_while_connected
+from serve.http.callers.caller import caller_of
+from serve.http.callers.quotas import Quotas
+from serve.http.jobs.store_problems import store_problems
 from serve.http.pages import verify_page
-from serve.http.quotas import Quotas
-from serve.http.store_problems import store_problems
+from serve.http.protocol.connection import run_while_connected
 from serve.pipelines.errors import blame
 from serve.pipelines.fields import read_media_field
 from serve.problems import REQUIRED, invalid, unavailable

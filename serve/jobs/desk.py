@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve.jobs.files import FileStore
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
-from serve.jobs.store import JobStore
+from serve.jobs.files.file_store import FileStore
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import Job
 from serve.media.spool import Media
 
 

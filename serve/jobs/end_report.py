@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve.jobs.held_job import HeldJob
-from serve.jobs.record import Job
+from serve.jobs.store.record import Job
 from serve.pipelines.meter import PHASES
 from serve.telemetry import metrics
 from serve.telemetry.metrics import Outcome, outcome_of_status

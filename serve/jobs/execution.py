@@ -14,18 +14,18 @@ from typing import Any
 from deployments.telemetry import tracing
 from deployments.wire import Image
 from serve.config import AppConfig
-from serve.jobs.files import FileStore, fetch_to_disk
+from serve.jobs.files.file_store import FileStore, fetch_to_disk
+from serve.jobs.forecasts.pace import Pace
+from serve.jobs.forecasts.patience import patiently
 from serve.jobs.held_job import HeldJob
-from serve.jobs.keys import preview_key, request_key, result_key
-from serve.jobs.pace import Pace
-from serve.jobs.patience import patiently
-from serve.jobs.record import Job, StoredResult
 from serve.jobs.request import JobRequest, read_request
-from serve.jobs.result_headers import Answer, result_headers
-from serve.jobs.result_marks import ResultMarks
+from serve.jobs.results.headers import Answer, result_headers
+from serve.jobs.results.marks import ResultMarks
+from serve.jobs.results.watermarking import Watermarking
+from serve.jobs.store.keys import preview_key, request_key, result_key
+from serve.jobs.store.record import Job, StoredResult
 from serve.jobs.tracker import Tracker
-from serve.jobs.watermarking import Watermarking
-from serve.media.encode import FrameMark
+from serve.media.encode.encoder import FrameMark
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS

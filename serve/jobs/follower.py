@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from serve.jobs.desk import News
 from serve.jobs.places import Places
-from serve.jobs.record import Job
-from serve.jobs.store import Event, JobStore, StoreUnavailable
+from serve.jobs.store.job_store import Event, JobStore, StoreUnavailable
+from serve.jobs.store.record import Job
 
 POLL_S = 0.1
 """Seconds between two reads of a job's events."""

@@ -10,17 +10,17 @@ from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
 from serve.jobs.execution import INLINE_BYTES
-from serve.jobs.files import FileStore, fetch_to_disk
+from serve.jobs.files.file_store import FileStore, fetch_to_disk
+from serve.jobs.files.removal import remove_files
 from serve.jobs.follower import Follower
-from serve.jobs.forecast import Forecast
-from serve.jobs.keys import request_key
+from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.open_store import open_stores
-from serve.jobs.outcome import Outcome
 from serve.jobs.places import Places
-from serve.jobs.record import Job
-from serve.jobs.removal import remove_files
+from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
-from serve.jobs.store import JobStore, OutcomeUnknown, QueueFull
+from serve.jobs.store.job_store import JobStore, OutcomeUnknown, QueueFull
+from serve.jobs.store.keys import request_key
+from serve.jobs.store.record import Job
 from serve.media.spool import Media, media_size, open_media, read_media
 from serve.problems import replica_lost
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Literal
 
-from serve.jobs.record import Job, Progress
+from serve.jobs.store.record import Job, Progress
 from serve.pipelines.meter import Meter
 
 Reason = Literal["cancelled", "left", "lost"]

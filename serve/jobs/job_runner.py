@@ -15,15 +15,15 @@ from deployments.telemetry.origin import Origin, working_for
 from serve.job_settings import JobSettings
 from serve.jobs.end_report import outcome_of, report_end
 from serve.jobs.execution import Execution, Finished
-from serve.jobs.files import FileStore
-from serve.jobs.forecast import Forecast
+from serve.jobs.files.file_store import FileStore
+from serve.jobs.forecasts.forecast import Forecast
+from serve.jobs.forecasts.patience import Outages, patiently
 from serve.jobs.held_job import HeldJob
-from serve.jobs.keys import preview_key, request_key, result_key
-from serve.jobs.outcome import Outcome
-from serve.jobs.patience import Outages, patiently
-from serve.jobs.record import Job, State, StoredResult
 from serve.jobs.request import JobRequest
-from serve.jobs.store import JobStore, StoreUnavailable
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.keys import preview_key, request_key, result_key
+from serve.jobs.store.record import Job, State, StoredResult
 from serve.pipelines.attempts import causes
 from serve.pipelines.handles import QUEUE_RETRY_S
 from serve.problems import Problem, problem_of, replica_lost, unavailable

@@ -3,10 +3,10 @@
 from urllib.parse import quote
 
 from serve.job_settings import JobSettings
-from serve.jobs.files import FileStore
-from serve.jobs.fsspec_files import FsspecFiles
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore, StoreUnavailable
+from serve.jobs.files.file_store import FileStore
+from serve.jobs.files.fsspec_files import FsspecFiles
+from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.sqlite_store import SqliteStore
 
 
 def open_stores(settings: JobSettings, application: str) -> tuple[JobStore, FileStore]:
@@ -21,7 +21,7 @@ def open_stores(settings: JobSettings, application: str) -> tuple[JobStore, File
     files = FsspecFiles(str(folder / "files") if settings.files is None else f"{settings.files.rstrip('/')}/{place}")
     if settings.embedded:
         return SqliteStore(folder / "jobs.sqlite3"), files
-    from serve.jobs.redis_store import RedisStore  # imported where it is used: its client takes long
+    from serve.jobs.store.redis_store import RedisStore  # imported where it is used: its client takes long
 
     return RedisStore(settings.store, password=_password(settings), prefix=f"ryla:{place}:"), files
 

@@ -5,8 +5,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from serve.jobs.record import Job
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import Job
 
 KEEP_S = 0.5
 """Seconds for which the order of a queue is remembered."""

@@ -14,11 +14,11 @@ from serve.config import AppConfig
 from serve.jobs.execution import Execution
 from serve.jobs.job_runner import JobRunner
 from serve.jobs.open_store import open_stores
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
+from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerHandle, detached
+from serve.jobs.store.record import Job
 from serve.jobs.sweeper import Sweeper
-from serve.jobs.webhooks import WebhookSender
+from serve.jobs.webhooks.deliveries import WebhookSender
 from serve.models import RUNNER
 from serve.pipelines.handles import make_handles
 from serve.pipelines.pipelines import make_pipelines

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from ray.serve.handle import DeploymentHandle
 
 from deployments.flow_control import ProducerEnd
-from serve.jobs.outcome import Outcome
+from serve.jobs.results.outcome import Outcome
 from serve.pipelines.attempts import is_lost_replica
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from serve.jobs.files import FileStore
-from serve.jobs.keys import FOLDERS
-from serve.jobs.record import Job, State
-from serve.jobs.removal import remove_files
-from serve.jobs.store import JobStore, StoreUnavailable
+from serve.jobs.files.file_store import FileStore
+from serve.jobs.files.removal import remove_files
+from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.keys import FOLDERS
+from serve.jobs.store.record import Job, State
 from serve.telemetry import metrics
 
 logger = logging.getLogger("ray.serve")

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from deployments.wire import Image
 from deployments.wire import Progress as ModelProgress
-from serve.jobs.estimate import Estimate
-from serve.jobs.pace import Pace, Work
-from serve.jobs.record import Progress, Stage
-from serve.media.source import CHUNK
+from serve.jobs.forecasts.estimate import Estimate
+from serve.jobs.forecasts.pace import Pace, Work
+from serve.jobs.store.record import Progress, Stage
+from serve.media.decode.source import CHUNK
 from serve.pipelines.context import ChunkStep, FrameCount, Step
 from serve.pipelines.requests import GenerateVideo, PipelineRequest
 

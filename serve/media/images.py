@@ -11,7 +11,7 @@ from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.profiles import to_srgb
-from serve.media.strip import strip
+from serve.media.strip.image import strip
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.
 PIL.Image.MAX_IMAGE_PIXELS = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deployments.wire import Image, Progress
-from serve.media.encode import FrameMark
+from serve.media.encode.encoder import FrameMark
 from serve.pipelines.meter import Meter
 
 

@@ -8,10 +8,10 @@ from typing import TypeVar
 from deployments.wire import Image
 from serve.config import Limits, RunnerSettings
 from serve.media.errors import MediaError
-from serve.media.messages import Message
 from serve.media.spool import descriptor_of
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerDied, WorkerProcess
+from serve.media.workers.messages import Message
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerDied, WorkerProcess
 from serve.pipelines.byte_budget import ByteBudget, Reservation
 from serve.pipelines.errors import blame
 from serve.pipelines.fair_queue import FairQueue

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 from deployments.telemetry import tracing
 from serve.config import RunnerSettings
-from serve.media.encode import Encoder, MarkedEncoder
-from serve.media.encode_gif import GifEncoder
-from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.encode_webp import WebpEncoder
-from serve.media.source import Source, TimedFrames
+from serve.media.decode.source import Source, TimedFrames
+from serve.media.encode.encoder import Encoder, MarkedEncoder
+from serve.media.encode.gif import GifEncoder
+from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.spool import Media
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.media_threads import MediaThreads

@@ -18,7 +18,7 @@ from deployments.faces.tracking.cuts import CutFinder
 from deployments.faces.tracking.tracks import Tracker
 from deployments.wire import Choice, Embedding, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions
 from serve.config import RunnerSettings
-from serve.media.source import CHUNK, TimedFrames
+from serve.media.decode.source import CHUNK, TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.decoder import DecodedPictures, Picture
 from serve.pipelines.handles import FaceSwapperHandle

@@ -9,13 +9,13 @@ from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.config import Limits, RunnerSettings
 from serve.media.container import is_image
+from serve.media.decode.source import CHUNK, TimedFrames
 from serve.media.errors import MediaTooLarge
-from serve.media.messages import Message
 from serve.media.sound import Sound
-from serve.media.source import CHUNK, TimedFrames
 from serve.media.spool import Media, descriptor_of
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerDied, WorkerProcess
+from serve.media.workers.messages import Message
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerDied, WorkerProcess
 from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.decoder import SLACK_BYTES, SMALL_BYTES, TRIES, deadly
 from serve.pipelines.errors import blame

@@ -6,8 +6,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from deployments.wire import FrameChunk, Image, LoraChoice, VideoRequest
+from serve.media.decode.source import TimedFrames
 from serve.media.images import cover
-from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from serve.media.source import TimedFrames
+from serve.media.decode.source import TimedFrames
 from serve.pipelines.context import ChunkStep, FrameCount, RequestContext
 from serve.pipelines.decoder import Decoder
 from serve.pipelines.encoding import VideoWriters

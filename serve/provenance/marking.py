@@ -13,8 +13,8 @@ from typing import Any
 from deployments.errors import RequestRefused
 from serve.media.errors import MediaError
 from serve.media.spool import Media, descriptor_of, media_pieces
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerDied
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerDied
 from serve.provenance.certificates import SOON, CertificateRefused, Identity, load_identity
 from serve.provenance.demo_certificate import demo_identity
 from serve.provenance.embedding import NotEmbedded, embed

@@ -8,8 +8,8 @@ from typing import Any
 
 import c2pa
 
-from serve.media.messages import Message
 from serve.media.spool import Media, open_media
+from serve.media.workers.messages import Message
 from serve.provenance.manifest import GENERATION, NOTICE, REQUEST, c2pa_settings
 from serve.provenance.media_types import media_type_of
 from serve.provenance.packet_scan import find_properties

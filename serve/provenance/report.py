@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from serve.media.messages import Message
+from serve.media.workers.messages import Message
 from serve.provenance.statement import COMPOSITE, GENERATED
 
 _WORDS = {

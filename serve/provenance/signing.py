@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from serve.media.errors import MediaError
-from serve.media.messages import Message
 from serve.media.spool import Media, Spool, descriptor_of
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerDied
+from serve.media.workers.messages import Message
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerDied
 from serve.provenance.certificates import Identity
 from serve.provenance.manifest import ingredient
 from serve.provenance.media_types import media_type_of

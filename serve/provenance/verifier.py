@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from serve.media.errors import MediaError
-from serve.media.messages import Message
 from serve.media.spool import Media, descriptor_of
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import WorkerDied
+from serve.media.workers.messages import Message
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerDied
 from serve.provenance.report import complete
 from serve.provenance.signing import WORKER
 

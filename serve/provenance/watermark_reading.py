@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from serve.media.decode import open_source
-from serve.media.source import SourceLimits
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import SourceLimits
 from serve.media.spool import Media
 from serve.provenance.watermark import Detector, Reading
 from serve.provenance.watermark.residual import Plane

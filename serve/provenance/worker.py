@@ -12,9 +12,9 @@ import c2pa
 import numpy as np
 
 from serve.media.errors import MediaError
-from serve.media.messages import Message
 from serve.media.spool import Spool
-from serve.media.worker import Answer, Ask, blaming_file, serve
+from serve.media.workers.messages import Message
+from serve.media.workers.worker import Answer, Ask, blaming_file, serve
 from serve.provenance.manifest import c2pa_settings
 from serve.provenance.packet_scan import find_properties
 from serve.provenance.reading import has_manifest, read_marks

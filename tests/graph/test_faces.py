@@ -11,7 +11,7 @@ import pytest
 
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.wire import Face, Image
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.samples import data_uri, group, jpeg, pan, portrait, stranger
 from tests.graph.conftest import Service
 from tests.graph.frames import frames_of

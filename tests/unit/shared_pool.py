@@ -2,8 +2,8 @@
 
 import atexit
 
-from serve.media.worker_pool import WorkerPool
-from serve.media.worker_process import DECODER, WorkerProcess
+from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import DECODER, WorkerProcess
 
 _kept: dict[str, list[WorkerProcess]] = {}
 

@@ -17,7 +17,7 @@ import PIL.Image
 from av.audio.frame import AudioFrame
 
 from deployments.wire import Frames, Image
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.encode.mp4 import Mp4Encoder
 
 PORTRAIT = Path(__file__).parent / "portrait.jpg"
 OFFICER = Path(__file__).parent / "officer.jpg"

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from serve.config import AppConfig
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.routes import Route
-from serve.jobs.result_headers import EXPOSED_HEADERS, JOB_HEADERS
+from serve.jobs.results.headers import EXPOSED_HEADERS, JOB_HEADERS
 from serve.problems import TITLES
 from tests.unit.docs.markdown import ROOT, code_blocks, read, rows, section
 from tests.unit.serve.fake_graph import FakeGraph

@@ -11,7 +11,7 @@ from loadtest.attacks import ATTACKS, KEY, Tally
 from loadtest.body_attacks import BODY_ATTACKS, greedy_caller
 from loadtest.connection_attacks import CONNECTION_ATTACKS
 from serve.config import AppConfig
-from serve.http.auth import ApiKeys
+from serve.http.callers.auth import ApiKeys
 
 
 def test_honest_and_hostile_callers_have_valid_keys_of_their_own(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from deployments.flow_control import ConsumerEnd
 from serve.config import AppConfig
 from serve.jobs.desk import Jobs
 from serve.jobs.execution import Execution
-from serve.jobs.files import FileStore
+from serve.jobs.files.file_store import FileStore
 from serve.jobs.front_desk import FrontDesk
 from serve.jobs.job_runner import JobRunner
 from serve.jobs.open_store import open_stores
-from serve.jobs.outcome import Outcome
-from serve.jobs.store import JobStore
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.job_store import JobStore
 from serve.pipelines.pipelines import make_pipelines
 from serve.provenance.marking import Marking
 from tests.unit.serve.fake_graph import FakeGraph

@@ -50,8 +50,8 @@ def test_a_line_has_the_request_and_the_job(written: StringIO) -> None:
 def test_our_modules_write_once_and_where_serve_does(written: StringIO) -> None:
     with working_for(Origin("the-request")):
         logging.getLogger("deployments.video.loras").warning("a LoRA")
-        logging.getLogger("serve.jobs.sqlite_database").info("a store")
-        logging.getLogger("serve.jobs.sqlite_database").debug("too much")
+        logging.getLogger("serve.jobs.store.sqlite_database").info("a store")
+        logging.getLogger("serve.jobs.store.sqlite_database").debug("too much")
     assert [(line["message"], line["request_id"]) for line in lines(written)] == [
         ("a LoRA", "the-request"),
         ("a store", "the-request"),

@@ -8,8 +8,8 @@ from fsspec.registry import known_implementations
 
 from serve.cli.store_check import file_system_faults, store_faults
 from serve.job_settings import JobSettings
-from serve.jobs.fsspec_files import FsspecFiles
-from serve.jobs.store import StoreUnavailable
+from serve.jobs.files.fsspec_files import FsspecFiles
+from serve.jobs.store.job_store import StoreUnavailable
 
 SHARED = JobSettings(store="redis://redis:6379/1", files="s3://bucket/ryla")
 ONE_POD = [{"groupName": "cpu", "maxReplicas": 1}]

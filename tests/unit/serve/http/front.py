@@ -13,7 +13,7 @@ from ray.serve._private.http_util import configure_http_middlewares, start_asgi_
 from ray.serve.config import HTTPOptions
 from starlette.types import ASGIApp
 
-from serve.http.bounded_protocol import BoundedProtocol
+from serve.http.protocol.bounded_protocol import BoundedProtocol
 from tests.unit.serve.http.asgi import until
 
 

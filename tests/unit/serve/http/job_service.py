@@ -5,14 +5,14 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
-from serve.http.job_handlers import JobHandlers
-from serve.http.listeners import Listeners
+from serve.http.callers.quotas import Quotas
+from serve.http.jobs.handlers import JobHandlers
+from serve.http.jobs.listeners import Listeners
+from serve.http.jobs.submission import Submission
 from serve.http.middleware import RequestBoundary
-from serve.http.openai_videos import OpenAIVideos, Submit
-from serve.http.quotas import Quotas
+from serve.http.openai.videos import OpenAIVideos, Submit
 from serve.http.routes import job_routes, make_router
-from serve.http.submission import Submission
-from serve.jobs.record import Job
+from serve.jobs.store.record import Job
 from tests.unit.serve.http.service import kept_endpoints, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs
 

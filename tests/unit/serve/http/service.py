@@ -15,7 +15,7 @@ from serve.config import AppConfig
 from serve.http.application import make_app
 from serve.http.endpoints import make_endpoints
 from serve.http.examples import payload
-from serve.http.job_record import no_signature
+from serve.http.jobs.record import no_signature
 from serve.http.openapi import endpoint_operation
 from serve.http.pages import home_page
 from serve.http.routes import Route, make_listeners, make_routes

@@ -8,7 +8,7 @@ from ray.serve._private import logging_utils
 from ray.serve._private.constants import SERVE_LOGGER_NAME
 
 from serve.http.access_log import PROBES, is_worth_a_line, leave_out_probes
-from serve.http.auth import OPEN_PATHS
+from serve.http.callers.auth import OPEN_PATHS
 
 
 @pytest.fixture

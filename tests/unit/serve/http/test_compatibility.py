@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from deployments.wire import Image
 from serve.client import decode
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.images import cover
 from serve.media.samples import PORTRAIT, clip, data_uri, jpeg, pan, portrait, stranger
 from tests.pictures import decode_image

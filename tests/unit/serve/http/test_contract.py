@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from starlette.testclient import TestClient
 
-from serve.http.openai_errors import OpenAIErrors
+from serve.http.openai.errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.generated_requests import JOB, Call, calls
 from tests.unit.serve.http.service import make_service

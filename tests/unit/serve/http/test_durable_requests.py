@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from serve.jobs.desk import Jobs
-from serve.jobs.record import Progress
+from serve.jobs.store.record import Progress
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_config, make_service_over
 from tests.unit.serve.local_jobs import LocalDesk

@@ -20,7 +20,7 @@ from deployments.errors import ImageNotSupported, PromptTooLong
 from deployments.wire import VideoRequest
 from serve.client import decode
 from serve.http.examples import payload
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.samples import clip, data_uri, jpeg, stranger
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.http.service import FACE, VIDEO, HeldVideoModel, make_client, make_service

@@ -7,7 +7,7 @@ from serve.config import AppConfig
 from serve.http.endpoints import make_endpoints
 from serve.http.examples import example, payload
 from serve.media.data_uri import decode_base64
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.pipelines.requests import GenerateVideo
 from tests.unit.serve.media.make_media import LIMITS
 

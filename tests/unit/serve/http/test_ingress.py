@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 from serve.http import ingress
 from serve.http.access_log import is_worth_a_line
 from serve.jobs.open_store import open_stores
-from serve.jobs.outcome import Outcome
-from serve.jobs.store import JobStore
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.job_store import JobStore
 from tests.unit.serve.fake_graph import FakeConsumer, FakeGraph, FakeHandle
 from tests.unit.serve.http.service import make_config
 from tests.unit.serve.local_jobs import Line, LocalRunner, OpenedOnUse

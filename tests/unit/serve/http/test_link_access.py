@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http import auth
-from serve.http.auth import ApiKeys, RequireKey
-from serve.http.job_record import Links
+from serve.http.callers import auth
+from serve.http.callers.auth import ApiKeys, RequireKey
+from serve.http.jobs.record import Links
 from serve.http.middleware import RequestBoundary
 from serve.http.proxy import middlewares
 from serve.http.routes import job_routes, make_router

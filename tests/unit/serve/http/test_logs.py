@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http.openai_errors import OpenAIErrors
+from serve.http.openai.errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_service
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.errors import RequestRefused
 from serve.http.middleware import Cors, RequestBoundary, problem_of_status
-from serve.jobs.result_headers import EXPOSED_HEADERS
+from serve.jobs.results.headers import EXPOSED_HEADERS
 from serve.problems import Problem, unavailable
 from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
 

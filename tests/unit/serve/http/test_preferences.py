@@ -1,8 +1,8 @@
 import pytest
 from starlette.datastructures import Headers
 
-from serve.http.job_record import Links
-from serve.http.job_responses import accepted, see_result
+from serve.http.jobs.record import Links
+from serve.http.jobs.responses import accepted, see_result
 from serve.http.negotiation import MAX_URL_CHARS, Preferences, read_preferences
 from serve.problems import Problem
 from tests.unit.serve.jobs.fake_jobs import make_job

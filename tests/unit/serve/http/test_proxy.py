@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Scope
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import is_worth_a_line
-from serve.http.auth import OPEN_PATHS
-from serve.http.body_limit import body_too_large
-from serve.http.bounded_protocol import EXTENSION, BoundedProtocol
-from serve.http.plain_errors import SERVE_PREFIX
+from serve.http.callers.auth import OPEN_PATHS
+from serve.http.protocol.body_limit import body_too_large
+from serve.http.protocol.bounded_protocol import EXTENSION, BoundedProtocol
+from serve.http.protocol.plain_errors import SERVE_PREFIX
 from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, RequireBoundedConnection, middlewares
 from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http.auth import OPEN_PATHS, OPEN_PREFIXES
+from serve.http.callers.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
 from serve.http.route_templates import TEMPLATES
 from serve.http.routes import DOCS_ASSETS, Route, make_router

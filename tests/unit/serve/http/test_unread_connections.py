@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from serve.http import unread_answers
-from serve.http.bounded_protocol import BoundedProtocol
-from serve.http.unread_answers import UNSENT_BYTES
+from serve.http.protocol import unread_answers
+from serve.http.protocol.bounded_protocol import BoundedProtocol
+from serve.http.protocol.unread_answers import UNSENT_BYTES
 from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.front import front
 

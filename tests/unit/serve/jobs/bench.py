@@ -5,9 +5,9 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from serve.config import AppConfig
-from serve.jobs.keys import request_key
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.keys import request_key
+from serve.jobs.store.record import Job
 from serve.media.spool import read_media
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel

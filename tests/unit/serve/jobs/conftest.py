@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.sqlite_store import SqliteStore
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_config
 from tests.unit.serve.jobs.bench import Bench
@@ -34,7 +34,7 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
     """Open a store as another process would: all of them hold the same jobs."""
     stores: list[JobStore] = []
     if request.param == "redis":
-        from serve.jobs.redis_store import RedisStore
+        from serve.jobs.store.redis_store import RedisStore
 
         url, prefix = request.getfixturevalue("redis_server").url, f"{secrets.token_hex(4)}:"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from serve.jobs.desk import News
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job, Progress, State, StoredResult, new_job_id
-from serve.jobs.store import Event, Page, QueueFull, Spent, StoreUnavailable
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.job_store import Event, Page, QueueFull, Spent, StoreUnavailable
+from serve.jobs.store.record import Job, Progress, State, StoredResult, new_job_id
 
 NOW = 1_790_000_000.0
 """When the jobs of tests are created: 2026-09-21T14:13:20Z."""

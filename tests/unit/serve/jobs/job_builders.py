@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
-from serve.jobs.record import Job, new_job_id
 from serve.jobs.request import JobRequest
 from serve.jobs.slots import slot_of
+from serve.jobs.store.record import Job, new_job_id
 from serve.media.samples import PORTRAIT
 from serve.media.spool import Media
 from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo

@@ -11,8 +11,8 @@ from serve.config import AppConfig
 from serve.jobs.execution import Execution
 from serve.jobs.job_runner import JobRunner
 from serve.jobs.open_store import open_stores
-from serve.jobs.outcome import Outcome
-from serve.jobs.record import Job
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.record import Job
 from serve.jobs.sweeper import Sweeper
 from serve.pipelines.pipelines import make_pipelines
 from serve.provenance.marking import Marking

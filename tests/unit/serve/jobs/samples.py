@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve.jobs.record import Job, StoredResult, new_job_id
+from serve.jobs.store.record import Job, StoredResult, new_job_id
 
 NOW = 1_000_000.0
 RESULT = StoredResult(key="results/1", media_type="video/mp4", size=3, etag='"e"', headers={"X-Seed": "7"})

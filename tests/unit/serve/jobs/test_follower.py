@@ -10,9 +10,9 @@ import pytest
 from serve.jobs import follower, places
 from serve.jobs.follower import Follower
 from serve.jobs.places import Places
-from serve.jobs.record import Job, Progress
-from serve.jobs.store import Event, JobStore, Queue, StoreUnavailable
-from serve.jobs.turns import Waiting
+from serve.jobs.store.job_store import Event, JobStore, Queue, StoreUnavailable
+from serve.jobs.store.record import Job, Progress
+from serve.jobs.store.turns import Waiting
 from tests.unit.serve.jobs.job_builders import make_job, video
 
 LIMIT_S = 60

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from serve.jobs.keys import request_key
-from serve.jobs.record import Job
 from serve.jobs.runner_handle import RunnerLost
-from serve.jobs.store import OutcomeUnknown, QueueFull, StoreUnavailable
+from serve.jobs.store.job_store import OutcomeUnknown, QueueFull, StoreUnavailable
+from serve.jobs.store.keys import request_key
+from serve.jobs.store.record import Job
 from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config

@@ -9,8 +9,8 @@ import pytest
 
 from serve.config import AppConfig, JobSettings
 from serve.jobs.open_store import open_stores
-from serve.jobs.record import Job
-from serve.jobs.store import StoreUnavailable
+from serve.jobs.store.job_store import StoreUnavailable
+from serve.jobs.store.record import Job
 from serve.jobs.sweeper import OVERDUE_S, Sweeper
 from serve.telemetry import metrics
 from tests.unit.recorded_metrics import recorded_metrics
@@ -18,8 +18,8 @@ from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import HeldVideoModel, make_config
 from tests.unit.serve.jobs.bench import Bench, begun, within
 from tests.unit.serve.jobs.job_builders import make_job, video
-from tests.unit.serve.jobs.test_webhooks import Clock, send_due, sender, url_of
 from tests.unit.serve.jobs.webhook_receiver import DueJobs, ended_job, receiving, settings, status
+from tests.unit.serve.jobs.webhooks.test_deliveries import Clock, send_due, sender, url_of
 from tests.unit.serve.local_jobs import running_loops
 
 

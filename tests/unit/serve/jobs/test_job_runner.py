@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError
 
-from serve.jobs.keys import FOLDERS, request_key, result_key
-from serve.jobs.outcome import Outcome
+from serve.jobs.results.outcome import Outcome
+from serve.jobs.store.keys import FOLDERS, request_key, result_key
 from serve.media.spool import read_media
 from serve.pipelines.requests import SwapImage
 from tests.unit.serve.http.service import HeldVideoModel

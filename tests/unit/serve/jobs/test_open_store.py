@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from serve.job_settings import JobSettings
-from serve.jobs.files import FileStore
-from serve.jobs.keys import request_key
+from serve.jobs.files.file_store import FileStore
 from serve.jobs.open_store import open_stores
-from serve.jobs.redis_store import RedisStore
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore, StoreUnavailable
+from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.keys import request_key
+from serve.jobs.store.redis_store import RedisStore
+from serve.jobs.store.sqlite_store import SqliteStore
 from serve.jobs.sweeper import ORPHAN_AGE_S, Sweeper
 from tests.unit.serve.jobs.redis_server import RedisServer
 from tests.unit.serve.jobs.samples import NOW, new_job

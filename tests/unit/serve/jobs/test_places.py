@@ -8,9 +8,9 @@ import pytest
 
 from serve.jobs import places
 from serve.jobs.places import Places
-from serve.jobs.record import Job
-from serve.jobs.store import Queue
-from serve.jobs.turns import Waiting
+from serve.jobs.store.job_store import Queue
+from serve.jobs.store.record import Job
+from serve.jobs.store.turns import Waiting
 from tests.unit.serve.jobs.samples import new_job
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from serve.config import AppConfig
-from serve.jobs.keys import request_key
 from serve.jobs.open_store import open_stores
+from serve.jobs.store.keys import request_key
 from serve.media.spool import read_media
 from tests.unit.serve.http.service import make_config
 from tests.unit.serve.jobs import runner_process

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from serve.jobs.keys import FOLDERS, preview_key, result_key
-from serve.jobs.record import Job
-from serve.jobs.store import OutcomeUnknown, StoreUnavailable
+from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
+from serve.jobs.store.keys import FOLDERS, preview_key, result_key
+from serve.jobs.store.record import Job
 from serve.media.spool import read_media
 from tests.unit.serve.jobs.bench import Bench, within
 from tests.unit.serve.jobs.job_builders import make_job, video
@@ -24,7 +24,7 @@ async def test_the_end_of_a_job_waits_for_a_store_that_is_away(bench: Bench, mon
         return await finish(*args, **fields)
 
     monkeypatch.setattr(bench.store, "finish", broken)
-    monkeypatch.setattr("serve.jobs.patience.RETRY_S", 0.01)
+    monkeypatch.setattr("serve.jobs.forecasts.patience.RETRY_S", 0.01)
     outcome = await within(bench.one.run((await bench.add(video())).id))
     assert outcome is not None
     assert outcome.job.state == "succeeded"
@@ -36,7 +36,7 @@ def away_for(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, times: int,
 
     The calls are listed by their first argument.
     """
-    monkeypatch.setattr("serve.jobs.patience.RETRY_S", 0.01)
+    monkeypatch.setattr("serve.jobs.forecasts.patience.RETRY_S", 0.01)
     method, calls = getattr(owner, name), list[str]()
 
     async def broken(first: str, *args: Any, **fields: Any) -> Any:
@@ -85,7 +85,7 @@ async def test_a_job_waits_for_files_that_cannot_be_used(bench: Bench, monkeypat
 
 
 async def test_a_job_fails_with_a_reason_if_its_files_stay_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve.jobs.patience.PATIENCE_S", 0)
+    monkeypatch.setattr("serve.jobs.forecasts.patience.PATIENCE_S", 0)
     job = await bench.add(video())
     away_for(monkeypatch, bench.files, "put", 1000)
     outcome = await within(bench.one.run(job.id))

@@ -6,8 +6,8 @@ import time
 import pytest
 from ray.serve.exceptions import BackPressureError
 
-from serve.jobs.record import Progress
-from serve.jobs.result_marks import ResultMarks
+from serve.jobs.results.marks import ResultMarks
+from serve.jobs.store.record import Progress
 from serve.media.spool import read_media
 from serve.pipelines.requests import SwapImage
 from tests.unit.serve.http.service import HeldVideoModel

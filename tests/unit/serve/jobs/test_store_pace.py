@@ -2,8 +2,8 @@
 
 import pytest
 
-from serve.jobs.record import State
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import State
 from tests.unit.serve.jobs.samples import NOW
 from tests.unit.serve.jobs.test_stores import create, run
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from serve.jobs.redis_store import RedisStore
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.redis_store import RedisStore
+from serve.jobs.store.sqlite_store import SqliteStore
 from tests.unit.serve.jobs.redis_server import RedisServer
 from tests.unit.serve.jobs.samples import new_job
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from serve.job_settings import JobSettings
-from serve.jobs.keys import FOLDERS, preview_key, request_key, result_key
 from serve.jobs.open_store import open_stores
-from serve.jobs.record import Job
-from serve.jobs.store import StoreUnavailable
+from serve.jobs.store.job_store import StoreUnavailable
+from serve.jobs.store.keys import FOLDERS, preview_key, request_key, result_key
+from serve.jobs.store.record import Job
 from serve.jobs.sweeper import ORPHAN_AGE_S, Sweeper
 from tests.unit.serve.jobs.job_builders import make_job, video
 

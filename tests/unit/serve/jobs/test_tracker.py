@@ -5,8 +5,8 @@ import pytest
 
 from deployments.wire import Image
 from deployments.wire import Progress as ModelProgress
-from serve.jobs.pace import Pace
-from serve.jobs.record import Progress
+from serve.jobs.forecasts.pace import Pace
+from serve.jobs.store.record import Progress
 from serve.jobs.tracker import Tracker
 from serve.pipelines.context import ChunkStep, FrameCount
 from serve.pipelines.requests import GenerateVideo, SwapVideo

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.job_settings import WebhookSettings
-from serve.jobs.record import Delivery, Job
+from serve.jobs.store.record import Delivery, Job
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NOW = 1_800_000_000.0

@@ -7,10 +7,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from serve.jobs.record import Progress
-from serve.jobs.redis_store import RedisStore
-from serve.jobs.sqlite_store import SqliteStore
-from serve.jobs.store import JobStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import Progress
+from serve.jobs.store.redis_store import RedisStore
+from serve.jobs.store.sqlite_store import SqliteStore
 
 
 async def main(address: str, prefix: str, job_id: str, count: int) -> None:

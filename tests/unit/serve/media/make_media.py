@@ -17,10 +17,10 @@ from av.bitstream import BitStreamFilterContext
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames, Image
-from serve.media.encode import Encoder
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.decode.source import Source, SourceLimits
+from serve.media.encode.encoder import Encoder
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.samples import pan, stranger
-from serve.media.source import Source, SourceLimits
 from serve.media.spool import Spool, read_media
 
 LIMITS = SourceLimits(frames=100, seconds=20, pixels=2_000_000)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serve.media.decode import open_source
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.decode.opening import open_source
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.samples import clip, pan, stranger
 from serve.media.spool import Media

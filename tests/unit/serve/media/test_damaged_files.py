@@ -11,19 +11,19 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serve.media.claims import claim_of, decode_reduced, open_within
-from serve.media.decode import open_source
-from serve.media.encode import Encoder
-from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.encode_webp import WebpEncoder
+from serve.media.decode.claims import claim_of, decode_reduced, open_within
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import Source, SourceLimits
+from serve.media.encode.encoder import Encoder
+from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.samples import pan, stranger
-from serve.media.source import Source, SourceLimits
 from tests.media.mutations import mutate
+from tests.unit.serve.media.decode.test_claims import encoded
 from tests.unit.serve.media.make_media import animation, film, webm
-from tests.unit.serve.media.test_claims import encoded
+from tests.unit.serve.media.strip.test_image import ORIENTATION, exif_of
 from tests.unit.serve.media.test_profiles import profile_of
-from tests.unit.serve.media.test_strip import ORIENTATION, exif_of
 
 pytestmark = pytest.mark.slow
 

@@ -6,16 +6,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serve.media.claims import decode_reduced, open_within
 from serve.media.container import is_image
-from serve.media.decode import open_source
+from serve.media.decode.claims import decode_reduced, open_within
+from serve.media.decode.opening import open_source
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.heif import is_heif
 from serve.media.samples import clip, stranger
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_media import LIMITS, decode_all
+from tests.unit.serve.media.strip.test_image import FAULTS, ORIENTATION, exif_of
 from tests.unit.serve.media.test_profiles import profile_of, same_look
-from tests.unit.serve.media.test_strip import FAULTS, ORIENTATION, exif_of
 
 KINDS = ("AVIF", "HEIF")
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from serve.media.data_uri import decode_base64
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.samples import OFFICER, PORTRAIT, clip, data_uri, group, jpeg, pan, portrait, stranger, tone
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from serve.media.decode import open_source
-from serve.media.encode_mp4 import Mp4Encoder
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import Source, SourceLimits
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.samples import tone
-from serve.media.source import Source, SourceLimits
 from tests.unit.serve.media.make_film import (
     SCENE,
     AnyPacket,

@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.errors import MediaError
 from serve.media.samples import tone
 from serve.media.tracks import heard_audio, shown_video

@@ -14,13 +14,13 @@ from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.client import decode
 from serve.config import RunnerSettings
-from serve.media.decode import open_source
-from serve.media.encode import Encoder
-from serve.media.encode_gif import GifEncoder
-from serve.media.encode_webp import WebpEncoder
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import TimedFrames
+from serve.media.encode.encoder import Encoder
+from serve.media.encode.gif import GifEncoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.samples import clip, stranger
-from serve.media.source import TimedFrames
 from serve.media.spool import Spool, read_media
 from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.encoding import VideoWriter, VideoWriters

@@ -14,8 +14,8 @@ from deployments.errors import NoFaceFound, RequestRefused
 from deployments.settings import Tracking
 from deployments.wire import Analysis, Choice, Face, FrameChunk, Frames, Image, Reference, SwapOptions, SwappedChunk
 from serve.config import Limits, RunnerSettings
+from serve.media.decode.source import TimedFrames
 from serve.media.images import encode_image
-from serve.media.source import TimedFrames
 from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.decoder import Decoder
 from serve.pipelines.errors import MediaOverLimit

@@ -12,11 +12,11 @@ import pytest
 
 from deployments.errors import RequestRefused
 from serve.config import Limits, RunnerSettings
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
+from serve.media.decode.source import TimedFrames
 from serve.media.samples import clip, pan, stranger
-from serve.media.source import TimedFrames
 from serve.media.spool import Spool
-from serve.media.worker_pool import WorkerPool
+from serve.media.workers.pool import WorkerPool
 from serve.pipelines.byte_budget import ByteBudget, Reservation
 from serve.pipelines.errors import MediaBusy, MediaOverLimit
 from serve.pipelines.source_reader import SourceReader, SourceReaders

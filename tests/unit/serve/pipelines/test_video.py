@@ -13,7 +13,7 @@ from deployments.settings import Tracking
 from deployments.wire import Progress, VideoRequest
 from serve.client import decode
 from serve.config import AppConfig, Limits, RunnerSettings
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.images import encode_image
 from serve.media.spool import read_media
 from serve.pipelines.context import ChunkStep, RequestContext, Step

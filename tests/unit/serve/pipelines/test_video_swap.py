@@ -19,7 +19,7 @@ from deployments.errors import RequestRefused
 from deployments.wire import Face, FrameChunk, Frames, Reference, SwapOptions, SwappedChunk
 from serve.client import decode
 from serve.config import AppConfig, Limits, RunnerSettings
-from serve.media.decode import open_source
+from serve.media.decode.opening import open_source
 from serve.media.samples import PORTRAIT, clip, data_uri, pan, stranger, tone
 from serve.media.spool import read_media
 from serve.pipelines.context import ChunkStep, Step

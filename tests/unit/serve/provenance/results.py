@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from serve.media.encode_gif import GifEncoder
-from serve.media.encode_mp4 import Mp4Encoder
-from serve.media.encode_webp import WebpEncoder
+from serve.media.encode.gif import GifEncoder
+from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.webp import WebpEncoder
 from serve.media.images import encode_image
 from serve.media.samples import stranger
 from serve.media.spool import Media, Spool, read_media

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from deployments.errors import RequestRefused
 from serve.media.images import encode_image
-from serve.media.messages import Message
 from serve.media.spool import Media, open_media, read_media
+from serve.media.workers.messages import Message
 from serve.provenance.certificates import CertificateRefused, signer_of
 from serve.provenance.manifest import REQUEST, c2pa_settings
 from serve.provenance.marking import Marked, Marking

@@ -1,0 +1,68 @@
+"""What one caller may ask for: requests a minute, and requests that wait."""
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from serve.jobs.store.job_store import JobStore, Spent
+from serve.problems import Problem
+
+POLICY = "requests"
+"""The name of the quota in the RateLimit headers."""
+
+
+class Quotas:
+    """Counts the requests of each caller, over all replicas of the ingress.
+
+    ``per_minute`` is None if the number of requests is not limited.
+    """
+
+    def __init__(self, store: JobStore, *, per_minute: int | None, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._per_minute = per_minute
+        self._now = now
+
+    @asynccontextmanager
+    async def counted(self, caller: str) -> AsyncIterator[dict[str, str]]:
+        """Count a request while the block answers it; yield headers to add to its response.
+
+        A problem that the block raises gets them too. Raises a 429 problem if the caller has used
+        up its quota, and StoreUnavailable.
+        """
+        headers = await self._spend(caller)
+        try:
+            yield headers
+        except Problem as problem:
+            problem.headers |= headers
+            raise
+
+    async def _spend(self, caller: str) -> dict[str, str]:
+        if self._per_minute is None:
+            return {}
+        spent = await self._store.spend(caller, per_minute=self._per_minute, now=self._now())
+        headers = _rate_limit(spent, self._per_minute)
+        if not spent.allowed:
+            detail = (
+                f"you may send {self._per_minute} requests a minute, and have sent them: try again in {_whole(spent.reset_s)} s"
+            )
+            raise Problem(429, "quota", detail, headers={**headers, "Retry-After": str(_whole(spent.reset_s))})
+        return headers
+
+
+def queue_full(queued: int, retry_after_s: float) -> Problem:
+    """Return a 429 for a caller that has ``queued`` jobs waiting, which is as many as it may."""
+    detail = f"{queued} jobs of yours are waiting, which is as many as one caller may have: wait until one has started"
+    return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(retry_after_s))})
+
+
+def _rate_limit(spent: Spent, per_minute: int) -> dict[str, str]:
+    """Return the headers of the IETF's draft "RateLimit header fields for HTTP"."""
+    return {
+        "RateLimit-Policy": f'"{POLICY}";q={per_minute};w=60',
+        "RateLimit": f'"{POLICY}";r={spent.remaining};t={_whole(spent.reset_s)}',
+    }
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds))

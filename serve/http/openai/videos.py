@@ -1,0 +1,231 @@
+"""Handles /v1/videos and /v1/models: jobs in the dialect of OpenAI's videos API."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serve.http.bodies import read_body
+from serve.http.callers.caller import caller_of
+from serve.http.callers.quotas import Quotas
+from serve.http.endpoints import Endpoint
+from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, no_result, page_size, unknown_job
+from serve.http.jobs.record import retry_after_s
+from serve.http.jobs.result_download import download
+from serve.http.jobs.store_problems import store_problems
+from serve.http.jobs.submission import Submission
+from serve.http.negotiation import parse_request_timeout, read_preferences
+from serve.http.openai.fields import VideoModels, video_of
+from serve.http.protocol.connection import run_while_connected
+from serve.http.request_report import RequestReport, reported
+from serve.jobs.desk import Desk
+from serve.jobs.files.file_store import FileStore
+from serve.jobs.store.job_store import JobStore
+from serve.jobs.store.record import Job
+from serve.problems import Problem, invalid_parameter
+
+MAX_LISTED = 2_000
+"""Number of the newest jobs among which a list finds its videos."""
+SUBMIT_S = 600.0
+"""Seconds within which a request must have arrived, and within which it must be accepted."""
+CANCEL_S = 20.0
+"""Seconds for which a request to delete a video waits until the work on it has ended."""
+
+
+Submit = Callable[[Submission], Coroutine[Any, Any, Job]]
+"""Makes a durable job of a request.
+
+Raises a problem that has the endpoint's names for the fields, and what ``JobStore.create`` raises.
+"""
+
+
+class OpenAIVideos:
+    """The handlers, one method for each route.
+
+    Only jobs that came through this interface are its videos: the others lack what it says of one.
+    Each has ``timeout_s``, or as long as its caller allows if that is less.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: Sequence[Endpoint],
+        submit: Submit,
+        desk: Desk,
+        store: JobStore,
+        files: FileStore,
+        jobs: JobHandlers,
+        quotas: Quotas,
+        timeout_s: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._models = VideoModels(endpoints)
+        self._submit = submit
+        self._desk = desk
+        self._store = store
+        self._files = files
+        self._jobs = jobs
+        self._quotas = quotas
+        self._timeout_s = timeout_s
+        self._created = int(now())
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of the models, the default first."""
+        return self._models.names
+
+    async def create(self, request: Request) -> Response:
+        """Make a job of a request, and return its video."""
+        with reported() as report:
+            return report.answered(await self._create(request, report))
+
+    async def _create(self, request: Request, report: RequestReport) -> Response:
+        caller, start = caller_of(request), time.time()
+        timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+        preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
+        with store_problems():
+            async with self._quotas.counted(caller) as headers:
+                async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
+                    order = self._models.order(await read_body(request, form=True))
+                report.endpoint = order.endpoint
+                submission = Submission(
+                    endpoint=order.endpoint,
+                    fields=order.fields,
+                    caller=caller,
+                    media_type="video/mp4",
+                    request_id=request.state.request_id,
+                    began_at=start,
+                    timeout_s=timeout_s,
+                    preferences=preferences,
+                    details=order.details,
+                )
+                submitting = self._submit(submission)
+                try:
+                    job = await run_while_connected(request, submitting, SUBMIT_S)
+                except Problem as problem:
+                    raise problem.with_field_names(order.sent_as) from problem
+        return _video_response(job, headers)
+
+    async def retrieve(self, request: Request) -> Response:
+        """Return a video, with how far it is."""
+        with store_problems():
+            return _video_response(await self._find(request), {})
+
+    async def content(self, request: Request) -> Response:
+        """Return the file of a video, or the latest frame as its thumbnail."""
+        variant = request.query_params.get("variant", "video")
+        if variant not in ("video", "thumbnail"):
+            raise invalid_parameter("variant", f"must be `video` or `thumbnail`; `{variant[:50]}` is not made here")
+        with store_problems():
+            job = await self._find(request)
+            if variant == "thumbnail":
+                return await self._jobs.preview_of(job)
+            if job.result is None or job.state != "succeeded":
+                raise no_result(job)
+            return await download(request, self._files, job.result)
+
+    async def delete(self, request: Request) -> Response:
+        """Delete a video; one that is being made is cancelled first."""
+        caller = caller_of(request)
+        with store_problems():
+            job = await self._find(request)
+            if not job.ended:
+                job = await self._desk.cancel(job.id, caller) or job
+            if not job.ended:
+                job = await self._jobs.wait(request, job, CANCEL_S) or job
+            if not job.ended:
+                detail = "the video is being cancelled, which takes longer than usual: delete it again"
+                raise Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})
+            await self._desk.delete(job.id, caller)
+        return JSONResponse({"id": job.id, "object": "video.deleted", "deleted": True})
+
+    async def list(self, request: Request) -> Response:
+        """Return the caller's videos, newest first or, with `order=asc`, oldest first."""
+        query = request.query_params
+        limit, after, order = page_size(query.get("limit")), query.get("after"), query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise invalid_parameter("order", "must be `asc` or `desc`")
+        caller = caller_of(request)
+        videos = self._videos(caller)
+        with store_problems():
+            if after is not None and await self._store.was_deleted(after, caller):
+                after = None  # who deletes what they list goes on with what is left
+            if order == "asc":
+                oldest_first = [job async for job in videos][::-1]
+                videos = _each(oldest_first)
+            page = await _page(videos, after=after, limit=limit)
+        found = [video_of(job) for job in page[:limit]]
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": found,
+                "first_id": found[0]["id"] if found else None,
+                "last_id": found[-1]["id"] if found else None,
+                "has_more": len(page) > limit,
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def models(self, _: Request) -> Response:
+        """Return the models."""
+        return JSONResponse({"object": "list", "data": [self._model(name) for name in self._models.names]})
+
+    async def model(self, request: Request) -> Response:
+        """Return one model."""
+        name = request.path_params["id"]
+        if name not in self._models.names:
+            raise Problem(404, "not-found", f"unknown model; available: {', '.join(self._models.names)}")
+        return JSONResponse(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "ryla"}
+
+    async def _find(self, request: Request) -> Job:
+        job = await self._jobs.find(request)
+        if job.details is None:
+            raise unknown_job()
+        return job
+
+    async def _videos(self, caller: str) -> AsyncIterator[Job]:
+        """Yield the caller's videos, newest first."""
+        cursor: str | None = None
+        for _ in range(MAX_LISTED // MAX_PAGE):
+            page = await self._store.list(caller, state=None, limit=MAX_PAGE, cursor=cursor)
+            for job in page.jobs:
+                if job.details is not None:
+                    yield job
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+
+async def _each(jobs: Sequence[Job]) -> AsyncIterator[Job]:
+    for job in jobs:
+        yield job
+
+
+async def _page(videos: AsyncIterator[Job], *, after: str | None, limit: int) -> list[Job]:
+    """Return up to ``limit`` videos that follow the one with the id ``after``, and one more."""
+    page: list[Job] = []
+    found = after is None
+    async for job in videos:
+        if found:
+            page.append(job)
+            if len(page) > limit:
+                break
+        found = found or job.id == after
+    if not found:
+        raise invalid_parameter("after", "is the id of no video of yours; list from the beginning")
+    return page
+
+
+def _video_response(job: Job, headers: dict[str, str]) -> Response:
+    """Return a response with a video, which says when to ask for it again."""
+    if not job.ended:
+        wait_s = retry_after_s(job)
+        headers = {**headers, "Retry-After": str(wait_s), "openai-poll-after-ms": str(min(wait_s, 5) * 1000)}
+    return JSONResponse(video_of(job), headers={**headers, "Cache-Control": "no-store"})

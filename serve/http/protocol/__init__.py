@@ -1,0 +1,1 @@
+"""HTTP below the routes: limits of connections and bodies, and whole bodies."""

@@ -1,0 +1,1 @@
+"""The files of jobs: requests, results and previews."""

@@ -1,0 +1,1 @@
+"""How long a job is going to wait and to take."""

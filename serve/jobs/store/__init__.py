@@ -1,0 +1,1 @@
+"""The records of jobs, in SQLite or Redis."""

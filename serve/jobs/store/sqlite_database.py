@@ -1,0 +1,172 @@
+"""A SQLite file that several processes use at once, without blocking the event loop."""
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from serve.jobs.store.job_store import StoreUnavailable
+from serve.jobs.store.private_folder import make_private
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+BUSY_S = 5.0
+"""How long a transaction waits for those of other processes."""
+CHECKPOINT_EVERY = 500
+"""Transactions after which the write-ahead log is copied into the database."""
+RETRY_S = 0.02
+
+
+class SqliteDatabase:
+    """One thread that writes and one that reads, each with its own connection.
+
+    The log is copied into the database by a third thread, because that waits for the disk, and no
+    request should. Commits are safe from a killed process at once, and from a power cut once the
+    log is on the disk (`synchronous=NORMAL`).
+    """
+
+    def __init__(self, path: Path, *, version: int, schema: Sequence[str], busy_s: float = BUSY_S) -> None:
+        self._path = path
+        self._version = version
+        self._schema = schema
+        self._busy_s = busy_s
+        self._writer = _Thread("jobs-write", self._connect)
+        self._reader = _Thread("jobs-read", self._connect)
+        self._checkpointer = _Thread("jobs-checkpoint", self._connect)
+        self._commits = 0
+        self._checkpoint: Future[None] = Future()
+        self._checkpoint.set_result(None)
+
+    async def open(self) -> None:
+        """Create what is missing. Raises StoreUnavailable."""
+        await self._run(self._writer, self._create)
+
+    async def close(self) -> None:
+        """End the threads, after what they do already."""
+        await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in (self._writer, self._reader, self._checkpointer)))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return ``work(connection)``, run in a transaction of its own that keeps others out.
+
+        The transaction is undone if ``work`` raises an exception. Raises StoreUnavailable if the
+        disk is full, or if other processes kept this one out for ``busy_s``.
+        """
+        return await self._run(self._writer, lambda connection: self._transaction(connection, work))
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return ``work(connection)``, all of which sees one state. Raises StoreUnavailable."""
+        return await self._run(self._reader, lambda connection: _snapshot(connection, work))
+
+    async def _run(self, thread: "_Thread", work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await asyncio.wrap_future(thread.submit(work))
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)):
+                raise  # a mistake of ours
+            raise StoreUnavailable(f"The store of jobs cannot be used: {error}.") from error
+
+    def _transaction(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite has undone it by itself if the disk is full
+                connection.execute("ROLLBACK")
+            raise
+        self._commits += 1
+        if self._commits % CHECKPOINT_EVERY == 0 and self._checkpoint.done():
+            self._checkpoint = self._checkpointer.submit(_copy_log)
+            self._checkpoint.add_done_callback(_report)
+        return result
+
+    def _connect(self) -> sqlite3.Connection:
+        make_private(self._path.parent)
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # the log's files get the same mode
+        connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
+        deadline = time.monotonic() + self._busy_s
+        while True:  # the change to WAL does not wait for other processes that open the file
+            try:
+                connection.execute("PRAGMA journal_mode=WAL").fetchall()
+                break
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    connection.close()
+                    raise
+                time.sleep(RETRY_S)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint=20000")  # pages, if the thread for it cannot keep up
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        return connection
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        self._transaction(connection, self._create_tables)
+
+    def _create_tables(self, connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+        row = connection.execute("SELECT version FROM schema_version").fetchone()
+        if row is None:
+            connection.execute("INSERT INTO schema_version VALUES (?)", (self._version,))
+            for statement in self._schema:
+                connection.execute(statement)
+        elif row[0] != self._version:
+            raise StoreUnavailable(
+                f"{self._path} has schema version {row[0]}, and this release reads version {self._version}. "
+                "Name another folder in `jobs.folder`, or run the release that wrote it."
+            )
+
+
+def _copy_log(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _report(checkpoint: Future[None]) -> None:
+    if not checkpoint.cancelled() and (error := checkpoint.exception()):
+        logger.warning("The log of the jobs' database could not be copied into it and grows: %s.", error)
+
+
+def _snapshot(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+class _Thread:
+    """A thread with a connection, which it opens when there is work, and again after an error."""
+
+    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._connection: sqlite3.Connection | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Let the thread run ``work(connection)`` after what it was given before."""
+        return self._executor.submit(self._call, work)
+
+    def close(self) -> None:
+        """End the thread, which takes as long as what it does already."""
+        self._executor.shutdown(cancel_futures=True)
+        self._disconnect()
+
+    def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            return work(self._connection)
+        except sqlite3.Error:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,1 @@
+"""Webhooks on completion: their messages, and the calls that deliver them."""

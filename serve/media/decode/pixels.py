@@ -1,0 +1,66 @@
+"""Conversion of decoded video frames to the RGB pixels that a player shows."""
+
+from fractions import Fraction
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+
+from deployments.wire import Image
+from serve.media.decode.geometry import Placement, placement_of, square_size
+from serve.media.decode.wide_colour import ColourSpace, WideColour, wide_colour_of
+
+_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+
+
+class ShownPixels:
+    """Converts the frames of one video to uint8 RGB ``[height, width, 3]``, as they are shown.
+
+    They are turned upright, have square pixels where ``aspect`` is the shape of the stored ones,
+    lie on white where they are transparent, and have the colours of BT.709. All frames get the size
+    of the first one, because the frames of a recorded video call change their size with the
+    network's speed, and their rotation when a phone is turned.
+    """
+
+    def __init__(self, aspect: Fraction | None, max_pixels: int) -> None:
+        self._aspect = aspect
+        self._max_pixels = max_pixels
+        self._size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+        self._wide: WideColour | None = None
+
+    def of(self, frame: VideoFrame) -> Image:
+        """Return the pixels of ``frame``."""
+        placement = placement_of(frame)
+        if self._size is None:
+            width, height = square_size(frame.width, frame.height, self._aspect, self._max_pixels)
+            self._size = (height, width) if placement.lies else (width, height)
+        width, height = self._size[::-1] if placement.lies else self._size
+        if any(component.is_alpha for component in frame.format.components):
+            pixels = _on_white(np.asarray(self._reformat(frame, width, height, "rgba").to_ndarray(), np.uint8))
+        elif (space := wide_colour_of(frame)) is not None:
+            pixels = self._narrow(frame, space, width, height)
+        else:
+            pixels = np.asarray(self._reformat(frame, width, height, "rgb24").to_ndarray(), np.uint8)
+        return pixels if placement == Placement() else placement.apply(pixels)
+
+    def _narrow(self, frame: VideoFrame, space: ColourSpace, width: int, height: int) -> Image:
+        if self._wide is None or not self._wide.fits(space, width, height):
+            self._wide = WideColour(space, width, height)
+        converted = self._wide.convert(self._reformat(frame, width, height, "rgb48le"))
+        return np.asarray(converted.reformat(format="rgb24").to_ndarray(), np.uint8)
+
+    def _reformat(self, frame: VideoFrame, width: int, height: int, format_: str) -> VideoFrame:
+        colorspace: int = frame.colorspace
+        if colorspace == _UNSPECIFIED:  # players assume BT.709 from 720 lines on, and BT.601 below
+            colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+        is_scaled = (frame.width, frame.height) != (width, height)
+        # Where nothing is scaled, bicubic would only make the conversion of colours slower.
+        interpolation = Interpolation.BICUBIC if is_scaled else Interpolation.BILINEAR
+        return self._reformatter.reformat(frame, width, height, format_, src_colorspace=colorspace, interpolation=interpolation)
+
+
+def _on_white(rgba: Image) -> Image:
+    """Return the colours of ``rgba`` (``[height, width, 4]``) on a white ground."""
+    colours, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
+    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -1,0 +1,101 @@
+"""When the frames of a video are shown, as its packets say."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from serve.media.decode.packet_roles import PacketRoles, Role
+from serve.media.decode.source import SourceLimits
+from serve.media.errors import MediaError
+
+_LATEST = 10**7
+"""The largest timestamp that is accepted, in seconds: 115 days."""
+_PRIMING = Fraction(1, 20)
+"""How much earlier than the picture sound may begin without delaying it.
+
+Encoders begin with up to 47 ms of silence, which is cut away when the file is played.
+"""
+
+
+@dataclass
+class Timeline:
+    """What the packets of a file say about its video track; times are in seconds.
+
+    ``count`` is the number of frames that are shown: an edit list can hide packets that are still
+    in the file, and a file that was cut may begin with packets that cannot be decoded.
+    """
+
+    count: int = 0
+    first_start: Fraction = Fraction(10**9)
+    last_start: Fraction = Fraction(-(10**9))
+    last_end: Fraction = Fraction(0)
+    audio_start: Fraction | None = None
+    file_end: Fraction = Fraction(0)
+    """When the last packet of any stream ends, audio included."""
+
+    @property
+    def clock_start(self) -> Fraction:
+        """When playing begins: with the first frame, or with the sound if that comes earlier."""
+        if self.audio_start is None or self.first_start - self.audio_start < _PRIMING:
+            return self.first_start
+        return self.audio_start
+
+    def duration(self, frame_seconds: Fraction) -> Fraction:
+        """Return the video's duration; ``frame_seconds`` is the mean duration of a frame."""
+        duration = self.last_end - self.first_start
+        if duration <= 0 or self.last_start == self.last_end:  # the packets state no durations
+            return self.last_start - self.first_start + frame_seconds
+        return duration
+
+
+def read_timeline(container: InputContainer, video: VideoStream, audio: AudioStream | None, limits: SourceLimits) -> Timeline:
+    """Read all packets of ``container``, without decoding any.
+
+    Raises ``MediaTooLarge`` for too many frames, and ``MediaError`` for a packet that is cut off
+    and for times that no file of the service could hold.
+    """
+    roles = PacketRoles(video)
+    shown, undecodable = Timeline(), Timeline()
+    for packet in container.demux():
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is None or packet.time_base is None:
+            continue
+        role = roles.of(packet) if _is_of(packet, video) else Role.SHOWN
+        if packet.is_discard or role is Role.HIDDEN:
+            continue
+        if packet.is_corrupt:
+            raise MediaError("the video is truncated: its last part is missing; send the complete file")
+        start = check_time(stamp * packet.time_base)
+        end = start + (packet.duration or 0) * packet.time_base
+        shown.file_end = max(shown.file_end, end)
+        if _is_of(packet, video):
+            line = shown if role is Role.SHOWN else undecodable
+            line.count += 1
+            line.first_start = min(line.first_start, start)
+            line.last_start = max(line.last_start, start)
+            line.last_end = max(line.last_end, end)
+            limits.check_frames(line.count)
+        elif _is_of(packet, audio) and (shown.audio_start is None or start < shown.audio_start):
+            shown.audio_start = start
+    if shown.count == 0:  # no packet is marked as a key frame: the mark is missing, not the frames
+        undecodable.audio_start, undecodable.file_end = shown.audio_start, shown.file_end
+        shown = undecodable
+    if shown.count == 0:
+        raise MediaError("the file contains no video frames; send MP4, WebM, GIF or WebP")
+    return shown
+
+
+def check_time(time: Fraction) -> Fraction:
+    """Return ``time`` (seconds); raise ``MediaError`` if no file of the service could hold it."""
+    if abs(time) > _LATEST:
+        raise MediaError(f"the video has a timestamp of {float(time):.3g} seconds; re-encode the video")
+    return time
+
+
+def _is_of(packet: "Packet[Stream]", stream: Stream | None) -> bool:
+    return stream is not None and packet.stream_index == stream.index

@@ -1,0 +1,1 @@
+"""Encoding of frames as MP4, WebP and GIF."""

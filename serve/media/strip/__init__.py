@@ -1,0 +1,1 @@
+"""Removal of the metadata that nobody needs from image files."""

@@ -1,0 +1,366 @@
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from serve.http.jobs.listeners import Listeners
+from serve.jobs.store.record import Delivery, Progress
+from serve.problems import replica_lost
+from tests.unit.serve.http.asgi import Exchange, http_scope, until
+from tests.unit.serve.http.job_service import make_job_client, make_job_service
+from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
+
+RESULT = bytes(range(256)) * 20
+
+
+@pytest.fixture
+def jobs() -> FakeJobs:
+    return FakeJobs()
+
+
+@pytest.fixture
+def client(jobs: FakeJobs) -> TestClient:
+    return make_job_client(jobs)
+
+
+def slug(response: Any) -> str:
+    assert response.headers["content-type"] == "application/problem+json"
+    return str(response.json()["type"]).rpartition(":")[2]
+
+
+def test_a_record_says_everything_that_is_known_of_a_job(jobs: FakeJobs, client: TestClient) -> None:
+    jobs.add(make_job(created_at=NOW - 5))
+    job = jobs.add(make_job())
+    response = client.get(f"/jobs/{job.id}")
+    assert response.status_code == 200
+    assert response.json() == {
+        "id": job.id,
+        "model": "wan2.6",
+        "state": "queued",
+        "stage": "queued",
+        "detail": None,
+        "step": 0,
+        "steps": 0,
+        "percent": 0,
+        "queue_position": 1,
+        "eta_seconds": None,
+        "seed": 7,
+        "attempts": 0,
+        "cancel_requested": False,
+        "created_at": "2026-09-21T14:13:20.000Z",
+        "started_at": None,
+        "finished_at": None,
+        "expires_at": "2026-09-22T14:13:20.000Z",
+        "request_id": "the-request",
+        "links": {
+            "self": f"/jobs/{job.id}",
+            "events": f"/jobs/{job.id}/events",
+            "result": f"/jobs/{job.id}/result",
+            "preview": None,
+        },
+        "error": None,
+        "webhook": None,
+    }
+    assert response.headers["cache-control"] == "no-store"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_record_follows_the_job_to_its_end(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    await jobs.step(job.id, stage="decoding", step=3, steps=8, percent=61.26, eta_s=12.34, preview=True)
+    running = client.get(f"/jobs/{job.id}").json()
+    assert (running["state"], running["stage"], running["percent"], running["eta_seconds"]) == (
+        "running",
+        "decoding",
+        61.3,
+        12.3,
+    )
+    assert (running["step"], running["steps"], running["queue_position"]) == (3, 8, None)
+    assert client.get(running["links"]["preview"]).status_code == 404  # the file is gone, or is not there yet
+    await jobs.succeed(job.id, RESULT)
+    done = client.get(f"/jobs/{job.id}")
+    record = done.json()
+    assert (record["state"], record["percent"], record["eta_seconds"]) == ("succeeded", 100, None)
+    assert record["finished_at"] == "2026-09-21T14:13:29.000Z"
+    assert "retry-after" not in done.headers
+
+
+async def test_a_failed_job_has_the_problem_of_its_failure(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    problem = {"type": "urn:ryla:problem:replica-lost", "status": 502, "detail": "the replica died"}
+    await jobs.change(job.id, state="failed", problem=problem)
+    assert client.get(f"/jobs/{job.id}").json()["error"] == problem
+    refused = client.get(f"/jobs/{job.id}/result")
+    assert (refused.status_code, slug(refused)) == (409, "conflict")
+    assert "failed" in refused.json()["detail"]
+    assert "the replica died" in refused.json()["detail"]
+
+
+def test_a_webhook_is_shown_without_what_may_be_secret_in_its_url(jobs: FakeJobs, client: TestClient) -> None:
+    hook = Delivery(url="https://user:pass@hooks.test/done?token=secret", id="msg_1", attempts=2, next_at=NOW, error="503")
+    job = jobs.add(make_job(webhook=hook))
+    response = client.get(f"/jobs/{job.id}")
+    assert response.json()["webhook"] == {
+        "url": "https://hooks.test/done",
+        "id": "msg_1",
+        "state": "pending",
+        "attempts": 2,
+        "next_at": "2026-09-21T14:13:20.000Z",
+        "error": "503",
+    }
+
+
+@pytest.mark.parametrize("part", ["", "/events", "/result", "/preview"])
+@pytest.mark.parametrize("job_id", ["0" * 32, "no-id", "0" * 31, "../readyz"])
+def test_an_unknown_job_is_a_404(client: TestClient, part: str, job_id: str) -> None:
+    assert client.get(f"/jobs/{job_id}{part}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "part"), [("GET", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/preview"), ("DELETE", "")]
+)
+def test_the_job_of_another_caller_is_a_404(jobs: FakeJobs, client: TestClient, method: str, part: str) -> None:
+    job = jobs.add(make_job(caller="somebody-else"))
+    response = client.request(method, f"/jobs/{job.id}{part}")
+    assert (response.status_code, slug(response)) == (404, "not-found")
+    assert jobs.jobs[job.id] is job
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("GET", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/preview"), ("DELETE", ""), ("GET", "list")],
+)
+def test_a_store_that_cannot_be_reached_is_a_503(jobs: FakeJobs, client: TestClient, method: str, part: str) -> None:
+    job = jobs.add(make_job())
+    jobs.broken = True
+    response = client.request(method, "/jobs" if part == "list" else f"/jobs/{job.id}{part}")
+    assert (response.status_code, slug(response)) == (503, "unavailable")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_a_result_comes_with_its_headers(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    await jobs.succeed(job.id, RESULT)
+    whole = client.get(f"/jobs/{job.id}/result")
+    assert (whole.status_code, whole.content) == (200, RESULT)
+    assert whole.headers["content-type"] == "video/mp4"
+    assert (whole.headers["x-model"], whole.headers["x-seed"]) == ("wan2.6", "7")
+    assert (whole.headers["etag"], whole.headers["accept-ranges"]) == ('"0123abcd"', "bytes")
+    assert whole.headers["content-length"] == str(len(RESULT))
+    head = client.head(f"/jobs/{job.id}/result")
+    assert (head.status_code, head.content) == (200, b"")
+    same = ("content-type", "content-length", "etag", "accept-ranges", "x-model", "x-seed", "content-disposition")
+    assert [head.headers[name] for name in same] == [whole.headers[name] for name in same]
+    assert len(jobs.files.reads) == 1  # HEAD reads nothing
+
+
+async def test_a_part_of_a_result_has_those_bytes(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    await jobs.succeed(job.id, RESULT)
+    part = client.get(f"/jobs/{job.id}/result", headers={"range": "bytes=1000-2999"})
+    assert (part.status_code, part.content) == (206, RESULT[1000:3000])
+    assert part.headers["content-range"] == f"bytes 1000-2999/{len(RESULT)}"
+    assert part.headers["content-length"] == "2000"
+    assert part.headers["x-model"] == "wan2.6"
+    outside = client.get(f"/jobs/{job.id}/result", headers={"range": f"bytes={len(RESULT)}-"})
+    assert (outside.status_code, slug(outside)) == (416, "range-not-satisfiable")
+    assert outside.headers["content-range"] == f"bytes */{len(RESULT)}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"if-range": '"0123abcd"'}, 206),
+        ({"if-range": '"another"'}, 200),
+        ({"if-range": 'W/"0123abcd"'}, 200),
+        ({"if-range": "Wed, 25 Nov 2026 22:00:00 GMT"}, 200),
+        ({"if-none-match": '"0123abcd"'}, 304),
+        ({"if-none-match": 'W/"0123abcd"'}, 304),
+        ({"if-none-match": '"a", "0123abcd"'}, 304),
+        ({"if-none-match": "*"}, 304),
+        ({"if-none-match": '"another"'}, 206),
+        ({"if-match": '"0123abcd"'}, 206),
+        ({"if-match": 'W/"0123abcd"'}, 412),
+        ({"if-match": '"another"'}, 412),
+    ],
+)
+async def test_conditions_decide_what_is_sent(jobs: FakeJobs, client: TestClient, headers: dict[str, str], status: int) -> None:
+    job = jobs.add(make_job())
+    await jobs.succeed(job.id, RESULT)
+    response = client.get(f"/jobs/{job.id}/result", headers={"range": "bytes=0-9", **headers})
+    assert response.status_code == status
+    assert response.headers["etag"] == '"0123abcd"'
+    bodies = {200: RESULT, 206: RESULT[:10], 304: b""}
+    if status in bodies:
+        assert response.content == bodies[status]
+
+
+async def test_a_result_that_is_not_there_says_why(jobs: FakeJobs, client: TestClient) -> None:
+    queued, cancelled, gone, private = (jobs.add(make_job()) for _ in range(4))
+    early = client.get(f"/jobs/{queued.id}/result")
+    assert (early.status_code, slug(early)) == (409, "conflict")
+    assert int(early.headers["retry-after"]) >= 1
+    await jobs.change(cancelled.id, state="cancelled")
+    never = client.get(f"/jobs/{cancelled.id}/result")
+    assert (never.status_code, "was cancelled" in never.json()["detail"]) == (409, True)
+    assert "retry-after" not in never.headers
+    await jobs.succeed(gone.id, RESULT)
+    await jobs.files.delete_all("results")
+    await jobs.succeed(private.id, RESULT, key=None)
+    for job in (gone, private):
+        response = client.get(f"/jobs/{job.id}/result")
+        assert (response.status_code, slug(response)) == (410, "gone")
+
+
+async def call(jobs: FakeJobs, path: str, headers: dict[str, str] | None = None, **settings: Any) -> Exchange:
+    """Send a GET whose query may stand in the path, and return the exchange once it is answered."""
+    exchange = Exchange()
+    path, _, query = path.partition("?")
+    scope = {**http_scope(path, "GET", headers), "query_string": query.encode(), "client": ("testclient", 1)}
+    await make_job_service(jobs, **settings)(scope, exchange.receive, exchange.send)
+    return exchange
+
+
+async def test_a_caller_can_wait_for_the_result(jobs: FakeJobs) -> None:
+    job = jobs.add(make_job())
+    waiting = asyncio.ensure_future(call(jobs, f"/jobs/{job.id}/result?wait=500"))
+    await jobs.step(job.id, stage="denoising", percent=50)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await jobs.succeed(job.id, RESULT)
+    exchange = await waiting
+    assert (exchange.status, exchange.body) == (200, RESULT)
+
+
+async def test_a_wait_that_is_too_short_ends_in_a_409_or_leads_on(jobs: FakeJobs) -> None:
+    job = jobs.add(make_job())
+    refused = await call(jobs, f"/jobs/{job.id}/result?wait=900", max_wait_s=0.01)
+    assert refused.status == 409
+    led_on = await call(jobs, f"/jobs/{job.id}/result?wait=900", max_wait_s=0.01, redirects=True)
+    assert led_on.status == 303
+    assert led_on.headers["location"] == f"/jobs/{job.id}/result?wait=1"  # a wait of no time would lead in a circle
+    at_once = await call(jobs, f"/jobs/{job.id}/result?wait=0", redirects=True)
+    assert at_once.status == 409
+    malformed = await call(jobs, f"/jobs/{job.id}/result?wait=soon")
+    assert (malformed.status, malformed.problem["errors"][0]["parameter"]) == (422, "wait")
+
+
+async def test_who_is_led_on_gets_the_problem_of_the_job(jobs: FakeJobs) -> None:
+    lost = replica_lost("both replicas died", 5).record("the-request")
+    job = jobs.add(make_job(state="failed", problem=lost))
+    refused = await call(jobs, f"/jobs/{job.id}/result?wait=9")
+    assert refused.status == 409
+    led_on = await call(jobs, f"/jobs/{job.id}/result?wait=9", redirects=True)
+    assert (led_on.status, led_on.headers["retry-after"]) == (502, "5")
+    assert led_on.problem["detail"] == "both replicas died"
+
+
+async def test_the_preview_is_the_latest_frame_of_the_attempt(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job(attempt=2, state="running"))
+    early = client.get(f"/jobs/{job.id}/preview")
+    assert (early.status_code, slug(early), "retry-after" in early.headers) == (404, "not-found", True)
+    await jobs.files.put(f"previews/{job.id}/1", b"of an earlier attempt")
+    await jobs.files.put(f"previews/{job.id}/2", b"a frame")
+    await jobs.step(job.id, stage="decoding", preview=True)
+    preview = client.get(f"/jobs/{job.id}/preview")
+    assert (preview.status_code, preview.content) == (200, b"a frame")
+    assert (preview.headers["content-type"], preview.headers["cache-control"]) == ("image/jpeg", "no-store")
+
+
+async def test_delete_cancels_an_active_job_and_then_deletes_it(jobs: FakeJobs, client: TestClient) -> None:
+    running = jobs.add(make_job(state="running", progress=Progress(stage="denoising")))
+    first = client.delete(f"/jobs/{running.id}")
+    assert (first.status_code, first.json()["state"], first.json()["cancel_requested"]) == (202, "running", True)
+    assert client.delete(f"/jobs/{running.id}").status_code == 202
+    await jobs.change(running.id, state="cancelled")
+    assert client.delete(f"/jobs/{running.id}").status_code == 204
+    gone = client.get(f"/jobs/{running.id}")
+    assert (gone.status_code, slug(gone)) == (410, "gone")
+    assert client.delete(f"/jobs/{running.id}").status_code == 204  # repeating it changes nothing
+
+
+async def test_delete_cancels_a_queued_job_at_once_and_keeps_its_record(jobs: FakeJobs, client: TestClient) -> None:
+    queued = jobs.add(make_job())
+    response = client.delete(f"/jobs/{queued.id}")
+    assert (response.status_code, response.json()["state"]) == (202, "cancelled")
+    assert client.get(f"/jobs/{queued.id}").json()["state"] == "cancelled"
+
+
+async def test_deleting_removes_the_files(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    await jobs.succeed(job.id, RESULT)
+    response = client.delete(f"/jobs/{job.id}")
+    assert (response.status_code, response.content) == (204, b"")
+    assert jobs.files.content == {}
+    assert client.get(f"/jobs/{job.id}/result").status_code == 410
+
+
+async def test_a_job_that_ends_while_it_is_to_be_cancelled_is_deleted(
+    jobs: FakeJobs, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.add(make_job(state="running"))
+
+    async def too_late(job_id: str, _: str) -> Any:
+        return await jobs.succeed(job_id, RESULT)
+
+    monkeypatch.setattr(jobs, "cancel", too_late)
+    assert client.delete(f"/jobs/{job.id}").status_code == 204
+    assert (jobs.jobs, jobs.files.content) == ({}, {})
+
+
+def test_the_list_has_the_callers_jobs_newest_first_in_pages(jobs: FakeJobs, client: TestClient) -> None:
+    ids = [jobs.add(make_job(created_at=NOW + number, state=("queued", "running")[number % 2])).id for number in range(7)][::-1]
+    jobs.add(make_job(caller="somebody-else"))
+    path, found, pages = "/jobs?limit=3", [], 0
+    while path:
+        response = client.get(path)
+        found += [job["id"] for job in response.json()["jobs"]]
+        link = re.fullmatch(r'<(.*)>; rel="next"', response.headers.get("link", ""))
+        assert (link and link[1]) == response.json()["next"]
+        path, pages = link[1] if link else "", pages + 1
+    assert (found, pages) == (ids, 3)
+    running = client.get("/jobs?state=running&limit=2")
+    assert [job["id"] for job in running.json()["jobs"]] == ids[1:4:2]
+    assert [job["id"] for job in client.get(running.json()["next"]).json()["jobs"]] == ids[5:6]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=-1", "state=done", "cursor=nonsense"])
+def test_a_wrong_parameter_of_the_list_is_named(client: TestClient, query: str) -> None:
+    response = client.get(f"/jobs?{query}")
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["parameter"] == query.partition("=")[0]
+
+
+def test_links_are_below_the_prefix_of_the_service(jobs: FakeJobs) -> None:
+    job = jobs.add(make_job())
+    prefixed = TestClient(make_job_service(jobs), root_path="/films")
+    links = prefixed.get(f"/films/jobs/{job.id}").json()["links"]
+    assert links["result"] == f"/films/jobs/{job.id}/result"
+    assert prefixed.get(links["self"]).json()["id"] == job.id
+
+
+async def test_who_waits_takes_a_place_and_frees_it(jobs: FakeJobs) -> None:
+    listeners = Listeners(limit=5, limit_of_one=1)
+    job = jobs.add(make_job())
+    waiting = asyncio.ensure_future(call(jobs, f"/jobs/{job.id}/result?wait=500", listeners=listeners))
+    await until(lambda: listeners.count == 1)
+    assert (await call(jobs, f"/jobs/{job.id}/result?wait=500", listeners=listeners)).status == 503
+    await jobs.succeed(job.id, RESULT)
+    assert ((await waiting).status, listeners.count) == (200, 0)
+
+
+def test_a_405_lists_every_method_of_the_path(jobs: FakeJobs, client: TestClient) -> None:
+    job = jobs.add(make_job())
+    refused = client.post(f"/jobs/{job.id}")
+    assert refused.status_code == 405
+    assert sorted(refused.headers["allow"].split(", ")) == ["DELETE", "GET", "HEAD"]
+
+
+@pytest.mark.parametrize(("part", "headers"), [("/events", {}), ("", {"accept": "text/event-stream"})])
+def test_head_of_events_opens_no_stream(jobs: FakeJobs, client: TestClient, part: str, headers: dict[str, str]) -> None:
+    job = jobs.add(make_job())
+    head = client.head(f"/jobs/{job.id}{part}", headers=headers)
+    assert (head.status_code, head.content, jobs.following) == (200, b"", 0)
+    assert head.headers["content-type"].startswith("text/event-stream")

@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+
+from serve.jobs.request import JobRequest, read_request
+from serve.jobs.results.watermarking import Watermarking
+from serve.media.spool import Spool
+from serve.pipelines.requests import SwapImage
+from serve.provenance_settings import WatermarkSettings
+from tests.unit.serve.pipelines.request_builders import video_request
+
+
+@pytest.fixture
+def watermarking() -> Watermarking:
+    return Watermarking(WatermarkSettings(key_id=3))
+
+
+def job_request(request: Any = None, **others: Any) -> JobRequest:
+    fields: dict[str, Any] = {"endpoint": "wan2.6-t2v", "model": "wan26", "request": request or video_request(), "sent_as": {}}
+    return JobRequest(**{**fields, **others})
+
+
+def swap(source: Any = b"a picture") -> JobRequest:
+    return job_request(SwapImage(source=source, face=[b"a face"]), endpoint="image-faceswap", model="face-swapper")
+
+
+def test_the_number_follows_from_what_decides_about_the_pixels(watermarking: Watermarking) -> None:
+    payloads = [
+        watermarking.payload_of(request, seed)
+        for request, seed in (
+            (job_request(), 1),
+            (job_request(), 2),
+            (job_request(video_request(prompt="a dog")), 1),
+            (job_request(model="wan22-gguf"), 1),
+            (swap(), None),
+            (swap(b"another picture"), None),
+        )
+    ]
+    assert len(set(payloads)) == len(payloads)
+    assert {payload.key_id for payload in payloads} == {3}
+
+
+def test_a_request_that_was_stored_has_the_same_number(watermarking: Watermarking) -> None:
+    for request in (job_request(), swap()):
+        assert watermarking.payload_of(read_request(request.write()), 7) == watermarking.payload_of(request, 7)
+
+
+def test_names_that_the_caller_used_do_not_matter(watermarking: Watermarking) -> None:
+    named = job_request(sent_as={"frames": "num_frames"}, ignored=("colour",))
+    assert watermarking.payload_of(named, 7) == watermarking.payload_of(job_request(), 7)
+
+
+def test_a_file_on_disk_counts_as_its_bytes(watermarking: Watermarking) -> None:
+    spool = Spool.empty()
+    spool.write(b"a picture")
+    assert watermarking.payload_of(swap(spool), None) == watermarking.payload_of(swap(), None)
+
+
+def test_another_secret_gives_another_number(tmp_path: Any, watermarking: Watermarking) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(b"0123456789abcdef")
+    other = Watermarking(WatermarkSettings(key_id=3, key=path))
+    assert other.payload_of(job_request(), 7) != watermarking.payload_of(job_request(), 7)
