@@ -15,6 +15,7 @@ from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
 from serve.media.spool import Media
 from serve.pipelines.context import ChunkStep, RequestContext
+from serve.pipelines.errors import blame
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.meter import Stopwatch
 from serve.pipelines.source_reader import SourceReader
@@ -63,9 +64,10 @@ class VideoWriter:
 
     async def _run(self, function: Callable[[], T]) -> T:
         with Stopwatch() as watch:
-            call = asyncio.ensure_future(self._threads.check(self._field, function))
+            call = self._threads.start(function)
             self._call = call
-            result = await asyncio.shield(call)
+            with blame(self._field):
+                result = await asyncio.shield(call)
         self._context.meter.add_phase("encode", watch.seconds)
         return result
 

@@ -17,9 +17,17 @@ class MediaThreads:
     def __init__(self, count: int) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="media")
 
+    def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Call ``function`` in a thread; return the future of its result.
+
+        It is no task: when a loop ends, it cancels its tasks, but what a thread uses must not be
+        freed before the thread has ended.
+        """
+        return asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of ``function``, called in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await self.start(function, *args, **kwargs)
 
     async def check(self, field: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like ``run``, but a faulty file raises RequestRefused or MediaOverLimit for ``field``."""

@@ -149,6 +149,28 @@ async def test_an_encoder_is_freed_only_after_its_thread_has_left_it(error: Exce
     assert complaints == [], "asyncio logs an error that nobody waited for"
 
 
+def test_a_loop_that_ends_frees_no_encoder_that_a_thread_still_uses() -> None:
+    encoder = SlowEncoder()
+
+    async def main() -> None:
+        writer = VideoWriter(encoder, "image", MediaThreads(1), context=make_context())
+
+        async def write() -> None:
+            try:
+                await writer.add(chunk(0, 1))
+            finally:
+                await writer.discard()
+
+        kept.append(asyncio.ensure_future(write()))
+        while not encoder.events:
+            await asyncio.sleep(0)
+        threading.Timer(0.1, encoder.release.set).start()
+
+    kept: list[asyncio.Future[None]] = []
+    asyncio.run(main())  # at its end, it cancels all tasks at once
+    assert encoder.events == ["add begins", "add ends", "discard"]
+
+
 @pytest.mark.parametrize("new", [lambda: WebpEncoder(FPS, method=0), lambda: GifEncoder(FPS)])
 async def test_a_caller_that_leaves_ends_the_writing_of_the_file(
     new: Callable[[], Encoder], monkeypatch: pytest.MonkeyPatch
