@@ -107,12 +107,13 @@ class SlowEncoder(Encoder):
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
-        self.release = threading.Event()
+        self.began, self.release = threading.Event(), threading.Event()
         self.events: list[str] = []
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         """Encode nothing."""
         self.events.append("add begins")
+        self.began.set()
         assert self.release.wait(5)
         self.events.append("add ends")
         if self._error is not None:
@@ -162,8 +163,7 @@ def test_a_loop_that_ends_frees_no_encoder_that_a_thread_still_uses() -> None:
                 await writer.discard()
 
         kept.append(asyncio.ensure_future(write()))
-        while not encoder.events:
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(encoder.began.wait, 30)
         threading.Timer(0.1, encoder.release.set).start()
 
     kept: list[asyncio.Future[None]] = []
