@@ -28,7 +28,9 @@ COPY README.md LICENSE ./
 COPY serve serve
 COPY deployments deployments
 COPY demo demo
-RUN /opt/uv/bin/uv pip install --quiet --no-cache --no-deps --compile-bytecode --target /opt/app .
+# Its commands name the interpreter that they are installed with.
+RUN /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv \
+ && /opt/uv/bin/uv pip install --quiet --no-cache --no-deps --compile-bytecode --python /opt/venv/bin/python --target /opt/app .
 
 FROM base AS runtime
 # Ray writes to ~/.ray and /tmp/ray. With a read-only root, mount a tmpfs or an emptyDir at /tmp.
@@ -40,7 +42,8 @@ USER 10001:10001
 CMD ["ryla", "serve", "demo", "--host", "0.0.0.0"]
 
 # The packages are installed where they stay, with uv mounted from the stage that has it: gigabytes
-# that are copied from stage to stage would be written twice.
+# that are copied from stage to stage would be written twice. What uv leaves in its home must not be
+# in /tmp, the home of the service, where the service could not write to it.
 #
 # The runtime cannot keep compiled modules where its root is read-only, and each of Ray's processes
 # would compile its libraries anew: they are compiled here.
@@ -52,7 +55,7 @@ ARG SSL_CERT_FILE
 ARG TORCH_BACKEND=
 USER root
 RUN --mount=type=bind,from=builder,source=/opt/uv,target=/opt/uv --mount=type=bind,from=builder,source=/src,target=/src \
-    export UV_HTTP_TIMEOUT=300 && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv \
+    export HOME=/root UV_HTTP_TIMEOUT=300 && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv \
  && /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --python /opt/venv/bin/python \
       -r /src/pyproject.toml --extra s3 --extra gcs ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
       --constraint /src/constraints/constraints.txt --constraint /src/constraints/hashes.txt \
@@ -73,7 +76,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 RUN --mount=type=bind,from=builder,source=/opt/uv,target=/opt/uv --mount=type=bind,from=builder,source=/src,target=/src \
-    export UV_HTTP_TIMEOUT=300 && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv \
+    export HOME=/root UV_HTTP_TIMEOUT=300 && /opt/uv/bin/uv venv --quiet --python /usr/bin/python3 /opt/venv \
  && /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --python /opt/venv/bin/python \
       -r /src/pyproject.toml --extra gpu --extra s3 --extra gcs \
       --constraint /src/constraints/constraints.txt --constraint /src/constraints/hashes.txt \
@@ -86,7 +89,7 @@ ARG SSL_CERT_FILE
 USER root
 # In a folder of its own, as Locust is not part of the service's image.
 RUN --mount=type=bind,from=builder,source=/opt/uv,target=/opt/uv --mount=type=bind,from=builder,source=/src,target=/src \
-    /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --python /opt/venv/bin/python --target /opt/load locust \
+    HOME=/root /opt/uv/bin/uv pip install --quiet --no-cache --compile-bytecode --python /opt/venv/bin/python --target /opt/load locust \
       --constraint /src/constraints/constraints.txt --constraint /src/constraints/hashes.txt
 USER 10001:10001
 COPY --from=application /opt/app /opt/app

@@ -300,8 +300,8 @@ class Tracking(Settings):
     """Unevenness of motion, in multiples of the landmarks' noise, up to which it is smoothed.
     Higher values are steadier and follow sudden motion less."""
     match_threshold: float = Field(default=0.4, gt=0, lt=1)
-    """Cosine of two embeddings at and above which they count as the same person, for `target_face`
-    and for a face that comes back."""
+    """Cosine similarity of two embeddings at and above which they count as the same person, for
+    `target_face` and for a face that reappears."""
 
 
 class FaceSettings(EngineSettings):

@@ -33,7 +33,7 @@ class LongWork:
             thread.start()
         deadline = time.monotonic() + START_S
         for endpoint, begun in self._begun.items():
-            if not begun.wait(max(0.0, deadline - time.monotonic())):
+            if not begun.wait(max(0.0, deadline - time.monotonic())) or self.failures:
                 reason = "; ".join(self.failures) or f"none was running after {START_S:g} s"
                 raise CallFailed(f"no job of {endpoint} runs beside: {reason}")
 
@@ -50,6 +50,7 @@ class LongWork:
                     self._run(client, endpoint)
                 except CallFailed as e:
                     self.failures.append(str(e))
+                    self._begun[endpoint].set()  # nobody need wait for it any longer
                     return
 
     def _run(self, client: Client, endpoint: str) -> None:

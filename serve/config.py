@@ -161,8 +161,8 @@ class IngressSettings(Settings):
     """Ray's custom resources for each replica. They keep replicas on nodes that declare them, and
     so off GPU nodes, which could then never be scaled down."""
     api_keys: Path | None = None
-    """File of the keys with which callers are admitted. Each line has a name and the key's SHA-256
-    in hex. The file is read again when it changes. If absent, everyone may call."""
+    """File with the API keys of callers. Each line has a name and the key's SHA-256 in hex. The
+    file is read again when it changes. If absent, everyone may call."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may call, or `*` for all. By default there are none."""
     max_concurrent_requests: int = Field(default=256, ge=1, le=900)

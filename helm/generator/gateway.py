@@ -21,7 +21,7 @@ class Gateway(Values):
     replicas: int = Field(default=2, ge=1)
     """Number of pods."""
     connections: int = Field(default=4096, ge=64)
-    """Connections of callers that each pod holds at the same time. Further ones are closed."""
+    """Connections of callers that each pod holds at the same time. Excess ones are closed."""
     requests_per_caller: int = Field(default=512, ge=0)
     """Requests of one address that each pod passes on at the same time; 0 for no limit. Further
     ones get a 503. Set `trustedProxies` where a load balancer is in front: otherwise all callers

@@ -18,7 +18,7 @@ class Jobs(Values):
     the Ingress and the Runner must be in one pod. `own`: in the chart's Redis
     (`faultTolerance.redis: own`), apart from Ray's data. `external`: in the Redis at `address`."""
     database: int = Field(default=1, ge=1, le=15)
-    """Number of the logical database in the chart's Redis. Ray has number 0."""
+    """Number of the logical database in the chart's Redis. Ray uses database 0."""
     address: str = Field(default="", pattern=r"^(rediss?://[^@/]+(/[0-9]+)?)?$")
     """URL of the external Redis with the number of a database, for example
     `rediss://redis.example.org:6380/1`. It contains no password."""
@@ -34,7 +34,7 @@ class Jobs(Values):
     credentials of a bucket. They are added to every Ray container."""
     webhook_secret: Name = ""
     """Name of the Secret with the secrets that sign webhooks, under the key `secrets`: one
-    `whsec_...` a line. The hosts are in `config.jobs.webhooks`."""
+    `whsec_...` a line. The permitted hosts are set in `config.jobs.webhooks`."""
     peers: list[Object] = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
     """Peers that match the external Redis, the bucket and the receivers of webhooks. They are
     reached on the port of `address` and on port 443 if `networkPolicy.egress` is enabled."""

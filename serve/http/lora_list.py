@@ -44,7 +44,7 @@ def lora_folders(config: AppConfig) -> dict[str, str | None]:
     """Return the folder of each video model's LoRAs by its API name, or None where it has none."""
     if config.models == "demo":
         return {WAN26.name: wan26_models().loras, WAN22_GGUF.name: wan22_models().loras}
-    return {WAN26.name: config.models.wan26.loras, WAN22_GGUF.name: config.models.wan22_gguf.loras}
+    return {model.name: getattr(config.models, model.files).loras for model in VIDEO_MODELS}
 
 
 def _describe(folder: LoraFolder | None) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ class Result:
 
     ``fps`` is None for an image, ``seed`` where no video was generated, and ``swap`` where no face
     was swapped. ``attempts`` counts how often the request was started, and ``damaged`` the frames
-    of the source that could not be decoded, in whose place the ones before them are shown.
+    of the source that could not be decoded, each replaced by the last good frame.
     """
 
     data: Media

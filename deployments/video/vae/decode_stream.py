@@ -72,7 +72,7 @@ def to_pixels(group: torch.Tensor) -> torch.Tensor:
 class _HostCopy:
     """Pixels on their way to host memory; those of a CPU are there already.
 
-    ``finite`` says, on the same device, whether they were numbers before they became pixels.
+    ``finite`` says, on the same device, whether all values were finite before they became pixels.
     """
 
     def __init__(self, pixels: torch.Tensor, finite: torch.Tensor) -> None:

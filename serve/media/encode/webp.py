@@ -84,7 +84,9 @@ class WebpEncoder(Encoder):
 
     def _keep(self, stored: "_StoredFrames", pixels: Image, tick: int) -> None:
         if max(len(self._ticks) + 1, self._count) * int(pixels.nbytes) > MAX_WEBP_BYTES:
-            raise MediaTooLarge("the result is too long for an animated WebP, whose frames are all kept: request video/mp4")
+            raise MediaTooLarge(
+                "the result is too long for an animated WebP, which is limited to 1 GiB of raw frames: request video/mp4"
+            )
         stored.append(pixels)
         self._ticks.append(tick)
 

@@ -49,6 +49,13 @@ def test_every_path_exists(path: str) -> None:
     assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file()
 
 
+@pytest.mark.parametrize("package", ["serve", "deployments", "deployments/video", "deployments/faces"])
+def test_every_package_has_its_place_in_the_layout(package: str) -> None:
+    layout = TEXT[TEXT.index("## Code layout") : TEXT.index("## Flow control")]
+    for folder in sorted(path.parent for path in (ROOT / package).glob("*/__init__.py")):
+        assert f"`{folder.relative_to(ROOT)}/`" in layout
+
+
 @pytest.mark.parametrize(("path", "name"), sorted(mentioned_symbols(TEXT)))
 def test_every_name_is_defined_in_its_file(path: str, name: str) -> None:
     assert name in defined_in(path)
