@@ -1,6 +1,7 @@
 """Webhooks reach good receivers once, bad ones in bounded time, and forbidden ones never."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
@@ -233,13 +234,14 @@ async def test_a_name_that_cannot_be_resolved_and_a_closed_port_are_tried_again(
     async def fails(host: str, port: int) -> Sequence[str]:
         raise OSError("no such host")
 
-    async with receiving(status(200)) as receiver:
-        pass
-    for resolve, error in ((fails, "could not be resolved"), (resolver("127.0.0.1"), "could not be reached")):
-        store = DueJobs(ended_job(url_of(receiver)))
-        await send_due(store, sender(store, settings(tmp_path), resolve=resolve))
-        assert store.webhook.state == "pending"
-        assert error in store.webhook.error
+    with socket.socket() as closed:  # it has the port, so that nobody else can listen there meanwhile
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/done"
+        for resolve, error in ((fails, "could not be resolved"), (resolver("127.0.0.1"), "could not be reached")):
+            store = DueJobs(ended_job(url))
+            await send_due(store, sender(store, settings(tmp_path), resolve=resolve))
+            assert store.webhook.state == "pending"
+            assert error in store.webhook.error
 
 
 async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
