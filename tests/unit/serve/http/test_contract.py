@@ -174,6 +174,7 @@ def run(contract: Contract, requests: int) -> None:
     assert contract.made[True] >= 0.3 * contract.made.total()
 
 
+@pytest.mark.slow
 def test_generated_requests_are_answered_as_the_document_says(contract: Contract) -> None:
     run(contract, 300)
     assert len(contract.ids) > 10

@@ -79,6 +79,7 @@ def wrong_bodies() -> Iterator[dict[str, Any]]:
         yield {"prompt": PROMPT, "model": model, "size": model, "seconds": model}
 
 
+@pytest.mark.slow
 def test_no_log_line_has_what_callers_send(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     authorized = {"Authorization": f"Bearer {KEY}"}
     with caplog.at_level(logging.INFO):

@@ -52,6 +52,7 @@ def check(decided: list[tuple[Face, ...]], order: npt.ArrayLike = (0, 1, 2)) -> 
     return count
 
 
+@pytest.mark.slow
 def test_three_people_who_cross_leave_and_come_back_are_never_mixed_up() -> None:
     frames = 1000
     decided = follow(list(film(frames)), Choice("map", people=PEOPLE))
@@ -59,6 +60,7 @@ def test_three_people_who_cross_leave_and_come_back_are_never_mixed_up() -> None
     assert check(decided) > 0.95 * there
 
 
+@pytest.mark.slow
 def test_people_counted_from_the_left_keep_their_reference_for_good() -> None:
     first = sorted((x, who) for who in range(3) if (x := place(who, 100)) is not None)
     film_from_there = list(film(700))[100:]
