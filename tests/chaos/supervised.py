@@ -84,7 +84,7 @@ class Supervised:
         config = yaml.safe_load(self._path.read_text())
         config["applications"][0]["args"].update(args)
         self._path.write_text(yaml.safe_dump(config))
-        environment = {**os.environ, "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265"}
+        environment = {**os.environ, "RAY_DASHBOARD_ADDRESS": "http://127.0.0.1:8265", "RAY_AUTH_MODE": "token"}
         command = ["serve", "deploy", str(self._path)]
         done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
