@@ -112,11 +112,16 @@ class FsspecFiles:
             return
 
     async def list(self, folder: str) -> list[tuple[str, float]]:
-        """Return the keys in a folder and when each file was written."""
+        """Return the keys in a folder and when each file was written.
+
+        A file whose name is no key was put there by somebody else, and is left out.
+        """
         path = self._path(folder)
         if self._local is not None:
-            return await self._run(self._local.list, path)
-        return await self._run(_list, self._system, self._root, path)
+            found = await self._run(self._local.list, path)
+        else:
+            found = await self._run(_list, self._system, self._root, path)
+        return [(key, written_at) for key, written_at in found if _KEY.fullmatch(key)]
 
     def _path(self, key: str) -> str:
         if not _KEY.fullmatch(key):
