@@ -129,6 +129,20 @@ class JobHandlers:
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a job that has not ended (202); return the record of one that has (200).
+
+        Nothing is deleted, however often it is repeated.
+        """
+        with store_problems():
+            job = await self.find(request)
+            status = 200 if job.ended else 202
+            if not job.ended:
+                job = await self._desk.cancel(job.id, job.caller) or await self._missing(job.id, job.caller)
+                if job.state in ("succeeded", "failed"):  # it ended meanwhile
+                    status = 200
+            return record_response(job, position=await self.position(job), links=self.links(request), status=status)
+
     async def delete(self, request: Request) -> Response:
         """Cancel a job that has not ended (202), or delete one that has, with its files (204)."""
         caller, job_id = caller_of(request), request.path_params["id"]
