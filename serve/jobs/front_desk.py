@@ -11,7 +11,7 @@ from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
-from serve.jobs.files.removal import remove_files
+from serve.jobs.files.removal import remove_files, remove_leftovers
 from serve.jobs.follower import Follower
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.open_store import open_stores
@@ -209,8 +209,8 @@ class FrontDesk:
     async def _cancel(self, job_id: str) -> Job | None:
         now = time.time()
         job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
-        if job is not None and job.ended:
-            await self._files.delete(request_key(job_id))
+        if job is not None and job.state == "cancelled":
+            await remove_leftovers(self._files, job)
         return job
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
