@@ -264,7 +264,7 @@ class SqliteStore:
 
     async def due_webhooks(self, now: float, limit: int, *, after: Job | None = None) -> Sequence[Job]:
         """Return ended jobs whose webhook is to be sent."""
-        condition, values = "webhook_due_at <= ?", [now]
+        condition, values = "webhook_due_at <= ?", list[object]([now])
         if after is not None:
             # The values are none, and so are the rows, if the job is gone or has no due webhook.
             condition += " AND (webhook_due_at, number) > (SELECT webhook_due_at, number FROM jobs WHERE id = ?)"
