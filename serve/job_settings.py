@@ -3,6 +3,7 @@
 They are part of ``serve.config.AppConfig``. The attribute docstrings describe the chart's values.
 """
 
+import math
 import re
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,7 +54,8 @@ class WebhookSettings(Settings):
     all of them, so that a new one can be added before the old one is removed. The file is read for
     each webhook."""
     max_hours: float = Field(default=24, gt=0)
-    """Hours after the end of a job during which a webhook that fails is sent again."""
+    """Hours after the end of a job during which a webhook that fails is sent again; not more than
+    the job is kept (`jobs.keep_s`)."""
     timeout_s: float = Field(default=10, gt=0)
     """Seconds within which a receiver must have answered."""
 
@@ -182,6 +184,17 @@ class JobSettings(Settings):
         if url.password is not None:
             raise ValueError("has a password: credentials come from the environment or the identity of the machine")
         return files
+
+    @model_validator(mode="after")
+    def _kept_for_webhooks(self) -> "JobSettings":
+        wanted_s = 3600 * self.webhooks.max_hours
+        if self.webhooks.enabled and self.keep_s < wanted_s:
+            raise ValueError(
+                f"a webhook that fails is sent again for webhooks.max_hours = {self.webhooks.max_hours:g}, but its job is deleted "
+                f"after keep_s = {self.keep_s:g} s: set keep_s to {wanted_s:g} at least, or webhooks.max_hours to "
+                f"{math.floor(self.keep_s / 3.6) / 1000:g} at most"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_store(self) -> "JobSettings":

@@ -102,11 +102,10 @@ def cancel(job_id: JobId, url: Url = URL, key: Key = None) -> None:
     _require_id(job_id)
     try:
         with Client(url, key=key) as client:
-            was_ended = client.status(job_id).ended
             record = client.cancel(job_id)
     except CallFailed as e:
         fail(str(e))
-    if was_ended and record.state != "cancelled":
+    if record.ended and record.state != "cancelled":
         fail(f"job {job_id} cannot be cancelled: it has {record.state}")
     print_line(f"job {job_id}: {record.state}" if record.ended else f"job {job_id} is being cancelled")
 

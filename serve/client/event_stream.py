@@ -25,7 +25,7 @@ class EventDecoder:
         self._id = ""
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
-        """Return the events that ``chunk`` completes. Comments, which keep a line open, are not."""
+        """Return the events that ``chunk`` completes. Keep-alive comments are skipped."""
         text = self._rest + chunk
         # A carriage return at the end may be half of a line's end.
         held = text.endswith(b"\r")

@@ -9,7 +9,7 @@ from serve.client.event_stream import EventDecoder, ServerEvent
 from serve.client.flow import Emit, Flow, Pause, Read, Send
 from serve.client.job_calls import TIMEOUT_S, job_path, status
 from serve.client.records import ENDED, JobRecord
-from serve.client.retries import Outage, Service, persist
+from serve.client.retries import AGAIN, Outage, Service, persist
 
 SILENCE_S = 45
 """Seconds without a byte after which a stream is lost: the service sends a comment every 15 s."""
@@ -17,6 +17,8 @@ BARREN = 3
 """Streams without news, one after the other, after which the client asks instead of listening."""
 POLL_S = 2.0
 """Seconds between two questions."""
+CROWDED = frozenset({429, 503})
+"""Statuses of events that have no place for another listener, while the record can be read."""
 
 
 def follow(service: Service, job_id: str) -> Flow[JobRecord]:
@@ -29,9 +31,9 @@ def follow(service: Service, job_id: str) -> Flow[JobRecord]:
         options = {"headers": headers | ({"Last-Event-ID": last_id} if last_id else {})}
         options["timeout"] = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)  # type: ignore[assignment]
         request = Send(method="GET", path=job_path(job_id, "/events"), options=options, stream=True)
-        response = yield from persist(request, f"job {job_id}", service, outage)
+        response = yield from persist(request, f"job {job_id}", service, outage, again=AGAIN - CROWDED)
         if response.status_code != 200 or not response.headers.get("content-type", "").startswith("text/event-stream"):
-            break  # asking finds out whether it is the job or only its events that are missing
+            break  # asking finds out whether it is the job or only its events that cannot be had
         decoder = EventDecoder()
         barren += 1
         lost = CallFailed(f"job {job_id}: the events ended before the job did")

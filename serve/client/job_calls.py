@@ -42,14 +42,8 @@ def status(service: Service, job_id: str) -> Flow[JobRecord]:
 
 
 def cancel(service: Service, job_id: str) -> Flow[JobRecord]:
-    """Cancel a job unless it has ended; deleting one that has would remove its result."""
-    record = yield from status(service, job_id)
-    if record.ended:
-        return record
-    response = yield from _ask(service, "DELETE", job_id)
-    if response.is_error:
-        raise refusal(_name(job_id), response)
-    return (yield from status(service, job_id))
+    """Cancel a job, and return its record. One that has ended keeps its result."""
+    return _record(_name(job_id), (yield from _ask(service, "POST", job_id, "/cancel")))
 
 
 def delete(service: Service, job_id: str) -> Flow[None]:
@@ -93,8 +87,8 @@ def _name(job_id: str) -> str:
     return f"job {job_id}"
 
 
-def _ask(service: Service, method: str, job_id: str) -> Flow[httpx.Response]:
-    request = Send(method=method, path=job_path(job_id), options={"timeout": TIMEOUT_S})
+def _ask(service: Service, method: str, job_id: str, below: str = "") -> Flow[httpx.Response]:
+    request = Send(method=method, path=job_path(job_id, below), options={"timeout": TIMEOUT_S})
     return (yield from persist(request, _name(job_id), service, Outage(service.retries)))
 
 

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import httpx
@@ -71,9 +72,12 @@ class Outage:
         return Pause(after_s, str(failure))
 
 
-def persist(request: Send, name: str, service: Service, outage: Outage) -> Flow[httpx.Response]:
+def persist(
+    request: Send, name: str, service: Service, outage: Outage, *, again: Collection[int] = AGAIN
+) -> Flow[httpx.Response]:
     """Send a request until there is an answer that another attempt would not change.
 
+    ``again`` has the statuses after which it is sent again; it always is while the service starts.
     Only for requests that may safely be sent twice. Errors name ``name``. Raises CallFailed when
     the patience is at its end.
     """
@@ -92,8 +96,8 @@ def persist(request: Send, name: str, service: Service, outage: Outage) -> Flow[
         failed = response.is_error and refusal(name, response)
         if not failed:
             return response
-        starting = response.status_code == 404 and NO_APPLICATION in str(failed)
-        if not starting and response.status_code not in AGAIN:
+        starting = response.status_code in (404, 503) and NO_APPLICATION in str(failed)
+        if not starting and response.status_code not in again:
             return response
         yield outage.pause(failed, retry_after(response))
 

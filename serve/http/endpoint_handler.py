@@ -127,11 +127,16 @@ class EndpointHandler:
         job, data = outcome.job, outcome.data
         raise_problem(job)
         if job.state == "cancelled":
-            raise Problem(409, "conflict", "the request was cancelled; send it again if that was a mistake")
+            raise Problem(409, "conflict", f"the request was cancelled; send it again{_anew(job)} if that was a mistake")
         if job.result is None:
             raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
         try:
             media = data if data is not None else await self._desk.fetch(job)
         except FileNotFoundError:
-            raise Problem(410, "gone", "the result of this request has been deleted; send it again") from None
+            raise Problem(410, "gone", f"the result of this request has been deleted; send it again{_anew(job)}") from None
         return result_response(media, job.result.media_type, {**job.result.headers, **headers})
+
+
+def _anew(job: Job) -> str:
+    """Return how a request is sent again whose key stands for a job that has ended."""
+    return "" if job.idempotency_key is None else " with a new `Idempotency-Key`"

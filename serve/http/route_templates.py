@@ -14,6 +14,7 @@ TEMPLATES = (
     "/healthz",
     "/jobs",
     "/jobs/{id}",
+    "/jobs/{id}/cancel",
     "/jobs/{id}/events",
     "/jobs/{id}/preview",
     "/jobs/{id}/result",

@@ -177,6 +177,7 @@ def job_routes(jobs: JobHandlers) -> Iterable[Route]:
         ("GET", "/jobs", jobs.list),
         ("GET", "/jobs/{id}", jobs.get),
         ("DELETE", "/jobs/{id}", jobs.delete),
+        ("POST", "/jobs/{id}/cancel", jobs.cancel),
         ("GET", "/jobs/{id}/events", jobs.events),
         ("GET", "/jobs/{id}/result", jobs.result),
         ("GET", "/jobs/{id}/preview", jobs.preview),

@@ -1,4 +1,4 @@
-"""The desk of an ingress replica: takes jobs in, says how far they are, and hands results out."""
+"""The desk of an ingress replica: accepts jobs, reports their progress and returns results."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -66,7 +66,8 @@ class Desk(Protocol):
     def follow(self, job_id: str, after: int) -> AsyncIterator[News]:
         """Yield the events of a job with ids above ``after`` as they happen, to the last one.
 
-        All listeners of a job in this replica share what is read from the store.
+        An id that the job has not had counts as 0. All listeners of a job in this replica share
+        what is read from the store.
         """
 
     async def cancel(self, job_id: str, caller: str) -> Job | None:

@@ -1,6 +1,7 @@
 """Follows the events of jobs for any number of listeners, with one reader per job."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
@@ -17,9 +18,10 @@ AWAY_S = 1.0
 
 @dataclass
 class _Feed:
-    """The events of one job as they come, and who waits for them.
+    """The events of one job and its listeners.
 
-    ``queued`` is the job without an id, while it waits: its place changes without an event.
+    ``first`` is the id after which it begins. ``queued`` is the latest news of a queued job; it
+    carries no event id, since its place changes without an event.
     """
 
     first: int
@@ -29,6 +31,19 @@ class _Feed:
     ended: bool = False
     listeners: int = 0
     reader: asyncio.Task[None] | None = None
+
+    def covers(self, after: int) -> bool:
+        """Return whether ``after`` is the id of an event at which this feed can be joined."""
+        return self.first <= after <= (self.events[-1].id if self.events else self.first)
+
+
+async def known_event(store: JobStore, job_id: str, event_id: int) -> int:
+    """Return ``event_id`` if the job has had an event of this id or a later one, else 0.
+
+    A listener that sends the id of another job's event is thus told everything, as a new one is.
+    Raises StoreUnavailable.
+    """
+    return event_id if event_id > 0 and await store.events(job_id, event_id - 1) else 0
 
 
 class Follower:
@@ -42,36 +57,38 @@ class Follower:
     async def follow(self, job_id: str, after: int) -> AsyncGenerator[News, None]:
         """Yield the events of a job with ids above ``after``, and each change of its position.
 
-        The last one is that of the job's end. Ends early if the job is deleted. Events that others
-        have read are shared, not read again.
+        An id that the job has not had counts as 0. The last event is that of the job's end; the
+        events end early if the job is deleted. What others have read is shared, not read again.
         """
         place: int | None = None
-        feed = self._feeds.get(job_id)
-        if feed is None or feed.first > after:
+        if (feed := self._feeds.get(job_id)) is None or not feed.covers(after):
+            after = await known_event(self._store, job_id, after)
+        while (feed := self._feeds.get(job_id)) is None or feed.first > after:
             # The earlier events of a listener that resumes are its own business.
-            for event in await self._store.events(job_id, after):
+            events = await self._store.events(job_id, after)
+            for event in events:
                 yield (news := await self._news(event))
                 after, place = event.id, news.position
                 if event.job.ended:
                     return
-            feed = self._feeds.get(job_id)
-        if feed is None:
-            feed = self._feeds[job_id] = _Feed(first=after)
-            feed.reader = asyncio.get_running_loop().create_task(self._read(job_id, feed))
+            if (feed := self._feeds.get(job_id)) is None:
+                feed = self._feeds[job_id] = _Feed(first=after)
+                feed.reader = asyncio.get_running_loop().create_task(self._read(job_id, feed))
+            elif feed.first > after and not events:
+                return  # the job was deleted
         feed.listeners += 1
         try:
             while True:
-                changed = feed.changed
-                for event in feed.events[max(0, after - feed.first) :]:
-                    if event.id > after:
-                        yield (news := await self._news(event))
-                        after, place = event.id, news.position
-                        if event.job.ended:
-                            return
+                changed, ended = feed.changed, feed.ended  # more may come while these are told
+                for event in feed.events[bisect_right(feed.events, after, key=_id_of) :]:
+                    yield (news := await self._news(event))
+                    after, place = event.id, news.position
+                    if event.job.ended:
+                        return
                 if feed.queued is not None and feed.queued.position != place:
                     place = feed.queued.position
                     yield feed.queued
-                if feed.ended:
+                if ended:
                     return
                 await changed.wait()
         finally:
@@ -91,6 +108,8 @@ class Follower:
             try:
                 events = await self._store.events(job_id, latest)
                 job = events[-1].job if events else await self._store.get(job_id)
+                if not events and job is not None and job.ended:
+                    events = await self._store.events(job_id, latest)  # the last ones came in between
                 queued = await self._place(job)
             except StoreUnavailable:
                 await asyncio.sleep(AWAY_S)
@@ -98,7 +117,7 @@ class Follower:
             if events:
                 latest = events[-1].id
                 feed.events += events
-            feed.ended = job is None or bool(events and events[-1].job.ended)
+            feed.ended = job is None or job.ended
             if events or feed.ended or queued != feed.queued:
                 feed.queued = queued
                 feed.changed.set()
@@ -110,3 +129,7 @@ class Follower:
         """Return a queued job with its place, or None for any other."""
         place = None if job is None else await self._places.of(job)
         return None if job is None or place is None else News(job, None, place)
+
+
+def _id_of(event: Event) -> int:
+    return event.id

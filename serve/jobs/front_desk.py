@@ -11,7 +11,7 @@ from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
-from serve.jobs.files.removal import remove_files
+from serve.jobs.files.removal import remove_files, remove_leftovers
 from serve.jobs.follower import Follower
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.open_store import open_stores
@@ -74,18 +74,16 @@ class FrontDesk:
 
     async def run(self, job: Job, request: Media) -> Outcome:
         """Run a job that is not durable; see ``Desk.run``."""
-        sent = None
-        if media_size(request) > INLINE_BYTES:
-            await self._put(job, request)
-        else:
-            sent = read_media(request)
-        await self._create(job)
+        sent = None if media_size(request) > INLINE_BYTES else read_media(request)
         try:
+            if sent is None:
+                await self._store_request(job, request)
+            else:
+                await self._create(job)
             return await self._run_to_end(job.id, sent, waits=True)
         except asyncio.CancelledError:
             # The Runner ends the job when its call is cancelled; this is for one without a Runner.
-            now = time.time()
-            detached(self._cancel_quietly(job.id, now))
+            detached(self._cancel_quietly(job.id))
             raise
 
     async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome:
@@ -120,6 +118,19 @@ class FrontDesk:
 
     async def accept(self, job: Job, request: Media) -> Job:
         """Store a durable job and let it run; see ``Desk.accept``."""
+        accepted = await self._store_request(job, request)
+        if accepted.id != job.id:
+            return accepted
+        task = detached(self._dispatch(job.id))
+        self._dispatched[job.id] = task
+        task.add_done_callback(lambda _: self._dispatched.pop(job.id, None))
+        return accepted
+
+    async def _store_request(self, job: Job, request: Media) -> Job:
+        """Store a job's request, then the job, and return the job, or the earlier one of its key.
+
+        The request is deleted again unless the job is there, or may be.
+        """
         await self._put(job, request)
         try:
             accepted = await self._create(job)
@@ -130,10 +141,6 @@ class FrontDesk:
             raise
         if accepted.id != job.id:
             await self._files.delete(request_key(job.id))
-            return accepted
-        task = detached(self._dispatch(job.id))
-        self._dispatched[job.id] = task
-        task.add_done_callback(lambda _: self._dispatched.pop(job.id, None))
         return accepted
 
     async def _create(self, job: Job) -> Job:
@@ -197,10 +204,13 @@ class FrontDesk:
         """Ask that a job of ``caller`` be cancelled."""
         if await self.get(job_id, caller) is None:
             return None
+        return await self._cancel(job_id)
+
+    async def _cancel(self, job_id: str) -> Job | None:
         now = time.time()
         job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
-        if job is not None and job.ended:
-            await self._files.delete(request_key(job_id))
+        if job is not None and job.state == "cancelled":
+            await remove_leftovers(self._files, job)
         return job
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
@@ -216,9 +226,9 @@ class FrontDesk:
         with open_media(request) as file:
             await self._files.put(request_key(job.id), file)
 
-    async def _cancel_quietly(self, job_id: str, now: float) -> None:
+    async def _cancel_quietly(self, job_id: str) -> None:
         try:
-            await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+            await self._cancel(job_id)
         except Exception as error:  # nobody waits for this call, so only the log can say it
             logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
 

@@ -16,13 +16,14 @@ from serve.job_settings import JobSettings
 from serve.jobs.end_report import outcome_of, report_end
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files.file_store import FileStore
+from serve.jobs.files.removal import remove_leftovers
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.forecasts.patience import Outages, patiently
 from serve.jobs.held_job import HeldJob
 from serve.jobs.request import JobRequest
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.job_store import JobStore, StoreUnavailable
-from serve.jobs.store.keys import preview_key, request_key, result_key
+from serve.jobs.store.keys import preview_key
 from serve.jobs.store.record import Job, State, StoredResult
 from serve.pipelines.attempts import causes
 from serve.pipelines.handles import QUEUE_RETRY_S
@@ -248,14 +249,8 @@ class JobRunner:
 
         What cannot be deleted now is deleted with the job.
         """
-        keys = [request_key(job.id)]
-        if job.progress.preview:
-            keys.append(preview_key(job.id, job.attempt))
-        for attempt in range(1, job.attempt):
-            keys += [preview_key(job.id, attempt), result_key(job.id, attempt)]
         with self._outages.survived():
-            for key in keys:
-                await self._files.delete(key)
+            await remove_leftovers(self._files, job)
 
     async def _store_steps(self, held: HeldJob) -> None:
         """Store the steps in their order; those that the store does not get are kept."""

@@ -11,7 +11,7 @@ from typing import cast
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.files.removal import remove_files
 from serve.jobs.store.job_store import JobStore, StoreUnavailable
-from serve.jobs.store.keys import FOLDERS
+from serve.jobs.store.keys import FOLDERS, job_of
 from serve.jobs.store.record import Job, State
 from serve.telemetry import metrics
 
@@ -105,11 +105,14 @@ class Sweeper:
         """Delete expired jobs and orphan files until cancelled."""
         while True:
             await asyncio.sleep(CLEAN_PERIOD_S)
-            try:
-                await self.delete_expired(time.time())
-                await self.delete_orphans(time.time())
-            except StoreUnavailable as error:
-                logger.warning("the store of jobs is away: %s", error)
+            for delete in (self.delete_expired, self.delete_orphans):
+                try:
+                    await delete(time.time())
+                except StoreUnavailable as error:
+                    logger.warning("the store of jobs is away: %s", error)
+                except Exception:
+                    # Serve replaces a Runner one of whose loops has ended.
+                    logger.exception("what is to be deleted could not all be deleted; it is tried again")
 
     async def delete_expired(self, now: float) -> None:
         """Delete the jobs that have expired, with their files."""
@@ -119,10 +122,13 @@ class Sweeper:
                     await remove_files(self._files, job.id)
 
     async def delete_orphans(self, now: float) -> None:
-        """Delete old files that belong to no job: their writer died before the record was there."""
+        """Delete old files that belong to no job: their writer died before the record was there.
+
+        Files whose names are not those of jobs' files were put there by others, and stay.
+        """
         for folder in FOLDERS:
             old = [key for key, written_at in await self._files.list(folder) if now - written_at > ORPHAN_AGE_S]
-            ids = {key: key.split("/")[1] for key in old}
+            ids = {key: job_id for key in old if (job_id := job_of(key)) is not None}
             known = await self._store.known(set(ids.values()))
             for key, job_id in ids.items():
                 if job_id not in known:

@@ -19,6 +19,7 @@ from serve.http.negotiation import best_media_type
 from serve.http.protocol.connection import run_while_connected
 from serve.jobs.desk import Desk, News
 from serve.jobs.files.file_store import FileStore
+from serve.jobs.follower import known_event
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.keys import preview_key
 from serve.jobs.store.record import Job, State
@@ -78,10 +79,14 @@ class JobHandlers:
         return response
 
     async def events(self, request: Request) -> Response:
-        """Return a job's events as they happen, from the one after `Last-Event-ID`."""
-        after = _last_event_id(request)
+        """Return a job's events as they happen, from the one after `Last-Event-ID`.
+
+        An id that the job has not had counts as none.
+        """
+        last_id = _last_event_id(request)
         with store_problems():
             job = await self.find(request)
+            after = await known_event(self._store, job.id, last_id)
             if job.ended and not await self._store.events(job.id, after):
                 # By this status, a browser learns that it need not connect again.
                 return Response(status_code=204, headers={"Cache-Control": "no-store"})
@@ -123,6 +128,20 @@ class JobHandlers:
             detail = "there is no preview (yet): it comes once the first frame of a video is decoded"
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a job that has not ended (202); return the record of one that has (200).
+
+        Nothing is deleted, however often it is repeated.
+        """
+        with store_problems():
+            job = await self.find(request)
+            status = 200 if job.ended else 202
+            if not job.ended:
+                job = await self._desk.cancel(job.id, job.caller) or await self._missing(job.id, job.caller)
+                if job.state in ("succeeded", "failed"):  # it ended meanwhile
+                    status = 200
+            return record_response(job, position=await self.position(job), links=self.links(request), status=status)
 
     async def delete(self, request: Request) -> Response:
         """Cancel a job that has not ended (202), or delete one that has, with its files (204)."""

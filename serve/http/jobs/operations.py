@@ -159,6 +159,12 @@ def job_operations() -> dict[tuple[str, str], Operation]:
             {"202": ("The job is being cancelled", record), "204": ("The job and its result are deleted", None)},
             [_ID],
         ),
+        ("POST", "/jobs/{id}/cancel"): _operation(
+            "Cancels a job, and leaves one that has ended as it is",
+            "cancel-job",
+            {"200": ("The job had ended before", record), "202": ("The job is being cancelled, or has been", record)},
+            [_ID],
+        ),
         ("GET", "/jobs/{id}/events"): _operation(
             "Sends what happens to a job as server-sent events",
             "job-events",

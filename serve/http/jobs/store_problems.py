@@ -15,8 +15,9 @@ def store_problems() -> Iterator[None]:
         yield
     except StoreUnavailable as error:
         raise unavailable("the store of jobs cannot be reached now; try again", retry_after_s=5) from error
-    except KeyReused:
-        detail = "this key stands for a request with another body: send a new key with each new request"
+    except KeyReused as reused:
+        differs = " and another ".join(reused.differs or ("body",))
+        detail = f"this key stands for a request with another {differs}: send a new key with each new request"
         raise invalid_header("Idempotency-Key", detail) from None
     except QueueFull as full:
         raise queue_full(full.queued, full.retry_after_s) from None

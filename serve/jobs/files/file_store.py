@@ -11,7 +11,7 @@ class FileStore(Protocol):
     """Named files. A file is there whole or not at all. Raises StoreUnavailable."""
 
     async def put(self, key: str, data: bytes | BinaryIO) -> None:
-        """Write a file."""
+        """Write a file. A call that is cancelled leaves none, once what it has begun has ended."""
 
     async def get(self, key: str) -> bytes | None:
         """Return a file's content, or None if there is none."""

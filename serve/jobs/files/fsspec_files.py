@@ -1,6 +1,7 @@
 """The files of jobs, in a folder or in any bucket that fsspec opens."""
 
 import asyncio
+import logging
 import re
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,8 @@ from fsspec.utils import get_protocol
 
 from serve.jobs.files.local_files import LocalFiles
 from serve.jobs.store.job_store import StoreUnavailable
+
+logger = logging.getLogger("ray.serve")
 
 T = TypeVar("T")
 
@@ -51,14 +54,12 @@ class FsspecFiles:
         self._threads.shutdown()
 
     async def put(self, key: str, data: bytes | BinaryIO) -> None:
-        """Write a file, which readers see when it is whole."""
+        """Write a file, which readers see when it is whole.
+
+        A call that is cancelled leaves none: what its thread still writes is deleted.
+        """
         path = self._path(key)
-        if self._local is not None:
-            await self._run(self._local.put, path, data)
-        elif isinstance(data, bytes):
-            await self._run(self._system.pipe_file, path, data)
-        else:
-            await self._run(self._upload, path, data)
+        await self._run(self._write, path, data, undo=lambda: self._discard(path))
 
     async def get(self, key: str) -> bytes | None:
         """Return a file's content."""
@@ -112,24 +113,56 @@ class FsspecFiles:
             return
 
     async def list(self, folder: str) -> list[tuple[str, float]]:
-        """Return the keys in a folder and when each file was written."""
+        """Return the keys in a folder and when each file was written.
+
+        A file whose name is no key was put there by somebody else, and is left out.
+        """
         path = self._path(folder)
         if self._local is not None:
-            return await self._run(self._local.list, path)
-        return await self._run(_list, self._system, self._root, path)
+            found = await self._run(self._local.list, path)
+        else:
+            found = await self._run(_list, self._system, self._root, path)
+        return [(key, written_at) for key, written_at in found if _KEY.fullmatch(key)]
 
     def _path(self, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not the key of a file.")
         return f"{self._root.rstrip('/')}/{key}"
 
-    async def _run(self, call: Callable[..., T], *values: Any) -> T:
+    async def _run(self, call: Callable[..., T], *values: Any, undo: Callable[[], None] | None = None) -> T:
+        """Let a thread make a call.
+
+        A thread cannot be stopped. If a call is cancelled that has begun, ``undo`` follows its end.
+        """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call, *values)
+            future = self._threads.submit(call, *values)
+            try:
+                return await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                if undo is not None and not future.cancel():
+                    future.add_done_callback(lambda _: self._threads.submit(undo))
+                raise
         except FileNotFoundError:
             raise
         except Exception as error:  # each package of fsspec has exceptions of its own
             raise StoreUnavailable(f"The files of jobs cannot be used: {type(error).__name__}: {error}") from error
+
+    def _write(self, path: str, data: bytes | BinaryIO) -> None:
+        if self._local is not None:
+            self._local.put(path, data)
+        elif isinstance(data, bytes):
+            self._system.pipe_file(path, data)
+        else:
+            self._upload(path, data)
+
+    def _discard(self, path: str) -> None:
+        """Delete a file that nobody wants any more, if it is there."""
+        try:
+            self._delete(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # nobody waits for this call, so only the log can say it
+            logger.warning("%s was written in vain and could not be deleted: %r", path, error)
 
     def _upload(self, path: str, data: BinaryIO) -> None:
         # A bucket would keep what an open file had got if reading failed half-way.

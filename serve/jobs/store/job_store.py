@@ -25,7 +25,14 @@ class OutcomeUnknown(StoreUnavailable):
 
 
 class KeyReused(Exception):
-    """The idempotency key stands for a job with another request."""
+    """The idempotency key stands for a job with another request.
+
+    ``differs`` says in what, as ``transitions.differences`` names it.
+    """
+
+    def __init__(self, key: str | None = None, differs: Sequence[str] = ()) -> None:
+        super().__init__(key)
+        self.differs = tuple(differs)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class JobStore(Protocol):
         """Add ``job`` and its first event, and return it.
 
         With an idempotency key for which the caller has a job that has not failed and not expired,
-        return that job instead; raise KeyReused if its fingerprint differs. Raise QueueFull if
+        return that job instead; raise KeyReused if its request differs. Raise QueueFull if
         ``max_queued`` jobs of the caller are queued already.
         """
 
@@ -153,8 +160,11 @@ class JobStore(Protocol):
     async def expired(self, now: float, limit: int) -> Sequence[Job]:
         """Return ended jobs that are to be deleted."""
 
-    async def due_webhooks(self, now: float, limit: int) -> Sequence[Job]:
-        """Return ended jobs whose webhook is to be sent now."""
+    async def due_webhooks(self, now: float, limit: int, *, after: Job | None = None) -> Sequence[Job]:
+        """Return ended jobs whose webhook is to be sent now, those first that have waited longest.
+
+        With ``after``, return those behind this one of them; none if it is not due any more.
+        """
 
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         """Return the events of a job with ids above ``after``, in order."""

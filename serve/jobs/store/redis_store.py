@@ -85,10 +85,11 @@ class RedisStore:
         match answer:
             case ["full", queued]:
                 raise QueueFull(int(queued))
-            case ["same", record, beat, fingerprint]:
-                if fingerprint != job.fingerprint:
-                    raise KeyReused(job.idempotency_key)
-                return decode(record, beat=int(beat))
+            case ["same", record, beat, _]:
+                same = decode(record, beat=int(beat))
+                if differs := transitions.differences(same, job):
+                    raise KeyReused(job.idempotency_key, differs)
+                return same
             case ["there", record, beat]:
                 return decode(record, beat=int(beat))
         return job
@@ -281,9 +282,16 @@ class RedisStore:
         """Return ended jobs that are to be deleted."""
         return await self._until("expiry", now, limit)
 
-    async def due_webhooks(self, now: float, limit: int) -> Sequence[Job]:
+    async def due_webhooks(self, now: float, limit: int, *, after: Job | None = None) -> Sequence[Job]:
         """Return ended jobs whose webhook is to be sent."""
-        return await self._until("webhooks", now, limit)
+        if after is None:
+            return await self._until("webhooks", now, limit)
+        key = self._rows.key("webhooks")
+        rank = await self._connection.run(lambda _: self._client.zrank(key, after.id))
+        if rank is None:
+            return []
+        rows = await self._connection.run(lambda _: self._client.zrange(key, rank + 1, rank + limit, withscores=True))
+        return await self._jobs([job_id for job_id, due_at in rows if due_at <= now])
 
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         """Return the events of a job with ids above ``after``."""

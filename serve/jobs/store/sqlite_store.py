@@ -51,8 +51,8 @@ class SqliteStore:
                 if row is not None:
                     same = decode(row[1], beat=row[2])
                     if transitions.replays(same, job.created_at):
-                        if same.fingerprint != job.fingerprint:
-                            raise KeyReused(job.idempotency_key)
+                        if differs := transitions.differences(same, job):
+                            raise KeyReused(job.idempotency_key, differs)
                         return same
                     connection.execute("UPDATE jobs SET idempotency_key = NULL WHERE number = ?", (row[0],))
             (queued,) = connection.execute(
@@ -262,9 +262,14 @@ class SqliteStore:
         """Return ended jobs that are to be deleted."""
         return await self._select("ended = 1 AND expires_at <= ? ORDER BY expires_at LIMIT ?", now, limit)
 
-    async def due_webhooks(self, now: float, limit: int) -> Sequence[Job]:
+    async def due_webhooks(self, now: float, limit: int, *, after: Job | None = None) -> Sequence[Job]:
         """Return ended jobs whose webhook is to be sent."""
-        return await self._select("webhook_due_at <= ? ORDER BY webhook_due_at LIMIT ?", now, limit)
+        condition, values = "webhook_due_at <= ?", list[object]([now])
+        if after is not None:
+            # The values are none, and so are the rows, if the job is gone or has no due webhook.
+            condition += " AND (webhook_due_at, number) > (SELECT webhook_due_at, number FROM jobs WHERE id = ?)"
+            values.append(after.id)
+        return await self._select(f"{condition} ORDER BY webhook_due_at, number LIMIT ?", *values, limit)
 
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         """Return the events of a job with ids above ``after``."""

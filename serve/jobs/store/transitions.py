@@ -82,6 +82,23 @@ def webhook_due_at(job: Job) -> float | None:
     return 0.0 if job.webhook.next_at is None else job.webhook.next_at
 
 
+def differences(earlier: Job, job: Job) -> list[str]:
+    """Return in what two jobs of one idempotency key differ, in the words of callers."""
+    pairs = {
+        "path": ((earlier.endpoint, earlier.details is None), (job.endpoint, job.details is None)),
+        "`Accept`": (earlier.media_type, job.media_type),
+        "`Webhook-Url`": (_webhook_url(earlier), _webhook_url(job)),
+    }
+    differs = [name for name, (before, now) in pairs.items() if before != now]
+    if not differs and (earlier.fingerprint, earlier.details) != (job.fingerprint, job.details):
+        return ["body"]
+    return differs
+
+
+def _webhook_url(job: Job) -> str | None:
+    return None if job.webhook is None else job.webhook.url
+
+
 def replays(earlier: Job, now: float) -> bool:
     """Return whether a request with the idempotency key of ``earlier`` stands for that job."""
     return earlier.state != "failed" and not (earlier.ended and earlier.expires_at <= now)

@@ -107,7 +107,7 @@ def _judge(response: httpx.Response) -> Answer:
     if status == httpx.codes.GONE:
         return Answer("the receiver answered 410: it wants no more of it", final=True)
     if response.is_redirect:
-        return Answer(f"the receiver answered {status}, and redirects are not followed")
+        return Answer(f"the receiver answered {status}, and redirects are not followed", final=True)
     text = response.headers.get("retry-after", "")
     wait_s = float(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 0.0
     return Answer(f"the receiver answered {status}", retry_after_s=wait_s)

@@ -6,7 +6,7 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import httpx
@@ -23,9 +23,13 @@ logger = logging.getLogger("ray.serve")
 
 POLL_S = 1.0
 MAX_AT_ONCE = 32
+MAX_PER_CALLER = 16
 MAX_PER_HOST = 8
-"""How many webhooks are sent at a time, in all and to one host: a slow host must not delay others.
-"""
+"""How many webhooks are sent at a time, in all, for one caller and to one host: slow hosts must not
+delay the webhooks of others, whoever has named them and however many."""
+PAGE = 256
+PAGES = 4
+"""How many due webhooks are read at a time, and how often at one poll."""
 _FIRST_DELAY_S = 5.0
 _LONGEST_DELAY_S = 7200.0
 _CLAIM_S = 60.0
@@ -68,8 +72,10 @@ class WebhookSender:
         self._settings = settings
         self._clock = clock
         self._caller = WebhookCaller(settings, resolve=resolve, tls=tls)
-        self._sending: dict[str, str] = {}
-        """The host of each job whose webhook is being sent."""
+        self._sending: dict[str, Job] = {}
+        """The jobs whose webhooks are being sent, by their ids."""
+        self._passed: Job | None = None
+        """The due job up to which the last poll has looked, unless it has seen all."""
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
@@ -78,7 +84,7 @@ class WebhookSender:
             while True:
                 try:
                     for job in await self._chosen():
-                        self._sending[job.id] = _host(job)
+                        self._sending[job.id] = job
                         tasks.create_task(self._send_safely(job))
                     unavailable = False
                 except StoreUnavailable:
@@ -106,18 +112,40 @@ class WebhookSender:
         return True
 
     async def _chosen(self) -> list[Job]:
-        """Return due jobs whose webhooks there is room to send."""
+        """Return due jobs whose webhooks there is room to send.
+
+        Those whose host or caller has all its places are passed over. There may be more of them
+        than one poll reads, so the next one looks on from there.
+        """
         room = MAX_AT_ONCE - len(self._sending)
-        if room <= 0:
-            return []
-        hosts = Counter(self._sending.values())
-        chosen: list[Job] = []
-        for job in await self._store.due_webhooks(self._clock(), 8 * MAX_AT_ONCE):
-            host = _host(job)
-            if job.id not in self._sending and hosts[host] < MAX_PER_HOST and len(chosen) < room:
+        hosts = Counter(map(_host, self._sending.values()))
+        callers = Counter(job.caller for job in self._sending.values())
+        busy, chosen = set(self._sending), list[Job]()
+        for _ in range(PAGES):
+            page = await self._due() if len(chosen) < room else ()
+            for job in page:
+                if len(chosen) >= room:
+                    return chosen
+                if job.id in busy:
+                    continue
+                host = _host(job)
+                if hosts[host] >= MAX_PER_HOST or callers[job.caller] >= MAX_PER_CALLER:
+                    self._passed = job
+                    continue
                 hosts[host] += 1
+                callers[job.caller] += 1
+                busy.add(job.id)
                 chosen.append(job)
+            if len(page) < PAGE:
+                if len(chosen) < room:
+                    self._passed = None
+                break
         return chosen
+
+    async def _due(self) -> Sequence[Job]:
+        """Return some due jobs, after the one that was passed over last."""
+        after = {} if self._passed is None else {"after": self._passed}
+        return await self._store.due_webhooks(self._clock(), PAGE, **after)
 
     async def _send_safely(self, job: Job) -> None:
         """Make one attempt. A fault of it must not end the other ones."""

@@ -10,6 +10,7 @@ from serve.config import AppConfig
 from serve.job_settings import JobSettings
 
 SHARED = {"files": "s3://bucket/ryla"}
+HOOKS = {"hosts": ["hooks.example.org"], "secret_file": "/keys"}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,8 @@ SHARED = {"files": "s3://bucket/ryla"}
         {"store": "redis://redis:6379/1", "store_password_file": "/run/secrets/redis", **SHARED},
         {"store": "rediss://ryla@redis.example.org?ssl_ca_certs=/etc/ca.pem", **SHARED},
         {"webhooks": {"hosts": ["hooks.example.org", "*.example.com"], "secret_file": "/keys"}},
+        {"webhooks": {**HOOKS, "max_hours": 1.388}, "keep_s": 5000},
+        {"keep_s": 60},
         {"webhooks": {"private_hosts": ["hooks.internal", "10.0.0.5", "fd00::5"], "secret_file": "/keys"}},
     ],
 )
@@ -39,6 +42,8 @@ def test_settings_of_jobs_that_work_together_are_accepted(jobs: dict[str, Any]) 
         ({"files": "/shared"}, "must be a URL such as"),
         ({"webhooks": {"hosts": ["a.example"]}}, "set secret_file"),
         ({"webhooks": {"private_hosts": ["a.example"]}}, "set secret_file"),
+        ({"keep_s": 5000, "webhooks": HOOKS}, r"set keep_s to 86400 at least, or webhooks\.max_hours to 1\.388 at most"),
+        ({"webhooks": {**HOOKS, "max_hours": 25}}, r"set keep_s to 90000 at least"),
         ({"lease_s": 1}, "greater than or equal to 3"),
     ],
 )

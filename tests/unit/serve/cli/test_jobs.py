@@ -163,10 +163,10 @@ def test_an_interrupted_job_goes_on_and_the_way_back_is_printed() -> None:
 
 @pytest.mark.usefixtures("interrupted")
 def test_an_interrupted_job_is_cancelled_where_that_was_asked_for() -> None:
-    with scripted_server(MADE, events(event(1)), record(), record(), record("running", 202), record("cancelled")) as server:
+    with scripted_server(MADE, events(event(1)), record("cancelled", 202)) as server:
         result = run(server, "call", "wan2.6", "prompt=a cat", "--job", "--cancel-on-interrupt")
     assert (result.exit_code, result.stdout) == (130, f"job {ID}: cancelled\n")
-    assert [request.method for request in server.requests].count("DELETE") == 1
+    assert [request.path for request in server.requests].count(f"/jobs/{ID}/cancel") == 1
 
 
 @pytest.mark.usefixtures("interrupted")
@@ -249,10 +249,11 @@ def test_no_jobs_are_said_to_be_none() -> None:
 @pytest.mark.parametrize(
     ("answers", "code", "out", "err"),
     [
-        ((record(), record(), record("running", 202), record("cancelled")), 0, f"job {ID}: cancelled\n", ""),
-        ((record(), record(), record("running", 202), record()), 0, f"job {ID} is being cancelled\n", ""),
+        ((record("cancelled", 202),), 0, f"job {ID}: cancelled\n", ""),
+        ((record("running", 202),), 0, f"job {ID} is being cancelled\n", ""),
         ((record("cancelled"),), 0, f"job {ID}: cancelled\n", ""),
         ((record("succeeded"),), 1, "", f"job {ID} cannot be cancelled: it has succeeded\n"),
+        ((record("failed"),), 1, "", f"job {ID} cannot be cancelled: it has failed\n"),
         ((problem(404, "no such job"),), 1, "", f"job {ID}: 404 no such job\n"),
     ],
 )
@@ -260,3 +261,4 @@ def test_a_job_is_cancelled(answers: tuple[Scripted, ...], code: int, out: str, 
     with scripted_server(*answers) as server:
         result = run(server, "cancel", ID)
     assert (result.exit_code, result.stdout, result.stderr) == (code, out, err)
+    assert [f"{request.method} {request.path}" for request in server.requests] == [f"POST /jobs/{ID}/cancel"]

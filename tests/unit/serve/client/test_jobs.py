@@ -9,7 +9,7 @@ import pytest
 
 from serve.client import CallFailed, Retries
 from tests.unit.serve.client.both_clients import Kind, connected, paths
-from tests.unit.serve.client.job_answers import ID, event, events, raw_record, record
+from tests.unit.serve.client.job_answers import FILM, ID, event, events, film, raw_record, record
 from tests.unit.serve.scripted_server import Scripted, ScriptedServer, problem, scripted_server
 
 pytestmark = pytest.mark.usefixtures("pauses")
@@ -261,19 +261,44 @@ def test_following_a_job_that_is_not_there_fails(kind: Kind, status: int) -> Non
         client.subscribe(ID)
 
 
-def test_cancelling_ends_an_active_job(kind: Kind) -> None:
+@pytest.mark.parametrize("refused", [problem(503, "too many connections wait for jobs"), problem(429, "too many")])
+def test_where_there_is_no_place_for_a_listener_the_record_is_read(kind: Kind, refused: Scripted, pauses: list[float]) -> None:
+    answers = (refused, record(step=1), problem(503, "starting"), record("succeeded"))
+    with scripted_server(*answers) as server, connected(kind, server.url) as client:
+        assert [r.state for r in client.subscribe(ID)] == ["running", "succeeded"]
+    assert paths(server) == [f"GET /jobs/{ID}/events"] + 3 * [f"GET /jobs/{ID}"]
+    assert len(pauses) == 2
+    waiting = (problem(409, "not yet"), record(), refused, record("succeeded"), film())
+    with scripted_server(*waiting) as server, connected(kind, server.url) as client:
+        assert client.result(ID).data == FILM
+
+
+def test_a_service_that_starts_is_waited_for_before_its_events(kind: Kind) -> None:
+    starting = problem(503, "no application runs at this path; a service that is starting has none yet")
+    with scripted_server(starting, events(event(1, "succeeded"))) as server, connected(kind, server.url) as client:
+        assert [r.state for r in client.subscribe(ID)] == ["succeeded"]
+    assert paths(server) == 2 * [f"GET /jobs/{ID}/events"]
+
+
+@pytest.mark.parametrize(("state", "status"), [("running", 202), ("cancelled", 202), ("succeeded", 200), ("failed", 200)])
+def test_cancelling_is_one_call_that_may_be_repeated(kind: Kind, state: str, status: int) -> None:
+    """An answer that is lost changes nothing: the next one has the record, whatever came before."""
+    answers = (DROPPED, problem(502, "gateway"), record(state, status))
+    with scripted_server(record(), *answers) as server, connected(kind, server.url) as client:
+        client.status(ID)
+        assert client.cancel(ID).state == state
+    assert paths(server) == [f"GET /jobs/{ID}"] + 3 * [f"POST /jobs/{ID}/cancel"]
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_cancelling_never_deletes_a_job(kind: Kind, status: int) -> None:
     with (
-        scripted_server(record(), record("running", 202), record("cancelled")) as server,
+        scripted_server(problem(status, "refused")) as server,
         connected(kind, server.url) as client,
+        pytest.raises(CallFailed, match=rf"^job {ID}: {status} refused$"),
     ):
-        assert client.cancel(ID).state == "cancelled"
-    assert paths(server) == [f"GET /jobs/{ID}", f"DELETE /jobs/{ID}", f"GET /jobs/{ID}"]
-
-
-def test_cancelling_leaves_the_result_of_an_ended_job(kind: Kind) -> None:
-    with scripted_server(record("succeeded")) as server, connected(kind, server.url) as client:
-        assert client.cancel(ID).state == "succeeded"
-    assert paths(server) == [f"GET /jobs/{ID}"]
+        client.cancel(ID)
+    assert paths(server) == [f"POST /jobs/{ID}/cancel"]
 
 
 def test_an_id_is_one_part_of_a_path_whatever_it_contains(kind: Kind) -> None:

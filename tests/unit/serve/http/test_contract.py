@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from serve.http.openai.errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.generated_requests import JOB, Call, calls
+from tests.unit.serve.http.generated_requests import JOB, Call, calls, makes
 from tests.unit.serve.http.service import make_service
 
 SMALL = {"max_width": 64, "max_height": 64, "max_pixels": 64 * 64, "max_frames": 9, "max_steps": 4}
@@ -56,7 +56,7 @@ class Contract:
         ids = self.ids[-20:] or ["0" * 32]
         url = call.url.replace(JOB, ids[-1 - call.job % len(ids)])
         response = self.client.request(call.method, url, params=call.params, **extra)
-        if call.method == "post" and call.path != "/warm":
+        if makes(call.method, call.path):
             self.made[response.status_code < 300] += 1
         self.check(response, call.operation, call)
         return response
@@ -114,6 +114,8 @@ class Contract:
             self.validate(each, {"$ref": "#/components/schemas/Job"}, "an event")
         ended = records[-1] if records else record
         assert ended["state"] in ("succeeded", "failed", "cancelled"), ended
+        kept = self.call("POST", "/jobs/{id}/cancel", job_id)
+        assert (kept.status_code, kept.json()["state"]) == (200, ended["state"])
         result = self.call("GET", "/jobs/{id}/result", job_id)
         assert result.status_code == (200 if ended["state"] == "succeeded" else 409), ended
         if result.status_code == 200:
@@ -147,7 +149,7 @@ def run(contract: Contract, requests: int) -> None:
 
     def one(call: Call) -> None:
         response = contract.send(call)
-        if call.method != "post" or response.status_code >= 300 or "json" not in response.headers["content-type"]:
+        if not makes(call.method, call.path) or response.status_code >= 300 or "json" not in response.headers["content-type"]:
             return
         job_id = response.json().get("id")
         if job_id is not None:

@@ -142,6 +142,48 @@ async def test_the_same_key_is_the_same_job_however_often_it_is_sent(service: Se
         assert other.json()["errors"][0]["header"] == "Idempotency-Key"
 
 
+OTHER = "https://hooks.example.org/other"
+HOOKED = {"hosts": ["hooks.example.org"], "secret_file": "/keys"}
+
+
+async def test_another_request_under_a_key_is_refused_and_told_what_differs() -> None:
+    hook = {"Webhook-Url": "https://hooks.example.org/done"}
+    first = {**ASYNC, **MP4, **hook, "Idempotency-Key": "k-1"}
+    async with serving(jobs={"webhooks": HOOKED}) as service:
+        job = (await service.one.post("/wan2.6", json=BODY, headers=first)).json()
+        again = await service.two.post("/wan2.6", json=BODY, headers=first)
+        assert (again.status_code, again.json()["id"]) == (202, job["id"])
+        for path, body, headers, said in (
+            ("/wan2.6", BODY, {**first, "Accept": "image/webp"}, "another `Accept`"),
+            ("/wan2.6", BODY, {**first, "Webhook-Url": OTHER}, "another `Webhook-Url`"),
+            ("/wan2.6", BODY, {name: first[name] for name in first if name not in hook}, "another `Webhook-Url`"),
+            ("/wan2.6", {**BODY, "seed": 6}, first, "another body"),
+            ("/v1/videos", BODY, first, "another path"),
+        ):
+            refused = await service.two.post(path, json=body, headers=headers)
+            assert (refused.status_code, said in refused.text, "send a new key" in refused.text) == (422, True, True)
+        made = {**first, "Idempotency-Key": "k-2"}
+        video = (await service.one.post("/v1/videos", json=BODY, headers=made)).json()
+        again = await service.two.post("/v1/videos", json=BODY, headers=made)
+        assert (again.status_code, again.json()["id"]) == (200, video["id"])
+        refused = await service.two.post("/wan2.6", json=BODY, headers=made)
+        assert (refused.status_code, "another path" in refused.text) == (422, True)
+        assert {record["id"] for record in (await service.one.get("/jobs")).json()["jobs"]} == {job["id"], video["id"]}
+
+
+async def test_the_key_of_a_cancelled_job_stays_taken_and_the_answer_says_so(service: Service) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    job = (await service.one.post("/wan2.6", json=BODY, headers={**ASYNC, **key})).json()
+    await service.model.begun.wait()
+    assert (await service.two.post(f"/jobs/{job['id']}/cancel")).status_code == 202
+    assert (await service.end(job["id"]))["state"] == "cancelled"
+    for _ in range(2):
+        answer = await service.one.post("/wan2.6", json=BODY, headers=key)
+        assert (answer.status_code, "with a new `Idempotency-Key`" in answer.json()["detail"]) == (409, True)
+    service.model.let_go()
+    assert (await service.one.post("/wan2.6", json=BODY, headers={"Idempotency-Key": "k-2"})).status_code == 200
+
+
 async def test_a_failed_job_frees_its_key(service: Service) -> None:
     key = {"Idempotency-Key": "k-1"}
     service.model.let_go()

@@ -27,6 +27,7 @@ def test_the_table_has_every_route_once() -> None:
     assert sorted(posts) == [
         "/batch-video-faceswap",
         "/image-faceswap",
+        "/jobs/{id}/cancel",
         "/v1/videos",
         "/verify",
         "/video-faceswap",
@@ -95,7 +96,7 @@ def body_of(route: Route) -> Any:
         return {"file": FACE}
     if route.path == "/v1/videos" and route.method == "POST":
         return {"prompt": "a cat"}
-    if route.method != "POST" or route.path == "/warm":
+    if route.method != "POST" or route.path in ("/warm", "/jobs/{id}/cancel"):
         return None
     return payload("batch-video-faceswap" if route.path == "/video-faceswap" else route.path[1:])
 

@@ -48,7 +48,7 @@ class CountingStore:
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
-        return self.kept[after:]
+        return [event for event in self.kept if event.id > after]
 
     async def queue(self, slot: str) -> Queue:
         """Return a queue in which as many jobs are before this one as ``ahead`` says."""
@@ -183,3 +183,75 @@ async def test_a_listener_that_resumes_in_the_queue_is_told_its_place() -> None:
         news = await anext(events)
     assert (news.id, news.position, news.job) == (None, 5, store.job)
     await events.aclose()
+
+
+@pytest.mark.parametrize("wrong_first", [True, False])
+@pytest.mark.parametrize("wrong", [4, 10**17])
+async def test_an_id_that_the_job_has_not_had_counts_as_none_and_harms_no_other_listener(wrong: int, wrong_first: bool) -> None:
+    store = CountingStore()
+    for percent in range(1, 4):
+        store.add(percent)
+    one = over(store)
+    heard: list[list[int | None]] = [[], []]
+
+    async def hear(ids: list[int | None], after: int) -> None:
+        async for event in one.follow(store.job.id, after):
+            ids.append(event.id)  # noqa: PERF401 -- the ids are looked at while they come
+
+    order = (wrong, 3) if wrong_first else (3, wrong)
+    tasks = []
+    async with asyncio.timeout(LIMIT_S):
+        for ids, after in zip(heard, order, strict=True):
+            tasks.append(asyncio.ensure_future(hear(ids, after)))
+            for _ in range(20):  # the first one has begun to follow when the second one comes
+                await asyncio.sleep(0)
+        store.add(4)
+        while not all(4 in ids for ids in heard):  # noqa: ASYNC110 -- a listener tells nobody what it has heard
+            await asyncio.sleep(0.001)
+        store.add(100, ended=True)
+        await asyncio.gather(*tasks)
+    assert heard[order.index(wrong)] == [1, 2, 3, 4, 5]
+    assert heard[order.index(3)] == [4, 5]
+    assert asyncio.all_tasks() == {cast("asyncio.Task[Any]", asyncio.current_task())}
+
+
+@pytest.mark.parametrize("last_id", [2, 3])
+async def test_a_job_that_has_ended_ends_its_events_though_none_is_left(last_id: int) -> None:
+    """The end of a job can come between the reads of a feed, or before them."""
+    store = CountingStore()
+    store.add(10)
+    store.add(20)
+    one = over(store)
+    listener = asyncio.ensure_future(listen(one, store, after=2))
+    while not store.most_reading:  # noqa: ASYNC110 -- the store tells nobody that it is read
+        await asyncio.sleep(0)
+    store.add(100, ended=True)
+    async with asyncio.timeout(LIMIT_S):
+        assert await listener == [3]
+        late = await listen(one, store, after=last_id)
+    assert late == list(range(last_id + 1, 4))
+
+
+async def test_a_listener_that_is_slow_misses_nothing_that_others_have_heard() -> None:
+    """It takes its events one by one, while another begins further on and the job ends."""
+    store = CountingStore()
+    store.add(1)
+    store.add(2)
+    one = over(store)
+    slow = one.follow(store.job.id, 0)
+    ids = [(await anext(slow)).id]
+    for percent in (3, 4):
+        store.add(percent)
+    quick = one.follow(store.job.id, 4)
+    waiting = asyncio.ensure_future(anext(quick))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(LIMIT_S):
+        ids += [(await anext(slow)).id for _ in range(2)]
+        for percent in (5, 6):
+            store.add(percent)
+        assert (await waiting).id == 5
+        ids += [(await anext(slow)).id for _ in range(2)]
+        store.add(100, ended=True)
+        assert [event.id async for event in quick][-1] == 7
+        ids += [event.id async for event in slow]
+    assert ids == [1, 2, 3, 4, 5, 6, 7]

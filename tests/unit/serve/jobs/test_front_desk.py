@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serve.jobs import front_desk
 from serve.jobs.runner_handle import RunnerLost
 from serve.jobs.store.job_store import OutcomeUnknown, QueueFull, StoreUnavailable
 from serve.jobs.store.keys import request_key
@@ -25,17 +26,55 @@ async def desk() -> AsyncIterator[LocalDesk]:
     await desk.close()
 
 
+@pytest.mark.parametrize("durable", [True, False], ids=["accept", "run"])
 @pytest.mark.parametrize("error", [QueueFull(3), StoreUnavailable("full")], ids=["a full queue", "a store that refuses"])
 async def test_a_job_that_is_refused_leaves_no_request(
-    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, error: Exception
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, error: Exception, durable: bool
 ) -> None:
+    stored: list[str] = []
+    put = desk.files.put
+
+    async def note(key: str, data: Any) -> None:
+        stored.append(key)
+        await put(key, data)
+
     async def refuse(job: Job, **_: Any) -> Job:
         raise error
 
+    monkeypatch.setattr(front_desk, "INLINE_BYTES", 0)  # so that every request is stored
+    monkeypatch.setattr(desk.files, "put", note)
     monkeypatch.setattr(desk.store, "create", refuse)
+    job, request = make_job(video(), durable=durable)
     with pytest.raises(type(error)):
-        await desk.accept(*make_job(video()))
+        await (desk.accept(job, request) if durable else desk.run(job, request))
+    assert stored == [request_key(job.id)]
     assert await desk.files.list("requests") == []
+
+
+async def test_a_plain_request_whose_caller_leaves_before_its_turn_leaves_no_file(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No Runner has it yet, so nobody but the desk can end it."""
+    asked = asyncio.Event()
+
+    async def no_runner(*_: Any) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(front_desk, "INLINE_BYTES", 0)
+    monkeypatch.setattr(desk, "_runs", no_runner)
+    job, request = make_job(video(), durable=False)
+    call = asyncio.ensure_future(desk.run(job, request))
+    await asked.wait()
+    assert await desk.files.size(request_key(job.id)) is not None
+    call.cancel()
+    await asyncio.wait({call})
+    async with asyncio.timeout(60):
+        while await desk.files.list("requests"):  # noqa: ASYNC110 -- the desk tells nobody that it has cleaned up
+            await asyncio.sleep(0)
+    record = await desk.store.get(job.id)
+    assert record is not None
+    assert record.state == "cancelled"
 
 
 async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:

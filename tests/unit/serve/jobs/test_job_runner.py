@@ -1,6 +1,7 @@
 """The Runner over a fake graph and a real store; every wait is for an event, with a limit."""
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,11 +10,11 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from serve.jobs.results.outcome import Outcome
-from serve.jobs.store.keys import FOLDERS, request_key, result_key
+from serve.jobs.store.keys import FOLDERS, preview_key, request_key, result_key
 from serve.media.spool import read_media
 from serve.pipelines.requests import SwapImage
 from tests.unit.serve.http.service import HeldVideoModel
-from tests.unit.serve.jobs.bench import Bench, begun, within
+from tests.unit.serve.jobs.bench import LIMIT_S, Bench, begun, within
 from tests.unit.serve.jobs.job_builders import FACE, make_job, video
 from tests.unit.serve.local_jobs import Line
 
@@ -108,6 +109,63 @@ async def test_a_cancelled_job_stops_its_model(bench: Bench) -> None:
     assert bench.graph.wan26.stopped  # type: ignore[attr-defined]
     assert await bench.files.list("results") == []
     assert await bench.files.list("requests") == []
+
+
+@pytest.mark.parametrize("end", ["cancelled", "left", "lost"])
+async def test_a_result_that_is_being_written_as_its_job_ends_is_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """The thread that writes cannot be stopped, and the job does not wait for it."""
+    monkeypatch.setattr("serve.jobs.execution.INLINE_BYTES", 0)  # so that every result is stored
+    loop, let_go = asyncio.get_running_loop(), threading.Event()
+    begun, written = asyncio.Event(), asyncio.Event()
+    write = bench.files._write  # type: ignore[attr-defined]
+
+    def held(path: str, data: Any) -> None:
+        if "/results/" not in path:
+            write(path, data)
+            return
+        loop.call_soon_threadsafe(begun.set)
+        assert let_go.wait(60)
+        write(path, b"the result")  # the caller has closed its file
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(bench.files, "_write", held)
+    job, stored = make_job(video(), durable=end != "left")
+    await bench.files.put(request_key(job.id), read_media(stored))
+    await bench.store.create(job, max_queued=100)
+    line = Line()
+    call = asyncio.ensure_future(bench.one.run(job.id, None, line if end == "left" else None))  # type: ignore[arg-type]
+    await within(begun.wait())
+    if end == "cancelled":
+        await bench.desk.cancel(job.id, "ada")
+    elif end == "left":
+        line.close()
+    else:
+        while await bench.store.take("another", job.id, known_beat=(await bench.record(job)).beat) is None:
+            pass  # a beat has come in between
+    outcome = await within(call)
+    assert (outcome and outcome.job.state) == (None if end == "lost" else "cancelled")
+    assert not written.is_set()
+    let_go.set()
+    await within(written.wait())
+    async with asyncio.timeout(LIMIT_S):
+        while await bench.files.list("results"):  # noqa: ASYNC110 -- the thread tells nobody that it has deleted it
+            await asyncio.sleep(0.001)
+
+
+async def test_a_job_that_is_cancelled_before_its_turn_leaves_no_file_of_an_earlier_attempt(bench: Bench) -> None:
+    job = await bench.add(video())
+    for number in (1, 2):
+        assert await bench.store.take(f"somebody who died {number}", job.id, known_beat=(await bench.record(job)).beat)
+        for key in (result_key(job.id, number), preview_key(job.id, number)):
+            await bench.files.put(key, b"left")
+    await bench.files.delete(preview_key(job.id, 2))  # one of an attempt that waits has none
+    cancelled = await bench.desk.cancel(job.id, "ada")
+    assert cancelled is not None
+    assert cancelled.state == "cancelled"
+    for folder in FOLDERS:
+        assert await bench.files.list(folder) == []
 
 
 async def test_a_second_runner_does_not_take_a_job_that_is_held(bench: Bench) -> None:

@@ -1,5 +1,7 @@
 """The sweeper over a real store, with a clock that the tests move."""
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from serve.job_settings import JobSettings
+from serve.jobs import sweeper
 from serve.jobs.open_store import open_stores
 from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.store.keys import FOLDERS, preview_key, request_key, result_key
@@ -124,3 +127,55 @@ async def test_old_files_without_a_job_are_deleted(watched: Watched, tmp_path: P
         os.utime(path, (now - age_s, now - age_s))
     await watched.sweeper.delete_orphans(now)
     assert {key for key, _ in await watched.files.list("requests")} == {request_key(job.id), request_key(young)}
+
+
+FOREIGN = (
+    "requests/.DS_Store", "requests/a b", "requests/notes.txt", "results/x/.nfs0000", "results/" + "0" * 32 + "/.nfs0000",
+    "results/" + "0" * 32 + "/1 (copy)", "previews/\N{SNOWMAN}", "previews/" + "0" * 31 + "/1", "results/" + "0" * 32 + "/1/2",
+)  # fmt: skip
+
+
+async def test_files_that_others_have_put_there_stay_and_keep_nothing_from_being_deleted(
+    watched: Watched, tmp_path: Path
+) -> None:
+    orphans = [request_key("1" * 32), result_key("1" * 32, 1), preview_key("2" * 32, 3)]
+    folder = tmp_path / "jobs" / "films" / "files"
+    for key in orphans:
+        await watched.files.put(key, b"data")
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"data")
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    await watched.sweeper.delete_orphans(time.time())
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == set(FOREIGN)
+
+
+async def test_an_error_in_what_is_deleted_is_logged_and_the_rest_goes_on(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sweeper, "CLEAN_PERIOD_S", 0)
+    rounds = 0
+    done = asyncio.Event()
+
+    async def fail(now: float) -> None:
+        raise (ValueError("a strange record"), StoreUnavailable("away"))[rounds % 2]
+
+    async def count(now: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 4:
+            done.set()
+
+    monkeypatch.setattr(watched.sweeper, "delete_expired", fail)
+    monkeypatch.setattr(watched.sweeper, "delete_orphans", count)
+    with caplog.at_level(logging.WARNING, "ray.serve"):
+        loop = asyncio.ensure_future(watched.sweeper.clean())
+        async with asyncio.timeout(60):
+            await done.wait()
+        loop.cancel()
+        await asyncio.wait({loop})
+    assert loop.cancelled()
+    assert "a strange record" in caplog.text
+    assert "the store of jobs is away" in caplog.text

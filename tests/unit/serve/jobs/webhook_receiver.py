@@ -109,12 +109,16 @@ class DueJobs:
         self.history: list[Delivery | None] = []
         self.changed = asyncio.Condition()
 
-    async def due_webhooks(self, now: float, limit: int) -> Sequence[Job]:
+    async def due_webhooks(self, now: float, limit: int, *, after: Job | None = None) -> Sequence[Job]:
         def due(job: Job) -> bool:
             webhook = job.webhook
             return job.ended and webhook is not None and webhook.state == "pending" and (webhook.next_at or 0) <= now
 
-        return [job for job in self.jobs.values() if due(job)][:limit]
+        found = [job for job in self.jobs.values() if due(job)]
+        if after is not None:
+            ids = [job.id for job in found]
+            found = found[ids.index(after.id) + 1 :] if after.id in ids else []
+        return found[:limit]
 
     async def update(self, job: Job, *, expected: Job) -> bool:
         await asyncio.sleep(0)  # another sender may come in between

@@ -103,6 +103,22 @@ async def test_a_listener_goes_on_after_its_last_event() -> None:
     assert (wrong.status, wrong.problem["errors"][0]["header"]) == (422, "Last-Event-ID")
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_an_id_that_the_job_has_not_had_counts_as_none(ended: bool) -> None:
+    jobs = FakeJobs()
+    job = jobs.add(make_job())
+    if ended:
+        await jobs.succeed(job.id, b"the file")
+    wrong = Listener().start(jobs, f"/jobs/{job.id}/events", {"last-event-id": "99"})
+    honest = Listener().start(jobs, f"/jobs/{job.id}/events", {"last-event-id": "1"})
+    if not ended:
+        await until(lambda: jobs.following == 2)
+        await jobs.succeed(job.id, b"the file")
+    await asyncio.gather(wrong.task, honest.task)
+    assert [(number, name) for number, name, _ in wrong.events] == [(1, "progress"), (2, "succeeded")]
+    assert [(number, name) for number, name, _ in honest.events] == [(2, "succeeded")]
+
+
 async def test_a_listener_that_leaves_frees_its_place() -> None:
     jobs = FakeJobs()
     listeners = Listeners(limit=2, limit_of_one=1)

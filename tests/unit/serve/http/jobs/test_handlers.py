@@ -119,7 +119,8 @@ def test_an_unknown_job_is_a_404(client: TestClient, part: str, job_id: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("method", "part"), [("GET", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/preview"), ("DELETE", "")]
+    ("method", "part"),
+    [("GET", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/preview"), ("DELETE", ""), ("POST", "/cancel")],
 )
 def test_the_job_of_another_caller_is_a_404(jobs: FakeJobs, client: TestClient, method: str, part: str) -> None:
     job = jobs.add(make_job(caller="somebody-else"))
@@ -130,7 +131,15 @@ def test_the_job_of_another_caller_is_a_404(jobs: FakeJobs, client: TestClient, 
 
 @pytest.mark.parametrize(
     ("method", "part"),
-    [("GET", ""), ("GET", "/events"), ("GET", "/result"), ("GET", "/preview"), ("DELETE", ""), ("GET", "list")],
+    [
+        ("GET", ""),
+        ("GET", "/events"),
+        ("GET", "/result"),
+        ("GET", "/preview"),
+        ("DELETE", ""),
+        ("GET", "list"),
+        ("POST", "/cancel"),
+    ],
 )
 def test_a_store_that_cannot_be_reached_is_a_503(jobs: FakeJobs, client: TestClient, method: str, part: str) -> None:
     job = jobs.add(make_job())
@@ -267,6 +276,50 @@ async def test_the_preview_is_the_latest_frame_of_the_attempt(jobs: FakeJobs, cl
     preview = client.get(f"/jobs/{job.id}/preview")
     assert (preview.status_code, preview.content) == (200, b"a frame")
     assert (preview.headers["content-type"], preview.headers["cache-control"]) == ("image/jpeg", "no-store")
+
+
+async def test_cancelling_deletes_nothing_however_often_it_is_asked_for(jobs: FakeJobs, client: TestClient) -> None:
+    running = jobs.add(make_job(state="running", progress=Progress(stage="denoising")))
+    for _ in range(2):
+        response = client.post(f"/jobs/{running.id}/cancel")
+        assert (response.status_code, response.json()["cancel_requested"]) == (202, True)
+    await jobs.change(running.id, state="cancelled")
+    queued, done = jobs.add(make_job()), jobs.add(make_job())
+    await jobs.succeed(done.id, RESULT)
+    before = client.get(f"/jobs/{done.id}").json()
+    first = client.post(f"/jobs/{queued.id}/cancel")
+    assert (first.status_code, first.json()["state"]) == (202, "cancelled")
+    for job, state in ((running, "cancelled"), (queued, "cancelled"), (done, "succeeded")):
+        response = client.post(f"/jobs/{job.id}/cancel")
+        assert (response.status_code, response.json()["state"]) == (200, state)
+        assert response.json() == client.get(f"/jobs/{job.id}").json()
+    assert client.get(f"/jobs/{done.id}").json() == before
+    assert client.get(f"/jobs/{done.id}/result").content == RESULT
+    client.delete(f"/jobs/{done.id}")
+    gone, unknown = client.post(f"/jobs/{done.id}/cancel"), client.post(f"/jobs/{'0' * 32}/cancel")
+    assert [(answer.status_code, slug(answer)) for answer in (gone, unknown)] == [(410, "gone"), (404, "not-found")]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_job_that_ends_while_it_is_to_be_cancelled_keeps_its_result(
+    jobs: FakeJobs, client: TestClient, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    job = jobs.add(make_job(state="running"))
+
+    async def too_late(job_id: str, caller: str) -> Any:
+        ended = await jobs.succeed(job_id, RESULT)
+        if not gone:
+            return ended
+        await jobs.delete(job_id, caller)
+        return None
+
+    monkeypatch.setattr(jobs, "cancel", too_late)
+    response = client.post(f"/jobs/{job.id}/cancel")
+    if gone:
+        assert (response.status_code, slug(response)) == (410, "gone")
+        return
+    assert (response.status_code, response.json()["state"]) == (200, "succeeded")
+    assert client.get(f"/jobs/{job.id}/result").content == RESULT
 
 
 async def test_delete_cancels_an_active_job_and_then_deletes_it(jobs: FakeJobs, client: TestClient) -> None:

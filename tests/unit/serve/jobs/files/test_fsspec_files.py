@@ -1,9 +1,11 @@
 """The files of jobs, in a folder and in fsspec's memory."""
 
+import asyncio
 import io
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,45 @@ async def test_a_file_that_is_not_whole_is_not_there(files: FsspecFiles) -> None
     assert [key for key, _ in await files.list("results")] == ["results/a"]
 
 
+class HeldFile(io.BytesIO):
+    """A file whose reading waits in its thread, as on a slow disk, once ``begun`` is set."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.begun = asyncio.Event()
+        self.let_go = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._loop.call_soon_threadsafe(self.begun.set)
+        assert self.let_go.wait(60)
+        return super().read(size)
+
+
+async def test_a_call_that_is_cancelled_while_it_writes_leaves_no_file(
+    files: FsspecFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on, and what it writes is deleted then."""
+    loop, discarded, discard = asyncio.get_running_loop(), asyncio.Event(), files._discard
+
+    def noted(path: str) -> None:
+        assert files._system.exists(path)
+        discard(path)
+        loop.call_soon_threadsafe(discarded.set)
+
+    monkeypatch.setattr(files, "_discard", noted)
+    content = HeldFile(b"x" * 1000)
+    call = asyncio.ensure_future(files.put("results/a/1", content))
+    async with asyncio.timeout(60):
+        await content.begun.wait()
+        call.cancel()
+        await asyncio.wait({call})
+        assert call.cancelled()
+        content.let_go.set()
+        await discarded.wait()
+    assert await files.list("results") == []
+
+
 @pytest.mark.parametrize("key", ["../a", "/a", "a/../b", "a//b", "", "a/", ".a", "a/.b", "a\n", "a\0"])
 async def test_no_key_leaves_the_store(files: FsspecFiles, key: str) -> None:
     with pytest.raises(ValueError, match="not the key"):
@@ -113,4 +154,13 @@ async def test_a_local_file_is_read_to_its_end_although_it_is_deleted(tmp_path: 
         await files.delete("results/a")
     assert len(pieces) > 1
     assert b"".join(pieces) == b"x" * 3_000_000
+    files.close()
+
+
+async def test_a_file_whose_name_is_no_key_is_not_listed(tmp_path: Path) -> None:
+    files = FsspecFiles(str(tmp_path / "files"))
+    await files.put("results/a/1", b"x")
+    for name in (".nfs0000", "a b", ".DS_Store", "\N{SNOWMAN}"):
+        (tmp_path / "files" / "results" / "a" / name).write_bytes(b"x")
+    assert [key for key, _ in await files.list("results")] == ["results/a/1"]
     files.close()

@@ -14,6 +14,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from serve.job_settings import WebhookSettings
 from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.record import Delivery
 from serve.jobs.webhooks import call as webhook_call
 from serve.jobs.webhooks import deliveries as webhooks
 from serve.jobs.webhooks.deliveries import MAX_PER_HOST, WebhookSender, delay_s
@@ -126,13 +127,14 @@ async def test_a_receiver_can_verify_it_with_any_of_the_secrets(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
-async def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path, code: int) -> None:
+async def test_a_redirect_is_final_and_is_not_followed(tmp_path: Path, code: int) -> None:
     async with receiving(status(200)) as elsewhere, receiving(status(code, f"Location: {url_of(elsewhere)}")) as receiver:
         store = DueJobs(ended_job(url_of(receiver)))
         await send_due(store, sender(store, settings(tmp_path)))
     assert elsewhere.calls == []
-    assert (store.webhook.state, store.webhook.error) == (
-        "pending",
+    assert (store.webhook.state, store.webhook.next_at, store.webhook.error) == (
+        "failed",
+        None,
         f"the receiver answered {code}, and redirects are not followed",
     )
 
@@ -295,11 +297,11 @@ async def test_the_loop_sends_what_comes_and_survives_a_store_that_is_away(
     class Away(DueJobs):
         polls = 0
 
-        async def due_webhooks(self, now: float, limit: int) -> Sequence[Any]:
+        async def due_webhooks(self, now: float, limit: int, **after: Any) -> Sequence[Any]:
             self.polls += 1
             if self.polls < 3:
                 raise StoreUnavailable
-            return await super().due_webhooks(now, limit)
+            return await super().due_webhooks(now, limit, **after)
 
     async with receiving(status(200)) as receiver:
         store = Away(ended_job(url_of(receiver)))
@@ -312,18 +314,57 @@ async def test_the_loop_sends_what_comes_and_survives_a_store_that_is_away(
     assert (store.webhook.state, len(receiver.calls)) == ("delivered", 1)
 
 
-async def test_a_slow_host_does_not_delay_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [99, 300, 1300])
+async def test_a_slow_host_does_not_delay_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """However many of its webhooks are due before that of the other one."""
     monkeypatch.setattr(webhooks, "POLL_S", 0.01)
     async with receiving(silence) as slow, receiving(status(200)) as quick:
-        jobs = [ended_job(f"http://slow:{slow.port}/", id=f"s{n}") for n in range(99)]
+        jobs = [ended_job(f"http://slow:{slow.port}/", id=f"s{n}") for n in range(count)]
         store = DueJobs(*jobs, ended_job(url_of(quick), id="quick"))
         rules = settings(tmp_path, private_hosts=["127.0.0.1", "slow"], timeout_s=600)
         loop = asyncio.create_task(sender(store, rules, resolve=resolver("127.0.0.1")).run())
-        await quick.called(1)
-        await slow.called(MAX_PER_HOST)
+        async with asyncio.timeout(60):
+            await quick.called(1)
+            await slow.called(MAX_PER_HOST)
         loop.cancel()
         await asyncio.wait([loop])
     assert len(slow.calls) == MAX_PER_HOST
+
+
+async def test_a_caller_with_many_slow_hosts_does_not_delay_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "POLL_S", 0.01)
+    hosts = [f"slow{n}" for n in range(2 + webhooks.MAX_AT_ONCE // MAX_PER_HOST)]
+    async with receiving(silence) as slow, receiving(status(200)) as quick:
+        jobs = [ended_job(f"http://{host}:{slow.port}/", id=f"{host}-{n}") for host in hosts for n in range(60)]
+        store = DueJobs(*jobs, ended_job(url_of(quick), id="quick", caller="bob"))
+        rules = settings(tmp_path, private_hosts=["127.0.0.1", *hosts], timeout_s=600)
+        loop = asyncio.create_task(sender(store, rules, resolve=resolver("127.0.0.1")).run())
+        async with asyncio.timeout(60):
+            await quick.called(1)
+            await slow.called(webhooks.MAX_PER_CALLER)
+        loop.cancel()
+        await asyncio.wait([loop])
+    assert len(slow.calls) == webhooks.MAX_PER_CALLER < webhooks.MAX_AT_ONCE
+
+
+async def test_webhooks_that_were_passed_over_are_sent_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll looks on where the last one stopped, and begins anew at the end."""
+    monkeypatch.setattr(webhooks, "POLL_S", 0.001)
+    monkeypatch.setattr(webhooks, "PAGE", 10)
+    monkeypatch.setattr(webhooks, "PAGES", 1)
+    async with receiving(status(200)) as receiver:
+        jobs = [ended_job(url_of(receiver), id=f"j{n}", webhook=Delivery(url=url_of(receiver), id=f"m{n}")) for n in range(30)]
+        store = DueJobs(*jobs)
+        loop = asyncio.create_task(sender(store, settings(tmp_path)).run())
+        async with asyncio.timeout(60):
+            await store.updated(2 * len(jobs))
+        loop.cancel()
+        await asyncio.wait([loop])
+    assert sorted(call.headers["webhook-id"] for call in receiver.calls) == sorted(f"m{n}" for n in range(30))
 
 
 def test_delays_grow_to_two_hours_and_differ() -> None:
