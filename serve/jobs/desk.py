@@ -26,7 +26,8 @@ class News:
 class Desk(Protocol):
     """What the HTTP layer asks of jobs. Any replica answers for any job.
 
-    Methods that take a ``caller`` return None for a job that the caller does not have.
+    Methods that take a ``caller`` return None for a job that the caller does not have. Those that
+    take a ``request`` free the space of a large one as soon as it is stored.
     """
 
     async def open(self) -> None:

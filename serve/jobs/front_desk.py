@@ -9,19 +9,19 @@ from contextlib import aclosing
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
-from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
 from serve.jobs.files.removal import remove_files
 from serve.jobs.follower import Follower
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.open_store import open_stores
 from serve.jobs.places import Places
+from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
 from serve.jobs.store.job_store import JobStore, OutcomeUnknown, QueueFull
 from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Job
-from serve.media.spool import Media, media_size, open_media, read_media
+from serve.media.spool import Media, Spool, media_size, open_media, read_media
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
@@ -75,7 +75,7 @@ class FrontDesk:
     async def run(self, job: Job, request: Media) -> Outcome:
         """Run a job that is not durable; see ``Desk.run``."""
         sent = None
-        if media_size(request) > INLINE_BYTES:
+        if media_size(request) > IN_MEMORY_BYTES:
             await self._put(job, request)
         else:
             sent = read_media(request)
@@ -213,8 +213,11 @@ class FrontDesk:
         return job
 
     async def _put(self, job: Job, request: Media) -> None:
+        """Store a request, and free the space that it took here."""
         with open_media(request) as file:
             await self._files.put(request_key(job.id), file)
+        if isinstance(request, Spool):
+            request.close()  # whoever waits for the job still refers to it
 
     async def _cancel_quietly(self, job_id: str, now: float) -> None:
         try:

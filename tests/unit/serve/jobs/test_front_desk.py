@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
+from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.runner_handle import RunnerLost
 from serve.jobs.store.job_store import OutcomeUnknown, QueueFull, StoreUnavailable
 from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Job
+from serve.media.samples import clip, stranger
+from serve.media.spool import Spool
+from serve.pipelines.requests import SwapVideo
 from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config
-from tests.unit.serve.jobs.job_builders import make_job, video
+from tests.unit.serve.jobs.bench import within
+from tests.unit.serve.jobs.job_builders import FACE, make_job, video
 from tests.unit.serve.local_jobs import LocalDesk
 
 
@@ -72,6 +77,31 @@ async def test_a_job_whose_caller_leaves_as_it_is_stored_keeps_its_request(
     call.cancel()
     await asyncio.wait({call})
     assert await desk.files.size(request_key(job.id)) is not None
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_large_request_takes_no_space_here_once_it_is_stored(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """Whoever waits for the job still refers to it."""
+    called, let_go, run = asyncio.Event(), asyncio.Event(), desk.runner
+
+    async def held(*call: Any) -> Any:
+        called.set()
+        await let_go.wait()
+        return await run(*call)
+
+    monkeypatch.setattr(desk, "_runs", held)
+    job, request = make_job(SwapVideo(source=clip(stranger(), 5, 10) + bytes(IN_MEMORY_BYTES), face=[FACE]), durable=durable)
+    assert isinstance(request, Spool)
+    call = asyncio.ensure_future(desk.accept(job, request) if durable else desk.run(job, request))
+    await within(called.wait())
+    assert request.file.closed
+    let_go.set()
+    await within(call)
+    ended = await desk.wait(job.id, 60)
+    assert ended is not None
+    assert ended.state == "succeeded"
 
 
 async def test_a_result_that_died_with_its_runner_is_a_lost_replica(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
