@@ -46,7 +46,8 @@ class Desk(Protocol):
         """Store a durable job and its request, let it run, and return its record.
 
         Returns the caller's earlier job with the same idempotency key if there is one. Raises
-        KeyReused and QueueFull as ``JobStore.create`` does.
+        KeyReused and NoRoom as ``JobStore.create`` does, and StorageFull for a disk that is nearly
+        full, before anything is written.
         """
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:

@@ -234,7 +234,7 @@ class JobRunner:
                 job.attempt,
                 state=state,
                 at=now,
-                expires_at=now + self._settings.keep_s,
+                expires_at=now + self._settings.kept_s(durable=job.durable),
                 result=result,
                 problem=body,
             )

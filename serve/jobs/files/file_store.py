@@ -19,6 +19,9 @@ class FileStore(Protocol):
     async def size(self, key: str) -> int | None:
         """Return a file's size in bytes, or None if there is none."""
 
+    async def free_bytes(self) -> int | None:
+        """Return how many bytes are free where the files are; None for a bucket, which has no end."""
+
     def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""
 

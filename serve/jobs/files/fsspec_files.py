@@ -75,6 +75,10 @@ class FsspecFiles:
         except FileNotFoundError:
             return None
 
+    async def free_bytes(self) -> int | None:
+        """Return how many bytes are free on the disk of a folder."""
+        return None if self._local is None else await self._run(self._local.free_bytes)
+
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""
         path = self._path(key)

@@ -17,7 +17,8 @@ from typing import Any
 
 from serve.jobs.store import transitions, turns
 from serve.jobs.store.encoding import decode, decode_events, encode_event
-from serve.jobs.store.job_store import Event, KeyReused, Page, Queue, QueueFull, Spent, StoreUnavailable
+from serve.jobs.store.job_store import Event, Kept, KeyReused, Page, Queue, Spent, StoreUnavailable
+from serve.jobs.store.limits import ALL_KEPT, NO_LIMITS, KeptFull, Limits, QueueFull, ServiceFull, StorageFull
 from serve.jobs.store.record import Job, Progress, State, StoredResult
 from serve.jobs.store.redis_connection import PATIENCE_S, RedisConnection
 from serve.jobs.store.redis_rows import Entry, RedisRows, hash_of, remembered_as, waiting_jobs
@@ -69,29 +70,62 @@ class RedisStore:
         """Close all connections."""
         await self._connection.close()
 
-    async def create(self, job: Job, *, max_queued: int) -> Job:
+    async def create(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job:
         """Add ``job``, unless it or another one under its idempotency key is there already."""
+        return await self._ask(job, max_queued, limits, change=True) or job
+
+    async def look_up(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job | None:
+        """Return the job that ``create`` would return instead of ``job``; raise what it would."""
+        return await self._ask(job, max_queued, limits, change=False)
+
+    async def _ask(self, job: Job, max_queued: int, limits: Limits, *, change: bool) -> Job | None:
+        """Return the job that is there instead of ``job``, or None if there is room for it.
+
+        With ``change`` the job is added then.
+        """
         key = self._rows.key
         keys = [
             key("job", job.id), key("events", job.id), self._rows.idempotency_key(job), key("in", "queued", job.caller),
-            key("all", job.caller), key("number"), key("active"), key("turns", job.slot),
+            key("all", job.caller), key("number"), key("active"), key("turns", job.slot), key("kept"), key("kept-total"),
+            key("kept-until", job.caller),
         ]  # fmt: skip
         turn = json.dumps([job.caller, False, job.owner])[1:]
         fields = [value for field in (hash_of(job, "") | {"fingerprint": job.fingerprint}).items() for value in field]
+        most = [-1 if limit is None else limit for limit in (limits.max_kept_of_caller, limits.max_queued, limits.max_kept)]
         values = [
             job.id, job.created_at, max_queued, key("job", ""), int(job.idempotency_key is not None), encode_event(job), turn,
+            job.caller, job.kept_bytes, *most, int(not change),
         ]  # fmt: skip
         answer = await self._connection.run(lambda _: self._create(keys=keys, args=[*values, *fields]))
         match answer:
             case ["full", queued]:
                 raise QueueFull(int(queued))
+            case ["kept", kept, until]:
+                raise KeptFull(int(kept), most[0], float(until) if until else None)
+            case ["all full", queued]:
+                raise ServiceFull(int(queued))
+            case ["all kept"]:
+                raise StorageFull(ALL_KEPT)
             case ["same", record, beat, fingerprint]:
                 if fingerprint != job.fingerprint:
                     raise KeyReused(job.idempotency_key)
                 return decode(record, beat=int(beat))
             case ["there", record, beat]:
                 return decode(record, beat=int(beat))
-        return job
+        return None
+
+    async def kept(self) -> Kept:
+        """Return how much all jobs keep."""
+
+        async def work(_: bool) -> tuple[str | None, list[str]]:
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.get(self._rows.key("kept-total"))
+                pipe.hvals(self._rows.key("kept"))
+                total, each = await pipe.execute()
+            return total, each
+
+        total, each = await self._connection.run(work)
+        return Kept(int(total or 0), max(map(int, each), default=0))
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
@@ -260,9 +294,9 @@ class RedisStore:
                 its_key = job.idempotency_key is not None and await pipe.get(key) == job_id
                 now, remembered = time.time(), self._rows.key("deleted")
                 pipe.multi()
-                pipe.delete(self._rows.key("job", job_id), self._rows.key("events", job_id), *([key] if its_key else []))
-                for name in (("all", job.caller), ("in", job.state, job.caller), ("expiry",), ("webhooks",)):
-                    pipe.zrem(self._rows.key(*name), job_id)
+                self._rows.delete(pipe, entries[0])
+                if its_key:
+                    pipe.delete(key)
                 pipe.zadd(remembered, {remembered_as(job_id, job.caller): now})
                 pipe.zremrangebyscore(remembered, "-inf", now - REMEMBERED_S)
                 pipe.zremrangebyrank(remembered, 0, -MAX_DELETED - 1)

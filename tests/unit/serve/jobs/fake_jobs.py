@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 
 from serve.jobs.desk import News
 from serve.jobs.results.outcome import Outcome
-from serve.jobs.store.job_store import Event, Page, QueueFull, Spent, StoreUnavailable
+from serve.jobs.store.job_store import Event, Page, Spent, StoreUnavailable
+from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Job, Progress, State, StoredResult, new_job_id
 
 NOW = 1_790_000_000.0
@@ -58,6 +59,9 @@ class FakeFiles:
 
     async def size(self, key: str) -> int | None:
         return len(self.content[key]) if key in self.content else None
+
+    async def free_bytes(self) -> int | None:
+        return None
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         self.reads.append((key, start, end))

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from deployments.flow_control import ConsumerEnd
+from serve.jobs.front_desk import FrontDesk
 from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.runner_handle import RunnerLost
-from serve.jobs.store.job_store import OutcomeUnknown, QueueFull, StoreUnavailable
+from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import request_key
+from serve.jobs.store.limits import KeptFull, NoRoom, QueueFull, ServiceFull, StorageFull
 from serve.jobs.store.record import Job
 from serve.media.samples import clip, stranger
 from serve.media.spool import Spool
@@ -19,7 +22,7 @@ from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config
 from tests.unit.serve.jobs.bench import within
 from tests.unit.serve.jobs.job_builders import FACE, make_job, video
-from tests.unit.serve.local_jobs import LocalDesk
+from tests.unit.serve.local_jobs import Lines, LocalDesk
 
 
 @pytest.fixture
@@ -41,6 +44,92 @@ async def test_a_job_that_is_refused_leaves_no_request(
     with pytest.raises(type(error)):
         await desk.accept(*make_job(video()))
     assert await desk.files.list("requests") == []
+
+
+def with_settings(desk: LocalDesk, **settings: Any) -> FrontDesk:
+    """Return another desk over the same stores."""
+    jobs = make_config(jobs=settings).jobs
+    return FrontDesk(desk.store, desk.files, desk.runner, cast(ConsumerEnd, Lines()), settings=jobs)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"max_queued_per_caller": 1}, QueueFull),
+        ({"max_queued": 1}, ServiceFull),
+        ({"max_kept_bytes_per_caller": 2**20}, KeptFull),
+        ({"max_kept_bytes": 2**20}, StorageFull),
+        ({"min_free_bytes": 2**60}, StorageFull),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_a_job_without_room_is_refused_before_its_file_is_written(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int], error: type[NoRoom], durable: bool
+) -> None:
+    await desk.store.create(make_job(video())[0], max_queued=9)
+    put: list[str] = []
+
+    async def record(key: str, _: object) -> None:
+        put.append(key)
+
+    monkeypatch.setattr(desk.files, "put", record)
+    full = with_settings(desk, **settings)
+    job, request = make_job(SwapVideo(source=bytes(IN_MEMORY_BYTES), face=[FACE]), durable=durable)
+    with pytest.raises(error):
+        await (full.accept(job, request) if durable else full.run(job, request))
+    assert put == []
+    assert await desk.store.get(job.id) is None
+
+
+async def test_a_request_that_is_repeated_finds_its_job_whatever_is_full(desk: LocalDesk) -> None:
+    """It asks for no room, and its caller must learn that the job was accepted."""
+    job, request = make_job(video(), idempotency_key="k", fingerprint="f")
+    await desk.accept(job, request)
+    again, request = make_job(video(), idempotency_key="k", fingerprint="f")
+    full = with_settings(desk, max_queued=1, max_kept_bytes_per_caller=1, max_kept_bytes=1, min_free_bytes=2**60)
+    assert (await full.accept(again, request)).id == job.id
+    assert await desk.files.size(request_key(again.id)) is None
+
+
+async def test_what_jobs_keep_ends_with_their_files(desk: LocalDesk) -> None:
+    """Requests and results are counted with the very sizes that they have in the file store."""
+
+    async def stored() -> int:
+        keys = [key for folder in ("requests", "results") for key, _ in await desk.files.list(folder)]
+        return sum([await desk.files.size(key) or 0 for key in keys])
+
+    job = await desk.accept(*make_job(video()))
+    assert job.request_bytes > 0
+    ended = await within(desk.wait(job.id, 60))
+    assert ended is not None
+    assert ended.result is not None
+    assert (await desk.store.kept()).bytes == ended.result.size == await stored()
+    await desk.delete(job.id, job.caller)
+    assert (await desk.store.kept()).bytes == 0 == await stored()
+
+
+async def test_the_large_result_of_a_plain_post_is_kept_until_its_caller_has_it(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.jobs.execution.INLINE_BYTES", 10)
+    outcome = await within(desk.run(*make_job(video(), durable=False)))
+    assert outcome.job.result is not None
+    assert (await desk.store.kept()).bytes == outcome.job.result.size
+    await desk.fetch(outcome.job)
+    assert (await desk.store.kept()).bytes == 0
+    assert await desk.files.list("results") == []
+
+
+@pytest.mark.parametrize(("durable", "kept_s"), [(True, 500), (False, 200)])
+async def test_the_record_of_a_plain_post_is_kept_for_less_time(desk: LocalDesk, durable: bool, kept_s: float) -> None:
+    brief = with_settings(desk, keep_s=500, keep_plain_s=200)
+    job, _ = make_job(video(), durable=durable)
+    await desk.store.create(job, max_queued=9)
+    ended = await brief.cancel(job.id, job.caller)
+    assert ended is not None
+    assert ended.finished_at is not None
+    assert ended.expires_at - ended.finished_at == pytest.approx(kept_s)
 
 
 async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:

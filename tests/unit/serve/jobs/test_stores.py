@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from serve.jobs.store.job_store import JobStore, KeyReused, QueueFull
+from serve.jobs.store.job_store import JobStore, KeyReused
+from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Delivery, Job, Progress, State
 from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
 
