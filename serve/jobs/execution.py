@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -201,7 +201,8 @@ class Execution:
             await self._files.put(key, file)
 
     async def _piece(self, key: str, start: int, end: int) -> bytes:
-        return b"".join([piece async for piece in self._files.read(key, start, end)])
+        async with aclosing(self._files.read(key, start, end)) as pieces:
+            return b"".join([piece async for piece in pieces])
 
     async def _fetch(self, key: str) -> Media | None:
         size = await self._files.size(key)

@@ -17,6 +17,7 @@ from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerHandle, detached
 from serve.jobs.sweeper import Sweeper
 from serve.jobs.take_ups import TakeUps
+from serve.jobs.usage_report import UsageReport
 from serve.jobs.webhooks.deliveries import WebhookSender
 from serve.models import RUNNER
 from serve.pipelines.handles import make_handles
@@ -56,7 +57,8 @@ class Runner:
         self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
         take_ups = TakeUps(RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name)))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=take_ups.take_up)
-        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean]
+        report = UsageReport(store, files)
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean, report.run]
         if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]

@@ -62,7 +62,8 @@ def queue_full(queued: int, retry_after_s: float) -> Problem:
 def kept_full(full: KeptFull) -> Problem:
     """Return a 429 for a caller whose jobs keep as many bytes as they may."""
     name, unit = next((name, unit) for name, unit in _UNITS if full.limit >= unit)
-    kept = f"your jobs keep {full.kept / unit:.1f} of {full.limit / unit:.4g} {name}"
+    size = f"{full.kept / unit:.1f}" if unit > 1 else f"{full.kept}"
+    kept = f"your jobs keep {size} of {full.limit / unit:.4g} {name}"
     if full.until is None:
         detail = f"{kept} and none of them has ended: wait for them, or cancel some (DELETE /jobs/{{id}})"
         return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(full.retry_after_s))})

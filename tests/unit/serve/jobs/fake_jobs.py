@@ -1,7 +1,7 @@
 """Jobs in memory: a store, files and a desk over them, for tests of what uses them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -63,7 +63,7 @@ class FakeFiles:
     async def free_bytes(self) -> int | None:
         return None
 
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         self.reads.append((key, start, end))
         for at in range(start, end, 1000):
             yield self.content[key][at : min(at + 1000, end)]
