@@ -144,9 +144,9 @@ class JobSettings(Settings):
     max_queued_per_caller: int = Field(default=256, ge=1)
     """Maximum number of jobs of one caller that wait for their turn. A further one gets a 429."""
     max_queued: int = Field(default=900, ge=1)
-    """Maximum number of jobs of all callers that wait for their turn. A further one gets a 503. Jobs
-    wait in the Runners, of which each takes 1,000, those that run included: with several Runners it
-    can be as much larger."""
+    """Maximum number of jobs of all callers that wait for their turn. A further one gets a 503.
+    Jobs wait in the Runners, of which each takes 1,000, those that run included: with several
+    Runners it can be as much larger."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Maximum number of jobs that one caller may send in a minute. A further one gets a 429. If
     absent, there is no such limit."""

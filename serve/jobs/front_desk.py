@@ -145,11 +145,9 @@ class FrontDesk:
             return await self._store.create(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
 
     async def _look_up(self, job: Job) -> Job | None:
-        """Return the earlier job that stands for ``job``; raise NoRoom before its file is written."""
+        """Return the earlier job that stands for ``job``; raise NoRoom if there is none."""
         async with self._refusals(job.caller):
-            earlier = await self._store.look_up(
-                job, max_queued=self._settings.max_queued_per_caller, limits=self._limits
-            )
+            earlier = await self._store.look_up(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
         if earlier is None and self._settings.min_free_bytes:
             free = await self._files.free_bytes()
             if free is not None and free - job.request_bytes < self._settings.min_free_bytes:
@@ -257,9 +255,7 @@ class FrontDesk:
 
     async def _request_cancel(self, job: Job) -> Job | None:
         now = time.time()
-        return await self._store.request_cancel(
-            job.id, at=now, expires_at=now + self._settings.kept_s(durable=job.durable)
-        )
+        return await self._store.request_cancel(job.id, at=now, expires_at=now + self._settings.kept_s(durable=job.durable))
 
     async def _cancel_quietly(self, job: Job) -> None:
         try:

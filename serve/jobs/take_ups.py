@@ -13,8 +13,8 @@ class TakeUps:
     """Lets a Runner, perhaps another one, run a job that nobody works on.
 
     Each is a call of its own, so that Serve counts it and a replica is not stopped during it. While
-    all Runners are full a call waits in Serve's router, and the sweeper finds the job lost again and
-    again: it gets no second call before the first one has ended.
+    all Runners are full a call waits in Serve's router, and the sweeper finds the job lost again
+    and again: it gets no second call before the first one has ended.
     """
 
     def __init__(self, runs: Runs) -> None:

@@ -20,7 +20,7 @@ class FileStore(Protocol):
         """Return a file's size in bytes, or None if there is none."""
 
     async def free_bytes(self) -> int | None:
-        """Return how many bytes are free where the files are; None for a bucket, which has no end."""
+        """Return how many bytes are free where the files are; None for a bucket."""
 
     def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""

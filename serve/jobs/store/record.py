@@ -116,7 +116,7 @@ class Job:
 
     @property
     def kept_bytes(self) -> int:
-        """The size of the files that are kept for it: its request, and once it has ended its result.
+        """The size of the files that are kept for it: its request, and after its end its result.
 
         Previews, which are small, are not counted.
         """

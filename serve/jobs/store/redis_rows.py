@@ -93,7 +93,13 @@ class RedisRows:
         """Add to ``pipe`` what deletes an ended job and all that refers to it."""
         job = entry.job
         pipe.delete(self.key("job", job.id), self.key("events", job.id))
-        for names in (("all", job.caller), ("in", job.state, job.caller), ("expiry",), ("webhooks",), ("kept-until", job.caller)):
+        for names in (
+            ("all", job.caller),
+            ("in", job.state, job.caller),
+            ("expiry",),
+            ("webhooks",),
+            ("kept-until", job.caller),
+        ):
             pipe.zrem(self.key(*names), job.id)
         self._count(pipe, job, -entry.kept)
 

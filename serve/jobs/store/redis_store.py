@@ -7,7 +7,6 @@ leaves a mark of its call in the job. So a call that has lost its connection bef
 out whether it was done.
 """
 
-import json
 import re
 import secrets
 import time
@@ -16,12 +15,13 @@ from statistics import fmean
 from typing import Any
 
 from serve.jobs.store import transitions, turns
-from serve.jobs.store.encoding import decode, decode_events, encode_event
-from serve.jobs.store.job_store import Event, Kept, KeyReused, Page, Queue, Spent, StoreUnavailable
-from serve.jobs.store.limits import ALL_KEPT, NO_LIMITS, KeptFull, Limits, QueueFull, ServiceFull, StorageFull
+from serve.jobs.store.encoding import decode, decode_events
+from serve.jobs.store.job_store import Event, Kept, Page, Queue, Spent, StoreUnavailable
+from serve.jobs.store.limits import NO_LIMITS, Limits
 from serve.jobs.store.record import Job, Progress, State, StoredResult
 from serve.jobs.store.redis_connection import PATIENCE_S, RedisConnection
-from serve.jobs.store.redis_rows import Entry, RedisRows, hash_of, remembered_as, waiting_jobs
+from serve.jobs.store.redis_creation import Creation
+from serve.jobs.store.redis_rows import Entry, RedisRows, remembered_as, waiting_jobs
 from serve.jobs.store.redis_scripts import BEAT, CREATE, SPEND
 
 SCHEMA_VERSION = "1"
@@ -83,36 +83,10 @@ class RedisStore:
 
         With ``change`` the job is added then.
         """
-        key = self._rows.key
-        keys = [
-            key("job", job.id), key("events", job.id), self._rows.idempotency_key(job), key("in", "queued", job.caller),
-            key("all", job.caller), key("number"), key("active"), key("turns", job.slot), key("kept"), key("kept-total"),
-            key("kept-until", job.caller),
-        ]  # fmt: skip
-        turn = json.dumps([job.caller, False, job.owner])[1:]
-        fields = [value for field in (hash_of(job, "") | {"fingerprint": job.fingerprint}).items() for value in field]
-        most = [-1 if limit is None else limit for limit in (limits.max_kept_of_caller, limits.max_queued, limits.max_kept)]
-        values = [
-            job.id, job.created_at, max_queued, key("job", ""), int(job.idempotency_key is not None), encode_event(job), turn,
-            job.caller, job.kept_bytes, *most, int(not change),
-        ]  # fmt: skip
-        answer = await self._connection.run(lambda _: self._create(keys=keys, args=[*values, *fields]))
-        match answer:
-            case ["full", queued]:
-                raise QueueFull(int(queued))
-            case ["kept", kept, until]:
-                raise KeptFull(int(kept), most[0], float(until) if until else None)
-            case ["all full", queued]:
-                raise ServiceFull(int(queued))
-            case ["all kept"]:
-                raise StorageFull(ALL_KEPT)
-            case ["same", record, beat, fingerprint]:
-                if fingerprint != job.fingerprint:
-                    raise KeyReused(job.idempotency_key)
-                return decode(record, beat=int(beat))
-            case ["there", record, beat]:
-                return decode(record, beat=int(beat))
-        return None
+        creation = Creation(self._rows, job, max_queued, limits)
+        arguments = creation.arguments(change=change)
+        answer = await self._connection.run(lambda _: self._create(keys=creation.keys, args=arguments))
+        return creation.instead(answer)
 
     async def kept(self) -> Kept:
         """Return how much all jobs keep."""

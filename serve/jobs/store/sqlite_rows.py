@@ -12,8 +12,8 @@ from serve.jobs.store.turns import Waiting
 
 SCHEMA_VERSION = 3
 _KEPT = (
-    # How many bytes of files the jobs of each caller keep. The triggers count whoever changes a job,
-    # another release included.
+    # How many bytes of files the jobs of each caller keep. The triggers count whoever changes a
+    # job, another release included.
     "CREATE TABLE usage (caller TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX jobs_kept ON jobs (caller, expires_at) WHERE kept > 0 AND ended = 1",
     "CREATE INDEX jobs_queued ON jobs (number) WHERE state = 'queued'",

@@ -136,7 +136,11 @@ def test_a_damaged_request_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("request_", "has_face"),
-    [(GenerateVideo(**VIDEO), False), (GenerateVideo(**VIDEO, face=[b"one"]), True), (SwapImage(source=b"a", face=[b"b"]), True)],
+    [
+        (GenerateVideo(**VIDEO), False),
+        (GenerateVideo(**VIDEO, face=[b"one"]), True),
+        (SwapImage(source=b"a", face=[b"b"]), True),
+    ],
     ids=["text", "face", "image"],
 )
 def test_the_head_tells_all_but_the_files(request_: Any, has_face: bool) -> None:
