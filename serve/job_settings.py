@@ -85,9 +85,14 @@ class WebhookSettings(Settings):
 
 _PUBLISHED = {
     "keep_s",
+    "keep_plain_s",
     "max_attempts",
     "max_running_per_caller",
     "max_queued_per_caller",
+    "max_queued",
+    "max_kept_bytes_per_caller",
+    "max_kept_bytes",
+    "min_free_bytes",
     "requests_per_minute",
     "max_wait_s",
     "redirect_after_s",
@@ -118,6 +123,19 @@ class JobSettings(Settings):
     job up. A Runner gives a sign each second."""
     keep_s: float = Field(default=86_400, gt=0)
     """Seconds for which an ended job, its result and its idempotency key are kept."""
+    keep_plain_s: float = Field(default=3600, gt=0)
+    """Seconds for which the record of a plain POST, whose result only its caller got, is kept after
+    its end, but no longer than `keep_s`."""
+    max_kept_bytes_per_caller: int | None = Field(default=10 * 2**30, ge=1)
+    """Maximum size of the files that are kept for the jobs of one caller, 10 GiB: requests until
+    jobs end, then results. A further job is refused with a 429; none that was accepted is lost. A
+    plain POST of up to 1 MiB keeps nothing and is not refused. If null, there is no such limit."""
+    max_kept_bytes: int | None = Field(default=None, ge=1)
+    """Maximum size of the files that are kept for all jobs. A further job is refused with a 503. If
+    absent, there is no such limit."""
+    min_free_bytes: int = Field(default=2 * 2**30, ge=0)
+    """Bytes that stay free on the disk with the files of jobs, 2 GiB, if `files` is a folder. A job
+    that would leave less is refused with a 503."""
     max_attempts: int = Field(default=3, ge=1)
     """Number of times that a job is begun. When the last one is lost too, the job fails."""
     slots: Slots = Slots()
@@ -127,6 +145,10 @@ class JobSettings(Settings):
     whatever this is."""
     max_queued_per_caller: int = Field(default=256, ge=1)
     """Maximum number of jobs of one caller that wait for their turn. A further one gets a 429."""
+    max_queued: int = Field(default=900, ge=1)
+    """Maximum number of jobs of all callers that wait for their turn. A further one gets a 503.
+    Jobs wait in the Runners, of which each takes 1,000, those that run included: with several
+    Runners it can be as much larger."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """Maximum number of jobs that one caller may send in a minute. A further one gets a 429. If
     absent, there is no such limit."""
@@ -144,6 +166,10 @@ class JobSettings(Settings):
     """Maximum number of such connections of one caller to one replica."""
     webhooks: WebhookSettings = WebhookSettings()
     """Webhooks on completion."""
+
+    def kept_s(self, *, durable: bool) -> float:
+        """Return how many seconds an ended job is kept, by whether its result is stored."""
+        return self.keep_s if durable else min(self.keep_s, self.keep_plain_s)
 
     def published(self) -> dict[str, Any]:
         """Return the limits that callers may know, by the names of the settings."""

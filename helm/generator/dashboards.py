@@ -75,6 +75,16 @@ JOBS = Dashboard(
             },
         ),
         Panel(
+            "Is it healthy: files of jobs",
+            "What is kept for all callers and for the one who keeps most, and what is free where the files are in a folder.",
+            "bytes",
+            {
+                "kept": f"max({_own('kept_bytes')})",
+                "kept for one caller": f"max({_own('kept_bytes_of_one_caller')})",
+                "free": f"min({_own('free_bytes')})",
+            },
+        ),
+        Panel(
             "Is it healthy: marks of provenance",
             "Results that could not be marked in an hour, and the days until the signing certificate expires.",
             "short",

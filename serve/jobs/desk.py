@@ -26,7 +26,8 @@ class News:
 class Desk(Protocol):
     """What the HTTP layer asks of jobs. Any replica answers for any job.
 
-    Methods that take a ``caller`` return None for a job that the caller does not have.
+    Methods that take a ``caller`` return None for a job that the caller does not have. Those that
+    take a ``request`` free the space of a large one as soon as it is stored.
     """
 
     async def open(self) -> None:
@@ -45,7 +46,8 @@ class Desk(Protocol):
         """Store a durable job and its request, let it run, and return its record.
 
         Returns the caller's earlier job with the same idempotency key if there is one. Raises
-        KeyReused and QueueFull as ``JobStore.create`` does.
+        KeyReused and NoRoom as ``JobStore.create`` does, and StorageFull for a disk that is nearly
+        full, before anything is written.
         """
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -18,7 +18,7 @@ from serve.jobs.files.file_store import FileStore, fetch_to_disk
 from serve.jobs.forecasts.pace import Pace
 from serve.jobs.forecasts.patience import patiently
 from serve.jobs.held_job import HeldJob
-from serve.jobs.request import JobRequest, read_request
+from serve.jobs.request import JobRequest, RequestHead, head_bytes, read_head, read_request
 from serve.jobs.results.headers import Answer, result_headers
 from serve.jobs.results.marks import ResultMarks
 from serve.jobs.results.watermarking import Watermarking
@@ -41,8 +41,10 @@ from serve.provenance.visible_label import VisibleLabel
 logger = logging.getLogger("ray.serve")
 
 INLINE_BYTES = 8 * 2**20
-"""The size up to which a request or a result travels through a Serve handle; larger ones go through
-the file store, so that no replica holds many of them in memory."""
+"""The size up to which a result travels through a Serve handle, and up to which a file of the file
+store is read into memory."""
+HEAD_BYTES = 64 * 2**10
+"""How much of a stored request is read first, which nearly always is more than its head."""
 PREVIEW_PERIOD_S = 1.0
 """The shortest time between two previews of a job."""
 START_POLL_S = 2.0
@@ -82,13 +84,25 @@ class Execution:
         self._pace = Pace()
         self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
+    async def read_head(self, job: Job, sent: bytes | None) -> RequestHead:
+        """Return what is known of the request of ``job`` without its files."""
+        if sent is not None:
+            return read_head(sent)
+        key = request_key(job.id)
+        size = await self._files.size(key)
+        if size is None:
+            raise _missing(job)
+        start = await self._piece(key, 0, min(size, HEAD_BYTES))
+        start += await self._piece(key, len(start), head_bytes(start, size))
+        return read_head(start)
+
     async def read(self, job: Job, sent: bytes | None) -> JobRequest:
         """Return the request of ``job``, which came with the call or is stored."""
         stored: Media | None = sent
         if stored is None:
             stored = await self._fetch(request_key(job.id))
         if stored is None:
-            raise FileNotFoundError(f"the request of job {job.id} is not in the file store")
+            raise _missing(job)
         return await asyncio.to_thread(read_request, stored)
 
     async def prepare_marks(self, job: Job, request: JobRequest) -> Marks:
@@ -151,14 +165,21 @@ class Execution:
             stored, data = await self._store(job, result.data, result_headers(answer), result.media_type)
         return Finished(stored, data, result.frames)
 
-    async def check(self, job: Job, request: JobRequest) -> None:
-        """Raise what is wrong with a request's files, as far as their headers show it."""
-        await self._pipelines.check(request.request, job.caller)
+    async def check(self, job: Job, sent: bytes | None) -> None:
+        """Raise what is wrong with a request's files, as far as their headers show it.
 
-    def meter(self, request: JobRequest) -> Meter:
-        """Return an empty meter for the models that ``request`` uses, the first of them first."""
-        used = [model for model in MODELS if model.name == request.model]
-        if isinstance(request.request, GenerateVideo) and request.request.face is not None:
+        The request is read for that, and not kept.
+        """
+        request = await self.read(job, sent)
+        try:
+            await self._pipelines.check(request.request, job.caller)
+        finally:
+            request.close()
+
+    def meter(self, head: RequestHead) -> Meter:
+        """Return an empty meter for the models that a request uses, the first of them first."""
+        used = [model for model in MODELS if model.name == head.model]
+        if issubclass(head.kind, GenerateVideo) and head.has_face:
             used.append(FACE_SWAPPER)
         return Meter({model.name: self._hardware[model] for model in used})
 
@@ -178,6 +199,10 @@ class Execution:
     async def _put(self, key: str, data: Media) -> None:
         with open_media(data) as file:
             await self._files.put(key, file)
+
+    async def _piece(self, key: str, start: int, end: int) -> bytes:
+        async with aclosing(self._files.read(key, start, end)) as pieces:
+            return b"".join([piece async for piece in pieces])
 
     async def _fetch(self, key: str) -> Media | None:
         size = await self._files.size(key)
@@ -238,6 +263,10 @@ class Execution:
             await self._files.put(preview_key(job.id, job.attempt), data)
             written_at = time.monotonic()
             tracker.preview_ready()
+
+
+def _missing(job: Job) -> FileNotFoundError:
+    return FileNotFoundError(f"the request of job {job.id} is not in the file store")
 
 
 def _digest(media: Media) -> str:

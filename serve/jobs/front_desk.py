@@ -3,25 +3,27 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
-from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
 from serve.jobs.files.removal import remove_files, remove_leftovers
 from serve.jobs.follower import Follower
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.open_store import open_stores
 from serve.jobs.places import Places
+from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
-from serve.jobs.store.job_store import JobStore, OutcomeUnknown, QueueFull
+from serve.jobs.store.job_store import JobStore, OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import request_key
-from serve.jobs.store.record import Job
-from serve.media.spool import Media, media_size, open_media, read_media
+from serve.jobs.store.limits import Limits, QueueFull, ServiceFull, StorageFull
+from serve.jobs.store.record import Job, StoredResult
+from serve.media.spool import Media, Spool, media_size, open_media, read_media
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
@@ -34,11 +36,7 @@ again."""
 
 
 class FrontDesk:
-    """Takes jobs in.
-
-    ``max_queued`` is how many jobs one caller may have waiting, and ``slots`` how many jobs of each
-    slot run at a time.
-    """
+    """Takes jobs in, as long as the settings say that there is room for them."""
 
     def __init__(
         self,
@@ -47,17 +45,19 @@ class FrontDesk:
         runs: Runs,
         consumer: ConsumerEnd,
         *,
-        keep_s: float,
-        max_queued: int,
-        slots: Mapping[str, int],
+        settings: JobSettings,
     ) -> None:
         self._store = store
         self._files = files
         self._runs = runs
         self._consumer = consumer
-        self._keep_s = keep_s
-        self._max_queued = max_queued
-        self._forecast = Forecast(store, slots)
+        self._settings = settings
+        self._limits = Limits(
+            max_queued=settings.max_queued,
+            max_kept_of_caller=settings.max_kept_bytes_per_caller,
+            max_kept=settings.max_kept_bytes,
+        )
+        self._forecast = Forecast(store, settings.slots.by_name())
         self._places = Places(store)
         self._follower = Follower(store, self._places)
         self._dispatched: dict[str, asyncio.Task[None]] = {}
@@ -74,7 +74,7 @@ class FrontDesk:
 
     async def run(self, job: Job, request: Media) -> Outcome:
         """Run a job that is not durable; see ``Desk.run``."""
-        sent = None if media_size(request) > INLINE_BYTES else read_media(request)
+        sent = None if media_size(request) > IN_MEMORY_BYTES else read_media(request)
         try:
             if sent is None:
                 await self._store_request(job, request)
@@ -83,7 +83,7 @@ class FrontDesk:
             return await self._run_to_end(job.id, sent, waits=True)
         except asyncio.CancelledError:
             # The Runner ends the job when its call is cancelled; this is for one without a Runner.
-            detached(self._cancel_quietly(job.id))
+            detached(self._cancel_quietly(job))
             raise
 
     async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome:
@@ -129,8 +129,12 @@ class FrontDesk:
     async def _store_request(self, job: Job, request: Media) -> Job:
         """Store a job's request, then the job, and return the job, or the earlier one of its key.
 
-        The request is deleted again unless the job is there, or may be.
+        The request is written only if there is room for it, and deleted again unless the job is
+        there, or may be.
         """
+        job = replace(job, request_bytes=media_size(request))
+        if (earlier := await self._look_up(job)) is not None:
+            return earlier
         await self._put(job, request)
         try:
             accepted = await self._create(job)
@@ -144,10 +148,31 @@ class FrontDesk:
         return accepted
 
     async def _create(self, job: Job) -> Job:
+        async with self._refusals(job.caller):
+            return await self._store.create(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
+
+    async def _look_up(self, job: Job) -> Job | None:
+        """Return the earlier job that stands for ``job``; raise NoRoom if there is none."""
+        async with self._refusals(job.caller):
+            earlier = await self._store.look_up(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
+        if earlier is None and self._settings.min_free_bytes:
+            free = await self._files.free_bytes()
+            if free is not None and free - job.request_bytes < self._settings.min_free_bytes:
+                logger.warning("no job is accepted: %d bytes are free for the files of jobs", free)
+                raise StorageFull("the disk with the files of jobs is nearly full")
+        return earlier
+
+    @asynccontextmanager
+    async def _refusals(self, caller: str) -> AsyncIterator[None]:
+        """Let a refusal for a full queue say when there may be room again."""
         try:
-            return await self._store.create(job, max_queued=self._max_queued)
+            yield
         except QueueFull as full:
-            raise QueueFull(full.queued, await self._forecast.until_start_s(job.caller)) from None
+            full.retry_after_s = await self._forecast.until_start_s(caller)
+            raise
+        except ServiceFull as full:
+            full.retry_after_s = await self._forecast.until_start_s(None)
+            raise
 
     async def _dispatch(self, job_id: str) -> None:
         """Have the job run to its end. If this process dies, a sweeper takes the job up."""
@@ -184,8 +209,17 @@ class FrontDesk:
         if spool.size != job.result.size:
             raise FileNotFoundError(f"the result of job {job.id} is not in the file store")
         if not job.durable:
-            await self._files.delete(job.result.key)  # only the caller that waits for it gets it
+            await self._hand_over(job, job.result)
         return spool
+
+    async def _hand_over(self, job: Job, result: StoredResult) -> None:
+        """Delete a result that only the waiting caller gets; its record keeps it no more."""
+        assert result.key is not None
+        await self._files.delete(result.key)
+        try:
+            await self._store.update(replace(job, result=replace(result, key=None)), expected=job)
+        except StoreUnavailable as error:  # the caller has the result
+            logger.warning("job %s counts for its result until it expires: %s", job.id, error)
 
     async def get(self, job_id: str, caller: str) -> Job | None:
         """Return a job of ``caller``."""
@@ -202,16 +236,18 @@ class FrontDesk:
 
     async def cancel(self, job_id: str, caller: str) -> Job | None:
         """Ask that a job of ``caller`` be cancelled."""
-        if await self.get(job_id, caller) is None:
+        found = await self.get(job_id, caller)
+        if found is None:
             return None
-        return await self._cancel(job_id)
+        return await self._cancel(found)
 
-    async def _cancel(self, job_id: str) -> Job | None:
+    async def _cancel(self, job: Job) -> Job | None:
         now = time.time()
-        job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
-        if job is not None and job.state == "cancelled":
-            await remove_leftovers(self._files, job)
-        return job
+        expires_at = now + self._settings.kept_s(durable=job.durable)
+        changed = await self._store.request_cancel(job.id, at=now, expires_at=expires_at)
+        if changed is not None and changed.state == "cancelled":
+            await remove_leftovers(self._files, changed)
+        return changed
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
         """Delete an ended job of ``caller`` with its files."""
@@ -223,26 +259,20 @@ class FrontDesk:
         return job
 
     async def _put(self, job: Job, request: Media) -> None:
+        """Store a request, and free the space that it took here."""
         with open_media(request) as file:
             await self._files.put(request_key(job.id), file)
+        if isinstance(request, Spool):
+            request.close()  # whoever waits for the job still refers to it
 
-    async def _cancel_quietly(self, job_id: str) -> None:
+    async def _cancel_quietly(self, job: Job) -> None:
         try:
-            await self._cancel(job_id)
+            await self._cancel(job)
         except Exception as error:  # nobody waits for this call, so only the log can say it
-            logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
+            logger.warning("job %s could not be cancelled after its caller left: %r", job.id, error)
 
 
 def make_jobs(settings: JobSettings, application: str, runs: Runs, consumer: ConsumerEnd) -> Jobs:
     """Return the desk over the stores that an application has by its settings."""
     store, files = open_stores(settings, application)
-    desk = FrontDesk(
-        store,
-        files,
-        runs,
-        consumer,
-        keep_s=settings.keep_s,
-        max_queued=settings.max_queued_per_caller,
-        slots=settings.slots.by_name(),
-    )
-    return Jobs(desk, store, files)
+    return Jobs(FrontDesk(store, files, runs, consumer, settings=settings), store, files)

@@ -20,7 +20,7 @@ from serve.jobs.files.removal import remove_leftovers
 from serve.jobs.forecasts.forecast import Forecast
 from serve.jobs.forecasts.patience import Outages, patiently
 from serve.jobs.held_job import HeldJob
-from serve.jobs.request import JobRequest
+from serve.jobs.request import JobRequest, RequestHead
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.job_store import JobStore, StoreUnavailable
 from serve.jobs.store.keys import preview_key
@@ -35,6 +35,9 @@ BEAT_S = 0.25
 """Seconds between two signs of life, by which a cancelled job is noticed, too."""
 TURN_POLL_S = 0.2
 """Seconds after which waiting jobs ask again whether it is their turn, since others may be done."""
+LOOKS = 1
+"""How many of the waiting jobs have their files looked at at a time: each may take as much memory
+as a request may be large."""
 FLUSH_S = 0.1
 """Seconds for which steps of jobs are collected before they are stored."""
 LEASES_PER_ATTEMPT = 20
@@ -56,6 +59,7 @@ class JobRunner:
         self._files = files
         self._held: dict[str, HeldJob] = {}
         self._wake = asyncio.Event()
+        self._looks = asyncio.Semaphore(LOOKS)
         self._outages = Outages()
         self._forecast = Forecast(store, settings.slots.by_name())
 
@@ -150,12 +154,14 @@ class JobRunner:
         if job.begun >= most or job.attempt > most * LEASES_PER_ATTEMPT:
             detail = f"the replicas that worked on this request died, {most} in a row"
             return await self._finish(held, "failed", problem=replica_lost(detail, 5))
+        head: RequestHead | None = None
         request: JobRequest | None = None
         try:
-            request = await patiently(lambda: self._execution.read(job, sent), job.id)
-            held.meter = self._execution.meter(request)
+            head = await patiently(lambda: self._execution.read_head(job, sent), job.id)
+            held.meter = self._execution.meter(head)
             self._wake.set()
-            await self._wait_for_turn(held, request)
+            await self._wait_for_turn(held, sent)
+            request = await patiently(lambda: self._execution.read(job, sent), job.id)
             finished = await self._run_until_admitted(held, request)
         except StoreUnavailable as error:
             logger.warning("job %s failed without its files: %s", job.id, error)
@@ -169,21 +175,37 @@ class JobRunner:
             if problem is None:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
-            return await self._finish(held, "failed", problem=problem.with_field_names(request.sent_as if request else {}))
+            return await self._finish(held, "failed", problem=problem.with_field_names(head.sent_as if head else {}))
         finally:
             if request is not None:
                 request.close()
         return await self._finish(held, "succeeded", finished=finished)
 
-    async def _wait_for_turn(self, held: HeldJob, request: JobRequest) -> None:
+    async def _wait_for_turn(self, held: HeldJob, sent: bytes | None) -> None:
         """Wait until the job may start. One that must wait has its files looked at meanwhile."""
         with tracing.span("queue", {"ryla.slot": held.job.slot}):
+            turn = asyncio.ensure_future(held.turn.wait())
+            looking = asyncio.ensure_future(self._look(held.job, sent))
             try:
-                async with asyncio.timeout(TURN_POLL_S):
-                    await held.turn.wait()
-            except TimeoutError:
-                await self._execution.check(held.job, request)
-                await held.turn.wait()
+                await asyncio.wait({turn, looking}, return_when=asyncio.FIRST_COMPLETED)
+                if not turn.done():
+                    await looking
+                    await turn
+            finally:
+                turn.cancel()
+                looking.cancel()
+                await asyncio.gather(turn, looking, return_exceptions=True)
+
+    async def _look(self, job: Job, sent: bytes | None) -> None:
+        """Look at the files of a job that waits; raise what is wrong with them.
+
+        Each job reads its files again at its turn. So as few are in memory or on this disk as run,
+        and those of the one that is looked at, however many wait.
+        """
+        await asyncio.sleep(TURN_POLL_S)
+        async with self._looks:
+            with self._outages.survived():
+                await self._execution.check(job, sent)
 
     async def _run_until_admitted(self, held: HeldJob, request: JobRequest) -> Finished:
         """Run the job. One that was accepted waits where the queue of its model is full."""
@@ -213,7 +235,7 @@ class JobRunner:
                 job.attempt,
                 state=state,
                 at=now,
-                expires_at=now + self._settings.keep_s,
+                expires_at=now + self._settings.kept_s(durable=job.durable),
                 result=result,
                 problem=body,
             )

@@ -22,7 +22,8 @@ KINDS: Mapping[str, type[PipelineRequest]] = {
 }
 """The requests that can be stored, by the name that is written."""
 IN_MEMORY_BYTES = 2**20
-"""The size up to which a file of a request is read into memory; larger ones go to disk."""
+"""The size up to which a file of a request is read into memory, and up to which a whole request
+travels through a Serve handle and stays there while its job waits; larger ones go to disk."""
 _HEAD = struct.Struct(">Q")
 _FILE = "file"
 
@@ -79,14 +80,56 @@ class JobRequest:
                 media.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequestHead:
+    """What a job that waits for its turn needs of its request: all but the files.
+
+    ``kind`` is the class of the request, and ``has_face`` says whether it brings a new face.
+    """
+
+    kind: type[PipelineRequest]
+    model: str
+    sent_as: Mapping[str, str]
+    has_face: bool
+
+
+def head_bytes(start: bytes, size: int) -> int:
+    """Return how many of a stored request's ``size`` bytes come before its files.
+
+    ``start`` are its first bytes, of which there must be 8. Raises RequestUnreadable.
+    """
+    try:
+        (length,) = _HEAD.unpack_from(start)
+    except struct.error as error:
+        raise RequestUnreadable(f"the stored request cannot be read: {error}") from error
+    if length > size - _HEAD.size:
+        raise RequestUnreadable("the stored request cannot be read: the JSON is longer than the file")
+    return _HEAD.size + int(length)
+
+
+def read_head(start: bytes) -> RequestHead:
+    """Return the head of a stored request, of which ``start`` has at least that.
+
+    Raises RequestUnreadable if it cannot be one.
+    """
+    try:
+        document = json.loads(start[_HEAD.size : head_bytes(start, len(start))])
+        return RequestHead(
+            kind=KINDS[document["kind"]],
+            model=document["model"],
+            sent_as=document["sent_as"],
+            has_face=document["fields"].get("face") is not None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestUnreadable(f"the stored request cannot be read: {error!r:.300}") from error
+
+
 def read_request(stored: Media) -> JobRequest:
     """Return the request that was written; raise RequestUnreadable if it cannot be one."""
     with open_media(stored) as file:
         try:
-            (length,) = _HEAD.unpack(_exactly(file, _HEAD.size))
-            if length > media_size(stored):
-                raise ValueError("the JSON is longer than the file")
-            document = json.loads(_exactly(file, length))
+            start = _exactly(file, _HEAD.size)
+            document = json.loads(_exactly(file, head_bytes(start, media_size(stored)) - _HEAD.size))
             files = [_read_file(file, size) for size in document["sizes"]]
             fields = {name: _with_files(value, files) for name, value in document["fields"].items()}
             return JobRequest(

@@ -1,6 +1,5 @@
 """The Runner: the Ray Serve deployment in which jobs are ongoing requests."""
 
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,16 +15,15 @@ from serve.jobs.job_runner import JobRunner
 from serve.jobs.open_store import open_stores
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerHandle, detached
-from serve.jobs.store.record import Job
 from serve.jobs.sweeper import Sweeper
+from serve.jobs.take_ups import TakeUps
+from serve.jobs.usage_report import UsageReport
 from serve.jobs.webhooks.deliveries import WebhookSender
 from serve.models import RUNNER
 from serve.pipelines.handles import make_handles
 from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
 from serve.provenance.marking import Marking
-
-logger = logging.getLogger("ray.serve")
 
 
 @serve.deployment(
@@ -57,9 +55,10 @@ class Runner:
         await store.open()
         execution = Execution(config, pipelines, readiness, files, marking=marking)
         self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
-        self._again = RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name))
-        sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=self._take_up)
-        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean]
+        take_ups = TakeUps(RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name)))
+        sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=take_ups.take_up)
+        report = UsageReport(store, files)
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean, report.run]
         if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]
@@ -75,16 +74,3 @@ class Runner:
         for loop in self._loops:
             if loop.done():
                 raise RuntimeError("a loop of the Runner has ended; the log says why") from loop.exception()
-
-    async def _take_up(self, job: Job) -> None:
-        """Let a Runner, perhaps another one, run a job that nobody works on.
-
-        It is a call of its own, so that Serve counts it and a replica is not stopped during it.
-        """
-        detached(self._call_again(job))
-
-    async def _call_again(self, job: Job) -> None:
-        try:
-            await self._again(job.id, None, None, job.beat)
-        except Exception as error:  # nobody waits for this call; the sweeper finds the job again
-            logger.warning("job %s could not be taken up: %r", job.id, error)

@@ -109,6 +109,22 @@ STORE_REACHABLE = Gauge(
     name="ryla_store_reachable",
     description="1 if the Runner reaches the store of jobs, else 0. Take the minimum.",
 )
+KEPT_BYTES = Gauge(
+    name="ryla_kept_bytes",
+    description="Size of the files that are kept for jobs. Each Runner reports all of them, so take the maximum.",
+    unit="bytes",
+)
+KEPT_BYTES_OF_ONE = Gauge(
+    name="ryla_kept_bytes_of_one_caller",
+    description="Size of the files of the caller who has most of them. Take the maximum.",
+    unit="bytes",
+)
+FREE_BYTES = Gauge(
+    name="ryla_free_bytes",
+    description="Bytes that are free on the disk with the files of jobs. Take the minimum.",
+    unit="bytes",
+    only="if the files are in a folder",
+)
 WEBHOOKS = Counter(
     name="ryla_webhook_deliveries_total",
     description="Attempts to deliver a webhook: delivered, to be repeated, or failed for good.",
@@ -143,6 +159,9 @@ METRICS: tuple[Counter | Gauge | Histogram, ...] = (
     JOBS_OVERDUE,
     OLDEST_QUEUED_SECONDS,
     STORE_REACHABLE,
+    KEPT_BYTES,
+    KEPT_BYTES_OF_ONE,
+    FREE_BYTES,
     WEBHOOKS,
     PROVENANCE_FAILURES,
     CERTIFICATE_EXPIRY,

@@ -54,6 +54,10 @@ CASES = [
         f'ray_ryla_store_reachable{{{LABELS},node="a"}}': "1x30", f'ray_ryla_store_reachable{{{LABELS},node="b"}}': "1x10 0x20",
     }),
     case("RylaStoreUnreachable", False, {f'ray_ryla_store_reachable{{{LABELS},node="a"}}': "1x30"}),
+    case("RylaJobsDisk", True, {
+        f'ray_ryla_free_bytes{{{LABELS},node="a"}}': "9e9x30", f'ray_ryla_free_bytes{{{LABELS},node="b"}}': "9e9x10 4e9x20",
+    }),
+    case("RylaJobsDisk", False, {f'ray_ryla_free_bytes{{{LABELS},node="a"}}': "9e9x30"}),
     case("RylaProvenanceFailing", True, {
         f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "0x10 1x20",
     }, layer="watermark"),

@@ -4,12 +4,15 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from serve.jobs.store.job_store import JobStore, Spent
+from serve.jobs.store.limits import KeptFull
 from serve.problems import Problem
 
 POLICY = "requests"
 """The name of the quota in the RateLimit headers."""
+_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("bytes", 1))
 
 
 class Quotas:
@@ -54,6 +57,19 @@ def queue_full(queued: int, retry_after_s: float) -> Problem:
     """Return a 429 for a caller that has ``queued`` jobs waiting, which is as many as it may."""
     detail = f"{queued} jobs of yours are waiting, which is as many as one caller may have: wait until one has started"
     return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(retry_after_s))})
+
+
+def kept_full(full: KeptFull) -> Problem:
+    """Return a 429 for a caller whose jobs keep as many bytes as they may."""
+    name, unit = next((name, unit) for name, unit in _UNITS if full.limit >= unit)
+    size = f"{full.kept / unit:.1f}" if unit > 1 else f"{full.kept}"
+    kept = f"your jobs keep {size} of {full.limit / unit:.4g} {name}"
+    if full.until is None:
+        detail = f"{kept} and none of them has ended: wait for them, or cancel some (DELETE /jobs/{{id}})"
+        return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(full.retry_after_s))})
+    expiry = datetime.fromtimestamp(math.ceil(full.until), UTC).isoformat().replace("+00:00", "Z")
+    detail = f"{kept}: delete some (DELETE /jobs/{{id}}); the oldest expires at {expiry}"
+    return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(full.until - time.time()))})
 
 
 def _rate_limit(spent: Spent, per_minute: int) -> dict[str, str]:

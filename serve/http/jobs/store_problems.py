@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serve.http.callers.quotas import queue_full
-from serve.jobs.store.job_store import KeyReused, QueueFull, StoreUnavailable
+from serve.http.callers.quotas import kept_full, queue_full
+from serve.jobs.store.job_store import KeyReused, StoreUnavailable
+from serve.jobs.store.limits import KeptFull, QueueFull, ServiceFull, StorageFull
 from serve.problems import invalid_header, unavailable
 
 
@@ -21,3 +22,9 @@ def store_problems() -> Iterator[None]:
         raise invalid_header("Idempotency-Key", detail) from None
     except QueueFull as full:
         raise queue_full(full.queued, full.retry_after_s) from None
+    except KeptFull as full:
+        raise kept_full(full) from None
+    except ServiceFull as full:
+        raise unavailable(f"the queue is full: {full.queued} jobs are waiting; try again later", full.retry_after_s) from None
+    except StorageFull as full:
+        raise unavailable(f"{full}; try again later, or send a plain POST of up to 1 MiB", full.retry_after_s) from None

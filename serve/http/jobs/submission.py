@@ -88,7 +88,7 @@ class Submissions:
             media_type=submission.media_type,
             created_at=submission.began_at,
             deadline_at=deadline_at,
-            expires_at=deadline_at + self._settings.keep_s,
+            expires_at=deadline_at + self._settings.kept_s(durable=durable),
             seed=_seed(parsed),
             durable=durable,
             trace=current_origin().trace,

@@ -1,7 +1,7 @@
 """The files of jobs, requests, results and previews, in any folder or bucket that fsspec opens."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import BinaryIO, Protocol
 
 from serve.media.spool import Spool
@@ -19,7 +19,10 @@ class FileStore(Protocol):
     async def size(self, key: str) -> int | None:
         """Return a file's size in bytes, or None if there is none."""
 
-    def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def free_bytes(self) -> int | None:
+        """Return how many bytes are free where the files are; None for a bucket."""
+
+    def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""
 
     async def delete(self, key: str) -> None:

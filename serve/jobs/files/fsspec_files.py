@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from tempfile import NamedTemporaryFile
@@ -76,7 +76,11 @@ class FsspecFiles:
         except FileNotFoundError:
             return None
 
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def free_bytes(self) -> int | None:
+        """Return how many bytes are free on the disk of a folder."""
+        return None if self._local is None else await self._run(self._local.free_bytes)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from ``start`` to ``end``, which is not included, in pieces."""
         path = self._path(key)
         if self._local is None:
@@ -88,7 +92,12 @@ class FsspecFiles:
                 yield piece
             return
         # An open file can be read to its end even if it is deleted meanwhile.
-        file: BinaryIO = await self._run(open, path, "rb")
+        opening: asyncio.Future[BinaryIO] = asyncio.ensure_future(self._run(open, path, "rb"))
+        try:
+            file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)  # the thread opens it all the same
+            raise
         try:
             await self._run(file.seek, start)
             while start < end and (piece := await self._run(file.read, min(PIECE_BYTES, end - start))):
@@ -179,6 +188,11 @@ class FsspecFiles:
 
     def _delete_all(self, path: str) -> None:
         self._system.rm(path, recursive=True)
+
+
+def _close_opened(opening: "asyncio.Future[BinaryIO]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def missing_package(url: str) -> str | None:

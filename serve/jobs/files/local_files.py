@@ -45,6 +45,11 @@ class LocalFiles:
             finally:
                 os.close(folder)
 
+    def free_bytes(self) -> int:
+        """Return how many bytes are free on the disk of the folder."""
+        make_private(self._root)
+        return shutil.disk_usage(self._root).free
+
     def delete(self, path: str) -> None:
         """Delete a file, and its folder if that is empty now. Raises FileNotFoundError."""
         place = Path(path)

@@ -23,8 +23,8 @@ class Forecast:
         self._store = store
         self._slots = slots
 
-    async def until_start_s(self, caller: str) -> float:
-        """Return the time until one of the queued jobs of ``caller`` starts."""
+    async def until_start_s(self, caller: str | None) -> float:
+        """Return the time until one of the queued jobs of ``caller``, or of anybody, starts."""
         try:
             waits = [await self._until_start_s(caller, slot) for slot in self._slots]
         except StoreUnavailable:
@@ -42,10 +42,10 @@ class Forecast:
         pace_s = _pace_s(running, queue.pace_s, now)
         return min((left_s(job, pace_s, now) for job in running), default=pace_s)
 
-    async def _until_start_s(self, caller: str, slot: str) -> float | None:
-        """Return the time until the first queued job of ``caller`` in ``slot`` starts."""
+    async def _until_start_s(self, caller: str | None, slot: str) -> float | None:
+        """Return when the first queued job of ``caller``, or of anybody, starts in ``slot``."""
         queue = await self._store.queue(slot)
-        ahead = next((place for place, job in enumerate(queue.waiting) if job.caller == caller), None)
+        ahead = next((place for place, job in enumerate(queue.waiting) if caller in (None, job.caller)), None)
         if ahead is None:
             return None
         running = await self._jobs(queue.running)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve.jobs.store.limits import NO_LIMITS, Limits
 from serve.jobs.store.record import Job, Progress, State, StoredResult
 from serve.jobs.store.turns import Waiting
 
@@ -65,16 +66,12 @@ class Queue:
     pace_s: float | None
 
 
-class QueueFull(Exception):
-    """The caller has as many jobs waiting as it may. ``queued`` says how many.
+@dataclass(frozen=True)
+class Kept:
+    """The files of all jobs: their size in bytes, and that of the caller who has most of them."""
 
-    ``retry_after_s`` is an estimate of when there is room again, in seconds.
-    """
-
-    def __init__(self, queued: int, retry_after_s: float = 10) -> None:
-        super().__init__(queued)
-        self.queued = queued
-        self.retry_after_s = retry_after_s
+    bytes: int
+    most_of_one: int
 
 
 class JobStore(Protocol):
@@ -86,13 +83,24 @@ class JobStore(Protocol):
     async def close(self) -> None:
         """Free all connections."""
 
-    async def create(self, job: Job, *, max_queued: int) -> Job:
-        """Add ``job`` and its first event, and return it.
+    async def create(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job:
+        """Add ``job`` and its first event, count the files that it keeps, and return it.
 
         With an idempotency key for which the caller has a job that has not failed and not expired,
         return that job instead; raise KeyReused if its request differs. Raise QueueFull if
-        ``max_queued`` jobs of the caller are queued already.
+        ``max_queued`` jobs of the caller are queued already, and ServiceFull if there are as many
+        of all callers as ``limits`` allow. A job that keeps files is refused with KeptFull or
+        StorageFull if there would be more of them than ``limits`` allow.
         """
+
+    async def look_up(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job | None:
+        """Return the earlier job that ``create`` would return, or None if it would add ``job``.
+
+        Raises what ``create`` would raise, and changes nothing.
+        """
+
+    async def kept(self) -> Kept:
+        """Return how much all jobs keep."""
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or None if there is none, or none any more."""

@@ -85,6 +85,8 @@ class Job:
     """SHA-256 of the request, by which another body under the same idempotency key is told."""
     trace: str = ""
     """The `traceparent` of the request that the job was made of, if traces are recorded."""
+    request_bytes: int = 0
+    """The size of its request in the file store; 0 for one that travels with the call."""
     details: dict[str, Any] | None = None
     """What other interfaces keep with a job, such as the model's name in /v1/videos."""
 
@@ -111,6 +113,16 @@ class Job:
     def ended(self) -> bool:
         """Whether the job has reached a state that it never leaves."""
         return self.state in ENDED
+
+    @property
+    def kept_bytes(self) -> int:
+        """The size of the files that are kept for it: its request, and after its end its result.
+
+        Previews, which are small, are not counted.
+        """
+        if not self.ended:
+            return self.request_bytes
+        return 0 if self.result is None or self.result.key is None else self.result.size
 
     def with_progress(self, progress: Progress) -> "Job":
         """Return the job with ``progress``; its state follows from the stage."""

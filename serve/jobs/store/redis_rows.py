@@ -10,21 +10,26 @@ from serve.jobs.store import transitions
 from serve.jobs.store.encoding import decode, encode, encode_event
 from serve.jobs.store.job_store import PACE_JOBS
 from serve.jobs.store.record import Job
+from serve.jobs.store.redis_scripts import COUNT
 from serve.jobs.store.turns import Waiting
 
 MAX_EVENTS = 10_000
 """The latest events of a job that are kept, and a few more."""
-_FIELDS = ("record", "beat", "number", "events", "write")
+_FIELDS = ("record", "beat", "number", "events", "write", "kept")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A job in Redis. ``write`` is the mark of the call that wrote it last."""
+    """A job in Redis. ``write`` is the mark of the call that wrote it last.
+
+    ``kept`` are the bytes of its files that the usage of its caller has.
+    """
 
     job: Job
     number: int
     events: int
     write: str
+    kept: int
 
     def turn(self) -> str:
         """Return what of the job is kept with the turns of its slot."""
@@ -50,7 +55,7 @@ class RedisRows:
     def write(self, pipe: Any, entry: Entry, job: Job, *, events: Sequence[Job], mark: str) -> None:
         """Add to ``pipe`` what replaces the job of ``entry`` by ``job``."""
         before = entry.job
-        after = Entry(job, entry.number, entry.events + len(events), mark)
+        after = Entry(job, entry.number, entry.events + len(events), mark, job.kept_bytes)
         pipe.hset(self.key("job", job.id), mapping=hash_of(job, mark) | {"events": after.events})
         for number, event in enumerate(events, entry.events + 1):
             pipe.xadd(
@@ -63,6 +68,7 @@ class RedisRows:
         if before.state != job.state:
             pipe.zrem(self.key("in", before.state, job.caller), job.id)
             pipe.zadd(self.key("in", job.state, job.caller), {job.id: entry.number})
+        self._count(pipe, job, job.kept_bytes - entry.kept)
         if not job.ended:
             if entry.turn() != after.turn():
                 pipe.hset(self.key("turns", job.slot), job.id, after.turn())
@@ -73,11 +79,34 @@ class RedisRows:
         pipe.hdel(self.key("turns", job.slot), job.id)
         pipe.srem(self.key("active"), job.id)
         pipe.zadd(self.key("expiry"), {job.id: job.expires_at})
+        if job.kept_bytes:
+            pipe.zadd(self.key("kept-until", job.caller), {job.id: job.expires_at})
+        else:
+            pipe.zrem(self.key("kept-until", job.caller), job.id)
         due_at = transitions.webhook_due_at(job)
         if due_at is None:
             pipe.zrem(self.key("webhooks"), job.id)
         else:
             pipe.zadd(self.key("webhooks"), {job.id: due_at})
+
+    def delete(self, pipe: Any, entry: Entry) -> None:
+        """Add to ``pipe`` what deletes an ended job and all that refers to it."""
+        job = entry.job
+        pipe.delete(self.key("job", job.id), self.key("events", job.id))
+        for names in (
+            ("all", job.caller),
+            ("in", job.state, job.caller),
+            ("expiry",),
+            ("webhooks",),
+            ("kept-until", job.caller),
+        ):
+            pipe.zrem(self.key(*names), job.id)
+        self._count(pipe, job, -entry.kept)
+
+    def _count(self, pipe: Any, job: Job, change: int) -> None:
+        """Add ``change`` bytes to what the jobs of a job's caller keep."""
+        if change:
+            pipe.eval(COUNT, 2, self.key("kept"), self.key("kept-total"), job.caller, change)
 
     async def entries(self, pipe: Any, job_ids: Collection[str], *, watch: bool = False) -> Sequence[Entry]:
         """Read jobs with a pipe that watches, and leave out those that are gone."""
@@ -86,8 +115,8 @@ class RedisRows:
             await pipe.watch(*keys)
         rows = [await pipe.hmget(key, _FIELDS) for key in keys]
         return [
-            Entry(decode(record, beat=int(beat)), int(number), int(events), write)
-            for record, beat, number, events, write in rows
+            Entry(decode(record, beat=int(beat)), int(number), int(events), write, int(kept or 0))
+            for record, beat, number, events, write, kept in rows
             if record is not None
         ]
 
@@ -96,7 +125,7 @@ def hash_of(job: Job, mark: str) -> dict[str, str | int | float]:
     """Return the fields of a job's hash that follow from the job."""
     return {
         "record": encode(job), "beat": job.beat, "attempt": job.attempt, "owner": job.owner, "state": job.state,
-        "expires_at": job.expires_at, "write": mark,
+        "expires_at": job.expires_at, "write": mark, "kept": job.kept_bytes,
     }  # fmt: skip
 
 

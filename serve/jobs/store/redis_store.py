@@ -7,7 +7,6 @@ leaves a mark of its call in the job. So a call that has lost its connection bef
 out whether it was done.
 """
 
-import json
 import re
 import secrets
 import time
@@ -16,11 +15,13 @@ from statistics import fmean
 from typing import Any
 
 from serve.jobs.store import transitions, turns
-from serve.jobs.store.encoding import decode, decode_events, encode_event
-from serve.jobs.store.job_store import Event, KeyReused, Page, Queue, QueueFull, Spent, StoreUnavailable
+from serve.jobs.store.encoding import decode, decode_events
+from serve.jobs.store.job_store import Event, Kept, Page, Queue, Spent, StoreUnavailable
+from serve.jobs.store.limits import NO_LIMITS, Limits
 from serve.jobs.store.record import Job, Progress, State, StoredResult
 from serve.jobs.store.redis_connection import PATIENCE_S, RedisConnection
-from serve.jobs.store.redis_rows import Entry, RedisRows, hash_of, remembered_as, waiting_jobs
+from serve.jobs.store.redis_creation import Creation
+from serve.jobs.store.redis_rows import Entry, RedisRows, remembered_as, waiting_jobs
 from serve.jobs.store.redis_scripts import BEAT, CREATE, SPEND
 
 SCHEMA_VERSION = "1"
@@ -69,30 +70,36 @@ class RedisStore:
         """Close all connections."""
         await self._connection.close()
 
-    async def create(self, job: Job, *, max_queued: int) -> Job:
+    async def create(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job:
         """Add ``job``, unless it or another one under its idempotency key is there already."""
-        key = self._rows.key
-        keys = [
-            key("job", job.id), key("events", job.id), self._rows.idempotency_key(job), key("in", "queued", job.caller),
-            key("all", job.caller), key("number"), key("active"), key("turns", job.slot),
-        ]  # fmt: skip
-        turn = json.dumps([job.caller, False, job.owner])[1:]
-        fields = [value for field in (hash_of(job, "") | {"fingerprint": job.fingerprint}).items() for value in field]
-        values = [
-            job.id, job.created_at, max_queued, key("job", ""), int(job.idempotency_key is not None), encode_event(job), turn,
-        ]  # fmt: skip
-        answer = await self._connection.run(lambda _: self._create(keys=keys, args=[*values, *fields]))
-        match answer:
-            case ["full", queued]:
-                raise QueueFull(int(queued))
-            case ["same", record, beat, _]:
-                same = decode(record, beat=int(beat))
-                if differs := transitions.differences(same, job):
-                    raise KeyReused(job.idempotency_key, differs)
-                return same
-            case ["there", record, beat]:
-                return decode(record, beat=int(beat))
-        return job
+        return await self._ask(job, max_queued, limits, change=True) or job
+
+    async def look_up(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job | None:
+        """Return the job that ``create`` would return instead of ``job``; raise what it would."""
+        return await self._ask(job, max_queued, limits, change=False)
+
+    async def _ask(self, job: Job, max_queued: int, limits: Limits, *, change: bool) -> Job | None:
+        """Return the job that is there instead of ``job``, or None if there is room for it.
+
+        With ``change`` the job is added then.
+        """
+        creation = Creation(self._rows, job, max_queued, limits)
+        arguments = creation.arguments(change=change)
+        answer = await self._connection.run(lambda _: self._create(keys=creation.keys, args=arguments))
+        return creation.instead(answer)
+
+    async def kept(self) -> Kept:
+        """Return how much all jobs keep."""
+
+        async def work(_: bool) -> tuple[str | None, list[str]]:
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.get(self._rows.key("kept-total"))
+                pipe.hvals(self._rows.key("kept"))
+                total, each = await pipe.execute()
+            return total, each
+
+        total, each = await self._connection.run(work)
+        return Kept(int(total or 0), max(map(int, each), default=0))
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
@@ -261,9 +268,9 @@ class RedisStore:
                 its_key = job.idempotency_key is not None and await pipe.get(key) == job_id
                 now, remembered = time.time(), self._rows.key("deleted")
                 pipe.multi()
-                pipe.delete(self._rows.key("job", job_id), self._rows.key("events", job_id), *([key] if its_key else []))
-                for name in (("all", job.caller), ("in", job.state, job.caller), ("expiry",), ("webhooks",)):
-                    pipe.zrem(self._rows.key(*name), job_id)
+                self._rows.delete(pipe, entries[0])
+                if its_key:
+                    pipe.delete(key)
                 pipe.zadd(remembered, {remembered_as(job_id, job.caller): now})
                 pipe.zremrangebyscore(remembered, "-inf", now - REMEMBERED_S)
                 pipe.zremrangebyrank(remembered, 0, -MAX_DELETED - 1)

@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -29,12 +29,24 @@ class SqliteDatabase:
     The log is copied into the database by a third thread, because that waits for the disk, and no
     request should. Commits are safe from a killed process at once, and from a power cut once the
     log is on the disk (`synchronous=NORMAL`).
+
+    ``schema`` makes a file of ``version``, and ``migrations`` what an earlier version needs to
+    become the next one.
     """
 
-    def __init__(self, path: Path, *, version: int, schema: Sequence[str], busy_s: float = BUSY_S) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        version: int,
+        schema: Sequence[str],
+        migrations: Mapping[int, Sequence[str]] | None = None,
+        busy_s: float = BUSY_S,
+    ) -> None:
         self._path = path
         self._version = version
         self._schema = schema
+        self._migrations = migrations or {}
         self._busy_s = busy_s
         self._writer = _Thread("jobs-write", self._connect)
         self._reader = _Thread("jobs-read", self._connect)
@@ -115,9 +127,16 @@ class SqliteDatabase:
             connection.execute("INSERT INTO schema_version VALUES (?)", (self._version,))
             for statement in self._schema:
                 connection.execute(statement)
-        elif row[0] != self._version:
+            return
+        version: int = row[0]
+        while version != self._version and version in self._migrations:
+            for statement in self._migrations[version]:
+                connection.execute(statement)
+            version += 1
+            connection.execute("UPDATE schema_version SET version = ?", (version,))
+        if version != self._version:
             raise StoreUnavailable(
-                f"{self._path} has schema version {row[0]}, and this release reads version {self._version}. "
+                f"{self._path} has schema version {version}, and this release reads version {self._version}. "
                 "Name another folder in `jobs.folder`, or run the release that wrote it."
             )
 

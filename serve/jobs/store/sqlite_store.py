@@ -8,10 +8,20 @@ from sqlite3 import Connection
 
 from serve.jobs.store import transitions, turns
 from serve.jobs.store.encoding import decode, decode_events, encode, encode_event
-from serve.jobs.store.job_store import Event, KeyReused, Page, Queue, QueueFull, Spent
+from serve.jobs.store.job_store import Event, Kept, KeyReused, Page, Queue, Spent
+from serve.jobs.store.limits import NO_LIMITS, Limits
 from serve.jobs.store.record import Job, Progress, State, StoredResult
 from serve.jobs.store.sqlite_database import BUSY_S, SqliteDatabase
-from serve.jobs.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, find, pace_of, served_callers, waiting_jobs
+from serve.jobs.store.sqlite_rows import (
+    MIGRATIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    check_room,
+    find,
+    pace_of,
+    served_callers,
+    waiting_jobs,
+)
 from serve.jobs.store.turns import Waiting
 
 MAX_DELETED = 100_000
@@ -27,7 +37,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path, *, busy_s: float = BUSY_S) -> None:
-        self._database = SqliteDatabase(path, version=SCHEMA_VERSION, schema=SCHEMA, busy_s=busy_s)
+        self._database = SqliteDatabase(path, version=SCHEMA_VERSION, schema=SCHEMA, migrations=MIGRATIONS, busy_s=busy_s)
 
     async def open(self) -> None:
         """Create the file and what is missing in it."""
@@ -37,38 +47,45 @@ class SqliteStore:
         """Close the file."""
         await self._database.close()
 
-    async def create(self, job: Job, *, max_queued: int) -> Job:
+    async def create(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job:
         """Add ``job``, unless it or another one under its idempotency key is there already."""
 
         def work(connection: Connection) -> Job:
-            if earlier := find(connection, job.id):
-                return earlier.job
-            if job.idempotency_key is not None:
-                row = connection.execute(
-                    "SELECT number, record, beat FROM jobs WHERE caller = ? AND idempotency_key = ?",
+            if earlier := _earlier(connection, job):
+                return earlier
+            check_room(connection, job, max_queued=max_queued, limits=limits)
+            if job.idempotency_key is not None:  # one that has failed or has expired has it no more
+                connection.execute(
+                    "UPDATE jobs SET idempotency_key = NULL WHERE caller = ? AND idempotency_key = ?",
                     (job.caller, job.idempotency_key),
-                ).fetchone()
-                if row is not None:
-                    same = decode(row[1], beat=row[2])
-                    if transitions.replays(same, job.created_at):
-                        if differs := transitions.differences(same, job):
-                            raise KeyReused(job.idempotency_key, differs)
-                        return same
-                    connection.execute("UPDATE jobs SET idempotency_key = NULL WHERE number = ?", (row[0],))
-            (queued,) = connection.execute(
-                "SELECT count(*) FROM jobs WHERE caller = ? AND state = 'queued'", (job.caller,)
-            ).fetchone()
-            if queued >= max_queued:
-                raise QueueFull(queued)
+                )
             cursor = connection.execute(
                 "INSERT INTO jobs (id, caller, slot, state, owner, attempt, beat, ended, idempotency_key, expires_at, last_event,"
-                " record) VALUES (:id, :caller, :slot, :state, :owner, :attempt, :beat, 0, :idempotency_key, :expires_at, 1, :record)",
-                vars(job) | {"record": encode(job)},
+                " kept, record)"
+                " VALUES (:id, :caller, :slot, :state, :owner, :attempt, :beat, 0, :idempotency_key, :expires_at, 1, :kept, :record)",
+                vars(job) | {"kept": job.kept_bytes, "record": encode(job)},
             )
             connection.execute("INSERT INTO events VALUES (?, 1, ?)", (cursor.lastrowid, encode_event(job)))
             return job
 
         return await self._database.write(work)
+
+    async def look_up(self, job: Job, *, max_queued: int, limits: Limits = NO_LIMITS) -> Job | None:
+        """Return the job that ``create`` would return instead of ``job``; raise what it would."""
+
+        def work(connection: Connection) -> Job | None:
+            earlier = _earlier(connection, job)
+            if earlier is None:
+                check_room(connection, job, max_queued=max_queued, limits=limits)
+            return earlier
+
+        return await self._database.read(work)
+
+    async def kept(self) -> Kept:
+        """Return how much all jobs keep."""
+        query = "SELECT total(bytes), max(bytes) FROM usage"
+        total, most = await self._database.read(lambda connection: connection.execute(query).fetchone())
+        return Kept(int(total), most or 0)
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or None."""
@@ -317,3 +334,25 @@ class SqliteStore:
         query = f"SELECT record, beat FROM jobs WHERE {condition}"
         rows = await self._database.read(lambda connection: connection.execute(query, values).fetchall())
         return [decode(record, beat=beat) for record, beat in rows]
+
+
+def _earlier(connection: Connection, job: Job) -> Job | None:
+    """Return ``job`` if it is there, or the job that its key stands for; else None.
+
+    Raises KeyReused if that is another request.
+    """
+    if there := find(connection, job.id):
+        return there.job
+    if job.idempotency_key is None:
+        return None
+    row = connection.execute(
+        "SELECT record, beat FROM jobs WHERE caller = ? AND idempotency_key = ?", (job.caller, job.idempotency_key)
+    ).fetchone()
+    if row is None:
+        return None
+    same = decode(row[0], beat=row[1])
+    if not transitions.replays(same, job.created_at):
+        return None
+    if differs := transitions.differences(same, job):
+        raise KeyReused(job.idempotency_key, differs)
+    return same

@@ -153,9 +153,7 @@ class LocalDesk(FrontDesk):
     def _arguments(self) -> dict[str, Any]:
         return {
             "consumer": cast(ConsumerEnd, Lines()),
-            "keep_s": self._settings.keep_s,
-            "max_queued": self._settings.max_queued_per_caller,
-            "slots": self._settings.slots.by_name(),
+            "settings": self._settings,
         }
 
     def of_another_replica(self) -> Jobs:

@@ -289,6 +289,22 @@ async def test_no_more_jobs_wait_than_one_caller_may_have_and_the_refusal_says_w
             assert (full.status_code, full.headers["retry-after"]) == (429, "77")
 
 
+async def test_a_caller_who_keeps_too_much_makes_room_by_deleting_and_loses_nothing() -> None:
+    async with serving(jobs={"max_kept_bytes_per_caller": 4000}) as service:
+        service.model.let_go()
+        done = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=60"})
+        assert len(done.content) > 700
+        [job] = (await service.one.get("/jobs")).json()["jobs"]
+        full = await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 3300}, headers=ASYNC)
+        assert (full.status_code, full.json()["type"]) == (429, "urn:ryla:problem:quota")
+        assert f"the oldest expires at {job['expires_at'][:17]}" in full.json()["detail"]
+        assert int(full.headers["retry-after"]) > 80_000
+        assert (await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 3300})).status_code == 200
+        assert (await service.one.get(f"/jobs/{job['id']}/result")).content == done.content
+        assert (await service.two.delete(f"/jobs/{job['id']}")).status_code == 204
+        assert (await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 3300}, headers=ASYNC)).status_code == 202
+
+
 async def test_a_listener_is_told_when_its_job_moves_up() -> None:
     async with serving(jobs={"slots": {"wan26": 1}}) as service:
         jobs = [(await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json() for _ in range(3)]

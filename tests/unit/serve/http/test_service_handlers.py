@@ -248,9 +248,14 @@ def test_limits_of_jobs_are_those_in_force_and_name_no_place(graph: FakeGraph) -
     text = make_client(graph, jobs={**settings, "slots": {"wan22_gguf": 9}}).get("/limits").text
     assert json.loads(text)["jobs"] == {
         "keep_s": 86400,
+        "keep_plain_s": 3600,
         "max_attempts": 3,
         "max_running_per_caller": 3,
         "max_queued_per_caller": 256,
+        "max_queued": 900,
+        "max_kept_bytes_per_caller": 10 * 2**30,
+        "max_kept_bytes": None,
+        "min_free_bytes": 2 * 2**30,
         "requests_per_minute": 7,
         "max_wait_s": 600,
         "redirect_after_s": 150,

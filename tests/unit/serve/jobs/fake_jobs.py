@@ -1,13 +1,14 @@
 """Jobs in memory: a store, files and a desk over them, for tests of what uses them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from serve.jobs.desk import News
 from serve.jobs.results.outcome import Outcome
-from serve.jobs.store.job_store import Event, Page, QueueFull, Spent, StoreUnavailable
+from serve.jobs.store.job_store import Event, Page, Spent, StoreUnavailable
+from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Job, Progress, State, StoredResult, new_job_id
 
 NOW = 1_790_000_000.0
@@ -59,7 +60,10 @@ class FakeFiles:
     async def size(self, key: str) -> int | None:
         return len(self.content[key]) if key in self.content else None
 
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def free_bytes(self) -> int | None:
+        return None
+
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         self.reads.append((key, start, end))
         for at in range(start, end, 1000):
             yield self.content[key][at : min(at + 1000, end)]

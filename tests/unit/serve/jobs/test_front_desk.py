@@ -2,20 +2,28 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from deployments.flow_control import ConsumerEnd
 from serve.jobs import front_desk
+from serve.jobs.front_desk import FrontDesk
+from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.runner_handle import RunnerLost
-from serve.jobs.store.job_store import OutcomeUnknown, QueueFull, StoreUnavailable
+from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import request_key
+from serve.jobs.store.limits import KeptFull, NoRoom, QueueFull, ServiceFull, StorageFull
 from serve.jobs.store.record import Job
+from serve.media.samples import clip, stranger
+from serve.media.spool import Spool
+from serve.pipelines.requests import SwapVideo
 from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config
-from tests.unit.serve.jobs.job_builders import make_job, video
-from tests.unit.serve.local_jobs import LocalDesk
+from tests.unit.serve.jobs.bench import within
+from tests.unit.serve.jobs.job_builders import FACE, make_job, video
+from tests.unit.serve.local_jobs import Lines, LocalDesk
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ async def test_a_job_that_is_refused_leaves_no_request(
     async def refuse(job: Job, **_: Any) -> Job:
         raise error
 
-    monkeypatch.setattr(front_desk, "INLINE_BYTES", 0)  # so that every request is stored
+    monkeypatch.setattr(front_desk, "IN_MEMORY_BYTES", 0)  # so that every request is stored
     monkeypatch.setattr(desk.files, "put", note)
     monkeypatch.setattr(desk.store, "create", refuse)
     job, request = make_job(video(), durable=durable)
@@ -61,7 +69,7 @@ async def test_a_plain_request_whose_caller_leaves_before_its_turn_leaves_no_fil
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(front_desk, "INLINE_BYTES", 0)
+    monkeypatch.setattr(front_desk, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(desk, "_runs", no_runner)
     job, request = make_job(video(), durable=False)
     call = asyncio.ensure_future(desk.run(job, request))
@@ -75,6 +83,92 @@ async def test_a_plain_request_whose_caller_leaves_before_its_turn_leaves_no_fil
     record = await desk.store.get(job.id)
     assert record is not None
     assert record.state == "cancelled"
+
+
+def with_settings(desk: LocalDesk, **settings: Any) -> FrontDesk:
+    """Return another desk over the same stores."""
+    jobs = make_config(jobs=settings).jobs
+    return FrontDesk(desk.store, desk.files, desk.runner, cast(ConsumerEnd, Lines()), settings=jobs)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"max_queued_per_caller": 1}, QueueFull),
+        ({"max_queued": 1}, ServiceFull),
+        ({"max_kept_bytes_per_caller": 2**20}, KeptFull),
+        ({"max_kept_bytes": 2**20}, StorageFull),
+        ({"min_free_bytes": 2**60}, StorageFull),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+async def test_a_job_without_room_is_refused_before_its_file_is_written(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int], error: type[NoRoom], durable: bool
+) -> None:
+    await desk.store.create(make_job(video())[0], max_queued=9)
+    put: list[str] = []
+
+    async def record(key: str, _: object) -> None:
+        put.append(key)
+
+    monkeypatch.setattr(desk.files, "put", record)
+    full = with_settings(desk, **settings)
+    job, request = make_job(SwapVideo(source=bytes(IN_MEMORY_BYTES), face=[FACE]), durable=durable)
+    with pytest.raises(error):
+        await (full.accept(job, request) if durable else full.run(job, request))
+    assert put == []
+    assert await desk.store.get(job.id) is None
+
+
+async def test_a_request_that_is_repeated_finds_its_job_whatever_is_full(desk: LocalDesk) -> None:
+    """It asks for no room, and its caller must learn that the job was accepted."""
+    job, request = make_job(video(), idempotency_key="k", fingerprint="f")
+    await desk.accept(job, request)
+    again, request = make_job(video(), idempotency_key="k", fingerprint="f")
+    full = with_settings(desk, max_queued=1, max_kept_bytes_per_caller=1, max_kept_bytes=1, min_free_bytes=2**60)
+    assert (await full.accept(again, request)).id == job.id
+    assert await desk.files.size(request_key(again.id)) is None
+
+
+async def test_what_jobs_keep_ends_with_their_files(desk: LocalDesk) -> None:
+    """Requests and results are counted with the very sizes that they have in the file store."""
+
+    async def stored() -> int:
+        keys = [key for folder in ("requests", "results") for key, _ in await desk.files.list(folder)]
+        return sum([await desk.files.size(key) or 0 for key in keys])
+
+    job = await desk.accept(*make_job(video()))
+    assert job.request_bytes > 0
+    ended = await within(desk.wait(job.id, 60))
+    assert ended is not None
+    assert ended.result is not None
+    assert (await desk.store.kept()).bytes == ended.result.size == await stored()
+    await desk.delete(job.id, job.caller)
+    assert (await desk.store.kept()).bytes == 0 == await stored()
+
+
+async def test_the_large_result_of_a_plain_post_is_kept_until_its_caller_has_it(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve.jobs.execution.INLINE_BYTES", 10)
+    outcome = await within(desk.run(*make_job(video(), durable=False)))
+    assert outcome.job.result is not None
+    assert (await desk.store.kept()).bytes == outcome.job.result.size
+    await desk.fetch(outcome.job)
+    assert (await desk.store.kept()).bytes == 0
+    assert await desk.files.list("results") == []
+
+
+@pytest.mark.parametrize(("durable", "kept_s"), [(True, 500), (False, 200)])
+async def test_the_record_of_a_plain_post_is_kept_for_less_time(desk: LocalDesk, durable: bool, kept_s: float) -> None:
+    brief = with_settings(desk, keep_s=500, keep_plain_s=200)
+    job, _ = make_job(video(), durable=durable)
+    await desk.store.create(job, max_queued=9)
+    ended = await brief.cancel(job.id, job.caller)
+    assert ended is not None
+    assert ended.finished_at is not None
+    assert ended.expires_at - ended.finished_at == pytest.approx(kept_s)
 
 
 async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +205,31 @@ async def test_a_job_whose_caller_leaves_as_it_is_stored_keeps_its_request(
     call.cancel()
     await asyncio.wait({call})
     assert await desk.files.size(request_key(job.id)) is not None
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_large_request_takes_no_space_here_once_it_is_stored(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """Whoever waits for the job still refers to it."""
+    called, let_go, run = asyncio.Event(), asyncio.Event(), desk.runner
+
+    async def held(*call: Any) -> Any:
+        called.set()
+        await let_go.wait()
+        return await run(*call)
+
+    monkeypatch.setattr(desk, "_runs", held)
+    job, request = make_job(SwapVideo(source=clip(stranger(), 5, 10) + bytes(IN_MEMORY_BYTES), face=[FACE]), durable=durable)
+    assert isinstance(request, Spool)
+    call = asyncio.ensure_future(desk.accept(job, request) if durable else desk.run(job, request))
+    await within(called.wait())
+    assert request.file.closed
+    let_go.set()
+    await within(call)
+    ended = await desk.wait(job.id, 60)
+    assert ended is not None
+    assert ended.state == "succeeded"
 
 
 async def test_a_result_that_died_with_its_runner_is_a_lost_replica(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:

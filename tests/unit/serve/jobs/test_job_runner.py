@@ -292,6 +292,7 @@ async def test_a_result_that_is_being_recorded_at_the_deadline_still_reaches_its
     assert outcome.data[4:8] == b"ftyp"
 
 
+@pytest.mark.settings(keep_s=500, keep_plain_s=200)
 async def test_a_job_that_is_not_durable_leaves_nothing_but_its_record(bench: Bench) -> None:
     job, stored = make_job(video(), durable=False)
     await bench.store.create(job, max_queued=100)
@@ -301,6 +302,7 @@ async def test_a_job_that_is_not_durable_leaves_nothing_but_its_record(bench: Be
     assert outcome.data[4:8] == b"ftyp"
     assert outcome.job.result is not None
     assert outcome.job.result.key is None
+    assert outcome.job.expires_at - (outcome.job.finished_at or 0) == pytest.approx(200)
     for folder in FOLDERS:
         assert await bench.files.list(folder) == []
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve.jobs.request import IN_MEMORY_BYTES, JobRequest, RequestUnreadable, read_request
+from serve.jobs.request import IN_MEMORY_BYTES, JobRequest, RequestUnreadable, head_bytes, read_head, read_request
 from serve.media.spool import Media, Spool, read_media
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
 from tests.unit.serve.jobs import job_builders
@@ -132,3 +132,28 @@ def damaged() -> dict[str, bytes]:
 def test_a_damaged_request_is_refused(kind: str) -> None:
     with pytest.raises(RequestUnreadable, match="cannot be read"):
         read_request(damaged()[kind])
+
+
+@pytest.mark.parametrize(
+    ("request_", "has_face"),
+    [
+        (GenerateVideo(**VIDEO), False),
+        (GenerateVideo(**VIDEO, face=[b"one"]), True),
+        (SwapImage(source=b"a", face=[b"b"]), True),
+    ],
+    ids=["text", "face", "image"],
+)
+def test_the_head_tells_all_but_the_files(request_: Any, has_face: bool) -> None:
+    stored = read_media(job_request(request_).write())
+    start = stored[: head_bytes(stored[:8], len(stored))]
+    head = read_head(start)
+    assert (head.kind, head.model, head.has_face) == (type(request_), "wan26", has_face)
+    assert head.sent_as == {"face": "reference_face"}
+    with pytest.raises(RequestUnreadable):
+        read_head(start[:-1])
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut in the JSON", "endless JSON", "no JSON", "another kind"])
+def test_a_damaged_head_is_refused(kind: str) -> None:
+    with pytest.raises(RequestUnreadable, match="cannot be read"):
+        read_head(damaged()[kind])

@@ -2,14 +2,18 @@
 
 import asyncio
 import time
+import weakref
 
 import pytest
 from ray.serve.exceptions import BackPressureError
 
+from serve.jobs.request import JobRequest, read_request
 from serve.jobs.results.marks import ResultMarks
+from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Progress
-from serve.media.spool import read_media
-from serve.pipelines.requests import SwapImage
+from serve.media.spool import Media, read_media
+from serve.pipelines.pipelines import Pipelines
+from serve.pipelines.requests import PipelineRequest, SwapImage
 from tests.unit.serve.http.service import HeldVideoModel
 from tests.unit.serve.jobs.bench import Bench, begun, within
 from tests.unit.serve.jobs.job_builders import FACE, make_job, video
@@ -47,6 +51,50 @@ async def test_a_file_that_cannot_be_used_is_found_while_its_job_waits(bench: Be
     assert outcome.job.problem is not None
     assert outcome.job.problem["status"] == 422
     assert bench.graph.swapper.identified == []
+
+
+@pytest.mark.settings(slots={"image_swap": 1})
+@pytest.mark.parametrize("sent", [False, True], ids=["stored", "sent"])
+async def test_jobs_that_wait_hold_none_of_their_files(bench: Bench, monkeypatch: pytest.MonkeyPatch, sent: bool) -> None:
+    """Each is looked at, one after the other, and is read again when its turn has come."""
+    blocker = await bench.add(SwapImage(source=FACE, face=[FACE]))
+    await bench.store.take("somebody else", blocker.id)
+    await bench.store.start("somebody else", slots={"image-swap": 1}, max_running=1)
+    read: list[weakref.ref[JobRequest]] = []
+    most, all_looked_at = 0, asyncio.Event()
+    check = Pipelines.check
+
+    def read_and_count(stored: Media) -> JobRequest:
+        request = read_request(stored)
+        read.append(weakref.ref(request))
+        return request
+
+    async def count(pipelines: Pipelines, request: PipelineRequest, caller: str) -> None:
+        nonlocal most
+        most = max(most, sum(ref() is not None for ref in read))
+        await check(pipelines, request, caller)
+        if len(read) == 4:
+            all_looked_at.set()
+
+    monkeypatch.setattr("serve.jobs.execution.read_request", read_and_count)
+    monkeypatch.setattr(Pipelines, "check", count)
+    calls = []
+    for _ in range(4):
+        job, stored = make_job(SwapImage(source=FACE, face=[FACE]), durable=not sent)
+        if not sent:
+            await bench.files.put(request_key(job.id), read_media(stored))
+        await bench.store.create(job, max_queued=100)
+        call = bench.one.run(job.id, read_media(stored), Line()) if sent else bench.one.run(job.id)  # type: ignore[arg-type]
+        calls.append(asyncio.ensure_future(call))
+    await within(all_looked_at.wait())
+    while any(ref() is not None for ref in read):  # noqa: ASYNC110 -- the last look is ending
+        await asyncio.sleep(0.01)
+    assert most == 1
+    assert not any(call.done() for call in calls)
+    await bench.store.finish(blocker.id, 1, state="cancelled", at=time.time(), expires_at=time.time() + 60)
+    outcomes = await within(asyncio.gather(*calls))
+    assert [outcome.job.state for outcome in outcomes if outcome] == ["succeeded"] * 4
+    assert len(read) == 8
 
 
 async def test_an_accepted_job_waits_for_a_full_queue_of_its_model(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

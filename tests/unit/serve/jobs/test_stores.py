@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from serve.jobs.store.job_store import JobStore, KeyReused, QueueFull
+from serve.jobs.store.job_store import JobStore, KeyReused
+from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Delivery, Job, Progress, State
 from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
 
@@ -89,7 +90,7 @@ HOOK = Delivery(url="https://example.org", id="w")
 async def test_a_key_belongs_to_one_request_of_one_caller(
     store: JobStore, fields: dict[str, Any], differs: tuple[str, ...] | None
 ) -> None:
-    request = {"idempotency_key": "k", "fingerprint": "f", "details": {"prompt": "a"}, "webhook": HOOK}
+    request: dict[str, Any] = {"idempotency_key": "k", "fingerprint": "f", "details": {"prompt": "a"}, "webhook": HOOK}
     job = await create(store, **request)
     if differs is None:
         assert (await create(store, **request | fields)).id == job.id

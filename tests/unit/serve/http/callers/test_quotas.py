@@ -2,7 +2,8 @@ import pytest
 
 from serve.http.callers.quotas import Quotas, queue_full
 from serve.http.jobs.store_problems import store_problems
-from serve.jobs.store.job_store import KeyReused, QueueFull, StoreUnavailable
+from serve.jobs.store.job_store import KeyReused, StoreUnavailable
+from serve.jobs.store.limits import QueueFull
 from serve.problems import Problem
 from tests.unit.serve.jobs.fake_jobs import FakeJobs
 
