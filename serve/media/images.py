@@ -9,6 +9,7 @@ from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
 from serve.media.boundary import reading
+from serve.media.colour_key import alpha_of_grey_key, alpha_of_key
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.profiles import to_srgb
 from serve.media.strip.image import strip
@@ -94,14 +95,17 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    alpha = alpha_of_key(image)
     _load(image)
     profile = image.info.get("icc_profile")
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    if turn is not None:
-        image = image.transpose(turn)
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
+        alpha = alpha_of_grey_key(image)
         image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    alpha = _alpha_of(image) if image.has_transparency_data else None
+    elif alpha is None and image.has_transparency_data:
+        alpha = _alpha_of(image)
+    if turn is not None:
+        image, alpha = image.transpose(turn), None if alpha is None else alpha.transpose(turn)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile:

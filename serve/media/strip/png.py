@@ -29,11 +29,12 @@ def strip_png(data: bytes) -> bytes:
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
         if end > len(data):
+            rest = data[at:]
             break
         content = data[at + 8 : end - 4]
         if kind == b"IEND":
-            # The orientation goes behind the header, since it may have stood behind the pixels.
-            return b"".join([*kept[:2], *_orientation_chunk(orientation), *kept[2:], _chunk(b"IEND", b"")])
+            rest = _chunk(b"IEND", b"")
+            break
         if kind == b"IHDR" and length == 13:
             colour_type = content[9]
         if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
@@ -46,7 +47,10 @@ def strip_png(data: bytes) -> bytes:
             elif kind == b"iCCP" and (profile := _read_profile(content)):
                 kept.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1)))
         at = end
-    return b"".join([*kept, data[at:]])
+    else:
+        rest = data[at:]
+    # The orientation goes behind the header, since it may have stood behind the pixels.
+    return b"".join([*kept[:2], *_orientation_chunk(orientation), *kept[2:], rest])
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
