@@ -8,6 +8,7 @@ import PIL.Image
 from av.codec.context import CodecContext
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from PIL.PngImagePlugin import PngImageFile
 
 _HEADER = struct.Struct(">8xI4sIIBB")
 """The signature, and the header's length, type, width, height, depth and kind of colours."""
@@ -20,8 +21,10 @@ def alpha_of_key(image: PIL.Image.Image) -> PIL.Image.Image | None:
     Pillow keeps only 8 bits of each channel, in which other colours are the same. ``image`` must
     not be decoded yet. The result is None for any other picture.
     """
+    if not isinstance(image, PngImageFile) or not isinstance(image.info.get("transparency"), tuple):
+        return None
     file = image.fp
-    if image.format != "PNG" or file is None or not isinstance(image.info.get("transparency"), tuple):
+    if file is None:
         return None
     position = file.tell()
     file.seek(0)
