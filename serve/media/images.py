@@ -11,6 +11,8 @@ from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.colour_key import alpha_of_grey_key, alpha_of_key
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.heif import colour_numbers, is_heif
+from serve.media.matrix_profile import profile_by_numbers
 from serve.media.profiles import to_srgb
 from serve.media.strip.image import strip
 
@@ -56,6 +58,8 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
         except UnidentifiedImageError:
             raise MediaError("the file is not an image in a supported format; send JPEG, PNG, WebP, AVIF or HEIC") from None
     check_size(image, max_pixels)
+    if is_heif(data[:64]) and not image.info.get("icc_profile") and (numbers := colour_numbers(data)) is not None:
+        image.info["icc_profile"] = profile_by_numbers(*numbers)
     return image
 
 

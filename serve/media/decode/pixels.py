@@ -7,8 +7,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from deployments.wire import Image
+from serve.media.colour_space import ColourSpace
 from serve.media.decode.geometry import Placement, placement_of, square_size
-from serve.media.decode.wide_colour import ColourSpace, WideColour, wide_colour_of
+from serve.media.decode.wide_colour import WideColour, wide_colour_of
 
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from serve.media.colour_space import ColourSpace, to_bt709
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import SourceLimits
-from serve.media.decode.wide_colour import ColourSpace, WideColour, to_bt709, wide_colour_of
+from serve.media.decode.wide_colour import WideColour, wide_colour_of
 from serve.media.samples import stranger
 from tests.unit.serve.media.make_film import encoded
 from tests.unit.serve.media.make_media import decode_all
