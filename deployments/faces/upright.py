@@ -107,16 +107,30 @@ class UprightAnalyser:
         for image in images:
             check()
             found.append(self._analyser.detect(image))
-        for i, image in enumerate(images):
-            if not found[i]:
-                check()
-                found[i] = self._lying(image)
-            found[i] = sorted(found[i], key=lambda face: -face.area)[: self._max_faces]
+        self._add_lying(images, found, check)
+        found = [sorted(faces, key=lambda face: -face.area)[: self._max_faces] for faces in found]
         self._correct(images, found, thorough=thorough, check=check)
         return self._analyser.describe(images, found, check)
 
+    def _add_lying(self, images: Frames | Sequence[Image], found: list[list[Detection]], check: Check) -> None:
+        """Add the faces in each image that the detector sees only in the turned image.
+
+        The images are frames of one film if there are several. Looking for faces beside those that
+        are found takes three detections in an image of half the size, so it is done for the first
+        frame, and for others where something has come or gone.
+        """
+        beside, before = True, -1
+        for i, image in enumerate(images):
+            upright = len(found[i])
+            if beside or not upright or upright != before:
+                check()
+                lying = [face for face in self._lying(image) if not any(_may_be_same(face, other) for other in found[i])]
+                beside = bool(lying)
+                found[i] = [*found[i], *lying]
+            before = upright
+
     def _lying(self, image: Image) -> list[Detection]:
-        """Return the faces in an image that shows no upright one."""
+        """Return the faces in the turned image, in pixels of the image itself."""
         height, width = image.shape[:2]
         scale = min(1.0, self._analyser.detection_size / 2 / max(height, width))
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
@@ -353,6 +367,12 @@ def _turned_back(face: Detection, turn: int, height: int, width: int) -> Detecti
     corners = back(face.box.reshape(2, 2))
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
     return replace(face, box=np.asarray(box, np.float32), landmarks=np.asarray(back(face.landmarks), np.float32))
+
+
+def _may_be_same(lying: Detection, upright: Detection) -> bool:
+    """Return whether two detections, one of them in the turned image, may be of one face."""
+    pairs = (upright.box, lying.centre), (lying.box, upright.centre)
+    return any(bool(np.all((box[:2] < point) & (point < box[2:]))) for box, point in pairs)
 
 
 def _overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

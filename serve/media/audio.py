@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import av
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.error import InvalidDataError
 from av.packet import Packet
 
+from serve.media.aac import AacResampler, aac_layout, aac_rate
 from serve.media.boundary import reading
 from serve.media.container import open_container
 from serve.media.errors import MediaError, MediaTooLarge
@@ -31,11 +31,8 @@ MAX_CPU_S = 30.0
 
 Two minutes of stereo take one to two seconds.
 """
-_MAX_AAC_RATE = 48_000
 _REHEARSED_S = 1
 """How much of the sound is decoded before it is known to be usable."""
-_DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""The usual layout for each number of channels, for files that state only their number."""
 
 
 class AudioTrack:
@@ -139,10 +136,7 @@ def _open_packets(source: InputContainer, container: OutputContainer, sound: Sou
         raise MediaError("the audio is in an unsupported format; send the video without audio, or with AAC")
     if sound.copied and stream.codec_context.name in _COPIED_CODECS:
         return False, _in_order(_copy(source, stream, container.add_stream_from_template(stream)), sound.start)
-    layout = stream.layout.name
-    if layout.endswith("channels"):  # FFmpeg's name for a layout of which it knows only the number
-        layout = _DEFAULT_LAYOUTS.get(stream.layout.nb_channels, "stereo")
-    encoder = container.add_stream("aac", rate=min(stream.rate, _MAX_AAC_RATE), layout=layout)
+    encoder = container.add_stream("aac", rate=aac_rate(stream.rate), layout=aac_layout(stream.layout))
     return True, _in_order(_transcode(source, stream, encoder), sound.start)
 
 
@@ -177,7 +171,7 @@ def _copy(source: InputContainer, stream: AudioStream, target: AudioStream) -> I
 
 
 def _transcode(source: InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[_AudioPacket]:
-    resampler = AudioResampler(format="fltp", layout=encoder.layout, rate=encoder.rate)
+    resampler = AacResampler(encoder)
     heard = damaged = False
     for packet in source.demux(stream):
         damaged = damaged or packet.size > 0
@@ -186,6 +180,8 @@ def _transcode(source: InputContainer, stream: AudioStream, encoder: AudioStream
             for resampled in resampler.resample(frame):
                 yield from encoder.encode(resampled)
     if heard:
+        for resampled in resampler.resample(None):
+            yield from encoder.encode(resampled)
         yield from encoder.encode(None)
     elif damaged:
         raise MediaError("the audio cannot be decoded; send the video without audio, or with AAC")

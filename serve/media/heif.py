@@ -12,6 +12,26 @@ def is_heif(head: bytes) -> bool:
     return names[:4] in _BRANDS
 
 
+def colour_numbers(data: bytes) -> tuple[int, int] | None:
+    """Return the primaries and the transfer characteristic, as H.273 numbers them, or None.
+
+    They stand in the first box of the properties that states a colour space by numbers.
+    """
+    at = data.find(b"ipco")
+    if at < 4:
+        return None
+    end = min(at - 4 + int.from_bytes(data[at - 4 : at], "big"), len(data))
+    at += 4
+    while at + 8 <= end:
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 12] == b"colrnclx" and length >= 18:
+            return int.from_bytes(data[at + 12 : at + 14], "big"), int.from_bytes(data[at + 14 : at + 16], "big")
+        if length < 8:
+            return None
+        at += length
+    return None
+
+
 def strip_heif(data: bytes) -> bytes:
     """Return the picture ``data`` without its EXIF metadata.
 

@@ -9,7 +9,10 @@ from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
 from serve.media.boundary import reading
+from serve.media.colour_key import alpha_of_grey_key, alpha_of_key
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.heif import colour_numbers, is_heif
+from serve.media.matrix_profile import profile_by_numbers
 from serve.media.profiles import to_srgb
 from serve.media.strip.image import strip
 
@@ -55,6 +58,8 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
         except UnidentifiedImageError:
             raise MediaError("the file is not an image in a supported format; send JPEG, PNG, WebP, AVIF or HEIC") from None
     check_size(image, max_pixels)
+    if is_heif(data[:64]) and not image.info.get("icc_profile") and (numbers := colour_numbers(data)) is not None:
+        image.info["icc_profile"] = profile_by_numbers(*numbers)
     return image
 
 
@@ -94,14 +99,17 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    alpha = alpha_of_key(image)
     _load(image)
     profile = image.info.get("icc_profile")
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    if turn is not None:
-        image = image.transpose(turn)
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
+        alpha = alpha_of_grey_key(image)
         image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    alpha = _alpha_of(image) if image.has_transparency_data else None
+    elif alpha is None and image.has_transparency_data:
+        alpha = _alpha_of(image)
+    if turn is not None:
+        image, alpha = image.transpose(turn), None if alpha is None else alpha.transpose(turn)
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile:

@@ -3,14 +3,20 @@
 import io
 import logging
 
+import numpy as np
 import PIL.Image
 from PIL import ImageCms
+
+from serve.media.colour_space import ColourSpace, to_srgb_values
+from serve.media.matrix_profile import hdr_space
 
 logger = logging.getLogger("ray.serve")
 
 _COLOURS_OF = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 """The colour spaces of profiles that fit the modes of Pillow."""
 _PROBE_STEPS = 7
+_AT_ONCE = 2**15
+"""The number of pixels that are tone-mapped together, which bounds the memory for it."""
 _SAME_LEVELS = 2
 """How far the colours of a profile may be from sRGB to be taken as the same.
 
@@ -22,8 +28,11 @@ noise.
 def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
     """Return ``image`` (RGB, L or CMYK), whose colours are meant as ``profile`` says, as sRGB.
 
-    A profile that is damaged, or that is one for another kind of image, is ignored, as browsers do.
+    One for HDR is tone-mapped. A profile that is damaged, or that is one for another kind of image,
+    is ignored, as browsers do.
     """
+    if image.mode in ("RGB", "L") and (numbers := hdr_space(profile)) is not None:
+        return _tone_mapped(image.convert("RGB"), ColourSpace(*numbers))
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space != _COLOURS_OF[image.mode]:
@@ -37,6 +46,15 @@ def to_srgb(image: PIL.Image.Image, profile: bytes) -> PIL.Image.Image:
         return image
     assert converted is not None
     return converted
+
+
+def _tone_mapped(image: PIL.Image.Image, space: ColourSpace) -> PIL.Image.Image:
+    pixels = np.array(image)
+    flat = pixels.reshape(-1, 3)
+    for start in range(0, len(flat), _AT_ONCE):
+        part = flat[start : start + _AT_ONCE]
+        part[...] = np.round(255 * to_srgb_values(part / 255, space))
+    return PIL.Image.fromarray(pixels)
 
 
 def _is_srgb(transform: ImageCms.ImageCmsTransform) -> bool:

@@ -25,9 +25,9 @@ from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames, Image
+from serve.media.colour_space import ColourSpace, to_bt709
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import SourceLimits
-from serve.media.decode.wide_colour import ColourSpace, to_bt709
 from serve.media.encode.mp4 import Mp4Encoder
 from tests.unit.serve.media.make_film import with_matrix
 

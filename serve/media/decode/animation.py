@@ -12,6 +12,7 @@ from serve.media.boundary import reading
 from serve.media.decode.claims import open_within
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
 from serve.media.errors import MediaError, MediaTooLarge
+from serve.media.gif_blocks import has_end
 from serve.media.images import DAMAGED, check_size, to_pixels
 
 _DEFAULT_DURATION = Fraction(100, 1000)
@@ -52,11 +53,10 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     ``limits``.
     """
     image = open_within(data, limits.pixels, limits.scans)
-    if image.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
+    if image.format == "GIF" and not has_end(data):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")
     with reading(*DAMAGED):
-        # An animated PNG may begin with a picture for programs that do not know the format.
-        first = int(bool(getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1))
+        first = _first_of(image)
         durations = _read_durations(image, limits, first)
     source = _Animation(image, durations, first)
     if source.count > 1:
@@ -64,9 +64,17 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     return source
 
 
+def _first_of(image: PIL.Image.Image) -> int:
+    """Return the number of the first image that viewers show."""
+    if image.format == "HEIF":  # it begins at the primary one of its still images
+        return image.tell()
+    # An animated PNG may begin with a picture for programs that do not know the format.
+    return int(bool(getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1))
+
+
 def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) -> list[Fraction]:
     """Return the seconds for which each frame is shown, and check each frame against ``limits``."""
-    # A HEIC file may hold several still images, of which viewers show the first.
+    # A HEIC file may hold several still images, of which viewers show one.
     count = 1 if image.format == "HEIF" else _count_frames(image, limits) - first
     if count == 1:
         return [1 / STILL_FPS]

@@ -7,8 +7,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from deployments.wire import Image
+from serve.media.colour_space import ColourSpace
 from serve.media.decode.geometry import Placement, placement_of, square_size
-from serve.media.decode.wide_colour import ColourSpace, WideColour, wide_colour_of
+from serve.media.decode.wide_colour import WideColour, wide_colour_of
 
 _UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
 
@@ -36,9 +37,12 @@ class ShownPixels:
             width, height = square_size(frame.width, frame.height, self._aspect, self._max_pixels)
             self._size = (height, width) if placement.lies else (width, height)
         width, height = self._size[::-1] if placement.lies else self._size
+        space = wide_colour_of(frame)
         if any(component.is_alpha for component in frame.format.components):
-            pixels = _on_white(np.asarray(self._reformat(frame, width, height, "rgba").to_ndarray(), np.uint8))
-        elif (space := wide_colour_of(frame)) is not None:
+            rgba = np.asarray(self._reformat(frame, width, height, "rgba").to_ndarray(), np.uint8)
+            colours = rgba[..., :3] if space is None else self._narrow(frame, space, width, height)
+            pixels = _on_white(colours, rgba[..., 3:])
+        elif space is not None:
             pixels = self._narrow(frame, space, width, height)
         else:
             pixels = np.asarray(self._reformat(frame, width, height, "rgb24").to_ndarray(), np.uint8)
@@ -60,7 +64,7 @@ class ShownPixels:
         return self._reformatter.reformat(frame, width, height, format_, src_colorspace=colorspace, interpolation=interpolation)
 
 
-def _on_white(rgba: Image) -> Image:
-    """Return the colours of ``rgba`` (``[height, width, 4]``) on a white ground."""
-    colours, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
-    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+def _on_white(colours: Image, alpha: Image) -> Image:
+    """Return ``colours`` (``[height, width, 3]``) by ``alpha`` (``[..., 1]``) on a white ground."""
+    weighted = colours.astype(np.uint16) * alpha + 255 * (255 - alpha.astype(np.uint16))
+    return ((weighted + 127) // 255).astype(np.uint8)

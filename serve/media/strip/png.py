@@ -6,9 +6,15 @@ import zlib
 from PIL import PngImagePlugin
 
 from serve.media.exif import read_orientation, write_orientation
+from serve.media.matrix_profile import profile_by_chromaticities, profile_by_numbers
 
 _SIGNATURE_BYTES = 8
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}
+_COLOUR = {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}
+_GREY = (0, 4)
+"""The kinds of pictures without colours, by their numbers in the header."""
+_UNIT = 100_000
+"""What stands for 1 in the chunks gAMA and cHRM."""
 MAX_PROFILE_BYTES = 8 * 2**20
 """The largest colour profile that is used. Profiles of printers have up to 3 MB."""
 
@@ -24,16 +30,18 @@ def strip_png(data: bytes) -> bytes:
     """
     kept = [data[:_SIGNATURE_BYTES]]
     orientation, colour_type = 1, -1
+    colour: dict[bytes, bytes] = {}
     at = _SIGNATURE_BYTES
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 12 + length
         if end > len(data):
+            rest = data[at:]
             break
         content = data[at + 8 : end - 4]
         if kind == b"IEND":
-            # The orientation goes behind the header, since it may have stood behind the pixels.
-            return b"".join([*kept[:2], *_orientation_chunk(orientation), *kept[2:], _chunk(b"IEND", b"")])
+            rest = _chunk(b"IEND", b"")
+            break
         if kind == b"IHDR" and length == 13:
             colour_type = content[9]
         if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
@@ -43,10 +51,15 @@ def strip_png(data: bytes) -> bytes:
                 kept.append(data[at:end])
             elif kind == b"eXIf":
                 orientation = read_orientation(content)
-            elif kind == b"iCCP" and (profile := _read_profile(content)):
-                kept.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1)))
+            elif kind in _COLOUR:
+                colour.setdefault(kind, content)
         at = end
-    return b"".join([*kept, data[at:]])
+    else:
+        rest = data[at:]
+    profile = _profile_of(colour, grey=colour_type in _GREY)
+    first = [_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1))] if profile else []
+    # The orientation goes behind the header, since it may have stood behind the pixels.
+    return b"".join([*kept[:2], *first, *_orientation_chunk(orientation), *kept[2:], rest])
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -56,6 +69,25 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def _orientation_chunk(orientation: int) -> list[bytes]:
     return [] if orientation == 1 else [_chunk(b"eXIf", write_orientation(orientation))]
+
+
+def _profile_of(colour: dict[bytes, bytes], *, grey: bool) -> bytes:
+    """Return the profile that stands for these chunks, or nothing for sRGB.
+
+    The first one counts that can be used, in the order of the third edition of the specification.
+    """
+    if len(numbers := colour.get(b"cICP", b"")) == 4 and numbers[2] == 0:
+        return profile_by_numbers(numbers[0], numbers[1], grey=grey)
+    if profile := _read_profile(colour.get(b"iCCP", b"")):
+        return profile
+    if len(colour.get(b"sRGB", b"")) == 1:
+        return b""
+    gamma = int.from_bytes(colour.get(b"gAMA", b"")[:4], "big") / _UNIT or None
+    points = colour.get(b"cHRM", b"")
+    if len(points) != 32:
+        return b"" if gamma is None else profile_by_chromaticities(gamma, grey=grey)
+    white, *primaries = [(x / _UNIT, y / _UNIT) for x, y in struct.iter_unpack(">II", points)]
+    return profile_by_chromaticities(gamma, primaries, white, grey=grey)
 
 
 def _is_transparency(content: bytes, colour_type: int) -> bool:

@@ -10,13 +10,16 @@ _PICTURE = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 
 
 def strip_webp(data: bytes) -> bytes:
-    """Return the WebP file ``data`` with its frames, its colour profile and its orientation."""
+    """Return the WebP file ``data`` with its frames, its colour profile and its orientation.
+
+    What follows the end of the file, by its length in its header, is left out.
+    """
     if data[_HEADER_BYTES : _HEADER_BYTES + 4] != b"VP8X":
         return data  # a simple file has no metadata
     header, profile, frames = b"", b"", []
     orientation = 1
-    at = _HEADER_BYTES
-    while at + 8 <= len(data):
+    at, stop = _HEADER_BYTES, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    while at + 8 <= stop:
         (length,) = struct.unpack_from("<I", data, at + 4)
         kind, end = data[at : at + 4], at + 8 + length
         if end > len(data):

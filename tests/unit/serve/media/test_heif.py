@@ -1,6 +1,7 @@
 """AVIF and HEIC pictures are read as JPEG is, and nothing in their metadata stops them."""
 
 import io
+from fractions import Fraction
 
 import numpy as np
 import PIL.Image
@@ -70,3 +71,15 @@ def test_limits_and_damage(kind: str) -> None:
 def test_a_video_is_not_taken_for_a_picture() -> None:
     assert not is_heif(clip(stranger())[:12])
     assert not is_image(clip(stranger()))
+
+
+@pytest.mark.parametrize("primary", [0, 1, 2])
+def test_of_several_pictures_the_primary_one_is_shown(primary: int) -> None:
+    colours = [(200, 40, 40), (40, 200, 40), (40, 40, 200)]
+    first, *others = [PIL.Image.new("RGB", (32, 32), colour) for colour in colours]
+    data = saved("HEIF", first, save_all=True, append_images=others, primary_index=primary)
+    shown = decode_image(data, 10**6)
+    assert np.abs(shown[16, 16].astype(int) - colours[primary]).max() < 8
+    for source in (open_source(data, LIMITS), open_source(data, LIMITS).at_fps(Fraction(25))):
+        (frame,), _ = decode_all(source)
+        np.testing.assert_array_equal(frame, shown)

@@ -1,15 +1,17 @@
 """Wide and high-dynamic-range colour looks as on a screen for BT.709."""
 
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from serve.media.colour_space import ColourSpace, to_bt709
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import SourceLimits
-from serve.media.decode.wide_colour import ColourSpace, WideColour, to_bt709, wide_colour_of
+from serve.media.decode.wide_colour import WideColour, wide_colour_of
 from serve.media.samples import stranger
 from tests.unit.serve.media.make_film import encoded
 from tests.unit.serve.media.make_media import decode_all
@@ -92,6 +94,34 @@ def test_a_film_in_wide_colour_is_converted(primaries: int, transfer: int, matri
     stored = first.reformat(format="rgb48le", src_colorspace=matrix).to_ndarray() / 65_535
     expected = 255 * to_bt709(stored.reshape(-1, 3), space).reshape(stored.shape)
     assert np.abs(frames[0] - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize(("primaries", "transfer", "matrix"), [(12, 1, 1), (9, 14, 9), (9, 16, 9), (9, 18, 9)])
+def test_a_transparent_film_in_wide_colour_is_converted_and_lies_on_white(primaries: int, transfer: int, matrix: int) -> None:
+    """ProRes 4444 shows the same colours with alpha as without, where it is opaque."""
+    photo = np.dstack([stranger()[:64, :96], np.full((64, 96), 255, np.uint8)])
+    photo[:, :32, 3] = 0
+
+    def shown(pix_fmt: str) -> np.ndarray:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mov") as container:
+            stream = container.add_stream("prores_ks", rate=25, options={"profile": "4"})
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+            context = stream.codec_context
+            context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, matrix
+            frame = VideoFrame.from_ndarray(photo, format="rgba").reformat(format=pix_fmt, dst_colorspace=matrix)
+            frame.color_primaries, frame.color_trc, frame.colorspace = primaries, transfer, matrix
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        (frame_shown,), _ = decode_all(open_source(buffer.getvalue(), SourceLimits(100, 20, 10**6)))
+        return frame_shown
+
+    opaque, transparent = shown("yuv444p10le"), shown("yuva444p10le")
+    assert np.abs(opaque[:, 40:].astype(int) - photo[:, 40:, :3]).mean() > 3, "nothing is converted"
+    assert np.abs(opaque[:, 40:].astype(int) - transparent[:, 40:]).mean() < 1
+    assert transparent[:, :24].min() > 250
 
 
 def test_ordinary_colour_is_left_alone() -> None:

@@ -152,3 +152,14 @@ def test_damaged_pixels_of_a_png_are_still_refused(spoil: Callable[[bytes], byte
 def test_a_file_without_metadata_keeps_its_bytes() -> None:
     for data in (saved("PNG"), saved("WEBP"), b"GIF89a", b"", b"RIFF\4\0\0\0WEBP", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"):
         assert strip(data) == data
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0", b"\n", b"PK\3\4" * 200, b"ALPH" + bytes(20)])
+@pytest.mark.parametrize("kind", [*KINDS, "PNG without its end"])
+def test_what_follows_a_picture_or_is_missing_at_its_end_does_not_matter(kind: str, tail: bytes) -> None:
+    data = saved(kind[:4].strip(), exif=exif_of(FAULTS["a rational of the wrong sign"]))
+    expected = decode_image(data, 10**6)
+    assert expected.shape[:2] == (60, 40), "it is not turned"
+    if kind == "PNG without its end":
+        data = data[: data.index(b"IEND") - 4]
+    np.testing.assert_array_equal(decode_image(data + tail, 10**6), expected)
