@@ -146,8 +146,9 @@ def test_one_expert_does_not_run_alone(random_models: RandomCheckpoints, tmp_pat
     with pytest.raises(CheckpointRefused, match=f"configured as `{setting}`, but its name .* one of two experts") as refused:
         build(**files)
     assert f"`{setting}_low_noise` to the low-noise file" in str(refused.value)
-    unnamed = write(tmp_path / "low_step.safetensors", load_file(path))
-    assert build(**files | {setting: unnamed}) is not None
+    if name == HALVES[0]:
+        unnamed = write(tmp_path / "low_step.safetensors", load_file(path))
+        assert build(**files | {setting: unnamed}) is not None
 
 
 @pytest.mark.parametrize("setting", ["text_weights", "text_distilled"])
