@@ -20,7 +20,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from deployments.expert_names import experts_named, without_expert
+from deployments.expert_names import around_expert, experts_named, experts_named_surely, without_expert
 from deployments.safetensors_header import Header, read_header
 
 ENDING = ".safetensors"
@@ -149,6 +149,8 @@ class LoraFolder:
         files = sorted((entry for entry in found if entry["type"] == "file"), key=lambda entry: str(entry["name"]))
         for entry in files[:MAX_FILES]:
             name = str(entry["name"]).rpartition("/")[2]
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                continue  # its bytes are not text, so that no request can name it
             if name.endswith(ENDING) and not name.startswith(".") and len(name) <= MAX_NAME_CHARS + len(ENDING):
                 version = next(
                     (str(entry[key]) for key in ("ETag", "etag", "mtime", "created", "LastModified") if key in entry), ""
@@ -172,13 +174,23 @@ def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
     """Yield the LoRAs that ``files`` are, with pairs of experts as one."""
     by_stem = {file.name.removesuffix(ENDING): file for file in files}
     pairs: dict[str, dict[str, str]] = {}
+    doubtful: dict[tuple[str, ...], dict[str, str]] = {}
     for stem in by_stem:
         named = experts_named(stem)
         if len(named) == 1:
             (expert,) = named
             name = without_expert(stem, expert)
-            if name and name not in by_stem:
+            if not name or name in by_stem:
+                continue
+            if experts_named_surely(stem):
                 pairs.setdefault(name, {}).setdefault(expert, stem)
+            # A plain `high` or `low` may belong to another word; only a counterpart makes it half
+            # of a pair.
+            doubtful.setdefault(around_expert(stem, expert), {})[expert] = stem
+    for experts in doubtful.values():
+        pair = pairs.setdefault(without_expert(experts["high"], "high"), {}) if len(experts) == 2 else {}
+        if pair.items() <= experts.items():
+            pair.update(experts)
     paired = {stem for experts in pairs.values() for stem in experts.values()}
     for name, experts in pairs.items():
         yield LoraEntry(name, {expert: by_stem[stem] for expert, stem in experts.items()})
@@ -198,7 +210,7 @@ def _trigger_words(header: Header | None) -> tuple[str, ...]:
         for tags in counted.values():
             for tag, count in tags.items():
                 counts[str(tag)] = counts.get(str(tag), 0) + int(count)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return ()
     return _short(sorted(counts, key=lambda tag: -counts[tag])[:5])
 
@@ -209,8 +221,10 @@ def _parts(text: str) -> list[str]:
         words = json.loads(text)
     except (ValueError, RecursionError):
         words = None
-    return [str(word) for word in words] if isinstance(words, list) else text.split(",")
+    return [word for word in words if isinstance(word, str)] if isinstance(words, list) else text.split(",")
 
 
 def _short(words: list[str]) -> tuple[str, ...]:
-    return tuple(" ".join(word.split())[:MAX_WORD_CHARS] for word in words if word.strip())[:MAX_WORDS]
+    # Half of a surrogate pair is possible in JSON, but not in an answer.
+    whole = (word.encode(errors="replace").decode() for word in words)
+    return tuple(" ".join(word.split())[:MAX_WORD_CHARS] for word in whole if word.strip())[:MAX_WORDS]

@@ -270,8 +270,8 @@ class Wan22Settings(VideoSettings):
     """How a GPU holds the experts: `dequantised`; `quantised` as stored, which is slower; or
     `offloaded`, as stored and one at a time (for 24 GB). `auto` uses the first that fits."""
     boundary: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the noise schedule above which the high-noise expert runs. Default: the value in the
-    folder, else 0.9."""
+    """Share of the noise schedule above which the high-noise expert runs. Default: the folder's
+    `boundary_ratio`."""
     spread: Literal["none", "guidance", "sequence", "experts"] = "none"
     """Use of several GPUs in the replica. `guidance` and `sequence` are as for Wan26; `experts`
     puts the low-noise expert on the second of two."""

@@ -20,7 +20,7 @@ from deployments.video.checkpoints.folder import (
     load_transformer,
     read_config,
 )
-from deployments.video.checkpoints.source import Source, open_source
+from deployments.video.checkpoints.source import Source, open_source, read_boundary
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.engine import WanEngine
 from deployments.video.kernels.install import install_fast_blocks
@@ -99,7 +99,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
     folder = find_folder(models.folder, allow_hub=settings.allow_hub)
-    index = read_config(folder, "model_index.json")
+    boundary = settings.boundary or read_boundary(folder)
     require_pair(models.high_noise, models.low_noise)
     if models.high_noise_distilled is not None and models.low_noise_distilled is not None:
         settings_of_pair = ("high_noise_distilled", "low_noise_distilled")
@@ -133,7 +133,7 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
         pipeline_class=WanImageToVideoPipeline,
         scheduler=load_scheduler(folder, settings.flow_shift),
         transformers={part: loader.load(part, file) for part, file in files.items()},
-        boundary=settings.boundary or index.get("boundary_ratio") or 0.9,
+        boundary=boundary,
         twins=loader.load_twins(files),
         splits_guidance=settings.spread == "guidance",
     )
@@ -229,10 +229,6 @@ def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:
 
 def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[Source]:
     """Return the text checkpoint and, if it is another one, the image checkpoint."""
-    for name in ("text", "image"):
-        high, low = (getattr(models, f"{name}_weights{end}") for end in ("", "_low_noise"))
-        if high is not None and low is not None:
-            require_pair(high, low, (f"{name}_weights", f"{name}_weights_low_noise"))
     folder = find_folder(models.text, allow_hub=settings.allow_hub)
     text = open_source(folder, models.text_weights, models.text_weights_low_noise, "text_weights")
     if models.image is None or (models.image == models.text and models.image_weights is None):

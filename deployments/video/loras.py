@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 
 from deployments.errors import CheckpointRefused, LoraNotUsable
 from deployments.lora_folder import LoraEntry, LoraFolder, LoraFolderUnavailable, StoredFile
-from deployments.video.checkpoints.lora import Lora, fit_lora, with_loras
+from deployments.video.checkpoints.lora import Lora, fit_lora, signature, with_loras
 from deployments.video.checkpoints.lora_file import read_lora
 from deployments.wire import LoraChoice
 
@@ -28,6 +29,7 @@ class _Key:
 
     file: StoredFile
     model: str
+    """The model's signature: two models of one class may differ in size and in layers."""
     device: str
 
 
@@ -44,6 +46,7 @@ class LoraShelf:
         self._max_bytes = max_bytes
         self._dtype = dtype
         self._loaded: OrderedDict[_Key, Lora] = OrderedDict()
+        self._signatures: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self.hits = 0
         """How many files were loaded already when a request used them."""
@@ -100,8 +103,10 @@ class LoraShelf:
         """
         assert self._folder is not None
         device = transformer.scale_shift_table.device
-        key = _Key(file, type(transformer).__name__, str(device))
         with self._lock:
+            if transformer not in self._signatures:
+                self._signatures[transformer] = signature(transformer)
+            key = _Key(file, self._signatures[transformer], str(device))
             if key not in self._loaded:
                 try:
                     self._loaded[key] = fit_lora(read_lora(self._folder.path_of(file)), transformer, self._dtype, device)

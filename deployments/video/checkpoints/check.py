@@ -14,16 +14,18 @@ from deployments.expert_names import experts_named
 from deployments.video.checkpoints.folder import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
+    empty_image_encoder,
     empty_text_encoder,
     empty_transformer,
     empty_vae,
+    load_image_processor,
     load_scheduler,
     load_tokenizer,
     read_config,
     transformer_layout,
     vae_layout,
 )
-from deployments.video.checkpoints.gguf import open_gguf
+from deployments.video.checkpoints.gguf import match_gguf, open_gguf
 from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
 from deployments.video.checkpoints.lora import is_lora, read_lora
 from deployments.video.checkpoints.names import (
@@ -44,7 +46,7 @@ from deployments.video.checkpoints.shape import (
 )
 from deployments.video.checkpoints.source import HIGH, LOW, open_source
 from deployments.video.checkpoints.tensor_files import PICKLED, find_files, read_shapes
-from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, match_weights
+from deployments.video.checkpoints.weights import match_weights
 
 WIDE = 5120
 """The width of Wan 14B; that of 1.3B is 1536."""
@@ -137,6 +139,12 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         lambda: load_scheduler(folder, None),
     ]
     config: Any = first.config
+    if getattr(config, "image_dim", None) is not None:
+        encoder = folder / "image_encoder"
+        checks += [
+            lambda: match_weights(empty_image_encoder(encoder), encoder, IMAGE_ENCODER),
+            lambda: load_image_processor(folder),
+        ]
     channels: int = config.in_channels
     if channels not in (16, 36):
         checks = [lambda: _refuse_channels(folder, channels)]
@@ -175,7 +183,7 @@ def _check_gguf(path: Path) -> Finding:
         shapes = gguf_shapes(open_gguf(path))
     except CheckpointRefused as e:
         return Finding(path, "a GGUF file", "", (_reason(path, e),))
-    return _transformer_finding(path, shapes, lambda model: compare_shapes(path, expected_shapes(model), shapes), "GGUF")
+    return _transformer_finding(path, shapes, lambda model: match_gguf(model, path, shapes), "GGUF")
 
 
 def _check_file(path: Path) -> Finding | None:

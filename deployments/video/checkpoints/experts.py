@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from deployments.errors import CheckpointRefused
-from deployments.expert_names import experts_named
+from deployments.expert_names import experts_named, experts_named_surely, half_named
 from deployments.settings import Wan22Models
 from deployments.video.checkpoints.gguf import load_gguf, stored_name
 from deployments.video.checkpoints.single_file import load_single_file
@@ -41,20 +41,46 @@ def require_pair(high: Path, low: Path, names: tuple[str, str] = ("high_noise", 
     Both experts have the same keys and shapes, so only names and contents distinguish them.
     ``names`` are those of both settings, for the error.
     """
-    settings = " and ".join(f"`{name}`" for name in names)
+    both = " and ".join(f"`{name}`" for name in names)
     for path in (high, low):
         if not path.exists():
             raise CheckpointRefused(f"{path}: no such file")
     if high.resolve() == low.resolve():
-        raise CheckpointRefused(f"{high}: configured as both experts; {settings} must be two files")
+        raise CheckpointRefused(f"{high}: configured as both experts; {both} must name two different files")
     for path, setting, other in ((high, names[0], "low"), (low, names[1], "high")):
-        for name in (path.name, stored_name(path) if path.suffix == ".gguf" else ""):
+        for name in _names_of(path):
             if experts_named(name) == {other}:
                 raise CheckpointRefused(
                     f"{path}: configured as `{setting}`, but its name `{name}` says that it is the other expert"
                 )
     if high.is_file() and low.is_file() and filecmp.cmp(high, low, shallow=False):
-        raise CheckpointRefused(f"{high} and {low} have the same content; {settings} must be two different experts")
+        raise CheckpointRefused(f"{high} and {low} have the same content; {both} must name two different experts")
+
+
+def require_whole(path: Path, setting: str, folder: Path) -> None:
+    """Raise ``CheckpointRefused`` if the name of ``path`` says that it is one of two experts.
+
+    ``folder`` has one transformer, so that the expert would run for all steps. ``setting`` is the
+    one that names the file.
+    """
+    for name in _names_of(path):
+        if (expert := half_named(name)) is not None:
+            raise CheckpointRefused(
+                f"{path}: configured as `{setting}`, but its name `{name}` says that it is the {expert}-noise one of two "
+                f"experts, and {folder} has one transformer; name a folder with two experts, such as Wan 2.2 A14B's, and set "
+                f"`{setting}` to the high-noise file and `{setting}_low_noise` to the low-noise file"
+            )
+
+
+def _names_of(path: Path) -> tuple[str, ...]:
+    """Return the names that may say which expert ``path`` is: the file's, and the one inside it.
+
+    Wan-AI's own shards are called alike for both experts, so that their folder's name counts.
+    """
+    names = (path.name, stored_name(path) if path.suffix == ".gguf" else "")
+    if any(experts_named(name) for name in names) or not experts_named_surely(path.absolute().parent.name):
+        return names
+    return (*names, path.absolute().parent.name)
 
 
 def is_quantised(models: Wan22Models) -> bool:

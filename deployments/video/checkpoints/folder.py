@@ -38,8 +38,9 @@ TEXT_ENCODER = Layout(
     prefixes=TEXT_ENCODER_PREFIXES,
     # The embedding is one tensor, which files store under one of these names or under both.
     tied=("shared.weight", "encoder.embed_tokens.weight"),
-    # ComfyUI's files bring their tokenizer, and those of the whole UMT5 its decoder.
-    ignored=("spiece_model", "decoder.", "lm_head."),
+    # ComfyUI's files bring their tokenizer and a scale that it adds to every encoder, and those of
+    # the whole UMT5 its decoder.
+    ignored=("spiece_model", "logit_scale", "decoder.", "lm_head."),
 )
 """UMT5's encoder, by transformers' names or Wan's own."""
 IMAGE_ENCODER = Layout(
@@ -58,6 +59,12 @@ IMAGE_ENCODER = Layout(
     ),
 )
 """CLIP's vision model, with the part of the name that transformers 5 has dropped or without it."""
+
+
+GGUF_ENCODER = (
+    "a text encoder as GGUF, which is not supported; use `umt5_xxl_fp8_e4m3fn_scaled.safetensors`, which is about as small, as "
+    "`text_encoder_weights`"
+)
 
 
 def find_folder(name: str, *, allow_hub: bool) -> Path:
@@ -153,6 +160,8 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device, we
     ``weights`` names the file or folder of its weights, if they are not in ``folder``. Names may be
     transformers' or Wan's own.
     """
+    if weights is not None and weights.suffix == ".gguf":
+        raise CheckpointRefused(f"{weights}: {GGUF_ENCODER}")
     model = load_weights(empty_text_encoder(folder), weights or folder, TEXT_ENCODER, dtype=dtype, device=device)
     model.encoder.embed_tokens.weight = model.shared.weight  # one parameter, so that it is moved once
     return model
@@ -192,11 +201,20 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
     Returns both by the names of a pipeline's arguments.
     """
     part = folder / "image_encoder"
+    encoder = load_weights(empty_image_encoder(part), part, IMAGE_ENCODER, dtype=dtype, device=device)
+    return {"image_encoder": encoder, "image_processor": load_image_processor(folder)}
+
+
+def empty_image_encoder(folder: Path) -> CLIPVisionModel:
+    """Return the CLIP vision model that ``folder/config.json`` describes, on the meta device."""
     with init_empty_weights():
-        empty = CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(part)))
-    encoder = load_weights(empty, part, IMAGE_ENCODER, dtype=dtype, device=device)
-    processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
-    return {"image_encoder": encoder, "image_processor": processor}
+        return CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(folder)))
+
+
+def load_image_processor(folder: Path) -> CLIPImageProcessor:
+    """Load the preprocessor of CLIP's vision model, which ``folder/image_processor`` configures."""
+    read_config(folder / "image_processor", "preprocessor_config.json")
+    return CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
 
 
 def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepScheduler:

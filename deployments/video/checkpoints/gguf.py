@@ -4,22 +4,23 @@ The configuration comes from a folder in diffusers' layout. Converters differ in
 that they write and in the prefix of the names, so a file is known by its tensors.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import GGUFQuantizationConfig, WanTransformer3DModel
+from diffusers import GGUFQuantizationConfig
 from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.finite import require_finite
-from deployments.video.checkpoints.folder import empty_transformer
+from deployments.video.checkpoints.folder import GGUF_ENCODER, empty_transformer
 from deployments.video.checkpoints.names import TRANSFORMER_PREFIXES, select_part, transformer_name
 from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.checkpoints.tensor_files import unreadable
-from deployments.video.checkpoints.weights import compare_shapes, expected_shapes
+from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, skipped_names
 
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
@@ -42,6 +43,8 @@ def open_gguf(path: Path) -> GGUFReader:
         raise unreadable(path, "GGUF", e) from e
     architecture = reader.get_field("general.architecture")
     said = architecture.contents() if architecture is not None else "not named"
+    if str(said).startswith("t5") or any(str(tensor.name).startswith("enc.blk.") for tensor in reader.tensors):
+        raise CheckpointRefused(f"{path}: {GGUF_ENCODER}")
     if said != "wan" and not any(name.startswith("blocks.0.self_attn.") for name in _named(reader)):
         raise CheckpointRefused(f"{path}: has no tensors of a Wan transformer; its architecture is `{said}`, expected `wan`")
     size = path.stat().st_size
@@ -62,11 +65,22 @@ def stored_shapes(reader: GGUFReader) -> dict[str, tuple[int, ...]]:
 
 
 def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
-    """Return all tensors by their names in the file, without a prefix.
+    """Return all tensors by diffusers' names.
 
     Quantised matrices stay as they are stored; other quantised tensors are dequantised.
     """
-    return {name: _read(reader, tensor) for name, tensor in _named(reader).items()}
+    return {transformer_name(name): _read(reader, tensor) for name, tensor in _named(reader).items()}
+
+
+def match_gguf(model: Any, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """Return the names of the tensors in a file of ``shapes`` that ``model`` has.
+
+    Raises ``CheckpointRefused`` for a file that does not fit.
+    """
+    skipped = skipped_names(model, shapes)
+    found = {name: shape for name, shape in shapes.items() if name not in skipped}
+    compare_shapes(path, expected_shapes(model), found)
+    return set(found)
 
 
 def _named(reader: GGUFReader) -> dict[str, ReaderTensor]:
@@ -132,9 +146,11 @@ def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device
     reader = open_gguf(path)
     read_ahead([path])
     _require_finite(path, reader)
-    compare_shapes(path, expected_shapes(empty_transformer(folder / part)), stored_shapes(reader))
-    model = WanTransformer3DModel.from_single_file(
-        stored_tensors(reader),
+    empty: Any = empty_transformer(folder / part)
+    names = match_gguf(empty, path, stored_shapes(reader))
+    # With diffusers' own names, it does not convert them: it knows fewer of the original ones.
+    model = type(empty).from_single_file(
+        {name: tensor for name, tensor in stored_tensors(reader).items() if name in names},
         quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
         config=str(folder),
         subfolder=part,

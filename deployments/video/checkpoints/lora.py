@@ -5,6 +5,7 @@ add is computed with each call of it. Several LoRAs become one pair of wider mat
 """
 
 import copy
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from torch import nn
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.lora_file import MODULATION, Change, LoraFile, is_lora, read_lora
+from deployments.video.checkpoints.weights import skipped_names
 from deployments.video.kernels.layers import with_layers
 from deployments.video.kernels.lora_linear import LoraLinear
 
-__all__ = ["Lora", "LoraLinear", "fit_lora", "is_lora", "read_lora", "with_lora", "with_loras"]
+__all__ = ["Lora", "LoraLinear", "fit_lora", "is_lora", "read_lora", "signature", "with_lora", "with_loras"]
 
 log = logging.getLogger(__name__)
 
@@ -61,20 +63,25 @@ def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch
     out, and the log says so. Raises ``CheckpointRefused`` for changes that do not fit.
     """
     layers = _layers_of(transformer)
+    dead = skipped_names(transformer, file.changes)
     skipped: dict[str, int] = {}
     fitted: dict[str, Change] = {}
     for name, change in file.changes.items():
         owner, _, last = name.rpartition(".")
+        if name in dead:
+            continue
         if (absent := _absent_part(name, layers)) is not None:
             skipped[absent] = skipped.get(absent, 0) + 1
-        elif last == MODULATION and owner in layers:
+        elif last == MODULATION and isinstance(getattr(layers.get(owner), MODULATION, None), torch.Tensor):
             fitted[name] = _fitted_modulation(file.path, name, change, table=getattr(layers[owner], MODULATION), device=device)
-        elif hasattr(_base(layers.get(name)), "weight"):
+        elif isinstance(getattr(_base(layers.get(name)), "weight", None), torch.Tensor):
             fitted[name] = _fitted(file.path, name, change, layer=_base(layers[name]), dtype=dtype, device=device)
         else:
             raise CheckpointRefused(f"{file.path}: changes `{name}`, which this model does not have")
     for part, count in skipped.items():
         log.info("%s: %d changes of the %s are left out, because the model has none", file.path, count, part)
+    if dead:
+        log.info("%s: %d changes are left out, of layers that no model uses, such as `%s`", file.path, len(dead), min(dead))
     if not fitted:
         raise CheckpointRefused(f"{file.path}: changes nothing that this model has")
     return Lora(file.path, fitted)
@@ -98,6 +105,28 @@ def with_loras(transformer: Any, loras: Sequence[tuple[Lora, float]]) -> Any:
         else:
             replaced[id(layers[name])] = _changed_layer(layers[name], changes)
     return with_layers(result, lambda layer: replaced.get(id(layer)))
+
+
+def signature(transformer: Any) -> str:
+    """Return a digest of all that ``fit_lora`` reads of ``transformer``.
+
+    These are the names of its layers, with the shapes and dtypes of their parameters. The LoRAs
+    that a copy has already make no difference. Changes that were fitted to one model are right for
+    every other model with the same signature.
+    """
+    digest = hashlib.sha256(type(transformer).__name__.encode())
+    inside: set[int] = set()
+    for name, layer in _layers_of(transformer).items():
+        if id(layer) in inside:
+            continue
+        base = layer
+        while isinstance(base, LoraLinear):
+            base = base.linear
+            inside.add(id(base))
+        width = (getattr(base, "in_features", None), getattr(base, "out_features", None))
+        parameters = [(key, tuple(p.shape), p.dtype) for key, p in base._parameters.items() if p is not None]
+        digest.update(repr((name, width, parameters)).encode())
+    return digest.hexdigest()
 
 
 def _layers_of(transformer: Any) -> dict[str, Any]:
@@ -132,6 +161,13 @@ def _fitted(path: Path, name: str, change: Change, *, layer: Any, dtype: torch.d
     where, compute = device or weight.device, weight.dtype if weight.dtype.is_floating_point else dtype
     shape = (layer.out_features, layer.in_features) if is_linear else tuple(weight.shape)
     down, up = change.get("down"), change.get("up")
+    if (
+        down is not None
+        and up is not None
+        and (up.numel() != len(up) * len(down) or (is_linear and (down.ndim, up.ndim) != (2, 2)))
+    ):
+        found = f"{list(down.shape)} and {list(up.shape)}"
+        raise CheckpointRefused(f"{path}: the matrices of `{name}` are {found}, and the layer is {list(shape)} in this model")
     if down is not None and up is not None and not is_linear and down.ndim == len(shape):
         # A convolution is changed as a whole: it is small.
         product = (up.float().flatten(1) @ down.float().flatten(1)).reshape(len(up), *down.shape[1:])
@@ -140,7 +176,8 @@ def _fitted(path: Path, name: str, change: Change, *, layer: Any, dtype: torch.d
     added = change.get("diff") if up is None or down is None else torch.empty(len(up), down.shape[-1], device="meta")
     if added is not None and (tuple(added.shape) != shape or (up is not None and not is_linear)):
         raise CheckpointRefused(f"{path}: changes `{name}` by {list(added.shape)}, which is {list(shape)} in this model")
-    if "diff_b" in change and (layer.bias is None or change["diff_b"].shape != layer.bias.shape):
+    bias = getattr(layer, "bias", None)
+    if "diff_b" in change and (bias is None or change["diff_b"].shape != bias.shape):
         raise CheckpointRefused(f"{path}: changes the bias of `{name}` by {list(change['diff_b'].shape)}, which does not fit")
     # A whole difference of quantised weights stays beside them, and is computed like a matrix.
     computed = ("down", "up") if weight.dtype.is_floating_point else ("down", "up", "diff")

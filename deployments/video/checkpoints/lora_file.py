@@ -22,7 +22,9 @@ from deployments.video.checkpoints.tensor_files import parse_object, read_metada
 
 MODULATION = "scale_shift_table"
 Change = dict[str, torch.Tensor]
-"""The change of one layer: `down` and `up` (scaled), `diff` of the weight, `diff_b` of the bias."""
+"""The change of one layer: `down` ``[rank, in]`` and `up` ``[out, rank]`` (scaled), `diff` of the
+weight, `diff_b` of the bias. Those of a convolution have its kernel behind. All are floating point.
+"""
 
 _MATRIX = re.compile(
     r"\.(?:(?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)|(?P<up>lora_up|lora_B|lora\.up|lora_linear_layer\.up))"
@@ -31,6 +33,7 @@ _MATRIX = re.compile(
 """The end of a matrix's name; PEFT puts the name of the adapter before the last part."""
 _OTHERS = {".alpha": "alpha", ".diff": "diff", ".diff_b": "diff_b", ".diff_m": "diff"}
 _ENDS = "`lora_down.weight` and `lora_up.weight`, `lora_A.weight` and `lora_B.weight`, `alpha`, `diff`, `diff_b` or `diff_m`"
+_SCALED = ("up", "up_bias")
 _OTHER_KINDS = (".lokr_", ".hada_", ".oft_", ".boft_", ".dora_scale", ".lora_magnitude_vector", ".ia3_", ".glora_")
 _PREFIXES = (
     "base_model.model.",
@@ -44,7 +47,8 @@ _PREFIXES = (
     "module.",
     "_orig_mod.",
 )
-_FLAT_PREFIX = re.compile(r"^(lora_unet_|lora_transformer_|lora_dit_|lycoris_)(?!.*\.)")
+_FLAT_PREFIX = re.compile(r"^(lora_unet_+|lora_transformer_+|lora_dit_+|lycoris_+)(?!.*\.)")
+"""VideoX-Fun writes two underscores before the name."""
 _DOTTED = (
     (r"^(vace_blocks|blocks)_(\d+)_", r"\1.\2."),
     (r"(^|\.)(self_attn|cross_attn|attn1|attn2)_", r"\1\2."),
@@ -109,7 +113,7 @@ def read_lora(path: Path) -> LoraFile:
         change = changes.setdefault(name, {})
         if part in change:
             raise CheckpointRefused(f"{path}: `{name}` is changed twice, the second time by `{key}`")
-        change[part] = stored.tensors[key]
+        change[part] = _checked(path, key, part, stored.tensors[key])
     scales = _Scales.of(path)
     return LoraFile(path, {name: _scaled(path, name, change, scales) for name, change in changes.items()})
 
@@ -124,7 +128,7 @@ def _split(path: Path, key: str) -> tuple[str, str]:
     match = _MATRIX.search(key)
     if match is not None:
         name, is_bias = key[: match.start()], match["kind"] == "bias"
-        part = "diff_b" if is_bias and match["up"] else "down" if match["down"] else "up"
+        part = "up_bias" if is_bias else "down" if match["down"] else "up"
         if is_bias and match["down"]:
             raise CheckpointRefused(f"{path}: unknown tensor `{key}`; the narrow side of a LoRA has no bias")
     else:
@@ -147,23 +151,44 @@ def _without_prefixes(name: str) -> str:
     return name
 
 
+def _checked(path: Path, key: str, part: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return ``tensor``, which is ``part`` of a change; refuse one of another dtype or shape."""
+    kind, shape = str(tensor.dtype).removeprefix("torch."), list(tensor.shape)
+    if part == "alpha":
+        if tensor.numel() != 1 or tensor.is_complex():
+            raise CheckpointRefused(f"{path}: `{key}` is {kind} {shape}; an alpha must be one number")
+        return tensor.reshape(())
+    if not tensor.dtype.is_floating_point:
+        raise CheckpointRefused(f"{path}: `{key}` is {kind}; the changes of a LoRA must be floating point")
+    if tensor.numel() == 0:
+        raise CheckpointRefused(f"{path}: `{key}` is empty, with the shape {shape}")
+    if part in ("down", "up") and tensor.ndim < 2:
+        raise CheckpointRefused(f"{path}: `{key}` has the shape {shape}; a matrix of a LoRA has two dimensions or more")
+    return tensor
+
+
 def _scaled(path: Path, name: str, change: Change, scales: "_Scales") -> Change:
     """Return ``change`` with its scale in ``up``; refuse one that is incomplete."""
     down, up = change.get("down"), change.get("up")
-    if (down is None) != (up is None) or ("alpha" in change and down is None):
+    if (down is None) != (up is None) or (("alpha" in change or "up_bias" in change) and down is None):
         raise CheckpointRefused(f"{path}: the change of `{name}` is incomplete; it has only {', '.join(sorted(change))}")
     if down is None or up is None:
         return change
     if "diff" in change:
         raise CheckpointRefused(f"{path}: `{name}` is changed twice, by `diff` and by a low-rank product")
-    if len(down) != (up.shape[1] if up.ndim > 1 else 0):
+    if "diff_b" in change and "up_bias" in change:
+        raise CheckpointRefused(f"{path}: the bias of `{name}` is changed twice, by `diff_b` and by the bias of a matrix")
+    if len(down) != up.shape[1]:
         raise CheckpointRefused(
             f"{path}: the matrices of `{name}` are {list(down.shape)} and {list(up.shape)}, which do not match"
         )
-    alpha = change["alpha"].item() if "alpha" in change else None
+    alpha = float(change["alpha"].item()) if "alpha" in change else None
     scale = scales.scale(name, len(down), alpha)
-    rest = {part: tensor for part, tensor in change.items() if part not in ("alpha", "up")}
-    return {**rest, "up": up if scale == 1 else up.float() * scale}
+    scaled = {part: tensor if scale == 1 else tensor.float() * scale for part, tensor in change.items() if part in _SCALED}
+    require_finite(path, {f"{name}, scaled by {scale:g}": tensor for tensor in scaled.values()} if scale != 1 else {})
+    rest = {part: tensor for part, tensor in change.items() if part not in ("alpha", *_SCALED)}
+    # PEFT scales what the second matrix returns, and its bias is part of that.
+    return {**rest, **{"diff_b" if part == "up_bias" else part: tensor for part, tensor in scaled.items()}}
 
 
 @dataclass(frozen=True)
@@ -185,13 +210,17 @@ class _Scales:
         alpha = settings.get("lora_alpha")
         patterns = settings.get("alpha_pattern") or {}
         try:
-            return cls(
+            found = cls(
                 alpha=None if alpha is None else float(alpha),
                 patterns={str(name): float(value) for name, value in patterns.items()},
                 by_root=bool(settings.get("use_rslora")),
             )
-        except (TypeError, ValueError, AttributeError):
-            raise CheckpointRefused(f"{path}: its adapter settings have an alpha that is no number") from None
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            raise CheckpointRefused(f"{path}: an alpha in its adapter settings is not a number") from None
+        numbers = [*(found.patterns or {}).values(), 0.0 if found.alpha is None else found.alpha]
+        if not all(math.isfinite(number) for number in numbers):
+            raise CheckpointRefused(f"{path}: an alpha in its adapter settings is NaN or infinite")
+        return found
 
     def scale(self, name: str, rank: int, alpha: float | None) -> float:
         """Return the factor of a product; ``alpha`` is what the file has beside the matrices."""
@@ -222,4 +251,4 @@ def _adapter_settings(path: Path) -> dict[str, Any]:
 
 
 def _parse_settings(where: Path, text: str) -> dict[str, Any]:
-    return parse_object(text, f"{where}: its adapter settings must be a JSON object, and are none")
+    return parse_object(text, f"{where}: its adapter settings must be a JSON object")

@@ -22,9 +22,14 @@ def select_part(tensors: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[s
     The values are the names in the file. Tensors of other models in the file are left out.
     """
     prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in tensors)), "")
-    others = tuple(part for part in _PARTS if prefix and not prefix.startswith(part) and not part.startswith(prefix))
+    if not prefix:
+        return {name: name for name in tensors}
+    # What else is under the prefix's first word, such as `text_encoders.spiece_model`, is not of
+    # this model.
+    first_word = f"{prefix.partition('.')[0]}."
+    others = (first_word, *(part for part in _PARTS if not prefix.startswith(part) and not part.startswith(prefix)))
     selected = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-    return selected | {name: name for name in tensors if not name.startswith((prefix, *others))}
+    return selected | {name: name for name in tensors if not name.startswith(others)}
 
 
 def transformer_name(name: str) -> str:

@@ -26,7 +26,7 @@ _FORMATS = {
     "float8_e5m2": torch.float8_e5m2,
     "int8": torch.int8,
 }
-"""The dtypes of formats by their names, which may go on with what a scale is for."""
+"""The dtype of each format, by the beginning of its name; the rest may say what a scale is for."""
 _GRANULARITIES = ("", "scaled", "rowwise", "tensorwise")
 
 
@@ -38,7 +38,7 @@ class Quantisation:
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """By the names of the weights, ``[]`` or ``[rows, 1]``."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
-    """What the bits of a weight are that is stored as plain bytes."""
+    """The dtypes of weights that are stored as plain bytes."""
 
     def restore(self, name: str, stored: torch.Tensor) -> torch.Tensor:
         """Return the floating-point weight ``name``, of which ``stored`` may be on any device."""
@@ -100,7 +100,7 @@ def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[
 
 
 def _parse(where: Path, name: str, text: str | bytes) -> Mapping[str, Any]:
-    return parse_object(text, f"{where}: `{name}` must be a JSON object that names a quantisation, and is none")
+    return parse_object(text, f"{where}: `{name}` must be a JSON object that names a quantisation")
 
 
 def _dtype_of(where: Path, layer: str, said: Mapping[str, Any]) -> torch.dtype:

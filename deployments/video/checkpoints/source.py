@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.experts import require_pair, require_whole
 from deployments.video.checkpoints.folder import read_config
 
 HIGH, LOW = "transformer", "transformer_2"
@@ -18,17 +19,20 @@ class Source:
     folder: Path
     """The folder in diffusers' layout."""
     weights: Mapping[str, Path | None]
-    """By the transformers' names: a file that is read instead of the weights in the folder."""
+    """The file that is read instead of the weights in the folder, by the transformers' names."""
     boundary: float | None = None
-    """Of two experts, the share of the noise schedule above which the first one runs."""
+    """The share of the noise schedule above which the first of two experts runs."""
 
     def parts_of(self, high: Path | None, low: Path | None, setting: str) -> dict[str, Path | None]:
         """Return the files for the transformers of this checkpoint, by their names.
 
         ``setting`` is the name of the setting that names ``high``. Raises ``CheckpointRefused`` if
-        there is not one file for each transformer, and not none either.
+        only some transformers have a file, for a file that is one of two experts where there is one
+        transformer, and for two files that cannot be a pair.
         """
         if LOW not in self.weights:
+            if high is not None:
+                require_whole(high, setting, self.folder)
             if low is not None:
                 raise CheckpointRefused(
                     f"{low}: configured as `{setting}_low_noise`, but {self.folder} has one transformer; leave it out"
@@ -39,6 +43,8 @@ class Source:
                 f"{self.folder}: has two experts; set `{setting}` for the high-noise one and `{setting}_low_noise` for the "
                 "other one, or neither"
             )
+        if high is not None and low is not None:
+            require_pair(high, low, (setting, f"{setting}_low_noise"))
         return {HIGH: high, LOW: low}
 
 
@@ -50,14 +56,22 @@ def open_source(folder: Path, high: Path | None, low: Path | None, setting: str)
     """
     source = Source(folder, {HIGH: None})
     if _has_two_experts(folder):
-        boundary = read_config(folder, "model_index.json").get("boundary_ratio")
-        if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 < boundary < 1:
-            raise CheckpointRefused(
-                f"{folder / 'model_index.json'}: has two experts, but no `boundary_ratio` over 0 and under 1 at which one "
-                "follows the other"
-            )
-        source = Source(folder, {HIGH: None, LOW: None}, float(boundary))
+        source = Source(folder, {HIGH: None, LOW: None}, read_boundary(folder))
     return Source(folder, source.parts_of(high, low, setting), source.boundary)
+
+
+def read_boundary(folder: Path) -> float:
+    """Return the boundary of the two experts in ``folder``.
+
+    Raises ``CheckpointRefused`` if its index has none.
+    """
+    boundary = read_config(folder, "model_index.json").get("boundary_ratio")
+    if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 < boundary < 1:
+        raise CheckpointRefused(
+            f"{folder / 'model_index.json'}: has two experts, but no `boundary_ratio` over 0 and under 1 at which one "
+            "follows the other"
+        )
+    return float(boundary)
 
 
 def _has_two_experts(folder: Path) -> bool:

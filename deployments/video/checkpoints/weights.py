@@ -1,5 +1,6 @@
 """Puts the tensors of published files into a model that was built without weights."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +51,20 @@ def match_weights(model: Any, path: Path, layout: Layout) -> Matched:
     """
     stored = read_tensors(path)
     selected = select_part(stored.tensors, layout.prefixes)
-    kept = {in_file for name, in_file in selected.items() if not name.startswith(layout.ignored)}
+    renamed_all = {name: layout.rename(name) for name in selected if not name.startswith(layout.ignored)}
+    skipped = skipped_names(model, renamed_all.values())
+    kept = {selected[name] for name, renamed in renamed_all.items() if renamed not in skipped}
     for in_file in stored.tensors.keys() - kept:
         del stored.tensors[in_file]
     quantisation = take_quantisation(stored)
     names: dict[str, str] = {}
-    for name, in_file in selected.items():
+    for name, renamed in renamed_all.items():
+        in_file = selected[name]
         if in_file in stored.tensors:
-            renamed = layout.rename(name)
             if renamed in names:
-                raise CheckpointRefused(f"{path}: `{names[renamed]}` and `{in_file}` are both `{renamed}`")
+                raise CheckpointRefused(
+                    f"{path}: `{names[renamed]}` and `{in_file}` both map to the weight `{renamed}`; remove one"
+                )
             names[renamed] = in_file
     for absent, present in () if layout.tied is None else (layout.tied, layout.tied[::-1]):
         if absent not in names and present in names:
@@ -117,6 +122,19 @@ def compare_shapes(where: Path, expected: Shapes, found: Shapes, *, tied: Iterab
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise CheckpointRefused(f"{where}: {'; '.join(wrong[:3])}{more}")
+
+
+def skipped_names(model: Any, names: Iterable[str]) -> set[str]:
+    """Return those of ``names`` that the class of ``model`` skips when a file is loaded.
+
+    Published files may hold tensors that no layer uses: those of Wan 2.1 I2V have a norm of the
+    queries to an image. The library lists such names with the class, as regular expressions.
+    """
+    patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    if not patterns:
+        return set()
+    own = model.state_dict().keys()
+    return {name for name in names if name not in own and any(re.search(pattern, name) for pattern in patterns)}
 
 
 def expected_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:

@@ -6,19 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanPipeline
+from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import save_file
 
 from deployments.errors import LoraNotUsable
 from deployments.lora_folder import LoraFolder
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.checkpoints.lora import with_loras
 from deployments.video.engine import WanEngine
 from deployments.video.loras import LoraShelf
 from deployments.video.memory.offload import WeightOffloader
 from deployments.wire import Image, LoraChoice, VideoRequest
-from tests.engines.random_models import RandomCheckpoints, make_lora, wan22_models
+from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora, wan22_models
 from tests.engines.video.acceleration.test_distilled import merge
+from tests.engines.video.checkpoints.published import make
+from tests.engines.video.checkpoints.test_folder import image_folder
 from tests.engines.video.diffusers_calls import diffusers_arguments
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
 
@@ -193,3 +196,76 @@ def test_the_loras_used_last_stay_loaded_within_the_limit(engine: WanEngine, fol
     assert shelf.load(one, transformer) is not first
     with pytest.raises(LoraNotUsable, match="but this model keeps"):
         shelf.choose([LoraChoice("ink"), LoraChoice("film")], experts=1)
+
+
+def lora_for(model: Any, path: Path) -> Path:
+    save_file({f"transformer.{key}": tensor for key, tensor in make_lora(model).items()}, path)
+    return path
+
+
+def named(layer: str, width: int, bias: int) -> dict[str, torch.Tensor]:
+    pair = {"lora_A.weight": torch.ones(2, width), "lora_B.weight": torch.ones(width, 2), "diff_b": torch.ones(bias)}
+    return {f"transformer.{layer}.{end}": tensor for end, tensor in pair.items()}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_lora_is_fitted_to_each_model_that_uses_it_in_any_order(tmp_path: Path, order: int) -> None:
+    """All of these models are of one class, and differ in channels, layers or widths."""
+    (tmp_path / "files").mkdir()
+    kinds = ("text", "36 channels", "36 channels and CLIP")[::order]
+    models = {kind: make(kind, tmp_path / str(number)) for number, kind in enumerate(kinds)}
+    assert len({type(model) for model in models.values()}) == 1
+    lora_for(models["36 channels and CLIP"], tmp_path / "files" / "image.safetensors")
+    folder = LoraFolder(str(tmp_path / "files"))
+    file = folder.entries()["image"].files["all"]
+    shelf = LoraShelf(folder, max_loras=4, max_bytes=2**30, dtype=torch.float32)
+    loaded = {kind: shelf.load(file, model) for kind, model in models.items()}
+    has_image_layers = {kind: any("add_k_proj" in name for name in lora.changes) for kind, lora in loaded.items()}
+    assert has_image_layers == {"text": False, "36 channels": False, "36 channels and CLIP": True}
+    assert [shelf.load(file, model) for model in models.values()] == [*loaded.values()]
+    assert (shelf.loads, shelf.hits) == (3, 3)
+    view = with_loras(models["text"], [(loaded["text"], 1.0)])
+    assert shelf.load(file, view) is loaded["text"], "a copy with LoRAs is the same model"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("what", ["width", "bias"])
+def test_a_lora_of_another_size_is_refused_after_it_was_used_where_it_fits(tmp_path: Path, what: str, order: int) -> None:
+    fitting = {"num_attention_heads": 2} if what == "width" else {"num_attention_heads": 2, "in_channels": 16}
+    other = {"num_attention_heads": 4} if what == "width" else {"num_attention_heads": 2, "ffn_dim": 768}
+    layer = "blocks.0.attn1.to_q" if what == "width" else "blocks.0.ffn.net.0.proj"
+    state = named(layer, 256, 256 if what == "width" else 512)
+    if what == "bias":
+        state = {name: tensor for name, tensor in state.items() if name.endswith("diff_b")}
+    save_file(state, tmp_path / "narrow.safetensors")
+    models = [WanTransformer3DModel(**{**TRANSFORMER, **config}) for config in (fitting, other)]
+    folder = LoraFolder(str(tmp_path))
+    file = folder.entries()["narrow"].files["all"]
+    shelf = LoraShelf(folder, max_loras=4, max_bytes=2**30, dtype=torch.float32)
+    for model in models[::order]:
+        if model is models[0]:
+            assert list(shelf.load(file, model).changes) == [layer]
+        else:
+            with pytest.raises(LoraNotUsable, match=f"`{layer}`"):
+                shelf.load(file, model)
+
+
+def test_a_request_for_text_does_not_spoil_the_lora_of_an_image_model(
+    random_models: RandomCheckpoints, small: VideoRequest, image: Image, tmp_path: Path
+) -> None:
+    """The two models of an engine share a shelf. Either may be asked first."""
+    image_model = image_folder(random_models, tmp_path, clip=True)
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    models = Wan26Models(text=str(random_models.text), image=str(image_model), loras=str(loras))
+    requests = [asking(request, {"image": 1.0}) for request in (small, replace(small, image=image))]
+    results = []
+    for order in (1, -1):
+        engine = build_wan26(Wan26Settings(), models)
+        if order == 1:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(2)
+                lora_for(image_mode_of(engine).transformers["transformer"], loras / "image.safetensors")
+        results.append([latents_of(engine, request) for request in requests[::order]][::order])
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first, second)

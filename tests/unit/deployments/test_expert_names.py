@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.expert_names import experts_named, without_expert
+from deployments.expert_names import experts_named, half_named, without_expert
 
 NAMES = {
     "Wan2.2-I2V-A14B-HighNoise-Q5_K_S": ("high", "Wan2.2-I2V-A14B-Q5_K_S"),
@@ -32,3 +32,19 @@ def test_other_words_name_no_expert(name: str) -> None:
 
 def test_a_name_of_both_says_nothing() -> None:
     assert experts_named("wan22_high_and_low") == {"high", "low"}
+
+
+WHOLE = {
+    "wan2.2_t2v_high_noise_14B_fp8_scaled": "high",
+    "Wan2_2-T2V-A14B-LOW_fp8": "low",
+    "wan22_t2v_low": "low",
+    "high_noise_model": "high",
+    "wan2.1_t2v_14B_low_vram": None,
+    "low_poly": None,
+    "wan2.2_t2v_A14b_lora_4step": None,
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_plain_word_counts_where_the_model_has_two_experts(name: str) -> None:
+    assert half_named(name) == WHOLE[name]

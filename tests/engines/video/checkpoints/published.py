@@ -1,6 +1,9 @@
-"""Random models of every kind, and their weights in the layout of the original release."""
+"""Random models of every kind, and their weights by the names of both published layouts.
 
-from collections.abc import Callable
+The names of each kind are written down here, so that no change of a library moves both sides.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,6 @@ from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from safetensors.torch import save_file
 
 from tests.engines.random_models import TRANSFORMER
-from training.gguf_file import original_name
 
 State = dict[str, torch.Tensor]
 CPU = torch.device("cpu")
@@ -22,25 +24,84 @@ KINDS: dict[str, Callable[[], Any]] = {
     ),
     "VACE": lambda: WanVACETransformer3DModel(**TRANSFORMER, vace_layers=[0, 2]),
 }
-_OTHER_NAMES = (
-    ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
-    ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
-    ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
-    ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
-    ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
-    ("add_k_proj", "k_img"),
-    ("add_v_proj", "v_img"),
-    ("norm_added_k", "norm_k_img"),
+
+Pairs = tuple[tuple[str, str], ...]
+"""Names of layers or parameters in the original release, each with diffusers' name."""
+_LAYERS: Pairs = (
+    ("patch_embedding", "patch_embedding"),
+    ("text_embedding.0", "condition_embedder.text_embedder.linear_1"),
+    ("text_embedding.2", "condition_embedder.text_embedder.linear_2"),
+    ("time_embedding.0", "condition_embedder.time_embedder.linear_1"),
+    ("time_embedding.2", "condition_embedder.time_embedder.linear_2"),
+    ("time_projection.1", "condition_embedder.time_proj"),
+    ("head.head", "proj_out"),
 )
+_BLOCK_LAYERS: Pairs = (
+    ("self_attn.q", "attn1.to_q"),
+    ("self_attn.k", "attn1.to_k"),
+    ("self_attn.v", "attn1.to_v"),
+    ("self_attn.o", "attn1.to_out.0"),
+    ("cross_attn.q", "attn2.to_q"),
+    ("cross_attn.k", "attn2.to_k"),
+    ("cross_attn.v", "attn2.to_v"),
+    ("cross_attn.o", "attn2.to_out.0"),
+    ("norm3", "norm2"),
+    ("ffn.0", "ffn.net.0.proj"),
+    ("ffn.2", "ffn.net.2"),
+)
+_BLOCK_PARAMETERS: Pairs = (
+    ("self_attn.norm_q.weight", "attn1.norm_q.weight"),
+    ("self_attn.norm_k.weight", "attn1.norm_k.weight"),
+    ("cross_attn.norm_q.weight", "attn2.norm_q.weight"),
+    ("cross_attn.norm_k.weight", "attn2.norm_k.weight"),
+    ("modulation", "scale_shift_table"),
+)
+_IMAGE_LAYERS: Pairs = (
+    ("img_emb.proj.0", "condition_embedder.image_embedder.norm1"),
+    ("img_emb.proj.1", "condition_embedder.image_embedder.ff.net.0.proj"),
+    ("img_emb.proj.3", "condition_embedder.image_embedder.ff.net.2"),
+    ("img_emb.proj.4", "condition_embedder.image_embedder.norm2"),
+)
+_IMAGE_BLOCK_LAYERS: Pairs = (("cross_attn.k_img", "attn2.add_k_proj"), ("cross_attn.v_img", "attn2.add_v_proj"))
 
 
-def published_name(name: str) -> str:
-    """Return the original release's name of a tensor of any model in ``KINDS``."""
-    for diffusers_name, original in _OTHER_NAMES:
-        name = name.replace(diffusers_name, original)
-    if name.startswith("vace_blocks."):
-        name = name.replace("proj_in.", "before_proj.").replace("proj_out.", "after_proj.")
-    return name if "img_emb" in name else original_name(name)
+def names_of(*, clip: bool = False, positions: bool = False, vace: bool = False) -> dict[str, str]:
+    """Return the names of all tensors in the original release, each with diffusers' name."""
+    return dict(_names(clip=clip, positions=positions, vace=vace))
+
+
+def _names(*, clip: bool, positions: bool, vace: bool) -> Iterator[tuple[str, str]]:
+    yield from _with_ends(_LAYERS)
+    yield "head.modulation", "scale_shift_table"
+    for number in range(TRANSFORMER["num_layers"]):
+        block = _with_ends(_BLOCK_LAYERS) + _BLOCK_PARAMETERS
+        if clip:
+            block += (*_with_ends(_IMAGE_BLOCK_LAYERS), ("cross_attn.norm_k_img.weight", "attn2.norm_added_k.weight"))
+        yield from ((f"blocks.{number}.{name}", f"blocks.{number}.{ours}") for name, ours in block)
+    if clip:
+        yield from _with_ends(_IMAGE_LAYERS)
+    if positions:
+        yield "img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed"
+    if vace:
+        yield from _with_ends((("vace_patch_embedding", "vace_patch_embedding"),))
+        for number in range(2):
+            ends: Pairs = (("after_proj", "proj_out"), *((("before_proj", "proj_in"),) if number == 0 else ()))
+            block = _with_ends(_BLOCK_LAYERS + ends) + _BLOCK_PARAMETERS
+            yield from ((f"vace_blocks.{number}.{name}", f"vace_blocks.{number}.{ours}") for name, ours in block)
+
+
+def _with_ends(layers: Pairs) -> Pairs:
+    return tuple((f"{name}.{end}", f"{ours}.{end}") for name, ours in layers for end in ("weight", "bias"))
+
+
+_LAYER_NAMES = {
+    ours.rpartition(".")[0]: name.rpartition(".")[0] for name, ours in names_of(clip=True, vace=True).items() if "." in ours
+}
+
+
+def published_layer(name: str) -> str:
+    """Return the original release's name of a layer that has diffusers' ``name``."""
+    return _LAYER_NAMES[name]
 
 
 def make(kind: str, folder: Path) -> Any:
@@ -58,6 +119,17 @@ def write(path: Path, state: State, prefix: str = "") -> Path:
     return path
 
 
+def names_in(model: Any) -> dict[str, str]:
+    """Return ``names_of`` the kind that ``model`` is."""
+    config = model.config
+    return names_of(
+        clip=config.image_dim is not None,
+        positions=config.pos_embed_seq_len is not None,
+        vace=config.get("vace_layers") is not None,
+    )
+
+
 def published(model: Any, dtype: torch.dtype = torch.float32) -> State:
     """Return the weights of ``model`` by the original release's names."""
-    return {published_name(name): tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    return {name: state[ours].to(dtype) for name, ours in names_in(model).items()}

@@ -1,18 +1,25 @@
 """`ryla models check` on video models: what each file is for, and what is wrong with it."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from deployments.errors import CheckpointRefused
+from deployments.settings import Wan26Models, Wan26Settings
+from deployments.video.build import build_wan26
 from deployments.video.checkpoints.check import Finding, check_video_models
+from deployments.video.checkpoints.folder import load_text_encoder
 from tests.engines.random_models import RandomCheckpoints, make_lora
-from tests.engines.video.checkpoints.published import make, published, write
-from tests.engines.video.checkpoints.test_folder import copy_of
+from tests.engines.video.checkpoints.published import CPU, make, published, write
+from tests.engines.video.checkpoints.test_folder import change_weights, copy_of, image_folder
 from tests.engines.video.checkpoints.test_published_forms import UMT5_FILES, clip_state, of_wan, scaled, umt5_state, vae_state
 
 
@@ -116,6 +123,67 @@ def test_what_is_wrong_is_said_of_each_file(random_models: RandomCheckpoints, tm
     tokenizer, vae = found["wan2.1-t2v"].faults
     assert "no tokenizer.json" in tokenizer
     assert "no *.safetensors file" in vae
+
+
+def without_encoder(folder: Path) -> None:
+    shutil.rmtree(folder / "image_encoder")
+
+
+def without_processor(folder: Path) -> None:
+    (folder / "image_processor" / "preprocessor_config.json").unlink()
+
+
+def with_a_tensor_less(folder: Path) -> None:
+    (weights,) = (folder / "image_encoder").glob("*.safetensors")
+    change_weights(weights, lambda tensors: tensors.pop(next(name for name in tensors if name.endswith("mlp.fc1.bias"))))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "messages"),
+    [
+        (lambda folder: None, ()),
+        (without_encoder, (r"image_encoder.config\.json: no such file",)),
+        (without_processor, (r"image_processor.preprocessor_config\.json: no such file",)),
+        (with_a_tensor_less, (r"missing tensor `.*mlp\.fc1\.bias`",)),
+    ],
+)
+def test_the_image_encoder_of_a_folder_is_looked_at(
+    random_models: RandomCheckpoints, tmp_path: Path, spoil: Any, messages: tuple[str, ...]
+) -> None:
+    folder = image_folder(random_models, tmp_path, clip=True)
+    spoil(folder)
+    finding = findings(tmp_path)[folder.name]
+    assert finding.setting == "models.wan26.image"
+    assert len(finding.faults) == len(messages)
+    for message, fault in zip(messages, finding.faults, strict=True):
+        assert re.search(message, fault)
+    models = Wan26Models(text=str(random_models.text), image=str(folder))
+    for message in messages:  # the loader says the same
+        with pytest.raises(CheckpointRefused, match=message):
+            build_wan26(Wan26Settings(), models)
+
+
+def test_a_lora_with_odd_tensors_and_a_text_encoder_as_gguf_get_a_sentence(tmp_path: Path) -> None:
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    pair = {f"{layer}.lora_down.weight": torch.ones(2, 256), f"{layer}.lora_up.weight": torch.ones(256, 2)}
+    write(tmp_path / "alpha.safetensors", pair | {f"{layer}.alpha": torch.ones(2)})
+    write(tmp_path / "down.safetensors", pair | {f"{layer}.lora_down.weight": torch.ones(())})
+    write(tmp_path / "integers.safetensors", pair | {f"{layer}.lora_up.weight": torch.ones(256, 2, dtype=torch.int8)})
+    for name, architecture in (("umt5-xxl-encoder-Q8_0", "t5encoder"), ("umt5", "unknown")):
+        writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", arch=architecture)
+        writer.add_tensor("enc.blk.0.attn_q.weight", np.zeros((4, 4), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    found = {name: "; ".join(finding.faults) for name, finding in findings(tmp_path).items()}
+    assert "float32 [2]; an alpha must be one number" in found["alpha.safetensors"]
+    assert "has the shape []; a matrix" in found["down.safetensors"]
+    assert "is int8; the changes of a LoRA must be floating point" in found["integers.safetensors"]
+    for name in ("umt5-xxl-encoder-Q8_0.gguf", "umt5.gguf"):
+        assert "use `umt5_xxl_fp8_e4m3fn_scaled.safetensors`" in found[name]
+        with pytest.raises(CheckpointRefused, match="use `umt5_xxl_fp8_e4m3fn_scaled"):
+            load_text_encoder(tmp_path, torch.float32, CPU, tmp_path / name)
 
 
 def test_no_folder_is_an_error_and_an_empty_one_has_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import fit_lora, is_lora, read_lora, with_lora, with_loras
 from deployments.video.kernels.install import install_fast_blocks
 from tests.engines.random_models import RandomCheckpoints, make_lora
-from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, published_name, write
+from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, published_layer, write
 
 RANK = 4
 
@@ -63,7 +63,7 @@ def original(lora: State) -> State:
     renamed = {}
     for name, tensor in lora.items():
         layer, end = name.split(".lora_")
-        renamed[f"diffusion_model.{published_name(layer + '.')[:-1]}.lora_{end}"] = tensor
+        renamed[f"diffusion_model.{published_layer(layer)}.lora_{end}"] = tensor
     return renamed
 
 
@@ -237,7 +237,7 @@ def test_whole_models_are_no_loras_and_broken_files_are_refused(tmp_path: Path) 
 
 
 def flat(name: str) -> str:
-    return "lora_unet_" + published_name(f"{name}.")[:-1].replace(".", "_")
+    return "lora_unet_" + published_layer(name).replace(".", "_")
 
 
 def down_up(name: str) -> str:
@@ -252,12 +252,11 @@ TRAINERS: dict[str, Layout] = {
     "LyCORIS's plain LoRA": lambda layer, end: f"lycoris_{layer.replace('.', '_')}.{down_up(end)}",
     "PEFT": lambda layer, end: f"base_model.model.{layer}.{end}",
     "PEFT with the adapter's name": lambda layer, end: f"base_model.model.{layer}.{end.replace('.', '.default.')}",
-    "DiffSynth-Studio": lambda layer, end: f"{published_name(f'{layer}.')[:-1]}.{end.replace('.', '.default.')}",
-    "DiffSynth-Studio, later": lambda layer, end: (
-        f"pipe.dit.{published_name(f'{layer}.')[:-1]}.{end.replace('.', '.default.')}"
-    ),
-    "VideoX-Fun": lambda layer, end: f"{published_name(f'{layer}.')[:-1]}.{down_up(end)}",
-    "ComfyUI": lambda layer, end: f"model.diffusion_model.{published_name(f'{layer}.')[:-1]}.{down_up(end)}",
+    "DiffSynth-Studio": lambda layer, end: f"{published_layer(layer)}.{end.replace('.', '.default.')}",
+    "DiffSynth-Studio, later": lambda layer, end: f"pipe.dit.{published_layer(layer)}.{end.replace('.', '.default.')}",
+    "VideoX-Fun": lambda layer, end: f"{flat(layer).replace('unet_', 'unet__')}.{down_up(end)}",
+    "bare original names": lambda layer, end: f"{published_layer(layer)}.{down_up(end)}",
+    "ComfyUI": lambda layer, end: f"model.diffusion_model.{published_layer(layer)}.{down_up(end)}",
     "old diffusers": lambda layer, end: (
         f"transformer.{layer}.{end.replace('lora_A', 'lora.down').replace('lora_B', 'lora.up')}"
     ),
@@ -317,11 +316,23 @@ def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str,
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [("{", "must be a JSON object"), ('{"use_dora": true}', "a DoRA"), ('{"lora_alpha": "x"}', "an alpha that is no number")],
+    [
+        ("{", "must be a JSON object"),
+        ('{"use_dora": true}', "a DoRA"),
+        ('{"lora_alpha": "x"}', "an alpha in its adapter settings is not a number"),
+        ('{"alpha_pattern": {"q": []}}', "an alpha in its adapter settings is not a number"),
+        *(
+            (settings, "an alpha in its adapter settings is NaN or infinite")
+            for number in ("NaN", "Infinity", "-1e999")
+            for settings in (f'{{"lora_alpha": {number}}}', f'{{"alpha_pattern": {{"q": {number}}}}}')
+        ),
+        ('{"lora_alpha": 1e39}', "scaled by 5e"),
+        (f'{{"lora_alpha": 1{"0" * 400}}}', "not a number"),
+    ],
 )
 def test_adapter_settings_that_cannot_be_used_are_refused(settings: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
-    save_file(PAIR, path, {"lora_adapter_metadata": settings})
+    save_file({name: tensor + 1 for name, tensor in PAIR.items()}, path, {"lora_adapter_metadata": settings})
     with pytest.raises(CheckpointRefused, match=message):
         with_lora(make("text", tmp_path), path, torch.float32)
 
@@ -386,3 +397,74 @@ def test_several_loras_add_up_and_one_may_be_on_a_copy_with_another(tmp_path: Pa
     torch.testing.assert_close(one_after_another, expected, rtol=1e-3, atol=1e-3)
     assert with_loras(model, [(lora, 0.0) for lora, _ in loras]) is model
     assert torch.equal(forward(model), before)
+
+
+def test_the_bias_of_the_second_matrix_is_scaled_as_the_product_is(tmp_path: Path) -> None:
+    """PEFT adds `lora_B(lora_A(x)) * scaling`, and ComfyUI adds `diff_b` as it is."""
+    model = make("text", tmp_path)
+    layer, bias, alpha = "blocks.1.ffn.net.0.proj", torch.randn(512), 10.0
+    down, up = torch.randn(RANK, 256) * 0.1, torch.randn(512, RANK) * 0.1
+    matrices = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up, f"{layer}.alpha": torch.tensor(alpha)}
+    scale = alpha / RANK
+    for end, factor in (("lora_B.bias", scale), ("diff_b", 1.0)):
+        path = write(tmp_path / "lora.safetensors", matrices | {f"{layer}.{end}": bias})
+        changes = {f"{layer}.weight": scale * up @ down, f"{layer}.bias": factor * bias}
+        expected = forward(merged(model, changes, "text"))
+        torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
+    both = write(tmp_path / "both.safetensors", matrices | {f"{layer}.lora_B.bias": bias, f"{layer}.diff_b": bias.clone()})
+    with pytest.raises(CheckpointRefused, match=r"the bias of `.*` is changed twice"):
+        read_lora(both)
+
+
+ENDS = ("lora_down.weight", "lora_up.weight", "lora_up.bias", "alpha", "diff", "diff_b", "diff_m")
+LAYERS = ("blocks.0.self_attn.q", "blocks.0.self_attn.norm_q", "blocks.0.norm1", "blocks.0", "patch_embedding", "head")
+SHAPES = (
+    (),
+    (1,),
+    (0,),
+    (2,),
+    (2, 0),
+    (2, 256),
+    (256, 2),
+    (3, 256),
+    (2, 256, 1),
+    (256, 2, 1, 1),
+    (256, 2, 1, 1, 3),
+    (1, 6, 256),
+)
+DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.int64,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_tensor_of_any_shape_and_dtype_fits_or_is_refused(end: str, tmp_path: Path) -> None:
+    """Nothing else is raised, and what is not refused can be computed."""
+    model = make("text", tmp_path)
+    path = tmp_path / "lora.safetensors"
+    used = refused = 0
+    for layer in LAYERS:
+        down = (2, 16, 1, 2, 2) if layer == "patch_embedding" else (2, 256)
+        pair = {f"{layer}.lora_down.weight": torch.ones(down), f"{layer}.lora_up.weight": torch.ones(256, 2)}
+        for dtype in DTYPES:
+            for shape in SHAPES if dtype == torch.float32 else SHAPES[::5]:
+                odd = {f"{layer}.{end}": torch.ones(shape).to(dtype)}
+                for state in (odd, pair | odd):
+                    write(path, state)
+                    try:
+                        view = with_lora(model, path, torch.float32)
+                    except CheckpointRefused:
+                        refused += 1
+                    else:
+                        assert forward(view).isfinite().all()
+                        used += 1
+    assert refused > 50
+    assert used > 0 or end not in ("lora_down.weight", "lora_up.weight", "alpha")

@@ -161,6 +161,13 @@ UMT5_FILES: dict[str, Callable[[State], State]] = {
         {f"text_encoders.umt5xxl.transformer.{name}": t for name, t in state.items()}
         | {"model.diffusion_model.blocks.0.weight": torch.zeros(1), "vae.conv1.weight": torch.zeros(1)}
     ),
+    "in a file that ComfyUI saved": lambda state: (
+        {f"text_encoders.umt5xxl.transformer.{name}": t for name, t in state.items()}
+        | {"text_encoders.umt5xxl.logit_scale": torch.ones(()), "text_encoders.spiece_model": torch.zeros(9, dtype=torch.uint8)}
+        | {"text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": torch.ones(4)}
+        | {"model.diffusion_model.blocks.0.weight": torch.zeros(1)}
+    ),
+    "with ComfyUI's scale": lambda state: state | {"logit_scale": torch.ones(())},
     "the whole UMT5": lambda state: (
         state | {"decoder.final_layer_norm.weight": torch.ones(32), "lm_head.weight": torch.ones(64, 32)}
     ),

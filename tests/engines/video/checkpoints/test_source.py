@@ -10,17 +10,18 @@ import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from deployments.errors import CheckpointRefused
-from deployments.settings import Wan26Models, Wan26Settings
-from deployments.video.build import build_wan26
+from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
+from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import VideoRequest
-from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora
+from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora, wan22_models
 from tests.engines.video.acceleration.test_distilled import merge
-from tests.engines.video.checkpoints.published import published, write
+from tests.engines.video.checkpoints.published import make, published, write
 from tests.engines.video.checkpoints.test_folder import copy_of
 from tests.engines.video.diffusers_calls import diffusers_arguments
-from tests.engines.video.recorder import latents_of, text_mode_of
+from tests.engines.video.recorder import image_mode_of, latents_of, text_mode_of
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,65 @@ def test_a_missing_expert_and_one_too_many_are_refused(
         build(text=str(random_models.text), text_weights=high, text_weights_low_noise=low)
     with pytest.raises(ValidationError, match="`text_weights_low_noise` needs `text_weights`"):
         build(text=str(random_models.text), text_weights_low_noise=low)
+
+
+HALVES = (
+    "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
+    "Wan2_2-T2V-A14B-LOW_fp8_e4m3fn_scaled_KJ.safetensors",
+    "low_noise_model/diffusion_pytorch_model-00001-of-00001.safetensors",
+    "wan22_t2v_high.safetensors",
+)
+
+
+@pytest.mark.parametrize("setting", ["text_weights", "image_weights", "text_distilled", "image_distilled"])
+@pytest.mark.parametrize("name", HALVES)
+def test_one_expert_does_not_run_alone(random_models: RandomCheckpoints, tmp_path: Path, name: str, setting: str) -> None:
+    path = tmp_path / "files" / name
+    path.parent.mkdir(parents=True)
+    model = WanTransformer3DModel(**TRANSFORMER) if setting.startswith("text") else make("VACE", tmp_path / "config")
+    if "distilled" in setting:
+        write(path, {f"transformer.{key}": tensor for key, tensor in make_lora(model).items()})
+    else:
+        write(path, published(model))
+    files = {"text": str(random_models.text), "image": str(random_models.vace), setting: path}
+    with pytest.raises(CheckpointRefused, match=f"configured as `{setting}`, but its name .* one of two experts") as refused:
+        build(**files)
+    assert f"`{setting}_low_noise` to the low-noise file" in str(refused.value)
+    if name == HALVES[0]:
+        unnamed = write(tmp_path / "low_step.safetensors", load_file(path))
+        assert build(**files | {setting: unnamed}) is not None
+
+
+@pytest.mark.parametrize("setting", ["text_weights", "text_distilled"])
+def test_swapped_experts_and_one_file_for_both_are_refused(a14b_text: Path, tmp_path: Path, setting: str) -> None:
+    model = WanTransformer3DModel(**TRANSFORMER)
+    state = published(model) if setting == "text_weights" else {f"transformer.{k}": t for k, t in make_lora(model).items()}
+    for folder in ("high_noise_model", "low_noise_model"):
+        (tmp_path / folder).mkdir()
+    shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
+    pairs = (
+        ("Wan2_2-LOW", "Wan2_2-HIGH"),
+        (f"low_noise_model/{shard}", f"high_noise_model/{shard}"),
+        ("one", "one"),
+        ("a", "b"),
+    )
+    for high, low in pairs:
+        files = [tmp_path / (name if "/" in name else f"{name}.safetensors") for name in (high, low)]
+        for file in files:
+            write(file, state)
+        with pytest.raises(CheckpointRefused, match=f"{setting}.*(says that it is the other expert|must name two different)"):
+            build(text=str(a14b_text), **{setting: files[0], f"{setting}_low_noise": files[1]})
+
+
+@pytest.mark.parametrize("ratio", [None, 0, 1, "0.9", True, [0.9]])
+def test_the_boundary_of_wan22_is_checked_when_it_is_loaded(
+    random_models: RandomCheckpoints, tmp_path: Path, ratio: object
+) -> None:
+    folder = copy_of(random_models.a14b, tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": ratio}))
+    models = wan22_models(random_models).model_copy(update={"folder": str(folder)})
+    with pytest.raises(CheckpointRefused, match="no `boundary_ratio` over 0 and under 1"):
+        build_wan22(Wan22Settings(), models)
+    if ratio is None:
+        assert image_mode_of(build_wan22(Wan22Settings(boundary=0.8), models)).boundary == 0.8
