@@ -52,6 +52,10 @@ class Identity:
     expires_at: datetime
     is_test: bool = False
 
+    def has_expired(self, now: datetime | None = None) -> bool:
+        """Return whether the certificate is not valid any more at ``now``, so it may not sign."""
+        return (now or datetime.now(UTC)) >= self.expires_at
+
 
 def load_identity(settings: C2paSettings, now: datetime | None = None) -> Identity | None:
     """Return the configured identity, or None if no certificate is configured.

@@ -9,10 +9,8 @@ from typing import Any
 
 from serve.media.errors import MediaError
 from serve.media.spool import Media, descriptor_of
-from serve.media.workers.messages import Message
 from serve.media.workers.pool import WorkerPool
 from serve.media.workers.process import WorkerDied
-from serve.provenance.report import complete
 from serve.provenance.signing import WORKER
 
 MAX_WAIT_S = 10.0
@@ -60,11 +58,11 @@ class Verifier:
         except TimeoutError:
             raise VerifierBusy from None
         try:
-            return complete(await self._read(media))
+            return await self._read(media)
         finally:
             self._places.release()
 
-    async def _read(self, media: Media) -> Message:
+    async def _read(self, media: Media) -> dict[str, Any]:
         anchors = None if self._trust_anchors is None else await asyncio.to_thread(self._trust_anchors.read_bytes)
         try:
             async with asyncio.timeout(WALL_PER_CPU * self._max_cpu_s), self._pool.lease() as worker:
@@ -83,8 +81,8 @@ class Verifier:
             raise MediaError("the file takes too long to read; send a smaller one") from None
         if content is None:
             raise RuntimeError("a process has read a file and said nothing")
-        marks: Message = json.loads(content.tobytes())
-        return marks
+        report: dict[str, Any] = json.loads(content.tobytes())
+        return report
 
     def close(self) -> None:
         """End the processes."""
