@@ -59,7 +59,12 @@ class Runner:
         self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
         self._again = RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=self._take_up)
-        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean, marking.watch]
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            *self._jobs.loops(),
+            sweeper.watch,
+            sweeper.clean,
+            marking.watch,
+        ]
         if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]

@@ -81,6 +81,18 @@ def load_identity(settings: C2paSettings, now: datetime | None = None) -> Identi
     return identity_of(certificates, algorithm, sign)
 
 
+def load_trust_anchors(path: Path) -> str:
+    """Return the root certificates of a file, in PEM; raise ``CertificateRefused``."""
+    setting = "provenance.verify.trust_anchors"
+    try:
+        certificates = x509.load_pem_x509_certificates(_read(path, setting))
+    except ValueError as error:
+        raise CertificateRefused(
+            f"{setting}: {path} is not a file of certificates in PEM ({_word(error)}); `openssl x509 -inform der` converts DER"
+        ) from None
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates).decode()
+
+
 def identity_of(certificates: list[x509.Certificate], algorithm: Algorithm, sign: Sign, *, is_test: bool = False) -> Identity:
     """Return the identity of a chain, whose first certificate is that of the key."""
     names = certificates[0].subject.get_attributes_for_oid(NameOID.COMMON_NAME)

@@ -197,6 +197,17 @@ class Marking:
 
         What cannot be done is logged, and its mark says so: no result is lost for it.
         """
+        media, described = await self.describe(media, media_type, statement, properties=properties)
+        marks = list(described)
+        if self._signer is not None:
+            media, mark = await self._sign(self._signer, media, media_type, statement, sources)
+            marks.append(mark)
+        return Marked(media, tuple(marks))
+
+    async def describe(
+        self, media: Media, media_type: str, statement: Statement, *, properties: Sequence[Properties] = ()
+    ) -> tuple[Media, tuple[str, ...]]:
+        """Return a file with the metadata of the settings, and the marks that say what was done."""
         marks: list[str] = []
         metadata, aigc = self._settings.metadata, self._settings.aigc
         label = None
@@ -219,10 +230,7 @@ class Marking:
                 marks += [name for name in done if name]
             if label is not None and aigc.visible:
                 marks[-1] += ";label=visible"
-        if self._signer is not None:
-            media, mark = await self._sign(self._signer, media, media_type, statement, sources)
-            marks.append(mark)
-        return Marked(media, tuple(marks))
+        return media, tuple(marks)
 
     async def _sign(
         self, signer: Signer, media: Media, media_type: str, statement: Statement, sources: Sequence[Source]

@@ -19,7 +19,7 @@ from serve.media.workers.worker import Answer, Ask, blaming_file, serve
 from serve.provenance.manifest import c2pa_settings
 from serve.provenance.reading import has_manifest, read_marks, read_source
 from serve.provenance.report import complete
-from serve.provenance.watermark_reading import WatermarkLimits, read_watermark
+from serve.provenance.watermark_reading import WatermarkLimits, read_watermarks
 
 MAX_REASON_CHARS = 300
 
@@ -75,18 +75,19 @@ def _as_json(value: object) -> Bytes:
 
 
 def _watermark(media: Spool, secrets: Sequence[bytes], limits: WatermarkLimits) -> Message:
-    """Return whether a file has a watermark of one of the secrets, and what it says."""
+    """Return whether a file has watermarks of the secrets, and what they say, clearest first."""
     try:
-        found = read_watermark(media, secrets, limits)
+        found = read_watermarks(media, secrets, limits)
     except MediaError as error:  # there are no frames that could have one
         return {"found": False, "reason": str(error)}
-    if found is None:
+    if not found:
         return {"found": False}
     return {
         "found": True,
-        "payload": str(found.payload),
-        "key_id": found.payload.key_id,
-        "false_positive_rate": found.false_positive_rate,
+        "payload": str(found[0].payload),
+        "key_id": found[0].payload.key_id,
+        "false_positive_rate": found[0].false_positive_rate,
+        "payloads": [str(reading.payload) for reading in found],
     }
 
 

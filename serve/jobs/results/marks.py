@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from serve.media.spool import Media
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo
 from serve.pipelines.result import Result
@@ -59,6 +60,13 @@ class ResultMarks:
             self._properties = await self._marking.look(self._sources)
         except MarksNotRead as error:
             raise ModelUnavailable(f"{error}; try again", RETRY_AFTER_S) from error
+
+    async def describe(self, media: Media, media_type: str, *, models: Sequence[str], request_id: str) -> Media:
+        """Return a picture of a result that is still being made, with its metadata, unsigned."""
+        kind: Kind = "generated" if isinstance(self._request, GenerateVideo) and not self._request.extend else "edited"
+        statement = Statement(kind=kind, models=tuple(models), request_id=request_id, made_at=datetime.now(UTC))
+        described, _ = await self._marking.describe(media, media_type, statement, properties=self._properties)
+        return described
 
     async def put_on(self, result: Result, *, models: Sequence[str], request_id: str) -> Result:
         """Return the result with its marks."""
