@@ -126,9 +126,9 @@ class Execution:
             new_mark=marks.new_mark,
             labelled=self._labelled,
         )
-        async with self._beside(
-            self._watch_start(request, meter, tracker), self._preview(job, marks, latest, tracker, models=tuple(meter.hardware))
-        ):
+        starting = self._watch_start(request, meter, tracker)
+        previews = self._preview(job, marks, latest, tracker, models=tuple(meter.hardware))
+        async with self._beside(starting, previews):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
                 context,
