@@ -138,7 +138,7 @@ class Execution:
         tracker.finished()
         tracker.writing()
         if marks.new_mark is not None:
-            result = replace(result, marks=(marks.new_mark.claim(),))
+            result = replace(result, marks=(marks.new_mark.claim(job.request_id),))
         result = await marks.of_result.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
             result=result,

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import logging
 from typing import Any
 
 from serve.jobs.request import JobRequest
@@ -12,6 +13,8 @@ from serve.provenance.watermark.payload import REQUEST_BITS
 from serve.provenance.watermark.secret import load_secret
 from serve.provenance_settings import WatermarkSettings
 from serve.telemetry.metrics import record_provenance_failure
+
+logger = logging.getLogger("ray.serve")
 
 
 class Watermarking:
@@ -57,10 +60,11 @@ class JobWatermark:
         """Whether frames of the latest file were large and varied enough to hold the watermark."""
         return self._latest is not None and self._latest.held
 
-    def claim(self) -> str:
+    def claim(self, request_id: str) -> str:
         """Return what `X-Provenance` says of the latest file; count one that holds no watermark."""
         if self.held:
             return "watermark"
+        logger.warning("request %s: no frame is large and varied enough to hold the watermark", request_id)
         record_provenance_failure("watermark")
         return "watermark=failed"
 

@@ -72,5 +72,5 @@ def test_a_watermark_is_claimed_only_where_frames_can_hold_it(watermarking: Wate
     with recorded_metrics() as recorded:
         new_mark().mark(np.random.default_rng(1).integers(0, 256, (1, side, side, 3), np.uint8))
         new_mark.apart()()
-        assert new_mark.claim() == claim
+        assert new_mark.claim("a request") == claim
         assert recorded.values(PROVENANCE_FAILURES, layer="watermark") == ([] if claim == "watermark" else [1])
