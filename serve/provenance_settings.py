@@ -106,6 +106,9 @@ class WatermarkSettings(Settings):
     key: Path | None = None
     """File of the secret from which the watermark's pattern is made. If absent, a published one is
     used: anyone can then find the watermark, and remove it."""
+    keys: list[Path] = Field(default=[], max_length=4)
+    """Files of the secrets that were in use before `key`, whose watermarks `/verify` still reads.
+    At most four, since each is looked for in each file."""
     key_id: int = Field(default=0, ge=0, le=15)
     """Number that the watermark carries beside the request's: which deployment, or which secret."""
 
@@ -146,7 +149,8 @@ class VerifySettings(Settings):
     """Maximum CPU time for one file, in seconds."""
     trust_anchors: Path | None = None
     """File of the root certificates, in PEM, under which a manifest counts as trusted, such as the
-    C2PA trust list. If absent, a manifest is at most valid."""
+    C2PA trust list. If absent, a manifest is at most valid. It is checked at the start and read
+    again for each file that is verified."""
 
 
 class ProvenanceSettings(Settings):

@@ -6,7 +6,7 @@ from helm.generator.base import Name, Object, Values
 
 
 class Provenance(Values):
-    """With what results are marked as made by a machine.
+    """How results are marked as AI-generated.
 
     Other settings are in `config.provenance`; docs/provenance.md says what the law asks for.
     """
@@ -17,7 +17,9 @@ class Provenance(Values):
     starts. If empty, results are not signed."""
     watermark_secret: Name = ""
     """Name of the Secret with the secret of the watermark, under the key `key`. If empty, a
-    published one is used, with which anyone can find the watermark, and remove it."""
+    published one is used, with which anyone can find the watermark, and remove it. Earlier secrets
+    can stand beside it under other keys: name them in `config.provenance.watermark.keys`, such as
+    `/etc/ryla/watermark/old`."""
     timestamp_url: str = Field(default="", pattern=r"^(https?://[^@/]+(/.*)?)?$")
     """URL of a timestamp authority (RFC 3161), whose timestamps keep manifests valid after the
     certificate has expired. It contains no password."""

@@ -189,7 +189,7 @@ class ChartValues(Values):
     jobs: Jobs = Jobs()
     """Where jobs are kept."""
     provenance: Provenance = Provenance()
-    """With what results are marked as made by a machine."""
+    """How results are marked as AI-generated."""
     models: ModelFiles = ModelFiles()
     """Model files: where they are mounted and how they get there."""
     auth: Auth = Auth()

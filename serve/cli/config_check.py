@@ -3,7 +3,8 @@
 import difflib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,7 +19,8 @@ from serve.config import AppConfig, Hardware, ProxySettings
 from serve.http.callers.auth import ApiKeys
 from serve.http.proxy import IMPORT_PATH as PROXY
 from serve.models import INGRESS, MODELS, RUNNER, Model
-from serve.provenance.certificates import CertificateRefused, load_identity
+from serve.provenance.certificates import CertificateRefused, load_identity, load_trust_anchors
+from serve.provenance.watermark.secret import SecretRefused, load_secret
 
 
 class _Variable(BaseModel):
@@ -145,10 +147,22 @@ def _certificate_faults(settings: AppConfig) -> Iterator[str]:
             load_identity(provenance.c2pa)
         except CertificateRefused as e:
             yield f"args.provenance.c2pa: {e}"
-    files = {"watermark.key": provenance.watermark.key, "verify.trust_anchors": provenance.verify.trust_anchors}
-    for name, path in files.items():
-        if path is not None and not os.access(path.expanduser(), os.R_OK):
+    mark, anchors = provenance.watermark, provenance.verify.trust_anchors
+    files: list[tuple[str, Path | None, Callable[[Path], object]]] = [
+        ("watermark.key", mark.key, load_secret),
+        *(("watermark.keys", path, partial(load_secret, setting="provenance.watermark.keys")) for path in mark.keys),
+        ("verify.trust_anchors", anchors, load_trust_anchors),
+    ]
+    for name, path, load in files:
+        if path is None:
+            continue
+        if not os.access(path.expanduser(), os.R_OK):
             yield f"args.provenance.{name}: {path} cannot be read on this machine"
+            continue
+        try:
+            load(path)
+        except (CertificateRefused, SecretRefused) as e:
+            yield f"args.{e}"
 
 
 def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from serve.cli.console import console, print_line
 from serve.cli.output import fail
@@ -19,14 +21,18 @@ def verify(
         Path | None, typer.Option(help="Root certificates (PEM) under which a manifest counts as trusted.")
     ] = None,
     watermark_key: Annotated[
-        Path | None, typer.Option(help="Secret of the watermark to look for. Default: the published one, which the demo uses.")
+        list[Path] | None,
+        typer.Option(
+            help="File with the secret of a watermark to look for; repeat it for earlier secrets. Default: the published "
+            "secret, which the demo uses."
+        ),
     ] = None,
 ) -> None:
     """Say what marks a file carries, whether they are valid, and whether they say that AI made it.
 
     No service is needed. The exit status is 1 if a manifest is not valid.
     """
-    report = _report(file, trust_anchors, watermark_key)
+    report = _report(file, trust_anchors, watermark_key or [None])
     if as_json:
         print_line(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -36,10 +42,11 @@ def verify(
         raise typer.Exit(1)
 
 
-def _report(file: Path, trust_anchors: Path | None, watermark_key: Path | None) -> dict[str, Any]:
+def _report(file: Path, trust_anchors: Path | None, watermark_keys: Sequence[Path | None]) -> dict[str, Any]:
     from serve.config import Limits
     from serve.media.errors import MediaError
     from serve.media.spool import Spool
+    from serve.provenance.certificates import CertificateRefused
     from serve.provenance.verifier import Verifier
     from serve.provenance.watermark.secret import SecretRefused, load_secret
     from serve.provenance_settings import C2paSettings, VerifySettings
@@ -53,7 +60,7 @@ def _report(file: Path, trust_anchors: Path | None, watermark_key: Path | None) 
             max_memory_bytes=C2paSettings().max_memory_bytes,
             max_pixels=Limits().max_image_pixels,
             trust_anchors=trust_anchors,
-            secrets=[load_secret(watermark_key)],
+            secrets=[load_secret(key, setting="--watermark-key") for key in watermark_keys],
         )
         try:
             return asyncio.run(verifier.verify(media))
@@ -61,24 +68,23 @@ def _report(file: Path, trust_anchors: Path | None, watermark_key: Path | None) 
             verifier.close()
     except OSError as error:
         fail(f"{error.filename or file} cannot be read: {error.strerror}", status=2)
-    except SecretRefused as error:
+    except (CertificateRefused, SecretRefused) as error:
         fail(str(error), status=2)
     except MediaError as error:
         fail(f"{file}: {error}")
 
 
 def _table(report: dict[str, Any]) -> Table:
+    """Return the report as a table. Its texts come from the file, so they are no markup."""
     table = Table("mark", "what it says")
     for name in ("metadata", "aigc", "c2pa", "watermark"):
         values = report[name]
-        table.add_row(name, "none" if values is None else "\n".join(_lines(values)))
+        table.add_row(name, Text("none" if values is None else "\n".join(_lines(values))))
     return table
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
-    from rich.markup import escape
-
-    return [f"{name}: {escape(_word(value))}" for name, value in values.items() if value not in ("", [], {}, None)]
+    return [f"{name}: {_word(value)}" for name, value in values.items() if value not in ("", [], {}, None)]
 
 
 def _word(value: object) -> str:

@@ -34,7 +34,7 @@ from serve.models import MODELS
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 from serve.provenance.verifier import Verifier
-from serve.provenance.watermark.secret import load_secret
+from serve.provenance.watermark.secret import load_secrets
 
 DOCS_ASSETS = "/docs/assets"
 """The path below which the files of Swagger UI are."""
@@ -95,14 +95,14 @@ def make_routes(
         handles=handles,
         readiness=readiness,
     )
-    checks = config.provenance.verify
+    checks, marks = config.provenance.verify, config.provenance.watermark
     verifier = Verifier(
         concurrency=checks.concurrency,
         max_cpu_s=checks.max_cpu_s,
         max_memory_bytes=config.provenance.c2pa.max_memory_bytes,
         max_pixels=config.limits.max_image_pixels,
         trust_anchors=checks.trust_anchors,
-        secrets=[load_secret(config.provenance.watermark.key)] if config.provenance.watermark.enabled else [],
+        secrets=load_secrets(marks.key, marks.keys) if marks.enabled or marks.keys else [],
     )
     verify = VerifyHandlers(verifier, Quotas(jobs.store, per_minute=checks.per_minute))
     handlers = {

@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 from deployments.telemetry import tracing
@@ -21,11 +20,10 @@ from serve.jobs.held_job import HeldJob
 from serve.jobs.request import JobRequest, RequestHead, head_bytes, read_head, read_request
 from serve.jobs.results.headers import Answer, result_headers
 from serve.jobs.results.marks import ResultMarks
-from serve.jobs.results.watermarking import Watermarking
+from serve.jobs.results.watermarking import JobWatermark, Watermarking
 from serve.jobs.store.keys import preview_key, request_key, result_key
 from serve.jobs.store.record import Job, StoredResult
 from serve.jobs.tracker import Tracker
-from serve.media.encode.encoder import FrameMark
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS
@@ -65,7 +63,7 @@ class Marks:
     """What marks the result of a job, and its frames; None for frames without a watermark."""
 
     of_result: ResultMarks
-    new_mark: Callable[[], FrameMark] | None
+    new_mark: JobWatermark | None
 
 
 class Execution:
@@ -142,7 +140,9 @@ class Execution:
             new_mark=marks.new_mark,
             labelled=self._labelled,
         )
-        async with self._beside(self._watch_start(request, meter, tracker), self._preview(job, context, latest, tracker)):
+        starting = self._watch_start(request, meter, tracker)
+        previews = self._preview(job, marks, latest, tracker, models=tuple(meter.hardware))
+        async with self._beside(starting, previews):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
                 context,
@@ -152,7 +152,7 @@ class Execution:
         tracker.finished()
         tracker.writing()
         if marks.new_mark is not None:
-            result = replace(result, marks=("watermark",))
+            result = replace(result, marks=(marks.new_mark.claim(job.request_id),))
         result = await marks.of_result.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
             result=result,
@@ -237,22 +237,25 @@ class Execution:
             if request.model not in meter.begun and state.state != "ready":
                 tracker.starting(f"{request.model} is {state.state}" + (f": {state.reason}" if state.reason else ""))
 
-    async def _new_mark(self, job: Job, request: JobRequest) -> Callable[[], FrameMark] | None:
+    async def _new_mark(self, job: Job, request: JobRequest) -> JobWatermark | None:
         """Return what makes the watermark of a job's files, if they get one; log its payload."""
         if not self._watermarking.enabled:
             return None
         payload = await asyncio.to_thread(self._watermarking.payload_of, request, job.seed)
         logger.info("request %s: watermark=%s", job.request_id, payload)
-        return partial(self._watermarking.mark, payload)
+        return self._watermarking.of(payload)
 
-    async def _preview(self, job: Job, context: RequestContext, latest: "asyncio.Queue[Image]", tracker: Tracker) -> None:
-        """Store the latest decoded frame as a JPEG, at most once a second."""
+    async def _preview(
+        self, job: Job, marks: Marks, latest: "asyncio.Queue[Image]", tracker: Tracker, *, models: tuple[str, ...]
+    ) -> None:
+        """Store the latest decoded frame as a JPEG with metadata, at most once a second."""
+        new_mark = None if marks.new_mark is None else marks.new_mark.apart()
 
         def encode(frame: Image) -> bytes:
             frames = frame[None]
-            if context.labelled:
+            if self._labelled:
                 frames = VisibleLabel().draw(frames, (Fraction(0),))
-            marked = frames[0] if context.new_mark is None else context.new_mark().mark(frames)[0]
+            marked = frames[0] if new_mark is None else new_mark().mark(frames)[0]
             return encode_image(marked, "image/jpeg")
 
         written_at = float("-inf")
@@ -260,7 +263,8 @@ class Execution:
             await asyncio.sleep(max(0.0, written_at + PREVIEW_PERIOD_S - time.monotonic()))
             frame = await latest.get()
             data = await asyncio.to_thread(encode, frame)
-            await self._files.put(preview_key(job.id, job.attempt), data)
+            described = await marks.of_result.describe(data, "image/jpeg", models=models, request_id=job.request_id)
+            await self._files.put(preview_key(job.id, job.attempt), read_media(described))
             written_at = time.monotonic()
             tracker.preview_ready()
 

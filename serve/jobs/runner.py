@@ -58,7 +58,13 @@ class Runner:
         take_ups = TakeUps(RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name)))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=take_ups.take_up)
         report = UsageReport(store, files)
-        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [*self._jobs.loops(), sweeper.watch, sweeper.clean, report.run]
+        loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            *self._jobs.loops(),
+            sweeper.watch,
+            sweeper.clean,
+            report.run,
+            marking.watch,
+        ]
         if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]

@@ -52,6 +52,10 @@ class Identity:
     expires_at: datetime
     is_test: bool = False
 
+    def has_expired(self, now: datetime | None = None) -> bool:
+        """Return whether the certificate is not valid any more at ``now``, so it may not sign."""
+        return (now or datetime.now(UTC)) >= self.expires_at
+
 
 def load_identity(settings: C2paSettings, now: datetime | None = None) -> Identity | None:
     """Return the configured identity, or None if no certificate is configured.
@@ -75,6 +79,18 @@ def load_identity(settings: C2paSettings, now: datetime | None = None) -> Identi
         assert settings.private_key is not None
         algorithm, sign = _key(settings.private_key, leaf, settings)
     return identity_of(certificates, algorithm, sign)
+
+
+def load_trust_anchors(path: Path) -> str:
+    """Return the root certificates of a file, in PEM; raise ``CertificateRefused``."""
+    setting = "provenance.verify.trust_anchors"
+    try:
+        certificates = x509.load_pem_x509_certificates(_read(path, setting))
+    except ValueError as error:
+        raise CertificateRefused(
+            f"{setting}: {path} is not a file of certificates in PEM ({_word(error)}); `openssl x509 -inform der` converts DER"
+        ) from None
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates).decode()
 
 
 def identity_of(certificates: list[x509.Certificate], algorithm: Algorithm, sign: Sign, *, is_test: bool = False) -> Identity:

@@ -8,7 +8,7 @@ from serve.provenance.statement import SOFTWARE, VERSION, Statement
 REQUEST = "ryla.request"
 """The label of the assertion with the id under which the operator's log has the request."""
 GENERATION = "ryla.generation"
-"""The label of the assertion with the model and the seed, where they are told."""
+"""The label of the assertion with the model and the seed, where the settings ask for them."""
 NOTICE = "ryla.notice"
 """The label of the assertion that says that the certificate is a test."""
 TEST_NOTICE = (
@@ -51,22 +51,24 @@ def manifest_of(
     """Return the definition of the manifest for a result.
 
     ``ingredients`` are those of the manifest; see ``ingredient``. ``model`` and ``seed`` say
-    whether the manifest tells them.
+    whether the manifest names them. What was changed is edited even if its sources are left out of
+    the manifest; only what a model has made by itself is created.
     """
     agent = {"name": SOFTWARE, "version": VERSION}
     when = statement.made_at.strftime("%Y-%m-%dT%H:%M:%SZ")
     parents = [item["label"] for item in ingredients if item["relationship"] == "parentOf"]
     inputs = [item["label"] for item in ingredients if item["relationship"] != "parentOf"]
     made: dict[str, Any] = {
-        "action": "c2pa.edited" if parents else "c2pa.created",
+        "action": "c2pa.created" if statement.kind == "generated" and not parents else "c2pa.edited",
         "when": when,
         "softwareAgent": agent,
-        "digitalSourceType": statement.source_type,
     }
+    if statement.source_type is not None:
+        made["digitalSourceType"] = statement.source_type
     if inputs:
         made["parameters"] = {"ingredientIds": inputs}
     opened = [{"action": "c2pa.opened", "parameters": {"ingredientIds": parents}}] if parents else []
-    told = {
+    generation = {
         **({"models": list(statement.models)} if model else {}),
         **({"seed": statement.seed} if seed and statement.seed is not None else {}),
     }
@@ -74,8 +76,8 @@ def manifest_of(
         {"label": "c2pa.actions.v2", "data": {"actions": [*opened, made]}},
         {"label": REQUEST, "data": {"id": statement.request_id}},
     ]
-    if told:
-        assertions.append({"label": GENERATION, "data": told})
+    if generation:
+        assertions.append({"label": GENERATION, "data": generation})
     if is_test:
         assertions.append({"label": NOTICE, "data": {"notice": TEST_NOTICE}})
     return {"claim_generator_info": [agent], "assertions": assertions}

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from serve.provenance.statement import Label, Statement
 from serve.provenance.trial import PICTURE, PICTURE_TYPE, TRIAL
 from serve.provenance.xmp import Properties, aigc_json, write_packet
 from serve.provenance_settings import ProvenanceSettings
+from serve.telemetry.metrics import record_certificate_expiry, record_provenance_failure
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,6 +33,23 @@ LOOK_S = 60.0
 """Seconds within which the marks of a source must be read."""
 NUMBER_CHARS = 32
 """The length of a result's number in the label of GB 45438-2025."""
+REPORT_PERIOD_S = 60.0
+"""Seconds between two reports of when the certificate expires."""
+WARN_PERIOD = timedelta(days=1)
+"""The time between two warnings that the certificate expires soon or has expired."""
+_IN_XMP = {"digital_source_type": "IPTC's digital source type", "aigc": "the label of GB 45438-2025"}
+"""The marks that a source can carry in XMP, and that only metadata of the result can keep."""
+
+
+class MarksNotRead(Exception):
+    """The marks of a source could not be read for a reason that is not in the file.
+
+    ``field`` is that in which the source was sent.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"the marks of `{field}` could not be read ({reason})")
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,10 @@ class Marking:
         identity = await asyncio.to_thread(identity_for, self._settings, demo=self._demo)
         if identity is None:
             if self._settings.c2pa.enabled:
-                logger.warning("results are not signed, since provenance.c2pa has no certificate; docs/provenance.md says how")
+                logger.warning(
+                    "results are not signed, since there is no certificate (provenance.c2pa.certificate), and sources that carry "
+                    "a C2PA manifest are refused with a 422; docs/provenance.md says how to get one"
+                )
             return
         signer = Signer(identity, self._settings.c2pa, self._pool)
         try:
@@ -70,6 +92,21 @@ class Marking:
         except SigningFailed as error:
             raise CertificateRefused(f"nothing can be signed with the certificate of `{identity.name}`: {error}") from None
         self._signer = signer
+        record_certificate_expiry(identity.expires_at.timestamp())
+
+    async def watch(self) -> None:
+        """Report when the certificate expires, again and again, and warn of it once a day.
+
+        It never returns. A gauge that is set only once is lost when its exporter restarts.
+        """
+        warned_at: datetime | None = None
+        while True:
+            if self._signer is not None:
+                identity, now = self._signer.identity, datetime.now(UTC)
+                record_certificate_expiry(identity.expires_at.timestamp())
+                if warned_at is None or now - warned_at >= WARN_PERIOD:
+                    warned_at = now if warn_if_soon_over(identity, now) else None
+            await asyncio.sleep(REPORT_PERIOD_S)
 
     def close(self) -> None:
         """End the processes."""
@@ -77,45 +114,75 @@ class Marking:
 
     @property
     def signs(self) -> bool:
-        """Whether results get a manifest."""
-        return self._signer is not None
+        """Whether results get a manifest now: not after the certificate has expired."""
+        return self._signer is not None and not self._signer.identity.has_expired()
+
+    @property
+    def _keeps_all(self) -> bool:
+        """Whether the result of a source can keep all marks that the source may carry."""
+        return self.signs and self._settings.metadata.enabled
 
     async def look(self, sources: Mapping[str, Source]) -> tuple[Properties, ...]:
         """Return the metadata of sources, by the fields in which they were sent.
 
         Raises RequestRefused for a source whose marks would be lost, because nothing here could
-        keep them.
+        keep them, and for one that cannot be read where this might be so. Raises ``MarksNotRead``
+        where that is not the fault of the file.
         """
         return tuple([await self._look_at(field, source) for field, source in sources.items()])
 
     async def _look_at(self, field: str, source: Source) -> Properties:
+        strict = source.parent and not self._keeps_all
         try:
-            async with asyncio.timeout(LOOK_S), self._places, self._pool.lease() as worker:
-                with descriptor_of(source.media) as file:
-                    answer, _ = await worker.ask(
-                        "find",
-                        cpu_s=LOOK_S,
-                        memory_bytes=self._settings.c2pa.max_memory_bytes,
-                        file=file,
-                        manifest=source.parent and not self.signs,
-                    )
-        except (TimeoutError, WorkerDied, MediaError, RuntimeError) as error:
-            logger.warning("the marks of a source (`%s`) cannot be read: %r", field, error)
+            has_manifest, properties = await self._find(source)
+        except (MediaError, WorkerDied) as error:
+            logger.warning("the marks of a source (`%s`) cannot be read: %s", field, error)
+            if strict:
+                raise RequestRefused(
+                    field,
+                    f"cannot be searched for marks, which this service could not keep ({error}): save it again in an "
+                    "ordinary format",
+                ) from None
             return Properties({})
-        if answer["manifest"]:
+        except (TimeoutError, RuntimeError) as error:
+            logger.warning("the marks of a source (`%s`) could not be read", field, exc_info=error)
+            if strict:
+                raise MarksNotRead(field, "it took too long" if isinstance(error, TimeoutError) else "a fault") from error
+            return Properties({})
+        if has_manifest and source.parent and not self.signs:
             raise RequestRefused(
                 field,
-                "carries a C2PA manifest, which would be lost, since this service signs nothing (provenance.c2pa): "
-                "send it to a service that does",
+                "carries a C2PA manifest (content credentials), which would be lost, because this service signs no results: "
+                "send a file without one, or use a service that signs; the operator can turn signing on with "
+                "provenance.c2pa.certificate",
             )
-        carries_type = source.parent and "digital_source_type" in answer["properties"]
-        if carries_type and not (self._settings.metadata.enabled or self.signs):
+        lost = [name for key, name in _IN_XMP.items() if key in properties]
+        if source.parent and lost and not self._settings.metadata.enabled:
             raise RequestRefused(
                 field,
-                "carries IPTC's digital source type, which would be lost, since this service writes no metadata "
-                "(provenance.metadata): send it to a service that does",
+                f"carries {' and '.join(lost)}, which would be lost, because this service writes no metadata: send a file "
+                "without it, or use a service that does; the operator can turn it on with provenance.metadata.enabled",
             )
-        return Properties(answer["properties"])
+        return Properties(properties)
+
+    async def _find(self, source: Source) -> tuple[bool, dict[str, str]]:
+        """Return whether a source has a manifest, if that matters, and its properties.
+
+        The time for which it waits for its turn is not limited here.
+        """
+        async with self._places, self._pool.lease() as worker, asyncio.timeout(LOOK_S):
+            with descriptor_of(source.media) as file:
+                answer, content = await worker.ask(
+                    "find",
+                    cpu_s=LOOK_S,
+                    memory_bytes=self._settings.c2pa.max_memory_bytes,
+                    file=file,
+                    manifest=source.parent and not self.signs,
+                )
+        if content is None:
+            raise RuntimeError("a process has looked at a source and said nothing")
+        properties: dict[str, str] = json.loads(content.tobytes())
+        return bool(answer["manifest"]), properties
 
     async def mark(
         self,
@@ -130,10 +197,21 @@ class Marking:
 
         What cannot be done is logged, and its mark says so: no result is lost for it.
         """
+        media, described = await self.describe(media, media_type, statement, properties=properties)
+        marks = list(described)
+        if self._signer is not None:
+            media, mark = await self._sign(self._signer, media, media_type, statement, sources)
+            marks.append(mark)
+        return Marked(media, tuple(marks))
+
+    async def describe(
+        self, media: Media, media_type: str, statement: Statement, *, properties: Sequence[Properties] = ()
+    ) -> tuple[Media, tuple[str, ...]]:
+        """Return a file with the metadata of the settings, and the marks that say what was done."""
         marks: list[str] = []
         metadata, aigc = self._settings.metadata, self._settings.aigc
         label = None
-        if aigc.enabled:
+        if aigc.enabled and statement.source_type is not None:
             label = Label(producer=aigc.producer, number=await asyncio.to_thread(_number, media))
             logger.info("result of request %s: AIGC ProduceID %s", statement.request_id, label.number)
         if metadata.enabled or label is not None:
@@ -146,20 +224,35 @@ class Marking:
                 media = await asyncio.to_thread(embed, media, media_type, packet, aigc=text)
             except (NotEmbedded, ValueError, struct.error) as error:
                 logger.error("request %s: no metadata could be written", statement.request_id, exc_info=error)
+                record_provenance_failure("metadata")
                 marks += [f"{name}=failed" for name in done if name]
             else:
                 marks += [name for name in done if name]
-            if aigc.visible:
+            if label is not None and aigc.visible:
                 marks[-1] += ";label=visible"
-        if self._signer is not None:
-            media, mark = await self._sign(self._signer, media, media_type, statement, sources)
-            marks.append(mark)
-        return Marked(media, tuple(marks))
+        return media, tuple(marks)
 
     async def _sign(
         self, signer: Signer, media: Media, media_type: str, statement: Statement, sources: Sequence[Source]
     ) -> tuple[Media, str]:
         """Return the signed result and the mark that says how; as it is if it cannot be signed."""
+        try:
+            return await self._signed(signer, media, media_type, statement, sources)
+        except SigningFailed as error:
+            logger.warning("request %s: the result could not be signed: %s", statement.request_id, error)
+            record_provenance_failure("signature")
+            return media, "c2pa=failed"
+
+    async def _signed(
+        self, signer: Signer, media: Media, media_type: str, statement: Statement, sources: Sequence[Source]
+    ) -> tuple[Media, str]:
+        """Return the signed result and the mark that says how; raise ``SigningFailed``.
+
+        What a source holds may be what is at fault. The manifest then says of it only that it was
+        there: without any source, the action of an edit would not be valid.
+        """
+        if signer.identity.has_expired():
+            raise SigningFailed(f"the certificate of `{signer.identity.name}` has expired: renew it and restart")
         parameters = ["certificate=test"] if signer.identity.is_test else []
         define = partial(_define, statement, self._settings, signer.identity)
         async with self._places:
@@ -168,14 +261,10 @@ class Marking:
                 if sources:
                     parameters.append("sources=kept")
             except SigningFailed as error:
-                logger.warning("request %s: the result could not be signed: %s", statement.request_id, error)
                 if not sources:
-                    return media, "c2pa=failed"
-                try:  # what a source carries may be what is at fault
-                    signed = await signer.sign(media, media_type, define, ())
-                except SigningFailed as again:
-                    logger.warning("request %s: nor without its sources: %s", statement.request_id, again)
-                    return media, "c2pa=failed"
+                    raise
+                logger.warning("request %s: the sources cannot be ingredients: %s", statement.request_id, error)
+                signed = await signer.sign(media, media_type, define, [replace(source, media=b"") for source in sources])
                 parameters.append("sources=unreadable")
         if self._settings.c2pa.timestamp_url is not None:
             parameters.append("timestamp=yes" if signed.timestamped else "timestamp=failed")
@@ -196,10 +285,21 @@ def identity_for(settings: ProvenanceSettings, *, demo: bool) -> Identity | None
     return identity
 
 
-def warn_if_soon_over(identity: Identity) -> None:
-    """Log that a certificate is about to expire."""
-    if datetime.now(UTC) + SOON > identity.expires_at:
+def warn_if_soon_over(identity: Identity, now: datetime | None = None) -> bool:
+    """Log that a certificate is about to expire or has expired; return whether it is."""
+    now = now or datetime.now(UTC)
+    if identity.has_expired(now):
+        logger.error(
+            "the certificate of `%s` expired at %s: results are not signed any more, and sources that carry a C2PA manifest "
+            "are refused; renew it and restart",
+            identity.name,
+            identity.expires_at,
+        )
+    elif now + SOON > identity.expires_at:
         logger.warning("the certificate of `%s` expires at %s: renew it", identity.name, identity.expires_at)
+    else:
+        return False
+    return True
 
 
 def _define(

@@ -4,33 +4,64 @@ XMP is made to be found like this: a packet is plain text, unless a PNG compress
 """
 
 import mmap
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
-from serve.media.spool import Media, media_size
+from serve.media.spool import Media, media_size, open_media
+from serve.provenance.png_texts import png_texts
 from serve.provenance.xmp import MAX_PACKET_BYTES, Properties, read_packet
 
-_OPEN, _CLOSE = b"<x:xmpmeta", b"</x:xmpmeta>"
 MAX_PACKETS = 20
 """The number of packets that are tried until one can be read."""
+PNG_KEYWORD = b"XML:com.adobe.xmp"
+"""The keyword of the text chunk in which a PNG has its packet."""
+_CLOSES = {b"<x:xmpmeta": b"</x:xmpmeta>", b"<rdf:RDF": b"</rdf:RDF>"}
+"""The elements that a packet can consist of, and how they end: the outer one is optional."""
+_OPEN = re.compile(b"|".join(_CLOSES))
+
+
+@contextmanager
+def searchable(media: Media) -> Iterator["bytes | mmap.mmap"]:
+    """Yield the content of a file as something that can be searched without being read."""
+    if isinstance(media, bytes) or media_size(media) == 0:
+        yield media if isinstance(media, bytes) else b""
+        return
+    with mmap.mmap(media.file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
 
 
 def find_properties(media: Media) -> Properties | None:
     """Return what the first readable packet of a file says; None if there is none."""
-    if media_size(media) == 0:
-        return None
-    if isinstance(media, bytes):
-        return _search(media)
-    with mmap.mmap(media.file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return _search(content)
+    with searchable(media) as content:
+        found = _search(content)
+    if found is None:
+        with open_media(media) as file:
+            found = _search_texts(file)
+    return found
 
 
 def _search(content: "bytes | mmap.mmap") -> Properties | None:
     at = 0
     for _ in range(MAX_PACKETS):
-        start = content.find(_OPEN, at)
-        if start < 0:
+        start = _OPEN.search(content, at)
+        if start is None:
             return None
-        end = content.find(_CLOSE, start, start + MAX_PACKET_BYTES)
-        if end >= 0 and (found := read_packet(content[start : end + len(_CLOSE)])) is not None and found.values:
+        close = _CLOSES[start[0]]
+        end = content.find(close, start.start(), start.start() + MAX_PACKET_BYTES)
+        if end >= 0 and (found := _read(content[start.start() : end + len(close)])) is not None:
             return found
-        at = start + len(_OPEN)
+        at = start.end()
     return None
+
+
+def _search_texts(file: BinaryIO) -> Properties | None:
+    texts = (text for keyword, text in png_texts(file, MAX_PACKET_BYTES) if keyword == PNG_KEYWORD)
+    return next((found for _, text in zip(range(MAX_PACKETS), texts, strict=False) if (found := _read(text)) is not None), None)
+
+
+def _read(packet: bytes) -> Properties | None:
+    """Return what a packet says; None if it cannot be read or has nothing that we know."""
+    found = read_packet(packet)
+    return found if found is not None and (found.values or found.ingredients) else None

@@ -1,9 +1,10 @@
 """The report on a file: what it says of itself, and what that amounts to."""
 
-import json
 from typing import Any
 
 from serve.media.workers.messages import Message
+from serve.provenance.labels import MADE_BY_AI, read_label
+from serve.provenance.printable import printable_report
 from serve.provenance.statement import COMPOSITE, GENERATED
 
 _WORDS = {
@@ -12,22 +13,22 @@ _WORDS = {
     "invalid": "a C2PA manifest that is not valid: the file or the manifest was changed after signing",
     "unreadable": "a C2PA manifest that cannot be read",
 }
+_MOST_CHARS = 3_000
+"""The length of the longest text in a report; most are limited to less where they are read."""
 
 
 def complete(marks: Message) -> dict[str, Any]:
     """Return the report for the marks that were read.
 
     `made_by_ai` is true if a mark says so that is not known to be false, and else null: a file
-    without marks can have lost them, so nothing ever says that no model made it.
+    without marks can have lost them, so nothing ever says that no model made it. All texts of the
+    report are printable. This parses texts of the file, so it runs in a worker process.
     """
-    metadata, manifest = marks["metadata"], marks["c2pa"]
-    aigc = None
-    if metadata is not None:
-        aigc = _object(metadata.pop("aigc", None))
+    metadata, manifest, aigc = marks["metadata"], marks["c2pa"], read_label(marks["aigc"])
     says = {
         "metadata": metadata is not None and metadata.get("digital_source_type") in (GENERATED, COMPOSITE),
         "c2pa": manifest is not None and manifest["state"] in ("valid", "trusted") and manifest["made_by_ai"],
-        "aigc": aigc is not None,
+        "aigc": aigc is not None and aigc.get("Label") == MADE_BY_AI,
         "watermark": bool(marks["watermark"] and marks["watermark"]["found"]),
     }
     report = {
@@ -39,7 +40,8 @@ def complete(marks: Message) -> dict[str, Any]:
         "c2pa": manifest,
         "watermark": marks["watermark"],
     }
-    return {"summary": summary(report), **report}
+    cleaned: dict[str, Any] = printable_report({"summary": summary(report), **report}, _MOST_CHARS)
+    return cleaned
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -60,12 +62,3 @@ def summary(report: dict[str, Any]) -> str:
         return "No mark was found. That does not say how the file was made: marks can be lost."
     said = "It says that AI made or changed the file." if report["made_by_ai"] else "None of it says that AI made the file."
     return f"The file carries {'; '.join(found)}. {said}"
-
-
-def _object(text: str | None) -> dict[str, str] | None:
-    """Return the fields of a label, or None if it is none."""
-    try:
-        value = json.loads(text or "null")
-    except ValueError:
-        return None
-    return {str(k)[:50]: str(v)[:200] for k, v in list(value.items())[:20]} if isinstance(value, dict) else None

@@ -31,7 +31,15 @@ WORKER = "serve.provenance.worker"
 
 
 class SigningFailed(Exception):
-    """A file could not be signed; the message says why."""
+    """A file could not be signed; the message says why.
+
+    ``signed`` says that the signature had been made. Only the timestamp and writing the manifest
+    into the file come after it, so that a failure before it is never the authority's.
+    """
+
+    def __init__(self, reason: str, *, signed: bool = False) -> None:
+        super().__init__(reason)
+        self.signed = signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +70,30 @@ class Signer:
     async def sign(self, media: Media, media_type: str, define: Define, sources: Sequence[Source]) -> Signed:
         """Return the file with a manifest, which ``define`` returns for its ingredients.
 
-        If the timestamp authority fails or is late, the manifest has no timestamp. Raises
-        ``SigningFailed``.
+        If the timestamp authority fails or is late, the manifest has no timestamp, and the
+        authority is left alone for a while. It is at fault only if the same files can be signed
+        without it: callers choose the files, and theirs must not cost others their timestamps.
+        Raises ``SigningFailed``.
         """
         url = self._settings.timestamp_url
+        reason: str | None = None
         if url is not None and time.monotonic() >= self._tsa_from:
             try:
                 return Signed(media=await self._attempt(media, media_type, define, sources, url=url), timestamped=True)
             except SigningFailed as error:
-                self._tsa_from = time.monotonic() + TSA_PAUSE_S
-                logger.warning(
-                    "a result is signed without a timestamp, and so are others for %g s: with %s it failed (%s)",
-                    TSA_PAUSE_S,
-                    url,
-                    error,
-                )
-        return Signed(media=await self.sign_without_timestamp(media, media_type, define, sources), timestamped=False)
+                if not error.signed:
+                    raise
+                reason = str(error)
+        signed = Signed(media=await self.sign_without_timestamp(media, media_type, define, sources), timestamped=False)
+        if url is not None and reason is not None:
+            self._tsa_from = time.monotonic() + TSA_PAUSE_S
+            logger.warning(
+                "a result is signed without a timestamp, and so are others for %g s: with %s it failed (%s)",
+                TSA_PAUSE_S,
+                _public(url),
+                reason.replace(url, _public(url)),
+            )
+        return signed
 
     async def sign_without_timestamp(self, media: Media, media_type: str, define: Define, sources: Sequence[Source]) -> Media:
         """Return the file with a manifest, for which no network is used; see ``sign``."""
@@ -98,6 +114,7 @@ class Signer:
             for definition, source in zip(definitions, sources, strict=True)
         ]
         out = Spool.empty()
+        signed = asyncio.Event()
         try:
             async with asyncio.timeout(self._settings.timeout_s) as limit:
                 async with self._pool.lease() as worker:
@@ -111,7 +128,7 @@ class Signer:
                                 out.file.fileno(),
                                 *(files.enter_context(descriptor_of(source.media)) for source in sources),
                             ],
-                            respond=self._respond(limit if url else None),
+                            respond=self._respond(limit if url else None, signed),
                             media_type=media_type,
                             manifest=define(definitions),
                             ingredients=ingredients,
@@ -121,16 +138,25 @@ class Signer:
                             hosts=[] if url is None else [_host(url)],
                         )
         except TimeoutError:
-            raise SigningFailed("it took too long") from None
+            raise SigningFailed("it took too long", signed=signed.is_set()) from None
         except (WorkerDied, MediaError, RuntimeError) as error:  # the last is a fault in the process
-            raise SigningFailed(str(error)) from error
+            raise SigningFailed(str(error), signed=signed.is_set()) from error
         if "failed" in answer:
-            raise SigningFailed(answer["failed"])
+            raise SigningFailed(answer["failed"], signed=signed.is_set())
         return out.read() if isinstance(media, bytes) else out
 
-    def _respond(self, limit: asyncio.Timeout | None) -> Callable[[Message], Message]:
-        """Return what answers with signatures. After one, the timestamp must be there soon."""
+    def _respond(self, limit: asyncio.Timeout | None, signed: asyncio.Event | None = None) -> Callable[[Message], Message]:
+        """Return what answers with signatures, and then sets ``signed``.
+
+        After a signature, the timestamp must be there soon.
+        """
         loop = asyncio.get_running_loop()
+
+        def noted() -> None:
+            if signed is not None:
+                signed.set()
+            if limit is not None:
+                self._shorten(limit)
 
         def respond(question: Message) -> Message:
             data = bytes.fromhex(question["sign"])
@@ -140,8 +166,7 @@ class Signer:
                 signature = self.identity.sign(data)
             except Exception as error:  # a function of the operator's, which may raise anything
                 raise SigningFailed(f"the signer failed: {type(error).__name__}: {error}") from error
-            if limit is not None:
-                loop.call_soon_threadsafe(self._shorten, limit)
+            loop.call_soon_threadsafe(noted)
             return {"signature": signature.hex()}
 
         return respond
@@ -155,3 +180,8 @@ class Signer:
 
 def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _public(url: str) -> str:
+    """Return a URL without the name, the password and the query, which may hold a key."""
+    return urlsplit(url)._replace(netloc=_host(url), query="", fragment="").geturl()

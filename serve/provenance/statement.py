@@ -14,8 +14,9 @@ GENERATED = f"{_TYPES}trainedAlgorithmicMedia"
 COMPOSITE = f"{_TYPES}compositeWithTrainedAlgorithmicMedia"
 """That of media into which a trained model has put something."""
 
-Kind = Literal["generated", "edited"]
-"""`generated`: a model made all of it. `edited`: a model changed what the caller sent."""
+Kind = Literal["generated", "edited", "unchanged"]
+"""`generated`: a model made all of it. `edited`: a model changed what the caller sent. `unchanged`:
+a model was asked to change what the caller sent, and found nothing to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ class Statement:
     seed: int | None = None
 
     @property
-    def source_type(self) -> str:
-        """IPTC's digital source type, a URL."""
-        return GENERATED if self.kind == "generated" else COMPOSITE
+    def source_type(self) -> str | None:
+        """IPTC's digital source type, a URL; None for what no model has made or changed."""
+        return {"generated": GENERATED, "edited": COMPOSITE, "unchanged": None}[self.kind]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from serve.media.errors import MediaError
 from serve.media.spool import Media, descriptor_of
-from serve.media.workers.messages import Message
 from serve.media.workers.pool import WorkerPool
 from serve.media.workers.process import WorkerDied
-from serve.provenance.report import complete
+from serve.provenance.certificates import CertificateRefused, load_trust_anchors
 from serve.provenance.signing import WORKER
+
+logger = logging.getLogger("ray.serve")
 
 MAX_WAIT_S = 10.0
 """Seconds for which a file waits for a process."""
@@ -29,7 +31,9 @@ class Verifier:
     """Reads the marks of files in processes, ``concurrency`` at a time.
 
     ``trust_anchors`` is a file of root certificates, which is read for each file, so that it can be
-    replaced. Watermarks of ``secrets`` are looked for in frames of at most ``max_pixels``.
+    replaced; while it cannot be read, the last ones count. Watermarks of ``secrets`` are looked for
+    in frames of at most ``max_pixels``. Raises ``CertificateRefused`` for anchors that cannot be
+    read at the start.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Verifier:
         self._max_cpu_s = max_cpu_s
         self._max_memory_bytes = max_memory_bytes
         self._trust_anchors = trust_anchors
+        self._anchors = None if trust_anchors is None else load_trust_anchors(trust_anchors)
         self._places = asyncio.Semaphore(concurrency)
         self._pool = WorkerPool(1, WORKER)
 
@@ -60,12 +65,12 @@ class Verifier:
         except TimeoutError:
             raise VerifierBusy from None
         try:
-            return complete(await self._read(media))
+            return await self._read(media)
         finally:
             self._places.release()
 
-    async def _read(self, media: Media) -> Message:
-        anchors = None if self._trust_anchors is None else await asyncio.to_thread(self._trust_anchors.read_bytes)
+    async def _read(self, media: Media) -> dict[str, Any]:
+        anchors = await asyncio.to_thread(self._current_anchors)
         try:
             async with asyncio.timeout(WALL_PER_CPU * self._max_cpu_s), self._pool.lease() as worker:
                 with ExitStack() as files:
@@ -75,7 +80,7 @@ class Verifier:
                         memory_bytes=self._max_memory_bytes,
                         file=files.enter_context(descriptor_of(media)),
                         watermark=self._watermark,
-                        others=[] if anchors is None else [files.enter_context(descriptor_of(anchors))],
+                        others=[] if anchors is None else [files.enter_context(descriptor_of(anchors.encode()))],
                     )
         except WorkerDied as died:
             raise MediaError(f"the file cannot be read ({died}); save it again in an ordinary format") from None
@@ -83,8 +88,16 @@ class Verifier:
             raise MediaError("the file takes too long to read; send a smaller one") from None
         if content is None:
             raise RuntimeError("a process has read a file and said nothing")
-        marks: Message = json.loads(content.tobytes())
-        return marks
+        report: dict[str, Any] = json.loads(content.tobytes())
+        return report
+
+    def _current_anchors(self) -> str | None:
+        if self._trust_anchors is not None:
+            try:
+                self._anchors = load_trust_anchors(self._trust_anchors)
+            except CertificateRefused as refused:
+                logger.warning("%s; those that were read before count", refused)
+        return self._anchors
 
     def close(self) -> None:
         """End the processes."""

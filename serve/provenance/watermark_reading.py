@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from deployments.wire import Image
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import SourceLimits
 from serve.media.spool import Media
@@ -18,15 +19,17 @@ from serve.provenance.watermark.residual import Plane
 
 _DENSE = 8
 """Frames at the start that are all looked at: a film begins with a frame that is coded well."""
-_STEP = 4
-"""Of the frames behind them, one in so many is looked at."""
+_DECODED_PIXELS = 1_200_000_000
+"""The number of pixels over which the other frames that are looked at are spread evenly. Frames can
+only be decoded one after the other, which takes about five seconds for so many."""
 
 
 @dataclass(frozen=True)
 class WatermarkLimits:
     """How much of a file is looked at: pixels in a frame, and frames.
 
-    ``frames`` is the limit for those that are looked at; about ``_STEP`` times as many are decoded.
+    ``frames`` is the limit for those that are looked at. They are spread over the whole film, or
+    over as much of it as ``_DECODED_PIXELS`` allows.
     """
 
     pixels: int = 40_000_000
@@ -37,7 +40,12 @@ class WatermarkLimits:
 
 
 def read_watermark(media: Media, secrets: Sequence[bytes], limits: WatermarkLimits = WatermarkLimits()) -> Reading | None:
-    """Return the watermark of a picture or video, or None if none of ``secrets`` has made one.
+    """Return the clearest watermark of a picture or video, or None; see ``read_watermarks``."""
+    return next(iter(read_watermarks(media, secrets, limits)), None)
+
+
+def read_watermarks(media: Media, secrets: Sequence[bytes], limits: WatermarkLimits = WatermarkLimits()) -> tuple[Reading, ...]:
+    """Return the watermarks of a picture or video that any of ``secrets`` has made, clearest first.
 
     Raises ``MediaError`` for a file that cannot be decoded or that exceeds the limits.
     """
@@ -46,14 +54,16 @@ def read_watermark(media: Media, secrets: Sequence[bytes], limits: WatermarkLimi
         SourceLimits(frames=limits.total_frames, seconds=limits.seconds, pixels=limits.pixels, scans=limits.scans),
     )
     frames = (image for image, _ in source.frames())
-    return Detector(secrets).detect(_sampled(frames, limits.frames))
+    reach = min(source.count, _DECODED_PIXELS // max(1, source.pixels))
+    return Detector(secrets).detect_all(_sampled(frames, limits.frames, reach))
 
 
-def _sampled(frames: Iterator["np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"], most: int) -> Iterator[Plane]:
-    """Yield the luma of some frames, all of one size."""
+def _sampled(frames: Iterator[Image], most: int, reach: int) -> Iterator[Plane]:
+    """Yield the luma of at most ``most`` of the first ``reach`` frames, all of one size."""
+    step = max(1, (reach - _DENSE) // max(1, most - _DENSE))
     looked, shape = 0, None
     for number, frame in enumerate(frames):
-        if number >= _DENSE and (number - _DENSE) % _STEP:
+        if number >= _DENSE and (number - _DENSE) % step != step - 1:
             continue
         if shape is not None and frame.shape != shape:
             continue

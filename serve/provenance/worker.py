@@ -14,12 +14,12 @@ import numpy as np
 from serve.media.errors import MediaError
 from serve.media.spool import Spool
 from serve.media.workers.messages import Message
+from serve.media.workers.shared_array import Bytes
 from serve.media.workers.worker import Answer, Ask, blaming_file, serve
 from serve.provenance.manifest import c2pa_settings
-from serve.provenance.packet_scan import find_properties
-from serve.provenance.reading import has_manifest, read_marks
-from serve.provenance.watermark_reading import WatermarkLimits, read_watermark
-from serve.provenance.xmp import Properties
+from serve.provenance.reading import has_manifest, read_marks, read_source
+from serve.provenance.report import complete
+from serve.provenance.watermark_reading import WatermarkLimits, read_watermarks
 
 MAX_REASON_CHARS = 300
 
@@ -53,35 +53,41 @@ class MarkSession:
         return {}, None
 
     def find(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
-        """Say what marks a source carries that its result has to keep."""
+        """Say what marks a source carries that its result has to keep; the properties as JSON."""
         with blaming_file():
-            properties = find_properties(files[0]) or Properties({})
-            return {"manifest": request["manifest"] and has_manifest(files[0]), "properties": properties.values}, None
+            manifest = request["manifest"] and has_manifest(files[0])
+            return {"manifest": manifest}, _as_json(read_source(files[0]))
 
     def read(self, request: Message, files: Sequence[Spool], _: Ask) -> Answer:
-        """Return all that a file says of itself, as JSON, which can be longer than a message."""
+        """Return the report on a file, as JSON, which can be longer than a message."""
         anchors = files[1].read().decode() if len(files) > 1 else None
         secrets = [bytes.fromhex(secret) for secret in request["watermark"]["secrets"]]
         with blaming_file():
-            report = read_marks(files[0], c2pa_settings(trust_anchors=anchors))
+            marks = read_marks(files[0], c2pa_settings(trust_anchors=anchors))
             if secrets:
-                report["watermark"] = _watermark(files[0], secrets, WatermarkLimits(pixels=request["watermark"]["max_pixels"]))
-            return {}, np.frombuffer(json.dumps(report).encode(), np.uint8)
+                marks["watermark"] = _watermark(files[0], secrets, WatermarkLimits(pixels=request["watermark"]["max_pixels"]))
+            return {}, _as_json(complete(marks))
+
+
+def _as_json(value: object) -> Bytes:
+    """Return a value as an array, since it can be longer than a message."""
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
 
 
 def _watermark(media: Spool, secrets: Sequence[bytes], limits: WatermarkLimits) -> Message:
-    """Return whether a file has a watermark of one of the secrets, and what it says."""
+    """Return whether a file has watermarks of the secrets, and what they say, clearest first."""
     try:
-        found = read_watermark(media, secrets, limits)
+        found = read_watermarks(media, secrets, limits)
     except MediaError as error:  # there are no frames that could have one
         return {"found": False, "reason": str(error)}
-    if found is None:
+    if not found:
         return {"found": False}
     return {
         "found": True,
-        "payload": str(found.payload),
-        "key_id": found.payload.key_id,
-        "false_positive_rate": found.false_positive_rate,
+        "payload": str(found[0].payload),
+        "key_id": found[0].payload.key_id,
+        "false_positive_rate": found[0].false_positive_rate,
+        "payloads": [str(reading.payload) for reading in found],
     }
 
 

@@ -47,8 +47,11 @@ _KEPT = {
     "creator": "dc:creator",
     "credit": "photoshop:Credit",
     "rights": "dc:rights",
+    "aigc": "TC260:AIGC",
 }
 """The properties of a source that are kept, and what they are called there."""
+_TYPE = "digital_source_type"
+_START = re.compile(b"<x:xmpmeta|<rdf:RDF")
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -71,17 +74,16 @@ def write_packet(
     """Return the packet for a result, which has ``sources`` whose own packets were these.
 
     The same arguments give the same bytes. Time and request id are part of it only if ``request``
-    is set, and unless it is ``described``, it has the ``label`` alone.
+    is set, and unless it is ``described``, it has the ``label`` alone. A result that is unchanged
+    is still of the type of its source.
     """
-    values = (
-        {}
-        if not described
-        else {
-            "software": f"{SOFTWARE} {VERSION}",
-            "digital_source_type": statement.source_type,
-            "system": ", ".join(statement.models),
-        }
-    )
+    values: dict[str, str] = {}
+    if described:
+        values["software"] = f"{SOFTWARE} {VERSION}"
+        if statement.source_type is not None:
+            values |= {"digital_source_type": statement.source_type, "system": ", ".join(statement.models)}
+        elif types := [source.values[_TYPE] for source in sources if _TYPE in source.values]:
+            values[_TYPE] = types[0]
     if request and described:
         values |= {"made_at": statement.made_at.isoformat(timespec="seconds"), "request_id": statement.request_id}
     if label is not None:
@@ -117,20 +119,29 @@ def read_packet(packet: bytes) -> Properties | None:
     """Return what a packet says, as far as we know its properties; None if it cannot be read."""
     if len(packet) > MAX_PACKET_BYTES or b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         return None
-    text = packet[packet.find(b"<x:xmpmeta") :] if b"<x:xmpmeta" in packet else packet
-    end = text.find(b"</x:xmpmeta>")
+    start = _START.search(packet)
+    text = packet[start.start() :] if start else packet
+    close = b"</" + start[0][1:] + b">" if start else b""
+    end = text.find(close) if close else -1
     try:
-        root = ElementTree.fromstring(text if end < 0 else text[: end + len(b"</x:xmpmeta>")])
-    except (ElementTree.ParseError, ValueError, LookupError):
+        return _properties(ElementTree.fromstring(text if end < 0 else text[: end + len(close)]))
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
         return None
+
+
+def _properties(root: ElementTree.Element) -> Properties:
+    """Return what the descriptions at the top of a packet say; for each name, the first counts.
+
+    Ingredients can have descriptions of their own, which say nothing of the file.
+    """
     values: dict[str, str] = {}
     ingredients: list[dict[str, str]] = []
-    for description in root.iter(f"{{{_RDF}}}Description"):
+    tops = [root] if root.tag == f"{{{_RDF}}}RDF" else root.findall(f"{{{_RDF}}}RDF")
+    for description in (found for top in tops for found in top.findall(f"{{{_RDF}}}Description")):
         for name, value in _read(description, _NAMES).items():
             values.setdefault(name, value)
         items = description.findall(f"{_tag('xmpMM:Ingredients')}/{{{_RDF}}}Bag/{{{_RDF}}}li")
-        ingredients += [_read(item, _KEPT) for item in items[:MAX_INGREDIENTS]]
-        break  # ingredients can have descriptions of their own
+        ingredients += [_read(item, _KEPT) for item in items[: MAX_INGREDIENTS - len(ingredients)]]
     return Properties(values, tuple(item for item in ingredients if item))
 
 

@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from serve.media.spool import Media
+from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, SwapVideo
 from serve.pipelines.result import Result
-from serve.provenance.marking import Marking
+from serve.provenance.marking import Marking, MarksNotRead
 from serve.provenance.signing import Source
 from serve.provenance.statement import Kind, Statement
 from serve.provenance.xmp import Properties
+
+RETRY_AFTER_S = 10
+"""Seconds after which a caller whose source could not be looked at may send it again."""
 
 
 def sources_of(request: PipelineRequest) -> dict[str, Source]:
@@ -26,9 +31,14 @@ def sources_of(request: PipelineRequest) -> dict[str, Source]:
     return {}
 
 
-def kind_of(request: PipelineRequest) -> Kind:
-    """Return whether a model makes all of the result; a video that is extended keeps its frames."""
-    return "generated" if isinstance(request, GenerateVideo) and not request.extend else "edited"
+def kind_of(request: PipelineRequest, result: Result) -> Kind:
+    """Return what the models did: a video that is extended keeps its frames.
+
+    A film in which no face was replaced is unchanged, whatever was asked for.
+    """
+    if isinstance(request, GenerateVideo):
+        return "edited" if request.extend else "generated"
+    return "unchanged" if result.swap is not None and not result.swap.swapped else "edited"
 
 
 class ResultMarks:
@@ -43,14 +53,25 @@ class ResultMarks:
     async def look(self) -> None:
         """Look at the sources before any work begins.
 
-        Raises RequestRefused for a source whose marks would be lost.
+        Raises RequestRefused for a source whose marks would be lost, and ModelUnavailable if it
+        cannot be known now whether they would be.
         """
-        self._properties = await self._marking.look(self._sources)
+        try:
+            self._properties = await self._marking.look(self._sources)
+        except MarksNotRead as error:
+            raise ModelUnavailable(f"{error}; try again", RETRY_AFTER_S) from error
+
+    async def describe(self, media: Media, media_type: str, *, models: Sequence[str], request_id: str) -> Media:
+        """Return a picture of a result that is still being made, with its metadata, unsigned."""
+        kind: Kind = "generated" if isinstance(self._request, GenerateVideo) and not self._request.extend else "edited"
+        statement = Statement(kind=kind, models=tuple(models), request_id=request_id, made_at=datetime.now(UTC))
+        described, _ = await self._marking.describe(media, media_type, statement, properties=self._properties)
+        return described
 
     async def put_on(self, result: Result, *, models: Sequence[str], request_id: str) -> Result:
         """Return the result with its marks."""
         statement = Statement(
-            kind=kind_of(self._request),
+            kind=kind_of(self._request, result),
             models=tuple(models),
             request_id=request_id,
             made_at=datetime.now(UTC),

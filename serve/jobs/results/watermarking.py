@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import logging
 from typing import Any
 
 from serve.jobs.request import JobRequest
@@ -11,6 +12,9 @@ from serve.provenance.watermark import Payload, Watermark
 from serve.provenance.watermark.payload import REQUEST_BITS
 from serve.provenance.watermark.secret import load_secret
 from serve.provenance_settings import WatermarkSettings
+from serve.telemetry.metrics import record_provenance_failure
+
+logger = logging.getLogger("ray.serve")
 
 
 class Watermarking:
@@ -29,21 +33,52 @@ class Watermarking:
         """
         keyed = hmac.new(self._secret, digestmod=hashlib.sha256)
         fields = {name: getattr(request.request, name) for name in type(request.request).model_fields}
-        told = {"endpoint": request.endpoint, "model": request.model, "seed": seed, "fields": fields}
-        keyed.update(json.dumps(_told(told), sort_keys=True).encode())
+        hashed = {"endpoint": request.endpoint, "model": request.model, "seed": seed, "fields": fields}
+        keyed.update(json.dumps(_as_json(hashed), sort_keys=True).encode())
         return Payload(self._key_id, int.from_bytes(keyed.digest()) >> 256 - REQUEST_BITS)
 
-    def mark(self, payload: Payload) -> Watermark:
+    def of(self, payload: Payload) -> "JobWatermark":
+        """Return what makes the watermarks of a job's files."""
+        return JobWatermark(payload, self._secret)
+
+
+class JobWatermark:
+    """Makes the watermark for each file of one job, and knows whether the latest could hold it."""
+
+    def __init__(self, payload: Payload, secret: bytes) -> None:
+        self._payload = payload
+        self._secret = secret
+        self._latest: Watermark | None = None
+
+    def __call__(self) -> Watermark:
         """Return the watermark for one file."""
-        return Watermark(payload, self._secret)
+        self._latest = Watermark(self._payload, self._secret)
+        return self._latest
+
+    @property
+    def held(self) -> bool:
+        """Whether frames of the latest file were large and varied enough to hold the watermark."""
+        return self._latest is not None and self._latest.held
+
+    def claim(self, request_id: str) -> str:
+        """Return what `X-Provenance` says of the latest file; count one that holds no watermark."""
+        if self.held:
+            return "watermark"
+        logger.warning("request %s: no frame is large and varied enough to hold the watermark", request_id)
+        record_provenance_failure("watermark")
+        return "watermark=failed"
+
+    def apart(self) -> "JobWatermark":
+        """Return one for files that are not the result, such as previews."""
+        return JobWatermark(self._payload, self._secret)
 
 
-def _told(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """Return ``value`` as JSON has it, with the SHA-256 of each file instead of the file."""
     if isinstance(value, dict):
-        return {name: _told(item) for name, item in value.items()}
+        return {name: _as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(item) for item in value]
+        return [_as_json(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return {"sha256": _digest(value)}

@@ -25,6 +25,8 @@ pixels that frames with such cells can have."""
 _PLACES_OF_SUM, _PLACES_OF_SCAN = 6, 8
 _STAGES = 2
 """Both stages of a detection share the rate of false detections."""
+_LAYERS = 3
+"""The number of watermarks that are looked for in one place, one below the other."""
 _SCANNED_SIDE = 480
 _SCANNED_CELLS = tuple(float(cell) for cell in np.geomspace(1.0, 9.0, 628))
 """Steps of 0.35 %, over which the pattern of a frame of 300 cells is out of place by one cell."""
@@ -61,10 +63,16 @@ class Detector:
         self._scaled = scaled
 
     def detect(self, frames: Iterable[Plane]) -> Reading | None:
-        """Return what the luma planes ``[height, width]`` of frames of one size show, or None.
+        """Return the clearest reading of frames, or None; see ``detect_all``."""
+        return next(iter(self.detect_all(frames)), None)
 
-        It looks first for the cells of frames as they were marked and of halved ones. If they are
-        not there, it looks for those of any other scale in the first frame.
+    def detect_all(self, frames: Iterable[Plane]) -> tuple[Reading, ...]:
+        """Return what luma planes ``[height, width]`` of frames of one size show, clearest first.
+
+        A result of which another one is made carries the watermarks of both, and nothing tells
+        which of them is newer. It looks first for the cells of frames as they were marked and of
+        halved ones. If they are not there, it looks for those of any other scale in the first
+        frame.
         """
         tiles: dict[float, list[Plane]] = {}
         first: Plane | None = None
@@ -73,25 +81,25 @@ class Detector:
             for cell in _native_cells(min(frame.shape)):
                 tiles.setdefault(cell, []).append(_tile_of(frame, cell))
         if first is None:
-            return None
-        return self._read_native(tiles) or (self._read_scaled(first) if self._scaled else None)
+            return ()
+        return self._read_native(tiles) or (self._read_scaled(first) if self._scaled else ())
 
-    def _read_native(self, tiles: dict[float, list[Plane]]) -> Reading | None:
+    def _read_native(self, tiles: dict[float, list[Plane]]) -> tuple[Reading, ...]:
         places = sum(_PLACES_OF_SUM + 2 * len(of_cell) for of_cell in tiles.values())
-        tries = _STAGES * places * len(self._patterns)
+        tries = _STAGES * _LAYERS * places * len(self._patterns)
         readings = [
             Reading(*found, number, cell)
             for cell, of_cell in tiles.items()
             for number, pattern in enumerate(self._patterns)
             for found in _read(list(_candidates(of_cell, pattern)), pattern, tries)
         ]
-        return min(readings, key=lambda reading: reading.false_positive_rate, default=None)
+        return _distinct(readings)
 
-    def _read_scaled(self, frame: Plane) -> Reading | None:
+    def _read_scaled(self, frame: Plane) -> tuple[Reading, ...]:
         reduced = resample(frame, max(1.0, min(frame.shape) / _SCANNED_SIDE))
         pixels = min(frame.shape) / min(reduced.shape)
         flat = residual(reduced, _PER_CELL)
-        tries = _STAGES * _PLACES_OF_SCAN * len(self._patterns) * len(_SCANNED_CELLS)
+        tries = _STAGES * _LAYERS * _PLACES_OF_SCAN * len(self._patterns) * len(_SCANNED_CELLS)
         for number, pattern in enumerate(self._patterns):
             template = _template(pattern)
             found: list[tuple[float, float, Plane, tuple[int, int]]] = []
@@ -101,9 +109,18 @@ class Detector:
                 place = _peaks(match, 1)[0]
                 found.append((float(match[place]), cell * pixels, tile, place))
             for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
-                for read in _read([_cells(tile, place)], pattern, tries):
-                    return Reading(*read, number, cell)
-        return None
+                readings = [Reading(*read, number, cell) for read in _read([_cells(tile, place)], pattern, tries)]
+                if readings:
+                    return _distinct(readings)
+        return ()
+
+
+def _distinct(readings: Iterable[Reading]) -> tuple[Reading, ...]:
+    """Return the clearest reading of each payload, the clearest of all first."""
+    found: dict[tuple[int, Payload], Reading] = {}
+    for reading in sorted(readings, key=lambda reading: reading.false_positive_rate):
+        found.setdefault((reading.secret, reading.payload), reading)
+    return tuple(found.values())
 
 
 def detect(frames: Frames, secrets: Sequence[bytes] = (PUBLISHED_SECRET,), *, scaled: bool = True) -> Reading | None:
@@ -181,16 +198,34 @@ def _cells(tile: Plane, place: tuple[int, int]) -> Plane:
 
 
 def _read(tiles: Sequence[Plane], pattern: Pattern, tries: int) -> Iterator[tuple[Payload, float]]:
-    """Yield the payloads that tiles of measured cells surely hold, with the bounds on rates."""
-    symbols = np.stack([pattern.measure(tile) for tile in tiles])
-    for tile, measured, message in zip(tiles, symbols, decode(symbols), strict=True):
-        payload = Payload.read(message)
-        norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
-        if payload is None or not norm:
-            continue
-        rate = _rate(float(measured @ encode(message)) / norm, tries)
-        if rate <= MAX_RATE:
-            yield payload, rate
+    """Yield the payloads that tiles of measured cells surely hold, with the bounds on rates.
+
+    What was read is taken away, and what is left is read again: two marks in one place hide each
+    other only in part.
+    """
+    for _ in range(_LAYERS):
+        if not tiles:
+            return
+        symbols = np.stack([pattern.measure(tile) for tile in tiles])
+        left = []
+        for tile, measured, message in zip(tiles, symbols, decode(symbols), strict=True):
+            payload = Payload.read(message)
+            norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
+            if payload is None or not norm:
+                continue
+            rate = _rate(float(measured @ encode(message)) / norm, tries)
+            if rate <= MAX_RATE:
+                yield payload, rate
+                left.append(_without(tile, pattern, payload))
+        tiles = left
+
+
+def _without(tile: Plane, pattern: Pattern, payload: Payload) -> Plane:
+    """Return measured cells without what they have in common with the tile of ``payload``."""
+    rest, cells = tile.flatten(), pattern.data.ravel()
+    known = pattern.tile(payload).ravel()[cells]
+    rest[cells] -= known * (rest[cells] @ known) / len(cells)
+    return rest.reshape(tile.shape)
 
 
 def _rate(match: float, tries: int) -> float:

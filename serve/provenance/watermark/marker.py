@@ -24,6 +24,8 @@ _STEPS = 16
 """Steps of a level with which the pattern is scaled up; dither keeps what is under a level."""
 _ZERO = 8
 """The level that stands for no change, because the scaled pattern is unsigned."""
+_LEAST_RANGE = 8
+"""The range of a frame's luma, in levels, from which on it does not count as flat."""
 _VIDEO_RANGE = 219 / 255
 """How many levels of limited-range luma are one of full range."""
 
@@ -41,6 +43,16 @@ class Watermark:
         self._tile = pattern_of(secret).tile(payload)
         self._origin: tuple[int, int] | None = None
         self._canvas: _Canvas | None = None
+        self._held = False
+
+    @property
+    def held(self) -> bool:
+        """Whether any frame so far is large and varied enough to hold the watermark.
+
+        A frame that is smaller than a tile has only a part of it, and encoders drop what is added
+        to a flat one.
+        """
+        return self._held
 
     def mark(self, frames: Frames) -> Frames:
         """Return uint8 RGB frames ``[n, height, width, 3]`` with the watermark."""
@@ -48,7 +60,9 @@ class Watermark:
         for frame, out in zip(frames, marked, strict=True):
             canvas = self._canvas_for(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) if self._moved(frame) else self._canvas
             assert canvas is not None
-            levels = canvas.levels(cv2.cvtColor(canvas.sample(frame), cv2.COLOR_RGB2GRAY), _STEPS)
+            samples = cv2.cvtColor(canvas.sample(frame), cv2.COLOR_RGB2GRAY)
+            self._held = self._held or canvas.holds(samples)
+            levels = canvas.levels(samples, _STEPS)
             brighter = cv2.cvtColor(cv2.subtract(levels, _ZERO), cv2.COLOR_GRAY2RGB)
             darker = cv2.cvtColor(cv2.subtract(_ZERO, levels), cv2.COLOR_GRAY2RGB)
             cv2.add(frame, brighter, dst=out)
@@ -62,7 +76,9 @@ class Watermark:
         """
         canvas = self._canvas_for(plane) if self._moved(plane) else self._canvas
         assert canvas is not None
-        levels = canvas.levels(canvas.sample(plane), _STEPS * _VIDEO_RANGE)
+        samples = canvas.sample(plane)
+        self._held = self._held or canvas.holds(samples)
+        levels = canvas.levels(samples, _STEPS * _VIDEO_RANGE)
         # Limited range ends at 235, so that nothing is clipped here that is not clipped anyway.
         cv2.add(plane, levels, dst=plane)
         cv2.subtract(plane, _ZERO, dst=plane)
@@ -91,6 +107,10 @@ class _Canvas:
         """Return one pixel of each cell, or of each four cells if they are large."""
         step, (height, width) = self._cell if self._cell == CELL_SIZES[0] else 2 * self._cell, self.shape
         return np.ascontiguousarray(frame[min(step // 2, height - 1) :: step, min(step // 2, width - 1) :: step])
+
+    def holds(self, samples: Bytes) -> bool:
+        """Return whether a frame has room for a tile and is not flat."""
+        return min(self.shape) >= TILE * self._cell and int(samples.max()) - int(samples.min()) >= _LEAST_RANGE
 
     def levels(self, samples: Bytes, steps: float) -> Bytes:
         """Return what to add to the luma ``[height, width]``, plus ``_ZERO``."""

@@ -18,8 +18,8 @@ from serve.provenance.marking import Marking
 from serve.provenance.packet_scan import find_properties
 from serve.provenance.reading import read_manifest
 from serve.provenance.statement import COMPOSITE, GENERATED
-from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_config
+from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph
+from tests.unit.serve.http.service import make_client, make_config
 from tests.unit.serve.local_jobs import LocalDesk
 from tests.unit.serve.provenance.results import signing
 
@@ -88,3 +88,13 @@ def test_results_of_jobs_are_marked(client: TestClient) -> None:
     manifest = read_manifest(result.content, c2pa_settings())
     assert manifest is not None
     assert manifest["state"] == "valid"
+
+
+def test_a_film_without_a_face_is_not_said_to_be_made_by_ai() -> None:
+    client = make_client(FakeGraph(swapper=FakeFaceSwapper(faces=())), provenance={"metadata": {"enabled": True}})
+    response = client.post("/batch-video-faceswap", json=payload("batch-video-faceswap"))
+    assert response.status_code == 200, response.text
+    assert response.headers["x-frames-swapped"] == "0"
+    properties = find_properties(response.content)
+    assert properties is not None
+    assert properties.values.keys() == {"software"}

@@ -14,8 +14,9 @@ from serve.media.images import cover, encode_image
 from serve.media.samples import stranger
 from serve.media.spool import Media, read_media
 from serve.provenance.marking import Marking
-from serve.provenance.statement import GENERATED
+from serve.provenance.statement import GENERATED, Label
 from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Watermark
+from serve.provenance.xmp import aigc_json, write_packet
 from serve.provenance_settings import ProvenanceSettings
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_client, make_config
@@ -127,6 +128,20 @@ def mutated(data: bytes, drawn: random.Random) -> bytes:
     return bytes(content[: drawn.choice([len(content), drawn.randrange(1, len(content))])])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [2900 * "[", '{"Label":"\\ud800"}', '{"\\u001b[2J":"1","Label":"1"}', "{}"],
+    ids=["depth", "surrogate", "terminal", "empty"],
+)
+def test_no_text_of_a_label_causes_a_fault(client: TestClient, text: str) -> None:
+    label = Label(producer="Example", number="1")
+    packet = write_packet(STATEMENT, request=False, label=label, described=False)
+    response = send(client, PLAIN + packet.replace(aigc_json(label).encode(), text.encode()))
+    assert response.status_code == 200, response.text
+    assert all(c.isprintable() for name, value in (response.json()["aigc"] or {}).items() for c in name + value)
+    assert response.json()["made_by_ai"] is (True if '"Label":"1"' in text else None)
+
+
 def test_a_caller_may_verify_so_many_files_a_minute_apart_from_jobs() -> None:
     client = make_client(FakeGraph(), provenance={"verify": {"per_minute": 2}}, jobs={"requests_per_minute": 1})
     first = send(client, PLAIN)
@@ -171,12 +186,23 @@ def test_the_watermark_of_the_service_is_found_where_nothing_else_is_left() -> N
     report = send(client, marked).json()
     assert (report["made_by_ai"], report["says_so"]) == (True, ["watermark"])
     assert (report["watermark"]["found"], report["watermark"]["payload"]) == (True, "3-000004d")
+    assert report["watermark"]["payloads"] == ["3-000004d"]
     assert report["watermark"]["false_positive_rate"] <= 1e-6
     plain = send(client, encode_image(frames[0], "image/jpeg")).json()
     assert (plain["made_by_ai"], plain["watermark"]) == (None, {"found": False})
     text = send(client, b"neither a picture nor a video").json()
     assert text["watermark"]["found"] is False
     assert "not a video in a supported format" in text["watermark"]["reason"]
+
+
+def test_the_watermarks_of_earlier_secrets_are_found(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        (tmp_path / name).write_bytes(f"the secret named {name}".encode())
+    keys = {"enabled": True, "key": tmp_path / "new", "keys": [tmp_path / "old"]}
+    frames = cover(stranger(), 512, 384)[None]
+    marked = encode_image(Watermark(Payload(3, 77), b"the secret named old").mark(frames)[0], "image/jpeg")
+    report = send(make_client(FakeGraph(), provenance={**MANY, "watermark": keys}), marked).json()
+    assert (report["watermark"]["found"], report["watermark"]["payload"]) == (True, "3-000004d")
 
 
 def test_limits_say_what_is_done() -> None:

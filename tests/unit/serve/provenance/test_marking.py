@@ -6,7 +6,8 @@ import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deployments.errors import RequestRefused
+from serve.media.errors import MediaError
 from serve.media.images import encode_image
 from serve.media.spool import Media, open_media, read_media
 from serve.media.workers.messages import Message
+from serve.media.workers.process import WorkerDied
+from serve.provenance import marking as marks_module
 from serve.provenance.certificates import CertificateRefused, signer_of
 from serve.provenance.manifest import REQUEST, c2pa_settings
-from serve.provenance.marking import Marked, Marking
+from serve.provenance.marking import Marked, Marking, MarksNotRead
 from serve.provenance.packet_scan import find_properties
-from serve.provenance.reading import read_manifest
-from serve.provenance.signing import Source
-from serve.provenance.statement import COMPOSITE, GENERATED
+from serve.provenance.reading import read_manifest, read_marks
+from serve.provenance.report import complete
+from serve.provenance.signing import SigningFailed, Source
+from serve.provenance.statement import COMPOSITE, GENERATED, Label
 from serve.provenance.xmp import Properties, write_packet
-from serve.provenance_settings import ProvenanceSettings
+from serve.provenance_settings import AigcSettings, MetadataSettings, ProvenanceSettings
+from serve.telemetry.metrics import CERTIFICATE_EXPIRY, PROVENANCE_FAILURES
+from tests.unit.recorded_metrics import recorded_metrics
 from tests.unit.serve.provenance.authority import make_authority
 from tests.unit.serve.provenance.results import (
     EDITED,
@@ -364,3 +371,165 @@ async def test_a_source_that_kills_the_process_is_left_out(made: Made, tmp_path:
         marked = await marking.mark(data, media_type, EDITED, sources=[huge])
         assert marked.marks[-1] in ("c2pa;certificate=test;sources=unreadable", "c2pa;certificate=test;sources=kept")
         assert state_of(marked.media) == "valid"
+
+
+async def test_the_end_of_the_certificate_is_reported_again_and_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(marks_module, "REPORT_PERIOD_S", 0)
+    with recorded_metrics() as recorded:
+        async with marking_with(signing(tmp_path)) as marking:
+            assert marking._signer is not None
+            expiry = marking._signer.identity.expires_at.timestamp()
+            assert recorded.values(CERTIFICATE_EXPIRY) == [expiry]
+            watch = asyncio.ensure_future(marking.watch())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            watch.cancel()
+            assert len(recorded.values(CERTIFICATE_EXPIRY)) > 4
+            assert set(recorded.values(CERTIFICATE_EXPIRY)) == {expiry}
+
+
+async def test_each_mark_that_fails_is_counted_by_its_layer(tmp_path: Path) -> None:
+    with recorded_metrics() as recorded:
+        async with marking_with(signing(tmp_path)) as marking:
+            marked = await marking.mark(b"?", "image/png", STATEMENT)
+        assert marked == Marked(b"?", ("metadata=failed", "c2pa=failed"))
+        assert recorded.values(PROVENANCE_FAILURES, layer="metadata") == [1]
+        assert recorded.values(PROVENANCE_FAILURES, layer="signature") == [1]
+
+
+async def test_a_certificate_that_expires_meanwhile_signs_nothing_and_strips_nothing(
+    made: Made, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    media_type, data = made["jpeg"]
+    async with marking_with(signing(tmp_path)) as marking:
+        signed = (await marking.mark(data, media_type, STATEMENT)).media
+        assert marking._signer is not None
+        over = replace(marking._signer.identity, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        monkeypatch.setattr(marking._signer, "identity", over)
+        assert not marking.signs
+        assert (await marking.mark(data, media_type, STATEMENT)).marks == ("metadata", "c2pa=failed")
+        assert "has expired" in caplog.text
+        with pytest.raises(RequestRefused, match="carries a C2PA manifest"):
+            await marking.look({"source": Source(media=signed, parent=True)})
+        watch = asyncio.ensure_future(marking.watch())
+        await asyncio.sleep(0)
+        watch.cancel()
+    assert caplog.text.count("results are not signed any more") == 1
+
+
+ODD_ENDS = {
+    "png without its end": ("png", lambda data: data[:-12]),
+    "mp4 with a tag": ("mp4", lambda data: data + b"TAG" + bytes(125)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ENDS)
+async def test_a_harmless_file_that_c2pa_cannot_parse_has_no_manifest_but_a_signed_one_has(
+    made: Made, tmp_path: Path, odd: str
+) -> None:
+    kind, change = ODD_ENDS[odd]
+    media_type, data = made[kind]
+    async with marking_with(signing(tmp_path)) as marking:
+        signed = read_media((await marking.mark(data, media_type, STATEMENT)).media)
+    harmless = change(read_media(data))
+    assert read_manifest(harmless, c2pa_settings()) is None
+    assert state_of(change(signed)) == "unreadable"
+    async with marking_with(ProvenanceSettings(), demo=False) as marking:
+        assert await marking.look({"source": Source(media=harmless, parent=True)}) == (Properties({}),)
+        with pytest.raises(RequestRefused, match="carries a C2PA manifest"):
+            await marking.look({"source": Source(media=change(signed), parent=True)})
+
+
+@pytest.mark.parametrize("odd", ODD_ENDS)
+async def test_a_file_that_cannot_be_signed_over_costs_nobody_a_timestamp(made: Made, tmp_path: Path, odd: str) -> None:
+    kind, change = ODD_ENDS[odd]
+    media_type, data = made["jpeg"]
+    source = Source(media=change(read_media(made[kind][1])), parent=True)
+    with refusing() as url:
+        async with marking_with(signing(tmp_path, timestamp_url=url)) as marking:
+            assert marking._signer is not None
+            with pytest.raises(SigningFailed):
+                await marking._signer.sign(data, media_type, lambda items: {"assertions": []}, [source])
+            assert marking._signer._tsa_from == float("-inf"), "the authority is asked for the next result"
+            marked = await marking.mark(data, media_type, EDITED, sources=[source])
+            assert marking._signer._tsa_from > 0, "it has failed now"
+    assert marked.marks[-1] == "c2pa;certificate=test;sources=unreadable;timestamp=failed"
+    manifest = read_manifest(marked.media, c2pa_settings())
+    assert manifest is not None
+    assert (manifest["state"], manifest["actions"]) == ("valid", ["c2pa.opened", "c2pa.edited"]), "an edit stays an edit"
+
+
+async def test_the_log_has_no_password_of_the_authority(made: Made, tmp_path: Path, caplog: Any) -> None:
+    media_type, data = made["jpeg"]
+    with refusing() as url:
+        secret = url.replace("http://", "http://ann:pass-word@") + "stamp?key=sesame"
+        async with marking_with(signing(tmp_path, timestamp_url=secret)) as marking:
+            await marking.mark(data, media_type, STATEMENT)
+    assert "without a timestamp" in caplog.text
+    assert "pass-word" not in caplog.text
+    assert "sesame" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (MediaError("odd"), RequestRefused),
+        (WorkerDied("SIGSEGV"), RequestRefused),
+        (TimeoutError(), MarksNotRead),
+        (RuntimeError("x"), MarksNotRead),
+    ],
+)
+async def test_a_source_that_cannot_be_searched_is_refused_where_its_marks_might_be_lost(
+    tmp_path: Path, monkeypatch: Any, fault: Exception, raised: type[Exception]
+) -> None:
+    async def fail(_: Source) -> Any:
+        raise fault
+
+    sources = {"source": Source(media=JPEG, parent=True)}
+    async with marking_with(ProvenanceSettings(), demo=False) as marking:
+        monkeypatch.setattr(marking, "_find", fail)
+        with pytest.raises(raised):
+            await marking.look(sources)
+        assert await marking.look({"image": Source(media=JPEG, parent=False)}) == (Properties({}),)
+    async with marking_with(signing(tmp_path)) as marking:
+        monkeypatch.setattr(marking, "_find", fail)
+        assert await marking.look(sources) == (Properties({}),), "the manifest has it as an ingredient"
+
+
+@pytest.mark.parametrize("mark", ["type", "label"])
+async def test_a_mark_in_xmp_is_refused_where_no_metadata_is_written_though_results_are_signed(
+    tmp_path: Path, mark: str
+) -> None:
+    label = Label(producer="Example", number="1") if mark == "label" else None
+    packet = write_packet(EDITED, request=False, described=label is None, label=label)
+    source = {"source": Source(media=JPEG + packet, parent=True)}
+    quiet = signing(tmp_path).model_copy(update={"metadata": MetadataSettings(enabled=False)})
+    async with marking_with(quiet) as marking:
+        with pytest.raises(RequestRefused, match="which would be lost, because this service writes no metadata"):
+            await marking.look(source)
+    async with marking_with(signing(tmp_path)) as marking:
+        kept = await marking.look(source)
+        marked = await marking.mark(JPEG, "image/jpeg", EDITED, properties=kept)
+    properties = find_properties(marked.media)
+    assert properties is not None
+    assert properties.ingredients[0].keys() == {"aigc" if label else "digital_source_type"}
+
+
+async def test_a_film_in_which_nothing_was_replaced_is_not_said_to_be_made_by_ai(made: Made, tmp_path: Path) -> None:
+    media_type, data = made["mp4"]
+    settings = signing(tmp_path).model_copy(update={"aigc": AigcSettings(enabled=True, producer="Example")})
+    camera = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
+    async with marking_with(settings) as marking:
+        marked = await marking.mark(
+            data,
+            media_type,
+            replace(EDITED, kind="unchanged"),
+            sources=[Source(media=JPEG, parent=True)],
+            properties=[Properties({"digital_source_type": camera})],
+        )
+    report = complete(read_marks(marked.media, c2pa_settings()))
+    assert (report["made_by_ai"], report["says_so"], report["aigc"]) == (None, [], None)
+    assert report["metadata"]["digital_source_type"] == camera
+    assert "system" not in report["metadata"]
+    assert report["c2pa"]["state"] == "valid"
+    assert (report["c2pa"]["actions"], report["c2pa"]["digital_source_types"]) == (["c2pa.opened", "c2pa.edited"], [])

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serve.jobs.request import JobRequest, read_request
@@ -7,6 +8,8 @@ from serve.jobs.results.watermarking import Watermarking
 from serve.media.spool import Spool
 from serve.pipelines.requests import SwapImage
 from serve.provenance_settings import WatermarkSettings
+from serve.telemetry.metrics import PROVENANCE_FAILURES
+from tests.unit.recorded_metrics import recorded_metrics
 from tests.unit.serve.pipelines.request_builders import video_request
 
 
@@ -61,3 +64,13 @@ def test_another_secret_gives_another_number(tmp_path: Any, watermarking: Waterm
     path.write_bytes(b"0123456789abcdef")
     other = Watermarking(WatermarkSettings(key_id=3, key=path))
     assert other.payload_of(job_request(), 7) != watermarking.payload_of(job_request(), 7)
+
+
+@pytest.mark.parametrize(("side", "claim"), [(128, "watermark"), (48, "watermark=failed")])
+def test_a_watermark_is_claimed_only_where_frames_can_hold_it(watermarking: Watermarking, side: int, claim: str) -> None:
+    new_mark = watermarking.of(watermarking.payload_of(swap(), None))
+    with recorded_metrics() as recorded:
+        new_mark().mark(np.random.default_rng(1).integers(0, 256, (1, side, side, 3), np.uint8))
+        new_mark.apart()()
+        assert new_mark.claim("a request") == claim
+        assert recorded.values(PROVENANCE_FAILURES, layer="watermark") == ([] if claim == "watermark" else [1])

@@ -85,3 +85,22 @@ def test_nothing_is_read_of_no_frames() -> None:
 def test_tiny_frames_are_looked_at_without_an_error() -> None:
     for height, width in ((1, 1), (2, 300), (16, 16)):
         assert detect(np.full((1, height, width, 3), 9, np.uint8)) is None
+
+
+@pytest.mark.parametrize("older", [1, 2, 3, 4])
+def test_a_result_of_a_result_shows_the_number_of_both(older: int) -> None:
+    """A swap of a picture that this service has made: nothing tells which of both is newer."""
+    first, second = Payload(1, older * 0x0123457), Payload(1, 0x0FEDCBA)
+    made = jpeg(Watermark(first).mark(portrait_film(640, 360, 1))[0], 90)
+    again = jpeg(Watermark(second).mark(made)[0], 90)
+    readings = Detector().detect_all(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in again)
+    assert {reading.payload for reading in readings} == {first, second}
+    assert all(reading.false_positive_rate <= MAX_RATE for reading in readings)
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 144), (640, 360), (832, 480)])
+def test_one_watermark_is_read_once(width: int, height: int) -> None:
+    for number in (1, 2):
+        marked = Watermark(Payload(2, number)).mark(portrait_film(width, height, 2))
+        readings = Detector().detect_all(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in marked)
+        assert [reading.payload for reading in readings] == [Payload(2, number)]

@@ -77,3 +77,15 @@ def test_luma_gets_the_same_pattern_as_rgb() -> None:
 )
 def test_cells_grow_with_the_shorter_side(height: int, width: int, cell: int) -> None:
     assert cell_size(height, width) == cell_size(width, height) == cell
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "flat", "held"),
+    [(64, 64, False, True), (63, 200, False, False), (200, 120, True, False), (700, 640, False, True)],
+)
+def test_a_frame_without_room_or_texture_does_not_count_as_marked(width: int, height: int, flat: bool, held: bool) -> None:
+    frames = np.full((1, height, width, 3), 99, np.uint8) if flat else portrait_film(width, height, 1)
+    by_rgb, by_luma = Watermark(PAYLOAD), Watermark(PAYLOAD)
+    by_rgb.mark(frames)
+    by_luma.mark_luma(cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY))
+    assert (by_rgb.held, by_luma.held) == (held, held)

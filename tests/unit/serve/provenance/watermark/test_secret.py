@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from serve.provenance.watermark.pattern import PUBLISHED_SECRET
-from serve.provenance.watermark.secret import MAX_BYTES, SecretRefused, load_secret
+from serve.provenance.watermark.secret import MAX_BYTES, SecretRefused, load_secret, load_secrets
 
 
 def test_without_a_file_the_secret_is_the_published_one() -> None:
@@ -27,3 +27,12 @@ def test_a_secret_of_an_unusable_length_is_refused(tmp_path: Path, content: byte
 def test_a_secret_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SecretRefused, match=r"provenance.watermark.key: .*cannot be read: No such file"):
         load_secret(tmp_path / "none")
+
+
+def test_a_secret_is_found_in_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("new", "old"):
+        (tmp_path / name).write_bytes(name.encode() * 8)
+    assert load_secrets(Path("~/new"), [Path("~/old")]) == [b"new" * 8, b"old" * 8]
+    with pytest.raises(SecretRefused, match=r"provenance.watermark.keys: .*cannot be read"):
+        load_secrets(None, [Path("~/none")])
