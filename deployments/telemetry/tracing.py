@@ -178,22 +178,31 @@ def _make_tracer() -> Any:
 
 @cache
 def _make_provider() -> Any:
-    """Return this process's provider, or None, with a line in the log, if there can be none."""
+    """Return this process's provider, or None, with a line in the log, if there can be none.
+
+    The SDK reads its variables in every one of its parts, and raises for a value that it cannot
+    use. No request fails for that.
+    """
+    try:
+        return _new_provider()
+    except Exception as error:
+        logger.error("no traces are recorded: %s (see the variables OTEL_*)", error)
+        return None
+
+
+def _new_provider() -> Any:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    try:
-        made = [_exporter(name) for name in _asked_for()]
-    except (ImportError, ValueError) as error:
-        logger.error("no traces are recorded: %s", error)
-        return None
+    made = [_exporter(name) for name in _asked_for()]
+    processors = [BatchSpanProcessor(exporter) for exporter in made]
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource)
-    for exporter in made:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+    for processor in processors:
+        provider.add_span_processor(processor)
     return provider
 
 
