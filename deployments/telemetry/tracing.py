@@ -35,8 +35,8 @@ class Span:
     def set(self, attributes: Attributes) -> None:
         """Add attributes, by their names."""
 
-    def rename(self, name: str) -> None:
-        """Give the span another name."""
+    def link(self, trace: str) -> None:
+        """Refer to the span of another trace, which is given as ``Span.trace``, if it is one."""
 
     def fail(self, reason: str) -> None:
         """Mark the span as failed. ``reason`` must not quote what callers send."""
@@ -59,8 +59,12 @@ class _RecordedSpan(Span):
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)
 
-    def rename(self, name: str) -> None:
-        self._span.update_name(name)
+    def link(self, trace: str) -> None:
+        from opentelemetry.trace import get_current_span
+
+        linked = get_current_span(_context(trace)).get_span_context()
+        if linked.is_valid:
+            self._span.add_link(linked)
 
     def fail(self, reason: str) -> None:
         from opentelemetry.trace import Status, StatusCode
@@ -77,27 +81,23 @@ def is_on() -> bool:
     return _tracer() is not None
 
 
-def begin(
-    name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", parent: str | None = None, link: str = ""
-) -> Span:
+def begin(name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", parent: str | None = None) -> Span:
     """Return a new span, which the caller must end.
 
-    ``parent`` and ``link`` are as ``Span.trace``; the default parent is the current origin's span.
-    A malformed one counts as none.
+    ``parent`` is as ``Span.trace``; the default one is the current origin's span. A malformed one
+    counts as none.
     """
     tracer = _tracer()
     if tracer is None:
         return NO_SPAN
-    from opentelemetry.trace import Link, SpanKind, get_current_span
+    from opentelemetry.trace import SpanKind
 
-    linked = get_current_span(_context(link)).get_span_context() if link else None
     return _RecordedSpan(
         tracer.start_span(
             name,
             context=_context(current_origin().trace if parent is None else parent),
             kind=SpanKind[kind.upper()],
             attributes=attributes,
-            links=[Link(linked)] if linked is not None and linked.is_valid else None,
         )
     )
 

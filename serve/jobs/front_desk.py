@@ -9,6 +9,7 @@ from contextlib import aclosing
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
+from serve.jobs.end_report import report_end
 from serve.jobs.execution import INLINE_BYTES
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
 from serve.jobs.files.removal import remove_files
@@ -22,6 +23,7 @@ from serve.jobs.store.job_store import JobStore, OutcomeUnknown, QueueFull
 from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Job
 from serve.media.spool import Media, media_size, open_media, read_media
+from serve.pipelines.meter import Meter
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
@@ -84,8 +86,7 @@ class FrontDesk:
             return await self._run_to_end(job.id, sent, waits=True)
         except asyncio.CancelledError:
             # The Runner ends the job when its call is cancelled; this is for one without a Runner.
-            now = time.time()
-            detached(self._cancel_quietly(job.id, now))
+            detached(self._cancel_quietly(job.id))
             raise
 
     async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome:
@@ -197,10 +198,17 @@ class FrontDesk:
         """Ask that a job of ``caller`` be cancelled."""
         if await self.get(job_id, caller) is None:
             return None
-        now = time.time()
-        job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+        job = await self._cancel(job_id)
         if job is not None and job.ended:
             await self._files.delete(request_key(job_id))
+        return job
+
+    async def _cancel(self, job_id: str) -> Job | None:
+        """Cancel a job, and report the end of one that no Runner has taken yet."""
+        now = time.time()
+        job = await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+        if job is not None and job.ended and job.attempt == 0 and job.finished_at == now:  # this call ended it
+            report_end(Meter({}), job)
         return job
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
@@ -216,9 +224,9 @@ class FrontDesk:
         with open_media(request) as file:
             await self._files.put(request_key(job.id), file)
 
-    async def _cancel_quietly(self, job_id: str, now: float) -> None:
+    async def _cancel_quietly(self, job_id: str) -> None:
         try:
-            await self._store.request_cancel(job_id, at=now, expires_at=now + self._keep_s)
+            await self._cancel(job_id)
         except Exception as error:  # nobody waits for this call, so only the log can say it
             logger.warning("job %s could not be cancelled after its caller left: %r", job_id, error)
 
