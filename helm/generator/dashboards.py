@@ -62,6 +62,14 @@ def _share(part: str, whole: str) -> str:
     return f"(sum by (model) (rate({part}[15m])) or 0 * {total}) / {total}"
 
 
+def _requests(*matchers: str) -> str:
+    """Return the selector of all requests, those that Serve's proxy refuses included.
+
+    The proxy serves every application, so that what it counts names none.
+    """
+    return _own("requests_total", *matchers).replace('application="ryla"', 'application=~"ryla|"')
+
+
 HIT = 'result="hit"'
 REFUSED = 'outcome!~"succeeded|accepted"'
 
@@ -171,19 +179,15 @@ JOBS = Dashboard(
         ),
         Panel(
             "Who uses it: requests",
-            "Requests per second by endpoint.",
+            "Requests per second by endpoint. The log says by which caller.",
             "reqps",
-            {"{{endpoint}}": _or_none(f"sum by (endpoint) (rate({_own('requests_total')}[5m]))", "endpoint")},
+            {"{{endpoint}}": _or_none(f"sum by (endpoint) (rate({_requests()}[5m]))", "endpoint")},
         ),
         Panel(
             "Who uses it: what is refused",
             "Requests per second that are not answered with a result or a job.",
             "reqps",
-            {
-                "{{endpoint}} {{outcome}}": _or_none(
-                    f"sum by (endpoint, outcome) (rate({_own('requests_total', REFUSED)}[5m]))", "outcome"
-                )
-            },
+            {"{{endpoint}} {{outcome}}": _or_none(f"sum by (endpoint, outcome) (rate({_requests(REFUSED)}[5m]))", "outcome")},
         ),
         Panel(
             "Who uses it: frames and faces",

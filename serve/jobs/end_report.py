@@ -47,6 +47,7 @@ def report_end(meter: Meter, ended: Job, *, frames: int = 0) -> None:
             metrics.COST.add(meter.cost_of(model), endpoint=ended.endpoint, model=model)
     fields = {
         "endpoint": ended.endpoint,
+        "caller": ended.caller,
         "model": labels["model"],
         "outcome": outcome,
         "seconds": round(seconds, 3),

@@ -159,6 +159,7 @@ async def test_the_end_of_a_request_is_one_line_with_its_stages(
     assert "9 frames, 1.750000 USD, attempt 1 (request id the-id)" in line
     assert "kolibri" not in line
     assert (fields["endpoint"], fields["model"], fields["outcome"], fields["frames"]) == (PATH, "wan26", "succeeded", 9)
+    assert fields["caller"] == "127.0.0.1"
     assert list(fields["stages"]) == ["queue", "denoise", "decode", "swap", "encode"]
     with caplog.at_level(logging.INFO, "ray.serve"):
         await http.post(f"/{PATH}", json=body(prompt="too long"))
