@@ -59,6 +59,10 @@ class VideoReport:
             self._step_began = now
             self._span.set({"ryla.steps": progress.steps})
 
+    def fail(self, reason: str) -> None:
+        """Mark the span of the stage in which the video failed; see ``Span.fail``."""
+        self._span.fail(reason)
+
     def end(self) -> None:
         """End the span of the last stage, whether the video was finished or not."""
         self._span.end()

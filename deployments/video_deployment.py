@@ -50,6 +50,7 @@ class VideoDeployment:
             async for event in stream_video(self._engine, request, stream=stream, threads=self._threads, report=report):
                 yield event
         except BaseException as error:
+            report.fail(type(error).__name__)
             span.fail(type(error).__name__)
             raise
         finally:

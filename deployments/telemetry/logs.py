@@ -6,20 +6,25 @@ filters know the request of a call, but not in threads, nor in what goes on afte
 
 import logging
 
+from deployments.errors import RequestRefused
 from deployments.telemetry.origin import current_origin
 
 SERVE = "ray.serve"
 """The name of Serve's logger, which has its handlers and formats."""
 PACKAGES = ("deployments", "serve")
 """The packages whose loggers are named after their modules."""
+FAILED = "Request failed."
+"""The message with which Serve logs whatever a call of a replica raises, with its traceback."""
 
 
 def name_origins() -> None:
     """Name the request and the job in all lines of this process, from now on.
 
-    Lines of our own modules go where Serve's go; they would otherwise miss its format.
+    Lines of our own modules go where Serve's go; they would otherwise miss its format. Serve's line
+    about a call that failed is a short one if the caller's request was at fault.
     """
     serve = logging.getLogger(SERVE)
+    serve.addFilter(_excuse)
     serve.addFilter(_complete)
     for package in PACKAGES:
         logger = logging.getLogger(package)
@@ -37,6 +42,21 @@ class _ToServe(logging.Handler):
         serve = logging.getLogger(SERVE)
         if serve.isEnabledFor(record.levelno):
             serve.handle(record)
+
+
+def _excuse(record: logging.LogRecord) -> bool:
+    """Make Serve's traceback of a refused request one line at INFO.
+
+    A refusal is no fault of the service, and its text may quote what was sent.
+    """
+    error = record.exc_info[1] if record.exc_info and record.msg == FAILED else None
+    error = getattr(error, "cause", error)  # Ray wraps what comes from another replica
+    if not isinstance(error, RequestRefused):
+        return True
+    record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    record.msg, record.args = "the request was refused: %s in `%s`", (type(error).__name__, error.field)
+    record.exc_info = record.exc_text = None
+    return logging.getLogger(SERVE).isEnabledFor(logging.INFO)
 
 
 def _complete(record: logging.LogRecord) -> bool:

@@ -35,8 +35,8 @@ class Span:
     def set(self, attributes: Attributes) -> None:
         """Add attributes, by their names."""
 
-    def rename(self, name: str) -> None:
-        """Give the span another name."""
+    def link(self, trace: str) -> None:
+        """Refer to the span of another trace, which is given as ``Span.trace``, if it is one."""
 
     def fail(self, reason: str) -> None:
         """Mark the span as failed. ``reason`` must not quote what callers send."""
@@ -59,8 +59,12 @@ class _RecordedSpan(Span):
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)
 
-    def rename(self, name: str) -> None:
-        self._span.update_name(name)
+    def link(self, trace: str) -> None:
+        from opentelemetry.trace import get_current_span
+
+        linked = get_current_span(_context(trace)).get_span_context()
+        if linked.is_valid:
+            self._span.add_link(linked)
 
     def fail(self, reason: str) -> None:
         from opentelemetry.trace import Status, StatusCode
@@ -77,27 +81,23 @@ def is_on() -> bool:
     return _tracer() is not None
 
 
-def begin(
-    name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", parent: str | None = None, link: str = ""
-) -> Span:
+def begin(name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", parent: str | None = None) -> Span:
     """Return a new span, which the caller must end.
 
-    ``parent`` and ``link`` are as ``Span.trace``; the default parent is the current origin's span.
-    A malformed one counts as none.
+    ``parent`` is as ``Span.trace``; the default one is the current origin's span. A malformed one
+    counts as none.
     """
     tracer = _tracer()
     if tracer is None:
         return NO_SPAN
-    from opentelemetry.trace import Link, SpanKind, get_current_span
+    from opentelemetry.trace import SpanKind
 
-    linked = get_current_span(_context(link)).get_span_context() if link else None
     return _RecordedSpan(
         tracer.start_span(
             name,
             context=_context(current_origin().trace if parent is None else parent),
             kind=SpanKind[kind.upper()],
             attributes=attributes,
-            links=[Link(linked)] if linked is not None and linked.is_valid else None,
         )
     )
 
@@ -178,22 +178,31 @@ def _make_tracer() -> Any:
 
 @cache
 def _make_provider() -> Any:
-    """Return this process's provider, or None, with a line in the log, if there can be none."""
+    """Return this process's provider, or None, with a line in the log, if there can be none.
+
+    The SDK reads its variables in every one of its parts, and raises for a value that it cannot
+    use. No request fails for that.
+    """
+    try:
+        return _new_provider()
+    except Exception as error:
+        logger.error("no traces are recorded: %s (see the variables OTEL_*)", error)
+        return None
+
+
+def _new_provider() -> Any:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    try:
-        made = [_exporter(name) for name in _asked_for()]
-    except (ImportError, ValueError) as error:
-        logger.error("no traces are recorded: %s", error)
-        return None
+    made = [_exporter(name) for name in _asked_for()]
+    processors = [BatchSpanProcessor(exporter) for exporter in made]
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource)
-    for exporter in made:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+    for processor in processors:
+        provider.add_span_processor(processor)
     return provider
 
 

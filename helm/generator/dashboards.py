@@ -42,6 +42,34 @@ def _own_quantile(q: float, metric: str, by: str) -> str:
     return f"histogram_quantile({q}, sum by (le, {by}) (rate({_own(f'{metric}_bucket')}[15m])))"
 
 
+def _increase(metric: str, window: str) -> str:
+    """Return by how much each series of one of the service's own counters has grown.
+
+    A series that has just appeared has grown by its whole value, for which `increase` has 0.
+    """
+    counter = _own(metric)
+    return f"(({counter} unless {counter} offset {window}) or increase({counter}[{window}]))"
+
+
+def _or_none(query: str, label: str) -> str:
+    """Return ``query``, or `none` at 0 while it has no series, because nothing has happened yet."""
+    return f'{query} or on() label_replace(vector(0), "{label}", "none", "", "")'
+
+
+def _share(part: str, whole: str) -> str:
+    """Return the share of a part, by model, which is 0 where nothing of it has happened yet."""
+    total = f"sum by (model) (rate({whole}[15m]))"
+    return f"(sum by (model) (rate({part}[15m])) or 0 * {total}) / {total}"
+
+
+def _requests(*matchers: str) -> str:
+    """Return the selector of all requests, those that Serve's proxy refuses included.
+
+    The proxy serves every application, so that what it counts names none.
+    """
+    return _own("requests_total", *matchers).replace('application="ryla"', 'application=~"ryla|"')
+
+
 HIT = 'result="hit"'
 REFUSED = 'outcome!~"succeeded|accepted"'
 
@@ -54,7 +82,7 @@ JOBS = Dashboard(
             "Is it healthy: jobs by their end",
             "Jobs that end per second. `refused` is the caller's fault; `failed`, `busy` and `timeout` are the service's.",
             "ops",
-            {"{{outcome}}": f"sum by (outcome) (rate({_own('jobs_ended_total')}[5m]))"},
+            {"{{outcome}}": _or_none(f"sum by (outcome) (rate({_own('jobs_ended_total')}[5m]))", "outcome")},
         ),
         Panel(
             "Is it healthy: jobs that have not ended",
@@ -67,11 +95,11 @@ JOBS = Dashboard(
         ),
         Panel(
             "Is it healthy: store and webhooks",
-            "1 while every Runner reaches the store, and webhooks that could not be delivered within an hour.",
+            "1 while every Runner reaches the store, else 0, and attempts of an hour to deliver webhooks.",
             "short",
             {
-                "store": f"min({_own('store_reachable')})",
-                "webhooks {{outcome}}": f"sum by (outcome) (increase({_own('webhook_deliveries_total')}[1h]))",
+                "store": f"min({_own('store_reachable')}) or vector(0)",
+                "webhooks {{outcome}}": _or_none(f"sum by (outcome) {_increase('webhook_deliveries_total', '1h')}", "outcome"),
             },
         ),
         Panel(
@@ -89,7 +117,7 @@ JOBS = Dashboard(
             "Results that could not be marked in an hour, and the days until the signing certificate expires.",
             "short",
             {
-                "{{layer}}": f"sum by (layer) (increase({_own('provenance_failures_total')}[1h]))",
+                "{{layer}}": _or_none(f"sum by (layer) {_increase('provenance_failures_total', '1h')}", "layer"),
                 "days of the certificate": f"(min({_own('certificate_expiry_timestamp_seconds')}) - time()) / 86400",
             },
         ),
@@ -119,26 +147,22 @@ JOBS = Dashboard(
         ),
         Panel(
             "Is it slow: cold starts",
-            "Share of the jobs that waited for their model to start.",
-            "percentunit",
-            {
-                "{{model}}": f"sum by (model) (rate({_own('cold_starts_total')}[15m]))"
-                f" / sum by (model) (rate({_own('jobs_ended_total')}[15m]))"
-            },
+            "Jobs of an hour that waited for a model to start.",
+            "short",
+            {"{{model}}": _or_none(f"sum by (model) {_increase('cold_starts_total', '1h')}", "model")},
         ),
         Panel(
             "Is it slow: denoise steps",
             "Denoise steps per second of all replicas of a model.",
             "ops",
-            {"{{model}}": f"sum by (model) (rate({_own('denoise_steps_total')}[5m]))"},
+            {"{{model}}": _or_none(f"sum by (model) (rate({_own('denoise_steps_total')}[5m]))", "model")},
         ),
         Panel(
             "Is it slow: caches",
             "Share of the prompts and of the LoRA files that were in the cache.",
             "percentunit",
             {
-                f"{name} {{{{model}}}}": f"sum by (model) (rate({_own(f'{metric}_cache_total', HIT)}[15m]))"
-                f" / sum by (model) (rate({_own(f'{metric}_cache_total')}[15m]))"
+                f"{name} {{{{model}}}}": _share(_own(f"{metric}_cache_total", HIT), _own(f"{metric}_cache_total"))
                 for name, metric in (("prompts", "prompt"), ("LoRAs", "lora"))
             },
         ),
@@ -146,7 +170,7 @@ JOBS = Dashboard(
             "Is it dear: cost",
             "USD per hour of work on requests that succeeded, at the prices in the settings. Idle GPUs are not in it.",
             "currencyUSD",
-            {"{{endpoint}}": f"3600 * sum by (endpoint) (rate({_own('cost_usd_total')}[15m]))"},
+            {"{{endpoint}}": _or_none(f"3600 * sum by (endpoint) (rate({_own('cost_usd_total')}[15m]))", "endpoint")},
         ),
         Panel(
             "Is it dear: work for a frame",
@@ -165,24 +189,24 @@ JOBS = Dashboard(
         ),
         Panel(
             "Who uses it: requests",
-            "Requests per second by endpoint.",
+            "Requests per second by endpoint. The log says by which caller.",
             "reqps",
-            {"{{endpoint}}": f"sum by (endpoint) (rate({_own('requests_total')}[5m]))"},
+            {"{{endpoint}}": _or_none(f"sum by (endpoint) (rate({_requests()}[5m]))", "endpoint")},
         ),
         Panel(
             "Who uses it: what is refused",
             "Requests per second that are not answered with a result or a job.",
             "reqps",
-            {"{{endpoint}} {{outcome}}": f"sum by (endpoint, outcome) (rate({_own('requests_total', REFUSED)}[5m]))"},
+            {"{{endpoint}} {{outcome}}": _or_none(f"sum by (endpoint, outcome) (rate({_requests(REFUSED)}[5m]))", "outcome")},
         ),
         Panel(
             "Who uses it: frames and faces",
             "Frames that are delivered, and faces that are found and replaced, per second.",
             "ops",
             {
-                "frames": f"sum(rate({_own('frames_total')}[5m]))",
-                "faces found": f"sum(rate({_own('faces_found_total')}[5m]))",
-                "faces replaced": f"sum(rate({_own('faces_swapped_total')}[5m]))",
+                "frames": f"sum(rate({_own('frames_total')}[5m])) or vector(0)",
+                "faces found": f"sum(rate({_own('faces_found_total')}[5m])) or vector(0)",
+                "faces replaced": f"sum(rate({_own('faces_swapped_total')}[5m])) or vector(0)",
             },
         ),
     ),
@@ -205,7 +229,7 @@ DASHBOARDS = (
                 "Share of responses with status 500 or higher. RylaErrors fires above 5 %.",
                 "percentunit",
                 {
-                    "errors": f'sum(rate(ray_serve_num_http_requests_total{{{APPLICATION},status_code=~"5.."}}[5m]))'
+                    "errors": f'(sum(rate(ray_serve_num_http_requests_total{{{APPLICATION},status_code=~"5.."}}[5m])) or vector(0))'
                     f" / sum(rate(ray_serve_num_http_requests_total{{{APPLICATION}}}[5m]))"
                 },
             ),
@@ -265,7 +289,7 @@ DASHBOARDS = (
                 "Pending pods",
                 "Pods that the autoscaler waits for. RylaNodesPending fires after 30 minutes.",
                 "short",
-                {"pending": f"sum(autoscaler_pending_nodes{{{PODS}}})"},
+                {"pending": f"sum(autoscaler_pending_nodes{{{PODS}}}) or vector(0)"},
             ),
             Panel(
                 "Memory",

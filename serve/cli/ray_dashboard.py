@@ -74,7 +74,10 @@ class RayDashboard:
         try:
             return Counter(str(actor["class_name"]) for actor in answer["data"]["result"]["result"])
         except (KeyError, TypeError) as e:
-            raise DashboardUnavailable(f"the dashboard at {self.url} lists actors in another form ({e!r})") from e
+            raise DashboardUnavailable(
+                f"the dashboard at {self.url} returned an unexpected list of actors; "
+                f"is this the Ray version in constraints/? ({e!r})"
+            ) from e
 
     def replicas(self) -> dict[str, Counter[str]]:
         """Return how many replicas each deployment of all applications has in each state."""

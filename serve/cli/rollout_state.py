@@ -83,7 +83,7 @@ def failed_applications(service: Json) -> list[str]:
 
 
 def unscheduled_pods(pods: list[Json]) -> list[str]:
-    """Return a sentence for each pod that has no node, which a new node may resolve."""
+    """Return a sentence for each pod that cannot be scheduled yet; a new node may resolve that."""
     return sorted(
         f"{pod['metadata']['name']} has no node: {_shortened(condition.get('message', '?'))}"
         for pod in pods

@@ -13,6 +13,9 @@ from serve.http.route_templates import UNKNOWN, job_id_of, template_of
 UNTRACED = frozenset({"/", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz"})
 """Paths that are asked all the time, and paths of documentation: they have no spans."""
 
+_SPAN = "span"
+"""The name under which the state of a request has its span."""
+
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 """The methods that spans name; any other is `_OTHER`."""
 
@@ -32,7 +35,14 @@ def http_span(scope: Scope, traceparent: str) -> Iterator[Span]:
         attributes["ryla.job.id"] = job_id
     name = f"{method} {template}" if template != UNKNOWN else "HTTP"
     with tracing.span(name, attributes, kind="server", parent=traceparent) as span:
+        scope.setdefault("state", {})[_SPAN] = span
         yield span
+
+
+def link_to_job(scope: Scope, trace: str) -> None:
+    """Link a request's span to the request that made the job which it asks about."""
+    span: Span = scope.get("state", {}).get(_SPAN, NO_SPAN)
+    span.link(trace)
 
 
 def with_status(send: Send, span: Span) -> Send:

@@ -31,7 +31,9 @@ from serve.http.protocol.bounded_protocol import EXTENSION, install
 from serve.http.protocol.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.protocol.whole_body import WholeBody
 from serve.http.request_id import choose_request_id, send_with_request_id
+from serve.http.route_templates import template_of
 from serve.problems import Problem
+from serve.telemetry.metrics import ENDPOINT, REQUESTS, outcome_of_status
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,6 +47,8 @@ CONTROL_HEADERS = frozenset(
     }
 )
 """Request headers that steer the proxy or its choice of a replica. Ray reads `_` and `-` alike."""
+MAKING = frozenset({"/v1/videos", "/video-faceswap", *(f"/{name}" for name in ENDPOINT.values)})
+"""The paths of the requests that are counted."""
 CONTROL_PREFIX = "x-serve-router-"
 """The prefix of the headers that Ray's request router reads."""
 
@@ -68,7 +72,14 @@ class ProxyBoundary:
             await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
             log_problem(problem, scope, request_id)
+            _count(problem, scope)
             await problem.response(request_id)(scope, receive, send)
+
+
+def _count(problem: Problem, scope: Scope) -> None:
+    """Count a request to make something that never reaches the ingress, which counts the others."""
+    if scope["method"] == "POST" and (template := template_of(scope)) in MAKING:
+        REQUESTS.add(endpoint=template.removeprefix("/"), outcome=outcome_of_status(problem.status))
 
 
 def _steers(name: bytes) -> bool:

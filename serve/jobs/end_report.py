@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from serve.jobs.held_job import HeldJob
+from serve.jobs.slots import model_of
 from serve.jobs.store.record import Job
-from serve.pipelines.meter import PHASES
+from serve.pipelines.meter import PHASES, Meter
 from serve.telemetry import metrics
 from serve.telemetry.metrics import Outcome, outcome_of_status
 
@@ -20,17 +20,23 @@ def outcome_of(job: Job) -> Outcome:
     return outcome_of_status(500 if job.problem is None else job.problem["status"])
 
 
-def report_end(held: HeldJob, ended: Job, *, frames: int = 0) -> None:
-    """Record the end of a job that ``held`` was the last attempt of; ``frames`` has its result."""
-    outcome, meter = outcome_of(ended), held.meter
-    labels = {"endpoint": ended.endpoint, "model": next(iter(meter.hardware), "")}
-    stages = _stages(held, ended)
+def fault_of(job: Job) -> Outcome | None:
+    """Return how an ended job ended, if that is the service's fault, else None."""
+    outcome = outcome_of(job)
+    return outcome if outcome in ("failed", "timeout", "busy") else None
+
+
+def report_end(meter: Meter, ended: Job, *, frames: int = 0) -> None:
+    """Record the end of a job. ``meter`` is that of its last attempt; ``frames`` has its result."""
+    outcome = outcome_of(ended)
+    labels = {"endpoint": ended.endpoint, "model": model_of(ended.slot)}
+    stages = _stages(meter, ended)
     seconds = (ended.finished_at or ended.created_at) - ended.created_at
     metrics.JOBS_ENDED.add(1, **labels, outcome=outcome)
     if "queue" in stages:
         metrics.QUEUE_SECONDS.observe(stages["queue"], **labels)
-    if "start" in meter.phases:
-        metrics.COLD_STARTS.add(1, **labels)
+    for model in meter.started:
+        metrics.COLD_STARTS.add(1, endpoint=ended.endpoint, model=model)
     if outcome == "succeeded":
         metrics.JOB_SECONDS.observe(seconds, **labels)
         metrics.FRAMES.add(frames, **labels)
@@ -41,6 +47,7 @@ def report_end(held: HeldJob, ended: Job, *, frames: int = 0) -> None:
             metrics.COST.add(meter.cost_of(model), endpoint=ended.endpoint, model=model)
     fields = {
         "endpoint": ended.endpoint,
+        "caller": ended.caller,
         "model": labels["model"],
         "outcome": outcome,
         "seconds": round(seconds, 3),
@@ -53,12 +60,12 @@ def report_end(held: HeldJob, ended: Job, *, frames: int = 0) -> None:
     logger.info("%s", _sentence(ended, fields), extra=fields)
 
 
-def _stages(held: HeldJob, ended: Job) -> dict[str, float]:
+def _stages(meter: Meter, ended: Job) -> dict[str, float]:
     """Return the seconds of each stage that the last attempt reached, in the order of the stages.
 
     The queue is the wait for a turn, and then for a free replica.
     """
-    phases = dict(held.meter.phases)
+    phases = dict(meter.phases)
     if ended.started_at is not None:
         phases["queue"] = phases.get("queue", 0.0) + max(0.0, ended.started_at - ended.created_at)
     return {name: phases[name] for name in PHASES if name in phases}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from deployments.flow_control import ConsumerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
+from serve.jobs.end_report import report_end
 from serve.jobs.files.file_store import FileStore, fetch_to_disk
 from serve.jobs.files.removal import remove_files, remove_leftovers
 from serve.jobs.follower import Follower
@@ -24,6 +25,7 @@ from serve.jobs.store.keys import request_key
 from serve.jobs.store.limits import Limits, QueueFull, ServiceFull, StorageFull
 from serve.jobs.store.record import Job, StoredResult
 from serve.media.spool import Media, Spool, media_size, open_media, read_media
+from serve.pipelines.meter import Meter
 from serve.problems import replica_lost
 
 logger = logging.getLogger("ray.serve")
@@ -242,11 +244,14 @@ class FrontDesk:
         return await self._cancel(found)
 
     async def _cancel(self, job: Job) -> Job | None:
+        """Cancel a job, and report the end of one that no Runner has taken yet."""
         now = time.time()
         expires_at = now + self._settings.kept_s(durable=job.durable)
         changed = await self._store.request_cancel(job.id, at=now, expires_at=expires_at)
         if changed is not None and changed.state == "cancelled":
             await remove_leftovers(self._files, changed)
+            if changed.attempt == 0 and changed.finished_at == now:  # this call ended it
+                report_end(Meter({}), changed)
         return changed
 
     async def delete(self, job_id: str, caller: str) -> Job | None:

@@ -13,7 +13,7 @@ from deployments.flow_control import ProducerEnd
 from deployments.telemetry import tracing
 from deployments.telemetry.origin import Origin, working_for
 from serve.job_settings import JobSettings
-from serve.jobs.end_report import outcome_of, report_end
+from serve.jobs.end_report import fault_of, outcome_of, report_end
 from serve.jobs.execution import Execution, Finished
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.files.removal import remove_leftovers
@@ -91,6 +91,8 @@ class JobRunner:
                 outcome = await self._run_held(held, request, waiter)
                 if outcome is not None:
                     span.set({"ryla.outcome": outcome_of(outcome.job)})
+                    if (fault := fault_of(outcome.job)) is not None:
+                        span.fail(fault)
                 return outcome
         finally:
             del self._held[job.id]
@@ -139,6 +141,8 @@ class JobRunner:
         await _end(work)
         if held.stopped.done():
             if held.stopped.result() == "lost":
+                if (cancelled := await self._report_cancelled(held)) is not None:
+                    return cancelled
                 logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
                 with self._outages.survived():
                     await self._files.delete(preview_key(held.job.id, held.job.attempt))
@@ -171,7 +175,7 @@ class JobRunner:
             until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
             problem = problem_of(error, retry_after_s=until_room_s)
             if problem is None and await self._is_over(job):
-                return None  # it was cancelled before it was read, and its request went with it
+                return await self._report_cancelled(held)  # its request went with it before it was read
             if problem is None:
                 logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
                 problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
@@ -246,10 +250,23 @@ class JobRunner:
         if ended is None:
             if finished is not None and finished.result.key is not None:
                 await self._files.delete(finished.result.key)
-            return None
-        report_end(held, ended, frames=0 if finished is None else finished.frames)
+            return await self._report_cancelled(held)
+        report_end(held.meter, ended, frames=0 if finished is None else finished.frames)
         await self._clean(ended)
         return Outcome(ended, None if finished is None else finished.data)
+
+    async def _report_cancelled(self, held: HeldJob) -> Outcome | None:
+        """Report the end of a job that its caller cancelled while it waited; None for any other.
+
+        The store ends such a job at once, so that its attempt no longer has a lease.
+        """
+        ended = await patiently(lambda: self._recorded(held.job, "cancelled", None), held.job.id)
+        if ended is None:
+            return None
+        held.ending = True
+        report_end(held.meter, ended)
+        await self._clean(ended)
+        return Outcome(ended)
 
     async def _recorded(self, job: Job, state: State, result: StoredResult | None) -> Job | None:
         """Return the job if it has ended like this: by a call whose answer was lost."""

@@ -1,5 +1,6 @@
 """The queues in which jobs wait: jobs of one slot wait for the same replicas."""
 
+from serve.models import FACE_SWAPPER
 from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage
 
 IMAGE_SWAP, FILM_SWAP = "image-swap", "film-swap"
@@ -11,3 +12,8 @@ def slot_of(request: PipelineRequest, model: str) -> str:
     if isinstance(request, GenerateVideo):
         return model
     return IMAGE_SWAP if isinstance(request, SwapImage) else FILM_SWAP
+
+
+def model_of(slot: str) -> str:
+    """Return the API name of the first model of the jobs of a slot."""
+    return FACE_SWAPPER.name if slot in (IMAGE_SWAP, FILM_SWAP) else slot

@@ -108,6 +108,9 @@ class VideoWriters:
         span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            raise
         finally:
             await writer.discard()
             span.set({"ryla.frames": encoder.frames, "ryla.busy_s": context.meter.phases.get("encode", 0.0)})

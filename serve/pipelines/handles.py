@@ -147,7 +147,7 @@ class FaceSwapperHandle(ModelHandle):
         meter.add_work(self.model.name, result.seconds)
         if on_full_queue == "refuse":
             waited = max(0.0, time.perf_counter() - start - result.seconds)
-            meter.add_phase("queue" if was_ready else "start", waited)
+            meter.add_wait(self.model.name, waited, was_ready=was_ready)
         return result
 
 
@@ -189,10 +189,13 @@ class VideoHandle(ModelHandle):
             events = self._streams.generate.remote(request, stream, replace(current_origin(), trace=span.trace))
             first = asyncio.ensure_future(_as_coroutine(anext(events)))
             started, was_ready = await self._unless_start_fails(first)
-            context.meter.add_phase("queue" if was_ready else "start", time.perf_counter() - start)
+            context.meter.add_wait(self.model.name, time.perf_counter() - start, was_ready=was_ready)
             context.meter.begun.add(self.model.name)
             context.observe(started)
             yield VideoStream(_chunks(events, self.model.name, context), self._consumer, stream)
+        except BaseException as error:
+            span.fail(type(error).__name__)
+            raise
         finally:
             if first is not None:
                 events.cancel()

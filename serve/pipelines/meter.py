@@ -23,6 +23,8 @@ class Meter:
     phases: dict[str, float] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """The API names of the models that have begun on the request."""
+    started: set[str] = field(default_factory=set)
+    """The API names of the models that the request waited for because they had to start."""
     acceleration: str = ""
     """How the video model departed from the exact computation, for `X-Acceleration`."""
     loras: str = ""
@@ -33,6 +35,7 @@ class Meter:
         self.seconds.clear()
         self.phases.clear()
         self.begun.clear()
+        self.started.clear()
         self.acceleration = ""
         self.loras = ""
 
@@ -40,6 +43,12 @@ class Meter:
         """Add ``seconds`` of work by a replica of ``model``."""
         self.begun.add(model)
         self.seconds[model] = self.seconds.get(model, 0.0) + seconds
+
+    def add_wait(self, model: str, seconds: float, *, was_ready: bool) -> None:
+        """Add ``seconds`` of waiting for ``model``: for its turn, or for it to start."""
+        if not was_ready:
+            self.started.add(model)
+        self.add_phase("queue" if was_ready else "start", seconds)
 
     def add_phase(self, name: str, seconds: float) -> None:
         """Add ``seconds`` to one of ``PHASES``."""

@@ -69,7 +69,7 @@ STAGE_SECONDS = Histogram(
 )
 COLD_STARTS = Counter(
     name="ryla_cold_starts_total",
-    description="Jobs that waited for their model to start.",
+    description="Jobs that waited for a model to start, by that model.",
     labels=(ENDPOINT, deployments.MODEL),
     only="after a cold start",
 )

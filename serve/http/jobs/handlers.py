@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.http.callers.caller import caller_of
+from serve.http.http_span import link_to_job
 from serve.http.jobs.event_stream import HEADERS, MEDIA_TYPE, EventStream
 from serve.http.jobs.listeners import Listeners
 from serve.http.jobs.record import Links, SignLink, no_signature, record_of, retry_after_s
@@ -195,7 +196,10 @@ class JobHandlers:
 
     async def _find_or_none(self, request: Request) -> Job | None:
         job_id = request.path_params["id"]
-        return await self._desk.get(job_id, caller_of(request)) if _ID.fullmatch(job_id) else None
+        job = await self._desk.get(job_id, caller_of(request)) if _ID.fullmatch(job_id) else None
+        if job is not None:
+            link_to_job(request.scope, job.trace)
+        return job
 
     async def _missing(self, job_id: str, caller: str) -> NoReturn:
         """Raise the problem of a job that is not there."""

@@ -2,7 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ import yaml
 
 from loadtest import overload, run, soak
 from loadtest.options import add_options
+from loadtest.overhead import MEASURED, Overhead
 from serve.cli.console import error_console
 from serve.cli.presets import find_preset
-from serve.client import CallFailed
+from serve.client import CallFailed, Client
 from tests.unit.serve.cli.live_service import live_service
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
@@ -55,6 +58,27 @@ def test_locust_gets_only_options_that_it_knows() -> None:
     assert ours.threshold == ["retry_after:*:count<=0", "cost:*:max<=1"]
     assert command[command.index("--users") + 1] == "3"
     assert command[command.index("--run-time") + 1] == "60s"
+
+
+@pytest.mark.parametrize(("graph_s", "locust", "expected"), [(0.01, 0, 0), (0.01, 3, 3), (0.031, 0, 1), (0.031, 3, 3)])
+def test_a_load_fails_with_locust_or_if_the_graph_adds_too_much(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], graph_s: float, locust: int, expected: int
+) -> None:
+    @contextmanager
+    def demo(preset: Path) -> Iterator[Client]:
+        with Client("http://127.0.0.1:1") as client:
+            yield client
+
+    def measured(client: Client, endpoint: str, rounds: int) -> Overhead:
+        return Overhead(endpoint=endpoint, call_s=0.1, graph_s=graph_s if endpoint == MEASURED[-1] else 0.0)
+
+    monkeypatch.setattr(run, "running", demo)
+    monkeypatch.setattr(run, "measure_overhead", measured)
+    monkeypatch.setattr(run, "locust_command", lambda url, options: [sys.executable, "-S", "-c", f"raise SystemExit({locust})"])
+    assert run.main([]) == expected
+    printed = capsys.readouterr()
+    assert printed.out.count("kept: ") == (1 if graph_s > 0.03 else 2)
+    assert printed.err.count(f"MISSED: /{MEASURED[-1]}") == (1 if graph_s > 0.03 else 0)
 
 
 def test_all_options_can_be_sent_to_workers() -> None:

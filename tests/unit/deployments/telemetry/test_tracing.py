@@ -82,6 +82,15 @@ def test_a_malformed_parent_is_none(collector: Receiver, sent: str) -> None:
     assert collector.one("alone").parent_span_id == b""
 
 
+def test_a_span_links_to_another_trace_that_is_one(collector: Receiver) -> None:
+    with span("linked") as linked:
+        for trace in (CALLER, "", "nonsense"):
+            linked.link(trace)
+    tracing.flush()
+    (link,) = collector.one("linked").links
+    assert (link.trace_id, link.span_id) == (TRACE_ID, SPAN_ID)
+
+
 def test_a_span_that_is_not_sampled_has_children_that_are_not_either(collector: Receiver) -> None:
     with span("outer", parent=CALLER[:-1] + "0") as outer:
         assert outer.trace.endswith("-00")
@@ -100,12 +109,49 @@ def test_a_block_that_raises_marks_its_span_by_the_type_alone(collector: Receive
     assert b"a prompt" not in broken.SerializeToString()
 
 
-def test_an_unknown_exporter_is_one_line_in_the_log_and_no_trace(
-    collector: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER is `zipkin`; use otlp, console, none"),
+        ({"OTEL_TRACES_EXPORTER": "console,zipkin"}, "OTEL_TRACES_EXPORTER is `zipkin`"),
+        ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "4096"}, "max_export_batch_size must be less than or equal to max_queue_size"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "0"}, "schedule_delay_millis must be positive"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, "max_queue_size must be a positive integer"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT must be a non-negative integer"),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-5"}, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT must be a non-negative integer"),
+        ({"OTEL_SPAN_LINK_COUNT_LIMIT": "1e3"}, "OTEL_SPAN_LINK_COUNT_LIMIT must be a non-negative integer"),
+        ({"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "nowhere"}, None),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "no,pairs=,=%"}, None),
+        ({"OTEL_TRACES_SAMPLER": "sometimes"}, None),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "half"}, None),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "7"}, None),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "never"}, None),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, None),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zip"}, None),
+    ],
+)
+def test_a_wrong_variable_fails_no_request_and_is_said_once(
+    collector: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    reason: str | None,
 ) -> None:
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     tracing.read_environment()
     with caplog.at_level(logging.ERROR, "ray.serve"):
-        assert begin("a") is NO_SPAN
-        assert begin("b") is NO_SPAN
-    assert caplog.messages == ["no traces are recorded: OTEL_TRACES_EXPORTER is `zipkin`; use otlp, console, none"]
+        for _ in range(2):
+            with span("work", {"ryla.a": 1}, parent=CALLER), span("inner"):
+                begin("begun").end()
+    tracing.flush()
+    said = [record.getMessage() for record in caplog.records if record.name == "ray.serve"]
+    if reason is None:  # the SDK goes on without the value
+        assert said == []
+        assert tracing.is_on()
+        assert len(collector.named("work")) == 2
+    else:
+        assert not tracing.is_on()
+        (line,) = said
+        assert line.startswith("no traces are recorded: ")
+        assert reason in line

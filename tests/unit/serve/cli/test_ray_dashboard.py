@@ -66,6 +66,16 @@ def test_a_dashboard_that_cannot_be_read_says_why(scripted: Scripted, said: str)
     assert said in str(e.value)
 
 
+def test_an_unexpected_list_of_actors_asks_for_the_version_of_ray() -> None:
+    said = "returned an unexpected list of actors; is this the Ray version in constraints/"
+    with (
+        scripted_server(answer({"data": {}})) as server,
+        RayDashboard(server.url) as dashboard,
+        pytest.raises(DashboardUnavailable, match=said),
+    ):
+        dashboard.actors()
+
+
 def test_the_token_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     with scripted_server(answer(NODES)) as server, RayDashboard(server.url) as dashboard:

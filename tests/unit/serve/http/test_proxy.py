@@ -11,10 +11,13 @@ from serve.config import Limits, ProxySettings
 from serve.http.access_log import is_worth_a_line
 from serve.http.callers.auth import OPEN_PATHS
 from serve.http.protocol.body_limit import body_too_large
+from serve.http.protocol.body_room import no_room
 from serve.http.protocol.bounded_protocol import EXTENSION, BoundedProtocol
 from serve.http.protocol.plain_errors import SERVE_PREFIX
 from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, RequireBoundedConnection, middlewares
 from serve.problems import Problem
+from serve.telemetry import metrics
+from tests.unit.recorded_metrics import recorded_metrics
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
 from tests.unit.serve.http.test_middleware import raising
 
@@ -75,6 +78,32 @@ async def test_a_problem_of_an_inner_layer_is_answered() -> None:
     assert (exchange.status, exchange.problem["type"]) == (413, "urn:ryla:problem:body-too-large")
     assert exchange.problem["request_id"] == exchange.headers["x-request-id"] == "the-id"
     assert exchange.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "problem", "endpoint", "outcome"),
+    [
+        ("POST", "/wan2.6", body_too_large(10), "wan2.6", "refused"),
+        ("POST", "/image-faceswap", Problem(401, "unauthorized", "send your key"), "image-faceswap", "refused"),
+        ("POST", "/wan22-i2v", no_room(10), "wan22-i2v", "busy"),
+        ("POST", "/wan2.6-i2v", Problem(504, "timeout", "too late"), "wan2.6-i2v", "timeout"),
+        ("POST", "/v1/videos", Problem(502, "replica-lost", "lost"), "other", "failed"),
+        ("POST", "/video-faceswap", Problem(408, "too-slow", "too slow"), "other", "refused"),
+        ("GET", "/wan2.6", body_too_large(10), None, ""),
+        ("POST", "/verify", body_too_large(10), None, ""),
+        ("POST", "/a/path/of/an/attacker", body_too_large(10), None, ""),
+    ],
+)
+async def test_what_the_proxy_refuses_is_counted_as_by_the_ingress(
+    method: str, path: str, problem: Problem, endpoint: str | None, outcome: str
+) -> None:
+    exchange = Exchange()
+    with recorded_metrics() as recorded:
+        await ProxyBoundary(raising(problem))(http_scope(path, method), exchange.receive, exchange.send)
+        await ProxyBoundary(EchoApp())(http_scope(path, method), Exchange().receive, Exchange().send)
+    assert recorded.total(metrics.REQUESTS) == (0 if endpoint is None else 1)
+    if endpoint is not None:
+        assert recorded.values(metrics.REQUESTS, endpoint=endpoint, outcome=outcome) == [1]
 
 
 async def test_other_errors_are_left_to_the_proxy() -> None:

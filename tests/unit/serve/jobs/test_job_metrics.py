@@ -1,17 +1,21 @@
 """Metrics of jobs: the state of the store, webhooks, and jobs that do not succeed."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from serve.config import AppConfig, JobSettings
+from serve.config import AppConfig, Hardware, JobSettings
+from serve.jobs.end_report import report_end
 from serve.jobs.open_store import open_stores
 from serve.jobs.store.job_store import StoreUnavailable
+from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Job
 from serve.jobs.sweeper import OVERDUE_S, Sweeper
+from serve.pipelines.meter import Meter
 from serve.telemetry import metrics
 from tests.unit.recorded_metrics import recorded_metrics
 from tests.unit.serve.fake_graph import FakeGraph
@@ -80,7 +84,7 @@ async def test_every_attempt_of_a_webhook_is_counted_by_what_became_of_it(tmp_pa
 
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
-    config: AppConfig = make_config()
+    config: AppConfig = make_config(jobs={"slots": {"wan26": 1}})
     bench = Bench(FakeGraph(wan26=HeldVideoModel()), config)
     async with running_loops(bench.one):
         yield bench
@@ -96,6 +100,56 @@ async def test_a_job_that_is_cancelled_is_counted_as_such(bench: Bench) -> None:
     assert recorded.values(metrics.JOBS_ENDED, endpoint="wan2.6", model="wan26", outcome="cancelled") == [1]
     assert len(recorded.values(metrics.QUEUE_SECONDS, endpoint="wan2.6", model="wan26")) == 1
     assert recorded.total(metrics.FRAMES) == recorded.total(metrics.COST) == 0
+
+
+@pytest.mark.parametrize("held", ["by a Runner", "by one that has not read it", "by nobody"])
+async def test_a_job_that_is_cancelled_while_it_waits_is_counted_once_and_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str
+) -> None:
+    blocker, job = await bench.add(video()), await bench.add(video())
+    await bench.store.take("somebody else", blocker.id)
+    await bench.store.start("somebody else", slots={"wan26": 1}, max_running=1)
+    size = bench.files.size
+
+    async def cancel() -> None:
+        """Cancel the job from two connections at once."""
+        await asyncio.gather(*(bench.desk.cancel(job.id, "ada") for _ in range(2)))
+
+    async def cancelled_meanwhile(key: str) -> int | None:
+        await cancel()
+        return await size(key)
+
+    with recorded_metrics() as recorded, caplog.at_level(logging.INFO, "ray.serve"):
+        if held == "by one that has not read it":
+            monkeypatch.setattr(bench.files, "size", cancelled_meanwhile)
+        if held == "by nobody":
+            await cancel()
+        call = asyncio.ensure_future(bench.one.run(job.id))
+        if held == "by a Runner":
+            while not (await bench.record(job)).owner:  # noqa: ASYNC110 -- the store tells nobody
+                await asyncio.sleep(0.01)
+            await cancel()
+        outcome = await within(call)
+    assert outcome is not None
+    assert outcome.job.state == "cancelled"
+    assert recorded.values(metrics.JOBS_ENDED, endpoint="wan2.6", model="wan26", outcome="cancelled") == [1]
+    assert recorded.total(metrics.JOBS_ENDED) == 1
+    assert sum(f"job {job.id} of wan2.6 ended: cancelled" in message for message in caplog.messages) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [key for key, _ in await bench.files.list("requests")] == [request_key(blocker.id)]
+
+
+@pytest.mark.parametrize("started", [[], ["wan26"], ["face-swapper"], ["wan26", "face-swapper"]])
+def test_a_cold_start_is_that_of_the_model_which_started(started: list[str]) -> None:
+    meter = Meter({"wan26": Hardware(), "face-swapper": Hardware()})
+    for model in ("wan26", "face-swapper"):
+        meter.add_wait(model, 3.0, was_ready=model not in started)
+    job, _ = make_job(video(), state="succeeded", finished_at=time.time())
+    with recorded_metrics() as recorded:
+        report_end(meter, job, frames=9)
+    for model in ("wan26", "face-swapper"):
+        expected = [1] if model in started else []
+        assert recorded.values(metrics.COLD_STARTS, endpoint="wan2.6", model=model) == expected
 
 
 async def test_a_job_at_its_deadline_is_a_timeout(bench: Bench) -> None:

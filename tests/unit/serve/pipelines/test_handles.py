@@ -186,6 +186,9 @@ async def test_waiting_for_a_start_is_a_different_phase_than_waiting_in_a_queue(
         await swapper(TrackedHandle(identify), state).identify([FRAMES[0]], "face", meter)
     assert list(meter.phases) == [phase]
     assert meter.phases[phase] > 0
+    assert meter.started == ({"face-swapper"} if phase == "start" else set())
+    meter.clear()
+    assert meter.started == set()
 
 
 class Silent(FakeReadiness):

@@ -34,6 +34,7 @@ from tests.unit.serve.http.service import make_service
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID, SPAN_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c"), bytes.fromhex("b7ad6b7169203331")
 SERVER, CLIENT = 2, 3
+ERROR = 2
 PATH = "wan2.6-i2v-faceswap"
 
 
@@ -58,6 +59,8 @@ class Engine:
         sink.progress(Progress("decode", 0, 3))
         for index in range(0, request.num_frames, 4) if request.num_frames == 1 else (0, 1, 5):
             sink.ready()
+            if index and request.prompt == "broken":
+                raise RuntimeError("a secret of the engine")
             count = 1 if index == 0 else 4
             sink.chunk(FrameChunk(index, np.full((count, request.height, request.width, 3), 90, np.uint8)))
         return Finished({"encode": 0.25, "denoise": 1.0, "decode": 0.5})
@@ -156,6 +159,7 @@ async def test_the_end_of_a_request_is_one_line_with_its_stages(
     assert "9 frames, 1.750000 USD, attempt 1 (request id the-id)" in line
     assert "kolibri" not in line
     assert (fields["endpoint"], fields["model"], fields["outcome"], fields["frames"]) == (PATH, "wan26", "succeeded", 9)
+    assert fields["caller"] == "127.0.0.1"
     assert list(fields["stages"]) == ["queue", "denoise", "decode", "swap", "encode"]
     with caplog.at_level(logging.INFO, "ray.serve"):
         await http.post(f"/{PATH}", json=body(prompt="too long"))
@@ -212,9 +216,42 @@ async def test_a_job_that_outlives_its_request_is_part_of_its_trace(
         assert accepted.status_code == 202
         link = f"/jobs/{accepted.json()['id']}"
         assert (await http.get(f"{link}/result?wait=60")).status_code == 200
+        assert (await http.get(link)).status_code == 200
+        assert (await http.get(f"{link}/events")).status_code == 200
+        assert (await http.delete(link)).status_code == 204
         await asyncio.to_thread(tracing.flush)
         request, job = collector.one(f"POST /{PATH}"), collector.one("job")
         assert (job.trace_id, job.parent_span_id) == (TRACE_ID, request.span_id)
         download = collector.one("GET /jobs/{id}/result")
         assert download.trace_id != TRACE_ID, "it is another request"
+        for name in ("GET /jobs/{id}/result", "GET /jobs/{id}", "GET /jobs/{id}/events", "DELETE /jobs/{id}"):
+            (to_request,) = collector.one(name).links
+            assert (to_request.trace_id, to_request.span_id) == (TRACE_ID, request.span_id)
         assert attributes(download)["ryla.job.id"] == attributes(job)["ryla.job.id"] == accepted.json()["id"]
+
+
+async def test_work_that_fails_after_the_answer_shows_as_an_error(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with receiver(monkeypatch) as collector:
+        accepted = await http.post(f"/{PATH}", json=body(prompt="broken"), headers={"Prefer": "respond-async"})
+        assert accepted.status_code == 202
+        assert (await http.get(f"/jobs/{accepted.json()['id']}/result?wait=60")).status_code == 409
+        await asyncio.to_thread(tracing.flush)
+        job, replica = collector.one("job"), collector.one("wan26 generate", SERVER)
+        assert (job.status.code, job.status.message) == (ERROR, "failed")
+        assert (replica.status.code, replica.status.message) == (ERROR, "RuntimeError")
+        assert collector.one("wan26 generate", CLIENT).status.code == ERROR
+        (encoder,) = [span for span in collector.named("encode") if span.parent_span_id == job.span_id]
+        assert encoder.status.code == ERROR
+        assert collector.one("decode").status.code == ERROR
+        assert collector.one("denoise").status.code != ERROR
+        assert b"secret" not in b"".join(span.SerializeToString() for span in collector.spans)
+
+
+async def test_a_refusal_is_no_error_of_the_job(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with receiver(monkeypatch) as collector:
+        assert (await http.post(f"/{PATH}", json=body(prompt="too long"))).status_code == 422
+        await asyncio.to_thread(tracing.flush)
+        assert attributes(collector.one("job"))["ryla.outcome"] == "refused"
+        assert collector.one("job").status.code != ERROR
