@@ -195,7 +195,7 @@ def test_json_is_taken_like_a_form(http: TestClient, accepted: Accepted) -> None
         ({"prompt": "x", "seconds": "0"}, "seconds", "positive number"),
         ({"prompt": "x", "seconds": True}, "seconds", "positive number"),
         ({"prompt": "x", "seconds": "1", "length": 9}, "seconds", "send one of them"),
-        ({"prompt": "x", "seconds": "1", "fps": "nan"}, "fps", "positive number"),
+        ({"prompt": "x", "seconds": "1", "fps": "nan"}, "fps", "number from 1 to"),
         ({"model": "wan2.6"}, "prompt", "is required"),
         ({"prompt": "x", "model": "wan2.6-i2v"}, "input_reference", "is required"),
         ({"prompt": "x", "input_reference": {"file_id": "file_1"}}, "input_reference", "data URI"),
@@ -329,3 +329,32 @@ def test_a_long_prompt_is_not_kept_in_the_record(client: openai.OpenAI, jobs: Fa
     video = client.videos.create(prompt="x" * 1001)
     assert video.prompt is None
     assert "xxx" not in json.dumps(jobs.jobs[video.id].details)
+
+
+FACES = [
+    (name, alias) for name in ENDPOINTS if name.endswith("-faceswap") and name.startswith("wan") for alias in ("face", "pairs")
+]
+
+
+@pytest.mark.parametrize(("name", "own"), FACES)
+def test_a_face_by_any_of_its_names_is_swapped(http: TestClient, accepted: Accepted, name: str, own: str) -> None:
+    schema = ENDPOINTS[name].schema
+    for model in {name, name.removesuffix("-faceswap"), name.removesuffix("-faceswap").removesuffix("-i2v")} & set(ENDPOINTS):
+        for alias in schema.names[own]:
+            for image in ("input_reference", *schema.names["image"]):
+                face: Any = [{"reference_image": FACE}] if own == "pairs" else FACE
+                picture: Any = {"image_url": FACE} if image == "input_reference" else FACE
+                sent = http.post("/v1/videos", json={"prompt": "x", "model": model, image: picture, alias: face})
+                assert sent.status_code == 200, sent.text
+                endpoint, parsed = accepted.parsed[-1]
+                assert (endpoint.name, parsed.ignored) == (name, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"), [({"seconds": "1", "fps": 10}, "0.8"), ({"length": 8, "fps": 8}, "0.5"), ({"num_frames": 9}, "0.5")]
+)
+def test_the_length_in_the_answer_is_that_of_the_frames_that_are_made(
+    http: TestClient, accepted: Accepted, fields: dict[str, Any], seconds: str
+) -> None:
+    video = http.post("/v1/videos", json={"prompt": "x", **fields}).json()
+    assert video["seconds"] == seconds == f"{(accepted.last.frames - 1) / accepted.last.fps:g}"
