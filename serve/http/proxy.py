@@ -100,13 +100,14 @@ def middlewares() -> list[Middleware]:
     """
     settings = ProxySettings.model_validate_json(os.environ.get("RYLA_PROXY") or "{}")
     max_bytes = int(os.environ.get("RYLA_MAX_BODY_BYTES") or Limits().max_body_bytes)
+    keys = bool(os.environ.get("RYLA_API_KEYS"))
     origins = tuple((os.environ.get("RYLA_CORS_ORIGINS") or "").split())
     install(settings)
     leave_out_probes()
     # Serve wraps them in this order: the last one is the outermost.
     return [
         Middleware(PlainErrors),
-        Middleware(WholeBody, settings=settings, max_bytes=max_bytes),
+        Middleware(WholeBody, settings=settings, max_bytes=max_bytes, keys=keys),
         Middleware(BodyLimit, max_bytes=max_bytes),
         *_key_check(),
         Middleware(RequireBoundedConnection),
