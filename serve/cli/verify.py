@@ -48,7 +48,6 @@ def _report(file: Path, trust_anchors: Path | None, watermark_key: Path | None) 
     try:
         media = Spool(file.open("rb", buffering=0))
         verifier = Verifier(
-            concurrency=1,
             max_cpu_s=limits.max_cpu_s,
             max_memory_bytes=C2paSettings().max_memory_bytes,
             max_pixels=Limits().max_image_pixels,

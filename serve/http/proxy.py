@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import leave_out_probes
-from serve.http.callers.auth import OPEN_PREFIXES, VERIFY, ApiKeys, RequireKey
+from serve.http.callers.auth import OPEN_PREFIXES, ApiKeys, RequireKey, open_posts
+from serve.http.head_limits import check_head
 from serve.http.middleware import Cors
 from serve.http.openai.errors import OpenAIErrors
 from serve.http.problem_log import log_problem
@@ -64,6 +65,7 @@ class ProxyBoundary:
         headers["x-request-id"] = request_id = choose_request_id(headers.get("x-request-id"))
 
         try:
+            check_head(scope)
             # The ingress and the proxy both name the request; one of the two headers is enough.
             await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
@@ -123,5 +125,5 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    open_posts = frozenset({VERIFY} if os.environ.get("RYLA_OPEN_VERIFY") else ())
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=open_posts)]
+    posts = open_posts(verify=bool(os.environ.get("RYLA_OPEN_VERIFY")))
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=posts)]

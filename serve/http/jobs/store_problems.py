@@ -1,9 +1,9 @@
 """What the errors of the store of jobs mean to a caller."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from serve.http.callers.quotas import queue_full
+from serve.http.callers.quotas import Quotas, queue_full
 from serve.jobs.store.job_store import KeyReused, QueueFull, StoreUnavailable
 from serve.problems import invalid_header, unavailable
 
@@ -20,3 +20,15 @@ def store_problems() -> Iterator[None]:
         raise invalid_header("Idempotency-Key", detail) from None
     except QueueFull as full:
         raise queue_full(full.queued, full.retry_after_s) from None
+
+
+@asynccontextmanager
+async def counted(quotas: Quotas, caller: str) -> AsyncIterator[dict[str, str]]:
+    """Count a request while the block answers it; see ``Quotas.counted``.
+
+    Errors of the store become problems inside of it, so that these have its headers, too.
+    """
+    with store_problems():
+        async with quotas.counted(caller) as headers:
+            with store_problems():
+                yield headers
