@@ -13,13 +13,15 @@ from starlette.testclient import TestClient
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.jobs.submission import Submission
 from serve.http.middleware import RequestBoundary
+from serve.http.openai import videos as videos_module
 from serve.http.openai.errors import OpenAIErrors
 from serve.http.routes import make_router, openai_routes
 from serve.http.schemas import Parsed
 from serve.jobs.store.record import Job
+from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.job_service import make_videos
-from tests.unit.serve.http.service import FACE, make_config
+from tests.unit.serve.http.service import FACE, make_client, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
@@ -358,3 +360,34 @@ def test_the_length_in_the_answer_is_that_of_the_frames_that_are_made(
 ) -> None:
     video = http.post("/v1/videos", json={"prompt": "x", **fields}).json()
     assert video["seconds"] == seconds == f"{(accepted.last.frames - 1) / accepted.last.fps:g}"
+
+
+def test_a_list_goes_on_beyond_the_jobs_that_one_page_looks_at(
+    client: openai.OpenAI, http: TestClient, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos_module, "MAX_PAGE", 2)
+    monkeypatch.setattr(videos_module, "MAX_LISTED", 4)
+    made = [jobs.add(make_job(created_at=NOW + at, details={"model": "wan2.6"})).id for at in (1, 2, 13, 14, 15, 16)]
+    others = [jobs.add(make_job(created_at=NOW + at)).id for at in (3, 4, 5, 17, 18, 19)]
+    assert [video.id for video in client.videos.list(limit=2)] == [made[n] for n in (5, 4, 3, 2, 1, 0)]
+    others += [jobs.add(make_job(created_at=NOW + at)).id for at in (6, 7)]
+    with pytest.raises(openai.UnprocessableEntityError, match="GET /jobs lists") as refused:
+        client.videos.list(after=made[2])
+    assert refused.value.param == "after"
+    assert [video.id for video in client.videos.list(after=others[0])] == [made[1], made[0]]
+    with pytest.raises(openai.UnprocessableEntityError, match="newest first"):
+        client.videos.list(order="asc")
+
+
+def test_ignored_fields_are_named_in_the_answer() -> None:
+    with make_client(FakeGraph()) as client:
+        body = {"prompt": "x", "sampler": "euler", "caf\u00e9, x": 1}
+        video = client.post("/v1/videos", json=body)
+        job = client.post("/wan2.6", json=body, headers={"Prefer": "respond-async"})
+        assert (video.status_code, job.status_code) == (200, 202)
+        for response in (video, job):
+            assert response.headers["X-Ignored-Fields"] == "sampler, caf?? x"
+            record = client.get(f"/jobs/{response.json()['id']}").json()
+            assert record["ignored_fields"] == ["sampler", "caf?? x"]
+        plain = client.post("/v1/videos", json={"prompt": "x"})
+        assert "X-Ignored-Fields" not in plain.headers
