@@ -29,7 +29,8 @@ IN_THREAD_BYTES = 2**20
 """The size from which a JSON body is parsed in a thread."""
 _COUNTED_BYTES = 2**16
 MAX_PART_HEAD_BYTES = 2**11
-"""Size of all headers of a part of a form. Reading a long Content-Disposition can take minutes."""
+"""Size of all headers of a part of a form. The time to read a Content-Disposition grows with the
+square of its length, and the library's own limit is twice as much for each header."""
 
 
 async def read_body(request: Request, *, form: bool, optional: bool = False) -> dict[str, Any]:
