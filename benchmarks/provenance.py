@@ -108,7 +108,7 @@ async def make_chains(marking: Marking, count: int) -> None:
 async def send_mutations(files: Sequence[Media], count: int, seed: int) -> None:
     """Verify ``count`` files that were changed at random; print what became of them."""
     drawn = random.Random(seed)
-    verifier = Verifier(concurrency=2, max_cpu_s=20, max_memory_bytes=2**30, max_pixels=32_000_000, secrets=[PUBLISHED_SECRET])
+    verifier = Verifier(max_cpu_s=20, max_memory_bytes=2**30, max_pixels=32_000_000, secrets=[PUBLISHED_SECRET])
     outcomes: Counter[str] = Counter()
     start = time.perf_counter()
     for number in range(count):

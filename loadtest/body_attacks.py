@@ -34,19 +34,55 @@ def comma_json(count: int) -> bytes:
     return b'{"prompt": [' + b"0," * (count - 1) + b"0]}"
 
 
+def comma_form(field: str, count: int) -> bytes:
+    """Return a multipart form whose ``field`` is a text of ``count`` commas."""
+    return _one_part(field, b"," * count)
+
+
+def object_form(field: str, count: int) -> bytes:
+    """Return a multipart form whose ``field`` is the JSON text of ``count`` empty objects."""
+    return _one_part(field, b"[" + b"{}," * (count - 1) + b"{}]")
+
+
+def escaped_commas(field: str, count: int) -> bytes:
+    """Return a JSON object whose ``field`` is a text of ``count`` commas, none of them in plain."""
+    return f'{{"{field}": "'.encode() + b"\\u002c" * count + b'"}'
+
+
+def long_number(field: str, digits: int) -> bytes:
+    """Return a JSON object whose ``field`` is a whole number of so many digits."""
+    return f'{{"{field}": {10 ** (digits - 1)}}}'.encode()
+
+
+def _one_part(field: str, content: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n'
+    return head.encode() + content + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def costly_requests() -> list[tuple[str, bytes, bool]]:
+    """Return the paths and bodies of ``costly_bodies``, and whether each body is a form."""
+    return [
+        ("/wan2.6", many_json_fields(80_000), False),
+        ("/image-faceswap", many_form_fields(25_000), True),
+        ("/wan2.6", nested_json(1_000_000), False),
+        ("/wan22-i2v", comma_json(1_000_000), False),
+        ("/image-faceswap", comma_form("mask_regions", 2_000_000), True),
+        ("/image-faceswap", comma_form("mask_padding", 2_000_000), True),
+        ("/image-faceswap", object_form("pairs", 700_000), True),
+        ("/image-faceswap", escaped_commas("mask_regions", 350_000), False),
+        ("/image-faceswap", escaped_commas("pairs", 350_000), False),
+        ("/image-faceswap", long_number("mask_padding", 400), False),
+    ]
+
+
 def form(path: str, body: bytes, *headers: str) -> bytes:
     """Return a POST request with a multipart form."""
     return post(path, body, *headers).replace(b"application/json", f"multipart/form-data; boundary={BOUNDARY}".encode(), 1)
 
 
 def costly_bodies(address: Address, stop: Event, tally: Tally) -> None:
-    """Send bodies of many fields, deep brackets and many commas, of some 2 MB each."""
-    requests = [
-        post("/wan2.6", many_json_fields(80_000), authorization()),
-        form("/image-faceswap", many_form_fields(25_000), authorization()),
-        post("/wan2.6", nested_json(1_000_000), authorization()),
-        post("/wan22-i2v", comma_json(1_000_000), authorization()),
-    ]
+    """Send bodies of many fields, deep brackets and many commas, nearly all of some 2 MB."""
+    requests = [(form if is_form else post)(path, body, authorization()) for path, body, is_form in costly_requests()]
     while not stop.is_set():
         with contextlib.suppress(OSError), connected(address) as connection:
             send_all(connection, requests[tally.rounds % len(requests)])

@@ -219,8 +219,9 @@ class ProxySettings(Settings):
     head_timeout_s: float = Field(default=10, gt=0)
     """Seconds within which a request line and its headers must arrive. Slower ones get a 408."""
     max_connections: int = Field(default=1_000, ge=1)
-    """Maximum number of connections to one proxy. A further one replaces the connection that has
-    waited longest for a request, or gets a 503 if all are in use."""
+    """Maximum number of connections to one proxy. A further one replaces a connection of the caller
+    that has the most: the one that has waited longest for a request. It gets a 503 if all are in
+    use."""
     min_bytes_per_s: int = Field(default=2**15, ge=1)
     """Minimum rate in bytes per second at which a body arrives and an answer is read."""
     stall_timeout_s: float = Field(default=10, gt=0)

@@ -8,7 +8,7 @@ import sys
 
 import psutil
 
-from serve.models import INGRESS
+from serve.models import INGRESS, RUNNER
 
 NOT_STARTED = 75
 """The driver's exit code if Ray itself did not start: that of a temporary failure in sysexits.h."""
@@ -16,12 +16,17 @@ NOT_STARTED = 75
 VITAL = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS server"}
 """The processes that nothing restarts, by program name."""
 
+_CONTROLLER = ("ray::ServeController", "")
 REPLACED = {
-    "ray::ServeController": "Serve's controller",
-    "ray::ProxyActor": "Serve's proxy",
-    "ray::ServeReplica": "the ingress",
+    _CONTROLLER: "Serve's controller",
+    ("ray::ProxyActor", ""): "Serve's proxy",
+    ("ray::ServeReplica", f":{INGRESS}"): "the ingress",
+    ("ray::ServeReplica", f":{RUNNER}"): "the Runner",
 }
-"""The processes that Serve restarts, by the prefix of their titles."""
+"""The processes that Serve restarts and that every request passes.
+
+Each is known by the prefix of its title and a part of it.
+"""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -32,8 +37,8 @@ class ProcessTree:
     def __init__(self, root: int | None = None) -> None:
         self._root = psutil.Process(root or os.getpid())
         self._vital: dict[str, psutil.Process] = {}
-        self._running: set[str] = set()
-        self._seen: set[str] = set()
+        self._running: set[tuple[str, str]] = set()
+        self._seen: set[tuple[str, str]] = set()
 
     def look(self) -> None:
         """Look at the processes as they are now."""
@@ -57,7 +62,7 @@ class ProcessTree:
 
     def runs_serve(self) -> bool:
         """Return whether Ray Serve's controller ran at the latest look."""
-        return "ray::ServeController" in self._running
+        return _CONTROLLER in self._running
 
     def descendants(self) -> list[psutil.Process]:
         """Return all processes that descend from the root."""
@@ -108,6 +113,5 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _replaced_kind(title: str) -> str | None:
-    kind = next((kind for kind in REPLACED if title.startswith(kind)), None)
-    return None if kind == "ray::ServeReplica" and f":{INGRESS}" not in title else kind
+def _replaced_kind(title: str) -> tuple[str, str] | None:
+    return next(((prefix, part) for prefix, part in REPLACED if title.startswith(prefix) and part in title), None)

@@ -55,7 +55,6 @@ def _report(file: Path, trust_anchors: Path | None, watermark_keys: Sequence[Pat
     try:
         media = Spool(file.open("rb", buffering=0))
         verifier = Verifier(
-            concurrency=1,
             max_cpu_s=limits.max_cpu_s,
             max_memory_bytes=C2paSettings().max_memory_bytes,
             max_pixels=Limits().max_image_pixels,

@@ -28,6 +28,9 @@ MAX_JSON_MARKS = 10_000
 IN_THREAD_BYTES = 2**20
 """The size from which a JSON body is parsed in a thread."""
 _COUNTED_BYTES = 2**16
+MAX_PART_HEAD_BYTES = 2**11
+"""Size of all headers of a part of a form. The time to read a Content-Disposition grows with the
+square of its length, and the library's own limit is twice as much for each header."""
 
 
 async def read_body(request: Request, *, form: bool, optional: bool = False) -> dict[str, Any]:
@@ -116,7 +119,27 @@ def _check_charset(content_type: str) -> None:
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser, which would read text that is not UTF-8 as Latin-1."""
+    """Starlette's parser, with limits on the headers of a part and on the encoding of its text.
+
+    Starlette would read text that is not UTF-8 as Latin-1.
+    """
+
+    def on_part_begin(self) -> None:
+        self._head_bytes = 0
+        super().on_part_begin()
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
+        super().on_header_field(data, start, end)
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_head(end - start)
+        super().on_header_value(data, start, end)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_PART_HEAD_BYTES:
+            raise MultiPartException(f"the headers of a part have more than {MAX_PART_HEAD_BYTES} bytes")
 
     def on_part_end(self) -> None:
         part = self._current_part

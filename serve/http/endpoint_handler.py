@@ -15,10 +15,10 @@ from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
 from serve.http.jobs.handlers import JobHandlers, raise_problem
 from serve.http.jobs.responses import accepted, see_result
-from serve.http.jobs.store_problems import store_problems
+from serve.http.jobs.store_problems import counted
 from serve.http.jobs.submission import Submission, Submissions
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
-from serve.http.protocol.connection import run_while_connected
+from serve.http.protocol.connection import TIMED_OUT, run_while_connected
 from serve.http.request_report import reported
 from serve.http.responses import result_response
 from serve.jobs.results.outcome import Outcome
@@ -64,23 +64,22 @@ class EndpointHandler:
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
         preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
         media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
-        with store_problems():
-            async with self._quotas.counted(caller) as headers:
-                async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
-                    fields = await read_body(request, form=True)
-                submission = Submission(
-                    endpoint=self._endpoint.name,
-                    fields=fields,
-                    caller=caller,
-                    media_type=media_type,
-                    request_id=request.state.request_id,
-                    began_at=start,
-                    timeout_s=timeout_s,
-                    preferences=preferences,
-                    durable=self._redirect_after_s is not None,
-                )
-                with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
-                    response = await self._answer(request, submission)
+        async with counted(self._quotas, caller) as headers:
+            async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
+                fields = await read_body(request, form=True)
+            submission = Submission(
+                endpoint=self._endpoint.name,
+                fields=fields,
+                caller=caller,
+                media_type=media_type,
+                request_id=request.state.request_id,
+                began_at=start,
+                timeout_s=timeout_s,
+                preferences=preferences,
+                durable=self._redirect_after_s is not None,
+            )
+            with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
+                response = await self._answer(request, submission)
         response.headers.update(headers)
         return response
 
@@ -129,7 +128,7 @@ class EndpointHandler:
         if job.state == "cancelled":
             raise Problem(409, "conflict", f"the request was cancelled; send it again{_anew(job)} if that was a mistake")
         if job.result is None:
-            raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
+            raise Problem(504, "timeout", TIMED_OUT)
         try:
             media = data if data is not None else await self._desk.fetch(job)
         except FileNotFoundError:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from math import sqrt
 
 from serve.config import Limits
+from serve.pipelines.fields import is_long_number
 
 FITTED = ("width", "height", "num_frames", "steps")
-"""The fields that are lowered. Others change what a video shows and not only how much of it."""
+"""The fields that are lowered. Lowering any other field would change the content, not just the size
+or length."""
 UNIT = 16
 """Pixels of which sides are multiples."""
 
@@ -33,10 +35,10 @@ def fit(sizes: Mapping[str, object], limits: Limits) -> dict[str, int]:
 
 def _whole(value: object) -> int | None:
     """Return a number as a body may have it, in JSON or in a form, if it is whole and over 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or is_long_number(value):
         return None
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
     return int(number) if 0 < number < 1e9 and number.is_integer() else None

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.telemetry.origin import Origin, working_for
+from serve.http.head_limits import check_head
 from serve.http.http_span import http_span, with_status
 from serve.http.problem_log import call_of, client_left, log_problem
 from serve.http.request_id import choose_request_id, send_with_request_id
@@ -49,6 +50,7 @@ class RequestBoundary:
             await named(message)
 
         try:
+            check_head(scope)
             await self._app(scope, receive, watched)
         except asyncio.CancelledError:
             log_problem(client_left(), scope, request_id)

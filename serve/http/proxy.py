@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import leave_out_probes
-from serve.http.callers.auth import OPEN_PREFIXES, VERIFY, ApiKeys, RequireKey
+from serve.http.callers.auth import OPEN_PREFIXES, ApiKeys, RequireKey, open_posts
+from serve.http.head_limits import check_head
 from serve.http.middleware import Cors
 from serve.http.openai.errors import OpenAIErrors
 from serve.http.problem_log import log_problem
@@ -68,6 +69,7 @@ class ProxyBoundary:
         headers["x-request-id"] = request_id = choose_request_id(headers.get("x-request-id"))
 
         try:
+            check_head(scope)
             # The ingress and the proxy both name the request; one of the two headers is enough.
             await self._app(scope, receive, send_with_request_id(send, request_id))
         except Problem as problem:
@@ -111,13 +113,14 @@ def middlewares() -> list[Middleware]:
     """
     settings = ProxySettings.model_validate_json(os.environ.get("RYLA_PROXY") or "{}")
     max_bytes = int(os.environ.get("RYLA_MAX_BODY_BYTES") or Limits().max_body_bytes)
+    keys = bool(os.environ.get("RYLA_API_KEYS"))
     origins = tuple((os.environ.get("RYLA_CORS_ORIGINS") or "").split())
     install(settings)
     leave_out_probes()
     # Serve wraps them in this order: the last one is the outermost.
     return [
         Middleware(PlainErrors),
-        Middleware(WholeBody, settings=settings, max_bytes=max_bytes),
+        Middleware(WholeBody, settings=settings, max_bytes=max_bytes, keys=keys),
         Middleware(BodyLimit, max_bytes=max_bytes),
         *_key_check(),
         Middleware(RequireBoundedConnection),
@@ -133,5 +136,5 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    open_posts = frozenset({VERIFY} if os.environ.get("RYLA_OPEN_VERIFY") else ())
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=open_posts)]
+    posts = open_posts(verify=bool(os.environ.get("RYLA_OPEN_VERIFY")))
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=posts)]

@@ -14,7 +14,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
 from serve.http.callers.admission import Admission
-from serve.http.callers.auth import OPEN_PATHS, VERIFY
+from serve.http.callers.auth import VERIFY, is_open, open_posts
 from serve.http.callers.quotas import Quotas
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
@@ -50,11 +50,13 @@ class Route:
     path: str
     handler: Handler
     operation: dict[str, Any]
+    open_posts: frozenset[str] = frozenset()
+    """The paths whose POST needs no key."""
 
     @property
     def needs_key(self) -> bool:
-        """Whether the route needs a key where keys are configured: all but GET of open paths do."""
-        return self.method != "GET" or self.path not in OPEN_PATHS
+        """Whether the route needs a key where keys are configured."""
+        return not is_open(self.method, self.path, self.open_posts)
 
 
 def make_listeners(settings: JobSettings) -> Listeners:
@@ -87,6 +89,7 @@ def make_routes(
         files=jobs.files,
         jobs=job_handlers,
         quotas=quotas,
+        admission=admission,
         timeout_s=config.limits.request_timeout_s,
     )
     service = ServiceHandlers(
@@ -94,17 +97,23 @@ def make_routes(
         endpoints=endpoints,
         handles=handles,
         readiness=readiness,
+        admission=admission,
     )
     checks, marks = config.provenance.verify, config.provenance.watermark
     verifier = Verifier(
-        concurrency=checks.concurrency,
         max_cpu_s=checks.max_cpu_s,
         max_memory_bytes=config.provenance.c2pa.max_memory_bytes,
         max_pixels=config.limits.max_image_pixels,
         trust_anchors=checks.trust_anchors,
         secrets=load_secrets(marks.key, marks.keys) if marks.enabled or marks.keys else [],
     )
-    verify = VerifyHandlers(verifier, Quotas(jobs.store, per_minute=checks.per_minute))
+    verify = VerifyHandlers(
+        verifier,
+        Quotas(jobs.store, per_minute=checks.per_minute),
+        # Verifying may need no key, so it has places of its own.
+        Admission(config.ingress.max_concurrent_requests),
+        concurrency=checks.concurrency,
+    )
     handlers = {
         endpoint.name: EndpointHandler(
             endpoint,
@@ -121,7 +130,7 @@ def make_routes(
         *job_routes(job_handlers),
         *openai_routes(videos),
         *_service_routes(service),
-        *_verify_routes(verify, needs_key=not checks.open),
+        *_verify_routes(verify, open_posts(verify=checks.open)),
     )
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
@@ -165,8 +174,9 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
 
 
-def _verify_routes(verify: VerifyHandlers, *, needs_key: bool) -> Iterable[Route]:
-    yield Route(method="POST", path=VERIFY, handler=verify.verify, operation=verify_operation(needs_key=needs_key))
+def _verify_routes(verify: VerifyHandlers, posts: frozenset[str]) -> Iterable[Route]:
+    operation = verify_operation(needs_key=not is_open("POST", VERIFY, posts))
+    yield Route(method="POST", path=VERIFY, handler=verify.verify, operation=operation, open_posts=posts)
     page = service_operation(VERIFY, "A page on which people can verify a file", media_types=("text/html",))
     yield Route(method="GET", path=VERIFY, handler=verify.page, operation={**page, "operationId": "verify-page"})
 

@@ -22,6 +22,8 @@ MAX_FIELDS = 100
 """Number of fields in a body; endpoints have at most some twenty."""
 MAX_UNKNOWN = 20
 """Number of unknown fields that a problem names, after a search for the names that were meant."""
+MAX_ERRORS = 200
+"""Number of errors that a problem describes. A field has a few; each one takes some kilobytes."""
 MAX_NAME_CHARS = 100
 """Length up to which an unknown name is shown and compared with those of the fields."""
 
@@ -87,6 +89,9 @@ class Schema:
         try:
             request = self.model.model_validate(values)
         except ValidationError as e:
+            if e.error_count() > MAX_ERRORS:
+                detail = f"{e.error_count()} values are wrong, too many to list; send fewer values"
+                raise Problem(422, "invalid-field", detail) from None
             for error in e.errors(include_url=False, include_input=False):
                 errors.append(FieldError(sent_as[str(error["loc"][0])], _describe(error)))
             raise invalid_fields(errors + ([] if strict else self._suggestions(ignored))) from None

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from serve.config import AppConfig
 from serve.http.bodies import REQUEST_TYPES, read_body
+from serve.http.callers.admission import Admission
+from serve.http.callers.caller import caller_of
 from serve.http.endpoints import Endpoint
 from serve.http.lora_list import LoraList
 from serve.http.negotiation import best_media_type
@@ -23,7 +25,7 @@ from serve.models import MODELS, find_model
 from serve.pipelines.acceleration import PROFILES
 from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import ModelState, Readiness, StateUnknown
-from serve.problems import invalid, invalid_parameter, unavailable
+from serve.problems import Problem, invalid, invalid_parameter, unavailable
 from serve.telemetry.exposition import MEDIA_TYPE, Exposition, MetricsUnreadable
 
 logger = logging.getLogger("ray.serve")
@@ -42,11 +44,13 @@ class ServiceHandlers:
         endpoints: Sequence[Endpoint],
         handles: Handles,
         readiness: Readiness,
+        admission: Admission,
     ) -> None:
         # Rendering it takes milliseconds, and it never changes.
         self._limits = JSONResponse(_limits_document(config, endpoints)).body
         self._handles = handles
         self._readiness = readiness
+        self._admission = admission
         self._home = home_page(endpoints)
         self._loras = LoraList(config)
         self._exposition = Exposition()
@@ -73,21 +77,31 @@ class ServiceHandlers:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
-        """Say whether a model can be used now, and the state of every model, or of one."""
+        """Say whether a model can be used now, and the state of every model, or of one.
+
+        Every request goes through the Runner, so without one nothing is ready.
+        """
         wanted = request.query_params.get("model")
         if wanted is not None and find_model(wanted) is None:
             raise invalid_parameter("model", f"unknown model `{wanted[:50]}`; available: {_model_names()}")
-        states = await self._states()
+        states, runner = await self._states(), await self._runner()
+        if not runner.usable:
+            raise unavailable(f"no request can run: {_sentence({'the Runner': runner})}", retry_after_s=5)
         if wanted is not None:
             states = {wanted: states[wanted]}
             if states[wanted].state != "ready":
                 raise unavailable(_sentence(states), retry_after_s=5)
         elif not any(state.usable for state in states.values()):
             raise unavailable(f"no model is ready: {_sentence(states)}", retry_after_s=5)
-        return JSONResponse({"ready": True, "models": {name: asdict(state) for name, state in states.items()}})
+        models = {name: asdict(state) for name, state in states.items()}
+        return JSONResponse({"ready": True, "runner": {"state": runner.state, "replicas": runner.replicas}, "models": models})
 
     async def warm(self, request: Request) -> Response:
         """Start the models that are asleep, and answer at once."""
+        with self._admission.admit(caller_of(request)):
+            return await self._warm(request)
+
+    async def _warm(self, request: Request) -> Response:
         names = (await read_body(request, form=False, optional=True)).get("models")
         if names is not None and not _are_model_names(names):
             raise invalid("models", f"must be a list of model names; available: {_model_names()}")
@@ -112,9 +126,13 @@ class ServiceHandlers:
         try:
             return await self._readiness.all()
         except StateUnknown:
-            raise unavailable(
-                "Serve's controller does not answer, so the state of the models is unknown", retry_after_s=5
-            ) from None
+            raise _unknown() from None
+
+    async def _runner(self) -> ModelState:
+        try:
+            return await self._readiness.runner()
+        except StateUnknown:
+            raise _unknown() from None
 
     async def loras(self, _: Request) -> Response:
         """List the LoRAs of each video model, with the words that call them."""
@@ -132,6 +150,10 @@ class ServiceHandlers:
     async def limits(self, _: Request) -> Response:
         """Return the limits, defaults, media types and prices in force."""
         return Response(self._limits, media_type="application/json")
+
+
+def _unknown() -> Problem:
+    return unavailable("Serve's controller does not answer, so the state of the models is unknown", retry_after_s=5)
 
 
 def _sentence(states: Mapping[str, ModelState]) -> str:

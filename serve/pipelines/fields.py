@@ -4,7 +4,7 @@ Each type refuses what Python would accept and JSON does not, and says what to s
 """
 
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -23,16 +23,37 @@ MAX_PADDING = 0.45
 """The largest share of a crop that one side of `mask_padding` may leave out."""
 MAX_PAIR_IMAGES = 32
 """The most images of all people in `pairs` together."""
+MAX_PAIR_MARKS = 500
+"""Number of `[`, `{` and `,` in the text of `pairs`: some five times as many as the longest has."""
+MAX_NUMBER_CHARS = 64
+"""Length of a number as text, and number of digits of a whole one."""
+MAX_LIST_CHARS = 500
+"""Length of the text of a short list; a longer one cannot be meant."""
 
 
 def _check_number(value: object) -> object:
-    """Refuse booleans and numbers that are not finite, which Python takes for numbers."""
+    """Refuse booleans, numbers that are not finite, and numbers that are too long to compute with.
+
+    Python takes the first two for numbers.
+    """
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")
+    if is_long_number(value):
+        raise ValueError(f"must be a number of at most {MAX_NUMBER_CHARS} digits")
     text = str(value).strip().lower() if isinstance(value, float | str) else ""
     if text.lstrip("+-") in ("nan", "inf", "infinity"):
         raise ValueError("must be a finite number")
     return value
+
+
+def is_long_number(value: object) -> bool:
+    """Return whether a number, or the text of one, has more digits than any that is meant.
+
+    A whole number of some hundred digits does not fit into a float.
+    """
+    if isinstance(value, str):
+        return len(value) > MAX_NUMBER_CHARS
+    return isinstance(value, int) and abs(value) >= 10**MAX_NUMBER_CHARS
 
 
 def _read_file(value: object) -> bytes:
@@ -73,8 +94,15 @@ def _read_images(value: object) -> tuple[bytes, ...]:
 
 
 def read_pairs(value: object) -> tuple["Pair", ...]:
-    """Return pairs from an array of objects, from its JSON text, or from pairs that were read."""
+    """Return pairs from an array of objects, from its JSON text, or from pairs that were read.
+
+    The error of an earlier reading may stand for the pairs; it is raised again.
+    """
+    if isinstance(value, ValueError):
+        raise value
     if isinstance(value, str):
+        if sum(value.count(mark) for mark in "[{,") > MAX_PAIR_MARKS:
+            raise ValueError(f"has more than {MAX_PAIR_MARKS} of the characters `[`, `{{` and `,`: send fewer values")
         try:
             value = pydantic_core.from_json(value)
         except ValueError:
@@ -113,13 +141,13 @@ def _read_pair(item: object) -> "Pair":
 def _read_padding(value: object) -> tuple[float, ...]:
     """Return four shares from one number, from an array, or from their text in a form."""
     if isinstance(value, str):
-        value = [part.strip() for part in value.strip("[] ").split(",")]
-    items: list[Any] = [*value] if isinstance(value, list | tuple) else [value]
+        value = [part.strip() for part in value.strip("[] ").split(",")] if _is_short(value) else []
+    items: Any = value if isinstance(value, list | tuple) else [value]
     try:
-        numbers = [float(item) for item in items if _check_number(item) is not None]
+        numbers = [float(item) for item in items if _check_number(item) is not None] if len(items) in (1, 4) else []
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, 4) or len(numbers) != len(items):
+    if not numbers or len(numbers) != len(items):
         raise ValueError("must be one number, or an array of four: top, right, bottom, left")
     if not all(0 <= number <= MAX_PADDING for number in numbers):
         raise ValueError(f"must be 0 to {MAX_PADDING}, a share of the face's crop")
@@ -129,8 +157,17 @@ def _read_padding(value: object) -> tuple[float, ...]:
 def _read_regions(value: object) -> object:
     """Return an array of names from one, or from their text with commas in a form."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",")]
+        if not _is_short(value):
+            raise ValueError(f"has {len(value)} characters; send at most {len(_REGIONS)} names")
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, list | tuple) and len(value) > len(_REGIONS):
+        raise ValueError(f"{len(value)} names were sent; send at most {len(_REGIONS)}")
     return value
+
+
+def _is_short(text: str) -> bool:
+    """Return whether a text may be split into the items of a list."""
+    return len(text) <= MAX_LIST_CHARS
 
 
 def side(largest: int) -> Any:
@@ -176,7 +213,8 @@ Padding = Annotated[
         {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": MAX_PADDING}, "minItems": 4, "maxItems": 4}
     ),
 ]
-Regions = Annotated[tuple[Region, ...], BeforeValidator(_read_regions)]
+_REGIONS = get_args(Region)
+Regions = Annotated[tuple[Region, ...], BeforeValidator(_read_regions), Field(max_length=len(_REGIONS))]
 Pair = tuple[tuple[bytes, ...], tuple[bytes, ...]]
 """Images of a new face, and of the person whom it replaces, of whom there may be none."""
 Pairs = Annotated[tuple[Pair, ...], BeforeValidator(read_pairs), WithJsonSchema(PAIRS_SCHEMA)]

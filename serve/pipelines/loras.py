@@ -1,7 +1,6 @@
 """What a caller sends as `loras`: names of LoRAs, each with how much it counts."""
 
 import json
-import math
 from collections.abc import Mapping
 
 from deployments.lora_folder import MAX_NAME_CHARS
@@ -48,7 +47,7 @@ def _read_one(item: object, number: int) -> tuple[str, float]:
     name, scale = item.get("name"), item.get("scale", 1.0)
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS:
         raise ValueError(f"the `name` of number {number} must be a name that GET /loras lists")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or abs(scale) > MAX_SCALE:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not -MAX_SCALE <= scale <= MAX_SCALE:
         raise ValueError(f"the `scale` of `{name}` must be a number from -{MAX_SCALE:g} to {MAX_SCALE:g}")
     return name, float(scale)
 

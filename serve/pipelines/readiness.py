@@ -1,4 +1,4 @@
-"""The state of each model, as Serve's controller reports it."""
+"""The state of each model and of the Runner, as Serve's controller reports it."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from deployments import hardware
-from serve.models import MODELS
+from serve.models import MODELS, RUNNER
 
 State = Literal["ready", "starting", "asleep", "failed"]
 
@@ -25,7 +25,7 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class ModelState:
-    """The state of one model.
+    """The state of one model, or of the Runner.
 
     ``reason`` says why a model failed to start; ``hardware`` describes what a ready model runs on
     and where its weights are.
@@ -63,10 +63,18 @@ class Readiness:
 
         Raise StateUnknown if Serve's controller cannot tell.
         """
-        return (await self.all())[model]
+        return (await self._states())[model]
 
     async def all(self) -> dict[str, ModelState]:
         """Return the states by API name; raise StateUnknown if Serve's controller cannot tell."""
+        states = await self._states()
+        return {model.name: states[model.name] for model in MODELS}
+
+    async def runner(self) -> ModelState:
+        """Return the state of the Runner; raise StateUnknown if Serve's controller cannot tell."""
+        return (await self._states())[RUNNER]
+
+    async def _states(self) -> dict[str, ModelState]:
         if self._query is None or (self._query.done() and time.monotonic() - self._queried_at > MAX_AGE_S):
             self._query = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
         try:
@@ -78,7 +86,8 @@ class Readiness:
         try:
             deployments = deployments_of(self._app_name)
             states = {model: _state(deployments[model.deployment]) for model in MODELS}
-            return {model.name: self._with_hardware(state, model.deployment) for model, state in states.items()}
+            named = {model.name: self._with_hardware(state, model.deployment) for model, state in states.items()}
+            return {**named, RUNNER: _state(deployments[RUNNER])}
         finally:
             self._queried_at = time.monotonic()
 

@@ -90,13 +90,16 @@ class SwapFields(PipelineRequest):
     @model_validator(mode="before")
     @classmethod
     def _pairs_have_the_faces(cls, values: Any) -> Any:
-        """Let ``face`` stand for the faces of ``pairs``, so that it is present if they are."""
+        """Let ``face`` stand for the faces of ``pairs``, so that it is present if they are.
+
+        What was read, or its error, takes the place of ``pairs``, so that they are read once.
+        """
         if isinstance(values, dict) and values.get("pairs") is not None and values.get("face") is None:
             try:
-                faces = read_pairs(values["pairs"])
-            except ValueError:
-                return {**values, "face": [b"-"]}  # the error of `pairs` itself is reported
-            return {**values, "face": list(faces[0][0]), "faces": values.get("faces") or "map"}
+                pairs = read_pairs(values["pairs"])
+            except ValueError as error:
+                return {**values, "pairs": error, "face": [b"-"]}
+            return {**values, "pairs": pairs, "face": list(pairs[0][0]), "faces": values.get("faces") or "map"}
         return values
 
     @property
@@ -135,6 +138,11 @@ class SwapFields(PipelineRequest):
             if faces != targets:
                 return [("target_face", f"{targets} people for {faces} new faces; with `faces: map` send one image for each")]
         return []
+
+
+def made_frames(num_frames: int) -> int:
+    """Return the number of frames that are made: Wan generates 4k+1, so it is rounded down."""
+    return (num_frames - 1) // 4 * 4 + 1
 
 
 class GenerateVideo(SwapFields):
@@ -179,8 +187,8 @@ class GenerateVideo(SwapFields):
 
     @property
     def frames(self) -> int:
-        """The number of frames in the video: Wan generates 4k+1, so it is rounded down."""
-        return (self.num_frames - 1) // 4 * 4 + 1
+        """The number of frames in the video."""
+        return made_frames(self.num_frames)
 
 
 class SwapImage(SwapFields):

@@ -17,18 +17,12 @@ from serve.provenance.signing import WORKER
 
 logger = logging.getLogger("ray.serve")
 
-MAX_WAIT_S = 10.0
-"""Seconds for which a file waits for a process."""
 WALL_PER_CPU = 3
 """Seconds of time for each second of CPU time, after which a file is given up."""
 
 
-class VerifierBusy(Exception):
-    """Other files are being verified for too long."""
-
-
 class Verifier:
-    """Reads the marks of files in processes, ``concurrency`` at a time.
+    """Reads the marks of files in processes, as many at a time as there are calls.
 
     ``trust_anchors`` is a file of root certificates, which is read for each file, so that it can be
     replaced; while it cannot be read, the last ones count. Watermarks of ``secrets`` are looked for
@@ -39,7 +33,6 @@ class Verifier:
     def __init__(
         self,
         *,
-        concurrency: int,
         max_cpu_s: float,
         max_memory_bytes: int,
         max_pixels: int,
@@ -51,23 +44,11 @@ class Verifier:
         self._max_memory_bytes = max_memory_bytes
         self._trust_anchors = trust_anchors
         self._anchors = None if trust_anchors is None else load_trust_anchors(trust_anchors)
-        self._places = asyncio.Semaphore(concurrency)
         self._pool = WorkerPool(1, WORKER)
 
     async def verify(self, media: Media) -> dict[str, Any]:
-        """Return the report on a file.
-
-        Raises ``VerifierBusy``, and ``MediaError`` for a file that takes more than its budget.
-        """
-        try:
-            async with asyncio.timeout(MAX_WAIT_S):
-                await self._places.acquire()
-        except TimeoutError:
-            raise VerifierBusy from None
-        try:
-            return await self._read(media)
-        finally:
-            self._places.release()
+        """Return the report on a file; raise ``MediaError`` for one that exceeds its budget."""
+        return await self._read(media)
 
     async def _read(self, media: Media) -> dict[str, Any]:
         anchors = await asyncio.to_thread(self._current_anchors)

@@ -24,6 +24,19 @@ VERIFY = "/verify"
 OPEN_PREFIXES = ("/docs/assets/",)
 """What the paths begin with below which nothing needs a key."""
 
+
+def open_posts(*, verify: bool) -> frozenset[str]:
+    """Return the paths whose POST needs no key; ``verify`` is `provenance.verify.open`."""
+    return frozenset({VERIFY} if verify else ())
+
+
+def is_open(method: str, path: str, posts: frozenset[str], prefixes: tuple[str, ...] = OPEN_PREFIXES) -> bool:
+    """Return whether a request needs no key; ``posts`` are those of ``open_posts``."""
+    if method == "POST":
+        return path in posts
+    return method in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(prefixes))
+
+
 REREAD_S = 5.0
 """Seconds after which the file of keys is read again."""
 
@@ -128,10 +141,9 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        path = _path_of(scope)
-        if scope["method"] == "POST" and path in self._open_posts:
-            return "authorization" not in Headers(scope=scope)
-        return scope["method"] in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(self._open_prefixes))
+        if not is_open(scope["method"], _path_of(scope), self._open_posts, self._open_prefixes):
+            return False
+        return scope["method"] != "POST" or "authorization" not in Headers(scope=scope)
 
     def _caller_of(self, scope: Scope) -> str:
         """Return the name of the caller, who has sent a key or holds a signed link."""

@@ -3,6 +3,7 @@
 from typing import Any, get_args
 
 from serve.http.jobs.event_stream import MEDIA_TYPE
+from serve.jobs.results.headers import IGNORED_FIELDS
 from serve.jobs.store.record import Stage, State
 
 JOBS = "Jobs"
@@ -20,6 +21,7 @@ EXAMPLE: dict[str, Any] = {
     "queue_position": None,
     "eta_seconds": 41.2,
     "seed": 7,
+    "ignored_fields": [],
     "attempts": 1,
     "cancel_requested": False,
     "created_at": "2026-11-25T22:15:00.120Z",
@@ -68,6 +70,11 @@ JOB_SCHEMA: dict[str, Any] = {
         ),
         "eta_seconds": _or_null({"type": "number"}, "Seconds until the result is there, from the model's own pace."),
         "seed": _or_null({"type": "integer"}),
+        "ignored_fields": {
+            "type": "array",
+            "items": _text(),
+            "description": "The fields of the request that have no effect, as in `X-Ignored-Fields`.",
+        },
         "attempts": {"type": "integer", "description": "More than 1 after a replica was lost."},
         "cancel_requested": {"type": "boolean"},
         "created_at": _TIME,
@@ -112,7 +119,7 @@ def problem_response() -> Operation:
 
 def accepted_response() -> Operation:
     """Return the description of the 202 response to a request that has become a job."""
-    names = ("Location", "Preference-Applied", "Retry-After")
+    names = ("Location", "Preference-Applied", "Retry-After", IGNORED_FIELDS)
     return {
         "description": "The request has become a job, because `Prefer` asked for it",
         "headers": {name: {"schema": _text()} for name in names},

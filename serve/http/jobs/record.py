@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from serve.jobs.results.headers import IGNORED_FIELDS
 from serve.jobs.store.record import Delivery, Job
 
 SignLink = Callable[[str, str], str]
@@ -51,6 +52,7 @@ def record_of(job: Job, *, position: int | None, links: Links) -> dict[str, Any]
         "queue_position": position if job.state == "queued" else None,
         "eta_seconds": None if job.ended or progress.eta_s is None else round(progress.eta_s, 1),
         "seed": job.seed,
+        "ignored_fields": list(job.ignored),
         "attempts": job.attempt,
         "cancel_requested": job.cancel_requested,
         "created_at": _timestamp(job.created_at),
@@ -67,6 +69,11 @@ def record_of(job: Job, *, position: int | None, links: Links) -> dict[str, Any]
         "error": job.problem,
         "webhook": None if job.webhook is None else _delivery(job.webhook),
     }
+
+
+def ignored_header(job: Job) -> dict[str, str]:
+    """Return the header that names the fields which have no effect, if there are any."""
+    return {IGNORED_FIELDS: ", ".join(job.ignored)} if job.ignored else {}
 
 
 def retry_after_s(job: Job) -> int:

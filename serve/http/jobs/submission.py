@@ -14,6 +14,7 @@ from serve.http.schemas import Parsed
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Desk
 from serve.jobs.request import JobRequest
+from serve.jobs.results.headers import printable_names
 from serve.jobs.slots import slot_of
 from serve.jobs.store.record import Delivery, Job, new_job_id
 from serve.jobs.webhooks.deliveries import check_url
@@ -90,6 +91,7 @@ class Submissions:
             deadline_at=deadline_at,
             expires_at=deadline_at + self._settings.kept_s(durable=durable),
             seed=_seed(parsed),
+            ignored=printable_names(parsed.ignored),
             durable=durable,
             trace=current_origin().trace,
             idempotency_key=preferences.idempotency_key,

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.http.endpoints import VIDEOS, Endpoint
+from serve.http.fitting import fit
+from serve.http.schemas import Schema
 from serve.jobs.store.record import Job
+from serve.pipelines.fields import is_long_number
+from serve.pipelines.requests import made_frames
 from serve.problems import invalid
 
 MAX_PROMPT_CHARS = 1_000
@@ -38,6 +42,8 @@ class VideoModels:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints if endpoint.group == VIDEOS}
         self.names = tuple(self._endpoints)
+        # Making a schema takes milliseconds, and it never changes.
+        self._properties = {name: endpoint.schema.json_schema()["properties"] for name, endpoint in self._endpoints.items()}
 
     def order(self, sent: Mapping[str, Any]) -> Order:
         """Return what a request orders; raise a 422 problem for fields that contradict the API.
@@ -49,9 +55,10 @@ class VideoModels:
         if not isinstance(model, str) or model not in self._endpoints:
             raise invalid("model", f"unknown model `{str(model)[:50]}`; available: {', '.join(self.names)}")
         reference = _reference(fields)
-        own = any(name in fields for name in ("reference_image", "source_image"))
-        endpoint = self._endpoint_for(model, reference is not None or own, "face_image" in fields)
-        properties = endpoint.schema.json_schema()["properties"]
+        own = self._sends(model, fields, "image")
+        has_face = self._sends(model, fields, "face") or self._sends(model, fields, "pairs")
+        endpoint = self._endpoint_for(model, reference is not None or own, has_face)
+        properties = self._properties[endpoint.name]
         sent_as: dict[str, str] = {}
         if reference is not None:
             if "image" not in endpoint.schema.names:
@@ -69,17 +76,27 @@ class VideoModels:
         if "seconds" in fields:
             if any(name in fields for name in frames):
                 raise invalid("seconds", f"means the same as `{frames[0]}`; send one of them")
-            fields[frames[0]] = _frames(fields.pop("seconds"), rate, properties[frames[0]]["maximum"])
+            most, rates = properties[frames[0]]["maximum"], properties["fps"]
+            fields[frames[0]] = _frames(fields.pop("seconds"), rate, most, rates=(rates["minimum"], rates["maximum"]))
             sent_as |= dict.fromkeys(frames, "seconds")
-        count = next((_number(fields[name]) for name in frames if name in fields), properties[frames[0]]["default"])
+        made = _made(endpoint.schema, fields)
         prompt = fields.get("prompt")
         details = {
             "model": model,
             "prompt": prompt if isinstance(prompt, str) and len(prompt) <= MAX_PROMPT_CHARS else None,
-            "size": "x".join(str(fields.get(side, properties[side]["default"])) for side in ("width", "height")),
-            "seconds": _seconds(count, rate),
+            "size": f"{made['width']}x{made['height']}",
+            "seconds": _seconds(_number(made["num_frames"]), rate),
         }
         return Order(endpoint=endpoint.name, fields=fields, details=details, sent_as=sent_as)
+
+    def _sends(self, model: str, fields: Mapping[str, Any], own: str) -> bool:
+        """Return whether a field is sent, by any name that an endpoint like ``model`` has for it.
+
+        ``own`` is the name that the service itself has for the field.
+        """
+        base = model.removesuffix(SWAP).removesuffix("-i2v")
+        alike = [endpoint for name, endpoint in self._endpoints.items() if name.startswith(base)]
+        return any(alias in fields for endpoint in alike for alias in endpoint.schema.names.get(own, ()))
 
     def _endpoint_for(self, model: str, has_reference: bool, has_face: bool) -> Endpoint:
         """Return the endpoint of a model that takes the images of a request."""
@@ -149,13 +166,30 @@ def _parse_size(value: object, fields: Mapping[str, Any]) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _frames(value: object, rate: float | None, most: int) -> int:
-    """Return the number of frames that last for some seconds, the first one included."""
+def _made(schema: Schema, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the width, the height and the number of frames of a video as it is ordered.
+
+    What is larger than the limits is lowered where the settings say so. A value that is not valid
+    is returned as it is: the endpoint refuses it.
+    """
+    sizes = {
+        own: next((fields[name] for name in schema.names[own] if name in fields), schema.model.model_fields[own].default)
+        for own in ("width", "height", "num_frames")
+    }
+    return sizes | fit(sizes, schema.limits) if schema.limits.oversize == "fit" else sizes
+
+
+def _frames(value: object, rate: float | None, most: int, *, rates: tuple[float, float]) -> int:
+    """Return the number of frames that last for some seconds, the first one included.
+
+    ``rates`` are the lowest and the highest number of frames a second.
+    """
     text = str(value).strip()
+    slowest, fastest = rates
     if isinstance(value, bool) or _SECONDS.fullmatch(text) is None or float(text) <= 0:
         raise invalid("seconds", "must be a positive number, such as `4`")
-    if rate is None or not 0 < rate < float("inf"):
-        raise invalid("fps", "must be a positive number")
+    if rate is None or not slowest <= rate <= fastest:
+        raise invalid("fps", f"must be a number from {slowest:g} to {fastest:g}")
     frames = math.floor(float(text) * rate) + 1
     if frames > most:
         longest = math.floor((most - 1) / rate * 100) / 100
@@ -167,11 +201,13 @@ def _seconds(frames: float | None, rate: float | None) -> str:
     """Return the length of a video of ``frames`` as the API gives it, or nothing if unknown."""
     if not frames or not rate:
         return ""
-    return f"{round((math.floor(frames) - 1) / rate, 2):g}"
+    return f"{round((made_frames(math.floor(frames)) - 1) / rate, 2):g}"
 
 
 def _number(value: object) -> float | None:
     """Return a number that a field holds, or None: the endpoint says what is wrong with it."""
+    if is_long_number(value):
+        return None
     try:
         number = float(str(value))
     except ValueError:

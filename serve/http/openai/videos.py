@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.http.bodies import read_body
+from serve.http.callers.admission import Admission
 from serve.http.callers.caller import caller_of
 from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
 from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, no_result, page_size, unknown_job
-from serve.http.jobs.record import retry_after_s
+from serve.http.jobs.record import ignored_header, retry_after_s
 from serve.http.jobs.result_download import download
-from serve.http.jobs.store_problems import store_problems
+from serve.http.jobs.store_problems import counted, store_problems
 from serve.http.jobs.submission import Submission
 from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai.fields import VideoModels, video_of
@@ -29,7 +30,7 @@ from serve.jobs.store.record import Job
 from serve.problems import Problem, invalid_parameter
 
 MAX_LISTED = 2_000
-"""Number of the newest jobs among which a list finds its videos."""
+"""Number of jobs among which one page of a list finds its videos."""
 SUBMIT_S = 600.0
 """Seconds within which a request must have arrived, and within which it must be accepted."""
 CANCEL_S = 20.0
@@ -60,6 +61,7 @@ class OpenAIVideos:
         files: FileStore,
         jobs: JobHandlers,
         quotas: Quotas,
+        admission: Admission,
         timeout_s: float,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -70,6 +72,7 @@ class OpenAIVideos:
         self._files = files
         self._jobs = jobs
         self._quotas = quotas
+        self._admission = admission
         self._timeout_s = timeout_s
         self._created = int(now())
 
@@ -85,30 +88,30 @@ class OpenAIVideos:
 
     async def _create(self, request: Request, report: RequestReport) -> Response:
         caller, start = caller_of(request), time.time()
+        self._admission.check(caller)
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
-        with store_problems():
-            async with self._quotas.counted(caller) as headers:
-                async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
-                    order = self._models.order(await read_body(request, form=True))
-                report.endpoint = order.endpoint
-                submission = Submission(
-                    endpoint=order.endpoint,
-                    fields=order.fields,
-                    caller=caller,
-                    media_type="video/mp4",
-                    request_id=request.state.request_id,
-                    began_at=start,
-                    timeout_s=timeout_s,
-                    preferences=preferences,
-                    details=order.details,
-                )
-                submitting = self._submit(submission)
-                try:
-                    job = await run_while_connected(request, submitting, SUBMIT_S)
-                except Problem as problem:
-                    raise problem.with_field_names(order.sent_as) from problem
-        return _video_response(job, headers)
+        async with counted(self._quotas, caller) as headers:
+            async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
+                order = self._models.order(await read_body(request, form=True))
+            report.endpoint = order.endpoint
+            submission = Submission(
+                endpoint=order.endpoint,
+                fields=order.fields,
+                caller=caller,
+                media_type="video/mp4",
+                request_id=request.state.request_id,
+                began_at=start,
+                timeout_s=timeout_s,
+                preferences=preferences,
+                details=order.details,
+            )
+            try:
+                with self._admission.admit(caller):
+                    job = await run_while_connected(request, self._submit(submission), SUBMIT_S)
+            except Problem as problem:
+                raise problem.with_field_names(order.sent_as) from problem
+        return _video_response(job, {**headers, **ignored_header(job)})
 
     async def retrieve(self, request: Request) -> Response:
         """Return a video, with how far it is."""
@@ -150,14 +153,17 @@ class OpenAIVideos:
         if order not in ("asc", "desc"):
             raise invalid_parameter("order", "must be `asc` or `desc`")
         caller = caller_of(request)
-        videos = self._videos(caller)
         with store_problems():
             if after is not None and await self._store.was_deleted(after, caller):
                 after = None  # who deletes what they list goes on with what is left
+            cursor = None if after is None else await self._store.cursor_after(after, caller)
+            if after is not None and cursor is None:
+                raise invalid_parameter("after", "is the id of no job of yours; list from the beginning")
             if order == "asc":
-                oldest_first = [job async for job in videos][::-1]
-                videos = _each(oldest_first)
-            page = await _page(videos, after=after, limit=limit)
+                page = await self._oldest_first(caller, after=after, limit=limit)
+                more = len(page) > limit
+            else:
+                page, more = await self._newest_first(caller, cursor=cursor, limit=limit)
         found = [video_of(job) for job in page[:limit]]
         return JSONResponse(
             {
@@ -165,7 +171,7 @@ class OpenAIVideos:
                 "data": found,
                 "first_id": found[0]["id"] if found else None,
                 "last_id": found[-1]["id"] if found else None,
-                "has_more": len(page) > limit,
+                "has_more": more,
             },
             headers={"Cache-Control": "no-store"},
         )
@@ -190,37 +196,44 @@ class OpenAIVideos:
             raise unknown_job()
         return job
 
-    async def _videos(self, caller: str) -> AsyncIterator[Job]:
-        """Yield the caller's videos, newest first."""
+    async def _newest_first(self, caller: str, *, cursor: str | None, limit: int) -> tuple[Sequence[Job], bool]:
+        """Return up to ``limit`` videos from ``cursor`` on, and whether there may be more.
+
+        At most ``MAX_LISTED`` jobs are looked at. If that was not enough to find all, the next page
+        begins where this one ends.
+        """
+        videos: list[Job] = []
+        for _ in range(MAX_LISTED // MAX_PAGE):
+            page = await self._store.list(caller, state=None, limit=MAX_PAGE, cursor=cursor)
+            videos += [job for job in page.jobs if job.details is not None]
+            cursor = page.cursor
+            if cursor is None or len(videos) > limit:
+                return videos[:limit], len(videos) > limit
+        if not videos:
+            detail = (
+                f"none of the {MAX_LISTED} jobs that follow was made here: send the id of an older one, which GET /jobs lists"
+            )
+            raise invalid_parameter("after", detail)
+        return videos[:limit], True
+
+    async def _oldest_first(self, caller: str, *, after: str | None, limit: int) -> Sequence[Job]:
+        """Return up to ``limit`` videos that are newer than the job ``after``, and one more."""
+        jobs: list[Job] = []
         cursor: str | None = None
         for _ in range(MAX_LISTED // MAX_PAGE):
             page = await self._store.list(caller, state=None, limit=MAX_PAGE, cursor=cursor)
             for job in page.jobs:
-                if job.details is not None:
-                    yield job
+                if job.id == after:
+                    return _oldest_videos(jobs, limit)
+                jobs.append(job)
             cursor = page.cursor
             if cursor is None:
-                return
+                return _oldest_videos(jobs, limit)
+        raise invalid_parameter("order", f"`asc` would pass over more than {MAX_LISTED} jobs of yours: list the newest first")
 
 
-async def _each(jobs: Sequence[Job]) -> AsyncIterator[Job]:
-    for job in jobs:
-        yield job
-
-
-async def _page(videos: AsyncIterator[Job], *, after: str | None, limit: int) -> list[Job]:
-    """Return up to ``limit`` videos that follow the one with the id ``after``, and one more."""
-    page: list[Job] = []
-    found = after is None
-    async for job in videos:
-        if found:
-            page.append(job)
-            if len(page) > limit:
-                break
-        found = found or job.id == after
-    if not found:
-        raise invalid_parameter("after", "is the id of no video of yours; list from the beginning")
-    return page
+def _oldest_videos(newest_first: Sequence[Job], limit: int) -> Sequence[Job]:
+    return [job for job in reversed(newest_first) if job.details is not None][: limit + 1]
 
 
 def _video_response(job: Job, headers: dict[str, str]) -> Response:

@@ -7,6 +7,7 @@ at a time. ``install`` makes uvicorn, and so Serve, use it.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.config import ProxySettings
+from serve.http.callers.caller import network_of
 from serve.http.problem_log import log_problem
 from serve.http.protocol.unread_answers import UnreadAnswers, limit_unsent
 from serve.http.request_id import choose_request_id
@@ -61,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection if there is room; else close another that waits or still sends."""
         full = len(self.connections) >= self.settings.max_connections
-        room = not full or self._close_longest_waiting()
+        room = not full or self._close_another()
         super().connection_made(transport)
         limit_unsent(transport)
         if room:
@@ -108,9 +110,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.transport.get_write_buffer_size() + (self.cycle.expected_content_length if self.cycle else 0)
 
     def caller(self) -> str:
-        """Return the address of the caller, as far as the proxy knows it."""
+        """Return the network of the caller, as far as the proxy knows it."""
         client = (self.scope or {}).get("client") or self.client
-        return client[0] if client else ""
+        return network_of(client[0]) if client else ""
 
     def cut_off(self) -> None:
         """Close the connection at once, and drop what its caller has not read."""
@@ -356,19 +358,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _close_longest_waiting(self) -> bool:
-        """Close the connection that has waited longest for a request; say whether there is one.
+    def _close_another(self) -> bool:
+        """Close a connection that waits for a request or receives one; say whether there is one.
 
-        If none waits, the one closes whose request has been arriving for the longest time.
+        It is one of the caller that has the most connections, so that nobody loses theirs because
+        of another caller: the one that has waited longest for a request, or if none waits, the one
+        whose request has been arriving for the longest time.
         """
         ours = [c for c in self.connections if isinstance(c, BoundedProtocol)]
-        since = {c: c.waiting_since for c in ours if c.waiting_since is not None}
-        since = since or {c: c._body_since for c in ours if not c._message_complete}
-        if not since:
+        counts = Counter(c.caller() for c in ours)
+        order = {
+            c: (-counts[c.caller()], c.waiting_since is None, c._body_since if c.waiting_since is None else c.waiting_since)
+            for c in ours
+            if c.waiting_since is not None or not c._message_complete
+        }
+        if not order:
             return False
-        longest = min(since, key=since.__getitem__)
-        longest.transport.abort()
-        self.connections.discard(longest)
+        victim = min(order, key=order.__getitem__)
+        victim.transport.abort()
+        self.connections.discard(victim)
         return True
 
 

@@ -12,6 +12,8 @@ from serve.problems import Problem
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 
+TIMED_OUT = "the request reached its time limit before there was a result: send it again, with a longer `Request-Timeout` if you set one"
+
 
 async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
     """Return the result of ``work``.
@@ -28,7 +30,7 @@ async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], ti
         if left.done():
             # The caller left, or the proxy, and so the connection, is gone.
             raise ClientDisconnect from left.exception()
-        raise Problem(504, "timeout", "the request reached its time limit, and nothing answers that works on it")
+        raise Problem(504, "timeout", TIMED_OUT)
     finally:
         pending = [unfinished for unfinished in (task, left) if not unfinished.done()]
         for unfinished in pending:

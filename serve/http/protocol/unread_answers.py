@@ -25,7 +25,7 @@ class UnreadAnswer(Protocol):
         """Return how much of the answer the caller has not read, wherever it is now."""
 
     def caller(self) -> str:
-        """Return the caller's address."""
+        """Return the caller's network."""
 
     def cut_off(self) -> None:
         """Close the connection at once."""

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.config import ProxySettings
+from serve.http.callers.caller import caller_of_scope, key_name_of
 from serve.http.problem_log import client_left, log_problem
 from serve.http.protocol.body_room import BodyRoom, Claim, Upload, no_room
 from serve.http.request_id import choose_request_id
@@ -27,22 +28,24 @@ class WholeBody:
     A body that stalls or takes too long is a 408 problem, and one for which there is no memory a
     503. So a slow body occupies nothing but memory of the proxy, of which there is a budget, and a
     client that leaves while it sends never reaches the ingress. ``max_bytes`` is the size of the
-    largest body: what one of unknown length may need.
+    largest body: what one of unknown length may need. With ``keys``, bodies that come without a key
+    have a room of their own, which holds one of the largest.
     """
 
-    def __init__(self, app: ASGIApp, settings: ProxySettings, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, settings: ProxySettings, max_bytes: int, *, keys: bool = False) -> None:
         self._app = app
         self._settings = settings
         self._max_bytes = max_bytes
         large, queue = max(settings.large_body_bytes, max_bytes), settings.body_queue_timeout_s
         self.small = BodyRoom(max(settings.max_receiving_bytes // 4, SMALL_BYTES), queue_timeout_s=queue)
         self.large = BodyRoom(large, queue_timeout_s=queue)
+        self.keyless = BodyRoom(max_bytes + SMALL_BYTES, queue_timeout_s=queue) if keys else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (length := _declared_length(scope)) == 0:
             await self._app(scope, receive, send)
             return
-        messages = await self._receive(length, receive)
+        messages = await self._receive(scope, length, receive)
         if messages is None:
             log_problem(client_left(), scope, choose_request_id(Headers(scope=scope).get("x-request-id")))
             return
@@ -52,10 +55,11 @@ class WholeBody:
 
         await self._app(scope, replay, send)
 
-    async def _receive(self, length: int | None, receive: Receive) -> list[Message] | None:
+    async def _receive(self, scope: Scope, length: int | None, receive: Receive) -> list[Message] | None:
         """Return the messages of a body, the last one first, or None if its client has left."""
-        room = self.small
-        claim = await room.take(self._size_of(0, length))
+        small, large = self._rooms(scope)
+        room = small
+        claim = await room.take(self._size_of(0, length), caller_of_scope(scope))
         upload: Upload | None = None
         try:
             async with asyncio.timeout(None) as limit:
@@ -71,7 +75,7 @@ class WholeBody:
                     upload.note(len(message.get("body", b"")))
                     if (size := self._size_of(upload.arrived, length)) > claim.size:
                         room.forget(upload)
-                        room = self.small if size <= SMALL_BYTES else self.large
+                        room = small if size <= SMALL_BYTES else large
                         claim = await self._enlarge(upload, claim, room=room, size=size)
                         room.watch(upload, claim)
                     if not message.get("more_body", False):
@@ -87,6 +91,12 @@ class WholeBody:
             if upload is not None:
                 room.forget(upload)
 
+    def _rooms(self, scope: Scope) -> tuple[BodyRoom, BodyRoom]:
+        """Return the rooms for a body of a request, while it is small and when it is large."""
+        if self.keyless is not None and not key_name_of(scope):
+            return self.keyless, self.keyless
+        return self.small, self.large
+
     def _size_of(self, arrived: int, length: int | None) -> int:
         """Return the size of the claim of a body of which ``arrived`` bytes are there.
 
@@ -100,7 +110,7 @@ class WholeBody:
     async def _enlarge(self, upload: Upload, claim: Claim, *, room: BodyRoom, size: int) -> Claim:
         """Exchange a claim for a larger one, while nothing is read."""
         upload.pause()
-        enlarged = await room.take(size)
+        enlarged = await room.take(size, claim.caller)
         claim.release()
         upload.resume()
         return enlarged

@@ -1,11 +1,15 @@
 """The table of headers that describe a result, read by responses, CORS and the docs' tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serve.media import EXTENSIONS
 from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result
+
+IGNORED_FIELDS = "X-Ignored-Fields"
+MAX_NAMES = 50
+"""Number of ignored fields that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,12 @@ def _damaged(answer: Answer) -> str | None:
 
 
 def _ignored_fields(answer: Answer) -> str | None:
-    return ", ".join(_printable(name) for name in answer.ignored_fields[:50]) or None
+    return ", ".join(printable_names(answer.ignored_fields)) or None
+
+
+def printable_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of fields, which the caller chose, as a header and a record may have them."""
+    return tuple(_printable(name) for name in names[:MAX_NAMES])
 
 
 def _printable(name: str) -> str:
@@ -84,7 +93,7 @@ RESULT_HEADERS = (
     ResultHeader("X-GPU-Type", lambda answer: answer.meter.gpu_type),
     ResultHeader("X-Execution-Time-Sec", lambda a: f"{a.meter.execution_s:.3f}"),
     ResultHeader("X-Cost-USD", lambda answer: f"{answer.meter.cost_usd:.6f}"),
-    ResultHeader("X-Ignored-Fields", _ignored_fields),
+    ResultHeader(IGNORED_FIELDS, _ignored_fields),
     ResultHeader("X-Acceleration", lambda answer: answer.meter.acceleration or None),
     ResultHeader("X-Loras", _loras),
     ResultHeader("X-Adjusted", _adjusted),

@@ -108,6 +108,9 @@ class JobStore(Protocol):
     async def list(self, caller: str, *, state: State | None, limit: int, cursor: str | None) -> Page:
         """Return the caller's jobs, newest first. Raise ValueError for a malformed cursor."""
 
+    async def cursor_after(self, job_id: str, caller: str) -> str | None:
+        """Return the cursor of the list that begins after a job, or None if the caller has none."""
+
     async def active(self) -> Sequence[Job]:
         """Return all jobs that have not ended."""
 

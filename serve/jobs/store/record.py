@@ -90,6 +90,9 @@ class Job:
     details: dict[str, Any] | None = None
     """What other interfaces keep with a job, such as the model's name in /v1/videos."""
 
+    ignored: tuple[str, ...] = ()
+    """The fields of the request that have no effect, as `X-Ignored-Fields` names them."""
+
     state: State = "queued"
     progress: Progress = Progress()
     attempt: int = 0

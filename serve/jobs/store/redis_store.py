@@ -120,6 +120,11 @@ class RedisStore:
         kept = tuple(job for job in jobs if state in (None, job.state))
         return Page(kept, str(int(rows[limit - 1][1])) if len(rows) > limit else None)
 
+    async def cursor_after(self, job_id: str, caller: str) -> str | None:
+        """Return the cursor of the list that begins after a job."""
+        number = await self._connection.run(lambda _: self._client.zscore(self._rows.key("all", caller), job_id))
+        return None if number is None else str(int(number))
+
     async def active(self) -> Sequence[Job]:
         """Return all jobs that have not ended."""
         ids = await self._connection.run(lambda _: self._client.smembers(self._rows.key("active")))

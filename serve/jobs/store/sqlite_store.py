@@ -109,6 +109,15 @@ class SqliteStore:
 
         return await self._database.read(work)
 
+    async def cursor_after(self, job_id: str, caller: str) -> str | None:
+        """Return the cursor of the list that begins after a job."""
+
+        def work(connection: Connection) -> str | None:
+            row = connection.execute("SELECT number FROM jobs WHERE id = ? AND caller = ?", (job_id, caller)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._database.read(work)
+
     async def active(self) -> Sequence[Job]:
         """Return all jobs that have not ended."""
         return await self._select("ended = 0 ORDER BY number")

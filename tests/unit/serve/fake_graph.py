@@ -127,6 +127,14 @@ class FakeReadiness:
         default_factory=lambda: {model.name: ModelState("ready", 1) for model in MODELS}
     )
 
+    runner_state: ModelState = field(default_factory=lambda: ModelState("ready", 1))
+
+    async def runner(self) -> ModelState:
+        """Return the state of the Runner."""
+        if self.states is None:
+            raise StateUnknown
+        return self.runner_state
+
     async def of(self, model: str) -> ModelState:
         """Return the state of one model."""
         return (await self.all())[model]

@@ -90,8 +90,9 @@ def test_a_vital_process_that_was_killed_has_ended_though_it_is_a_zombie(parent:
 
 
 @pytest.mark.parametrize("kind", REPLACED)
-def test_a_process_that_serve_replaces_is_missing_until_another_runs(parent: Parent, kind: str) -> None:
-    title = f"{kind}:ryla:Ingress" if kind == "ray::ServeReplica" else kind
+def test_a_process_that_serve_replaces_is_missing_until_another_runs(parent: Parent, kind: tuple[str, str]) -> None:
+    prefix, part = kind
+    title = f"{prefix}:ryla{part}" if part else prefix
     tree = ProcessTree(parent.process.pid)
     tree.look()
     assert tree.missing() == [], "it has not started yet"

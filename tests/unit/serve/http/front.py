@@ -73,9 +73,9 @@ class Front:
     server: uvicorn.Server
     _callers: list[Caller]
 
-    async def call(self, *pieces: bytes) -> Caller:
-        """Open a connection and send ``pieces``."""
-        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def call(self, *pieces: bytes, address: str = "127.0.0.1") -> Caller:
+        """Open a connection from ``address``, one of this machine's own, and send ``pieces``."""
+        caller = Caller(*await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0)))
         self._callers.append(caller)
         await caller.send(*pieces)
         return caller

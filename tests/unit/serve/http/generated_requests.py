@@ -24,8 +24,9 @@ def _picture(kind: str, size: tuple[int, int]) -> str:
 
 PICTURES = tuple(_picture(kind, size) for kind in ("JPEG", "PNG", "WEBP") for size in ((64, 48), (48, 64)))
 NO_PICTURES = ("", "x", "data:image/png;base64,AAAA", "https://example.org/cat.png", PICTURES[0][:-200], "data:,")
+EXTREMES = (10**400, -(10**400), 2**63, 1e308, -1e308, -0.0, 5e-324, "1" + "0" * 400, "1e308", "1e999", "NaN", "," * 1000)
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(EXTREMES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )

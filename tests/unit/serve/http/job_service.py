@@ -5,6 +5,7 @@ from typing import Any
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
+from serve.http.callers.admission import Admission
 from serve.http.callers.quotas import Quotas
 from serve.http.jobs.handlers import JobHandlers
 from serve.http.jobs.listeners import Listeners
@@ -39,6 +40,7 @@ def make_videos(jobs: FakeJobs, *, submit: Submit = accept_nothing, per_minute: 
         files=jobs.files,
         jobs=make_handlers(jobs),
         quotas=Quotas(jobs, per_minute=per_minute, now=lambda: NOW),  # type: ignore[arg-type]
+        admission=Admission(100),
         timeout_s=1800,
         now=lambda: NOW,
     )

@@ -205,3 +205,11 @@ async def test_a_broken_form_is_a_400_with_the_reason(content_type: str, body: b
     assert (problem.status, problem.slug) == (400, "invalid-form")
     assert problem.detail.startswith("the body is not a valid form: ")
     assert reason in problem.detail
+
+
+@pytest.mark.parametrize("extra", [b";" * 3_000, b"\r\nX-A: " + b"b" * 3_000, b"\r\nX-A: b" * 300, b";" * 100_000])
+async def test_the_headers_of_a_part_have_a_limit(extra: bytes) -> None:
+    head = b"Content-Disposition: form-data; name=x" + extra
+    body = b"--%b\r\n%b\r\n\r\nx\r\n--%b--\r\n" % (BOUNDARY.encode(), head, BOUNDARY.encode())
+    problem = await refusal(request_with(FORM, body))
+    assert (problem.status, problem.slug) == (400, "invalid-form")

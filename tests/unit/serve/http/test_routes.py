@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http.callers.admission import Admission
 from serve.http.callers.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
 from serve.http.route_templates import TEMPLATES
 from serve.http.routes import DOCS_ASSETS, Route, make_router
+from serve.problems import unavailable
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import FACE, make_client, make_config, make_service, routes_over
 
@@ -73,6 +75,31 @@ def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
     assert {route.method for route in ROUTES if not route.needs_key} == {"GET"}
     assert open_paths == {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json", "/verify"} == OPEN_PATHS
     assert (f"{DOCS_ASSETS}/",) == OPEN_PREFIXES
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_verifying_needs_a_key_unless_the_settings_say_otherwise(is_open: bool) -> None:
+    routes = routes_over(make_config(provenance={"verify": {"open": is_open}}), GRAPH)
+    (verify,) = [route for route in routes if (route.method, route.path) == ("POST", "/verify")]
+    assert verify.needs_key is not is_open
+    assert {route.path for route in routes if route.method == "POST" and not route.needs_key} == (
+        {"/verify"} if is_open else set()
+    )
+
+
+def test_every_route_that_makes_work_has_a_place_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Admission, "check", refuse)
+    client = make_client(FakeGraph())
+    for route in ROUTES:
+        if route.method == "POST" and "{id}" not in route.path:
+            response = client.post(route.path, json=body_of(route))
+            assert (response.status_code, "it is full" in response.text) == (503, True), route.path
+
+
+def refuse(_: Admission, caller: str) -> None:
+    """Refuse every caller, as a full ingress does."""
+    assert caller == "testclient"
+    raise unavailable("it is full", retry_after_s=1)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

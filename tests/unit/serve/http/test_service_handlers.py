@@ -62,6 +62,7 @@ def test_the_root_and_the_health_checks_need_no_model(client: TestClient, graph:
 def test_readyz_has_the_state_of_each_model(client: TestClient, graph: FakeGraph) -> None:
     assert client.get("/readyz").json() == {
         "ready": True,
+        "runner": {"state": "ready", "replicas": 1},
         "models": {name: {"state": "ready", "replicas": 1, "reason": None, "hardware": None} for name in NAMES},
     }
     graph.state.states = {
@@ -74,6 +75,26 @@ def test_readyz_has_the_state_of_each_model(client: TestClient, graph: FakeGraph
     models = response.json()["models"]
     assert models["wan26"] == {"state": "ready", "replicas": 2, "reason": None, "hardware": "H100"}
     assert models["face-swapper"]["reason"] == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("runner", "ready"),
+    [
+        (ModelState("starting", 0), False),
+        (ModelState("failed", 0, "no room"), False),
+        (ASLEEP, True),
+        (ModelState("ready", 2), True),
+    ],
+)
+def test_nothing_is_ready_without_the_runner(client: TestClient, graph: FakeGraph, runner: ModelState, ready: bool) -> None:
+    graph.state.runner_state = runner
+    for path in ("/readyz", "/readyz?model=wan26"):
+        response = client.get(path)
+        if ready:
+            assert response.json()["runner"] == {"state": runner.state, "replicas": runner.replicas}
+        else:
+            assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+            assert f"the Runner is {runner.state}" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import asyncio
 import base64
 import hashlib
 import random
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from serve.http.callers.admission import Admission
+from serve.http.callers.quotas import Quotas
+from serve.http.verify_handlers import VerifyHandlers
 from serve.media.images import cover, encode_image
 from serve.media.samples import stranger
 from serve.media.spool import Media, read_media
@@ -19,7 +23,9 @@ from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Watermark
 from serve.provenance.xmp import aigc_json, write_packet
 from serve.provenance_settings import ProvenanceSettings
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.service import make_client, make_config
+from tests.unit.serve.jobs.fake_jobs import FakeJobs
 from tests.unit.serve.provenance.results import KINDS, PICTURE, REQUEST_ID, STATEMENT, flipped, results, signing
 
 PLAIN = encode_image(PICTURE, "image/jpeg")
@@ -154,6 +160,33 @@ def test_a_caller_may_verify_so_many_files_a_minute_apart_from_jobs() -> None:
     assert last.status_code == 429
     assert int(last.headers["retry-after"]) <= 60
     assert client.post("/wan2.6", json={"prompt": "a cat"}).status_code == 200
+
+
+@dataclass
+class HeldVerifier:
+    """Holds every file until ``gate`` is set; ``files`` are those that it has begun on."""
+
+    files: list[Media] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def verify(self, media: Media) -> dict[str, Any]:
+        """Return an empty report."""
+        self.files.append(media)
+        await self.gate.wait()
+        return {}
+
+
+async def test_callers_take_turns_and_none_has_more_than_half() -> None:
+    verifier = HeldVerifier()
+    handlers = VerifyHandlers(verifier, Quotas(FakeJobs(), per_minute=None), Admission(10), concurrency=2)  # type: ignore[arg-type]
+    greedy = [asyncio.ensure_future(handlers._report(b"greedy", "one")) for _ in range(3)]
+    await until(lambda: len(verifier.files) == 1)
+    modest = asyncio.ensure_future(handlers._report(b"modest", "two"))
+    await until(lambda: len(verifier.files) == 2)
+    assert verifier.files == [b"greedy", b"modest"]
+    verifier.gate.set()
+    await asyncio.gather(*greedy, modest)
+    assert len(verifier.files) == 4
 
 
 @pytest.mark.parametrize("is_open", [False, True])

@@ -140,6 +140,11 @@ class FakeJobs:
         more = len(rest) > limit
         return Page(tuple(rest[:limit]), f"{rest[limit - 1].created_at:.0f}" if more else None)
 
+    async def cursor_after(self, job_id: str, caller: str) -> str | None:
+        self._check()
+        job = self.jobs.get(job_id)
+        return f"{job.created_at:.0f}" if job is not None and job.caller == caller else None
+
     async def events(self, job_id: str, after: int) -> Sequence[Event]:
         self._check()
         return [event for event in self.history.get(job_id, []) if event.id > after]

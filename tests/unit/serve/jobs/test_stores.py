@@ -331,6 +331,10 @@ async def test_pages_stay_in_place_while_jobs_come_and_go(store: JobStore) -> No
     assert [job.id for job in second.jobs] == [newest[n].id for n in (3, 5, 6)]
     assert second.cursor is None
     assert (await store.list("nobody", state=None, limit=3, cursor=None)).jobs == ()
+    after = await store.cursor_after(newest[3].id, "ann")
+    assert [job.id for job in (await store.list("ann", state=None, limit=3, cursor=after)).jobs] == [newest[5].id, newest[6].id]
+    for job_id, caller in ((newest[3].id, "bob"), (newest[2].id, "ann"), ("0" * 32, "ann")):
+        assert await store.cursor_after(job_id, caller) is None
 
 
 async def test_jobs_are_listed_by_state(store: JobStore) -> None:

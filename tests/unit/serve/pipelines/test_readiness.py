@@ -36,7 +36,7 @@ def overview(replicas: dict[str, int], status_trigger: str = "CONFIG_UPDATE_COMP
 def status_of(**deployments: Details) -> dict[str, Details]:
     """Return the details of all deployments; models not given have one running replica."""
     others = {model.deployment: overview({"RUNNING": 1}) for model in MODELS}
-    return {**others, **deployments}
+    return {**others, "Runner": overview({"RUNNING": 1}), **deployments}
 
 
 @pytest.fixture

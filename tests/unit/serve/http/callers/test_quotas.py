@@ -1,7 +1,7 @@
 import pytest
 
 from serve.http.callers.quotas import Quotas, queue_full
-from serve.http.jobs.store_problems import store_problems
+from serve.http.jobs.store_problems import counted, store_problems
 from serve.jobs.store.job_store import KeyReused, StoreUnavailable
 from serve.jobs.store.limits import QueueFull
 from serve.problems import Problem
@@ -54,3 +54,14 @@ def test_a_full_queue_says_how_many_wait() -> None:
     problem = queue_full(256, 0.2)
     assert (problem.status, problem.slug, problem.headers) == (429, "quota", {"Retry-After": "1"})
     assert "256 jobs of yours" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(QueueFull(3, 9.0), 429), (KeyReused(), 422), (StoreUnavailable(), 503)], ids=lambda value: str(value)
+)
+async def test_what_the_store_refuses_has_the_headers_too(error: Exception, status: int) -> None:
+    with pytest.raises(Problem) as raised:
+        async with counted(quotas(5), "anna"):
+            raise error
+    assert raised.value.status == status
+    assert raised.value.headers["RateLimit"] == '"requests";r=4;t=43'

@@ -47,6 +47,7 @@ def test_a_record_says_everything_that_is_known_of_a_job(jobs: FakeJobs, client:
         "queue_position": 1,
         "eta_seconds": None,
         "seed": 7,
+        "ignored_fields": [],
         "attempts": 0,
         "cancel_requested": False,
         "created_at": "2026-09-21T14:13:20.000Z",

@@ -13,13 +13,15 @@ from starlette.testclient import TestClient
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.jobs.submission import Submission
 from serve.http.middleware import RequestBoundary
+from serve.http.openai import videos as videos_module
 from serve.http.openai.errors import OpenAIErrors
 from serve.http.routes import make_router, openai_routes
 from serve.http.schemas import Parsed
 from serve.jobs.store.record import Job
+from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import until
 from tests.unit.serve.http.job_service import make_videos
-from tests.unit.serve.http.service import FACE, make_config
+from tests.unit.serve.http.service import FACE, make_client, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
@@ -195,7 +197,7 @@ def test_json_is_taken_like_a_form(http: TestClient, accepted: Accepted) -> None
         ({"prompt": "x", "seconds": "0"}, "seconds", "positive number"),
         ({"prompt": "x", "seconds": True}, "seconds", "positive number"),
         ({"prompt": "x", "seconds": "1", "length": 9}, "seconds", "send one of them"),
-        ({"prompt": "x", "seconds": "1", "fps": "nan"}, "fps", "positive number"),
+        ({"prompt": "x", "seconds": "1", "fps": "nan"}, "fps", "number from 1 to"),
         ({"model": "wan2.6"}, "prompt", "is required"),
         ({"prompt": "x", "model": "wan2.6-i2v"}, "input_reference", "is required"),
         ({"prompt": "x", "input_reference": {"file_id": "file_1"}}, "input_reference", "data URI"),
@@ -329,3 +331,63 @@ def test_a_long_prompt_is_not_kept_in_the_record(client: openai.OpenAI, jobs: Fa
     video = client.videos.create(prompt="x" * 1001)
     assert video.prompt is None
     assert "xxx" not in json.dumps(jobs.jobs[video.id].details)
+
+
+FACES = [
+    (name, alias) for name in ENDPOINTS if name.endswith("-faceswap") and name.startswith("wan") for alias in ("face", "pairs")
+]
+
+
+@pytest.mark.parametrize(("name", "own"), FACES)
+def test_a_face_by_any_of_its_names_is_swapped(http: TestClient, accepted: Accepted, name: str, own: str) -> None:
+    schema = ENDPOINTS[name].schema
+    for model in {name, name.removesuffix("-faceswap"), name.removesuffix("-faceswap").removesuffix("-i2v")} & set(ENDPOINTS):
+        for alias in schema.names[own]:
+            for image in ("input_reference", *schema.names["image"]):
+                face: Any = [{"reference_image": FACE}] if own == "pairs" else FACE
+                picture: Any = {"image_url": FACE} if image == "input_reference" else FACE
+                sent = http.post("/v1/videos", json={"prompt": "x", "model": model, image: picture, alias: face})
+                assert sent.status_code == 200, sent.text
+                endpoint, parsed = accepted.parsed[-1]
+                assert (endpoint.name, parsed.ignored) == (name, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"), [({"seconds": "1", "fps": 10}, "0.8"), ({"length": 8, "fps": 8}, "0.5"), ({"num_frames": 9}, "0.5")]
+)
+def test_the_length_in_the_answer_is_that_of_the_frames_that_are_made(
+    http: TestClient, accepted: Accepted, fields: dict[str, Any], seconds: str
+) -> None:
+    video = http.post("/v1/videos", json={"prompt": "x", **fields}).json()
+    assert video["seconds"] == seconds == f"{(accepted.last.frames - 1) / accepted.last.fps:g}"
+
+
+def test_a_list_goes_on_beyond_the_jobs_that_one_page_looks_at(
+    client: openai.OpenAI, http: TestClient, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos_module, "MAX_PAGE", 2)
+    monkeypatch.setattr(videos_module, "MAX_LISTED", 4)
+    made = [jobs.add(make_job(created_at=NOW + at, details={"model": "wan2.6"})).id for at in (1, 2, 13, 14, 15, 16)]
+    others = [jobs.add(make_job(created_at=NOW + at)).id for at in (3, 4, 5, 17, 18, 19)]
+    assert [video.id for video in client.videos.list(limit=2)] == [made[n] for n in (5, 4, 3, 2, 1, 0)]
+    others += [jobs.add(make_job(created_at=NOW + at)).id for at in (6, 7)]
+    with pytest.raises(openai.UnprocessableEntityError, match="GET /jobs lists") as refused:
+        client.videos.list(after=made[2])
+    assert refused.value.param == "after"
+    assert [video.id for video in client.videos.list(after=others[0])] == [made[1], made[0]]
+    with pytest.raises(openai.UnprocessableEntityError, match="newest first"):
+        client.videos.list(order="asc")
+
+
+def test_ignored_fields_are_named_in_the_answer() -> None:
+    with make_client(FakeGraph()) as client:
+        body = {"prompt": "x", "sampler": "euler", "caf\u00e9, x": 1}
+        video = client.post("/v1/videos", json=body)
+        job = client.post("/wan2.6", json=body, headers={"Prefer": "respond-async"})
+        assert (video.status_code, job.status_code) == (200, 202)
+        for response in (video, job):
+            assert response.headers["X-Ignored-Fields"] == "sampler, caf?? x"
+            record = client.get(f"/jobs/{response.json()['id']}").json()
+            assert record["ignored_fields"] == ["sampler", "caf?? x"]
+        plain = client.post("/v1/videos", json={"prompt": "x"})
+        assert "X-Ignored-Fields" not in plain.headers

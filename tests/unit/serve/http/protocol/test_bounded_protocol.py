@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,25 @@ async def test_the_connection_whose_body_has_been_arriving_longest_makes_room(be
         await (await service.call(GET)).answer()  # the idle connection goes before another body
         assert service.connections() == 3
         assert not senders[1].reader.at_eof()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all addresses of 127.0.0.0/8")
+@pytest.mark.parametrize("begun", [b"", b"GET /", post(b"x", length=1000)], ids=["idle", "a head", "a body"])
+async def test_the_caller_with_the_most_connections_makes_room(begun: bytes) -> None:
+    app = HeldApp()
+    app.gate.set()
+    async with front(app, max_connections=5) as service:
+        modest = [await service.call(sent, address="127.0.0.2") for sent in (b"", post(b"x", length=1000))]
+        await until(partial(_has_more_than, service, 1))
+        greedy = []
+        for number in range(2, 5):
+            greedy.append(await service.call(begun))
+            await until(partial(_has_more_than, service, number))
+        for _ in range(3):
+            greedy.append(await service.call(begun))
+            gone = greedy.pop(0)
+            assert await gone.closed()
+        assert not any(caller.reader.at_eof() for caller in modest)
 
 
 async def test_a_connection_that_was_refused_before_its_body_makes_room(

@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from serve.http.protocol.connection import run_while_connected
+from serve.http.protocol.connection import TIMED_OUT, run_while_connected
 from serve.problems import Problem
 from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope
 
@@ -107,7 +107,7 @@ async def test_the_work_is_cancelled_and_awaited_when_the_time_is_over() -> None
     with pytest.raises(Problem) as refused:
         await run_while_connected(Exchange().request(), work.run(), 0.02)
     assert (refused.value.status, refused.value.slug) == (504, "timeout")
-    assert refused.value.detail == "the request reached its time limit, and nothing answers that works on it"
+    assert refused.value.detail == TIMED_OUT
     assert work.ended
     assert len(asyncio.all_tasks()) == 1
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.config import ProxySettings
-from serve.http.protocol import whole_body
+from serve.http.protocol import body_room, whole_body
 from serve.http.protocol.whole_body import FIRST_BYTES, SMALL_BYTES, WholeBody
 from serve.problems import Problem
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan, until
@@ -40,8 +40,8 @@ class Trickle(Exchange):
         self.pieces.put_nowait({"type": "http.disconnect"})
 
 
-def whole(app: ASGIApp, *, max_bytes: int = 8 * MIB, **settings: Any) -> WholeBody:
-    return WholeBody(app, ProxySettings.model_validate(settings), max_bytes)
+def whole(app: ASGIApp, *, max_bytes: int = 8 * MIB, keys: bool = False, **settings: Any) -> WholeBody:
+    return WholeBody(app, ProxySettings.model_validate(settings), max_bytes, keys=keys)
 
 
 def declared(length: int) -> dict[str, str]:
@@ -61,6 +61,50 @@ async def test_a_body_is_passed_on_once_it_is_complete(headers: dict[str, str]) 
 
     await whole(app)(http_scope(headers=headers), exchange.receive, exchange.send)
     assert seen == [*body_messages(b"onetwothree"), {"type": "http.disconnect"}]
+
+
+async def test_bodies_without_a_key_leave_the_room_of_others_alone() -> None:
+    layer = whole(EchoApp(), keys=True)
+    assert layer.keyless is not None
+    exchanges = [Trickle() for _ in range(3)]
+    scopes = [http_scope(headers=declared(8 * MIB)) for _ in exchanges]
+    scopes[2]["state"] = {"caller": "anna"}
+    tasks = [
+        asyncio.ensure_future(layer(scope, exchange.receive, exchange.send))
+        for scope, exchange in zip(scopes, exchanges, strict=True)
+    ]
+    for exchange in exchanges[::-1]:
+        exchange.give(bytes(FIRST_BYTES + 1))
+    await until(lambda: len(layer.keyless._waiting) == 1)  # one large body has it, and another one waits
+    assert layer.large.capacity - layer.large.free == 8 * MIB  # that of the caller with a key
+    for exchange in exchanges:
+        exchange.leave()
+    await asyncio.gather(*tasks)
+    assert (layer.keyless.free, layer.large.free) == (layer.keyless.capacity, layer.large.capacity)
+
+
+async def test_with_two_callers_the_bodies_of_one_do_not_shut_out_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three bodies of one caller take all of the room for large ones, and arrive fast enough."""
+    monkeypatch.setattr(body_room, "GIVE_WAY_AFTER", 0.0)
+    monkeypatch.setattr(body_room, "BUSY_STALL_S", 3600.0)
+    layer = whole(EchoApp(), max_receiving_bytes=32 * MIB)
+    exchanges = [Trickle() for _ in range(4)]
+    tasks = []
+    for number, exchange in enumerate(exchanges):
+        scope = {**http_scope(headers=declared(8 * MIB)), "client": ("192.0.2.2" if number == 3 else "192.0.2.1", 1)}
+        exchange.give(bytes(FIRST_BYTES + 1))
+        tasks.append(asyncio.ensure_future(layer(scope, exchange.receive, exchange.send)))
+        if number < 3:
+            await until(lambda held=number + 1: layer.large.free == (24 - 8 * held) * MIB)  # type: ignore[misc]
+    with pytest.raises(Problem) as dropped:
+        await tasks[0]
+    assert dropped.value.status == 503
+    exchanges[3].give(bytes(8 * MIB - FIRST_BYTES - 1), more=False)
+    await tasks[3]
+    assert exchanges[3].status == 200
+    for exchange in exchanges[1:3]:
+        exchange.leave()
+    await asyncio.gather(*tasks[1:3])
 
 
 @pytest.mark.parametrize("headers", [{}, declared(0)])
