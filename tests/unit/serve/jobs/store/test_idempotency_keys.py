@@ -38,7 +38,7 @@ async def test_of_many_requests_with_one_key_one_makes_a_job(open_store: OpenSto
 async def test_a_key_belongs_to_one_request_of_one_caller(
     store: JobStore, fields: dict[str, Any], differs: tuple[str, ...] | None
 ) -> None:
-    request = {"idempotency_key": "k", "fingerprint": "f", "details": {"prompt": "a"}, "webhook": HOOK}
+    request: dict[str, Any] = {"idempotency_key": "k", "fingerprint": "f", "details": {"prompt": "a"}, "webhook": HOOK}
     job = await create(store, **request)
     if differs is None:
         assert (await create(store, **request | fields)).id == job.id
