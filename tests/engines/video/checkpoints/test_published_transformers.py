@@ -42,7 +42,7 @@ def diffusers_state(model: Any) -> State:
 def write_shards(folder: Path, state: State) -> Path:
     names = sorted(state)
     shards = (names[::2], names[1::2])
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate(shards, 1):
         file = f"diffusion_pytorch_model-{number:05d}-of-00002.safetensors"
         save_file({name: state[name] for name in part}, folder / file)

@@ -225,8 +225,8 @@ def test_a_certificate_that_cannot_sign_is_found_where_its_files_are(production:
     (tmp_path / "short").write_bytes(b"short")
     args["provenance"]["verify"] = {"trust_anchors": str(tmp_path / "root.der")}
     args["provenance"]["watermark"] = {"keys": [str(tmp_path / "short")]}
-    key, anchors = faults(production, keys=True)
-    assert key.startswith("args.provenance.watermark.keys: ")
-    assert "must hold 16 to 4096 bytes" in key
+    secret, anchors = faults(production, keys=True)
+    assert secret.startswith("args.provenance.watermark.keys: ")
+    assert "must hold 16 to 4096 bytes" in secret
     assert anchors.startswith("args.provenance.verify.trust_anchors: ")
     assert "is not a file of certificates in PEM" in anchors

@@ -99,7 +99,14 @@ def test_a_number_of_any_size_is_taken_or_refused_by_its_name(name: str) -> None
 
 @pytest.mark.parametrize("field", ["seconds", "fps", "size", "num_frames", "length", "width", "height", "seed", "steps"])
 def test_a_video_of_the_openai_api_has_no_number_too_large_either(field: str) -> None:
-    others = ({}, {"seconds": "99999"}, {"seconds": "0.000001"}, {"fps": 1e308}, {"fps": 1}, {"model": "wan22-i2v"})
+    others: tuple[dict[str, Any], ...] = (
+        {},
+        {"seconds": "99999"},
+        {"seconds": "0.000001"},
+        {"fps": 1e308},
+        {"fps": 1},
+        {"model": "wan22-i2v"},
+    )
     for number in (*NUMBERS, *(f"{number}x{number}" for number in NUMBERS)):
         for other in others:
             fields = {"prompt": "x", **other, field: number}

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from serve.jobs.store.job_store import JobStore, KeyReused
+from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Delivery, Job, Progress, State
 from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
@@ -61,56 +60,6 @@ async def test_creating_a_job_again_changes_nothing(store: JobStore) -> None:
     again = await create(store, job)
     assert again.attempt == 1
     assert len(await store.active()) == 1
-
-
-async def test_of_many_requests_with_one_key_one_makes_a_job(open_store: OpenStore) -> None:
-    stores = [await open_store(), await open_store()]
-    jobs = await asyncio.gather(*(create(stores[n % 2], idempotency_key="k", fingerprint="f") for n in range(50)))
-    assert len({job.id for job in jobs}) == 1
-    assert [job.id for job in await stores[0].active()] == [jobs[0].id]
-    assert await stores[0].known([job.id for job in jobs]) == {jobs[0].id}
-
-
-HOOK = Delivery(url="https://example.org", id="w")
-
-
-@pytest.mark.parametrize(
-    ("fields", "differs"),
-    [
-        ({"fingerprint": "another"}, ("body",)),
-        ({"fingerprint": "another", "media_type": "image/webp"}, ("`Accept`",)),
-        ({"fingerprint": "another", "endpoint": "/wan26/i2v"}, ("path",)),
-        ({"details": None}, ("path",)),
-        ({"details": {"prompt": "b"}}, ("body",)),
-        ({"webhook": None}, ("`Webhook-Url`",)),
-        ({"webhook": replace(HOOK, url="https://example.org/2"), "media_type": "a/b"}, ("`Accept`", "`Webhook-Url`")),
-        ({"webhook": replace(HOOK, id="another")}, None),
-    ],
-)
-async def test_a_key_belongs_to_one_request_of_one_caller(
-    store: JobStore, fields: dict[str, Any], differs: tuple[str, ...] | None
-) -> None:
-    request: dict[str, Any] = {"idempotency_key": "k", "fingerprint": "f", "details": {"prompt": "a"}, "webhook": HOOK}
-    job = await create(store, **request)
-    if differs is None:
-        assert (await create(store, **request | fields)).id == job.id
-    else:
-        with pytest.raises(KeyReused) as reused:
-            await create(store, **request | fields)
-        assert reused.value.differs == differs
-    other = await create(store, caller="bob", idempotency_key="k", fingerprint="another")
-    assert other.id != job.id
-
-
-@pytest.mark.parametrize(("state", "same"), [("failed", False), ("succeeded", True), ("cancelled", True)])
-async def test_the_key_of_a_failed_job_may_be_used_again(store: JobStore, state: State, same: bool) -> None:
-    job = await create(store, idempotency_key="k", fingerprint="f")
-    await end(store, job, state)
-    again = await create(store, idempotency_key="k", fingerprint="f")
-    assert (again.id == job.id) == same
-    # Deleting the failed job leaves the key to its successor.
-    await store.delete(job.id)
-    assert ((await create(store, idempotency_key="k", fingerprint="f")).id == again.id) != same
 
 
 async def test_the_key_of_an_expired_job_may_be_used_again(store: JobStore) -> None:
@@ -378,47 +327,6 @@ async def test_ended_jobs_expire_and_are_remembered(store: JobStore) -> None:
     assert [job.id for job in await store.expired(NOW + 99, 10)] == [kept.id]
     assert await store.known([kept.id, ended.id, queued.id, "x"]) == {kept.id, queued.id}
     assert await store.known([]) == frozenset()
-
-
-async def test_webhooks_of_ended_jobs_are_sent_when_they_are_due(store: JobStore) -> None:
-    webhook = Delivery(url="https://example.org", id="w")
-    job = await create(store, webhook=webhook)
-    await create(store, webhook=webhook)
-    await end(store, await create(store))
-    assert await store.due_webhooks(NOW + 99, 10) == []
-    ended = await end(store, job)
-    assert await store.due_webhooks(NOW, 10) == [ended]
-    later = replace(ended, webhook=replace(webhook, attempts=1, next_at=NOW + 60))
-    assert await store.update(later, expected=ended)
-    assert not await store.update(replace(ended, seed=1), expected=ended)  # another sweeper was faster
-    assert await store.due_webhooks(NOW + 59, 10) == []
-    assert await store.due_webhooks(NOW + 60, 10) == [later]
-    sent = replace(later, webhook=replace(webhook, attempts=2, state="delivered"))
-    assert await store.update(sent, expected=later)
-    assert await store.due_webhooks(NOW + 99, 10) == []
-    assert await store.get(job.id) == sent
-
-
-async def test_due_webhooks_are_read_in_parts_in_one_order(store: JobStore) -> None:
-    webhook = Delivery(url="https://example.org", id="w")
-    jobs = [await end(store, await create(store, webhook=webhook)) for _ in range(7)]
-    late = replace(jobs[3], webhook=replace(webhook, next_at=NOW - 1))
-    assert await store.update(late, expected=jobs[3])
-    whole = list(await store.due_webhooks(NOW, 99))
-    assert whole[-1] == late
-    assert {job.id for job in whole} == {job.id for job in jobs}
-    parts = list(await store.due_webhooks(NOW, 3))
-    while part := await store.due_webhooks(NOW, 3, after=parts[-1]):
-        parts += part
-    assert parts == whole
-    assert await store.due_webhooks(NOW - 2, 99, after=whole[0]) == whole[1:-1]  # the late one is not due
-    # One that is due no more, or gone, has none behind it; whoever reads begins anew.
-    sent = replace(whole[0], webhook=replace(webhook, state="delivered"))
-    assert await store.update(sent, expected=whole[0])
-    assert await store.due_webhooks(NOW, 99, after=whole[0]) == []
-    await store.delete(whole[1].id)
-    assert await store.due_webhooks(NOW, 99, after=whole[1]) == []
-    assert list(await store.due_webhooks(NOW, 99)) == whole[2:]
 
 
 async def test_only_ended_jobs_are_replaced(store: JobStore) -> None:

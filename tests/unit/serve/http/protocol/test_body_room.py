@@ -171,7 +171,7 @@ async def test_a_body_that_stalls_is_left_alone_while_nobody_waits(monkeypatch: 
 
 async def taken(room: BodyRoom, *orders: tuple[int, str]) -> list["asyncio.Future[Claim]"]:
     """Ask for room for each of ``orders``, a size and a caller, in this order."""
-    futures = []
+    futures: list[asyncio.Future[Claim]] = []
     for size, caller in orders:
         futures.append(asyncio.ensure_future(room.take(size, caller)))
         await asyncio.sleep(0)

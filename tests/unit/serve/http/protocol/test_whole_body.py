@@ -75,7 +75,9 @@ async def test_bodies_without_a_key_leave_the_room_of_others_alone() -> None:
     ]
     for exchange in exchanges[::-1]:
         exchange.give(bytes(FIRST_BYTES + 1))
-    await until(lambda: len(layer.keyless._waiting) == 1)  # one large body has it, and another one waits
+    keyless = layer.keyless
+    assert keyless is not None
+    await until(lambda: len(keyless._waiting) == 1)  # one large body has it, and another one waits
     assert layer.large.capacity - layer.large.free == 8 * MIB  # that of the caller with a key
     for exchange in exchanges:
         exchange.leave()
