@@ -77,7 +77,7 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
     args = {
         "ingress": {"num_cpus": 0.1, "api_keys": str(folder / "keys")},
         "runner": RUNNER,
-        # The disk of the embedded store is smaller than what must stay free on others, and gets full.
+        # The disk of the embedded store is small, and gets full.
         "jobs": {"lease_s": 4, "min_free_bytes": 0, "webhooks": webhooks, **jobs},
     }
     deployments: list[dict[str, Any]] = [
