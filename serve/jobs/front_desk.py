@@ -215,7 +215,7 @@ class FrontDesk:
         return spool
 
     async def _hand_over(self, job: Job, result: StoredResult) -> None:
-        """Delete a result that only the waiting caller gets; its record keeps it no more."""
+        """Delete a result that its caller has got, and let its record keep nothing more."""
         assert result.key is not None
         await self._files.delete(result.key)
         try:

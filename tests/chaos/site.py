@@ -77,7 +77,8 @@ def open_site(folder: Path, *, port: int, jobs: Mapping[str, Any], files: Path) 
     args = {
         "ingress": {"num_cpus": 0.1, "api_keys": str(folder / "keys")},
         "runner": RUNNER,
-        "jobs": {"lease_s": 4, "webhooks": webhooks, **jobs},
+        # The disk of the embedded store is small, and gets full.
+        "jobs": {"lease_s": 4, "min_free_bytes": 0, "webhooks": webhooks, **jobs},
     }
     deployments: list[dict[str, Any]] = [
         {"name": "Ingress", "autoscaling_config": INGRESS_SCALE},

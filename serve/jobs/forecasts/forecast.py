@@ -43,7 +43,7 @@ class Forecast:
         return min((left_s(job, pace_s, now) for job in running), default=pace_s)
 
     async def _until_start_s(self, caller: str | None, slot: str) -> float | None:
-        """Return when the first queued job of ``caller``, or of anybody, starts in ``slot``."""
+        """Return the time until the first job of ``caller`` or anybody in ``slot`` starts."""
         queue = await self._store.queue(slot)
         ahead = next((place for place, job in enumerate(queue.waiting) if caller in (None, job.caller)), None)
         if ahead is None:

@@ -417,7 +417,7 @@ async def test_a_certificate_that_expires_meanwhile_signs_nothing_and_strips_not
     assert caplog.text.count("results are not signed any more") == 1
 
 
-ODD_ENDS = {
+ODD_ENDS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "png without its end": ("png", lambda data: data[:-12]),
     "mp4 with a tag": ("mp4", lambda data: data + b"TAG" + bytes(125)),
 }
