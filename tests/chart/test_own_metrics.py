@@ -83,16 +83,19 @@ CASES = [
         f'ray_ryla_store_reachable{{{LABELS},node="a"}}': "1x5",
     }, namespace="ryla", application="ryla"),
     case("RylaRunnerAway", False, {f'ray_ryla_store_reachable{{{LABELS},node="a"}}': "_x10 0x20"}),
+    case("RylaProvenanceFailing", False, {  # any caller can send a picture that is too small for it
+        f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "0x10 1x20",
+    }),
     case("RylaProvenanceFailing", True, {
-        f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "_x15 1x10",
-    }, layer="watermark"),
+        f'ray_ryla_provenance_failures_total{{{LABELS},layer="signature"}}': "_x15 1x10",
+    }, layer="signature"),
     case("RylaProvenanceFailing", False, {
-        f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "_x10 1x50",
+        f'ray_ryla_provenance_failures_total{{{LABELS},layer="signature"}}': "_x10 1x50",
     }, at="40m"),
     case("RylaProvenanceFailing", True, {
-        f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "0x10 1x20",
-    }, layer="watermark"),
-    case("RylaProvenanceFailing", False, {f'ray_ryla_provenance_failures_total{{{LABELS},layer="watermark"}}': "3x30"}),
+        f'ray_ryla_provenance_failures_total{{{LABELS},layer="signature"}}': "0x10 1x20",
+    }, layer="signature"),
+    case("RylaProvenanceFailing", False, {f'ray_ryla_provenance_failures_total{{{LABELS},layer="signature"}}': "3x30"}),
     case("RylaCertificateExpires", True, {EXPIRY: f"{13 * DAY}x100"}, at="90m"),
     case("RylaCertificateExpires", False, {EXPIRY: f"{30 * DAY}x100"}, at="90m"),
 ]  # fmt: skip
