@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serve.config import ProxySettings
 from serve.http.callers.caller import network_of
 from serve.http.problem_log import log_problem
+from serve.http.protocol.gentle_transport import GentleTransport
 from serve.http.protocol.unread_answers import UnreadAnswers, limit_unsent
 from serve.http.request_id import choose_request_id
 from serve.problems import Problem, unavailable
@@ -218,7 +219,7 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = dict(self.headers)
         self._body_left = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
         super().on_headers_complete()
-        self.cycle.transport = _GentleTransport(self)  # type: ignore[assignment]
+        self.cycle.transport = GentleTransport(self.transport, self.close_gently)  # type: ignore[assignment]
         if self.parser.should_upgrade():
             # The parser does not go on after a request for an upgrade.
             self.cycle.keep_alive = False
@@ -378,19 +379,6 @@ class BoundedProtocol(HttpToolsProtocol):
         victim.transport.abort()
         self.connections.discard(victim)
         return True
-
-
-class _GentleTransport:
-    """The transport as an answer uses it: closing it leaves the client time to read."""
-
-    def __init__(self, protocol: BoundedProtocol) -> None:
-        self._protocol = protocol
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-
-    def close(self) -> None:
-        """Close the connection once the client can have read the answer."""
-        self._protocol.close_gently()
 
 
 def _too_large(detail: str) -> Problem:
