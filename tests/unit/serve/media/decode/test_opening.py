@@ -40,7 +40,7 @@ def test_an_animation_on_disk_is_read() -> None:
 def test_videos_over_the_limits_are_refused_before_a_frame_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     video = clip(stranger())
     animated = encode_all(WebpEncoder(Fraction(16), 0), pan(stranger(), 5, 64, 64), Fraction(16))
-    for name in ("decode_video.FilmDecoder", "decode_animation.to_pixels"):
+    for name in ("decode.video.FilmDecoder", "decode.animation.to_pixels"):
         monkeypatch.setattr(f"serve.media.{name}", lambda *_: pytest.fail("a frame was decoded"))
     for data, limits in (
         (video, SourceLimits(16, 20, 10**7)),
