@@ -1,5 +1,7 @@
 """A sample of all kinds of films; ``python -m tests.media.matrix`` tries more of them."""
 
+import shutil
+
 import pytest
 
 from tests.media.matrix import Film, differences, draw
@@ -7,4 +9,4 @@ from tests.media.matrix import Film, differences, draw
 
 @pytest.mark.parametrize("film", draw(40, seed=1), ids=str)
 def test_a_film_is_shown_as_it_was_made(film: Film) -> None:
-    assert differences(film) == []
+    assert differences(film, shutil.which("ffmpeg")) == []
