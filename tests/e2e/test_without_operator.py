@@ -13,7 +13,7 @@ from helm.generator.paths import MANIFESTS
 from serve.http.examples import payload
 from serve.models import INGRESS, MODELS, RUNNER, WAN22_GGUF, WAN26
 from tests.chart.rendering import CRDS, VALUES, pod_templates, render
-from tests.e2e.cluster import CHART, Cluster, Json, merged, run, wait_until
+from tests.e2e.cluster import CHART, Cluster, Json, run, wait_until
 from tests.e2e.conftest import KEY, figure, key_line, missing_apis
 
 LOAD = (Path(__file__).parent / "load.py").read_text()
@@ -99,7 +99,9 @@ def test_the_plain_manifests_apply(cluster: Cluster, definitions: None, name: st
 
 
 def test_missing_model_files_fail_the_install_before_anything_is_created(cluster: Cluster) -> None:
-    broken = merged(POD, {"models": {"sha256": {"a/b.bin": "0" * 64}}})
+    # A ConfigMap that every namespace has: an emptyDir is not shared, and is refused before.
+    volume = {"configMap": {"name": "kube-root-ca.crt"}}
+    broken = POD | {"models": {"volume": volume, "sha256": {"a/b.bin": "0" * 64}}}
     failed = cluster.helm("install", "ryla", str(CHART), values=broken, check=False, timeout_s=240)
     try:
         assert failed.returncode != 0
