@@ -161,7 +161,9 @@ def test_a_distilled_pair_is_checked_like_the_exact_one(random_models: RandomChe
     high, low = random_models.high_noise_lora, random_models.low_noise_lora
     with pytest.raises(ValidationError, match=r"high_noise_distilled.*low_noise_distilled.*both"):
         experts(random_models, high=high)
-    with pytest.raises(CheckpointRefused, match="`high_noise_distilled` and `low_noise_distilled` must name two different files"):
+    with pytest.raises(
+        CheckpointRefused, match="`high_noise_distilled` and `low_noise_distilled` must name two different files"
+    ):
         build_wan22(Wan22Settings(), experts(random_models, high=low, low=low))
     with pytest.raises(CheckpointRefused, match="configured as `high_noise_distilled`, but its name"):
         build_wan22(Wan22Settings(), experts(random_models, high=low, low=high))
