@@ -1,6 +1,7 @@
 """The ingress and the Runner are replaced during jobs, as a changed setting does it."""
 
 import httpx
+import psutil
 import pytest
 
 from serve.cli.processes import ProcessTree
@@ -20,7 +21,10 @@ def replicas(site: Site) -> set[int]:
     root = site.service.root()
     found = set()
     for process in ProcessTree(root).descendants() if root else []:
-        title = " ".join(process.cmdline())
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:  # it ended meanwhile
+            continue
         if title.startswith(tuple(f"ray::ServeReplica:ryla:{name}" for name in (INGRESS, RUNNER_NAME))):
             found.add(process.pid)
     return found
