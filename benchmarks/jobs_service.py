@@ -80,8 +80,10 @@ def measure(store: str, client: Client, config: AppConfig, *, rounds: int) -> No
     print(f"{store}, submit to 202: {percentiles(times)}", flush=True)
     ray.init(address="auto", namespace="serve", log_to_driver=False)
     try:
-        for name in BODIES:
-            pairs = asyncio.run(compare(name, config, rounds=rounds))
+        # Ray Serve keeps the routers of handles for the whole process, each in the loop that made it.
+        with asyncio.Runner() as loop:
+            measured = {name: loop.run(compare(name, config, rounds=rounds)) for name in BODIES}
+        for name, pairs in measured.items():
             alone, as_job = ([pair[way] for pair in pairs] for way in (0, 1))
             more = [job - without for without, job in pairs]
             print(f"{store}, /{name} by the pipeline alone: {percentiles(alone)}")
