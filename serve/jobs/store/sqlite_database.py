@@ -4,9 +4,11 @@ import asyncio
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +23,8 @@ BUSY_S = 5.0
 CHECKPOINT_EVERY = 500
 """Transactions after which the write-ahead log is copied into the database."""
 RETRY_S = 0.02
+_creation = threading.Lock()
+"""Held while a file is created, so that no other thread has it open when it is closed."""
 
 
 class SqliteDatabase:
@@ -100,7 +104,7 @@ class SqliteDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         make_private(self._path.parent)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # the log's files get the same mode
+        _create_private(self._path)
         connection = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False)
         deadline = time.monotonic() + self._busy_s
         while True:  # the change to WAL does not wait for other processes that open the file
@@ -139,6 +143,18 @@ class SqliteDatabase:
                 f"{self._path} has schema version {version}, and this release reads version {self._version}. "
                 "Name another folder in `jobs.folder`, or run the release that wrote it."
             )
+
+
+def _create_private(path: Path) -> None:
+    """Create the file, if it is not there, for this user alone; SQLite gives its log the same mode.
+
+    A file that is there is not opened: when a process closes any descriptor of a file, POSIX drops
+    all of its locks on that file, SQLite's among them. Another process that left would then take
+    itself for the last one and delete the log in which this one goes on writing
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    with _creation, suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 def _copy_log(connection: sqlite3.Connection) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,4 +100,19 @@ async def test_a_store_that_others_lock_is_unavailable_and_blocks_neither_reads_
     other.execute("ROLLBACK")
     other.close()
     assert await store.take("runner", job.id)
+    await store.close()
+
+
+async def test_a_process_that_leaves_takes_the_log_from_nobody(path: Path) -> None:
+    """The last process deletes the log; any other one that did would split the database in two."""
+    store = SqliteStore(path)
+    await store.open()
+    job = await store.create(new_job(), max_queued=9)
+    assert await store.get(job.id) == job  # by a second connection
+    log = path.with_name(f"{path.name}-wal").stat().st_ino
+    leave = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT count(*) FROM jobs').fetchall(); c.close()"
+    )
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", leave, str(path)], check=True)
+    assert path.with_name(f"{path.name}-wal").stat().st_ino == log
     await store.close()
