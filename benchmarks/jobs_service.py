@@ -80,7 +80,6 @@ def measure(store: str, client: Client, config: AppConfig, *, rounds: int) -> No
     print(f"{store}, submit to 202: {percentiles(times)}", flush=True)
     ray.init(address="auto", namespace="serve", log_to_driver=False)
     try:
-        # Ray Serve keeps a router of each handle, in the loop that made it, for the whole process.
         with asyncio.Runner() as loop:
             measured = {name: loop.run(compare(name, config, rounds=rounds)) for name in BODIES}
         for name, pairs in measured.items():
