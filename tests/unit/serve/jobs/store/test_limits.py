@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.jobs.store.job_store import JobStore, Kept, StoreUnavailable
+from serve.jobs.store.job_store import JobStore, Kept
 from serve.jobs.store.limits import KeptFull, Limits, NoRoom, ServiceFull, StorageFull
 from serve.jobs.store.record import Job, State, StoredResult
 from serve.jobs.store.sqlite_store import SqliteStore
@@ -154,19 +154,4 @@ async def test_a_file_of_the_previous_schema_is_brought_up_to_date(tmp_path: Pat
     store = SqliteStore(path)
     await end(store, kept_later, 20)
     assert await store.kept() == Kept(3020, 3020)
-    await store.close()
-
-
-async def test_a_file_of_an_unknown_older_schema_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "jobs" / "jobs.sqlite3"
-    store = SqliteStore(path)
-    await store.open()
-    await store.close()
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("UPDATE schema_version SET version = 1")
-    connection.close()
-    store = SqliteStore(path)
-    with pytest.raises(StoreUnavailable, match="version 1"):
-        await store.open()
     await store.close()

@@ -44,16 +44,17 @@ async def test_a_folder_of_another_user_is_refused(path: Path, monkeypatch: pyte
     assert os.listdir(path.parent) == []
 
 
-async def test_jobs_of_another_release_are_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 99])
+async def test_jobs_of_another_release_are_left_alone(path: Path, version: int) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("UPDATE schema_version SET version = 99")
+        connection.execute("UPDATE schema_version SET version = ?", (version,))
     connection.close()
     store = SqliteStore(path)
-    with pytest.raises(StoreUnavailable, match="version 99"):
+    with pytest.raises(StoreUnavailable, match=f"version {version}"):
         await store.open()
     await store.close()
 
