@@ -1,4 +1,4 @@
-"""Random models of every kind, and their weights by the names of both published layouts.
+"""Random models of every kind, and LoRAs and weights by the names of both published layouts.
 
 The names of each kind are written down here, so that no change of a library moves both sides.
 """
@@ -133,3 +133,39 @@ def published(model: Any, dtype: torch.dtype = torch.float32) -> State:
     """Return the weights of ``model`` by the original release's names."""
     state = model.state_dict()
     return {name: state[ours].to(dtype) for name, ours in names_in(model).items()}
+
+
+RANK = 4
+"""The rank of the tests' LoRAs."""
+LAYER = "diffusion_model.blocks.0.self_attn.q"
+PAIR = {f"{LAYER}.lora_down.weight": torch.zeros(2, 256), f"{LAYER}.lora_up.weight": torch.zeros(256, 2)}
+"""A LoRA of one layer that changes nothing."""
+
+
+@torch.no_grad()
+def forward(model: Any) -> torch.Tensor:
+    """Return the output of ``model`` for seeded noise."""
+    generator = torch.Generator().manual_seed(1)
+    conditions = {}
+    if hasattr(model, "vace_blocks"):
+        conditions["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
+    if model.config.image_dim is not None:
+        images = 1 if model.config.pos_embed_seq_len is None else 2
+        conditions["encoder_hidden_states_image"] = torch.randn(images, 257, 64, generator=generator)
+    inputs = {
+        "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
+        "timestep": torch.tensor([500.0]),
+        "encoder_hidden_states": torch.randn(1, 64, 256, generator=generator),
+    }
+    result: torch.Tensor = model(**inputs, **conditions, return_dict=False)[0]
+    return result
+
+
+def merged(model: Any, changes: State, kind: str) -> Any:
+    """Return another model with ``changes`` added to its weights."""
+    other = KINDS[kind]()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, change in changes.items():
+        state[name] += change
+    other.load_state_dict(state)
+    return other

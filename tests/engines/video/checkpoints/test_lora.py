@@ -18,38 +18,20 @@ from deployments.video.checkpoints.gguf import load_gguf
 from deployments.video.checkpoints.lora import fit_lora, is_lora, read_lora, with_lora, with_loras
 from deployments.video.kernels.install import install_fast_blocks
 from tests.engines.random_models import RandomCheckpoints, make_lora
-from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, published_layer, write
-
-RANK = 4
-
-
-@torch.no_grad()
-def forward(model: Any) -> torch.Tensor:
-    """Return the output of ``model`` for seeded noise."""
-    generator = torch.Generator().manual_seed(1)
-    conditions = {}
-    if hasattr(model, "vace_blocks"):
-        conditions["control_hidden_states"] = torch.randn(1, 96, 2, 8, 8, generator=generator)
-    if model.config.image_dim is not None:
-        images = 1 if model.config.pos_embed_seq_len is None else 2
-        conditions["encoder_hidden_states_image"] = torch.randn(images, 257, 64, generator=generator)
-    inputs = {
-        "hidden_states": torch.randn(1, model.config.in_channels, 2, 8, 8, generator=generator),
-        "timestep": torch.tensor([500.0]),
-        "encoder_hidden_states": torch.randn(1, 64, 256, generator=generator),
-    }
-    result: torch.Tensor = model(**inputs, **conditions, return_dict=False)[0]
-    return result
-
-
-def merged(model: Any, changes: State, kind: str) -> Any:
-    """Return another model with ``changes`` added to its weights."""
-    other = KINDS[kind]()
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for name, change in changes.items():
-        state[name] += change
-    other.load_state_dict(state)
-    return other
+from tests.engines.video.checkpoints.published import (
+    CPU,
+    KINDS,
+    LAYER,
+    PAIR,
+    RANK,
+    State,
+    forward,
+    make,
+    merged,
+    published,
+    published_layer,
+    write,
+)
 
 
 def products(lora: State, scale: float = 1.0) -> State:
@@ -172,8 +154,6 @@ def install_fast_blocks_on_cpu(model: Any, monkeypatch: pytest.MonkeyPatch) -> N
     install_fast_blocks(model, VideoSettings(compile=False), torch.device("cuda"))
 
 
-LAYER = "diffusion_model.blocks.0.self_attn.q"
-PAIR = {f"{LAYER}.lora_down.weight": torch.zeros(2, 256), f"{LAYER}.lora_up.weight": torch.zeros(256, 2)}
 FAULTS: dict[str, tuple[State, str]] = {
     "unknown kind": (
         {f"{LAYER}.hada_w1_a": torch.zeros(2, 2)},

@@ -7,8 +7,7 @@ import torch
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.lora import read_lora, with_lora
-from tests.engines.video.checkpoints.published import make, write
-from tests.engines.video.checkpoints.test_lora import RANK, forward, merged
+from tests.engines.video.checkpoints.published import RANK, forward, make, merged, write
 
 ENDS = ("lora_down.weight", "lora_up.weight", "lora_up.bias", "alpha", "diff", "diff_b", "diff_m")
 LAYERS = ("blocks.0.self_attn.q", "blocks.0.self_attn.norm_q", "blocks.0.norm1", "blocks.0", "patch_embedding", "head")

@@ -16,8 +16,18 @@ from deployments.video.checkpoints.check import check_video_models
 from deployments.video.checkpoints.experts import load_expert
 from deployments.video.checkpoints.folder import load_transformer
 from deployments.video.checkpoints.lora import with_lora
-from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, names_in, names_of, published, write
-from tests.engines.video.checkpoints.test_lora import PAIR, forward
+from tests.engines.video.checkpoints.published import (
+    CPU,
+    KINDS,
+    PAIR,
+    State,
+    forward,
+    make,
+    names_in,
+    names_of,
+    published,
+    write,
+)
 
 DEAD = {f"blocks.{number}.attn2.norm_added_q.weight": torch.ones(256) for number in range(4)}
 """Tensors that the published folders of Wan 2.1 I2V have, and no model."""
