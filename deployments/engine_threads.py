@@ -25,6 +25,7 @@ from deployments.errors import (
     WeightsDamaged,
 )
 from deployments.priority_gate import PriorityGate
+from deployments.task_end import wait_for_end
 
 T = TypeVar("T")
 BEHIND = 10
@@ -90,7 +91,7 @@ class EngineThreads:
                 yield work, cancel
             finally:
                 cancel.set()
-                await _wait_for_end(work)
+                await wait_for_end(work)
                 self._running.discard(cancel)
                 self._count_failures(work)
 
@@ -129,20 +130,3 @@ def _step_back() -> None:
     """Lower the priority of this thread, and so of those that it starts, as Linux counts it."""
     thread = threading.get_native_id()
     os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + BEHIND)
-
-
-async def _wait_for_end(work: "asyncio.Future[T]") -> None:
-    """Wait until ``work`` is done, even if the waiting task is cancelled meanwhile.
-
-    Raises CancelledError afterwards if it was.
-    """
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait({work})
-        except asyncio.CancelledError:
-            cancelled = True
-    if not work.cancelled():
-        work.exception()  # marks it as retrieved; the caller gets it from the future
-    if cancelled:
-        raise asyncio.CancelledError

@@ -10,6 +10,7 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import Cancelled
 from deployments.flow_control import ProducerEnd
+from deployments.task_end import wait_for_end
 from deployments.telemetry import tracing
 from deployments.telemetry.origin import Origin, working_for
 from serve.job_settings import JobSettings
@@ -76,6 +77,18 @@ class JobRunner:
         caller of such a job is gone. ``known_beat`` lets a job be taken from an owner that died.
         Cancelling the call cancels a job that is not durable; others take up a durable one.
         """
+        work = asyncio.ensure_future(self._take(job_id, request, waiter, known_beat))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.cancel()
+            await wait_for_end(work)
+            raise
+
+    async def _take(
+        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
+    ) -> Outcome | None:
+        """Take a job and run it to its end."""
         job = await self._store.take(self.owner, job_id, known_beat=known_beat)
         if job is None:
             ended = await self._store.get(job_id)
@@ -99,6 +112,8 @@ class JobRunner:
             self._wake.set()
 
     async def _run_held(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd | None) -> Outcome | None:
+        if held.job.cancel_requested:  # its Runner was lost before it could stop it
+            return await self._finish(held, "cancelled")
         if waiter is not None:
             return await self._run_for(held, request, waiter)
         if held.job.durable:

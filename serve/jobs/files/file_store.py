@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import BinaryIO, Protocol
 
 from serve.media.spool import Spool
@@ -41,6 +42,7 @@ class FileStore(Protocol):
 async def fetch_to_disk(files: FileStore, key: str, size: int) -> Spool:
     """Return a local copy of a file of ``size`` bytes; raise FileNotFoundError if there is none."""
     spool = Spool.empty()
-    async for piece in files.read(key, 0, size):
-        await asyncio.to_thread(spool.write, piece)
+    async with aclosing(files.read(key, 0, size)) as pieces:
+        async for piece in pieces:
+            await asyncio.to_thread(spool.write, piece)
     return spool

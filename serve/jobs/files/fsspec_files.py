@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, TypeVar
@@ -59,7 +59,7 @@ class FsspecFiles:
         A call that is cancelled leaves none: what its thread still writes is deleted.
         """
         path = self._path(key)
-        await self._run(self._write, path, data, undo=lambda: self._discard(path))
+        await self._run(self._write, path, data, undo=lambda _: self._discard(path))
 
     async def get(self, key: str) -> bytes | None:
         """Return a file's content."""
@@ -92,12 +92,7 @@ class FsspecFiles:
                 yield piece
             return
         # An open file can be read to its end even if it is deleted meanwhile.
-        opening: asyncio.Future[BinaryIO] = asyncio.ensure_future(self._run(open, path, "rb"))
-        try:
-            file = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close_opened)  # the thread opens it all the same
-            raise
+        file: BinaryIO = await self._run(open, path, "rb", undo=_close_opened)
         try:
             await self._run(file.seek, start)
             while start < end and (piece := await self._run(file.read, min(PIECE_BYTES, end - start))):
@@ -138,10 +133,11 @@ class FsspecFiles:
             raise ValueError(f"{key!r} is not the key of a file.")
         return f"{self._root.rstrip('/')}/{key}"
 
-    async def _run(self, call: Callable[..., T], *values: Any, undo: Callable[[], None] | None = None) -> T:
+    async def _run(self, call: Callable[..., T], *values: Any, undo: "Callable[[Future[Any]], None] | None" = None) -> T:
         """Let a thread make a call.
 
-        A thread cannot be stopped. If a call is cancelled that has begun, ``undo`` follows its end.
+        A thread cannot be stopped. If a call is cancelled that has begun, ``undo`` follows its end,
+        and gets what it ended with.
         """
         try:
             future = self._threads.submit(call, *values)
@@ -149,7 +145,7 @@ class FsspecFiles:
                 return await asyncio.wrap_future(future)
             except asyncio.CancelledError:
                 if undo is not None and not future.cancel():
-                    future.add_done_callback(lambda _: self._threads.submit(undo))
+                    future.add_done_callback(lambda ended: self._threads.submit(undo, ended))
                 raise
         except FileNotFoundError:
             raise
@@ -190,8 +186,8 @@ class FsspecFiles:
         self._system.rm(path, recursive=True)
 
 
-def _close_opened(opening: "asyncio.Future[BinaryIO]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
+def _close_opened(opening: "Future[BinaryIO]") -> None:
+    if opening.exception() is None:
         opening.result().close()
 
 
