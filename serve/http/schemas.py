@@ -6,6 +6,7 @@ The models are made from the settings, so that defaults and limits are the ones 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, create_model
@@ -174,6 +175,17 @@ class Schema:
         if request.acceleration == "distilled" and request.cfg != 1:
             errors.append(FieldError(sent_as["cfg"], "a distilled model runs without guidance: leave it out, or send 1"))
         return errors
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of each field that has one, by its documented name."""
+        fields = {public[0]: self.model.model_fields[name] for name, public in self.names.items()}
+        return {name: info.default for name, info in fields.items() if not info.is_required() and info.default is not None}
+
+    @cached_property
+    def properties(self) -> dict[str, Any]:
+        """The properties of the JSON Schema of a JSON body, by the documented names."""
+        properties: dict[str, Any] = self.json_schema()["properties"]
+        return properties
 
     def json_schema(self, *, form: bool = False) -> dict[str, Any]:
         """Return the JSON Schema for OpenAPI, under the endpoint's public names.

@@ -185,10 +185,9 @@ def _limits_document(config: AppConfig, endpoints: Sequence[Endpoint]) -> dict[s
 
 
 def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
-    properties = endpoint.schema.json_schema()["properties"]
     distilled = {"distilled_defaults": endpoint.schema.distilled} if endpoint.schema.distilled else {}
     return {
-        "defaults": {name: entry["default"] for name, entry in properties.items() if "default" in entry},
+        "defaults": endpoint.schema.defaults(),
         **distilled,
         "media_types": {"request": REQUEST_TYPES, "response": endpoint.media_types},
         "models": [model.name for model in endpoint.models],

@@ -42,8 +42,6 @@ class VideoModels:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints if endpoint.group == VIDEOS}
         self.names = tuple(self._endpoints)
-        # Making a schema takes milliseconds, and it never changes.
-        self._properties = {name: endpoint.schema.json_schema()["properties"] for name, endpoint in self._endpoints.items()}
 
     def order(self, sent: Mapping[str, Any]) -> Order:
         """Return what a request orders; raise a 422 problem for fields that contradict the API.
@@ -58,7 +56,7 @@ class VideoModels:
         own = self._sends(model, fields, "image")
         has_face = self._sends(model, fields, "face") or self._sends(model, fields, "pairs")
         endpoint = self._endpoint_for(model, reference is not None or own, has_face)
-        properties = self._properties[endpoint.name]
+        properties = endpoint.schema.properties
         sent_as: dict[str, str] = {}
         if reference is not None:
             if "image" not in endpoint.schema.names:
