@@ -19,10 +19,12 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def spare_libraries() -> None:
     """Keep the garbage collector away from the libraries, whose objects stay for good.
 
-    A search through all of them takes half a second, and some tests start one several times.
+    A search through all of them takes a second, and some tests start one several times. The tests
+    of a module import further libraries, so it is done anew for each.
     """
     gc.collect()
     gc.freeze()
