@@ -35,6 +35,7 @@ async def test_threads_that_step_back_lower_their_own_priority_and_that_of_threa
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
+@pytest.mark.slow
 async def test_a_cancelled_call_is_stopped_and_waited_for_before_the_next_begins() -> None:
     threads = EngineThreads(1, 60)
     running: list[str] = []
@@ -82,6 +83,7 @@ async def test_as_many_calls_run_at_the_same_time_as_configured() -> None:
     assert sorted(started[:2]) == [0, 1]
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_cancelled_twice_is_still_waited_for() -> None:
     threads = EngineThreads(1, 60)
     ended = threading.Event()
@@ -131,6 +133,7 @@ async def test_leaving_the_block_early_stops_the_call() -> None:
     assert isinstance(future.exception(), Cancelled)
 
 
+@pytest.mark.slow
 async def test_an_engine_without_a_sign_of_life_is_found_unhealthy() -> None:
     threads = EngineThreads(1, 0.2)
     threads.check_health()

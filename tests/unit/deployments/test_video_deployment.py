@@ -122,6 +122,7 @@ async def test_an_engines_refusal_reaches_the_consumer(consumer: ConsumerEnd) ->
             pass
 
 
+@pytest.mark.slow
 async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
     consumer: ConsumerEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

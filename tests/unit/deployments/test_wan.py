@@ -54,6 +54,7 @@ def test_each_deployment_passes_its_settings_and_models_to_its_builder(calls: di
     assert calls == {"build_wan26": (settings26, MODELS26), "build_wan22": (settings22, MODELS22)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deployment", "settings", "models"), [(Wan26, Wan26Settings(), MODELS26), (Wan22GGUF, Wan22Settings(), MODELS22)]
 )

@@ -115,6 +115,7 @@ def commands(text: str) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_examples_give_the_documented_answers(client: TestClient) -> None:
     found = commands(HTTP)
     paths = set()

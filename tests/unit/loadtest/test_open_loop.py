@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import pytest
 
 from loadtest.open_loop import as_request, send_at_rate, send_in_turn
 from tests.unit.serve.scripted_server import Scripted, scripted_server
@@ -55,6 +56,7 @@ def test_requests_begin_although_none_is_answered() -> None:
     assert [outcome.status for outcome in outcomes] == [200] * 12
 
 
+@pytest.mark.slow
 def test_the_times_of_requests_are_those_of_the_rate() -> None:
     with scripted_server(Scripted()) as server:
         outcomes = asyncio.run(send_at_rate(server.url, [REQUEST], a_second=20, seconds=0.5, check=right))
@@ -86,6 +88,7 @@ def test_a_result_that_the_check_finds_wrong_has_its_fault() -> None:
     assert (outcome.accepted, outcome.error) == (True, "wrong: x")
 
 
+@pytest.mark.slow
 def test_callers_in_turn_stop_in_time() -> None:
     with scripted_server(Scripted()) as server:
         outcomes = asyncio.run(send_in_turn(server.url, REQUEST, callers=3, seconds=0.3, check=right))

@@ -29,6 +29,7 @@ def test_the_larger_of_both_limits_counts(call_s: float, graph_s: float, kept: b
     assert str(overhead).startswith("kept: /wan2.6" if kept else "MISSED: /wan2.6")
 
 
+@pytest.mark.slow
 def test_the_first_call_warms_up_and_does_not_count() -> None:
     graph = FakeGraph()
     with live_service(graph) as url, Client(url) as client:

@@ -109,6 +109,7 @@ def test_an_overload_of_a_service_that_is_quick_enough_misses_no_bar_of_its_answ
     assert "requests failed" not in printed.err
 
 
+@pytest.mark.slow
 def test_a_service_that_answers_nothing_right_ends_an_overload_in_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_service_that_answers_nothing_right_ends_an_overload_in_a_line(
     assert "an undisturbed request failed: 500" in line
 
 
+@pytest.mark.slow
 def test_long_work_that_cannot_begin_says_why() -> None:
     from loadtest.long_work import long_work
 

@@ -167,6 +167,7 @@ def test_titles_are_short_and_differ() -> None:
     assert all(title[0].isupper() and not title.endswith(".") for title in TITLES.values())
 
 
+@pytest.mark.slow
 def test_whoever_is_told_to_come_back_is_told_when() -> None:
     """Every place that makes a 429 or a 503 gives it the header."""
     assert unavailable("busy", 0.2).headers == {"Retry-After": "1"}

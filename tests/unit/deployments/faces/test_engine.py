@@ -124,6 +124,7 @@ def test_the_restorer_runs_as_the_options_say(options: SwapOptions, name: str, v
     np.testing.assert_allclose(swapped[0][INSIDE].astype(int), value, atol=1)
 
 
+@pytest.mark.slow
 def test_any_number_of_faces_is_swapped_in_groups() -> None:
     sizes: list[int] = []
 

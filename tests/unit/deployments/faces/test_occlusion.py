@@ -72,6 +72,7 @@ def test_faces_of_a_batch_are_not_mixed_up(kind: str, request: pytest.FixtureReq
     assert model.visible([], lambda: None) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "colour"), [("xseg", 2), ("parser", 0)])
 def test_xseg_is_given_bgr_and_a_parser_rgb(tmp_path: Path, kind: str, colour: int) -> None:
     """The graph calls its first channel visible, which is blue to XSeg and red to a parser."""

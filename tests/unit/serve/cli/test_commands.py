@@ -264,6 +264,7 @@ def matches(pattern: str, text: str) -> bool:
     return re.search(pattern, unframed.strip(), re.DOTALL) is not None if pattern else not text.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=[row.command or "(nothing)" for row in ROWS])
 def test_a_command_does_and_prints_what_a_new_user_needs(row: Row, url: str) -> None:
     before = set(Path().iterdir())

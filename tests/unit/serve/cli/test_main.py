@@ -144,6 +144,7 @@ def test_a_field_that_cannot_be_read_is_named_before_the_call(server: ScriptedSe
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_the_whole_service_passes_the_smoke_test(tmp_path: Path) -> None:
     with live_service(FakeGraph()) as url:
         result = ryla("smoke", url, "--save", str(tmp_path), "--wait", "30")
@@ -151,6 +152,7 @@ def test_the_whole_service_passes_the_smoke_test(tmp_path: Path) -> None:
     assert decode((tmp_path / "wan2.6-i2v-faceswap.mp4").read_bytes()).frames == 9
 
 
+@pytest.mark.slow
 def test_the_smoke_test_fails_if_the_service_does_not_accept_requests() -> None:
     with scripted_server(problem(503, "starting")) as server:
         result = ryla("smoke", server.url, "--wait", "0.01", "--timeout", "0.01")
@@ -172,6 +174,7 @@ def test_a_service_that_does_not_answer_is_said_once() -> None:
     assert "is the service running?" in result.output
 
 
+@pytest.mark.slow
 def test_help_and_calls_do_not_wait_for_slow_imports() -> None:
     code = "import sys, serve.cli.main; print({'ray', 'numpy', 'pydantic', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

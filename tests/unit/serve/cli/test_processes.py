@@ -116,6 +116,7 @@ def test_a_model_that_ends_is_nothing_to_watch_for(parent: Parent) -> None:
     assert (tree.missing(), tree.ended()) == ([], [])
 
 
+@pytest.mark.slow
 def test_killing_leaves_no_descendant_and_keeps_the_root(parent: Parent) -> None:
     children = [parent.start(title) for title in ("one", "two")]
     assert ProcessTree(parent.process.pid).kill(0.5) == []

@@ -31,6 +31,7 @@ def soon() -> float:
     return time.monotonic() + 60
 
 
+@pytest.mark.slow
 def test_all_endpoints_are_called_and_their_results_are_saved(tmp_path: Path) -> None:
     graph, folder = FakeGraph(), tmp_path / "results"
     with live_service(graph) as url, Client(url) as client, console.capture() as printed:
@@ -46,6 +47,7 @@ def test_all_endpoints_are_called_and_their_results_are_saved(tmp_path: Path) ->
     assert len(graph.wan22.requests) == 2
 
 
+@pytest.mark.slow
 def test_a_refused_call_fails_the_test_and_the_other_endpoints_are_called_all_the_same(tmp_path: Path) -> None:
     graph = FakeGraph()
     graph.wan22.error = VideoTooLarge("width", "the GPU has not enough memory")
@@ -56,6 +58,7 @@ def test_a_refused_call_fails_the_test_and_the_other_endpoints_are_called_all_th
     assert (tmp_path / "batch-video-faceswap.mp4").exists()
 
 
+@pytest.mark.slow
 def test_a_video_in_which_no_face_was_swapped_is_a_fault() -> None:
     graph = FakeGraph(swapper=FakeFaceSwapper(faces=()))
     message = "batch-video-faceswap: no face was swapped"

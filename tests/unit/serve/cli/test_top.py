@@ -36,6 +36,7 @@ def drawn(snapshot: Snapshot) -> list[str]:
     return [" ".join(line.split()) for line in captured.get().splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_everything_that_runs_is_a_line_for_scripts() -> None:
     graph = FakeGraph(wan26=FakeVideoModel(gate=asyncio.Event()))
     with live_service(graph) as url, scripted_server(answer(REPLICAS), answer(NODES)) as ray, Client(url) as client:
@@ -56,6 +57,7 @@ def test_everything_that_runs_is_a_line_for_scripts() -> None:
     assert ["gpu", "gpu-1", "0", "NVIDIA L40S", "87", "18022", "46068"] in lines
 
 
+@pytest.mark.slow
 def test_without_a_dashboard_the_service_is_shown_and_the_rest_is_said_to_be_unknown() -> None:
     with live_service(FakeGraph()) as url, scripted_server(answer({}, 401)) as ray:
         result = CliRunner().invoke(app, ["top", "--once", "--url", url, "--dashboard", ray.url])

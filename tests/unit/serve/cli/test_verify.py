@@ -31,6 +31,7 @@ def labelled(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -47,6 +48,7 @@ def test_what_a_file_says_is_shown_as_it_is_and_never_obeyed(tmp_path: Path, tex
     assert "\x1b" not in result.stdout
 
 
+@pytest.mark.slow
 def test_the_report_is_printed_as_json(tmp_path: Path) -> None:
     result = verify(labelled(tmp_path, '{"Label":"\\ud800"}'), "--json")
     assert result.exit_code == 0
@@ -54,6 +56,7 @@ def test_the_report_is_printed_as_json(tmp_path: Path) -> None:
     assert (report["made_by_ai"], report["says_so"], report["aigc"]) == (True, ["metadata"], {"Label": "?"})
 
 
+@pytest.mark.slow
 def test_trust_anchors_that_are_no_pem_and_files_that_are_missing_are_named(tmp_path: Path) -> None:
     file = labelled(tmp_path, "{}")
     root = make_authority(tmp_path).root()

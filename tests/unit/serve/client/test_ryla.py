@@ -5,6 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[4]
 PROGRAM = """
 import sys
@@ -16,6 +18,7 @@ print(*sorted(name for name in sys.modules if "." not in name))
 HEAVY = {"av", "cv2", "deployments", "numpy", "PIL", "pydantic", "ray", "starlette", "torch", "typer"}
 
 
+@pytest.mark.slow
 def test_programs_import_the_client_as_ryla_client_and_load_little(tmp_path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for source, target in project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"].items():

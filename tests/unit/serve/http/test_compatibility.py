@@ -116,6 +116,7 @@ SOURCES: dict[str, tuple[Callable[[], bytes], str, int, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_video_of_any_kind_is_swapped(client: TestClient, kind: str) -> None:
     make, label, count, fps = SOURCES[kind]

@@ -113,6 +113,7 @@ async def test_what_is_wrong_is_said_before_a_job_is_accepted(service: Service) 
     assert (await service.one.get("/jobs")).json()["jobs"] == []
 
 
+@pytest.mark.slow
 async def test_a_wait_that_is_long_enough_gives_the_result_and_a_short_one_the_record(service: Service) -> None:
     short = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=1"})
     assert short.status_code == 202
@@ -124,6 +125,7 @@ async def test_a_wait_that_is_long_enough_gives_the_result_and_a_short_one_the_r
     assert long.headers["preference-applied"] == "wait=60"
 
 
+@pytest.mark.slow
 async def test_the_same_key_is_the_same_job_however_often_it_is_sent(service: Service) -> None:
     key = {"Idempotency-Key": "k-1", **MP4}
     clients = (service.one, service.two) * 25
@@ -146,6 +148,7 @@ OTHER = "https://hooks.example.org/other"
 HOOKED = {"hosts": ["hooks.example.org"], "secret_file": "/keys"}
 
 
+@pytest.mark.slow
 async def test_another_request_under_a_key_is_refused_and_told_what_differs() -> None:
     hook = {"Webhook-Url": "https://hooks.example.org/done"}
     first = {**ASYNC, **MP4, **hook, "Idempotency-Key": "k-1"}
@@ -171,6 +174,7 @@ async def test_another_request_under_a_key_is_refused_and_told_what_differs() ->
         assert {record["id"] for record in (await service.one.get("/jobs")).json()["jobs"]} == {job["id"], video["id"]}
 
 
+@pytest.mark.slow
 async def test_the_key_of_a_cancelled_job_stays_taken_and_the_answer_says_so(service: Service) -> None:
     key = {"Idempotency-Key": "k-1"}
     job = (await service.one.post("/wan2.6", json=BODY, headers={**ASYNC, **key})).json()
@@ -201,6 +205,7 @@ async def test_a_caller_with_a_key_may_leave_and_one_without_may_not(service: Se
     assert (await service.end(record["id"]))["state"] == "succeeded"
 
 
+@pytest.mark.slow
 async def test_a_cancelled_job_stops_its_model_from_any_replica(service: Service) -> None:
     job = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
     await service.model.begun.wait()
@@ -211,6 +216,7 @@ async def test_a_cancelled_job_stops_its_model_from_any_replica(service: Service
     assert service.model.stopped
 
 
+@pytest.mark.slow
 async def test_a_queued_job_is_cancelled_at_once_and_never_begins() -> None:
     async with serving(jobs={"slots": {"wan26": 1}}) as service:
         await service.one.post("/wan2.6", json=BODY, headers=ASYNC)
@@ -242,6 +248,7 @@ async def test_events_come_from_a_replica_that_does_not_run_the_job(service: Ser
     assert "event: progress" not in resumed
 
 
+@pytest.mark.slow
 async def test_a_preview_is_there_while_the_job_runs_and_gone_after(service: Service) -> None:
     service.model.let_go()
     service.model.third_chunk = asyncio.Event()
@@ -268,6 +275,7 @@ async def test_a_preview_is_there_while_the_job_runs_and_gone_after(service: Ser
     assert previews[0][1] is None
 
 
+@pytest.mark.slow
 async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
     async with serving(jobs={"requests_per_minute": 2}) as service:
         service.model.let_go()
@@ -278,6 +286,7 @@ async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
         assert 1 <= int(answers[2].headers["retry-after"]) <= 60
 
 
+@pytest.mark.slow
 async def test_no_more_jobs_wait_than_one_caller_may_have_and_the_refusal_says_when_there_is_room() -> None:
     async with serving(jobs={"slots": {"wan26": 1}, "max_queued_per_caller": 1}) as service:
         running = (await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json()
@@ -292,6 +301,7 @@ async def test_no_more_jobs_wait_than_one_caller_may_have_and_the_refusal_says_w
             assert (full.status_code, full.headers["retry-after"]) == (429, "77")
 
 
+@pytest.mark.slow
 async def test_a_caller_who_keeps_too_much_makes_room_by_deleting_and_loses_nothing() -> None:
     async with serving(jobs={"max_kept_bytes_per_caller": 4000}) as service:
         service.model.let_go()
@@ -308,6 +318,7 @@ async def test_a_caller_who_keeps_too_much_makes_room_by_deleting_and_loses_noth
         assert (await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 3300}, headers=ASYNC)).status_code == 202
 
 
+@pytest.mark.slow
 async def test_a_listener_is_told_when_its_job_moves_up() -> None:
     async with serving(jobs={"slots": {"wan26": 1}}) as service:
         jobs = [(await service.one.post("/wan2.6", json=BODY, headers=ASYNC)).json() for _ in range(3)]
@@ -325,12 +336,14 @@ async def test_a_listener_is_told_when_its_job_moves_up() -> None:
         assert {position for _, position in told[2:]} == {None}
 
 
+@pytest.mark.slow
 async def test_a_wait_is_no_longer_than_the_setting() -> None:
     async with serving(jobs={"max_wait_s": 1}) as service:
         short = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=500"})
         assert (short.status_code, short.headers["preference-applied"]) == (202, "wait=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "k-1"}])
 async def test_a_request_that_takes_long_is_led_to_its_result(headers: dict[str, str]) -> None:
     async with serving(jobs={"redirect_after_s": 0.05}) as service:
@@ -345,6 +358,7 @@ async def test_a_request_that_takes_long_is_led_to_its_result(headers: dict[str,
         assert (result.status_code, result.headers["content-type"]) == (200, "video/mp4")
 
 
+@pytest.mark.slow
 async def test_a_caller_that_leaves_before_it_is_led_on_cancels_its_request() -> None:
     async with serving(jobs={"redirect_after_s": LIMIT_S}) as service:
         call = asyncio.ensure_future(service.one.post("/wan2.6", json=BODY))
@@ -356,6 +370,7 @@ async def test_a_caller_that_leaves_before_it_is_led_on_cancels_its_request() ->
         assert (ended["state"], service.model.stopped) == ("cancelled", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"max_listeners": 1}, {"max_listeners_per_caller": 1}])
 async def test_no_more_connections_listen_than_the_settings_allow(limits: dict[str, int]) -> None:
     async with serving(jobs=limits) as service:

@@ -164,6 +164,7 @@ def refusing() -> tuple[TestClient, FakeGraph]:
     return make_client(graph), graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "body", "pointer", "says"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
 def test_a_wrong_field_is_named(
     refusing: tuple[TestClient, FakeGraph], path: str, body: dict[str, Any], pointer: str, says: str
@@ -312,6 +313,7 @@ def test_a_full_queue_is_a_503_that_expects_room_after_the_latest_duration(
     assert 100 <= int(client.post("/wan2.6", json={"prompt": "x"}).headers["retry-after"]) < 200
 
 
+@pytest.mark.slow
 async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
     model = HeldVideoModel()
     graph = FakeGraph(wan26=model)
@@ -327,6 +329,7 @@ async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["wan2.6", "wan2.6-i2v", "wan2.6-i2v-faceswap"])
 async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video(path: str) -> None:
     class Asleep(FakeVideoModel):

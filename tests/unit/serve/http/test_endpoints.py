@@ -94,6 +94,7 @@ def test_swap_fields_are_only_where_a_face_is_swapped() -> None:
     assert not any(endpoint_named(name).schema.second_reference for name in NAMES if name != "wan22-i2v-faceswap")
 
 
+@pytest.mark.slow
 def test_defaults_come_from_the_settings_of_the_model() -> None:
     config = AppConfig(
         wan26_defaults=VideoDefaults(width=320, steps=7, distilled_steps=3), wan22_defaults=VideoDefaults(width=640)

@@ -84,6 +84,7 @@ def order_of(fields: dict[str, Any]) -> Order | Problem:
         return problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_number_of_any_size_is_taken_or_refused_by_its_name(name: str) -> None:
     schema, known = SCHEMAS[name], small_payload(name)

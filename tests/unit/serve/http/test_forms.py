@@ -28,6 +28,7 @@ def parts_of(body: dict[str, Any]) -> list[tuple[str, tuple[str | None, bytes]]]
     return parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_a_form_gives_the_bytes_that_json_gives(client: TestClient, name: str) -> None:
     body = payload(name)

@@ -151,6 +151,7 @@ def test_a_source_that_cannot_be_used_is_refused(client: TestClient, graph: Fake
     assert graph.wan26.requests == []
 
 
+@pytest.mark.slow
 def test_a_video_over_the_limits_is_fitted_where_that_is_set() -> None:
     graph = FakeGraph()
     client = make_client(graph, limits={"oversize": "fit"})

@@ -56,6 +56,7 @@ def check(response: Any, *, swapped: bool) -> None:
     assert manifest["request_id"] == response.headers["x-request-id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "media_type"), FORMATS)
 def test_each_result_is_signed_and_says_how_it_was_made(client: TestClient, name: str, media_type: str) -> None:
     response = client.post(f"/{name}", json=payload(name), headers={"Accept": media_type})
@@ -90,6 +91,7 @@ def test_results_of_jobs_are_marked(client: TestClient) -> None:
     assert manifest["state"] == "valid"
 
 
+@pytest.mark.slow
 def test_a_film_without_a_face_is_not_said_to_be_made_by_ai() -> None:
     client = make_client(FakeGraph(swapper=FakeFaceSwapper(faces=())), provenance={"metadata": {"enabled": True}})
     response = client.post("/batch-video-faceswap", json=payload("batch-video-faceswap"))

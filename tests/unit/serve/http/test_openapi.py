@@ -20,6 +20,7 @@ def content_of(name: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_examples_work_when_pasted(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     tried = 0

@@ -102,6 +102,7 @@ def refuse(_: Admission, caller: str) -> None:
     raise unavailable("it is full", retry_after_s=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_is_served_and_has_no_other_method(served: TestClient, route: Route) -> None:
     response = served.request(route.method, route.path.replace("{id}", "0" * 32), json=body_of(route))

@@ -77,6 +77,7 @@ def send(client: TestClient, name: str, *, form: bool, **fields: Any) -> Any:
     return client.post(f"/{name}", files=parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
 @pytest.mark.parametrize("name", SWAPPING)
 def test_each_person_gets_their_own_face(client: TestClient, crowd: Crowd, name: str, form: bool) -> None:

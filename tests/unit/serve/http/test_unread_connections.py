@@ -19,6 +19,7 @@ from tests.unit.serve.http.front import front
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.mark.slow
 async def test_an_answer_that_is_not_read_is_cut_off() -> None:
     sent = asyncio.Event()
 
@@ -38,6 +39,7 @@ async def test_an_answer_that_is_not_read_is_cut_off() -> None:
         assert read < 64 * 2**20
 
 
+@pytest.mark.slow
 async def test_unread_answers_have_a_budget_that_counts_what_is_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some of each answer is in buffers of the system, so that 25 of 32 MiB at least are not."""
     monkeypatch.setattr(unread_answers, "BUSY_STALL_S", 0.0)
@@ -62,6 +64,7 @@ async def test_unread_answers_have_a_budget_that_counts_what_is_still_to_come(mo
                 await caller.answer()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["by request", "by itself"])
 async def test_the_last_bytes_of_an_answer_do_not_keep_a_connection_open(ends: str) -> None:
     """They are too few for the server to pause, and are in its memory: the system takes less."""

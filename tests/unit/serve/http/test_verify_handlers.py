@@ -117,6 +117,7 @@ def test_what_is_no_file_is_refused_by_name(client: TestClient, body: Any, detai
     assert response.json()["errors"][0]["pointer"] == "#/file"
 
 
+@pytest.mark.slow
 def test_files_that_were_changed_at_random_cause_no_fault(client: TestClient, files: dict[str, bytes]) -> None:
     """``benchmarks/provenance.py`` sends a thousand of them."""
     drawn = random.Random(23)
@@ -148,6 +149,7 @@ def test_no_text_of_a_label_causes_a_fault(client: TestClient, text: str) -> Non
     assert response.json()["made_by_ai"] is (True if '"Label":"1"' in text else None)
 
 
+@pytest.mark.slow
 def test_a_caller_may_verify_so_many_files_a_minute_apart_from_jobs() -> None:
     client = make_client(FakeGraph(), provenance={"verify": {"per_minute": 2}}, jobs={"requests_per_minute": 1})
     first = send(client, PLAIN)
@@ -189,6 +191,7 @@ async def test_callers_take_turns_and_none_has_more_than_half() -> None:
     assert len(verifier.files) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [False, True])
 def test_it_needs_a_key_unless_it_is_open(tmp_path: Path, is_open: bool) -> None:
     keys = tmp_path / "keys"
@@ -212,6 +215,7 @@ def test_the_page_sends_the_file_to_where_it_comes_from(client: TestClient) -> N
     assert f"script-src 'sha256-{digest}'" in page.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 def test_the_watermark_of_the_service_is_found_where_nothing_else_is_left() -> None:
     client = make_client(FakeGraph(), provenance={**MANY, "watermark": {"enabled": True}})
     frames = cover(stranger(), 512, 384)[None]

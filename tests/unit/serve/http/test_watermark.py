@@ -74,6 +74,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return re.findall(r"request (\S+): watermark=(\S+)", caplog.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("media_type", ["video/mp4", "image/webp", "image/gif"])
 def test_a_video_carries_the_number_that_the_log_has(
     graph: FakeGraph, media_type: str, caplog: pytest.LogCaptureFixture
@@ -101,6 +102,7 @@ def test_a_swapped_picture_carries_it_too(graph: FakeGraph, media_type: str) -> 
     assert reading.payload.key_id == 6
 
 
+@pytest.mark.slow
 def test_equal_requests_have_equal_bytes_and_others_another_number(graph: FakeGraph) -> None:
     client = watermarked(graph)
     first, again, other = (client.post("/wan2.6", json={**VIDEO, "seed": seed}).content for seed in (5, 5, 6))
@@ -109,6 +111,7 @@ def test_equal_requests_have_equal_bytes_and_others_another_number(graph: FakeGr
     assert len(set(numbers)) == 2
 
 
+@pytest.mark.slow
 def test_without_the_setting_there_is_no_watermark(graph: FakeGraph, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ray.serve"):
         answer = watermarked(graph, enabled=False).post("/wan2.6", json=VIDEO)
@@ -117,6 +120,7 @@ def test_without_the_setting_there_is_no_watermark(graph: FakeGraph, caplog: pyt
     assert logged(caplog) == []
 
 
+@pytest.mark.slow
 def test_a_secret_hides_it_from_everybody_else(graph: FakeGraph, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SECRET)

@@ -91,6 +91,7 @@ async def bench() -> AsyncIterator[Bench]:
     await bench.desk.close()
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_cancelled_is_counted_as_such(bench: Bench) -> None:
     job = await bench.add(video())
     with recorded_metrics() as recorded:
@@ -152,6 +153,7 @@ def test_a_cold_start_is_that_of_the_model_which_started(started: list[str]) -> 
         assert recorded.values(metrics.COLD_STARTS, endpoint="wan2.6", model=model) == expected
 
 
+@pytest.mark.slow
 async def test_a_job_at_its_deadline_is_a_timeout(bench: Bench) -> None:
     job = await bench.add(video(), deadline_at=time.time() + 2)
     model = bench.graph.wan26

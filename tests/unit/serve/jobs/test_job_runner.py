@@ -99,6 +99,7 @@ async def test_a_request_that_is_missing_is_a_fault_of_ours(bench: Bench, caplog
     assert "is not in the file store" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_cancelled_job_stops_its_model(bench: Bench) -> None:
     job = await bench.add(video())
     call = await begun(bench, job)
@@ -111,6 +112,7 @@ async def test_a_cancelled_job_stops_its_model(bench: Bench) -> None:
     assert await bench.files.list("requests") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["cancelled", "left", "lost"])
 async def test_a_result_that_is_being_written_as_its_job_ends_is_deleted(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, end: str
@@ -178,6 +180,7 @@ async def test_a_second_runner_does_not_take_a_job_that_is_held(bench: Bench) ->
     assert outcome.job.attempt == 1
 
 
+@pytest.mark.slow
 async def test_a_job_is_taken_from_an_owner_that_gave_no_sign_and_the_old_attempt_stops(bench: Bench) -> None:
     job = await bench.add(video())
     call = await begun(bench, job)
@@ -256,6 +259,7 @@ async def test_a_lost_model_replica_is_one_more_try_within_the_attempt(bench: Be
     assert len({request.seed for request in bench.graph.wan26.requests}) == 1
 
 
+@pytest.mark.slow
 async def test_a_job_ends_at_its_deadline(bench: Bench) -> None:
     job, stored = make_job(video())
     job = replace(job, deadline_at=job.created_at + 0.5)

@@ -95,6 +95,7 @@ async def test_a_job_fails_with_a_reason_if_its_files_stay_away(bench: Bench, mo
     assert "files of jobs" in outcome.job.problem["detail"]
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_ending_is_not_taken_for_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record has no owner any more, as if somebody else had taken the job."""
     delete, beat, beaten = bench.files.delete, bench.store.beat, asyncio.Event()

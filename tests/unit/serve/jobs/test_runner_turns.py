@@ -20,6 +20,7 @@ from tests.unit.serve.jobs.job_builders import FACE, make_job, video
 from tests.unit.serve.local_jobs import Line
 
 
+@pytest.mark.slow
 @pytest.mark.settings(slots={"wan26": 1})
 async def test_a_job_waits_for_its_turn_and_callers_take_turns(bench: Bench) -> None:
     model = bench.graph.wan26
@@ -53,6 +54,7 @@ async def test_a_file_that_cannot_be_used_is_found_while_its_job_waits(bench: Be
     assert bench.graph.swapper.identified == []
 
 
+@pytest.mark.slow
 @pytest.mark.settings(slots={"image_swap": 1})
 @pytest.mark.parametrize("sent", [False, True], ids=["stored", "sent"])
 async def test_jobs_that_wait_hold_none_of_their_files(bench: Bench, monkeypatch: pytest.MonkeyPatch, sent: bool) -> None:

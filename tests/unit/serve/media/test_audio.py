@@ -48,6 +48,7 @@ def test_copied_audio_keeps_its_channels(layout: str, channels: int) -> None:
     assert decode_audio(copied)[1].shape[0] == channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 6)])
 def test_audio_that_mp4_cannot_hold_is_transcoded_with_its_channels(codec: str, layout: str, channels: int) -> None:

@@ -27,6 +27,7 @@ def saved(kind: str, image: PIL.Image.Image | None = None, **options: object) ->
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_is_read_as_an_image_and_as_a_video_of_one_frame(kind: str) -> None:
     data = saved(kind)
@@ -38,6 +39,7 @@ def test_a_picture_is_read_as_an_image_and_as_a_video_of_one_frame(kind: str) ->
     assert max(reduced.shape[:2]) == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_spoilt_exif_does_not_matter_and_the_boxes_decide_how_it_is_turned(kind: str, fault: str) -> None:
@@ -49,6 +51,7 @@ def test_spoilt_exif_does_not_matter_and_the_boxes_decide_how_it_is_turned(kind:
     np.testing.assert_array_equal(decode_image(bytes(data), 10**6), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_profile_and_transparency_are_applied(kind: str) -> None:
     wide = same_look("Display P3")
@@ -59,6 +62,7 @@ def test_profile_and_transparency_are_applied(kind: str) -> None:
     assert decode_image(saved(kind, hidden), 10**6).min() > 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_and_damage(kind: str) -> None:
     data = saved(kind)

@@ -7,6 +7,7 @@ import pytest
 from tests.media.matrix import Film, differences, draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("film", draw(40, seed=1), ids=str)
 def test_a_film_is_shown_as_it_was_made(film: Film) -> None:
     assert differences(film, shutil.which("ffmpeg")) == []

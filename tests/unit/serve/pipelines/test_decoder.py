@@ -140,6 +140,7 @@ async def kill_workers(decoder: Decoder, number: signal.Signals, times: int) -> 
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 async def test_a_file_that_ends_two_processes_is_refused(decoders: Any, number: signal.Signals) -> None:
     decoder = decoders({"max_image_scans": NO_SCANS, "max_image_cpu_s": 600}, media_processes=1)

@@ -50,6 +50,7 @@ async def encode(media_type: str, **settings: object) -> tuple[bytes, int]:
     return read_media(data), frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("media_type", ["video/mp4", "image/webp", "image/gif"])
 async def test_the_media_type_of_the_request_decides_the_format(media_type: str) -> None:
     data, frames = await encode(media_type)

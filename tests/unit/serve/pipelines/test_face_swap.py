@@ -292,6 +292,7 @@ class Pictures(FakeFaceSwapper):
         return await super().identify(images, field)
 
 
+@pytest.mark.slow
 async def test_all_images_of_the_person_are_shown_to_the_face_swapper() -> None:
     swapper = Pictures()
     swap = await begin(FakeGraph(swapper=swapper), [png(40), png(80)], faces="all", face_restore_visibility=0.25)

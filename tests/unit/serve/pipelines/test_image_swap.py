@@ -108,6 +108,7 @@ def post(graph: FakeGraph, **fields: Any) -> Any:
     return TestClient(app).post("/image-faceswap", json=body, headers={"Accept": "image/png"})
 
 
+@pytest.mark.slow
 def test_wrong_choices_are_named_with_what_to_send() -> None:
     graph = FakeGraph(swapper=FakeFaceSwapper(faces=SIX))
 

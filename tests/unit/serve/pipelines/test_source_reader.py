@@ -133,6 +133,7 @@ async def test_the_process_is_kept_after_a_video_that_was_not_read_to_its_end(re
     assert reading.pool.processes == {worker}
 
 
+@pytest.mark.slow
 async def test_reading_goes_on_in_another_process_if_one_is_killed(reading: Reading) -> None:
     async with reading.readers().open("source", FILM, "caller", rate=None) as source:
         async with aclosing(source.chunks()) as chunks:
@@ -143,6 +144,7 @@ async def test_reading_goes_on_in_another_process_if_one_is_killed(reading: Read
         assert_same(got, FILM)
 
 
+@pytest.mark.slow
 async def test_a_video_whose_processes_die_is_refused(reading: Reading) -> None:
     async with reading.readers().open("source", FILM, "caller", rate=None) as source, aclosing(source.chunks()) as chunks:
         await anext(chunks)
@@ -163,6 +165,7 @@ async def test_a_video_that_takes_too_much_time_is_refused(reading: Reading) -> 
             await read(source)
 
 
+@pytest.mark.slow
 async def test_a_rate_that_makes_too_many_frames_names_the_rate(reading: Reading) -> None:
     with pytest.raises(RequestRefused, match="at most 20 are accepted: lower it") as refused:
         async with reading.readers({"max_source_frames": 20}).open("source", FILM, "caller", rate=Fraction(16)):

@@ -105,6 +105,7 @@ def test_a_bad_video_is_a_problem_that_names_the_field(kind: str) -> None:
     assert detail in error["detail"]
 
 
+@pytest.mark.slow
 def test_an_image_of_one_black_pixel_shows_nobody() -> None:
     graph = FakeGraph()
     as_face = send(graph, WHOLE, face=pixel(0))
@@ -157,6 +158,7 @@ class BoxSwapper(FakeFaceSwapper):
         return SwappedChunk(chunk.index, frames, self.seconds, "none")
 
 
+@pytest.mark.slow
 def test_a_phones_video_comes_back_upright_with_its_times_and_its_sound() -> None:
     video = phone_video()
     before, shown = decode_all(source := open_source(video, LIMITS))

@@ -60,6 +60,7 @@ class Signature:
 SIGN = Signature.sign
 
 
+@pytest.mark.slow
 async def test_a_function_that_fails_ends_the_start_and_later_loses_no_result(made: Made, tmp_path: Path, caplog: Any) -> None:
     authority = make_authority(tmp_path)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -92,6 +93,7 @@ async def test_only_what_cose_signs_is_signed(tmp_path: Path) -> None:
         assert len(bytes.fromhex(reply["signature"])) == 64
 
 
+@pytest.mark.slow
 async def test_a_timestamp_authority_that_hangs_costs_its_time_once_and_no_result(
     made: Made, tmp_path: Path, caplog: Any
 ) -> None:
@@ -141,6 +143,7 @@ async def test_a_file_that_cannot_be_marked_is_sent_as_it_is_and_says_so(caplog:
     assert REQUEST_ID in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_source_that_kills_the_process_is_left_out(made: Made, tmp_path: Path) -> None:
     """A budget of memory that no ingredient fits into stands for a file that crashes c2pa."""
     media_type, data = made["png"]

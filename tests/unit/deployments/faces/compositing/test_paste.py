@@ -9,6 +9,7 @@ from deployments.faces.compositing.paste import box_mask, paste, sharp_box_mask
 from serve.media.samples import group
 
 
+@pytest.mark.slow
 def test_paste_equals_a_paste_over_the_whole_frame() -> None:
     """The plain way is to warp patch and mask to the full frame and to blend everything."""
     frame = group()

@@ -1,5 +1,6 @@
 """The reference operations, each compared with a direct transcription of its definition."""
 
+import pytest
 import torch
 
 from deployments.video.kernels.reference import (
@@ -28,6 +29,7 @@ def test_a_gated_change_is_added_in_float32_and_rounded_once() -> None:
     assert torch.equal(add_gated(x, delta, None), (x.float() + delta.float()).to(torch.bfloat16))
 
 
+@pytest.mark.slow
 def test_the_norm_of_a_residual_has_no_mean_and_unit_variance_before_it_is_scaled() -> None:
     x, delta, gate = random(2, 3, 64), random(2, 3, 64), random(2, 64)
     total, normed = residual_norm(

@@ -167,6 +167,7 @@ async def test_a_client_that_leaves_is_noticed_whatever_it_has_sent_before(behin
         await app.left.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nX-a: b\r\n", b"POST"])
 async def test_a_head_that_does_not_arrive_in_time_is_a_408(sent: bytes) -> None:
     async with front(LengthApp(), head_timeout_s=0.1) as service:
@@ -177,6 +178,7 @@ async def test_a_head_that_does_not_arrive_in_time_is_a_408(sent: bytes) -> None
         assert await caller.closed()
 
 
+@pytest.mark.slow
 async def test_lines_that_trickle_in_do_not_extend_the_time() -> None:
     async with front(LengthApp(), head_timeout_s=0.2) as service:
         caller = await service.call(b"GET / HTTP/1.1\r\n")
@@ -192,12 +194,14 @@ async def test_lines_that_trickle_in_do_not_extend_the_time() -> None:
         trickling.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"\r\n"])
 async def test_a_connection_without_a_request_is_closed_without_a_word(sent: bytes) -> None:
     async with front(LengthApp(), head_timeout_s=0.1) as service:
         assert await (await service.call(sent)).closed()
 
 
+@pytest.mark.slow
 async def test_the_time_for_a_head_begins_anew_with_each_request() -> None:
     async with front(LengthApp(), head_timeout_s=0.3) as service:
         caller = await service.call(GET)

@@ -26,6 +26,7 @@ async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed (Debian: apt install redis-server)")
 async def test_a_killed_server_comes_back_with_all_jobs(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
@@ -53,6 +54,7 @@ async def test_a_killed_server_comes_back_with_all_jobs(tmp_path: Path) -> None:
         server.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed (Debian: apt install redis-server)")
 async def test_a_server_that_hangs_reads_later_what_it_was_sent(tmp_path: Path) -> None:
     """So nobody can know what became of a call that it did not answer."""

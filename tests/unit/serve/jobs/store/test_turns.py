@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def test_one_place_is_shared_although_nothing_runs_when_it_is_free() -> None:
     assert order == "abcabaaaa"
 
 
+@pytest.mark.slow
 @given(JOBS, SERVED)
 def test_each_queued_job_has_one_place_behind_the_older_ones_of_its_caller(jobs: list[Waiting], served: frozenset[str]) -> None:
     order = queue(jobs, served=served)
@@ -56,6 +58,7 @@ def test_each_queued_job_has_one_place_behind_the_older_ones_of_its_caller(jobs:
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.slow
 @given(JOBS, SERVED, st.integers(0, 6), st.integers(0, 4))
 def test_no_limit_is_exceeded_and_no_place_is_left_free(
     jobs: list[Waiting], served: frozenset[str], limit: int, max_running: int

@@ -139,6 +139,7 @@ async def test_a_redirect_is_final_and_is_not_followed(tmp_path: Path, code: int
     )
 
 
+@pytest.mark.slow
 async def test_a_slow_receiver_is_left_after_the_time_limit(tmp_path: Path) -> None:
     async with receiving(silence) as receiver:
         store = DueJobs(ended_job(url_of(receiver)))

@@ -51,6 +51,7 @@ def test_a_jpeg_that_holds_two_images_is_a_still() -> None:
     assert decode_all(source)[0][0].shape == stranger().shape
 
 
+@pytest.mark.slow
 def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded() -> None:
     first, later = (PIL.Image.new("P", size) for size in ((1, 1), (9000, 9000)))
     buffer = io.BytesIO()
@@ -67,6 +68,7 @@ def test_a_gif_whose_later_frame_is_huge_is_refused_before_that_frame_is_decoded
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
 
+@pytest.mark.slow
 def test_a_truncated_gif_is_refused_at_every_tenth() -> None:
     whole = animation("GIF", pan(stranger(), 20, 96, 96))
     assert len(decode_all(open_animation(whole, LIMITS))[0]) == 20

@@ -49,6 +49,7 @@ def test_an_image_up_to_the_side_keeps_its_bytes(kind: str, side: int) -> None:
     np.testing.assert_array_equal(decode_reduced(open_within(data, 10**6, 100), None), decode_image(data, 10**6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode", "options"),
     [

@@ -96,6 +96,7 @@ def test_a_film_in_wide_colour_is_converted(primaries: int, transfer: int, matri
     assert np.abs(frames[0] - expected).mean() < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("primaries", "transfer", "matrix"), [(12, 1, 1), (9, 14, 9), (9, 16, 9), (9, 18, 9)])
 def test_a_transparent_film_in_wide_colour_is_converted_and_lies_on_white(primaries: int, transfer: int, matrix: int) -> None:
     """ProRes 4444 shows the same colours with alpha as without, where it is opaque."""

@@ -66,12 +66,14 @@ def test_the_palette_is_one_for_the_video_and_knows_the_colours_of_all_scenes() 
     assert len(data) < 10_000  # a palette of 768 bytes for each frame would take 38,400
 
 
+@pytest.mark.slow
 def test_the_same_video_gives_the_same_bytes() -> None:
     frames = pan(stranger(), 9, 160, 128)
     files = {encoded(frames, constant(Fraction(8), 9), Fraction(8)) for _ in range(3)}
     assert len(files) == 1
 
 
+@pytest.mark.slow
 def test_what_does_not_move_does_not_flicker_and_costs_nothing() -> None:
     ground = pan(portrait(), 1, 192, 224)[0]
     frames = moving_square(30, ground)
@@ -115,6 +117,7 @@ def test_the_gaps_of_a_variable_rate_are_kept() -> None:
     assert delays == [*gaps, 90]
 
 
+@pytest.mark.slow
 def test_equal_frames_are_all_counted_and_shown_for_their_time() -> None:
     encoder = GifEncoder(Fraction(10))
     encoder.add(np.repeat(stranger()[None], 6, axis=0), constant(Fraction(10), 6))
@@ -158,6 +161,7 @@ def test_frames_that_will_be_left_out_do_not_count_against_the_limit(monkeypatch
     assert open_gif(encoded(frames, constant(Fraction(100), 8), Fraction(100)))[2] == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_memory_does_not_grow_with_the_number_of_frames() -> None:
     def peak(count: int) -> int:
         encoder = GifEncoder(Fraction(16))

@@ -5,10 +5,12 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from serve.media.workers.pool import WorkerPool
 
 
+@pytest.mark.slow
 async def test_a_process_is_leased_again_and_surplus_ones_end() -> None:
     pool = WorkerPool(spare=1)
     async with pool.lease() as first:
@@ -22,6 +24,7 @@ async def test_a_process_is_leased_again_and_surplus_ones_end() -> None:
     assert not second.alive
 
 
+@pytest.mark.slow
 async def test_a_process_that_died_while_idle_is_replaced_unnoticed() -> None:
     pool = WorkerPool(spare=1)
     async with pool.lease() as first:
@@ -34,6 +37,7 @@ async def test_a_process_that_died_while_idle_is_replaced_unnoticed() -> None:
     pool.close()
 
 
+@pytest.mark.slow
 async def test_warming_up_starts_the_spare_processes() -> None:
     pool = WorkerPool(spare=2)
     await pool.warm_up()
@@ -44,6 +48,7 @@ async def test_warming_up_starts_the_spare_processes() -> None:
     assert pool.processes == frozenset()
 
 
+@pytest.mark.slow
 async def test_the_processes_end_when_nobody_refers_to_the_pool() -> None:
     pool = WorkerPool(spare=1)
     async with pool.lease() as worker:

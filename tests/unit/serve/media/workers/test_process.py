@@ -85,6 +85,7 @@ async def test_it_comes_after_the_processes_that_serve_everybody(worker: WorkerP
     assert psutil.Process(worker.pid).nice() == min(19, psutil.Process().nice() + 5)
 
 
+@pytest.mark.slow
 async def test_the_kernel_ends_a_process_that_uses_up_its_cpu_time(worker: WorkerProcess) -> None:
     with pytest.raises(MediaTooLarge, match="too much time"):
         await decode(worker, BOMB, cpu_s=0.3)
@@ -121,6 +122,7 @@ async def test_a_caller_that_leaves_ends_the_process(worker: WorkerProcess) -> N
     assert worker.reaped(10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, number: signal.Signals) -> None:
     await worker.start()
@@ -148,6 +150,7 @@ async def test_an_animation_is_only_looked_at_if_opening_it_needs_more_than_is_a
         assert header["pixels"] == 60_000
 
 
+@pytest.mark.slow
 async def test_frames_of_a_video_come_in_chunks_and_can_be_skipped(worker: WorkerProcess) -> None:
     levels = [np.full((20, 30, 3), 20 * i, np.uint8) for i in range(9)]
     limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}

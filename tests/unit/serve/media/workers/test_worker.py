@@ -16,6 +16,7 @@ from serve.media.spool import Spool
 from serve.media.workers.worker import _Session
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_already_gone_ends() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lifeline, other_end = os.pipe()
@@ -27,6 +28,7 @@ def test_a_worker_whose_parent_is_already_gone_ends() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_the_socket_is_closed() -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lifeline, other_end = os.pipe()

@@ -34,6 +34,7 @@ HARMS: dict[str, Callable[[Frames], Frames]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_the_payload_is_read_after(harm: str) -> None:
     marked = Watermark(PAYLOAD).mark(portrait_film(640, 360, 5))
@@ -51,6 +52,7 @@ def test_the_size_of_the_cells_tells_the_scale() -> None:
     assert (whole.cell, half.cell) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["portrait", "noise", "flat", "stripes"])
 def test_nothing_is_found_where_nothing_is(kind: str) -> None:
     frames = {
@@ -62,6 +64,7 @@ def test_nothing_is_found_where_nothing_is(kind: str) -> None:
     assert detect(frames) is None
 
 
+@pytest.mark.slow
 def test_a_watermark_is_found_only_by_its_secret() -> None:
     marked = Watermark(PAYLOAD, b"the first secret").mark(portrait_film(256, 144, 1))
     assert detect(marked, [b"the second secret"]) is None
@@ -82,6 +85,7 @@ def test_nothing_is_read_of_no_frames() -> None:
     assert Detector().detect([]) is None
 
 
+@pytest.mark.slow
 def test_tiny_frames_are_looked_at_without_an_error() -> None:
     for height, width in ((1, 1), (2, 300), (16, 16)):
         assert detect(np.full((1, height, width, 3), 9, np.uint8)) is None
