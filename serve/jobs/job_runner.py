@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
@@ -114,29 +115,10 @@ class JobRunner:
     async def _run_held(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd | None) -> Outcome | None:
         if held.job.cancel_requested:  # its Runner was lost before it could stop it
             return await self._finish(held, "cancelled")
-        if waiter is not None:
-            return await self._run_for(held, request, waiter)
-        if held.job.durable:
+        if waiter is None and not held.job.durable:
+            return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
+        async with _stopping_without(waiter, held):
             return await self._run(held, request)
-        return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
-
-    async def _run_for(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd) -> Outcome | None:
-        """Run a job for as long as its caller is there."""
-
-        async def watch() -> None:
-            try:
-                async with waiter.connect() as line:
-                    await line.closed()
-            except Cancelled:
-                pass  # the caller was gone before the connection was made
-            held.stop("left")
-
-        watching = asyncio.ensure_future(watch())
-        try:
-            return await self._run(held, request)
-        finally:
-            watching.cancel()
-            await asyncio.wait({watching})
 
     async def _run(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
         work = asyncio.ensure_future(self._attempt(held, sent))
@@ -365,6 +347,29 @@ class JobRunner:
                 continue
             finally:
                 self._wake.clear()
+
+
+@asynccontextmanager
+async def _stopping_without(waiter: ProducerEnd | None, held: HeldJob) -> AsyncIterator[None]:
+    """Stop the job once the caller that waits for it, if any does, is gone."""
+
+    async def watch(end: ProducerEnd) -> None:
+        try:
+            async with end.connect() as line:
+                await line.closed()
+        except Cancelled:
+            pass  # the caller was gone before the connection was made
+        held.stop("left")
+
+    if waiter is None:
+        yield
+        return
+    watching = asyncio.ensure_future(watch(waiter))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
 
 
 def _is_full(error: Exception) -> bool:
