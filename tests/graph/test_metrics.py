@@ -37,8 +37,15 @@ PATH = "wan2.6-i2v-faceswap"
 """An endpoint whose request passes through every stage."""
 
 
+@pytest.fixture(scope="module")
+def used(service: Service) -> Service:
+    """Return the service after it was sent what gives every metric but ``NOT_HERE`` a value."""
+    with httpx.Client(timeout=120) as http:
+        _use_all(service, http)
+    return service
+
+
 def _use_all(service: Service, http: httpx.Client) -> None:
-    """Send what gives every metric but ``NOT_HERE`` a value."""
     # The fake engine has no replica before the first request of the session, which waits for it.
     body = {"prompt": json.dumps({"name": "metrics"}), "length": 1, "steps": 1}
     assert http.post(f"{service.fake}/wan2.6", json=body).status_code == 200
@@ -81,22 +88,20 @@ def _family(name: str) -> str:
     return name
 
 
-def test_every_queried_metric_is_exported(service: Service, http: httpx.Client) -> None:
+def test_every_queried_metric_is_exported(used: Service) -> None:
     queried = {selector.name for text in _expressions() for selector in _selectors(promql_parser.parse(text))}
     assert len(queried) > 12
-    _use_all(service, http)
     gpu = {f"ray_{name}" for name in METRICS_GAUGES if name.startswith(("node_gpu", "node_gram"))}
     assert {"ray_node_gpus_utilization", "ray_node_gram_used"} <= gpu
-    wait_until(lambda: queried <= _exported(service) | gpu | ONLY_AT_SCALE | NOT_HERE, 60)
+    wait_until(lambda: queried <= _exported(used) | gpu | ONLY_AT_SCALE | NOT_HERE, 60)
 
 
-def test_the_service_has_every_documented_metric_and_no_other(service: Service, http: httpx.Client) -> None:
-    _use_all(service, http)
+def test_the_service_has_every_documented_metric_and_no_other(used: Service, http: httpx.Client) -> None:
     documented = {metric.exported for metric in METRICS}
     expected = documented - NOT_HERE
 
     def scraped() -> dict[str, str]:
-        response = http.get(f"{service.url}/metrics")
+        response = http.get(f"{used.url}/metrics")
         assert response.status_code == 200
         families = text_string_to_metric_families(response.text)
         return {family.name + ("_total" if family.type == "counter" else ""): family.type for family in families}
@@ -105,4 +110,4 @@ def test_the_service_has_every_documented_metric_and_no_other(service: Service, 
     kinds = {metric.exported: "histogram" if isinstance(metric, Histogram) else metric.kind for metric in METRICS}
     assert scraped().items() <= kinds.items()
     # The service leaves out what it does not know, and the agents do not.
-    assert {_family(name) for name in _exported(service) if name.startswith("ray_ryla_")} <= documented
+    assert {_family(name) for name in _exported(used) if name.startswith("ray_ryla_")} <= documented

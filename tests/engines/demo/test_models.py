@@ -46,7 +46,7 @@ def test_prompts_that_training_never_saw_are_followed(trained: Demo) -> None:
 
 
 def test_random_weights_follow_no_prompt(untrained: Demo) -> None:
-    scenes = shape_scenes(2)
+    scenes = shape_scenes(1)
     seen = [judge(make(untrained.wan26, ask(scene), seed=1)) for scene in scenes]
     whole = [(s.color, s.subject, s.motion) == (j.color, j.shape, j.motion) for s, j in zip(scenes, seen, strict=True)]
     assert not any(whole)
@@ -57,7 +57,7 @@ def test_random_weights_follow_no_prompt(untrained: Demo) -> None:
 @pytest.mark.parametrize("model", ["wan26", "wan22"])
 def test_an_image_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str) -> None:
     lot = random.Random(9)
-    scenes = image_scenes(2)
+    scenes = image_scenes(1)
     engine = getattr(trained, model)
     moved = 0
     for scene in scenes:
@@ -65,7 +65,7 @@ def test_an_image_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str
         generated = make(engine, caption(scene, lot), seed=1, image=truth[0])
         assert psnr(generated[0], truth[0]) >= 25, scene
         moved += moves_as(generated, truth)
-    assert moved == 2
+    assert moved == 1
 
 
 def test_a_negative_prompt_and_a_seed_change_the_video(trained: Demo) -> None:
@@ -81,7 +81,7 @@ def test_faces_are_generated_and_the_vae_keeps_their_identity(
     trained: Demo, question: Callable[[Demo, float], Iterator[Row]]
 ) -> None:
     """The limits are the benchmark's, less two decibels for the variation of a small sample."""
-    for figure, bar, _, value in question(trained, 0.05):
+    for figure, bar, _, value in question(trained, 0.03):
         if bar != "printed":
             least = float(bar.split()[1]) - (2 if "dB" in bar else 0)
             assert float(value.split()[0]) >= least, (figure, value)
@@ -115,7 +115,7 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
     alone = dataclasses.replace(mode, transformers={"transformer": high, "transformer_2": high})
     lot = random.Random(6)
     scores: dict[str, list[float]] = {"both": [], "swapped": [], "high alone": []}
-    for scene in image_scenes(2):
+    for scene in image_scenes(1):
         truth, prompt = picture_of(scene), caption(scene, lot)
         for name, variant in (("both", mode), ("swapped", swapped), ("high alone", alone)):
             engine = dataclasses.replace(trained.wan22, image_mode=variant)
@@ -125,8 +125,8 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
 
 
 def test_each_expert_is_better_at_its_own_noise_levels(trained: Demo, untrained: Demo) -> None:
-    for _, _, _, value in specialists(trained, 0.1):
-        assert int(value.split()[-1]) >= 3, value  # of four
+    for _, _, _, value in specialists(trained, 0.05):
+        assert int(value.split()[-1]) == 2, value  # of two
     for _, _, _, value in specialists(untrained, 0.03):
         assert float(value.split()[0]) > 1, value  # random weights predict nothing
 
