@@ -127,7 +127,7 @@ class AigcSettings(Settings):
 
     @model_validator(mode="after")
     def _has_a_producer(self) -> "AigcSettings":
-        if self.enabled and not self.producer:
+        if self.enabled and not self.producer.strip():
             raise ValueError("GB 45438-2025 asks for the provider: set producer to its name or code")
         if self.visible and not self.enabled:
             raise ValueError("the visible label goes with the metadata: set enabled, too")

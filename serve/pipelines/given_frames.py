@@ -34,7 +34,8 @@ class GivenFrames:
             return None
         wanted = request.extend or request.frames
         async with self._readers.open(FIELD, request.source, caller, rate=request.rate) as source:
-            needed = source.claim_bytes(2) + 3 * wanted * request.width * request.height
+            kept_bytes = 3 * wanted * request.width * request.height
+            needed = source.claim_bytes(2) + 2 * kept_bytes  # the frames one by one, and then as one array
             async with self._memory.reserve(min(needed, self._memory.half), caller):
                 kept: deque[Image] = deque(maxlen=wanted)
                 async with aclosing(source.chunks()) as chunks:

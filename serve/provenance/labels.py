@@ -42,6 +42,7 @@ def read_label(text: str | None) -> dict[str, str] | None:
         value = json.loads(text or "null")
         if not isinstance(value, dict) or "Label" not in value:
             return None
-        return {printable(name, 50): printable(item) for name, item in list(value.items())[:_MAX_FIELDS]}
+        fields = list({"Label": value["Label"], **value}.items())[:_MAX_FIELDS]  # `Label` is among them
+        return {printable(name, 50): printable(item) for name, item in fields}
     except (ValueError, RecursionError):
         return None

@@ -47,4 +47,4 @@ def _inflated(data: bytes, max_bytes: int) -> bytes | None:
         text = decompressor.decompress(data, max_bytes)
     except zlib.error:
         return None
-    return None if decompressor.unconsumed_tail else text
+    return text if decompressor.eof else None

@@ -113,36 +113,39 @@ class Signer:
             {"definition": definition, "media_type": media_type_of(source.media)}
             for definition, source in zip(definitions, sources, strict=True)
         ]
-        out = Spool.empty()
-        signed = asyncio.Event()
-        try:
-            async with asyncio.timeout(self._settings.timeout_s) as limit:
-                async with self._pool.lease() as worker:
-                    with ExitStack() as files:
-                        answer, _ = await worker.ask(
-                            "sign",
-                            cpu_s=self._settings.timeout_s,
-                            memory_bytes=self._settings.max_memory_bytes,
-                            file=files.enter_context(descriptor_of(media)),
-                            others=[
-                                out.file.fileno(),
-                                *(files.enter_context(descriptor_of(source.media)) for source in sources),
-                            ],
-                            respond=self._respond(limit if url else None, signed),
-                            media_type=media_type,
-                            manifest=define(definitions),
-                            ingredients=ingredients,
-                            algorithm=self.identity.algorithm,
-                            chain={"pem": self.identity.chain},
-                            timestamp_url=url,
-                            hosts=[] if url is None else [_host(url)],
-                        )
-        except TimeoutError:
-            raise SigningFailed("it took too long", signed=signed.is_set()) from None
-        except (WorkerDied, MediaError, RuntimeError) as error:  # the last is a fault in the process
-            raise SigningFailed(str(error), signed=signed.is_set()) from error
-        if "failed" in answer:
-            raise SigningFailed(answer["failed"], signed=signed.is_set())
+        with ExitStack() as failed:
+            out = Spool.empty()
+            failed.callback(out.close)
+            signed = asyncio.Event()
+            try:
+                async with asyncio.timeout(self._settings.timeout_s) as limit:
+                    async with self._pool.lease() as worker:
+                        with ExitStack() as files:
+                            answer, _ = await worker.ask(
+                                "sign",
+                                cpu_s=self._settings.timeout_s,
+                                memory_bytes=self._settings.max_memory_bytes,
+                                file=files.enter_context(descriptor_of(media)),
+                                others=[
+                                    out.file.fileno(),
+                                    *(files.enter_context(descriptor_of(source.media)) for source in sources),
+                                ],
+                                respond=self._respond(limit if url else None, signed),
+                                media_type=media_type,
+                                manifest=define(definitions),
+                                ingredients=ingredients,
+                                algorithm=self.identity.algorithm,
+                                chain={"pem": self.identity.chain},
+                                timestamp_url=url,
+                                hosts=[] if url is None else [_host(url)],
+                            )
+            except TimeoutError:
+                raise SigningFailed("it took too long", signed=signed.is_set()) from None
+            except (WorkerDied, MediaError, RuntimeError) as error:  # the last is a fault in the process
+                raise SigningFailed(str(error), signed=signed.is_set()) from error
+            if "failed" in answer:
+                raise SigningFailed(answer["failed"], signed=signed.is_set())
+            failed.pop_all()
         return out.read() if isinstance(media, bytes) else out
 
     def _respond(self, limit: asyncio.Timeout | None, signed: asyncio.Event | None = None) -> Callable[[Message], Message]:

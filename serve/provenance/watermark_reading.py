@@ -6,6 +6,7 @@ memory.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -62,7 +63,7 @@ def _sampled(frames: Iterator[Image], most: int, reach: int) -> Iterator[Plane]:
     """Yield the luma of at most ``most`` of the first ``reach`` frames, all of one size."""
     step = max(1, (reach - _DENSE) // max(1, most - _DENSE))
     looked, shape = 0, None
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(islice(frames, max(1, reach))):
         if number >= _DENSE and (number - _DENSE) % step != step - 1:
             continue
         if shape is not None and frame.shape != shape:

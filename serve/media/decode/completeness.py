@@ -49,15 +49,10 @@ def is_surely_whole(data: Media) -> bool:
     """
     size = media_size(data)
     with open_media(data) as file:
-        at = 0
-        while (element := _element(file, at)) is not None and element[0] != _SEGMENT:
-            _, start, length = element
-            if length == _UNKNOWN or start + length >= size:
-                return False
-            at = start + length
-        if element is None:
+        segment = _segment(file, size)
+        if segment is None:
             return False
-        _, at, length = element
+        _, at, length = segment
         segment_end = size + 1 if length == _UNKNOWN else at + length
         for _ in range(_MOST_PARTS):
             part = _element(file, at)
@@ -72,6 +67,20 @@ def is_surely_whole(data: Media) -> bool:
             if at >= min(size, segment_end):
                 break
         return segment_end <= size
+
+
+def _segment(file: BinaryIO, size: int) -> tuple[bytes, int, int] | None:
+    """Return the element that holds all others but the header, or None if it is not found."""
+    at = 0
+    for _ in range(_MOST_PARTS):
+        element = _element(file, at)
+        if element is None or element[0] == _SEGMENT:
+            return element
+        _, start, length = element
+        if length == _UNKNOWN or start + length >= size:
+            return None
+        at = start + length
+    return None
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:

@@ -43,18 +43,24 @@ class FilmDecoder:
         Raises ``MediaError`` once more than ``MOST_DAMAGED`` of the frames are damaged.
         """
         last: VideoFrame | None = None
+        early: list[int] = []
+        """The time stamps of damaged frames before the first good one."""
         for packet in self._container.demux(self._stream):
             for frame in self._decode(packet):
                 stamp = _stamp(frame)
-                lost = self._lost_before(stamp)
-                last = last or frame
-                yield from self._repeat(last, lost)
+                lost = early + self._lost_before(stamp)
                 if frame.is_corrupt:
-                    yield from self._repeat(last, [stamp])
+                    lost.append(stamp)
+                shown = last if frame.is_corrupt else last or frame
+                if shown is None:
+                    early = lost
                     continue
-                frame.pts = stamp
-                last = frame
-                yield frame
+                early = []
+                yield from self._repeat(shown, lost)
+                if not frame.is_corrupt:
+                    frame.pts = stamp
+                    last = frame
+                    yield frame
         lost = sorted(stamp for stamp, needed in self._waiting if needed)
         if last is None:
             raise MediaError("the video is damaged: none of its frames can be decoded; send the complete file or re-encode it")

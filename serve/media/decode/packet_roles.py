@@ -34,7 +34,9 @@ class PacketRoles:
         self._codec = stream.codec_context.name
         extradata = stream.codec_context.extradata or b""
         self._length_bytes = (extradata[21] & 3) + 1 if len(extradata) > 21 and extradata[0] == 1 else 0
+        self._begun = False
         self._first_key: int | None = None
+        """The time stamp of the first key frame, if it has one."""
 
     def of(self, packet: "Packet[Any]") -> Role:
         """Return the role of the next packet."""
@@ -44,13 +46,13 @@ class PacketRoles:
         return role
 
     def _in_decoder(self, packet: "Packet[Any]") -> Role:
-        if self._first_key is None:
+        if not self._begun:
             if not packet.is_keyframe:
                 return Role.UNDECODABLE
-            self._first_key = packet.pts
-        elif packet.pts is not None and packet.pts < self._first_key and not self._stands_alone(packet):
-            return Role.UNDECODABLE
-        return Role.SHOWN
+            self._begun, self._first_key = True, packet.pts
+            return Role.SHOWN
+        leads = self._first_key is not None and packet.pts is not None and packet.pts < self._first_key
+        return Role.UNDECODABLE if leads and not self._stands_alone(packet) else Role.SHOWN
 
     def _stands_alone(self, packet: "Packet[Any]") -> bool:
         """Return whether a leading picture refers only to what is in the file."""

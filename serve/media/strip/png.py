@@ -82,7 +82,8 @@ def _profile_of(colour: dict[bytes, bytes], *, grey: bool) -> bytes:
         return profile
     if len(colour.get(b"sRGB", b"")) == 1:
         return b""
-    gamma = int.from_bytes(colour.get(b"gAMA", b"")[:4], "big") / _UNIT or None
+    value = colour.get(b"gAMA", b"")
+    gamma = (int.from_bytes(value, "big") / _UNIT or None) if len(value) == 4 else None
     points = colour.get(b"cHRM", b"")
     if len(points) != 32:
         return b"" if gamma is None else profile_by_chromaticities(gamma, grey=grey)

@@ -22,6 +22,8 @@ AnyPacket: TypeAlias = "Packet[Any]"
 
 SCENE = pan(stranger(), 24, 96, 64)
 """A slow pan, 24 frames of 96 x 64 pixels."""
+H264_WITH_OPEN_GROUPS = {"x264-params": "keyint=8:min-keyint=8:scenecut=0:bframes=2:open-gop=1"}
+"""Options of libx264 for groups of pictures that refer to the one before."""
 
 
 def encoded(

@@ -8,7 +8,7 @@ import pytest
 
 from serve.media.exif import write_orientation
 from tests.pictures import decode_image
-from tests.unit.serve.media.strip.test_image import chunk
+from tests.unit.serve.media.make_png import chunk
 
 KEY, NEAR, OTHER = (0x0A05, 0x1405, 0x1E05), (0x0A77, 0x1477, 0x1E77), (60_000, 50_000, 40_000)
 GREY, RGB = 0, 2

@@ -21,8 +21,8 @@ from serve.media.errors import MediaError
 from serve.media.samples import pan, stranger
 from tests.media.mutations import mutate
 from tests.unit.serve.media.decode.test_claims import encoded
+from tests.unit.serve.media.make_exif import ORIENTATION, exif_of
 from tests.unit.serve.media.make_media import animation, film, webm
-from tests.unit.serve.media.strip.test_image import ORIENTATION, exif_of
 from tests.unit.serve.media.test_profiles import profile_of
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import PIL.Image
 import pytest
 
 from tests.pictures import decode_image
-from tests.unit.serve.media.decode.test_wide_colour import FROM_XYZ, TO_XYZ, pq
-from tests.unit.serve.media.strip.test_image import chunk
+from tests.unit.serve.media.make_png import chunk
+from tests.unit.serve.media.published_colours import FROM_XYZ, TO_XYZ, pq
 from tests.unit.serve.media.test_profiles import profile_of
 
 SRGB = np.array([(180, 60, 40), (40, 140, 60), (60, 80, 190), (128, 128, 128), (230, 230, 225), (20, 22, 25)])

@@ -16,7 +16,7 @@ from serve.media.spool import Media, Spool, open_media, read_media
 from serve.provenance.embedding import NotEmbedded, embed
 from serve.provenance.packet_scan import find_properties
 from serve.provenance.statement import GENERATED, Label
-from serve.provenance.xmp import Properties, aigc_json, read_packet, write_packet
+from serve.provenance.xmp import aigc_json, read_packet, write_packet
 from tests.unit.serve.provenance.results import KINDS, PICTURE, STATEMENT, on_disk
 
 LABEL = Label(producer="Example Ltd", number="0123abcd")
@@ -94,14 +94,3 @@ def test_a_simple_webp_becomes_an_extended_one_of_its_size(width: int, height: i
 def test_what_is_no_result_is_refused(media_type: str) -> None:
     with pytest.raises(NotEmbedded):
         embed(b"neither of them, and of some length" * 3, media_type, PACKET)
-
-
-def test_the_first_packet_that_can_be_read_is_the_one_that_counts() -> None:
-    broken = b"<x:xmpmeta><a></x:xmpmeta>"
-    assert find_properties(broken + PACKET) == read_packet(PACKET)
-    assert find_properties(100 * broken + PACKET) is None, "there is a limit to what is tried"
-    assert find_properties(b"") is None
-    assert find_properties(Spool.empty()) is None
-    empty = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>'
-    assert find_properties(empty) is None
-    assert isinstance(find_properties(empty + PACKET), Properties)

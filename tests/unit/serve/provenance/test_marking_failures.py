@@ -1,7 +1,6 @@
 """Nothing that goes wrong while results are marked loses one, or tells an untruth."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployments.errors import RequestRefused
 from serve.media.errors import MediaError
 from serve.media.spool import read_media
-from serve.media.workers.messages import Message
 from serve.media.workers.process import WorkerDied
 from serve.provenance import marking as marks_module
 from serve.provenance.certificates import CertificateRefused, signer_of
@@ -38,7 +36,7 @@ from tests.unit.serve.provenance.results import (
     on_disk,
     signing,
 )
-from tests.unit.serve.provenance.timestamps import hanging, refusing
+from tests.unit.serve.provenance.timestamps import refusing
 
 
 class Signature:
@@ -81,45 +79,6 @@ async def test_a_function_that_fails_ends_the_start_and_later_loses_no_result(ma
         assert REQUEST_ID in caplog.text
         assert find_properties(failed.media) is not None
         assert (await marking.mark(data, media_type, STATEMENT)).marks == ("metadata", "c2pa")
-
-
-async def test_only_what_cose_signs_is_signed(tmp_path: Path) -> None:
-    async with marking_with(signing(tmp_path)) as marking:
-        assert marking._signer is not None
-        respond = marking._signer._respond(None)
-        with pytest.raises(Exception, match="other than a manifest"):
-            respond({"sign": b"a certificate request".hex()})
-        reply: Message = respond({"sign": b"\x84\x6aSignature1...".hex()})
-        assert len(bytes.fromhex(reply["signature"])) == 64
-
-
-@pytest.mark.slow
-async def test_a_timestamp_authority_that_hangs_costs_its_time_once_and_no_result(
-    made: Made, tmp_path: Path, caplog: Any
-) -> None:
-    media_type, data = made["jpeg"]
-    with hanging() as (url, asked):
-        async with marking_with(signing(tmp_path, timestamp_url=url, timestamp_timeout_s=0.5)) as marking:
-            assert not asked.is_set(), "the start needs no network"
-            first = await marking.mark(data, media_type, STATEMENT)
-            assert asked.is_set()
-            assert first.marks == ("metadata", "c2pa;certificate=test;timestamp=failed")
-            assert "without a timestamp" in caplog.text
-            asked.clear()
-            second = await marking.mark(data, media_type, STATEMENT)
-            assert not asked.is_set(), "it is left alone for a while"
-    assert second.marks == first.marks
-    assert (state_of(first.media), state_of(second.media)) == ("valid", "valid")
-
-
-async def test_a_timestamp_authority_that_is_away_costs_no_result(made: Made, tmp_path: Path, caplog: Any) -> None:
-    media_type, data = made["mp4"]
-    with refusing() as url:
-        async with marking_with(signing(tmp_path, timestamp_url=url)) as marking:
-            marked = await marking.mark(data, media_type, STATEMENT)
-    assert marked.marks[-1] == "c2pa;certificate=test;timestamp=failed"
-    assert state_of(marked.media) == "valid"
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 async def test_a_process_that_dies_or_hangs_costs_no_result(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
@@ -238,17 +197,6 @@ async def test_a_file_that_cannot_be_signed_over_costs_nobody_a_timestamp(made: 
     manifest = read_manifest(marked.media, c2pa_settings())
     assert manifest is not None
     assert (manifest["state"], manifest["actions"]) == ("valid", ["c2pa.opened", "c2pa.edited"]), "an edit stays an edit"
-
-
-async def test_the_log_has_no_password_of_the_authority(made: Made, tmp_path: Path, caplog: Any) -> None:
-    media_type, data = made["jpeg"]
-    with refusing() as url:
-        secret = url.replace("http://", "http://ann:pass-word@") + "stamp?key=sesame"
-        async with marking_with(signing(tmp_path, timestamp_url=secret)) as marking:
-            await marking.mark(data, media_type, STATEMENT)
-    assert "without a timestamp" in caplog.text
-    assert "pass-word" not in caplog.text
-    assert "sesame" not in caplog.text
 
 
 @pytest.mark.parametrize(

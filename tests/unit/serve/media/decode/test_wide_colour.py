@@ -15,52 +15,9 @@ from serve.media.decode.wide_colour import WideColour, wide_colour_of
 from serve.media.samples import stranger
 from tests.unit.serve.media.make_film import encoded
 from tests.unit.serve.media.make_media import decode_all
+from tests.unit.serve.media.published_colours import BT2020, P3
 
-P3, BT2020, PQ, HLG = 12, 9, 16, 18
-PATCHES = np.array([(180, 60, 40), (40, 140, 60), (60, 80, 190), (128, 128, 128), (230, 230, 225), (20, 22, 25)]) / 255
-TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
-FROM_XYZ = {
-    P3: np.array([[2.4934969, -0.9313836, -0.4027108], [-0.8294890, 1.7626641, 0.0236247], [0.0358458, -0.0761724, 0.9568845]]),
-    BT2020: np.array(
-        [[1.7166512, -0.3556708, -0.2533663], [-0.6666844, 1.6164812, 0.0157685], [0.0176399, -0.0427706, 0.9421031]]
-    ),
-}
-"""Published matrices, not those that the code computes from chromaticities."""
-
-
-def linear_in(primaries: int) -> np.ndarray:
-    return np.asarray(np.clip(PATCHES**2.4 @ TO_XYZ.T @ FROM_XYZ[primaries].T, 0, 1))
-
-
-def pq(nits: np.ndarray) -> np.ndarray:
-    power = (nits / 10_000) ** (2610 / 16384)
-    return np.asarray(((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
-
-
-@pytest.mark.parametrize("primaries", [P3, BT2020])
-def test_colours_of_wide_primaries_that_bt709_has_are_exact(primaries: int) -> None:
-    shown = to_bt709(linear_in(primaries) ** (1 / 2.4), ColourSpace(primaries, 1))
-    assert np.abs(shown - PATCHES).max() < 1 / 255
-
-
-def test_dark_and_middle_tones_of_pq_keep_their_luminance() -> None:
-    """BT.2390 leaves what is below its knee, at 93 nits, as it is."""
-    nits = 203 * linear_in(BT2020)
-    shown = to_bt709(pq(nits), ColourSpace(BT2020, PQ))
-    below = nits.max(1) < 90
-    assert below.sum() >= 4
-    assert np.abs(shown - PATCHES)[below].max() < 1.5 / 255
-
-
-@pytest.mark.parametrize("transfer", [PQ, HLG])
-def test_the_tone_curve_rises_to_white_without_clipping(transfer: int) -> None:
-    top = pq(np.array(1000.0)) if transfer == PQ else 1.0
-    ramp = np.linspace(0, float(top), 400)[:, None].repeat(3, 1)
-    shown = to_bt709(ramp, ColourSpace(BT2020, transfer))
-    assert np.abs(shown - shown[:, :1]).max() < 1e-6, "grey has a colour"
-    assert (np.diff(shown[:, 0]) > 0).all()
-    assert shown[-1, 0] == pytest.approx(1, abs=0.01)
-    assert shown[0, 0] == pytest.approx(0, abs=0.01)
+PQ, HLG = 16, 18
 
 
 @pytest.mark.parametrize("space", [ColourSpace(P3, 0), ColourSpace(BT2020, PQ), ColourSpace(BT2020, HLG), ColourSpace(P3, 13)])

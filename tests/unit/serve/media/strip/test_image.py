@@ -1,28 +1,20 @@
 """Metadata that nobody needs neither stops a picture nor changes it."""
 
-import io
 import random
 import struct
-import zlib
-from collections.abc import Callable
 
 import numpy as np
-import PIL.Image
 import pytest
-from PIL import PngImagePlugin
 
 from serve.media.decode.opening import open_source
-from serve.media.errors import MediaError
 from serve.media.exif import write_orientation
-from serve.media.samples import stranger
 from serve.media.strip.image import strip
 from tests.pictures import decode_image
+from tests.unit.serve.media.make_exif import ORIENTATION, Entry, exif_of
 from tests.unit.serve.media.make_media import LIMITS, decode_all
+from tests.unit.serve.media.strip.saved_photo import saved
 
-PHOTO = PIL.Image.fromarray(stranger()).resize((60, 40))
 KINDS = ("JPEG", "PNG", "WEBP")
-Entry = tuple[int, int, int, bytes]
-ORIENTATION: Entry = (0x0112, 3, 1, struct.pack("<H", 6))
 FAULTS: dict[str, list[Entry]] = {
     "a rational of the wrong sign": [ORIENTATION, (0x011A, 10, 1, struct.pack("<ii", -1, 0))],
     "text where a number belongs": [ORIENTATION, (0x011A, 2, 3, b"72\0")],
@@ -33,28 +25,6 @@ FAULTS: dict[str, list[Entry]] = {
     "a directory of pictures that is a loop": [ORIENTATION, (0x014A, 4, 1, struct.pack("<I", 8))],
     "a text in no encoding": [ORIENTATION, (0x9C9B, 1, 8, b"\xff\xd8\xff\xe0abcd")],
 }
-
-
-def exif_of(entries: list[Entry]) -> bytes:
-    """Return EXIF metadata with these entries: tag, type, count and value."""
-    table, values = b"", b""
-    for tag, kind, count, value in entries:
-        if len(value) > 4:
-            place = 8 + 2 + 12 * len(entries) + 4 + len(values)
-            values += value
-            value = struct.pack("<I", place)
-        table += struct.pack("<HHI", tag, kind, count) + value.ljust(4, b"\0")
-    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0) + values
-
-
-def saved(kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    PHOTO.save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}), **options)
-    return buffer.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,40 +68,6 @@ def test_seeded_faults_in_the_metadata_never_change_the_picture() -> None:
         np.testing.assert_array_equal(decode_image(data, 10**6), expected, err_msg=f"mutation {number}: {bytes(spoilt)!r}")
 
 
-def test_text_of_any_length_beside_a_png_does_not_matter() -> None:
-    expected = decode_image(saved("PNG"), 10**6)
-    for add in ("add_text", "add_itxt"):
-        for compressed in (False, True):
-            info = PngImagePlugin.PngInfo()
-            getattr(info, add)("workflow", "node " * 500_000, zip=compressed)
-            np.testing.assert_array_equal(decode_image(saved("PNG", pnginfo=info), 10**6), expected)
-
-
-@pytest.mark.parametrize(
-    ("kind", "content"),
-    [
-        (b"gAMA", b"\0"),
-        (b"cHRM", b"\0\0"),
-        (b"pHYs", b"\0\0"),
-        (b"sRGB", b""),
-        (b"tRNS", b"\0"),
-        (b"tIME", b"\x07\xea\x02\x1e\x19\x3d\x3d"),
-        (b"iCCP", b"x\0\0notzlib"),
-        (b"iCCP", b"big\0\0" + zlib.compress(bytes(20_000_000))),
-        (b"iTXt", b"\xff\0\1\0\0\0zzz"),
-        (b"zTXt", b"\0"),
-        (b"eXIf", b"MM"),
-        (b"caBX", bytes(3000)),
-    ],
-)
-def test_a_broken_chunk_that_is_not_needed_is_left_out(kind: bytes, content: bytes) -> None:
-    data = saved("PNG")
-    spoilt = data[:33] + chunk(kind, content) + data[33:]
-    np.testing.assert_array_equal(decode_image(spoilt, 10**6), decode_image(data, 10**6))
-    wrong_sum = bytearray(data[:33] + chunk(kind, content)[:-1] + b"\x55" + data[33:])
-    np.testing.assert_array_equal(decode_image(bytes(wrong_sum), 10**6), decode_image(data, 10**6))
-
-
 def test_what_follows_the_end_of_a_picture_does_not_matter() -> None:
     for kind in KINDS:
         data = saved(kind)
@@ -139,14 +75,6 @@ def test_what_follows_the_end_of_a_picture_does_not_matter() -> None:
     spoilt = bytearray(saved("PNG"))
     spoilt[spoilt.index(b"IEND") + 4] ^= 1  # its checksum
     decode_image(bytes(spoilt), 10**6)
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda data: data[:-300], lambda data: data[: len(data) // 2] + b"\xff" + data[len(data) // 2 + 1 :]]
-)
-def test_damaged_pixels_of_a_png_are_still_refused(spoil: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(MediaError, match="damaged or truncated"):
-        decode_image(spoil(saved("PNG")), 10**6)
 
 
 def test_a_file_without_metadata_keeps_its_bytes() -> None:

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from serve.provenance.watermark import Payload, Watermark
-from serve.provenance.watermark.grid import cell_size
 from tests.unit.serve.provenance.watermark.frames import portrait_film
 
 PAYLOAD = Payload(1, 0x0FEDCBA)
@@ -70,13 +69,6 @@ def test_luma_gets_the_same_pattern_as_rgb() -> None:
     by_rgb = cv2.cvtColor(Watermark(PAYLOAD).mark(film)[0], cv2.COLOR_RGB2GRAY).astype(float) - luma
     by_luma = plane.astype(float) - luma
     assert float(np.corrcoef(by_rgb.ravel(), by_luma.ravel())[0, 1]) > 0.8
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "cell"), [(144, 256, 2), (639, 5000, 2), (640, 640, 4), (1080, 1920, 4), (3000, 4000, 8)]
-)
-def test_cells_grow_with_the_shorter_side(height: int, width: int, cell: int) -> None:
-    assert cell_size(height, width) == cell_size(width, height) == cell
 
 
 @pytest.mark.parametrize(

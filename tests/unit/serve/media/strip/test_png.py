@@ -1,0 +1,141 @@
+"""Of a PNG, what decides how it looks is left, and nothing else."""
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import PngImagePlugin
+
+from serve.media.errors import MediaError
+from serve.media.exif import write_orientation
+from serve.media.strip.png import MAX_PROFILE_BYTES, strip_png
+from tests.pictures import decode_image
+from tests.unit.serve.media.make_png import chunk
+from tests.unit.serve.media.strip.saved_photo import saved
+
+
+def test_text_of_any_length_beside_a_png_does_not_matter() -> None:
+    expected = decode_image(saved("PNG"), 10**6)
+    for add in ("add_text", "add_itxt"):
+        for compressed in (False, True):
+            info = PngImagePlugin.PngInfo()
+            getattr(info, add)("workflow", "node " * 500_000, zip=compressed)
+            np.testing.assert_array_equal(decode_image(saved("PNG", pnginfo=info), 10**6), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"gAMA", b"\0"),
+        (b"cHRM", b"\0\0"),
+        (b"pHYs", b"\0\0"),
+        (b"sRGB", b""),
+        (b"tRNS", b"\0"),
+        (b"tIME", b"\x07\xea\x02\x1e\x19\x3d\x3d"),
+        (b"iCCP", b"x\0\0notzlib"),
+        (b"iCCP", b"big\0\0" + zlib.compress(bytes(20_000_000))),
+        (b"iTXt", b"\xff\0\1\0\0\0zzz"),
+        (b"zTXt", b"\0"),
+        (b"eXIf", b"MM"),
+        (b"caBX", bytes(3000)),
+    ],
+)
+def test_a_broken_chunk_that_is_not_needed_is_left_out(kind: bytes, content: bytes) -> None:
+    data = saved("PNG")
+    spoilt = data[:33] + chunk(kind, content) + data[33:]
+    np.testing.assert_array_equal(decode_image(spoilt, 10**6), decode_image(data, 10**6))
+    wrong_sum = bytearray(data[:33] + chunk(kind, content)[:-1] + b"\x55" + data[33:])
+    np.testing.assert_array_equal(decode_image(bytes(wrong_sum), 10**6), decode_image(data, 10**6))
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda data: data[:-300], lambda data: data[: len(data) // 2] + b"\xff" + data[len(data) // 2 + 1 :]]
+)
+def test_damaged_pixels_of_a_png_are_still_refused(spoil: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(MediaError, match="damaged or truncated"):
+        decode_image(spoil(saved("PNG")), 10**6)
+
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PIXELS = chunk(b"IDAT", zlib.compress(b"\0\x40\x80\xc0" * 2))
+END = chunk(b"IEND", b"")
+
+
+def header(kind: int = 2) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 2, 8, kind, 0, 0, 0))
+
+
+def kinds_of(data: bytes) -> list[bytes]:
+    """Return the kinds of the chunks of a PNG."""
+    kinds, at = [], len(SIGNATURE)
+    while at < len(data):
+        kinds.append(data[at + 4 : at + 8])
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return kinds
+
+
+def stripped(*chunks: bytes, kind: int = 2) -> list[bytes]:
+    """Return the kinds of the chunks that are left where these stand before the pixels."""
+    return kinds_of(strip_png(SIGNATURE + header(kind) + b"".join(chunks) + PIXELS + END))
+
+
+BARE = [b"IHDR", b"IDAT", b"IEND"]
+PROFILE = [b"IHDR", b"iCCP", b"IDAT", b"IEND"]
+GAMMA = struct.pack(">I", 100_000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "left"),
+    [
+        ([chunk(b"tEXt", b"a\0b"), chunk(b"tIME", bytes(7)), chunk(b"pHYs", bytes(9))], BARE),
+        ([chunk(b"acTL", bytes(8)), chunk(b"fcTL", bytes(26))], [b"IHDR", b"acTL", b"fcTL", b"IDAT", b"IEND"]),
+        ([chunk(b"PLTE", bytes(3))], [b"IHDR", b"PLTE", b"IDAT", b"IEND"]),
+        ([chunk(b"gAMA", GAMMA)], PROFILE),
+        ([chunk(b"gAMA", GAMMA), chunk(b"sRGB", b"\0")], BARE),
+        ([chunk(b"gAMA", GAMMA)[:-1] + b"\0"], BARE),
+        ([chunk(b"gAMA", GAMMA + b"\0")], BARE),
+        ([chunk(b"gAMA", b"\x27\x10")], BARE),
+        ([chunk(b"cICP", b"\x0c\x0d\0\1")], PROFILE),
+        ([chunk(b"cICP", b"\x0c\x0d\1\1")], BARE),
+        ([chunk(b"iCCP", b"name\0\0" + zlib.compress(b"a profile"))], PROFILE),
+        ([chunk(b"iCCP", b"name\0\0" + zlib.compress(b"a profile")[:-1])], BARE),
+        ([chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(MAX_PROFILE_BYTES + 1)))], BARE),
+        ([chunk(b"eXIf", write_orientation(6))], [b"IHDR", b"eXIf", b"IDAT", b"IEND"]),
+        ([chunk(b"eXIf", write_orientation(1))], BARE),
+    ],
+)
+def test_only_what_decides_how_a_picture_looks_is_left(chunks: list[bytes], left: list[bytes]) -> None:
+    assert stripped(*chunks) == left
+
+
+@pytest.mark.parametrize(("kind", "length", "kept"), [(0, 2, True), (2, 6, True), (3, 1, True), (3, 257, False), (2, 2, False)])
+def test_a_transparent_colour_is_left_where_it_has_the_length_of_its_kind(kind: int, length: int, kept: bool) -> None:
+    assert (b"tRNS" in stripped(chunk(b"tRNS", bytes(length)), kind=kind)) is kept
+
+
+def test_the_orientation_moves_behind_the_header_and_the_profile_before_it() -> None:
+    data = SIGNATURE + header() + PIXELS + chunk(b"eXIf", write_orientation(8)) + chunk(b"gAMA", GAMMA) + END
+    shown = strip_png(data)
+    assert kinds_of(shown) == [b"IHDR", b"iCCP", b"eXIf", b"IDAT", b"IEND"]
+    assert write_orientation(8) in shown
+
+
+def test_the_first_of_two_chunks_counts() -> None:
+    first, second = (chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)) for profile in (b"the first", b"the second"))
+    data = strip_png(SIGNATURE + header() + first + second + PIXELS + END)
+    at = data.index(b"iCCP")
+    assert zlib.decompress(data[at + 9 : at + 4 + int.from_bytes(data[at - 4 : at], "big")]) == b"the first"
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_chunk_that_is_cut_is_left_to_the_decoder(cut: int) -> None:
+    data = SIGNATURE + header() + PIXELS
+    assert strip_png(data[:-cut]) == data[:-cut]
+    assert strip_png(data + END[:-cut]) == data + END[:-cut]
+
+
+def test_what_follows_the_end_is_left_out() -> None:
+    data = SIGNATURE + header() + PIXELS + END
+    assert strip_png(data + b"more") == strip_png(data) == data
