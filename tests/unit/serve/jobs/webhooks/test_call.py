@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from serve.jobs.webhooks.call import Answer, WebhookCaller
 from tests.unit.serve.jobs.webhook_receiver import DueJobs, ended_job, endless, receiving, settings, silence, status
 from tests.unit.serve.jobs.webhooks.senders import resolver, send_due, sender, url_of
 
@@ -137,3 +138,55 @@ async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypat
         store = DueJobs(ended_job(url_of(receiver)))
         await send_due(store, sender(store, settings(tmp_path)))
     assert (len(receiver.calls), len(proxy.calls)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "answer"),
+    [
+        (200, [], Answer()),
+        (204, ["Retry-After: 5"], Answer()),
+        (404, [], Answer("the receiver answered 404")),
+        (503, ["Retry-After: 120"], Answer("the receiver answered 503", retry_after_s=120)),
+        (429, ["Retry-After: 999999"], Answer("the receiver answered 429", retry_after_s=999_999)),
+        (429, ["Retry-After: 1000000"], Answer("the receiver answered 429")),
+        (429, ["Retry-After: -5"], Answer("the receiver answered 429")),
+        (429, ["Retry-After: 1e5"], Answer("the receiver answered 429")),
+        (429, ["Retry-After: Wed, 21 Oct 2026 07:28:00 GMT"], Answer("the receiver answered 429")),
+        (410, ["Retry-After: 5"], Answer("the receiver answered 410: it wants no more of it", final=True)),
+        (307, ["Location: /"], Answer("the receiver answered 307, and redirects are not followed", final=True)),
+    ],
+)
+async def test_the_status_tells_whether_it_is_sent_again_and_when(
+    tmp_path: Path, code: int, headers: list[str], answer: Answer
+) -> None:
+    async with receiving(status(code, *headers)) as receiver:
+        caller = WebhookCaller(settings(tmp_path), resolve=resolver("127.0.0.1"), tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        assert await caller.call(url_of(receiver), {"webhook-id": "msg_1"}, b"the body") == answer
+    (call,) = receiver.calls
+    assert (call.path, call.body) == ("/done?token=t", b"the body")
+    assert {name: call.headers[name] for name in ("webhook-id", "user-agent", "host")} == {
+        "webhook-id": "msg_1",
+        "user-agent": "ryla-webhooks",
+        "host": f"127.0.0.1:{receiver.port}",
+    }
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 2", b"SSH-2.0-OpenSSH_9.6\r\n"], ids=["nothing", "half a line", "ssh"])
+async def test_a_receiver_that_answers_nothing_of_use_is_told_without_what_it_sent(tmp_path: Path, answer: bytes) -> None:
+    async def break_off(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+
+    async with receiving(break_off) as receiver:
+        caller = WebhookCaller(settings(tmp_path), resolve=resolver("127.0.0.1"), tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        told = await caller.call(url_of(receiver), {}, b"the body")
+    assert told == Answer("the receiver broke off the call (RemoteProtocolError)")
+
+
+async def test_a_name_that_no_resolver_takes_is_refused_for_good(tmp_path: Path) -> None:
+    """A job of an earlier release may have such a URL."""
+    asked: list[str] = []
+    rules, tls = settings(tmp_path, hosts=["*.example.org"]), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    caller = WebhookCaller(rules, resolve=resolver("8.8.8.8", asked=asked), tls=tls)
+    answer = await caller.call("https://a..example.org/", {}, b"the body")
+    assert (answer.final, answer.error.partition(":")[0], asked) == (True, "refused", [])
