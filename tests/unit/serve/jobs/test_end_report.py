@@ -25,7 +25,7 @@ def ended_job(**fields: Any) -> Job:
     return make_job(video(), **values | fields)[0]
 
 
-def failed_job(status: int, name: str = "some-name", **fields: Any) -> Job:
+def failed_job(status: int, name: str = "internal", **fields: Any) -> Job:
     """Return a job that failed with a problem."""
     return ended_job(state="failed", problem=Problem(status, name, "why").record("the-id"), **fields)
 
@@ -123,11 +123,11 @@ def test_the_line_of_a_job_says_how_it_ended_and_what_it_took(caplog: pytest.Log
 def test_the_line_of_a_failed_job_names_its_problem_and_repeats_nothing_of_its_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    job = failed_job(422, "invalid-request", started_at=None, caller="ada\nforged", details={"prompt": "a garden"})
+    job = failed_job(422, "invalid-field", started_at=None, caller="ada\nforged", details={"prompt": "a garden"})
     with recorded_metrics(), caplog.at_level(logging.INFO, "ray.serve"):
         report_end(Meter({}), job)
     (message,) = caplog.messages
     assert message == (
-        f"job {job.id} of wan2.6 ended: refused (invalid-request) after 10.00 s; "
+        f"job {job.id} of wan2.6 ended: refused (invalid-field) after 10.00 s; "
         "0 frames, 0.000000 USD, attempt 1 (request id the-id)"
     )
