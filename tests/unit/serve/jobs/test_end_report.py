@@ -85,12 +85,14 @@ def test_what_did_not_succeed_counts_its_end_and_its_wait_and_no_work(job: Job) 
     assert recorded.names() == {metrics.JOBS_ENDED.name, metrics.QUEUE_SECONDS.name}
 
 
-def test_a_job_that_ended_before_its_turn_has_no_wait_and_no_wait_is_negative() -> None:
+def test_a_job_that_ended_before_its_turn_has_no_wait_and_no_time_is_negative() -> None:
     with recorded_metrics() as recorded:
+        report_end(Meter({}), ended_job(started_at=None, finished_at=NOW - 0.01))
+        assert recorded.values(metrics.JOB_SECONDS, **LABELS) == [0]
         report_end(Meter({}), ended_job(state="cancelled", started_at=None))
         report_end(Meter({}), ended_job(state="cancelled", started_at=NOW - 1))  # by another machine's clock
     assert recorded.values(metrics.QUEUE_SECONDS, **LABELS) == [0]
-    assert recorded.total(metrics.JOBS_ENDED) == 2
+    assert recorded.total(metrics.JOBS_ENDED) == 3
 
 
 @pytest.mark.parametrize("started", [[], ["wan26"], ["face-swapper"], ["wan26", "face-swapper"]])

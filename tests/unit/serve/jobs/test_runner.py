@@ -39,10 +39,10 @@ class Serve:
         self.consumers: list[FakeConsumer] = []
         self.handles: list[tuple[str, str]] = []
         replica = SimpleNamespace(app_name="films", replica_id=SimpleNamespace(unique_id="replica-7"))
-        monkeypatch.setattr(module.serve, "get_replica_context", lambda: replica)
-        monkeypatch.setattr(module.serve, "get_deployment_handle", self._handle)
-        monkeypatch.setattr(module.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
-        monkeypatch.setattr(module.logs, "name_origins", lambda: None)
+        monkeypatch.setattr("serve.jobs.runner.serve.get_replica_context", lambda: replica)
+        monkeypatch.setattr("serve.jobs.runner.serve.get_deployment_handle", self._handle)
+        monkeypatch.setattr("serve.jobs.runner.ray.util.get_node_ip_address", lambda: "127.0.0.1")
+        monkeypatch.setattr("serve.jobs.runner.logs.name_origins", lambda: None)
         monkeypatch.setattr(module, "ConsumerEnd", self._consumer)
         monkeypatch.setattr(module, "make_handles", lambda *_, **__: FakeGraph().handles())
         monkeypatch.setattr(WorkerPool, "warm_up", lambda pool: asyncio.sleep(0))  # it would start processes
@@ -67,8 +67,8 @@ def fake_serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
 async def replica(folder: Path, **jobs: Any) -> AsyncIterator[Any]:
     """Start a replica as Serve does, which awaits the constructor, and end it with the block."""
     config = make_config(jobs={"folder": folder, **jobs}, provenance={"c2pa": {"enabled": False}})
-    deployed: Any = Runner.func_or_class
-    runner = deployed.__new__(deployed)
+    deployment: Any = Runner
+    runner = deployment.func_or_class.__new__(deployment.func_or_class)
     await runner.__init__(config, {})
     try:
         yield runner

@@ -19,8 +19,8 @@ FIXED = 13
 """The arguments before the fields of the job."""
 
 
-def creation(job: Job | None = None, most_of_caller: int = 9, **limits: int | None) -> Creation:
-    return Creation(RedisRows("films:"), job or new_job(), most_of_caller, Limits(**limits))
+def creation(job: Job | None = None, max_queued: int = 9, max_kept_of_caller: int | None = None) -> Creation:
+    return Creation(RedisRows("films:"), job or new_job(), max_queued, Limits(max_kept_of_caller=max_kept_of_caller))
 
 
 def test_the_script_reads_as_many_keys_and_arguments_as_it_gets() -> None:
@@ -59,7 +59,8 @@ def test_the_turn_of_a_job_lacks_its_number_which_the_script_puts_before_it() ->
     ],
 )
 def test_a_limit_of_nothing_is_not_taken_for_no_limit(limits: dict[str, int], most: list[int]) -> None:
-    assert creation(**limits).arguments(change=True)[9:12] == most
+    made = Creation(RedisRows("films:"), new_job(), 9, Limits(**limits))
+    assert made.arguments(change=True)[9:12] == most
 
 
 def test_a_look_differs_from_a_creation_in_one_argument() -> None:

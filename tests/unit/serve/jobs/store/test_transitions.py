@@ -37,7 +37,14 @@ def test_a_lease_is_given_if_nobody_has_it_or_its_owner_has_shown_no_sign_of_lif
     assert (taken is not None) == given
     if taken is not None:
         # It waits anew, with a beat that nobody knows yet; that it is to be cancelled stays known.
-        again = {"owner": "two", "attempt": 3, "beat": 6, "state": "queued", "progress": Progress(), "started_at": None}
+        again: dict[str, Any] = {
+            "owner": "two",
+            "attempt": 3,
+            "beat": 6,
+            "state": "queued",
+            "progress": Progress(),
+            "started_at": None,
+        }
         assert taken == replace(job, **again)
 
 
@@ -78,13 +85,19 @@ def test_each_step_makes_a_job_and_none_that_has_started_waits_again() -> None:
 @pytest.mark.parametrize("state", ENDS)
 def test_the_end_of_a_job_is_recorded_and_nobody_owns_it(state: State) -> None:
     job = running()
-    ended = {"state": state, "owner": "", "finished_at": NOW + 9, "expires_at": NOW + 99, "result": RESULT}
+    ended: dict[str, Any] = {"state": state, "owner": "", "finished_at": NOW + 9, "expires_at": NOW + 99, "result": RESULT}
     assert finished(job, state=state) == replace(job, **ended, problem={"status": 500})
 
 
 def test_a_job_is_cancelled_at_once_only_while_it_waits() -> None:
     waiting, started = running(state="queued"), running(state="starting")
-    ended = {"state": "cancelled", "owner": "", "cancel_requested": True, "finished_at": NOW + 9, "expires_at": NOW + 99}
+    ended: dict[str, Any] = {
+        "state": "cancelled",
+        "owner": "",
+        "cancel_requested": True,
+        "finished_at": NOW + 9,
+        "expires_at": NOW + 99,
+    }
     assert transitions.cancelled(waiting, at=NOW + 9, expires_at=NOW + 99) == replace(waiting, **ended)
     asked = transitions.cancelled(started, at=NOW + 9, expires_at=NOW + 99)
     assert asked == replace(started, cancel_requested=True)
