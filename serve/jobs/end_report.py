@@ -31,7 +31,8 @@ def report_end(meter: Meter, ended: Job, *, frames: int = 0) -> None:
     outcome = outcome_of(ended)
     labels = {"endpoint": ended.endpoint, "model": model_of(ended.slot)}
     stages = _stages(meter, ended)
-    seconds = (ended.finished_at or ended.created_at) - ended.created_at
+    # The two times may be of two machines, whose clocks differ a little.
+    seconds = max(0.0, (ended.finished_at or ended.created_at) - ended.created_at)
     metrics.JOBS_ENDED.add(1, **labels, outcome=outcome)
     if "queue" in stages:
         metrics.QUEUE_SECONDS.observe(stages["queue"], **labels)

@@ -65,7 +65,8 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """End the threads, after what they do already."""
-        await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in (self._writer, self._reader, self._checkpointer)))
+        await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in (self._writer, self._reader)))
+        await asyncio.to_thread(self._checkpointer.close)  # a transaction that is just made may still need it
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return ``work(connection)``, run in a transaction of its own that keeps others out.

@@ -36,7 +36,7 @@ def allowed_url(text: str, settings: WebhookSettings) -> httpx.URL:
     host = url.raw_host.decode("ascii")
     if len(text) > MAX_CHARS:
         raise Refused(f"has {len(text)} characters: send at most {MAX_CHARS}")
-    if url.scheme not in ("http", "https") or not host:
+    if url.scheme not in ("http", "https") or not host or not _is_name(host):
         raise Refused("must be a URL such as `https://hooks.example.org/path`")
     if url.userinfo:
         raise Refused("must not contain a user or a password: webhooks are signed, and the receiver can verify them")
@@ -114,6 +114,15 @@ def _is_address(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
+        return False
+    return True
+
+
+def _is_name(host: str) -> bool:
+    """Return whether a resolver takes a host's name, whose parts have 1 to 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
         return False
     return True
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from serve.config import AppConfig, Hardware, JobSettings
-from serve.jobs.end_report import report_end
+from serve.config import AppConfig, JobSettings
 from serve.jobs.open_store import open_stores
 from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.store.keys import request_key
 from serve.jobs.store.record import Job
 from serve.jobs.sweeper import OVERDUE_S, Sweeper
-from serve.pipelines.meter import Meter
 from serve.telemetry import metrics
 from tests.unit.recorded_metrics import recorded_metrics
 from tests.unit.serve.fake_graph import FakeGraph
@@ -23,7 +21,7 @@ from tests.unit.serve.http.service import HeldVideoModel, make_config
 from tests.unit.serve.jobs.bench import Bench, begun, within
 from tests.unit.serve.jobs.job_builders import make_job, video
 from tests.unit.serve.jobs.webhook_receiver import DueJobs, ended_job, receiving, settings, status
-from tests.unit.serve.jobs.webhooks.test_deliveries import Clock, send_due, sender, url_of
+from tests.unit.serve.jobs.webhooks.senders import Clock, send_due, sender, url_of
 from tests.unit.serve.local_jobs import running_loops
 
 
@@ -138,19 +136,6 @@ async def test_a_job_that_is_cancelled_while_it_waits_is_counted_once_and_is_not
     assert sum(f"job {job.id} of wan2.6 ended: cancelled" in message for message in caplog.messages) == 1
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [key for key, _ in await bench.files.list("requests")] == [request_key(blocker.id)]
-
-
-@pytest.mark.parametrize("started", [[], ["wan26"], ["face-swapper"], ["wan26", "face-swapper"]])
-def test_a_cold_start_is_that_of_the_model_which_started(started: list[str]) -> None:
-    meter = Meter({"wan26": Hardware(), "face-swapper": Hardware()})
-    for model in ("wan26", "face-swapper"):
-        meter.add_wait(model, 3.0, was_ready=model not in started)
-    job, _ = make_job(video(), state="succeeded", finished_at=time.time())
-    with recorded_metrics() as recorded:
-        report_end(meter, job, frames=9)
-    for model in ("wan26", "face-swapper"):
-        expected = [1] if model in started else []
-        assert recorded.values(metrics.COLD_STARTS, endpoint="wan2.6", model=model) == expected
 
 
 @pytest.mark.slow

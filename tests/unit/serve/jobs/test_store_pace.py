@@ -4,8 +4,7 @@ import pytest
 
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.record import State
-from tests.unit.serve.jobs.samples import NOW
-from tests.unit.serve.jobs.test_stores import create, run
+from tests.unit.serve.jobs.samples import NOW, create, run
 
 
 async def test_the_pace_of_a_queue_is_the_mean_of_its_latest_jobs_that_succeeded(store: JobStore) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 import secrets
-import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from serve.jobs.files.fsspec_files import FsspecFiles
-from serve.jobs.files.local_files import LEFT_S
 from serve.jobs.store.job_store import StoreUnavailable
 
 
@@ -127,22 +125,6 @@ async def test_a_call_that_is_cancelled_while_it_writes_leaves_no_file(
 async def test_no_key_leaves_the_store(files: FsspecFiles, key: str) -> None:
     with pytest.raises(ValueError, match="not the key"):
         await files.put(key, b"x")
-
-
-async def test_local_files_are_private_and_those_of_killed_processes_go(tmp_path: Path) -> None:
-    files = FsspecFiles(str(tmp_path / "files"))
-    await files.put("results/a/1", b"x")
-    assert stat.S_IMODE((tmp_path / "files").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "files/results/a/1").stat().st_mode) == 0o600
-    fresh, old = tmp_path / "files/results/a/.1.f.part", tmp_path / "files/results/a/.1.o.part"
-    for part in (fresh, old):
-        part.write_bytes(b"x")
-    written = old.stat().st_mtime - LEFT_S - 1
-    os.utime(old, (written, written))
-    assert [key for key, _ in await files.list("results")] == ["results/a/1"]
-    assert fresh.exists()
-    assert not old.exists()
-    files.close()
 
 
 async def test_a_local_file_is_read_to_its_end_although_it_is_deleted(tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.record import Delivery
-from tests.unit.serve.jobs.samples import NOW
-from tests.unit.serve.jobs.test_stores import create, end
+from tests.unit.serve.jobs.samples import NOW, create, end
 
 
 async def test_webhooks_of_ended_jobs_are_sent_when_they_are_due(store: JobStore) -> None:

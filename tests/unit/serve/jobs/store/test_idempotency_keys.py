@@ -9,7 +9,7 @@ import pytest
 from serve.jobs.store.job_store import JobStore, KeyReused
 from serve.jobs.store.record import Delivery, State
 from tests.unit.serve.jobs.conftest import OpenStore
-from tests.unit.serve.jobs.test_stores import create, end
+from tests.unit.serve.jobs.samples import create, end
 
 HOOK = Delivery(url="https://example.org", id="w")
 

@@ -1,17 +1,14 @@
 """What a store holds at most, and that it counts what it holds."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from serve.jobs.store.job_store import JobStore, Kept
 from serve.jobs.store.limits import KeptFull, Limits, NoRoom, ServiceFull, StorageFull
 from serve.jobs.store.record import Job, State, StoredResult
-from serve.jobs.store.sqlite_store import SqliteStore
 from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
 
 OpenStore = Callable[[], Awaitable[JobStore]]
@@ -128,30 +125,3 @@ async def test_a_look_adds_nothing_and_finds_the_job_of_a_key_whatever_is_full(s
     found = await store.look_up(again, max_queued=1, limits=Limits(max_queued=1, max_kept=1, max_kept_of_caller=1))
     assert found is not None
     assert found.id == keyed.id
-
-
-async def test_a_file_of_the_previous_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    path = tmp_path / "jobs" / "jobs.sqlite3"
-    store = SqliteStore(path)
-    await store.open()
-    await end(store, await create(store), 3000)
-    kept_later = await create(store)
-    await store.close()
-    connection = sqlite3.connect(path)
-    with connection:
-        names = connection.execute("SELECT type, name FROM sqlite_master WHERE name LIKE '%kept%' OR name = 'jobs_queued'")
-        for kind, name in names.fetchall():
-            connection.execute(f"DROP {kind} {name}")
-        connection.execute("DROP TABLE usage")
-        connection.execute("ALTER TABLE jobs DROP COLUMN kept")
-        connection.execute("UPDATE schema_version SET version = 2")
-    connection.close()
-    for _ in range(2):  # what is up to date stays
-        store = SqliteStore(path)
-        await store.open()
-        assert await store.kept() == Kept(3000, 3000)
-        await store.close()
-    store = SqliteStore(path)
-    await end(store, kept_later, 20)
-    assert await store.kept() == Kept(3020, 3020)
-    await store.close()

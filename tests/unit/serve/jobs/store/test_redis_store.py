@@ -120,10 +120,3 @@ async def test_a_server_that_refuses_is_told(store: RedisStore, redis_server: Re
     finally:
         await memory.config_set("maxmemory", 0)
     await store.create(new_job(), max_queued=9)
-
-
-async def test_an_address_without_a_server_is_unavailable() -> None:
-    store = RedisStore("redis://127.0.0.1:1", patience_s=0.1)
-    with pytest.raises(StoreUnavailable, match="does not answer"):
-        await store.open()
-    await store.close()

@@ -1,94 +1,22 @@
-"""Webhooks reach good receivers once, bad ones in bounded time, and forbidden ones never."""
+"""Webhooks are sent when they are due, again until they arrive, and none of them delays another."""
 
 import asyncio
-import socket
-import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from serve.job_settings import WebhookSettings
-from serve.jobs.store.job_store import JobStore, StoreUnavailable
+from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.store.record import Delivery
-from serve.jobs.webhooks import call as webhook_call
 from serve.jobs.webhooks import deliveries as webhooks
-from serve.jobs.webhooks.deliveries import MAX_PER_HOST, WebhookSender, delay_s
-from serve.jobs.webhooks.url import Resolve
-from tests.unit.serve.jobs.webhook_receiver import (
-    NOW,
-    SECRET,
-    DueJobs,
-    Receiver,
-    ended_job,
-    endless,
-    receiving,
-    settings,
-    silence,
-    status,
-)
+from serve.jobs.webhooks.deliveries import MAX_PER_HOST, delay_s
+from tests.unit.serve.jobs.webhook_receiver import NOW, SECRET, DueJobs, ended_job, receiving, settings, silence, status
+from tests.unit.serve.jobs.webhooks.senders import Clock, resolver, send_due, sender, url_of
 
 OTHER = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-NAME = "hooks.example.org"
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sender(store: DueJobs, settings: WebhookSettings, **options: Any) -> WebhookSender:
-    return WebhookSender(cast(JobStore, store), settings, **options)
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait longer for connections, so that a busy machine fails no test."""
-    monkeypatch.setattr(webhook_call, "_CONNECT_S", 600)
-    monkeypatch.setattr(webhook_call, "_READ_S", 600)
-
-
-async def send_due(store: DueJobs, sender: WebhookSender, now: float = NOW) -> None:
-    for job in await store.due_webhooks(now, 99):
-        await sender.send(job)
-
-
-def resolver(*addresses: str, asked: list[str] | None = None) -> Resolve:
-    async def resolve(host: str, port: int) -> Sequence[str]:
-        if asked is not None:
-            asked.append(host)
-        return addresses
-
-    return resolve
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-def server_context(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-def url_of(receiver: Receiver, path: str = "/done?token=t") -> str:
-    return f"http://127.0.0.1:{receiver.port}{path}"
 
 
 async def test_a_receiver_that_fails_gets_the_same_webhook_again_later_under_the_same_id(tmp_path: Path) -> None:
@@ -126,41 +54,6 @@ async def test_a_receiver_can_verify_it_with_any_of_the_secrets(tmp_path: Path) 
     assert call.headers["host"] == f"127.0.0.1:{receiver.port}"
 
 
-@pytest.mark.parametrize("code", [301, 302, 307, 308])
-async def test_a_redirect_is_final_and_is_not_followed(tmp_path: Path, code: int) -> None:
-    async with receiving(status(200)) as elsewhere, receiving(status(code, f"Location: {url_of(elsewhere)}")) as receiver:
-        store = DueJobs(ended_job(url_of(receiver)))
-        await send_due(store, sender(store, settings(tmp_path)))
-    assert elsewhere.calls == []
-    assert (store.webhook.state, store.webhook.next_at, store.webhook.error) == (
-        "failed",
-        None,
-        f"the receiver answered {code}, and redirects are not followed",
-    )
-
-
-@pytest.mark.slow
-async def test_a_slow_receiver_is_left_after_the_time_limit(tmp_path: Path) -> None:
-    async with receiving(silence) as receiver:
-        store = DueJobs(ended_job(url_of(receiver)))
-        await asyncio.wait_for(send_due(store, sender(store, settings(tmp_path, timeout_s=0.2))), 60)
-    assert (store.webhook.state, store.webhook.error) == ("pending", "there was no answer within 0.2 s")
-
-
-async def test_little_of_an_endless_answer_is_read_and_its_status_counts(tmp_path: Path) -> None:
-    async with receiving(endless) as receiver:
-        store = DueJobs(ended_job(url_of(receiver)))
-        await asyncio.wait_for(send_due(store, sender(store, settings(tmp_path))), 60)
-    assert store.webhook.state == "delivered"
-
-
-async def test_410_ends_it(tmp_path: Path) -> None:
-    async with receiving(status(410)) as receiver:
-        store = DueJobs(ended_job(url_of(receiver)))
-        await send_due(store, sender(store, settings(tmp_path)))
-    assert (store.webhook.state, store.webhook.next_at, store.webhook.attempts) == ("failed", None, 1)
-
-
 async def test_a_receiver_may_ask_for_a_later_attempt_but_not_for_one_after_days(tmp_path: Path) -> None:
     for asked, given in (("600", 600), ("900000", 7200), ("soon", 0)):
         async with receiving(status(429, f"Retry-After: {asked}")) as receiver:
@@ -181,79 +74,6 @@ async def test_it_is_given_up_after_the_hours_that_are_set(tmp_path: Path) -> No
     assert store.webhook.state == "failed"
     assert NOW + 1200 < clock.now <= NOW + 7200
     assert len(receiver.calls) == store.webhook.attempts > 5
-
-
-async def test_a_name_that_stands_for_a_private_address_is_never_called(tmp_path: Path) -> None:
-    async with receiving(status(200)) as receiver:
-        store = DueJobs(ended_job(f"https://{NAME}:{receiver.port}/"))
-        rules = settings(tmp_path, hosts=[NAME])
-        await send_due(store, sender(store, rules, resolve=resolver("8.8.8.8", "127.0.0.1")))
-    assert receiver.calls == []
-    assert (store.webhook.state, store.webhook.error) == ("failed", f"refused: {NAME} has an address that is not public")
-
-
-async def test_a_host_that_is_no_longer_allowed_is_not_called(tmp_path: Path) -> None:
-    asked: list[str] = []
-    store = DueJobs(ended_job(f"https://{NAME}/"))
-    await send_due(store, sender(store, settings(tmp_path), resolve=resolver("127.0.0.1", asked=asked)))
-    assert store.webhook.state == "failed"
-    assert asked == []
-
-
-async def test_a_name_is_resolved_once_and_the_checked_address_is_called(tmp_path: Path, authority: trustme.CA) -> None:
-    asked: list[str] = []
-    async with receiving(status(200), tls=server_context(authority, NAME)) as receiver:
-        store = DueJobs(ended_job(f"https://{NAME}:{receiver.port}/x"))
-        rules = settings(tmp_path, private_hosts=[NAME])
-        options = {"resolve": resolver("127.0.0.1", asked=asked), "tls": client_context(authority)}
-        await send_due(store, sender(store, rules, **options))
-    assert store.webhook.error == ""
-    assert asked == [NAME]
-    assert receiver.server_names == [NAME]
-    assert receiver.calls[0].headers["host"] == f"{NAME}:{receiver.port}"
-
-
-async def test_the_next_address_is_called_if_one_does_not_answer(tmp_path: Path) -> None:
-    async with receiving(status(200)) as receiver:
-        store = DueJobs(ended_job(f"http://inside:{receiver.port}/"))
-        rules = settings(tmp_path, private_hosts=["inside"])
-        await send_due(store, sender(store, rules, resolve=resolver("127.0.0.2", "127.0.0.1")))
-    assert store.webhook.state == "delivered"
-
-
-@pytest.mark.parametrize("other_authority", [False, True])
-async def test_a_wrong_certificate_is_a_failure(tmp_path: Path, authority: trustme.CA, other_authority: bool) -> None:
-    issuer, name = (trustme.CA(), NAME) if other_authority else (authority, "other.example.org")
-    async with receiving(status(200), tls=server_context(issuer, name)) as receiver:
-        store = DueJobs(ended_job(f"https://{NAME}:{receiver.port}/"))
-        rules = settings(tmp_path, private_hosts=[NAME])
-        await send_due(store, sender(store, rules, resolve=resolver("127.0.0.1"), tls=client_context(authority)))
-    assert receiver.calls == []
-    assert store.webhook.state == "pending"
-    assert "certificate is not valid" in store.webhook.error
-
-
-async def test_a_name_that_cannot_be_resolved_and_a_closed_port_are_tried_again(tmp_path: Path) -> None:
-    async def fails(host: str, port: int) -> Sequence[str]:
-        raise OSError("no such host")
-
-    with socket.socket() as closed:  # it has the port, so that nobody else can listen there meanwhile
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/done"
-        for resolve, error in ((fails, "could not be resolved"), (resolver("127.0.0.1"), "could not be reached")):
-            store = DueJobs(ended_job(url))
-            await send_due(store, sender(store, settings(tmp_path), resolve=resolve))
-            assert store.webhook.state == "pending"
-            assert error in store.webhook.error
-
-
-async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with receiving(status(200)) as receiver, receiving(status(200)) as proxy:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
-        store = DueJobs(ended_job(url_of(receiver)))
-        await send_due(store, sender(store, settings(tmp_path)))
-    assert (len(receiver.calls), len(proxy.calls)) == (1, 0)
 
 
 async def test_without_secrets_nothing_is_sent_and_it_is_tried_again(tmp_path: Path) -> None:

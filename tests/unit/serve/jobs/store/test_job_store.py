@@ -9,34 +9,10 @@ import pytest
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.limits import QueueFull
 from serve.jobs.store.record import Delivery, Job, Progress, State
-from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
+from tests.unit.serve.jobs.samples import NOW, RESULT, create, end, new_job, run
 
 OpenStore = Callable[[], Awaitable[JobStore]]
 SLOTS = {"wan26": 1}
-
-
-async def create(store: JobStore, job: Job | None = None, **fields: object) -> Job:
-    """Add a job."""
-    return await store.create(job or new_job(**fields), max_queued=100)
-
-
-async def run(store: JobStore, job: Job, owner: str = "runner") -> Job:
-    """Take a job and start it, whatever else runs."""
-    assert await store.take(owner, job.id)
-    await store.start(owner, slots={job.slot: 100}, max_running=100)
-    started = await store.get(job.id)
-    assert started is not None
-    assert started.state == "starting"
-    return started
-
-
-async def end(store: JobStore, job: Job, state: State = "succeeded", expires_at: float = NOW + 10) -> Job:
-    """Finish a job's latest attempt."""
-    latest = await store.get(job.id)
-    assert latest is not None
-    ended = await store.finish(job.id, latest.attempt, state=state, at=NOW + 5, expires_at=expires_at)
-    assert ended is not None
-    return ended
 
 
 async def test_a_job_comes_back_as_it_was_created(store: JobStore) -> None:
