@@ -1,6 +1,7 @@
 import gc
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +27,10 @@ def spare_libraries() -> None:
     A search through all of them takes a second, and some tests start one several times. The tests
     of a module import further libraries, so it is done anew for each.
     """
-    gc.collect()
+    with warnings.catch_warnings():
+        # In a cycle, such as that of an error and its frames, a file may be freed before its spool.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     gc.freeze()
 
 
