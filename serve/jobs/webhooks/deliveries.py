@@ -105,7 +105,11 @@ class WebhookSender:
         claimed = replace(job, webhook=replace(webhook, attempts=webhook.attempts + 1, next_at=claim))
         if not await self._store.update(claimed, expected=job):
             return False
-        answer = await self._attempt(claimed)
+        try:
+            answer = await self._attempt(claimed)
+        except Exception:  # a fault of ours: it counts as an attempt, or it would be made for ever
+            logger.exception("the webhook of job %s could not be sent", job.id)
+            answer = Answer("the service failed to send it")
         after = self._after(claimed, answer)
         metrics.WEBHOOKS.add(outcome="repeated" if after.state == "pending" else after.state)
         await self._store.update(replace(claimed, webhook=after), expected=claimed)
@@ -154,7 +158,7 @@ class WebhookSender:
         except StoreUnavailable:
             logger.warning("the job store was unavailable during the webhook of job %s, which may be repeated", job.id)
         except Exception:
-            logger.exception("the webhook of job %s could not be sent; it is repeated", job.id)
+            logger.exception("what became of the webhook of job %s could not be recorded; it is repeated", job.id)
         finally:
             del self._sending[job.id]
 

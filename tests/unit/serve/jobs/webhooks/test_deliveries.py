@@ -63,6 +63,21 @@ async def test_a_receiver_may_ask_for_a_later_attempt_but_not_for_one_after_days
         assert store.webhook.next_at - NOW == given if given else 3 < store.webhook.next_at - NOW < 7
 
 
+async def test_a_fault_of_the_sender_counts_as_an_attempt_and_ends_with_the_hours(tmp_path: Path) -> None:
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        raise UnicodeError("label too long")
+
+    clock = Clock()
+    store = DueJobs(ended_job("https://example.com/done"))
+    sending = sender(store, settings(tmp_path, max_hours=2, hosts=["example.com"]), clock=clock, resolve=resolve)
+    while store.webhook.state == "pending":
+        await send_due(store, sending, clock.now)
+        assert store.webhook.error == "the service failed to send it"
+        clock.now = store.webhook.next_at or clock.now
+    assert store.webhook.state == "failed"
+    assert store.webhook.attempts > 2
+
+
 async def test_it_is_given_up_after_the_hours_that_are_set(tmp_path: Path) -> None:
     clock = Clock()
     async with receiving(status(500)) as receiver:
