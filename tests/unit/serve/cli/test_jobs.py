@@ -11,7 +11,7 @@ from serve.cli.console import console, error_console
 from serve.cli.main import app
 from serve.client import Client
 from serve.client.flow import Pause
-from tests.unit.serve.client.job_answers import FILM, ID, event, events, film, raw_record, record
+from tests.unit.serve.client.job_answers import DROPPED, FILM, ID, event, events, film, raw_record, record
 from tests.unit.serve.scripted_server import Scripted, ScriptedServer, problem, scripted_server
 
 MADE = record("queued", 202, queue_position=2)
@@ -23,7 +23,6 @@ PROGRESS = (
 )
 DONE = events(*PROGRESS, event(5, "succeeded", percent=100.0))
 FAILED = {"status": 502, "detail": "the replica died twice"}
-DROPPED = Scripted(cut=-1)
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,8 @@ import pytest
 
 from serve.client import CallFailed, Client
 from serve.client import client as module
+from tests.unit.serve.client.job_answers import NOWHERE
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
-
-NOWHERE = "http://127.0.0.1:9"
-"""An address at which nothing listens."""
 
 
 @pytest.fixture(autouse=True)

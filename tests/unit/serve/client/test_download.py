@@ -4,12 +4,10 @@ import pytest
 
 from serve.client import CallFailed
 from tests.unit.serve.client.both_clients import Kind, connected, paths
-from tests.unit.serve.client.job_answers import ETAG, FILM, ID, event, events, film, record
+from tests.unit.serve.client.job_answers import DROPPED, ETAG, FILM, ID, event, events, film, record
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
 
 pytestmark = pytest.mark.usefixtures("pauses")
-DROPPED = Scripted(cut=-1)
-"""The connection is closed instead of an answer."""
 
 
 def test_a_result_is_fetched_with_its_headers(kind: Kind) -> None:
