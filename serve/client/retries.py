@@ -103,9 +103,12 @@ def persist(
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds in `Retry-After`, or None; the service never sends a date there."""
+    """Return the seconds in `Retry-After`, or None; the service never sends a date there.
+
+    A pause of no time counts as none, so that a gateway which sends it is not flooded.
+    """
     try:
         seconds = float(response.headers["retry-after"])
     except (KeyError, ValueError):
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None

@@ -1,8 +1,13 @@
 """When requests are sent again, and for how long, with both clients."""
 
+from types import SimpleNamespace
+
+import httpx
 import pytest
 
-from serve.client import CallFailed, Retries
+from serve.client import CallFailed, Retries, retries
+from serve.client.flow import Pause, Send, Steps
+from serve.client.retries import NO_APPLICATION, Outage, Service, persist
 from tests.unit.serve.client.both_clients import Kind, connected
 from tests.unit.serve.client.job_answers import ID, NOWHERE, record
 from tests.unit.serve.scripted_server import Scripted, scripted_server
@@ -35,7 +40,7 @@ def test_a_service_that_asks_for_more_than_the_patience_is_not_waited_for(kind: 
     assert pauses == []
 
 
-@pytest.mark.parametrize("header", ["-1", "nan", "inf", "soon", ""])
+@pytest.mark.parametrize("header", ["-1", "0", "nan", "inf", "soon", ""])
 def test_attempts_end_with_the_patience_and_their_pauses_grow(kind: Kind, pauses: list[float], header: str) -> None:
     patience = Retries(patience_s=60, first_s=1, longest_s=8)
     busy = Scripted(b'{"detail": "starting"}', 503, {"Retry-After": header})
@@ -76,3 +81,103 @@ def test_a_refusal_is_not_repeated(kind: Kind, pauses: list[float]) -> None:
         client.submit("wan2.6")
     assert failed.value.problem["errors"] == [{"pointer": "#/prompt"}]
     assert (len(server.requests), pauses) == (1, [])
+
+
+REQUEST = Send(method="GET", path="/jobs/x")
+
+
+def answered(status: int, detail: str = "later", **headers: str) -> httpx.Response:
+    return httpx.Response(
+        status, json={"detail": detail}, headers={name.replace("_", "-"): text for name, text in headers.items()}
+    )
+
+
+def asked(*, reached: bool = False, again: frozenset[int] = retries.AGAIN) -> Steps[httpx.Response]:
+    """Return the steps of a request to a service that has answered before, or has not."""
+    service = Service("http://service", Retries())
+    service.reached = reached
+    return Steps(persist(REQUEST, "job x", service, Outage(service.retries), again=again))
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "waits"),
+    [
+        *((status, "later", True) for status in (429, 502, 503, 504)),
+        *((status, "no", False) for status in (400, 401, 404, 409, 410, 422, 500)),
+        (404, f"{NO_APPLICATION}; a service that is starting has none yet", True),
+        (422, NO_APPLICATION, False),
+    ],
+)
+def test_only_what_another_attempt_may_change_is_sent_again(status: int, detail: str, waits: bool) -> None:
+    steps = asked()
+    refused = answered(status, detail)
+    steps.reply(refused)
+    if not waits:
+        assert (steps.operation, steps.result) == (None, refused)
+        return
+    assert isinstance(steps.operation, Pause)
+    assert steps.operation.reason == f"job x: {status} {detail}"
+    steps.reply(None)
+    assert steps.operation is REQUEST
+    done = answered(200)
+    steps.reply(done)
+    assert (steps.operation, steps.result) == (None, done)
+
+
+def test_a_status_that_the_call_answers_itself_is_not_sent_again_unless_the_service_starts() -> None:
+    steps = asked(again=retries.AGAIN - {503})
+    steps.reply(answered(503, NO_APPLICATION))
+    assert isinstance(steps.operation, Pause)
+    steps.reply(None)
+    steps.reply(answered(503, "too many connections wait for jobs"))
+    assert steps.result.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("error", "reached", "waits"),
+    [
+        (httpx.ConnectError("refused"), False, False),
+        (httpx.ConnectTimeout(""), False, False),
+        (httpx.ConnectError("refused"), True, True),
+        (httpx.ReadError("cut off"), False, True),
+        (httpx.ReadTimeout(""), False, True),
+        (httpx.LocalProtocolError("an illegal header"), True, False),
+        (httpx.UnsupportedProtocol("ftp"), True, False),
+    ],
+    ids=repr,
+)
+def test_a_lost_connection_is_made_again_but_one_that_never_was_is_an_error(
+    error: httpx.TransportError, reached: bool, waits: bool
+) -> None:
+    steps = asked(reached=reached)
+    if waits:
+        steps.fail(error)
+        assert isinstance(steps.operation, Pause)
+        assert steps.operation.reason.startswith("job x: no answer from http://service (")
+    else:
+        with pytest.raises(CallFailed, match=r"^job x: no answer from http://service \("):
+            steps.fail(error)
+
+
+def test_the_patience_is_counted_from_the_first_failure_and_anew_after_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    outage, failure = Outage(Retries(patience_s=10)), CallFailed("away")
+    assert outage.pause(failure, 6) == Pause(6, "away")
+    clock.now += 6
+    assert outage.pause(failure, 4).seconds == 4  # it may last exactly as long as the patience
+    clock.now += 4
+    with pytest.raises(CallFailed, match="away"):
+        outage.pause(failure, 0.1)
+    outage.over()
+    assert outage.pause(failure, 10).seconds == 10
+
+
+def test_pauses_grow_to_their_limit_and_begin_anew_after_progress() -> None:
+    outage = Outage(Retries(patience_s=1e9, first_s=1, longest_s=30))
+    failure = CallFailed("away")
+    pauses = [outage.pause(failure).seconds for _ in range(2000)]
+    assert all(min(2**i, 30) / 2 <= pause <= min(2**i, 30) for i, pause in enumerate(pauses[:30]))
+    assert 15 <= min(pauses[30:]) <= max(pauses) <= 30
+    outage.over()
+    assert outage.pause(failure).seconds <= 1
