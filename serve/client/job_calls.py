@@ -22,7 +22,9 @@ PAGE = 100
 
 def job_path(job_id: str, below: str = "") -> str:
     """Return the path of a job, whatever characters a caller's id has."""
-    return f"/jobs/{quote(job_id, safe='')}{below}"
+    # `.` and `..` would lead to another path. Within a longer name, a dot means nothing.
+    name = job_id.replace(".", "%2E") if job_id in (".", "..") else quote(job_id, safe="")
+    return f"/jobs/{name}{below}"
 
 
 def submit(service: Service, endpoint: str, fields: Mapping[str, Any], *, accept: str, idempotency_key: str) -> Flow[JobRecord]:

@@ -3,9 +3,11 @@
 import json
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
-from serve.client import CallFailed
+from serve.client import CallFailed, JobRecord
+from serve.client.job_calls import job_path, outcome
 from tests.unit.serve.client.both_clients import Kind, connected, paths
 from tests.unit.serve.client.job_answers import DROPPED, ID, raw_record, record
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
@@ -79,6 +81,37 @@ def test_an_id_is_one_part_of_a_path_whatever_it_contains(kind: Kind) -> None:
     ):
         client.status("../limits?x#y")
     assert paths(server) == ["GET /jobs/..%2Flimits%3Fx%23y"]
+
+
+@pytest.mark.parametrize(("job_id", "name"), [(".", "%2E"), ("..", "%2E%2E"), ("...", "..."), ("a/../b", "a%2F..%2Fb")])
+def test_an_id_of_dots_leads_to_no_other_path(job_id: str, name: str) -> None:
+    path = job_path(job_id, "/cancel")
+    sent = httpx.Request("POST", f"http://service{path}")  # httpx removes segments of dots, as a proxy may
+    assert (path, sent.url.raw_path.decode()) == (f"/jobs/{name}/cancel", f"/jobs/{name}/cancel")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message", "status"),
+    [
+        ("queued", None, None, None),
+        ("running", None, None, None),
+        ("succeeded", None, None, None),
+        ("cancelled", None, f"job {ID} was cancelled", None),
+        ("failed", {"status": 502, "detail": "both died"}, f"job {ID} failed: 502 both died", 502),
+        ("failed", {"detail": "both died"}, f"job {ID} failed: both died", None),
+        ("failed", {"status": 500, "detail": ""}, f"job {ID} failed: 500 the service did not say why", 500),
+        ("failed", None, f"job {ID} failed: the service did not say why", None),
+    ],
+)
+def test_the_outcome_of_a_job_is_an_error_only_where_it_ended_without_a_result(
+    state: str, error: dict[str, object] | None, message: str | None, status: int | None
+) -> None:
+    failure = outcome(JobRecord.from_json(raw_record(state, error=error)))
+    if message is None:
+        assert failure is None
+        return
+    assert failure is not None
+    assert (str(failure), failure.status, failure.problem) == (message, status, error or {})
 
 
 def page(*ids: str, after: str | None = None, array: bool = False) -> Scripted:
