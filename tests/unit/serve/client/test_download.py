@@ -37,6 +37,8 @@ def test_a_result_that_breaks_off_goes_on_where_it_was(kind: Kind) -> None:
         problem(416, "out of range"),
         film(999),  # another part than the one that was asked for
         Scripted(FILM[1000:], 206, {"Content-Range": "bytes */10240"}),
+        film(1000, etag='"e2"'),  # the rest of another file, from something that knows no If-Range
+        film(1000, etag=""),
     ],
 )
 def test_a_result_of_which_no_rest_comes_is_fetched_anew(kind: Kind, second: Scripted) -> None:
