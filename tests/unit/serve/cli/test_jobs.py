@@ -231,11 +231,11 @@ def test_following_a_job_that_fails_shows_why_and_fails() -> None:
 
 
 def test_jobs_are_listed() -> None:
-    page = [raw_record(id="a1"), raw_record("queued", id="b2", queue_position=4, model="wan22-i2v")]
+    page = [raw_record(id="a1"), raw_record("queued", id="b2", queue_position=4, model="wan22-[i2v]")]
     with scripted_server(Scripted(json.dumps({"jobs": page}).encode())) as server:
         result = run(server, "jobs", "--state", "running", "--limit", "2")
     assert result.exit_code == 0
-    assert re.search(r"a1 .*wan2\.6 .*denoising 0/4 .*\n.*b2 .*wan22-i2v .*queued \(position 4\)", result.stdout)
+    assert re.search(r"a1 .*wan2\.6 .*denoising 0/4 .*\n.*b2 .*wan22-\[i2v\] .*queued \(position 4\)", result.stdout)
     assert server.requests[0].path == "/jobs?state=running&limit=2"
 
 
