@@ -70,7 +70,7 @@ def download(service: Service, job_id: str) -> Flow[httpx.Response]:
         try:
             while chunk := (yield Read()):
                 data += chunk
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             lost = no_answer(name, service.url, e)
         else:
             if total is None or len(data) == total:

@@ -69,9 +69,17 @@ def jobs(service: Service, state: str | None, limit: int | None) -> Flow[None]:
         for record in found[:left]:
             yield Emit(record)
         left = None if left is None else max(left - len(found), 0)
+        query = _next_page(response) if found and left != 0 else None
+
+
+def _next_page(response: httpx.Response) -> httpx.QueryParams | None:
+    """Return the query of the next page, or None if this is the last one."""
+    link = response.links.get("next", {}).get("url")
+    try:
         # Of the link only the query is used, so that a key never goes to another host.
-        link = response.links.get("next", {}).get("url")
-        query = httpx.URL(link).params if link and found else None
+        return httpx.URL(link).params if link else None
+    except httpx.InvalidURL as e:
+        raise CallFailed(f"jobs: the link to the next page is no URL ({e})") from e
 
 
 def outcome(record: JobRecord) -> CallFailed | None:

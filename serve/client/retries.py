@@ -86,7 +86,7 @@ def persist(
             response: httpx.Response = yield request
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as e:
             raise no_answer(name, service.url, e) from e
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             failure = no_answer(name, service.url, e)
             if not service.reached and isinstance(e, httpx.ConnectError | httpx.ConnectTimeout):
                 raise failure from e

@@ -62,6 +62,16 @@ def test_a_refusal_is_raised_with_its_detail(answer: Scripted, message: str) -> 
         client.call("wan2.6", {})
 
 
+def test_an_answer_that_cannot_be_decoded_fails_the_call() -> None:
+    broken = Scripted(b"not gzip", 200, {"Content-Encoding": "gzip"})
+    with (
+        scripted_server(broken) as server,
+        Client(server.url) as client,
+        pytest.raises(CallFailed, match=r"^wan2\.6: no answer from .*decompressing"),
+    ):
+        client.call("wan2.6", {})
+
+
 def test_a_service_that_cannot_be_reached_is_named() -> None:
     with Client(NOWHERE) as client, pytest.raises(CallFailed, match=f"wan2.6: no answer from {NOWHERE}"):
         client.call("wan2.6", {})

@@ -137,6 +137,17 @@ def test_no_more_jobs_are_asked_for_than_wanted(kind: Kind) -> None:
     assert paths(server) == ["GET /jobs?limit=3", "GET /jobs?cursor=c1&limit=1"]
 
 
+def test_a_link_to_the_next_page_that_is_no_url_is_an_error(kind: Kind) -> None:
+    headers = {"Link": '<http://[::1>; rel="next"'}
+    answer = Scripted(json.dumps([raw_record()]).encode(), 200, headers)
+    with (
+        scripted_server(answer) as server,
+        connected(kind, server.url) as client,
+        pytest.raises(CallFailed, match=r"^jobs: the link to the next page is no URL"),
+    ):
+        client.jobs(limit=3)
+
+
 @pytest.mark.parametrize("answer", [problem(401, "no valid key"), Scripted(b"<html>"), Scripted(b'{"jobs": [1]}')])
 def test_a_list_that_cannot_be_read_is_an_error(kind: Kind, answer: Scripted) -> None:
     with scripted_server(answer) as server, connected(kind, server.url) as client, pytest.raises(CallFailed, match=r"^jobs: "):

@@ -40,7 +40,7 @@ def test_a_service_that_asks_for_more_than_the_patience_is_not_waited_for(kind: 
     assert pauses == []
 
 
-@pytest.mark.parametrize("header", ["-1", "0", "nan", "inf", "soon", ""])
+@pytest.mark.parametrize("header", ["-1", "nan", "inf", "soon", ""])
 def test_attempts_end_with_the_patience_and_their_pauses_grow(kind: Kind, pauses: list[float], header: str) -> None:
     patience = Retries(patience_s=60, first_s=1, longest_s=8)
     busy = Scripted(b'{"detail": "starting"}', 503, {"Retry-After": header})
@@ -54,6 +54,13 @@ def test_attempts_end_with_the_patience_and_their_pauses_grow(kind: Kind, pauses
     assert all(0.5 * 2**i <= pause <= 2**i for i, pause in enumerate(pauses[:4]))
     assert max(pauses) <= 8
     assert len(server.requests) == len(pauses) + 1
+
+
+def test_an_answer_that_cannot_be_decoded_is_asked_for_again(kind: Kind, pauses: list[float]) -> None:
+    broken = Scripted(b"not gzip", 200, {"Content-Encoding": "gzip"})
+    with scripted_server(broken, record()) as server, connected(kind, server.url) as client:
+        assert client.status(ID).state == "running"
+    assert len(pauses) == 1
 
 
 def test_an_address_that_never_answered_is_reported_at_once(kind: Kind, pauses: list[float]) -> None:
@@ -141,13 +148,14 @@ def test_a_status_that_the_call_answers_itself_is_not_sent_again_unless_the_serv
         (httpx.ConnectError("refused"), True, True),
         (httpx.ReadError("cut off"), False, True),
         (httpx.ReadTimeout(""), False, True),
+        (httpx.DecodingError("not gzip"), False, True),
         (httpx.LocalProtocolError("an illegal header"), True, False),
         (httpx.UnsupportedProtocol("ftp"), True, False),
     ],
     ids=repr,
 )
 def test_a_lost_connection_is_made_again_but_one_that_never_was_is_an_error(
-    error: httpx.TransportError, reached: bool, waits: bool
+    error: httpx.RequestError, reached: bool, waits: bool
 ) -> None:
     steps = asked(reached=reached)
     if waits:
@@ -157,6 +165,14 @@ def test_a_lost_connection_is_made_again_but_one_that_never_was_is_an_error(
     else:
         with pytest.raises(CallFailed, match=r"^job x: no answer from http://service \("):
             steps.fail(error)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7), ("0.5", 0.5), ("0", None), ("-1", None), ("inf", None), ("Wed, 25 Nov 2026", None)]
+)
+def test_a_pause_that_is_asked_for_is_one(header: str, seconds: float | None) -> None:
+    assert retries.retry_after(answered(503, Retry_After=header)) == seconds
+    assert retries.retry_after(answered(503)) is None
 
 
 def test_the_patience_is_counted_from_the_first_failure_and_anew_after_progress(monkeypatch: pytest.MonkeyPatch) -> None:
