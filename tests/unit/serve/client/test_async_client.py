@@ -13,6 +13,7 @@ import pytest
 from serve.client import AsyncClient, CallFailed, Client, JobRecord, Retries, async_client, follow
 from serve.client.async_client import AsyncJobHandle
 from serve.client.client import JobHandle
+from serve.client.connection import connection_options
 from tests.unit.serve.client.job_answers import FILM, ID, event, raw_record
 
 EVENTS = {"Content-Type": "text/event-stream"}
@@ -59,10 +60,9 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     service = Service()
-    options = async_client.connection_options
 
     def without_network(url: str, **given: Any) -> dict[str, Any]:
-        return options(url, **given) | {"transport": httpx.MockTransport(service)}
+        return connection_options(url, **given) | {"transport": httpx.MockTransport(service)}
 
     monkeypatch.setattr(async_client, "connection_options", without_network)
     return service
@@ -135,10 +135,15 @@ async def test_events_that_are_left_early_close_their_connection(service: Servic
 async def test_a_task_that_is_cancelled_closes_its_connection(service: Service) -> None:
     body = Body(event(1))
     begun = asyncio.Event()
+
+    def begin(_: httpx.Request) -> httpx.Response:
+        begun.set()
+        return httpx.Response(200, headers=EVENTS, stream=body)
+
     service.answers = {
         f"GET /jobs/{ID}/result": httpx.Response(409, json={"detail": "not yet"}),
         f"GET /jobs/{ID}": raw_record("running"),
-        f"GET /jobs/{ID}/events": lambda _: begun.set() or httpx.Response(200, headers=EVENTS, stream=body),
+        f"GET /jobs/{ID}/events": begin,
     }
     async with AsyncClient("http://service") as client:
         waiting = asyncio.ensure_future(client.result(ID))

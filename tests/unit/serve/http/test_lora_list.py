@@ -85,9 +85,9 @@ class Reads(LoraList):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(lora_list, "time", clock)
-    return clock
+    moved = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lora_list, "time", SimpleNamespace(monotonic=lambda: moved.now))
+    return moved
 
 
 async def test_a_list_is_read_again_only_when_it_is_old(clock: SimpleNamespace) -> None:

@@ -84,8 +84,8 @@ def test_a_block_that_answers_nothing_has_failed(recorded: RecordedMetrics) -> N
 def test_the_endpoint_may_become_known_later_and_another_name_is_not_a_label(
     recorded: RecordedMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SimpleNamespace(now=10.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(request_report, "time", clock)
+    clock = SimpleNamespace(now=10.0)
+    monkeypatch.setattr(request_report, "time", SimpleNamespace(monotonic=lambda: clock.now))
     with reported() as report:
         report.endpoint = "wan22-i2v"
         clock.now += 2.5

@@ -1,6 +1,7 @@
 """Jobs that are made of requests: what they hold, and what is refused before there is one."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ HOOK = "https://hooks.example.org/done"
 SETTINGS = JobSettings(
     keep_s=86400,
     keep_plain_s=600,
-    webhooks=WebhookSettings(hosts=("hooks.example.org",), secret_file="/keys"),  # type: ignore[arg-type]
+    webhooks=WebhookSettings(hosts=("hooks.example.org",), secret_file=Path("/keys")),
 )
 ASYNC = Preferences(respond_async=True)
 
