@@ -15,12 +15,17 @@ error_console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 def print_error(text: str) -> None:
     """Print an error message to standard error as it is, without markup."""
-    error_console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    print_note(text, style="red")
 
 
 def print_line(text: str) -> None:
     """Print a line as it is, without markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_note(text: str, *, style: str = "") -> None:
+    """Print a line to standard error as it is, where standard output has nothing but results."""
+    error_console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def spinner() -> Progress:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.table import Column, Table
 
-from serve.cli.console import console, print_line
+from serve.cli.console import console, print_line, print_note
 from serve.cli.output import accepted_by, fail, require_writable, write_result
-from serve.cli.progress_bar import JobProgress, describe, job_progress, say
+from serve.cli.progress_bar import JobProgress, describe, job_progress
 from serve.client import CallFailed, Client, JobRecord
 from serve.client.job_calls import outcome
 
@@ -58,7 +58,7 @@ def jobs(
     except CallFailed as e:
         fail(str(e))
     if table.row_count:
-        console.print(table)
+        console.print(table, markup=False)
     else:
         print_line("There are no jobs." if state is None else f"No job is {state.value}.")
 
@@ -119,7 +119,7 @@ def call_job(
         with job_progress() as shown, Client(url, key=key, on_retry=shown.note_retry) as client:
             accept = "*/*" if output is None else accepted_by(output)
             job_id = client.submit(endpoint, body, accept=accept).id
-            say(f"job {job_id}")
+            print_note(f"job {job_id}")
             record = _follow(client, job_id, shown)
             failure = outcome(record)
             answer = None if failure else client.result(job_id, wait=False)

@@ -237,7 +237,7 @@ def check_models(
     except (CheckpointRefused, OSError) as e:
         print_error(str(e))
         raise typer.Exit(1) from None
-    console.print(table)
+    console.print(table, markup=False)
     if faulty:
         fail(f"{folder}: {faulty} model file(s) are missing or faulty")
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from serve.cli.console import console, error_console, print_error
+from serve.cli.console import print_error, print_line, print_note
 from serve.client import Answer
 from serve.media import EXTENSIONS
 
@@ -54,25 +54,37 @@ def require_writable(output: Path) -> None:
 def write_result(answer: Answer, path: Path, *, endpoint: str) -> None:
     """Write a result, and print its headers and warnings; exit with 1 if it cannot be written."""
     if path == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(answer.data)
+        _write_standard_output(answer.data)
     else:
         try:
             path.write_bytes(answer.data)
         except OSError as e:
             fail(f"{path} cannot be written: {e.strerror}")
     # What is said about the result must not mix with the result.
-    terminal = error_console if path == STANDARD_OUTPUT else console
+    say = print_note if path == STANDARD_OUTPUT else print_line
     for header, value in answer.headers.items():
         if header.startswith("x-") or header == "server-timing":
-            terminal.print(f"{header}: {value}", highlight=False)
+            say(f"{header}: {value}")
     for field in filter(None, answer.headers.get("x-ignored-fields", "").split(", ")):
         from serve.http.endpoints import hint_for
 
         _warn(f"/{endpoint} ignored the field `{field}`{hint_for(endpoint, field)}")
     if (accepted := accepted_by(path)) not in ("*/*", answer.media_type):
         _warn(f"{path} contains {answer.media_type}, not {accepted}: the format is chosen when the job is made")
-    terminal.print(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s", highlight=False)
+    say(f"{path}: {len(answer.data)} bytes in {answer.seconds:.1f} s")
+
+
+def _write_standard_output(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # the reader has had enough, and needs no message
+    except OSError as e:
+        # What is still buffered would fail once more when Python ends.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (it is open until Python ends)
+        fail(f"standard output cannot be written: {e.strerror}")
 
 
 def _warn(text: str) -> None:
-    error_console.print(f"warning: {text}", style="yellow", highlight=False, markup=False)
+    print_note(f"warning: {text}", style="yellow")

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from serve.cli.console import error_console
+from serve.cli.console import error_console, print_note
 from serve.client import JobRecord
 from serve.client.answers import RUNNING
 
@@ -33,13 +33,13 @@ class JobProgress:
         new = (_stage(record), int(percent) // PERCENT_A_LINE)
         if new != self._said:
             self._said = new
-            say(f"{describe(record)}, {percent:.0f} %")
+            print_note(f"{describe(record)}, {percent:.0f} %")
 
     def note_retry(self, reason: str) -> None:
         """Print, above a bar, why a request is sent again; once for each reason."""
         if reason != self._reason:
             self._reason = reason
-            say(f"{reason.removesuffix(RUNNING)}; trying again")
+            print_note(f"{reason.removesuffix(RUNNING)}; trying again")
 
 
 def describe(record: JobRecord) -> str:
@@ -72,11 +72,6 @@ def job_progress() -> Iterator[JobProgress]:
     )
     with Progress(*columns, console=error_console, transient=True) as bar:
         yield JobProgress(bar)
-
-
-def say(text: str) -> None:
-    """Print a line to standard error, so that standard output has nothing but results."""
-    error_console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _stage(record: JobRecord) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from serve.cli.console import console, print_error, spinner
+from serve.cli.console import console, print_error, print_line, spinner
 from serve.cli.overview import overview
 from serve.client import Answer, CallFailed, Client, Decoded, check_answer
 from serve.config import AppConfig
@@ -41,7 +42,7 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
                 answer, decoded = call_example(client, name, deadline - time.monotonic())
             except CallFailed as e:
                 refused = refused or e.status == 401
-                table.add_row(f"/{name}", f"[red]{e}[/red]")
+                table.add_row(f"/{name}", Text(str(e), style="red"))
                 continue
             finally:
                 progress.advance(task)
@@ -50,12 +51,12 @@ def run_smoke(client: Client, save: Path | None, deadline: float) -> bool:
             if save is not None:
                 save.mkdir(parents=True, exist_ok=True)
                 (save / f"{name}.{answer.extension}").write_bytes(answer.data)
-    console.print(table)
+    console.print(table, markup=False)
     if refused:
         print_error(_advice(client))
     if save is not None and answers:
         overview(answers).save(save / "overview.png")
-        console.print(f"Overview of all results: {save / 'overview.png'}")
+        print_line(f"Overview of all results: {save / 'overview.png'}")
     return len(answers) == len(ENDPOINTS)
 
 

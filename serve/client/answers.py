@@ -48,7 +48,7 @@ def refusal(name: str, response: httpx.Response) -> CallFailed:
     return CallFailed(message, response.status_code, problem if isinstance(problem, dict) else None)
 
 
-def no_answer(name: str, url: str, error: httpx.TransportError) -> CallFailed:
+def no_answer(name: str, url: str, error: httpx.RequestError) -> CallFailed:
     """Return the error for a request that got no answer."""
     hint = RUNNING if isinstance(error, httpx.ConnectError) else ""
     return CallFailed(f"{name}: no answer from {url} ({str(error) or type(error).__name__}){hint}")

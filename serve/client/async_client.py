@@ -147,7 +147,7 @@ class AsyncClient:
                         await self._pause(operation)
                     elif stream is not None:
                         reply = await stream.aread()
-                except httpx.TransportError as e:
+                except httpx.RequestError as e:
                     steps.fail(e)
                 else:
                     steps.reply(reply)

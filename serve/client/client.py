@@ -150,7 +150,7 @@ class Client:
                         self._pause(operation)
                     elif stream is not None:
                         reply = stream.read()
-                except httpx.TransportError as e:
+                except httpx.RequestError as e:
                     steps.fail(e)
                 else:
                     steps.reply(reply)
@@ -175,7 +175,7 @@ class Client:
         """Raise CallFailed if nothing answers at the URL."""
         try:
             self._http.get("/healthz", timeout=10)
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             raise CallFailed(f"no answer from {self.url} ({e}); is the service running?") from e
 
     def wait(self, timeout_s: float) -> None:
@@ -185,7 +185,7 @@ class Client:
             try:
                 response = self._http.get("/readyz", timeout=5)
                 text = f"{response.status_code} {detail_of(response)}"
-            except httpx.TransportError as e:
+            except httpx.RequestError as e:
                 text = str(e)
             else:
                 if response.status_code == 200:
@@ -211,7 +211,7 @@ class Client:
         """Return the status of /healthz, if it answered, and what is wrong, if it is not 200."""
         try:
             response = self._http.get("/healthz", timeout=timeout_s)
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             return None, str(e) or type(e).__name__
         status = response.status_code
         return status, None if status == 200 else f"{status} {detail_of(response)}"
@@ -237,7 +237,7 @@ class Client:
         """Return what the service says of itself at a path."""
         try:
             response = self._http.get(f"/{name}", timeout=10)
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             raise no_answer(name, self.url, e) from e
         if response.status_code != 200:
             raise refusal(name, response)
@@ -253,7 +253,7 @@ class Client:
         """
         try:
             response = self._http.get("/readyz", timeout=5)
-        except httpx.TransportError:
+        except httpx.RequestError:
             return "the service"
         if response.status_code != 200:
             return f"the service ({detail_of(response)})"

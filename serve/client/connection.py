@@ -39,7 +39,7 @@ def plain_call(url: str, endpoint: str, body: dict[str, Any], *, timeout_s: floa
         options["timeout"] = timeout_s
     try:
         response: httpx.Response = yield Send(method="POST", path=f"/{endpoint}", options=options)
-    except httpx.TransportError as e:
+    except httpx.RequestError as e:
         raise no_answer(endpoint, url, e) from e
     if response.status_code != 200:
         raise refusal(endpoint, response)

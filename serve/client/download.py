@@ -59,7 +59,7 @@ def download(service: Service, job_id: str) -> Flow[httpx.Response]:
         total = _total(response, len(data))
         if response.status_code != 206:
             data.clear()
-        elif total is None:  # it is not the rest that was asked for
+        elif total is None or (data and response.headers.get("etag") != etag):  # it is not the rest of this file
             etag = ""
             yield outage.pause(CallFailed(f"{name}: the service sent another part of the result than the rest"))
             continue
@@ -70,7 +70,7 @@ def download(service: Service, job_id: str) -> Flow[httpx.Response]:
         try:
             while chunk := (yield Read()):
                 data += chunk
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             lost = no_answer(name, service.url, e)
         else:
             if total is None or len(data) == total:

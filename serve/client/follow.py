@@ -51,7 +51,7 @@ def follow(service: Service, job_id: str) -> Flow[JobRecord]:
                     yield Emit(record)
                     if record.ended:
                         return record
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             lost = no_answer(f"job {job_id}", service.url, e)
         yield outage.pause(lost)
     return (yield from poll(service, job_id))

@@ -22,7 +22,9 @@ PAGE = 100
 
 def job_path(job_id: str, below: str = "") -> str:
     """Return the path of a job, whatever characters a caller's id has."""
-    return f"/jobs/{quote(job_id, safe='')}{below}"
+    # `.` and `..` would lead to another path. Within a longer name, a dot means nothing.
+    name = job_id.replace(".", "%2E") if job_id in (".", "..") else quote(job_id, safe="")
+    return f"/jobs/{name}{below}"
 
 
 def submit(service: Service, endpoint: str, fields: Mapping[str, Any], *, accept: str, idempotency_key: str) -> Flow[JobRecord]:
@@ -67,9 +69,17 @@ def jobs(service: Service, state: str | None, limit: int | None) -> Flow[None]:
         for record in found[:left]:
             yield Emit(record)
         left = None if left is None else max(left - len(found), 0)
+        query = _next_page(response) if found and left != 0 else None
+
+
+def _next_page(response: httpx.Response) -> httpx.QueryParams | None:
+    """Return the query of the next page, or None if this is the last one."""
+    link = response.links.get("next", {}).get("url")
+    try:
         # Of the link only the query is used, so that a key never goes to another host.
-        link = response.links.get("next", {}).get("url")
-        query = httpx.URL(link).params if link and found else None
+        return httpx.URL(link).params if link else None
+    except httpx.InvalidURL as e:
+        raise CallFailed(f"jobs: the link to the next page is no URL ({e})") from e
 
 
 def outcome(record: JobRecord) -> CallFailed | None:

@@ -1,5 +1,6 @@
 """The record of a job, as the service gives it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,29 +63,54 @@ class JobRecord:
         What a later version of the service adds stays in ``raw``. Raises KeyError, TypeError or
         ValueError for what is no record.
         """
+        if not isinstance(raw, Mapping):
+            raise TypeError("a record is an object")
+        stage, position, eta_s = raw.get("stage"), raw.get("queue_position"), raw.get("eta_seconds")
         return cls(
             id=str(raw["id"]),
             model=str(raw.get("model", "")),
-            state=raw["state"],
+            state=_state(raw["state"]),
             progress=Progress(
-                stage=str(raw.get("stage") or raw["state"]),
-                step=int(raw.get("step") or 0),
-                steps=int(raw.get("steps") or 0),
-                percent=float(raw.get("percent") or 0),
-                queue_position=raw.get("queue_position"),
-                eta_s=raw.get("eta_seconds"),
+                stage=str(stage or raw["state"]),
+                step=int(_number(raw.get("step"))),
+                steps=int(_number(raw.get("steps"))),
+                percent=_number(raw.get("percent")),
+                queue_position=None if position is None else int(_number(position)),
+                eta_s=None if eta_s is None else _number(eta_s),
                 detail=str(raw.get("detail") or ""),
             ),
             seed=raw.get("seed"),
-            attempts=int(raw.get("attempts") or 0),
+            attempts=int(_number(raw.get("attempts"))),
             created_at=_time(raw.get("created_at")),
             started_at=_time(raw.get("started_at")),
             finished_at=_time(raw.get("finished_at")),
             expires_at=_time(raw.get("expires_at")),
-            links=raw.get("links") or {},
-            error=raw.get("error"),
+            links=_object(raw.get("links")) or {},
+            error=_object(raw.get("error")),
             raw=raw,
         )
+
+
+def _state(value: Any) -> State:
+    if not isinstance(value, str):
+        raise TypeError("the state of a job is no text")
+    return value  # type: ignore[return-value]  # a later version may have another one
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value or 0)
+    except OverflowError:  # of a whole number with hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a number of the record is not finite")
+    return number
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError("a part of the record is no object")
+    return value
 
 
 def _time(text: str | None) -> datetime | None:

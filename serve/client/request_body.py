@@ -13,24 +13,33 @@ FILE_TYPES = (Path, bytes, bytearray, memoryview)
 def encode_body(fields: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
     """Return the options of httpx that send ``fields``, the same bytes whenever they are used.
 
-    A path, bytes or an open binary file is sent as a file, which spares the third that base64 would
-    add; everything else is sent as JSON where there is no file. The paths stay open until ``files``
-    is closed. Raises OSError for a path that cannot be read, and TypeError for a value that cannot
-    be sent.
+    A path, bytes or an open binary file is sent as a file, and a list of them as several, which
+    spares the third that base64 would add; everything else is sent as JSON where there is no file.
+    The paths stay open until ``files`` is closed. Raises OSError for a path that cannot be read,
+    and TypeError for a value that cannot be sent.
     """
-    if not any(_is_file(value) for value in fields.values()):
+    if not any(_is_file(item) for value in fields.values() for item in _items(value)):
         content = json.dumps(dict(fields)).encode()
         return {"content": content, "headers": {"Content-Type": "application/json"}}
     texts: dict[str, list[str]] = {}
     parts: list[tuple[str, tuple[str, bytes | IO[bytes]]]] = []
     for name, value in fields.items():
-        if _is_file(value):
-            parts.append((name, (name, _opened(value, files))))
+        items = _items(value)
+        if any(map(_is_file, items)):
+            if not all(map(_is_file, items)):
+                raise TypeError(f"{name}: files and other values cannot be sent in one list")
+            parts += [(name, (name, _opened(item, files))) for item in items]
+        elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+            texts[name] = [json.dumps(value)]  # a form has a list of objects as JSON
         elif value is not None:
-            texts[name] = [_text(name, item) for item in (value if isinstance(value, list | tuple) else [value])]
+            texts[name] = [_text(name, item) for item in items]
     # With a boundary of our own, the body of a second attempt is that of the first.
     form = f"multipart/form-data; boundary={secrets.token_hex(16)}"
     return {"data": texts, "files": parts, "headers": {"Content-Type": form}}
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _is_file(value: Any) -> bool:

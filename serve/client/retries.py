@@ -86,7 +86,7 @@ def persist(
             response: httpx.Response = yield request
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as e:
             raise no_answer(name, service.url, e) from e
-        except httpx.TransportError as e:
+        except httpx.RequestError as e:
             failure = no_answer(name, service.url, e)
             if not service.reached and isinstance(e, httpx.ConnectError | httpx.ConnectTimeout):
                 raise failure from e
@@ -103,9 +103,12 @@ def persist(
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds in `Retry-After`, or None; the service never sends a date there."""
+    """Return the seconds in `Retry-After`, or None; the service never sends a date there.
+
+    A pause of no time counts as none, so that a gateway which sends it is not flooded.
+    """
     try:
         seconds = float(response.headers["retry-after"])
     except (KeyError, ValueError):
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None

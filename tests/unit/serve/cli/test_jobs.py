@@ -11,7 +11,7 @@ from serve.cli.console import console, error_console
 from serve.cli.main import app
 from serve.client import Client
 from serve.client.flow import Pause
-from tests.unit.serve.client.job_answers import FILM, ID, event, events, film, raw_record, record
+from tests.unit.serve.client.job_answers import DROPPED, FILM, ID, event, events, film, raw_record, record
 from tests.unit.serve.scripted_server import Scripted, ScriptedServer, problem, scripted_server
 
 MADE = record("queued", 202, queue_position=2)
@@ -23,7 +23,6 @@ PROGRESS = (
 )
 DONE = events(*PROGRESS, event(5, "succeeded", percent=100.0))
 FAILED = {"status": 502, "detail": "the replica died twice"}
-DROPPED = Scripted(cut=-1)
 
 
 @pytest.fixture(autouse=True)
@@ -232,11 +231,11 @@ def test_following_a_job_that_fails_shows_why_and_fails() -> None:
 
 
 def test_jobs_are_listed() -> None:
-    page = [raw_record(id="a1"), raw_record("queued", id="b2", queue_position=4, model="wan22-i2v")]
+    page = [raw_record(id="a1"), raw_record("queued", id="b2", queue_position=4, model="wan22-[i2v]")]
     with scripted_server(Scripted(json.dumps({"jobs": page}).encode())) as server:
         result = run(server, "jobs", "--state", "running", "--limit", "2")
     assert result.exit_code == 0
-    assert re.search(r"a1 .*wan2\.6 .*denoising 0/4 .*\n.*b2 .*wan22-i2v .*queued \(position 4\)", result.stdout)
+    assert re.search(r"a1 .*wan2\.6 .*denoising 0/4 .*\n.*b2 .*wan22-\[i2v\] .*queued \(position 4\)", result.stdout)
     assert server.requests[0].path == "/jobs?state=running&limit=2"
 
 

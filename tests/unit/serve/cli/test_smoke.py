@@ -50,10 +50,10 @@ def test_all_endpoints_are_called_and_their_results_are_saved(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_refused_call_fails_the_test_and_the_other_endpoints_are_called_all_the_same(tmp_path: Path) -> None:
     graph = FakeGraph()
-    graph.wan22.error = VideoTooLarge("width", "the GPU has not enough memory")
+    graph.wan22.error = VideoTooLarge("width", "the GPU has not enough memory [/red]")
     with live_service(graph) as url, Client(url) as client, console.capture() as printed:
         assert not run_smoke(client, tmp_path, soon())
-    assert printed.get().count("not enough memory") == 2
+    assert printed.get().count("not enough memory [/red]") == 2
     assert not (tmp_path / "wan22-i2v.webp").exists()
     assert (tmp_path / "batch-video-faceswap.mp4").exists()
 

@@ -9,6 +9,10 @@ ID = "5f0c"
 ETAG = '"e1"'
 FILM = bytes(range(256)) * 40
 """The result of the job; it is no film."""
+DROPPED = Scripted(cut=-1)
+"""The connection is closed instead of an answer."""
+NOWHERE = "http://127.0.0.1:9"
+"""An address at which nothing listens."""
 
 
 def raw_record(state: str = "running", **fields: Any) -> dict[str, Any]:

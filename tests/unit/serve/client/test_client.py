@@ -7,10 +7,8 @@ import pytest
 
 from serve.client import CallFailed, Client
 from serve.client import client as module
+from tests.unit.serve.client.job_answers import NOWHERE
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
-
-NOWHERE = "http://127.0.0.1:9"
-"""An address at which nothing listens."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +59,16 @@ def test_without_a_key_no_credentials_are_sent() -> None:
 )
 def test_a_refusal_is_raised_with_its_detail(answer: Scripted, message: str) -> None:
     with scripted_server(answer) as server, Client(server.url) as client, pytest.raises(CallFailed, match=message):
+        client.call("wan2.6", {})
+
+
+def test_an_answer_that_cannot_be_decoded_fails_the_call() -> None:
+    broken = Scripted(b"not gzip", 200, {"Content-Encoding": "gzip"})
+    with (
+        scripted_server(broken) as server,
+        Client(server.url) as client,
+        pytest.raises(CallFailed, match=r"^wan2\.6: no answer from .*decompressing"),
+    ):
         client.call("wan2.6", {})
 
 

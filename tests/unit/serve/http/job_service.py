@@ -17,6 +17,9 @@ from serve.jobs.store.record import Job
 from tests.unit.serve.http.service import kept_endpoints, make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs
 
+RESULT = bytes(range(256)) * 20
+"""The result of a job."""
+
 
 def make_handlers(jobs: FakeJobs, **settings: Any) -> JobHandlers:
     """Return the handlers over ``jobs``; ``settings`` replaces any of their arguments."""
@@ -54,3 +57,9 @@ def make_job_service(jobs: FakeJobs, **settings: Any) -> ASGIApp:
 def make_job_client(jobs: FakeJobs, **settings: Any) -> TestClient:
     """Return a client of such an application."""
     return TestClient(make_job_service(jobs, **settings), follow_redirects=False)
+
+
+def slug(response: Any) -> str:
+    """Return the last part of the type of the problem that a response is."""
+    assert response.headers["content-type"] == "application/problem+json"
+    return str(response.json()["type"]).rpartition(":")[2]

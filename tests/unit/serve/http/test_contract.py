@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from serve.http.openai.errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.generated_requests import JOB, Call, calls, makes
+from tests.unit.serve.http.openapi_schema import without_nullable
 from tests.unit.serve.http.service import make_service
 
 SMALL = {"max_width": 64, "max_height": 64, "max_pixels": 64 * 64, "max_frames": 9, "max_steps": 4}
@@ -43,7 +44,7 @@ class Contract:
 
     def __post_init__(self) -> None:
         self.document = self.client.get("/openapi.json").json()
-        self._components = _without_nullable({"components": self.document["components"]})
+        self._components = without_nullable({"components": self.document["components"]})
 
     def send(self, call: Call) -> httpx2.Response:
         """Send a call and check its answer."""
@@ -90,7 +91,7 @@ class Contract:
     def validate(self, body: Any, schema: dict[str, Any], sent: object) -> None:
         """Check JSON against a schema of the document."""
         try:
-            jsonschema.Draft4Validator({**_without_nullable(schema), **self._components}).validate(body)
+            jsonschema.Draft4Validator({**without_nullable(schema), **self._components}).validate(body)
         except jsonschema.ValidationError as error:
             raise AssertionError(f"{sent}: {error.message} at {list(error.absolute_path)}") from error
 
@@ -124,16 +125,6 @@ class Contract:
             assert (part.status_code, part.content) == (206, result.content[1:10])
         assert self.call("DELETE", "/jobs/{id}", job_id).status_code == 204
         assert self.call("GET", "/jobs/{id}", job_id).status_code == 410
-
-
-def _without_nullable(schema: Any) -> Any:
-    """Return a schema of OpenAPI 3.0 in JSON Schema, which has no `nullable`."""
-    if isinstance(schema, list):
-        return [_without_nullable(entry) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    plain = {name: _without_nullable(entry) for name, entry in schema.items() if name not in ("nullable", "example")}
-    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain
 
 
 @pytest.fixture

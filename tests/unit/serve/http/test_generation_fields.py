@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments.wire import LoraChoice
-from serve.config import Models
-from serve.http.lora_list import lora_folders
 from serve.media.images import cover
 from serve.media.samples import jpeg, portrait, stranger
 from tests.pictures import decode_image
-from tests.unit.deployments.test_lora_folder import safetensors
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import make_client, make_config, make_service_of
+from tests.unit.serve.http.service import make_client
 from tests.unit.serve.media.make_media import animation
 
 CLIP = np.stack([np.full((48, 64, 3), 10 * number, np.uint8) for number in range(12)])
@@ -52,50 +48,6 @@ def test_loras_that_are_none_are_refused_by_the_name_of_the_field(client: TestCl
     errors = errors_of(client.post("/wan2.6", json={"prompt": "x", "loras": [{"name": "ink", "url": "http://x"}]}))
     assert errors == {"loras": "number 1 has no `url`; send `name` and `scale`"}
     assert graph.wan26.requests == []
-
-
-def test_a_configured_folder_is_listed_by_model(tmp_path: Path) -> None:
-    for name, metadata in (("ink_high_noise", {"trigger_word": "ink"}), ("ink_low_noise", None), ("film", None)):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors(metadata))
-    files = {
-        "wan26": {"text": "text", "loras": str(tmp_path)},
-        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
-        "faces": {"analysis": "a", "swapper": "s.onnx"},
-    }
-    config = make_config().model_copy(update={"models": Models.model_validate(files)})
-    assert lora_folders(config) == {"wan26": str(tmp_path), "wan22-gguf": None}
-    listed = TestClient(make_service_of(config, FakeGraph())).get("/loras").json()["loras"]
-    size = len(safetensors())
-    assert listed == {
-        "wan26": [
-            {"name": "film", "trigger_words": [], "experts": [], "bytes": size},
-            {
-                "name": "ink",
-                "trigger_words": ["ink"],
-                "experts": ["high", "low"],
-                "bytes": size + len(safetensors({"trigger_word": "ink"})),
-            },
-        ],
-        "wan22-gguf": [],
-    }
-
-
-def test_the_demo_lists_its_styles_with_their_words() -> None:
-    listed = TestClient(make_service_of(make_config(), FakeGraph())).get("/loras").json()["loras"]
-    words = {lora["name"]: (lora["trigger_words"], lora["experts"]) for lora in listed["wan26"]}
-    assert words == {"ink": (["a line drawing"], []), "sepia": (["an old photograph"], [])}
-    assert listed["wan22-gguf"] == []
-
-
-def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:
-    files = {
-        "wan26": {"text": "text", "loras": str(tmp_path / "none")},
-        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
-        "faces": {"analysis": "a", "swapper": "s.onnx"},
-    }
-    config = make_config().model_copy(update={"models": Models.model_validate(files)})
-    response = TestClient(make_service_of(config, FakeGraph())).get("/loras")
-    assert (response.status_code, response.json()["detail"]) == (503, "the folder of LoRAs cannot be read now")
 
 
 def test_the_last_frame_is_cropped_like_the_first(client: TestClient, graph: FakeGraph) -> None:

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.jobs.store.record import Progress
-from tests.unit.serve.http.jobs.test_handlers import RESULT, slug
+from tests.unit.serve.http.job_service import RESULT, slug
 from tests.unit.serve.jobs.fake_jobs import FakeJobs, make_job
 
 

@@ -145,18 +145,6 @@ async def test_a_listener_whose_request_is_cancelled_frees_its_place() -> None:
     assert (jobs.following, listeners.count) == (0, 0)
 
 
-def test_there_is_a_limit_for_all_listeners_together() -> None:
-    listeners = Listeners(limit=2, limit_of_one=2)
-    first = listeners.admit("anna")
-    listeners.admit("ben")
-    with pytest.raises(Exception, match="too many connections wait"):
-        listeners.admit("cleo")
-    first()
-    first()  # giving a place back twice frees one place
-    assert listeners.count == 1
-    listeners.admit("cleo")
-
-
 async def test_a_store_that_is_lost_ends_the_stream_and_the_next_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     jobs = FakeJobs()
     job = jobs.add(make_job())

@@ -6,76 +6,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.http.jobs.listeners import Listeners
-from serve.jobs.store.record import Delivery
 from serve.problems import replica_lost
 from tests.unit.serve.http.asgi import Exchange, http_scope, until
-from tests.unit.serve.http.job_service import make_job_service
+from tests.unit.serve.http.job_service import RESULT, make_job_service, slug
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
-
-RESULT = bytes(range(256)) * 20
-
-
-def slug(response: Any) -> str:
-    assert response.headers["content-type"] == "application/problem+json"
-    return str(response.json()["type"]).rpartition(":")[2]
-
-
-def test_a_record_says_everything_that_is_known_of_a_job(jobs: FakeJobs, client: TestClient) -> None:
-    jobs.add(make_job(created_at=NOW - 5))
-    job = jobs.add(make_job())
-    response = client.get(f"/jobs/{job.id}")
-    assert response.status_code == 200
-    assert response.json() == {
-        "id": job.id,
-        "model": "wan2.6",
-        "state": "queued",
-        "stage": "queued",
-        "detail": None,
-        "step": 0,
-        "steps": 0,
-        "percent": 0,
-        "queue_position": 1,
-        "eta_seconds": None,
-        "seed": 7,
-        "ignored_fields": [],
-        "attempts": 0,
-        "cancel_requested": False,
-        "created_at": "2026-09-21T14:13:20.000Z",
-        "started_at": None,
-        "finished_at": None,
-        "expires_at": "2026-09-22T14:13:20.000Z",
-        "request_id": "the-request",
-        "links": {
-            "self": f"/jobs/{job.id}",
-            "events": f"/jobs/{job.id}/events",
-            "result": f"/jobs/{job.id}/result",
-            "preview": None,
-        },
-        "error": None,
-        "webhook": None,
-    }
-    assert response.headers["cache-control"] == "no-store"
-    assert int(response.headers["retry-after"]) >= 1
-
-
-async def test_a_record_follows_the_job_to_its_end(jobs: FakeJobs, client: TestClient) -> None:
-    job = jobs.add(make_job())
-    await jobs.step(job.id, stage="decoding", step=3, steps=8, percent=61.26, eta_s=12.34, preview=True)
-    running = client.get(f"/jobs/{job.id}").json()
-    assert (running["state"], running["stage"], running["percent"], running["eta_seconds"]) == (
-        "running",
-        "decoding",
-        61.3,
-        12.3,
-    )
-    assert (running["step"], running["steps"], running["queue_position"]) == (3, 8, None)
-    assert client.get(running["links"]["preview"]).status_code == 404  # the file is gone, or is not there yet
-    await jobs.succeed(job.id, RESULT)
-    done = client.get(f"/jobs/{job.id}")
-    record = done.json()
-    assert (record["state"], record["percent"], record["eta_seconds"]) == ("succeeded", 100, None)
-    assert record["finished_at"] == "2026-09-21T14:13:29.000Z"
-    assert "retry-after" not in done.headers
 
 
 async def test_a_failed_job_has_the_problem_of_its_failure(jobs: FakeJobs, client: TestClient) -> None:
@@ -87,20 +21,6 @@ async def test_a_failed_job_has_the_problem_of_its_failure(jobs: FakeJobs, clien
     assert (refused.status_code, slug(refused)) == (409, "conflict")
     assert "failed" in refused.json()["detail"]
     assert "the replica died" in refused.json()["detail"]
-
-
-def test_a_webhook_is_shown_without_what_may_be_secret_in_its_url(jobs: FakeJobs, client: TestClient) -> None:
-    hook = Delivery(url="https://user:pass@hooks.test/done?token=secret", id="msg_1", attempts=2, next_at=NOW, error="503")
-    job = jobs.add(make_job(webhook=hook))
-    response = client.get(f"/jobs/{job.id}")
-    assert response.json()["webhook"] == {
-        "url": "https://hooks.test/done",
-        "id": "msg_1",
-        "state": "pending",
-        "attempts": 2,
-        "next_at": "2026-09-21T14:13:20.000Z",
-        "error": "503",
-    }
 
 
 @pytest.mark.parametrize("part", ["", "/events", "/result", "/preview"])
@@ -138,63 +58,6 @@ def test_a_store_that_cannot_be_reached_is_a_503(jobs: FakeJobs, client: TestCli
     response = client.request(method, "/jobs" if part == "list" else f"/jobs/{job.id}{part}")
     assert (response.status_code, slug(response)) == (503, "unavailable")
     assert int(response.headers["retry-after"]) >= 1
-
-
-async def test_a_result_comes_with_its_headers(jobs: FakeJobs, client: TestClient) -> None:
-    job = jobs.add(make_job())
-    await jobs.succeed(job.id, RESULT)
-    whole = client.get(f"/jobs/{job.id}/result")
-    assert (whole.status_code, whole.content) == (200, RESULT)
-    assert whole.headers["content-type"] == "video/mp4"
-    assert (whole.headers["x-model"], whole.headers["x-seed"]) == ("wan2.6", "7")
-    assert (whole.headers["etag"], whole.headers["accept-ranges"]) == ('"0123abcd"', "bytes")
-    assert whole.headers["content-length"] == str(len(RESULT))
-    head = client.head(f"/jobs/{job.id}/result")
-    assert (head.status_code, head.content) == (200, b"")
-    same = ("content-type", "content-length", "etag", "accept-ranges", "x-model", "x-seed", "content-disposition")
-    assert [head.headers[name] for name in same] == [whole.headers[name] for name in same]
-    assert len(jobs.files.reads) == 1  # HEAD reads nothing
-
-
-async def test_a_part_of_a_result_has_those_bytes(jobs: FakeJobs, client: TestClient) -> None:
-    job = jobs.add(make_job())
-    await jobs.succeed(job.id, RESULT)
-    part = client.get(f"/jobs/{job.id}/result", headers={"range": "bytes=1000-2999"})
-    assert (part.status_code, part.content) == (206, RESULT[1000:3000])
-    assert part.headers["content-range"] == f"bytes 1000-2999/{len(RESULT)}"
-    assert part.headers["content-length"] == "2000"
-    assert part.headers["x-model"] == "wan2.6"
-    outside = client.get(f"/jobs/{job.id}/result", headers={"range": f"bytes={len(RESULT)}-"})
-    assert (outside.status_code, slug(outside)) == (416, "range-not-satisfiable")
-    assert outside.headers["content-range"] == f"bytes */{len(RESULT)}"
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"if-range": '"0123abcd"'}, 206),
-        ({"if-range": '"another"'}, 200),
-        ({"if-range": 'W/"0123abcd"'}, 200),
-        ({"if-range": "Wed, 25 Nov 2026 22:00:00 GMT"}, 200),
-        ({"if-none-match": '"0123abcd"'}, 304),
-        ({"if-none-match": 'W/"0123abcd"'}, 304),
-        ({"if-none-match": '"a", "0123abcd"'}, 304),
-        ({"if-none-match": "*"}, 304),
-        ({"if-none-match": '"another"'}, 206),
-        ({"if-match": '"0123abcd"'}, 206),
-        ({"if-match": 'W/"0123abcd"'}, 412),
-        ({"if-match": '"another"'}, 412),
-    ],
-)
-async def test_conditions_decide_what_is_sent(jobs: FakeJobs, client: TestClient, headers: dict[str, str], status: int) -> None:
-    job = jobs.add(make_job())
-    await jobs.succeed(job.id, RESULT)
-    response = client.get(f"/jobs/{job.id}/result", headers={"range": "bytes=0-9", **headers})
-    assert response.status_code == status
-    assert response.headers["etag"] == '"0123abcd"'
-    bodies = {200: RESULT, 206: RESULT[:10], 304: b""}
-    if status in bodies:
-        assert response.content == bodies[status]
 
 
 async def test_a_result_that_is_not_there_says_why(jobs: FakeJobs, client: TestClient) -> None:

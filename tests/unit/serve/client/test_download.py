@@ -4,12 +4,10 @@ import pytest
 
 from serve.client import CallFailed
 from tests.unit.serve.client.both_clients import Kind, connected, paths
-from tests.unit.serve.client.job_answers import ETAG, FILM, ID, event, events, film, record
+from tests.unit.serve.client.job_answers import DROPPED, ETAG, FILM, ID, event, events, film, record
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
 
 pytestmark = pytest.mark.usefixtures("pauses")
-DROPPED = Scripted(cut=-1)
-"""The connection is closed instead of an answer."""
 
 
 def test_a_result_is_fetched_with_its_headers(kind: Kind) -> None:
@@ -39,6 +37,8 @@ def test_a_result_that_breaks_off_goes_on_where_it_was(kind: Kind) -> None:
         problem(416, "out of range"),
         film(999),  # another part than the one that was asked for
         Scripted(FILM[1000:], 206, {"Content-Range": "bytes */10240"}),
+        film(1000, etag='"e2"'),  # the rest of another file, from something that knows no If-Range
+        film(1000, etag=""),
     ],
 )
 def test_a_result_of_which_no_rest_comes_is_fetched_anew(kind: Kind, second: Scripted) -> None:

@@ -1,0 +1,125 @@
+"""The list of LoRAs that callers may choose from."""
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from starlette.testclient import TestClient
+
+from deployments.lora_folder import LoraFolderUnavailable
+from serve.config import AppConfig, Models
+from serve.http import lora_list
+from serve.http.lora_list import KEPT_S, LoraList, lora_folders
+from serve.models import VIDEO_MODELS
+from serve.problems import Problem
+from tests.unit.deployments.test_lora_folder import safetensors
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_config, make_service_of
+
+
+def test_a_configured_folder_is_listed_by_model(tmp_path: Path) -> None:
+    for name, metadata in (("ink_high_noise", {"trigger_word": "ink"}), ("ink_low_noise", None), ("film", None)):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors(metadata))
+    files = {
+        "wan26": {"text": "text", "loras": str(tmp_path)},
+        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+        "faces": {"analysis": "a", "swapper": "s.onnx"},
+    }
+    config = make_config().model_copy(update={"models": Models.model_validate(files)})
+    assert lora_folders(config) == {"wan26": str(tmp_path), "wan22-gguf": None}
+    listed = TestClient(make_service_of(config, FakeGraph())).get("/loras").json()["loras"]
+    size = len(safetensors())
+    assert listed == {
+        "wan26": [
+            {"name": "film", "trigger_words": [], "experts": [], "bytes": size},
+            {
+                "name": "ink",
+                "trigger_words": ["ink"],
+                "experts": ["high", "low"],
+                "bytes": size + len(safetensors({"trigger_word": "ink"})),
+            },
+        ],
+        "wan22-gguf": [],
+    }
+
+
+def test_the_demo_lists_its_styles_with_their_words() -> None:
+    listed = TestClient(make_service_of(make_config(), FakeGraph())).get("/loras").json()["loras"]
+    words = {lora["name"]: (lora["trigger_words"], lora["experts"]) for lora in listed["wan26"]}
+    assert words == {"ink": (["a line drawing"], []), "sepia": (["an old photograph"], [])}
+    assert listed["wan22-gguf"] == []
+
+
+def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:
+    files = {
+        "wan26": {"text": "text", "loras": str(tmp_path / "none")},
+        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+        "faces": {"analysis": "a", "swapper": "s.onnx"},
+    }
+    config = make_config().model_copy(update={"models": Models.model_validate(files)})
+    response = TestClient(make_service_of(config, FakeGraph())).get("/loras")
+    assert (response.status_code, response.json()["detail"]) == (503, "the folder of LoRAs cannot be read now")
+
+
+class Reads(LoraList):
+    """A list that counts how often its folders are read, and fails while they are ``away``."""
+
+    def __init__(self) -> None:
+        super().__init__(AppConfig())
+        self.count = 0
+        self.away = False
+        self.threads: set[int] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _read(self) -> dict[str, list[dict[str, object]]]:
+        self.count += 1
+        self.threads.add(threading.get_ident())
+        self.gate.wait(60)
+        if self.away:
+            raise LoraFolderUnavailable("no route to s3://a-secret-bucket")
+        return {"wan26": [{"name": f"number {self.count}"}]}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    moved = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lora_list, "time", SimpleNamespace(monotonic=lambda: moved.now))
+    return moved
+
+
+async def test_a_list_is_read_again_only_when_it_is_old(clock: SimpleNamespace) -> None:
+    reads = Reads()
+    first = await reads.all()
+    clock.now = KEPT_S
+    assert await reads.all() is first
+    clock.now += 0.1
+    assert (await reads.all())["wan26"] == [{"name": "number 2"}]
+    assert threading.get_ident() not in reads.threads, "a slow folder does not hold the event loop"
+
+
+async def test_however_many_ask_one_of_them_reads(clock: SimpleNamespace) -> None:
+    reads = Reads()
+    reads.gate.clear()
+    asking = [asyncio.ensure_future(reads.all()) for _ in range(20)]
+    await asyncio.sleep(0)
+    reads.gate.set()
+    answers = await asyncio.gather(*asking)
+    assert (reads.count, len({id(answer) for answer in answers})) == (1, 1)
+
+
+async def test_a_failure_is_a_503_that_keeps_the_folder_to_itself_and_is_not_kept(clock: SimpleNamespace) -> None:
+    reads = Reads()
+    reads.away = True
+    with pytest.raises(Problem) as refused:
+        await reads.all()
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "30")
+    assert "secret" not in refused.value.detail
+    reads.away = False
+    assert (await reads.all())["wan26"] == [{"name": "number 2"}]
+
+
+def test_every_video_model_has_a_folder_or_none_in_the_demo_too() -> None:
+    assert set(lora_folders(AppConfig())) == {model.name for model in VIDEO_MODELS}
