@@ -65,8 +65,9 @@ class Submissions:
 
         Raises a 422 problem that names each wrong field.
         """
-        endpoint = self._endpoints[submission.endpoint]
-        parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=submission.preferences.strict)
+        endpoint, preferences = self._endpoints[submission.endpoint], submission.preferences
+        webhook = self._webhook(preferences.webhook_url)  # first, since writing a large request costs more
+        parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=preferences.strict)
         submission.fields.clear()  # the base64 need not be held beside the bytes
         model = endpoint.models[0].name
         request = JobRequest(
@@ -77,7 +78,6 @@ class Submissions:
             ignored=parsed.ignored,
         )
         stored = await asyncio.to_thread(request.write)
-        preferences = submission.preferences
         durable = preferences.durable or submission.durable
         deadline_at = submission.began_at + submission.timeout_s
         job = Job(
@@ -97,7 +97,7 @@ class Submissions:
             idempotency_key=preferences.idempotency_key,
             fingerprint=await asyncio.to_thread(_fingerprint, stored, submission.media_type) if durable else "",
             details=dict(submission.details) or None,
-            webhook=self._webhook(preferences.webhook_url),
+            webhook=webhook,
         )
         return job, stored
 

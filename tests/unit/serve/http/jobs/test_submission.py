@@ -148,3 +148,11 @@ async def test_what_is_stored_does_not_depend_on_the_fields_that_were_left_out()
     assert isinstance(plain, bytes)
     assert read_request(plain).request == read_request(same).request
     assert len(read_media(plain)) < 1000
+
+
+async def test_a_webhook_that_is_not_allowed_is_refused_before_the_fields_are_read() -> None:
+    submitted = submission(replace(ASYNC, webhook_url="https://elsewhere.example.org/"), steps="many")
+    with pytest.raises(Problem) as refused:
+        await prepared(submitted)
+    assert [error.field for error in refused.value.errors] == ["Webhook-Url"]
+    assert submitted.fields, "nothing was done with the request"
