@@ -76,8 +76,9 @@ tell("damaged", await poll((await client.videos.create({ prompt: "damaged", inpu
 
 // Fields of the service with several values, which the package calls `name[]`.
 const faces = [createReadStream(picture), createReadStream(picture)];
-const options = { mask_regions: ["nose", "mouth"], mask_padding: [0.1, 0.2, 0.3, 0.4], restore_face: false, face_blend: 0.5 };
-const swapped = await client.videos.create({ prompt: "a face", ...short, face_image: faces, ...options });
+const pictures = { input_reference: createReadStream(picture), face_image: faces };
+const options = { mask_padding: [0.1, 0.2, 0.3, 0.4], restore_face: false, face_blend: 0.5 };
+const swapped = await client.videos.create({ prompt: "a face", ...short, ...pictures, ...options });
 tell("swap", await poll(swapped.id));
 tell("download of the swap", await download(swapped.id, "swapped.mp4"));
 
