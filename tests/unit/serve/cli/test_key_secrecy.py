@@ -2,6 +2,7 @@
 
 import json
 import logging
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -34,7 +35,10 @@ COMMANDS = (
 def test_no_command_prints_its_key_or_its_prompt(
     command: tuple[str, ...], answer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Client, "_pause", lambda *_: None)
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "_pause", interrupt)  # the command would try again for minutes
     with caplog.at_level(logging.DEBUG), scripted_server(ANSWERS[answer]) as server:
         result = CliRunner().invoke(app, [*command, "--url", server.url, "--key", KEY], env={"RYLA_API_KEY": f"{KEY}-2"})
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"

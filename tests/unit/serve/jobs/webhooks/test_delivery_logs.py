@@ -9,6 +9,7 @@ import pytest
 
 from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.webhooks import deliveries
+from tests.unit.serve.http.asgi import until
 from tests.unit.serve.jobs.webhook_receiver import NOW, SECRET, DueJobs, ended_job, endless, receiving, settings, status
 from tests.unit.serve.jobs.webhooks.test_deliveries import Clock, resolver, send_due, sender, url_of
 
@@ -19,7 +20,7 @@ LATE = NOW + 10 * 86_400
 
 
 def checked_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the lines of the service with their tracebacks, after a check that none has a secret."""
+    """Return the service's lines with their tracebacks, after a check that none has a secret."""
     formatter = logging.Formatter("%(message)s")
     lines = [formatter.format(record) for record in caplog.records if record.name == "ray.serve"]
     assert [line for line in lines if any(mark in line for mark in MARKS)] == []
@@ -86,8 +87,7 @@ async def test_a_fault_of_the_sender_leaves_nothing_in_the_log(
     with caplog.at_level(logging.INFO):
         running = asyncio.ensure_future(sender(store, settings(tmp_path), clock=clock).run())
         await failed.wait()
-        while not caplog.records:
-            await asyncio.sleep(0)
+        await until(lambda: bool(caplog.records))
         running.cancel()
         await asyncio.wait({running})
     assert any("job 0000" in line for line in checked_lines(caplog))
