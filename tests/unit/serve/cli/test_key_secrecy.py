@@ -42,7 +42,7 @@ def test_no_command_prints_its_key_or_its_prompt(
     with caplog.at_level(logging.DEBUG), scripted_server(ANSWERS[answer]) as server:
         result = CliRunner().invoke(app, [*command, "--url", server.url, "--key", KEY], env={"RYLA_API_KEY": f"{KEY}-2"})
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    assert result.output.strip() != ""
+    assert result.exit_code != 0
     for text in (result.output, caplog.text):
         assert not any(mark in text for mark in ("kolibri", "nectar"))
 
