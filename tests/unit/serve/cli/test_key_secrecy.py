@@ -30,6 +30,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words)[:10])
 def test_no_command_prints_its_key_or_its_prompt(
