@@ -11,6 +11,8 @@ HELM_VERSION := v3.22.0
 # The Kubernetes of that helm's k8s.io/client-go, v0.37.
 HELM_KUBERNETES_MINOR := 37
 HELM_DOCS_VERSION := v1.14.2
+# OpenAI's package for Node, one of the clients in the tests, where npm is.
+NODE_CLIENT := $(if $(shell command -v npm 2>/dev/null),tests/node/node_modules/.package-lock.json)
 IMAGE ?= localhost/ryla-serve
 TARGET ?= cpu
 # For instance: --build-arg BASE=registry.example.org/debian:bookworm-slim
@@ -45,7 +47,7 @@ hashes:  ## Write constraints/hashes.txt again, after a change of constraints/co
 	grep -v '^torch==' constraints/constraints.txt | $(BIN)/uv pip compile --quiet --generate-hashes --no-deps \
 	  --no-header --no-annotate --python-version 3.11 --python-platform linux --output-file constraints/hashes.txt -
 
-tools: $(TOOLS)/helm $(TOOLS)/helm-docs  ## Build helm and helm-docs, which the chart's tests need (requires Go)
+tools: $(TOOLS)/helm $(TOOLS)/helm-docs $(NODE_CLIENT)  ## Build helm and helm-docs for the chart's tests (requires Go), and install OpenAI's package for Node
 
 # A plain `go install` leaves out the versions: helm would say that it is v3 and that its cluster is
 # Kubernetes 1.20, which the chart refuses. Helm's own releases set the same variables.
@@ -58,6 +60,11 @@ $(TOOLS)/helm:
 
 $(TOOLS)/helm-docs:
 	GOBIN=$(TOOLS) go install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
+
+# The tests that need it are skipped without it.
+$(NODE_CLIENT): tests/node/package.json tests/node/package-lock.json
+	cd tests/node && npm ci --fetch-retries=1 && touch ../../$@ \
+	  || echo "NOT RUN: tests with OpenAI's package for Node: it could not be installed"
 
 serve: setup  ## Run the demo on http://127.0.0.1:8000, with the Ray dashboard on http://127.0.0.1:8265
 	$(BIN)/ryla serve demo

@@ -9,7 +9,6 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 import httpx
@@ -126,15 +125,9 @@ class Caller(HttpUser):
             self._fail(response, f"{name}: the events ended before the job did")
 
     def status(self, job: JobRecord) -> JobRecord:
-        """Return the record of a job as it is now; one that is gone counts as cancelled.
-
-        Only its user deletes a job: one that ended just before it was cancelled is gone with that.
-        """
+        """Return the record of a job as it is now."""
         with self.client.get(f"/jobs/{job.id}", name="/jobs/{id}", catch_response=True) as response:
             self._refuse("/jobs/{id}", response)
-            if response.status_code == 410:
-                response.success()
-                return replace(job, state="cancelled")
             if response.status_code != 200:
                 self._fail(response, f"/jobs/{{id}}: {_described(response)}")
             return JobRecord.from_json(response.json())
@@ -165,13 +158,22 @@ class Caller(HttpUser):
         return answer
 
     def cancel(self, job: JobRecord) -> JobRecord:
-        """Cancel a job, and return its record once it has ended."""
+        """Cancel a job, and return its record once it has ended.
+
+        A job that has succeeded meanwhile keeps its result, which is removed: nobody downloads it.
+        """
         begun = time.perf_counter()
-        self._delete(job)
+        name = "/jobs/{id}/cancel"
+        with self.client.post(f"/jobs/{job.id}/cancel", name=name, catch_response=True) as response:
+            self._refuse(name, response)
+            if response.status_code not in (200, 202):  # 200: it had ended
+                self._fail(response, f"POST {name}: {_described(response)}")
         for record in self.poll(job):
             last = record
         if last.state == "cancelled":
             MEASURES.add(CANCEL, job.model, time.perf_counter() - begun)
+        elif last.state == "succeeded":
+            self._delete(job)
         return last
 
     def fail_job(self, record: JobRecord) -> NoReturn:
@@ -184,9 +186,10 @@ class Caller(HttpUser):
         time.sleep(min(seconds, LONGEST_PAUSE_S) * random.uniform(1.0, 1.2))
 
     def _delete(self, job: JobRecord) -> None:
+        """Remove a job that has ended, with its result."""
         with self.client.delete(f"/jobs/{job.id}", name="/jobs/{id} (DELETE)", catch_response=True) as response:
             self._refuse("/jobs/{id}", response)
-            if not response.ok:
+            if response.status_code != 204:  # 202: it had not ended
                 self._fail(response, f"DELETE /jobs/{{id}}: {_described(response)}")
 
     def _result(self, endpoint: str, response: Any, seconds: float, *, face_expected: bool = True) -> Answer:

@@ -55,20 +55,25 @@ class LongWork:
 
     def _run(self, client: Client, endpoint: str) -> None:
         job = client.submit(endpoint, self._bodies[endpoint])
+        has_ended = False
         try:
             while not self._stop.wait(POLL_S):
                 record = job.status()
                 if record.state == "running" or record.ended:
                     self.made[endpoint] += not self._begun[endpoint].is_set()
                     self._begun[endpoint].set()
-                if record.ended:
+                has_ended = record.ended
+                if has_ended:
                     self.made[endpoint] += 1
                     if record.state == "failed":
                         raise CallFailed(f"{endpoint}: {(record.error or {}).get('detail')}")
                     return
         finally:
             with suppress(CallFailed):  # the service may be gone; the first error is the one to report
-                client.delete(job.id)
+                if has_ended:
+                    client.delete(job.id)
+                else:
+                    client.cancel(job.id)
 
 
 @contextmanager

@@ -140,10 +140,6 @@ class Customer:
         assert response.status_code == 200, response.text
         return response.content
 
-    def cancel(self, job_id: str) -> int:
-        """Ask that a job be cancelled or deleted, and return the status."""
-        return self._call("DELETE", f"/jobs/{job_id}").status_code
-
     def _wait(self, job_id: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while (response := self._call("GET", f"/jobs/{job_id}/result?wait=20")).status_code == 409:

@@ -29,7 +29,8 @@ class Submission:
 
     ``fields`` are those of the body, by their public names. ``began_at`` is in seconds since the
     epoch, and the job has ``timeout_s`` from then on. It is ``durable`` if the preferences say so,
-    or if this does. ``details`` are kept with it for another interface.
+    or if this does. ``details`` are kept with it for another interface, whose names for the fields
+    ``sent_as`` has, by their public names.
     """
 
     endpoint: str
@@ -42,6 +43,7 @@ class Submission:
     preferences: Preferences
     durable: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
+    sent_as: Mapping[str, str] = field(default_factory=dict)
 
 
 class Submissions:
@@ -74,7 +76,7 @@ class Submissions:
             endpoint=endpoint.name,
             model=model,
             request=parsed.request,
-            sent_as=parsed.sent_as,
+            sent_as={own: submission.sent_as.get(name, name) for own, name in parsed.sent_as.items()},
             ignored=parsed.ignored,
         )
         stored = await asyncio.to_thread(request.write)

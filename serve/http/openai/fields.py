@@ -1,5 +1,6 @@
 """Turns the fields of OpenAI's videos API into those of an endpoint, and jobs into its videos."""
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from serve.http.endpoints import VIDEOS, Endpoint
 from serve.http.fitting import fit
+from serve.http.openai.parts import REFERENCE, whole_fields
 from serve.http.schemas import Schema
 from serve.jobs.store.record import Job
 from serve.pipelines.fields import is_long_number
@@ -19,7 +21,6 @@ MAX_PROMPT_CHARS = 1_000
 SWAP = "-faceswap"
 _SIZE = re.compile(r"(\d{1,5})\s*[xX]\s*(\d{1,5})")
 _SECONDS = re.compile(r"\d{1,5}(\.\d{1,6})?")
-_REFERENCE = re.compile(r"input_reference\[(\w+)\]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +43,15 @@ class VideoModels:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints if endpoint.group == VIDEOS}
         self.names = tuple(self._endpoints)
+        aliases = (public for endpoint in self._endpoints.values() for public in endpoint.schema.names.values())
+        self._known = frozenset(itertools.chain([REFERENCE], *aliases))
 
     def order(self, sent: Mapping[str, Any]) -> Order:
         """Return what a request orders; raise a 422 problem for fields that contradict the API.
 
         All other fields are the endpoint's own, and are checked there.
         """
-        fields = {name: value for name, value in sent.items() if value is not None}
+        fields = whole_fields(sent, self._known)
         model = fields.pop("model", self.names[0])
         if not isinstance(model, str) or model not in self._endpoints:
             raise invalid("model", f"unknown model `{str(model)[:50]}`; available: {', '.join(self.names)}")
@@ -60,12 +63,12 @@ class VideoModels:
         sent_as: dict[str, str] = {}
         if reference is not None:
             if "image" not in endpoint.schema.names:
-                raise invalid("input_reference", f"`{model}` makes videos from a prompt only; leave it out")
+                raise invalid(REFERENCE, f"`{model}` makes videos from a prompt only; leave it out")
             name = endpoint.schema.names["image"][0]
-            sent_as[name] = "input_reference"
+            sent_as[name] = REFERENCE
             fields[name] = reference
         elif "image" in endpoint.schema.names and not own:
-            sent_as |= dict.fromkeys(endpoint.schema.names["image"], "input_reference")
+            sent_as |= dict.fromkeys(endpoint.schema.names["image"], REFERENCE)
         if "size" in fields:
             fields["width"], fields["height"] = _parse_size(fields.pop("size"), fields)
             sent_as |= {"width": "size", "height": "size"}
@@ -144,14 +147,11 @@ def _error_of(job: Job) -> dict[str, Any] | None:
 
 def _reference(fields: dict[str, Any]) -> Any:
     """Take the reference image out of ``fields``: a file, or an object with a data URI."""
-    value = fields.pop("input_reference", None)
-    # A form carries an object as one part for each of its members.
-    for name in [name for name in fields if _REFERENCE.fullmatch(name)]:
-        value = {**(value if isinstance(value, dict) else {}), _REFERENCE.sub(r"\1", name): fields.pop(name)}
+    value = fields.pop(REFERENCE, None)
     if not isinstance(value, dict):
         return value
     if set(value) != {"image_url"}:
-        raise invalid("input_reference", "send a file, or an object with `image_url` that is a data URI; there are no file ids")
+        raise invalid(REFERENCE, "send a file, or an object with `image_url` that is a data URI; there are no file ids")
     return value["image_url"]
 
 

@@ -105,6 +105,7 @@ class OpenAIVideos:
                 timeout_s=timeout_s,
                 preferences=preferences,
                 details=order.details,
+                sent_as=order.sent_as,
             )
             try:
                 with self._admission.admit(caller):

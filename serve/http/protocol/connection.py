@@ -41,9 +41,13 @@ async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], ti
 
 
 def _log_failure(cancelled: "asyncio.Future[Any]") -> None:
-    """Log that work failed instead of ending when it was cancelled: nobody else learns of it."""
+    """Log that work failed instead of ending when it was cancelled: nobody else learns of it.
+
+    Of a problem only the type is logged, since its text may quote what was sent.
+    """
     if not cancelled.cancelled() and (error := cancelled.exception()) is not None:
-        logger.info("work that was cancelled failed: %r", error)
+        shown = error.slug if isinstance(error, Problem) else repr(error)
+        logger.info("work that was cancelled failed: %s", shown)
 
 
 async def _disconnected(request: Request) -> None:

@@ -19,7 +19,8 @@ FOLDERS = (
     "training",
 )
 """The folders of the repository, without hidden ones and those that commands create."""
-PAGES = (*sorted(ROOT.glob("*.md")), *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))))
+_FOUND = (*sorted(ROOT.glob("*.md")), *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md"))))
+PAGES = tuple(page for page in _FOUND if "node_modules" not in page.parts)
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -24,6 +24,7 @@ from serve.media.decode.opening import open_source
 from serve.media.samples import clip, data_uri, jpeg, stranger
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.http.service import FACE, VIDEO, HeldVideoModel, make_client, make_service
+from tests.unit.serve.loop_clock import LoopClock
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 
 MP4 = {"accept": "video/mp4"}
@@ -317,9 +318,12 @@ def test_a_full_queue_is_a_503_that_expects_room_after_the_latest_duration(
 async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
     model = HeldVideoModel()
     graph = FakeGraph(wan26=model)
-    app = make_service(graph, ingress={"max_concurrent_requests": 1})
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-        response = await client.post("/wan2.6", json={"prompt": "x"}, headers={"request-timeout": "0.3"})
+    app, clock = make_service(graph, ingress={"max_concurrent_requests": 1}), LoopClock()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service", timeout=None) as client:
+        call = asyncio.ensure_future(client.post("/wan2.6", json={"prompt": "x"}, headers={"request-timeout": "1000"}))
+        await model.begun.wait()
+        clock.move(1000)
+        response = await call
         assert (response.status_code, response.json()["type"]) == (504, "urn:ryla:problem:timeout")
         assert response.json()["detail"].endswith("ask for fewer frames or steps")
         assert model.stopped
@@ -332,16 +336,22 @@ async def test_a_request_ends_at_its_own_timeout_and_stops_the_model() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["wan2.6", "wan2.6-i2v", "wan2.6-i2v-faceswap"])
 async def test_a_timeout_before_the_model_has_begun_does_not_ask_for_a_smaller_video(path: str) -> None:
+    asked = asyncio.Event()
+
     class Asleep(FakeVideoModel):
         async def generate(self, request: VideoRequest, stream: object, origin: object = None) -> AsyncGenerator[Any, None]:
+            asked.set()
             await asyncio.Event().wait()
             yield
 
-    app = make_service(FakeGraph(wan26=Asleep()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
-        response = await client.post(f"/{path}", json=payload(path), headers={"request-timeout": "1"})
+    app, clock = make_service(FakeGraph(wan26=Asleep())), LoopClock()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service", timeout=None) as client:
+        call = asyncio.ensure_future(client.post(f"/{path}", json=payload(path), headers={"request-timeout": "1000"}))
+        await asked.wait()
+        clock.move(1000)
+        response = await call
     assert response.status_code == 504
-    assert "limit of 1 s" in response.json()["detail"]
+    assert "limit of 1000 s" in response.json()["detail"]
     assert "POST /warm" in response.json()["detail"]
     assert "fewer" not in response.json()["detail"]
 

@@ -1,5 +1,10 @@
-"""No log line has a caller's key, prompt, picture or file name, wherever the caller puts it."""
+"""No log line has a caller's key, prompt, picture or file name, wherever the caller puts it.
 
+The lines are those of the ingress and of the Runner, which are in one process here, and of Serve's
+proxy. Those about webhooks, of replicas and of `ryla` have tests beside their modules.
+"""
+
+import asyncio
 import base64
 import hashlib
 import io
@@ -10,10 +15,16 @@ from typing import Any
 
 import PIL.Image
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from serve.http.openai.errors import OpenAIErrors
+from serve.http.protocol.bounded_protocol import EXTENSION
+from serve.http.protocol.connection import run_while_connected
+from serve.problems import invalid
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope
+from tests.unit.serve.http.openai.test_errors import wrapped_as_serve_does
 from tests.unit.serve.http.service import make_service
 
 KEY = "sk-kolibri-x"
@@ -79,6 +90,16 @@ def wrong_bodies() -> Iterator[dict[str, Any]]:
         yield {"prompt": PROMPT, "model": model, "size": model, "seconds": model}
 
 
+def checked_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return all lines with their tracebacks, after a check that none has a secret."""
+    formatter = logging.Formatter("%(name)s %(message)s")
+    ours = [record for record in caplog.records if not record.name.startswith("http")]  # httpx is the caller
+    lines = [formatter.format(record) for record in ours]
+    found = {line for line in lines if any(mark in line for mark in MARKS)}
+    assert not found, "\n".join(sorted(found)[:40])
+    return lines
+
+
 @pytest.mark.slow
 def test_no_log_line_has_what_callers_send(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     authorized = {"Authorization": f"Bearer {KEY}"}
@@ -120,9 +141,60 @@ def test_no_log_line_has_what_callers_send(client: TestClient, caplog: pytest.Lo
         for query in (*QUERIES, *OF_A_JOB):
             for value in (PROMPT, URI[:200], KEY):
                 client.get(query.replace("{id}", link.removeprefix("/jobs/")) + value, headers=authorized)
-    formatter = logging.Formatter("%(name)s %(message)s")  # with tracebacks
-    ours = [record for record in caplog.records if not record.name.startswith("http")]  # httpx is the caller
-    lines = [formatter.format(record) for record in ours]
-    assert len(lines) > 100
-    found = {line for line in lines if any(mark in line for mark in MARKS)}
-    assert not found, "\n".join(sorted(found)[:40])
+    assert len(checked_lines(caplog)) > 100
+
+
+RIGHT = {"authorization": f"Bearer {KEY}"}
+REFUSED_BY_THE_PROXY: tuple[tuple[str, str, dict[str, str], int], ...] = (
+    ("/wan2.6", "", {"authorization": f"Bearer {KEY}x"}, 401),
+    ("/wan2.6", "", {"authorization": f"Basic {KEY}"}, 401),
+    ("/v1/videos", "", {"authorization": KEY}, 401),
+    (f"/{PROMPT}", f"prompt={PROMPT}&key={KEY}", {}, 401),
+    ("/wan2.6", "", {**RIGHT, "content-length": str(2**40)}, 413),
+    ("/wan2.6", "a=" + URI * 20, RIGHT, 431),
+    ("/wan2.6", "", {**RIGHT, "accept": ",".join(["kolibri"] * 9000)}, 431),
+)
+"""Paths, queries and headers that the proxy refuses, and the statuses with which it does."""
+
+
+@pytest.mark.parametrize(("path", "query", "headers", "status"), REFUSED_BY_THE_PROXY)
+async def test_no_log_line_of_the_proxy_has_what_callers_send(
+    path: str,
+    query: str,
+    headers: dict[str, str],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"anna {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    monkeypatch.setenv("RYLA_API_KEYS", str(keys))
+    scope = {**http_scope(path, headers=headers), "query_string": query.encode(), "extensions": {EXTENSION: {}}}
+    exchange = Exchange(body_messages(PROMPT.encode()))
+    with caplog.at_level(logging.INFO):
+        await wrapped_as_serve_does(EchoApp())(scope, exchange.receive, exchange.send)
+    assert exchange.status == status
+    assert any(str(status) in line for line in checked_lines(caplog))
+
+
+async def test_work_that_fails_after_its_caller_left_is_logged_without_what_was_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange = Exchange([])
+    begun = asyncio.Event()
+
+    async def refuse() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise invalid("size", f"`{PROMPT}` is no size")
+
+    with caplog.at_level(logging.INFO):
+        call = asyncio.ensure_future(run_while_connected(exchange.request(), refuse(), 60))
+        await begun.wait()
+        exchange.leave()
+        with pytest.raises(ClientDisconnect):
+            await call
+    assert any("invalid-field" in line for line in checked_lines(caplog))

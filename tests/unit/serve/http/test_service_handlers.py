@@ -170,7 +170,7 @@ async def test_warm_starts_what_is_asleep_and_answers_at_once(service: httpx.Asy
         "wan22-gguf": "asleep",
         "face-swapper": "ready",
     }
-    await asyncio.wait_for(model.woken.wait(), 10)
+    await asyncio.wait_for(model.woken.wait(), 60)
     assert not model.start.is_set()  # the answer came while the model was still starting
 
 
@@ -216,7 +216,7 @@ async def _end_tasks() -> None:
     """Let the tasks that work in the background end."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
-        await asyncio.wait(others, timeout=10)
+        await asyncio.wait(others, timeout=60)
     await asyncio.sleep(0)  # for their callbacks
 
 

@@ -12,6 +12,7 @@ from serve.http.examples import payload
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import Exchange, body_messages, http_scope, until
 from tests.unit.serve.http.service import HeldVideoModel, make_service
+from tests.unit.serve.loop_clock import LoopClock
 
 MP4 = {"accept": "video/mp4"}
 JSON = {"content-type": "application/json"}
@@ -102,8 +103,8 @@ async def test_fields_that_take_long_to_check_hold_no_request(ending: str, monke
         raise ValueError("nobody waits for this any more")
 
     monkeypatch.setattr("serve.http.schemas.Schema.parse", parse)
-    exchange = Exchange(body_messages(b"{}"))
-    headers = {**JSON, "request-timeout": "0.2"} if ending == "the time is over" else JSON
+    exchange, clock = Exchange(body_messages(b"{}")), LoopClock()
+    headers = {**JSON, "request-timeout": "1000"} if ending == "the time is over" else JSON
     request = asyncio.ensure_future(
         make_service(FakeGraph())(http_scope("/wan2.6", headers=headers), exchange.receive, exchange.send)
     )
@@ -111,6 +112,8 @@ async def test_fields_that_take_long_to_check_hold_no_request(ending: str, monke
         await until(begun.is_set)
         if ending == "the client leaves":
             exchange.leave()
+        else:
+            clock.move(1000)
         await request
     finally:
         release.set()

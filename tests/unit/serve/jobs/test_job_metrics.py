@@ -23,6 +23,7 @@ from tests.unit.serve.jobs.job_builders import make_job, video
 from tests.unit.serve.jobs.webhook_receiver import DueJobs, ended_job, receiving, settings, status
 from tests.unit.serve.jobs.webhooks.senders import Clock, send_due, sender, url_of
 from tests.unit.serve.local_jobs import running_loops
+from tests.unit.serve.loop_clock import LoopClock
 
 
 async def ignore(job: Job) -> None:
@@ -140,11 +141,11 @@ async def test_a_job_that_is_cancelled_while_it_waits_is_counted_once_and_is_not
 
 @pytest.mark.slow
 async def test_a_job_at_its_deadline_is_a_timeout(bench: Bench) -> None:
-    job = await bench.add(video(), deadline_at=time.time() + 2)
-    model = bench.graph.wan26
-    assert isinstance(model, HeldVideoModel)
-    model.gate = asyncio.Event()
+    clock = LoopClock()
+    job = await bench.add(video(), deadline_at=time.time() + 1000)
     with recorded_metrics() as recorded:
-        await within(bench.one.run(job.id))
+        call = await begun(bench, job)
+        clock.move(1000)
+        await within(call)
     assert recorded.total(metrics.JOBS_ENDED, endpoint="wan2.6", outcome="timeout") == 1
     assert metrics.JOB_SECONDS.name not in recorded.names()

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.unit.serve.http.service import HeldVideoModel
 from tests.unit.serve.jobs.bench import LIMIT_S, Bench, begun, within
 from tests.unit.serve.jobs.job_builders import FACE, make_job, video
 from tests.unit.serve.local_jobs import Line
+from tests.unit.serve.loop_clock import LoopClock
 
 
 async def test_a_job_runs_to_its_end_and_its_result_is_stored(bench: Bench) -> None:
@@ -261,35 +261,35 @@ async def test_a_lost_model_replica_is_one_more_try_within_the_attempt(bench: Be
 
 @pytest.mark.slow
 async def test_a_job_ends_at_its_deadline(bench: Bench) -> None:
-    job, stored = make_job(video())
-    job = replace(job, deadline_at=job.created_at + 0.5)
-    await bench.files.put(request_key(job.id), read_media(stored))
-    await bench.store.create(job, max_queued=100)
+    clock, created_at = LoopClock(), time.time()
+    job = await bench.add(video(), created_at=created_at, deadline_at=created_at + 1000.5)
     call = await begun(bench, job)
+    clock.move(1000.5)
     outcome = await within(call)
     assert outcome is not None
     assert outcome.job.problem is not None
     assert outcome.job.problem["status"] == 504
-    assert "its limit of 0.5 s; ask for fewer frames or steps" in outcome.job.problem["detail"]
+    assert "its limit of 1000.5 s; ask for fewer frames or steps" in outcome.job.problem["detail"]
 
 
-@pytest.mark.slow
 async def test_a_result_that_is_being_recorded_at_the_deadline_still_reaches_its_caller(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end is stored, so the call must not end with less than the result."""
-    job, stored = make_job(video(), durable=False)
-    job = replace(job, deadline_at=time.time() + 5)
+    clock = LoopClock()
+    job, stored = make_job(video(), durable=False, deadline_at=time.time() + 1000)
     await bench.store.create(job, max_queued=100)
     finish = bench.store.finish
 
     async def answer_late(*args: Any, **kwargs: Any) -> Any:
         ended = await finish(*args, **kwargs)
-        await asyncio.sleep(max(0.0, job.deadline_at - time.time()) + 0.2)
+        clock.move(1000)
+        await asyncio.sleep(0.01)  # ends after the timer of the deadline
         return ended
 
     monkeypatch.setattr(bench.store, "finish", answer_late)
-    outcome = await within(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    # Without a limit of its own, whose timer would end with that of the deadline.
+    outcome = await bench.one.run(job.id, read_media(stored), Line())  # type: ignore[arg-type]
     assert outcome is not None
     assert outcome.job.state == "succeeded"
     assert outcome.data is not None

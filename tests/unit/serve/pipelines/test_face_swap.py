@@ -61,7 +61,7 @@ def begin_swap(
 
 
 async def run(swap: FaceSwap, pixels: Frames) -> list[TimedFrames]:
-    async with asyncio.timeout(10), aclosing(swap.chunks(chunks_of(pixels))) as chunks:
+    async with asyncio.timeout(60), aclosing(swap.chunks(chunks_of(pixels))) as chunks:
         return [chunk async for chunk in chunks]
 
 
@@ -225,7 +225,7 @@ async def test_no_more_chunks_are_held_back_than_the_credit_window_is_widened_by
                 await never.wait()
             yield chunk
 
-    async with asyncio.timeout(10), aclosing(swap.chunks(credited())) as chunks:
+    async with asyncio.timeout(60), aclosing(swap.chunks(credited())) as chunks:
         assert (await anext(chunks)).index == 0
     assert len(seen) <= held + 1
     await source.aclose()

@@ -32,6 +32,9 @@ from tests.unit.serve.provenance.results import (
     signing,
 )
 
+JFIF = b"\xff\xe0\x00\x10JFIF\x00"
+"""The first segment of a JPEG. Shorter marks are now and then in the bytes of a signature."""
+
 
 async def test_each_format_is_signed_says_so_and_shows_every_change(made: Made, tmp_path: Path) -> None:
     async with marking_with(signing(tmp_path)) as marking:
@@ -79,7 +82,7 @@ async def test_a_manifest_holds_no_picture_and_tells_model_and_seed_only_if_aske
     assert assertions_of(report_of(told.media, media_type))["ryla.generation"] == {"models": ["wan26"], "seed": 7}
     for marked in (plain, told):
         assert b"thumbnail" not in read_media(marked.media)
-        assert read_media(marked.media).count(b"\xff\xd8\xff") == 1, "there is one JPEG in it, the result"
+        assert read_media(marked.media).count(JFIF) == 1, "there is one JPEG in it, the result"
 
 
 async def test_a_source_becomes_the_parent_and_keeps_its_own_manifest(made: Made, tmp_path: Path) -> None:
