@@ -11,7 +11,7 @@ from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.webhooks import deliveries
 from tests.unit.serve.http.asgi import until
 from tests.unit.serve.jobs.webhook_receiver import NOW, SECRET, DueJobs, ended_job, endless, receiving, settings, status
-from tests.unit.serve.jobs.webhooks.test_deliveries import Clock, resolver, send_due, sender, url_of
+from tests.unit.serve.jobs.webhooks.senders import Clock, resolver, send_due, sender, url_of
 
 PATH = "/kolibri?token=kolibri"
 MARKS = ("kolibri", SECRET[6:], "garden", "ann's key")
