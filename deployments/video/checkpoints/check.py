@@ -89,6 +89,8 @@ def check_video_models(root: Path) -> Iterator[Finding]:
             continue
         if path.suffix in PICKLED and any(part in path.name.lower() for part in _PICKLED_NAMES):
             yield Finding(path, "a pickled file", "", _faults(partial(find_files, path)))
+        elif path.suffix == ".sft" and any(part in path.name.lower() for part in _PICKLED_NAMES):
+            yield Finding(path, "a safetensors file", "", _short(path, _faults(partial(find_files, path))))
         elif path.suffix == ".gguf":
             yield _check_gguf(path)
         elif path.suffix == ".safetensors":
