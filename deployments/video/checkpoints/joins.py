@@ -111,7 +111,8 @@ def _check_latents(parts: Parts, where: Path, config: Any) -> None:
     folder = parts.shared / "vae"
     vae = empty_vae(folder).config
     latents = _Size(folder, "z_dim", vae.z_dim)
-    _require(parts, _Size(where, "out_channels", config.out_channels), latents)
+    made = config.out_channels or config.in_channels  # as the model's class has it
+    _require(parts, _Size(where, "out_channels", made), latents)
     with_image = 2 * vae.z_dim + TEMPORAL  # the latents, those of the image, and a mask of the frames of a latent
     if config.get("vace_layers") is not None:
         _require(parts, _Size(where, "in_channels", config.in_channels), latents)

@@ -58,7 +58,18 @@ def configs(folder: Path) -> Parts:
     return Parts(folder=folder, transformers=transformers, shared=folder, remedy="")
 
 
-@pytest.mark.parametrize("edits", [{}, CLIP, BOTH_FRAMES, {"vae": SIXTEEN}], ids=["text", "CLIP", "both frames", "VAE"])
+AS_MANY: Edits = {"transformer": {"out_channels": None}}
+"""A text model has as many channels for its result as for its input."""
+FITTING: dict[str, Edits] = {
+    "text": {},
+    "CLIP": CLIP,
+    "both frames": BOTH_FRAMES,
+    "VAE": {"vae": SIXTEEN},
+    "no output": AS_MANY,
+}
+
+
+@pytest.mark.parametrize("edits", FITTING.values(), ids=FITTING)
 def test_parts_that_fit_are_taken(random_models: RandomCheckpoints, tmp_path: Path, edits: Edits) -> None:
     require_fit(configs(configured(random_models.text, tmp_path, edits)))
     for other in (random_models.vace, random_models.a14b):
