@@ -20,6 +20,7 @@ from deployments.video.checkpoints.folder import (
     load_transformer,
     read_config,
 )
+from deployments.video.checkpoints.joins import Parts, require_fit
 from deployments.video.checkpoints.source import Source, open_source, read_boundary
 from deployments.video.checkpoints.vace import text_model
 from deployments.video.engine import WanEngine
@@ -27,6 +28,7 @@ from deployments.video.kernels.install import install_fast_blocks
 from deployments.video.memory.device import pick_device, pick_devices, pick_dtype, set_cpu_threads
 from deployments.video.memory.plan import TransformerPlacement
 from deployments.video.mode import Mode
+from deployments.video.named_files import settings_named
 from deployments.video.parallel.sequence import require_heads
 from deployments.video.placement import place, weight_bytes
 
@@ -35,6 +37,8 @@ NO_IMAGE_MODE = (
     f"this service runs no image-to-video checkpoint, and {NO_IMAGE_INPUT}; configure an image-to-video checkpoint "
     "(Wan2.1-VACE-1.3B or one with 36 input channels) as `models.wan26.image`, or call /wan2.6 without an image"
 )
+ONE_CHECKPOINT = "the parts are of different checkpoints; put those of one checkpoint into the folder"
+SHARED_PARTS = "the text checkpoint's text encoder and VAE serve both kinds of request; name two checkpoints that have the same"
 NO_TEXT_MODE = "this model makes videos only from images; send an image"
 
 
@@ -42,8 +46,13 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     """Build the engine of Wan 1.3B, for text and, if a checkpoint takes images, for images.
 
     The text encoder and the VAE are loaded once, from the text checkpoint. Raises
-    ``CheckpointRefused`` for model files that do not fit.
+    ``CheckpointRefused`` for model files that do not fit, with the settings that name them.
     """
+    with settings_named(models):
+        return _build_wan26(settings, models)
+
+
+def _build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     set_cpu_threads(settings.threads)
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
@@ -51,7 +60,11 @@ def build_wan26(settings: Wan26Settings, models: Wan26Models) -> WanEngine:
     sources = _wan26_sources(settings, models)
     text_folder = sources[0].folder
     _require_heads(text_folder, devices)
-    sizes = tuple(weight_bytes(empty_transformer(source.folder / part), dtype) for source in sources for part in source.weights)
+    empty = [{part: empty_transformer(source.folder / part) for part in source.weights} for source in sources]
+    for source, transformers in zip(sources, empty, strict=True):
+        parts = Parts(folder=source.folder, transformers=transformers, shared=text_folder, remedy=_remedy(source, text_folder))
+        require_fit(parts)
+    sizes = tuple(weight_bytes(model, dtype) for transformers in empty for model in transformers.values())
     distilled = [
         source.parts_of(high, low, setting)
         for source, high, low, setting in (
@@ -93,8 +106,13 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     """Build the engine of Wan 2.2 I2V-A14B, which runs two experts and switches at the boundary.
 
     The experts come from their own files, everything else from the folder. Raises
-    ``CheckpointRefused`` for model files that do not fit.
+    ``CheckpointRefused`` for model files that do not fit, with the settings that name them.
     """
+    with settings_named(models):
+        return _build_wan22(settings, models)
+
+
+def _build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
     set_cpu_threads(settings.threads)
     device = pick_device(settings)
     dtype = pick_dtype(settings.dtype, device)
@@ -106,7 +124,10 @@ def build_wan22(settings: Wan22Settings, models: Wan22Models) -> WanEngine:
         require_pair(models.high_noise_distilled, models.low_noise_distilled, settings_of_pair)
     files = {"transformer": models.high_noise, "transformer_2": models.low_noise}
     distilled_files = {"transformer": models.high_noise_distilled, "transformer_2": models.low_noise_distilled}
-    size = weight_bytes(empty_transformer(folder / "transformer"), dtype)
+    empty = {part: empty_transformer(folder / part) for part in files}
+    _require_no_image_encoder(folder, empty)
+    require_fit(Parts(folder=folder, transformers=empty, shared=folder, remedy=ONE_CHECKPOINT))
+    size = weight_bytes(empty["transformer"], dtype)
     stored = tuple(file.stat().st_size if file.suffix == ".gguf" else size for file in files.values())
     distilled_sizes, loras = distilled_bytes(distilled_files.values(), size)
     devices = pick_devices(device, settings.spread)
@@ -217,6 +238,21 @@ class _ExpertLoader:
             dequantise(expert)
         install_fast_blocks(expert, self.settings, device)
         return expert
+
+
+def _remedy(source: Source, text_folder: Path) -> str:
+    """Return what to do about parts of ``source`` that do not fit each other or the shared ones."""
+    return ONE_CHECKPOINT if source.folder == text_folder else SHARED_PARTS
+
+
+def _require_no_image_encoder(folder: Path, experts: Mapping[str, torch.nn.Module]) -> None:
+    """Raise ``CheckpointRefused`` if an expert in ``folder`` needs an image encoder."""
+    for part, expert in experts.items():
+        if getattr(expert.config, "image_dim", None) is not None:
+            raise CheckpointRefused(
+                f"{folder / part}: has `image_dim` for an image encoder, which the experts of Wan 2.2 do without; name such a "
+                "folder as `models.wan26.image`"
+            )
 
 
 def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:

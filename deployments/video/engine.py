@@ -142,6 +142,7 @@ class WanEngine:
                     cfg=2.0,
                     seed=0,
                     image=first_frame,
+                    last_image=first_frame if mode.needs_last_frame else None,
                 )
                 self.generate(request, _DiscardingSink())
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 EXPERTS: Mapping[str, str] = {"transformer": "high", "transformer_2": "low"}
 """The expert that each transformer is, where there are two."""
 FIELD = "loras"
+_PLAIN = " !#$&'()*+@[]^`{|}"
+"""Characters of a name that the header has as they are, beside letters, digits and `-._~`."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,11 @@ class LoraStack:
         return sum(file.nbytes for entry, _ in self._chosen for file in entry.files.values())
 
     def describe(self) -> str:
-        """Return the names and scales, as the header `X-Loras` states them."""
-        return "; ".join(f"{entry.name}={scale:g}" for entry, scale in self._chosen)
+        """Return the names and scales, as the header `X-Loras` states them.
+
+        Names are percent-encoded, apart from what cannot be taken for another part of the header.
+        """
+        return "; ".join(f"{quote(entry.name, safe=_PLAIN)}={scale:g}" for entry, scale in self._chosen)
 
     def view(self, part: str, transformer: Any) -> Any:
         """Return ``transformer`` with the LoRAs, always the same copy of it.

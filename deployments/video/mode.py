@@ -37,6 +37,11 @@ class Mode:
         return self.pipeline_class is not WanPipeline
 
     @property
+    def needs_last_frame(self) -> bool:
+        """Whether the transformers have places for the embeddings of two frames."""
+        return self.transformers["transformer"].config.get("pos_embed_seq_len") is not None
+
+    @property
     def devices(self) -> Sequence[torch.device]:
         """The devices that share a step's forward passes."""
         return [transformers["transformer"].device for transformers in (self.transformers, *self.twins)]

@@ -27,6 +27,7 @@ from deployments.video.checkpoints.folder import (
 )
 from deployments.video.checkpoints.gguf import match_gguf, open_gguf
 from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
+from deployments.video.checkpoints.joins import Parts, joins
 from deployments.video.checkpoints.lora import is_lora, read_lora
 from deployments.video.checkpoints.names import (
     IMAGE_ENCODER_PREFIXES,
@@ -88,6 +89,8 @@ def check_video_models(root: Path) -> Iterator[Finding]:
             continue
         if path.suffix in PICKLED and any(part in path.name.lower() for part in _PICKLED_NAMES):
             yield Finding(path, "a pickled file", "", _faults(partial(find_files, path)))
+        elif path.suffix == ".sft" and any(part in path.name.lower() for part in _PICKLED_NAMES):
+            yield Finding(path, "a safetensors file", "", _short(path, _faults(partial(find_files, path))))
         elif path.suffix == ".gguf":
             yield _check_gguf(path)
         elif path.suffix == ".safetensors":
@@ -123,10 +126,11 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         if not str(index.get("_class_name", "")).startswith("Wan"):
             return
         source = open_source(folder, None, None, "")
-        first = empty_transformer(folder / HIGH)
+        transformers: dict[str, Any] = {part: empty_transformer(folder / part) for part in source.weights}
     except CheckpointRefused as e:
         yield Finding(folder, "a folder in diffusers' layout", "", (str(e),))
         return
+    first = transformers[HIGH]
     model, setting = _kind_of(first, LOW in source.weights)
     has_weights = any((folder / HIGH).glob("*.safetensors"))
     checks: list[Callable[[], object]] = []
@@ -145,10 +149,13 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
             lambda: match_weights(empty_image_encoder(encoder), encoder, IMAGE_ENCODER),
             lambda: load_image_processor(folder),
         ]
+    parts = Parts(folder=folder, transformers=transformers, shared=folder, remedy="the parts are of different checkpoints")
+    checks += joins(parts)
     channels: int = config.in_channels
     if channels not in (16, 36):
         checks = [lambda: _refuse_channels(folder, channels)]
-    yield Finding(folder, model, setting, tuple(fault.removeprefix(f"{folder}/") for fault in _faults(*checks)))
+    faults = dict.fromkeys(_faults(*checks))  # two checks may stumble over the same file
+    yield Finding(folder, model, setting, tuple(fault.removeprefix(f"{folder}/") for fault in faults))
 
 
 def _match_transformer(folder: Path) -> None:
@@ -173,7 +180,8 @@ def _kind_of(transformer: Any, has_two: bool) -> tuple[str, str]:
     if getattr(transformer.config, "vace_layers", None) is not None:
         return f"Wan VACE {size}{experts}, text and image to video", "models.wan26.image, or models.wan26.text for both"
     if transformer.config.in_channels == 36:
-        setting = "models.wan22_gguf.folder, or models.wan26.image" if has_two else "models.wan26.image"
+        for_experts = has_two and transformer.config.image_dim is None
+        setting = "models.wan22_gguf.folder, or models.wan26.image" if for_experts else "models.wan26.image"
         return f"Wan {size}{experts}, image to video", setting
     return f"Wan {size}{experts}, text to video", "models.wan26.text"
 

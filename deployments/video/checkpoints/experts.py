@@ -10,8 +10,9 @@ from deployments.errors import CheckpointRefused
 from deployments.expert_names import experts_named, experts_named_surely, half_named
 from deployments.settings import Wan22Models
 from deployments.video.checkpoints.gguf import load_gguf, stored_name
+from deployments.video.checkpoints.lora import is_lora
 from deployments.video.checkpoints.single_file import load_single_file
-from deployments.video.checkpoints.tensor_files import PICKLED
+from deployments.video.checkpoints.tensor_files import PICKLED, found_instead
 
 
 def load_expert(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -25,7 +26,7 @@ def load_expert(path: Path, *, folder: Path, part: str, dtype: torch.dtype, devi
     elif path.is_dir() or path.suffix in (".safetensors", *PICKLED):  # the latter are refused with what to use instead
         expert = load_single_file(path, folder / part, dtype=dtype, device=device)
     else:
-        raise CheckpointRefused(f"{path}: an expert must be a .gguf or a .safetensors file")
+        raise CheckpointRefused(f"{path}: {found_instead(path) or 'an expert must be a .gguf or a .safetensors file'}")
     return expert
 
 
@@ -38,14 +39,16 @@ def require_image_input(expert: Any, where: Path) -> None:
 def require_pair(high: Path, low: Path, names: tuple[str, str] = ("high_noise", "low_noise")) -> None:
     """Raise ``CheckpointRefused`` if the two files cannot be the two experts.
 
-    Both experts have the same keys and shapes, so only names and contents distinguish them.
-    ``names`` are those of both settings, for the error.
+    Both experts have the same keys and shapes, so only names and contents distinguish them. One
+    LoRA may change both, as those of Wan 2.1 do, if both settings name the same file and its name
+    does not say that it is for one expert. ``names`` are those of both settings, for the error.
     """
     both = " and ".join(f"`{name}`" for name in names)
     for path in (high, low):
         if not path.exists():
             raise CheckpointRefused(f"{path}: no such file")
-    if high.resolve() == low.resolve():
+    is_shared = high.resolve() == low.resolve()
+    if is_shared and not is_lora(high):
         raise CheckpointRefused(f"{high}: configured as both experts; {both} must name two different files")
     for path, setting, other in ((high, names[0], "low"), (low, names[1], "high")):
         for name in _names_of(path):
@@ -53,8 +56,10 @@ def require_pair(high: Path, low: Path, names: tuple[str, str] = ("high_noise", 
                 raise CheckpointRefused(
                     f"{path}: configured as `{setting}`, but its name `{name}` says that it is the other expert"
                 )
-    if high.is_file() and low.is_file() and filecmp.cmp(high, low, shallow=False):
-        raise CheckpointRefused(f"{high} and {low} have the same content; {both} must name two different experts")
+    if not is_shared and high.is_file() and low.is_file() and filecmp.cmp(high, low, shallow=False):
+        raise CheckpointRefused(
+            f"{high} and {low} have the same content; {both} must name two different experts, or the same LoRA"
+        )
 
 
 def require_whole(path: Path, setting: str, folder: Path) -> None:

@@ -27,7 +27,7 @@ from deployments.video.checkpoints.names import (
     transformer_name,
     vae_renamer,
 )
-from deployments.video.checkpoints.tensor_files import find_files, read_shapes
+from deployments.video.checkpoints.tensor_files import find_files, found_instead, read_shapes
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from deployments.video.checkpoints.weights import Layout, load_weights
 
@@ -94,8 +94,8 @@ def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointRefused(f"{path}: no such file; expected a folder in diffusers' layout") from None
-    except ValueError as e:
-        raise CheckpointRefused(f"{path}: not valid JSON ({e})") from None
+    except (ValueError, RecursionError) as e:
+        raise CheckpointRefused(f"{path}: {found_instead(path, may_be_text=True) or f'not valid JSON ({e})'}") from None
     if not isinstance(config, dict):
         raise CheckpointRefused(f"{path}: not a JSON object")
     return config

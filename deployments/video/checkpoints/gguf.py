@@ -4,6 +4,8 @@ The configuration comes from a folder in diffusers' layout. Converters differ in
 that they write and in the prefix of the names, so a file is known by its tensors.
 """
 
+import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.checkpoints.tensor_files import unreadable
 from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, skipped_names
 
+_SPLIT = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.gguf$")
 _PLAIN = {
     GGMLQuantizationType.F32: torch.float32,
     GGMLQuantizationType.F16: torch.float16,
@@ -37,9 +40,14 @@ def open_gguf(path: Path) -> GGUFReader:
     """
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
+    if _SPLIT.search(path.name):
+        raise CheckpointRefused(
+            f"{path}: one of the files of a split model, which are not supported; join them to one with llama.cpp's "
+            "`llama-gguf-split --merge`"
+        )
     try:
         reader = GGUFReader(path, "c")  # copy on write, because torch needs writable memory
-    except (ValueError, IndexError, KeyError, OSError) as e:
+    except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError, struct.error) as e:
         raise unreadable(path, "GGUF", e) from e
     architecture = reader.get_field("general.architecture")
     said = architecture.contents() if architecture is not None else "not named"

@@ -9,10 +9,27 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 Rename = Callable[[str], str]
 
 TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "model.")
-TEXT_ENCODER_PREFIXES = ("text_encoders.umt5xxl.transformer.", "text_encoders.umt5xxl.", "text_encoder.", "_orig_mod.")
+TEXT_ENCODER_PREFIXES = (
+    "text_encoders.umt5xxl.transformer.",
+    "text_encoders.umt5xxl.",
+    "cond_stage_model.umt5xxl.transformer.",
+    "cond_stage_model.",
+    "text_encoder.",
+    "_orig_mod.",
+)
 VAE_PREFIXES = ("vae.", "first_stage_model.", "_orig_mod.", "model.")
 IMAGE_ENCODER_PREFIXES = ("image_encoder.", "clip_vision.")
-_PARTS = ("model.diffusion_model.", "diffusion_model.", "vae.", "first_stage_model.", "text_encoders.", "clip_vision.")
+_PARTS = (
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "vae.",
+    "first_stage_model.",
+    "text_encoders.",
+    "cond_stage_model.",
+    "conditioner.",
+    "clip_vision.",
+    "model_ema.",
+)
 """The prefixes of models that share a file."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,10 @@ def find_files(path: Path) -> list[Path]:
             f"{path}: a {path.suffix} file is pickled and could run code when it is opened; use the model's safetensors file, "
             "which the publisher or ComfyUI's repackaged models have"
         )
-    if path.suffix != ".safetensors":
-        raise CheckpointRefused(f"{path}: must be a .safetensors file")
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
+    if path.suffix != ".safetensors":
+        raise CheckpointRefused(f"{path}: {found_instead(path) or 'must be a .safetensors file'}")
     return _shards(path) if _SHARD.fullmatch(path.name) else [path]
 
 
@@ -99,15 +100,49 @@ def _unreadable(file: Path, error: Exception) -> CheckpointRefused:
 
 def unreadable(file: Path, kind: str, error: Exception) -> CheckpointRefused:
     """Return the error for a file that is not of its ``kind``, with what it is instead."""
+    instead = found_instead(file)
+    if instead is None:
+        return CheckpointRefused(f"{file}: not a readable {kind} file, perhaps truncated ({error})")
+    return CheckpointRefused(f"{file}: {instead}")
+
+
+def found_instead(file: Path, *, may_be_text: bool = False) -> str | None:
+    """Return what ``file`` is in place of a model, and what to do; None if that cannot be told.
+
+    Downloads leave pointers, pages and messages under the name of a file, and people rename files.
+    """
     start = b""
     if file.is_file():
         with file.open("rb") as opened:
             start = opened.read(64)
     if start.startswith(b"version https://git-lfs"):
-        return CheckpointRefused(f"{file}: a pointer of Git LFS instead of the file; fetch the file with `git lfs pull`")
+        return "a pointer of Git LFS instead of the file; fetch the file with `git lfs pull`"
     if start.lstrip()[:1] == b"<":
-        return CheckpointRefused(f"{file}: a web page instead of the file; download it again")
-    return CheckpointRefused(f"{file}: not a readable {kind} file, perhaps truncated ({error})")
+        return "a web page instead of the file; download it again"
+    if start.startswith(b"GGUF"):
+        return None if file.suffix == ".gguf" else "a GGUF file by another ending; rename it so that it ends in .gguf"
+    if start[8:9] == b"{" and start[6:8] == b"\0\0" and file.suffix != ".safetensors":
+        return "a safetensors file by another ending; rename it so that it ends in .safetensors"
+    if start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"\x80\x02", b"\x80\x04")):
+        return "an archive or a pickled file instead; use the model's safetensors file"
+    if not may_be_text and (text := _text(start)):
+        return f"text instead of the file, which begins with `{text}`; download it again"
+    return None
+
+
+def _text(start: bytes) -> str:
+    """Return the text that a file begins with, in one line, or an empty string for other bytes.
+
+    The first bytes of a model's file may all be printable, so that a few of them say nothing.
+    """
+    if len(start) < 16:
+        return ""
+    try:
+        text = getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+    except UnicodeDecodeError:
+        return ""
+    line = " ".join(text.split())
+    return line if line.isprintable() else ""
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.tensor_files import found_instead
 
 _ROLES = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 """The special tokens that a prompt may need, by what the configuration calls them."""
@@ -34,7 +35,8 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as e:  # the library raises plain exceptions
-        raise CheckpointRefused(f"{path}: not a tokenizer that the library `tokenizers` can read ({e})") from None
+        instead = found_instead(path, may_be_text=True) or f"not a tokenizer that the library `tokenizers` can read ({e})"
+        raise CheckpointRefused(f"{path}: {instead}") from None
     # A file may have been saved while it padded or cut, which is not part of the tokenizer.
     tokenizer.no_padding()
     tokenizer.no_truncation()

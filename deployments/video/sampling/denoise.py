@@ -165,4 +165,7 @@ class _Call:
 
 
 def _repeat(tensor: torch.Tensor, count: int) -> torch.Tensor:
-    return tensor if count == 1 else tensor.expand(count, *tensor.shape[1:])
+    """Return ``tensor`` for ``count`` samples of a batch; it may have several rows for each."""
+    if len(tensor) == 1:
+        return tensor.expand(count, *tensor.shape[1:])
+    return tensor.repeat(count, *(1 for _ in tensor.shape[1:]))

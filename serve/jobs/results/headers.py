@@ -47,12 +47,8 @@ def _attempts(answer: Answer) -> str | None:
     return str(answer.result.attempts) if answer.result.attempts > 1 else None
 
 
-def _loras(answer: Answer) -> str | None:
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in answer.meter.loras) or None
-
-
 def _adjusted(answer: Answer) -> str | None:
-    return "; ".join(f"{_printable(name)}={value}" for name, value in answer.result.adjusted) or None
+    return "; ".join(f"{_name(name)}={value}" for name, value in answer.result.adjusted) or None
 
 
 def _damaged(answer: Answer) -> str | None:
@@ -65,12 +61,21 @@ def _ignored_fields(answer: Answer) -> str | None:
 
 def printable_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return names of fields, which the caller chose, as a header and a record may have them."""
-    return tuple(_printable(name) for name in names[:MAX_NAMES])
+    return tuple(_name(name) for name in names[:MAX_NAMES])
 
 
-def _printable(name: str) -> str:
-    """Return a field's name, which the caller chose, as it may stand in a header."""
-    return "".join(c if c.isascii() and c.isprintable() and c != "," else "?" for c in name[:100])
+def _name(name: str) -> str:
+    """Return a field's name, which the caller chose, as it may stand in a list in a header."""
+    return _printable(name[:100]).replace(",", "?")
+
+
+def _printable(value: str) -> str:
+    """Return a header's value with `?` for each character that a header cannot carry.
+
+    Settings and the names of files reach headers too. A server encodes headers as Latin-1, and one
+    that it cannot encode would be a 500 after all the work.
+    """
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in value)
 
 
 def _content_disposition(answer: Answer) -> str:
@@ -95,7 +100,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Cost-USD", lambda answer: f"{answer.meter.cost_usd:.6f}"),
     ResultHeader(IGNORED_FIELDS, _ignored_fields),
     ResultHeader("X-Acceleration", lambda answer: answer.meter.acceleration or None),
-    ResultHeader("X-Loras", _loras),
+    ResultHeader("X-Loras", lambda answer: answer.meter.loras or None),
     ResultHeader("X-Adjusted", _adjusted),
     ResultHeader("X-Attempts", _attempts),
     ResultHeader("X-Provenance", lambda answer: ", ".join(answer.result.marks) or "none"),
@@ -105,9 +110,9 @@ RESULT_HEADERS = (
 
 
 def result_headers(answer: Answer) -> dict[str, str]:
-    """Return the headers that apply to ``answer``, with their values."""
+    """Return the headers that apply to ``answer``, with values that are printable ASCII."""
     values = {header.name: header.value(answer) for header in RESULT_HEADERS}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: _printable(value) for name, value in values.items() if value is not None}
 
 
 JOB_HEADERS = (

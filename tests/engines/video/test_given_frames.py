@@ -1,20 +1,24 @@
 """A last frame, the beginning of a video and a whole source video: as diffusers' own pipelines."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import WanImageToVideoPipeline, WanVACEPipeline, WanVideoToVideoPipeline
+from diffusers import WanImageToVideoPipeline, WanTransformer3DModel, WanVACEPipeline, WanVideoToVideoPipeline
 from PIL import Image as Pillow
+from transformers import CLIPImageProcessor, CLIPVisionModel
 
 from deployments.errors import ImageNotSupported
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine
 from deployments.wire import Frames, Image, Progress, VideoRequest
-from tests.engines.random_models import RandomCheckpoints, wan22_models
+from tests.engines.random_models import RandomCheckpoints, make_scheduler, wan22_models
+from tests.engines.video.checkpoints.published import published, write
+from tests.engines.video.checkpoints.test_folder import change_weights, image_folder
 from tests.engines.video.diffusers_calls import diffusers_arguments
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of
 
@@ -75,6 +79,50 @@ def test_a_36_channel_model_takes_a_last_frame(random_models: RandomCheckpoints,
     ).frames
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(ours, latents_of(engine, replace(request, last_image=None)))
+
+
+def under_published_names(tensors: dict[str, torch.Tensor]) -> None:
+    """Rename CLIP's tensors as the published files have them: all below `vision_model.`."""
+    for name in [name for name in tensors if not name.startswith("vision_model.")]:
+        tensors[f"vision_model.{name}"] = tensors.pop(name)
+    tensors["visual_projection.weight"] = torch.ones(8, 64)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_model_with_clip_sees_a_first_and_a_last_frame(
+    random_models: RandomCheckpoints, small: VideoRequest, frames: Frames, tmp_path: Path, batched: bool
+) -> None:
+    """The form of Wan 2.1 FLF2V 14B: the encoder's tokens of both frames, with a position each."""
+    folder = image_folder(random_models, tmp_path, clip=True, positions=514)
+    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", local_files_only=True)
+    torch.nn.init.normal_(transformer.condition_embedder.image_embedder.pos_embed, generator=torch.Generator().manual_seed(3))
+    pipeline = WanImageToVideoPipeline.from_pretrained(
+        random_models.a14b,
+        transformer=transformer,
+        transformer_2=None,
+        boundary_ratio=None,
+        image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder", local_files_only=True),
+        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True),
+        scheduler=make_scheduler(8.0),
+        local_files_only=True,
+    )
+    change_weights(folder / "image_encoder" / "model.safetensors", under_published_names)
+    file = write(tmp_path / "wan2.1_flf2v_720p_14B_fp32.safetensors", published(transformer))
+    models = Wan26Models(text=str(random_models.text), image=str(folder), image_weights=file)
+    engine = build_wan26(Wan26Settings(batch_guidance=batched), models)
+    request = replace(small, image=frames[0], last_image=frames[1])
+    ours = latents_of(engine, request)
+    theirs = pipeline(
+        image=Pillow.fromarray(frames[0]), last_image=Pillow.fromarray(frames[1]), **diffusers_arguments(request)
+    ).frames
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    if batched:
+        return
+    swapped = replace(request, image=frames[1], last_image=frames[0])
+    assert not torch.allclose(ours, latents_of(engine, swapped), atol=1e-2)
+    with pytest.raises(ImageNotSupported, match="between a first and a last frame; send both"):
+        engine.generate(replace(request, last_image=None), Recorder())
+    engine.warm_up(64, 64, 5)
 
 
 @pytest.mark.parametrize(("steps", "strength", "count"), [(6, 0.5, 3), (6, 1.0, 6), (6, 0.9, 5), (6, 0.2, 1)])

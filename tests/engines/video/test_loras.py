@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -91,6 +92,20 @@ def test_latents_equal_diffusers_with_merged_weights(
     ours = latents_of(engine, asking(small, loras))
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     assert (ours - latents_of(engine, small)).abs().mean() > 1e-2
+
+
+def test_names_cannot_be_taken_for_other_parts_of_the_header(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    names = ["a style_1.0", "ink=2; film", "caf\u00e9", "100%", 'a"b', "x,y", "line\nbreak"]
+    for name in names:
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    shelf = LoraShelf(LoraFolder(str(tmp_path)), max_loras=9, max_bytes=1, dtype=torch.float32)
+    stack = shelf.choose([LoraChoice(name, 0.5) for name in names], experts=1)
+    assert stack is not None
+    header = stack.describe()
+    assert header.startswith("a style_1.0=0.5; ink%3D2%3B film=0.5; caf%C3%A9=0.5; ")
+    assert header.isascii()
+    assert header.isprintable()
+    assert [unquote(part.partition("=")[0]) for part in header.split("; ")] == names
 
 
 def test_three_loras_alternate_and_the_base_stays_equal_bit_for_bit(

@@ -164,6 +164,8 @@ def test_a_distilled_pair_is_checked_like_the_exact_one(random_models: RandomChe
     with pytest.raises(
         CheckpointRefused, match="`high_noise_distilled` and `low_noise_distilled` must name two different files"
     ):
+        build_wan22(Wan22Settings(), experts(random_models, high=random_models.low_noise, low=random_models.low_noise))
+    with pytest.raises(CheckpointRefused, match="configured as `high_noise_distilled`, but its name"):
         build_wan22(Wan22Settings(), experts(random_models, high=low, low=low))
     with pytest.raises(CheckpointRefused, match="configured as `high_noise_distilled`, but its name"):
         build_wan22(Wan22Settings(), experts(random_models, high=low, low=high))

@@ -88,5 +88,7 @@ def test_experts_may_be_safetensors_and_must_be_two_different_files(
         CheckpointRefused, match=r"expert\.gguf: configured as `high_noise`, but its name `Wan2\.2-I2V-LowNoise"
     ):
         build(renamed, low)
+    onnx = tmp_path / "expert.onnx"
+    onnx.write_bytes(b"\x08\x0a\x12\x07pytorch")
     with pytest.raises(CheckpointRefused, match=r"must be a \.gguf or a \.safetensors"):
-        build(write(tmp_path / "expert.onnx", published(model, torch.float16)), low)
+        build(onnx, low)

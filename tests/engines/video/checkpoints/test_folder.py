@@ -143,13 +143,16 @@ def test_a_scheduler_without_flow_sigmas_is_refused(random_models: RandomCheckpo
         load(folder)
 
 
-def image_folder(random_models: RandomCheckpoints, to: Path, *, clip: bool) -> Path:
-    """Write a Wan 2.1 image-to-video folder with 36 channels, with or without an image encoder."""
+def image_folder(random_models: RandomCheckpoints, to: Path, *, clip: bool, positions: int | None = None) -> Path:
+    """Write a Wan 2.1 image-to-video folder with 36 channels, with or without an image encoder.
+
+    ``positions`` are those of a model for a first and a last frame.
+    """
     folder = copy_of(random_models.text, to)
     shutil.rmtree(folder / "transformer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        extra = {"image_dim": 64, "added_kv_proj_dim": 256} if clip else {}
+        extra = {"image_dim": 64, "added_kv_proj_dim": 256, "pos_embed_seq_len": positions} if clip else {}
         WanTransformer3DModel(**TRANSFORMER, in_channels=36, **extra).save_pretrained(folder / "transformer")
         if clip:
             config = CLIPVisionConfig(

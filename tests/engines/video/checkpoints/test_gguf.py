@@ -94,7 +94,7 @@ def test_gguf_that_does_not_fit_is_refused(random_models: RandomCheckpoints, tmp
     cut.write_bytes(good.read_bytes()[:-5000])
     assert "truncated" in refusal(cut, good)
     noise = tmp_path / "noise.gguf"
-    noise.write_bytes(b"not a gguf file at all" * 10)
+    noise.write_bytes(b"\xff\xfenot a gguf file at all" * 10)
     assert "not a readable GGUF file" in refusal(noise, good)
     other = tmp_path / "other.gguf"
     writer = gguf.GGUFWriter(other, arch="llama")

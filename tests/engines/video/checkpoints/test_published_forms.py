@@ -161,6 +161,10 @@ UMT5_FILES: dict[str, Callable[[State], State]] = {
         {f"text_encoders.umt5xxl.transformer.{name}": t for name, t in state.items()}
         | {"model.diffusion_model.blocks.0.weight": torch.zeros(1), "vae.conv1.weight": torch.zeros(1)}
     ),
+    "in a file with the older prefixes": lambda state: (
+        {f"cond_stage_model.umt5xxl.transformer.{name}": t for name, t in state.items()}
+        | {"model.diffusion_model.blocks.0.weight": torch.zeros(1), "first_stage_model.conv1.weight": torch.zeros(1)}
+    ),
     "in a file that ComfyUI saved": lambda state: (
         {f"text_encoders.umt5xxl.transformer.{name}": t for name, t in state.items()}
         | {"text_encoders.umt5xxl.logit_scale": torch.ones(()), "text_encoders.spiece_model": torch.zeros(9, dtype=torch.uint8)}
@@ -265,6 +269,7 @@ VAE_FILES = {
     "Wan2.1_VAE": ("", F32),
     "Wan2_1_VAE_bf16": ("model.", torch.bfloat16),
     "wan_2.1_vae, in a file with other models": ("vae.", torch.float16),
+    "in a file with the older prefixes": ("first_stage_model.", torch.float16),
 }
 
 
@@ -275,7 +280,10 @@ def test_the_vae_is_read_in_every_published_layout(form: str, blocks: int, tmp_p
     state = {name: tensor.to(dtype).float() for name, tensor in vae_state(blocks).items()}
     write_json(tmp_path / "config.json", {"_class_name": "AutoencoderKLWan", "base_dim": 8, "num_res_blocks": blocks})
     path = tmp_path / "file.safetensors"
-    others = {"model.diffusion_model.blocks.0.weight": torch.zeros(1)} if prefix == "vae." else {}
+    others = {
+        "vae.": {"model.diffusion_model.blocks.0.weight": torch.zeros(1)},
+        "first_stage_model.": {"cond_stage_model.logit_scale": torch.ones(()), "model_ema.decay": torch.zeros(1)},
+    }.get(prefix, {})
     save_file({prefix + name: tensor.to(dtype) for name, tensor in state.items()} | others, path)
     model = load_vae(tmp_path, F32, CPU, path)
     loaded = model.state_dict()

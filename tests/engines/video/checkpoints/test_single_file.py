@@ -108,6 +108,15 @@ def test_a_file_that_does_not_fit_is_refused_with_the_reason(fault: str, tmp_pat
     assert "m.safetensors" in str(refused.value)
 
 
+@pytest.mark.parametrize("others", [("vae.", "text_encoders.", "clip_vision."), ("first_stage_model.", "cond_stage_model.")])
+def test_the_transformer_is_read_out_of_a_file_with_all_models(others: tuple[str, ...], tmp_path: Path) -> None:
+    model = make("text", tmp_path)
+    state = {f"model.diffusion_model.{name}": tensor for name, tensor in published(model).items()}
+    path = write(tmp_path / "all.safetensors", state | {f"{prefix}conv1.weight": torch.zeros(1) for prefix in others})
+    loaded = load_single_file(path, tmp_path, dtype=torch.float32, device=CPU).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.safetensors", published(make("text", tmp_path)))
     path.write_bytes(path.read_bytes()[:-1000])

@@ -17,7 +17,7 @@ from serve.media.images import cover
 from serve.media.samples import PORTRAIT, clip, data_uri, jpeg, pan, portrait, stranger
 from tests.pictures import decode_image
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.service import FACE
+from tests.unit.serve.http.service import FACE, make_client
 from tests.unit.serve.media.make_media import LIMITS, animation, decode_all, webm
 
 RAW = base64.b64encode(jpeg(portrait())).decode()
@@ -218,3 +218,39 @@ def test_the_default_video_is_a_webp_and_accept_chooses_another(client: TestClie
     mp4 = client.post("/wan2.6", json=body, headers={"accept": "video/mp4, image/webp;q=0.5"})
     assert decode(mp4.content).media_type == "video/mp4" == mp4.headers["content-type"]
     assert decode(mp4.content).frames == 5
+
+
+SIZE = {"width": 832, "height": 480, "steps": 30, "fps": 16, "seed": 42, "negative_prompt": "blurry"}
+WAN26 = {"prompt": "a cat walks", "length": 33, "cfg": 6.0, **SIZE}
+WAN22 = {"prompt": "a cat walks", "num_frames": 33, "cfg": 5.0, **SIZE}
+CALLS: dict[str, tuple[dict[str, Any], str]] = {
+    # as the test script of the services before this one sends them: path, body, the answer's type
+    "wan2.6": (WAN26, "image/webp"),
+    "wan2.6-i2v": ({**WAN26, "reference_image": RAW}, "image/webp"),
+    "wan2.6-i2v-faceswap": ({**WAN26, "reference_image": RAW, "face_image": RAW, "restore_face": True}, "video/mp4"),
+    "wan22-i2v": ({**WAN22, "source_image": RAW}, "image/webp"),
+    "wan22-i2v-faceswap": ({**WAN22, "source_image": RAW, "reference_image": RAW, "restore_face": True}, "video/mp4"),
+    "image-faceswap": (
+        {"source_image": RAW, "reference_image": RAW, "restore_face": True}
+        | {"face_restore_visibility": 1.0, "codeformer_weight": 0.5},
+        "image/jpeg",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_the_calls_of_the_original_clients_script_pass_where_sizes_are_fitted(graph: FakeGraph) -> None:
+    client = make_client(graph, limits={"oversize": "fit"})
+    for path, (body, media_type) in CALLS.items():
+        response = client.post(f"/{path}", json=body)
+        assert response.status_code == 200, (path, response.text)
+        assert response.headers["content-type"] == media_type, path
+        assert "x-ignored-fields" not in response.headers, path
+        if path == "image-faceswap":
+            assert "x-adjusted" not in response.headers
+            continue
+        assert response.headers["x-adjusted"] == "width=256; height=144", path
+        # WebP has equal frames in a row as one.
+        assert decode(response.content).frames == (33 if media_type == "video/mp4" else 9), path
+    for request in graph.wan26.requests + graph.wan22.requests:
+        assert (request.width, request.height, request.num_frames, request.steps, request.seed) == (256, 144, 33, 30, 42)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from serve.config import Hardware
-from serve.jobs.results.headers import EXPOSED_HEADERS, JOB_HEADERS, RESULT_HEADERS, Answer
+from serve.jobs.results.headers import EXPOSED_HEADERS, JOB_HEADERS, RESULT_HEADERS, Answer, result_headers
 from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result, SwapTally
 
@@ -23,8 +23,7 @@ def values(result: Result, *, ignored: tuple[str, ...] = (), **meter: Any) -> di
         ignored_fields=ignored,
         request_id="the-id",
     )
-    headers = {header.name: header.value(answer) for header in RESULT_HEADERS}
-    return {name: value for name, value in headers.items() if value is not None}
+    return result_headers(answer)
 
 
 def test_an_image_has_neither_rate_nor_seed_nor_swap() -> None:
@@ -78,6 +77,21 @@ def test_the_rate_has_six_digits(fps: Fraction, text: str) -> None:
 @pytest.mark.parametrize(("attempts", "text"), [(1, None), (2, "2")])
 def test_attempts_are_only_said_if_there_were_several(attempts: int, text: str | None) -> None:
     assert values(Result(b"", "video/mp4", 9, attempts=attempts)).get("X-Attempts") == text
+
+
+@pytest.mark.parametrize("odd", ["caf\u00e9", "\u6c34\u5f69", "\U0001f600", "a\r\nX-Evil: 1", "tab\t", "\x7f\x00", "\ud800"])
+def test_no_text_of_a_setting_a_file_or_a_caller_breaks_a_header(odd: str) -> None:
+    hardware = {"wan26": Hardware(gpu_type=odd, num_gpus=1)}
+    meter = Meter(hardware, seconds={"wan26": 1.0}, acceleration=odd)
+    meter.loras = f"{odd}=1"
+    swap = SwapTally(frames=9, swapped=7, most_faces=2, engine=odd, restorer=odd)
+    result = Result(b"", "video/mp4", 9, fps=Fraction(16), swap=swap, adjusted=((odd, 1),), marks=(odd,))
+    headers = result_headers(Answer(result=result, endpoint=odd, meter=meter, ignored_fields=(odd,), request_id=odd))
+    holding = {"X-Model", "X-GPU-Type", "X-Face-Engine", "X-Face-Restorer", "X-Ignored-Fields", "X-Acceleration", "X-Loras"}
+    assert holding | {"X-Adjusted", "X-Provenance", "Content-Disposition"} <= headers.keys()
+    for name, value in headers.items():
+        assert value.isascii(), name
+        assert value.isprintable(), name
 
 
 def test_ignored_fields_are_fit_for_a_header() -> None:
