@@ -9,7 +9,8 @@ import pytest
 from serve.media.decode.opening import open_source
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.samples import clip, pan, stranger
+from serve.media.samples import clip, pan, stranger, with_sound
+from serve.media.sound import Sound
 from serve.media.spool import Media
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, film, reencode
 
@@ -22,10 +23,10 @@ def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
 
 
 def encode_with_audio(audio: Media) -> bytes:
-    encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=audio)
+    encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, draft=True)
     try:
         encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
-        return encoder.close().read()
+        return with_sound(encoder, Sound(audio)).read()
     finally:
         encoder.discard()
 
