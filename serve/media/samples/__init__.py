@@ -86,7 +86,7 @@ def clip(image: Image, count: int = 17, fps: int = 16, size: tuple[int, int] = (
     ``size`` is the width and height in pixels.
     """
     rate = Fraction(fps)
-    encoder = Mp4Encoder(rate, preset="veryfast", crf=18, draft=True)
+    encoder = Mp4Encoder(rate, preset="veryfast", crf=18, seconds=count / rate, draft=True)
     encoder.add(pan(image, count, *size), tuple(i / rate for i in range(count)))
     return with_sound(encoder, Sound(tone(count / fps))).read()
 

@@ -113,3 +113,15 @@ def test_audio_that_takes_too_much_cpu_time_is_refused(monkeypatch: pytest.Monke
     hours = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
     with pytest.raises(MediaTooLarge, match="the audio is too long"):
         encode_with_audio(hours)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "flac")])
+def test_audio_that_takes_many_more_bytes_than_its_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, container: str, codec: str
+) -> None:
+    """The index of a file can name the same bytes a thousand times."""
+    wave = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)
+    data = film(container, codec, wave, "mono")
+    monkeypatch.setattr("serve.media.audio.MAX_EXTRA_BYTES", 1000 - len(data))
+    with pytest.raises(MediaTooLarge, match="the audio is too long"):
+        open_source(data, LIMITS)
