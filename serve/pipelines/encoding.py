@@ -63,10 +63,17 @@ class VideoWriter:
         if self._sounding is not None:
             assert isinstance(self._encoder, Mp4Encoder)
             assert isinstance(data, Spool)
-            with Stopwatch() as watch:
-                data = await self._sounding.add_sound(data, self._encoder.end)
-            self._context.meter.add_phase("encode", watch.seconds)
+            data = await self._add_sound(self._sounding, data, self._encoder.end)
         return data, self._encoder.frames
+
+    async def _add_sound(self, source: SourceReader, draft: Spool, end: Fraction) -> Spool:
+        try:
+            with Stopwatch() as watch:
+                result = await source.add_sound(draft, end)
+        finally:
+            draft.close()
+        self._context.meter.add_phase("encode", watch.seconds)
+        return result
 
     async def discard(self) -> None:
         """Free what the encoder holds, once the call that may still run in its thread has ended.

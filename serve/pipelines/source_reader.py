@@ -104,8 +104,12 @@ class SourceReader:
 
         async def ask() -> Spool:
             result = Spool.empty()  # a process that ended may have written something into another
-            with descriptor_of(draft) as file, descriptor_of(result) as out:
-                await self._ask("add_sound", file=file, others=[out], end=str(end))
+            try:
+                with descriptor_of(draft) as file, descriptor_of(result) as out:
+                    await self._ask("add_sound", file=file, others=[out], end=str(end))
+            except BaseException:
+                result.close()  # it may be large, and a traceback may keep this frame
+                raise
             return result
 
         with blame(self._field):

@@ -260,13 +260,15 @@ async def test_a_caller_that_leaves_during_the_sound_leaves_no_process_and_no_fi
         encoder = Mp4Encoder(source.fps, "ultrafast", 30, seconds=source.duration, draft=True)
         async for chunk in source.chunks():
             encoder.add(chunk.frames, chunk.times)
+        draft = encoder.close()
         (worker,) = reading.pool.processes
-        os.kill(worker.pid, signal.SIGSTOP)  # so that it is in the middle of the sound for as long as it takes
-        call = asyncio.ensure_future(source.add_sound(encoder.close(), encoder.end))
+        os.kill(worker.pid, signal.SIGSTOP)  # then it works on the sound for as long as it takes
+        call = asyncio.ensure_future(source.add_sound(draft, encoder.end))
         await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         assert not worker.alive
-    del call, encoder, chunk, source
+    draft.close()
+    del chunk
     assert unnamed_files() <= files
