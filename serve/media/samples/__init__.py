@@ -101,6 +101,7 @@ def with_sound(encoder: Mp4Encoder, sound: Sound) -> Spool:
         add_soundtrack(draft, track, film, end=encoder.end)
     finally:
         track.close()
+        draft.close()
     return film
 
 

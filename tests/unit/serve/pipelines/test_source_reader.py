@@ -196,7 +196,11 @@ async def sounding(source: SourceReader) -> Spool:
     encoder = Mp4Encoder(source.fps, "ultrafast", 30, seconds=source.duration, draft=True)
     async for chunk in source.chunks():
         encoder.add(chunk.frames, chunk.times)
-    return await source.add_sound(encoder.close(), encoder.end)
+    draft = encoder.close()
+    try:
+        return await source.add_sound(draft, encoder.end)
+    finally:
+        draft.close()
 
 
 SILENCE = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
