@@ -203,12 +203,18 @@ async def sounding(source: SourceReader) -> Spool:
         draft.close()
 
 
-SILENCE = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
 NOISE = film("matroska", "flac", np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32), "mono")
 
 
-@pytest.mark.parametrize("data", [FILM, NOISE])
-@pytest.mark.parametrize("killed", ["nothing", "while it decodes", "before the sound"])
+@pytest.mark.parametrize(
+    ("data", "killed"),
+    [
+        (FILM, "nothing"),
+        (NOISE, "nothing"),
+        pytest.param(NOISE, "while it decodes", marks=pytest.mark.slow),
+        pytest.param(NOISE, "before the sound", marks=pytest.mark.slow),
+    ],
+)
 async def test_the_sound_comes_from_the_process_whichever_that_is(reading: Reading, data: bytes, killed: str) -> None:
     async with reading.readers().open("source", data, "caller", rate=None, sound=True) as source:
         assert source.has_sound
@@ -225,6 +231,7 @@ async def test_the_sound_comes_from_the_process_whichever_that_is(reading: Readi
     assert audio_packets(result.read()) == audio_packets(whole.read())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
 async def test_sound_that_ends_its_processes_is_refused_and_the_pool_is_whole_after(
     reading: Reading, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -250,9 +257,10 @@ async def test_sound_that_ends_its_processes_is_refused_and_the_pool_is_whole_af
 
 @pytest.mark.slow
 async def test_sound_that_takes_too_much_time_is_refused(reading: Reading) -> None:
+    silence = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
     with pytest.raises(MediaOverLimit, match="too much time") as refused:
         async with reading.readers({"max_source_cpu_s": 0.1}).open(
-            "source", SILENCE, "caller", rate=None, sound=True
+            "source", silence, "caller", rate=None, sound=True
         ) as source:
             await sounding(source)
     assert refused.value.field == "source"
