@@ -214,7 +214,7 @@ async def test_no_file_of_a_caller_is_opened_in_this_process(
     """A decoder that crashes would end the Runner with all of its jobs."""
     wave = np.random.default_rng(0).normal(0, 0.1, (2, 24_000)).astype(np.float32)
     source = film_with_sound(container, codec, wave, "stereo")
-    av_open = av.open
+    av_open: Callable[..., Any] = av.open
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a file was opened")
