@@ -11,6 +11,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.codec.context import CodecContext
+from av.codec.context import Flags as CodecFlags
 from av.error import FFmpegError
 from av.filter import Graph
 
@@ -43,11 +44,25 @@ def aac_layout(layout: AudioLayout) -> str:
     return "5.1" if layout.nb_channels > _MOST_MIXED else "stereo"
 
 
-@lru_cache
-def _has_layout(name: str) -> bool:
+def aac_encoder(sound: AudioStream) -> AudioCodecContext:
+    """Return an encoder for what ``sound`` contains, at the rate and in the layout for it."""
+    context = _new_context()
+    context.sample_rate, context.layout, context.bit_rate = aac_rate(sound.rate), aac_layout(sound.layout), 0
+    context.flags |= CodecFlags.global_header  # as streams of MP4 have it
+    return context
+
+
+def _new_context() -> AudioCodecContext:
     context = CodecContext.create("aac", "w")
     assert isinstance(context, AudioCodecContext)
-    context.sample_rate, context.format, context.layout = _MAX_RATE, "fltp", name
+    context.format = "fltp"
+    return context
+
+
+@lru_cache
+def _has_layout(name: str) -> bool:
+    context = _new_context()
+    context.sample_rate, context.layout = _MAX_RATE, name
     try:
         context.open()
     except FFmpegError:
@@ -61,7 +76,7 @@ class AacResampler:
     The frames of one track may differ from each other.
     """
 
-    def __init__(self, encoder: AudioStream) -> None:
+    def __init__(self, encoder: AudioCodecContext) -> None:
         self._encoder = encoder
         self._kind: tuple[int, str, str] | None = None
         self._front: Graph | None = None
@@ -80,7 +95,7 @@ class AacResampler:
             self._front = (
                 None if _is_mixed_by_ffmpeg(frame.layout) else _first_channels(frame, self._encoder.layout.nb_channels)
             )
-            self._resampler = AudioResampler(format="fltp", layout=self._encoder.layout, rate=self._encoder.rate)
+            self._resampler = AudioResampler(format="fltp", layout=self._encoder.layout, rate=self._encoder.sample_rate)
         if self._front is not None:
             self._front.push(frame)
             pulled = self._front.pull()

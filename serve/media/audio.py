@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TypeAlias
@@ -13,12 +14,12 @@ from av.container import InputContainer, OutputContainer
 from av.error import InvalidDataError
 from av.packet import Packet
 
-from serve.media.aac import AacResampler, aac_layout, aac_rate
+from serve.media.aac import AacResampler, aac_encoder, aac_layout, aac_rate
 from serve.media.boundary import reading
 from serve.media.container import open_container
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.sound import Sound
-from serve.media.spool import Media
+from serve.media.spool import Media, media_size
 from serve.media.tracks import heard_audio
 
 _AudioPacket: TypeAlias = "Packet[AudioStream]"
@@ -31,46 +32,102 @@ MAX_CPU_S = 30.0
 
 Two minutes of stereo take one to two seconds.
 """
+MAX_EXTRA_BYTES = 2**26
+"""How many bytes more than the whole file the sound may have: an hour of AAC.
+
+A file can name the same bytes as its sound again and again, and a lossless codec makes silence
+almost as small as nothing.
+"""
 _REHEARSED_S = 1
 """How much of the sound is decoded before it is known to be usable."""
 
 
 class AudioTrack:
-    """Writes ``sound`` to ``container``, in step with the video.
+    """Reads ``sound``, and writes it to an MP4 file in step with the video.
 
     The packets are copied with their timing if MP4 can hold their codec, and transcoded to AAC
-    otherwise. All methods raise ``MediaError`` for audio that is damaged or cannot be decoded, and
-    ``MediaTooLarge`` for audio that takes more than ``MAX_CPU_S`` seconds of CPU time.
+    otherwise; ``transcoded`` says which. All methods raise ``MediaError`` for audio that is damaged
+    or cannot be decoded, and ``MediaTooLarge`` for audio that takes more than ``MAX_CPU_S`` seconds
+    of CPU time or ``MAX_EXTRA_BYTES`` more than its file.
+
+    The libraries that read the sound can crash, so only worker processes use this class.
     """
 
-    def __init__(self, sound: Sound, container: OutputContainer) -> None:
-        self._container = container
+    def __init__(self, sound: Sound) -> None:
         self._source = open_container(sound.file)
         self._left_s = MAX_CPU_S
+        self._left_bytes = media_size(sound.file) + MAX_EXTRA_BYTES
+        self._container: OutputContainer | None = None
+        self._target: AudioStream | None = None
+        self._ready: deque[_AudioPacket] = deque()
+        self._next: _AudioPacket | None = None
         try:
             with reading(*AUDIO_DAMAGED):
-                self.transcoded, self._packets = _open_packets(self._source, container, sound)
-                self._pending = next(self._packets, None)
+                self._stream = _stream_of(self._source)
+                self.transcoded = not (sound.copied and self._stream.codec_context.name in _COPIED_CODECS)
+                packets = _transcode(self._source, self._stream) if self.transcoded else _copy(self._source, self._stream)
+                self._packets = _in_order(packets, sound.start)
         except BaseException:
             self._source.close()
             raise
 
+    def add_to(self, container: OutputContainer) -> None:
+        """Add an audio stream to ``container``, to which ``mux_until`` then writes."""
+        with reading(*AUDIO_DAMAGED):
+            self._container = container
+            if self.transcoded:
+                rate, layout = aac_rate(self._stream.rate), aac_layout(self._stream.layout)
+                self._target = container.add_stream("aac", rate=rate, layout=layout)
+            else:
+                self._target = container.add_stream_from_template(self._stream)
+
+    def prepare_until(self, end: Fraction) -> None:
+        """Transcode what starts at or before ``end`` (seconds), for a later call of ``mux_until``.
+
+        Audio that is copied needs no preparation.
+        """
+        if self.transcoded:
+            with reading(*AUDIO_DAMAGED):
+                self._ready.extend(self._read_until(end))
+
     def mux_until(self, end: Fraction | None) -> None:
         """Write the packets that start at or before ``end`` (seconds), or all the rest if None."""
         with reading(*AUDIO_DAMAGED):
-            while (packet := self._pending) is not None:
-                if end is not None and packet.pts is not None and packet.pts * packet.time_base > end:
-                    return
-                self._container.mux(packet)
-                started = time.thread_time()
-                self._pending = next(self._packets, None)
-                self._left_s -= time.thread_time() - started
-                if self._left_s < 0:
-                    raise MediaTooLarge("the audio is too long; send the video without audio, or with shorter audio")
+            while self._ready and _starts_by(self._ready[0], end):
+                self._mux(self._ready.popleft())
+            if not self._ready:
+                for packet in self._read_until(end):
+                    self._mux(packet)
 
     def close(self) -> None:
         """Close the file that the audio is read from."""
         self._source.close()
+
+    def _mux(self, packet: _AudioPacket) -> None:
+        assert self._container is not None
+        assert self._target is not None
+        packet.stream = self._target
+        self._container.mux(packet)
+
+    def _read_until(self, end: Fraction | None) -> Iterator[_AudioPacket]:
+        while True:
+            packet, self._next = self._next or self._read(), None
+            if packet is None:
+                return
+            if not _starts_by(packet, end):
+                self._next = packet
+                return
+            yield packet
+
+    def _read(self) -> "_AudioPacket | None":
+        """Return the next packet, within the budgets, or None at the end."""
+        started = time.thread_time()
+        packet = next(self._packets, None)
+        self._left_s -= time.thread_time() - started
+        self._left_bytes -= 0 if packet is None else packet.size
+        if self._left_s < 0 or self._left_bytes < 0:
+            raise MediaTooLarge("the audio is too long; send the video without audio, or with shorter audio")
+        return packet
 
 
 def find_sound(file: Media, start: Fraction) -> Sound:
@@ -95,8 +152,9 @@ def _rehearse(sound: Sound, end: Fraction | None) -> None:
     """Write ``sound`` to nowhere, up to ``end`` if it must be transcoded."""
     with reading(*AUDIO_DAMAGED):
         container = av.open(_Nowhere(), "w", format="mp4")
-        track = AudioTrack(sound, container)
+        track = AudioTrack(sound)
         try:
+            track.add_to(container)
             track.mux_until(end if track.transcoded else None)
         finally:
             track.close()
@@ -129,15 +187,16 @@ class _Nowhere(io.RawIOBase):
         return length
 
 
-def _open_packets(source: InputContainer, container: OutputContainer, sound: Sound) -> tuple[bool, Iterator[_AudioPacket]]:
-    """Add an audio stream to ``container``; return whether it is transcoded, and its packets."""
+def _stream_of(source: InputContainer) -> AudioStream:
     stream = heard_audio(source)
     if stream is None or stream.codec_context is None:
         raise MediaError("the audio is in an unsupported format; send the video without audio, or with AAC")
-    if sound.copied and stream.codec_context.name in _COPIED_CODECS:
-        return False, _in_order(_copy(source, stream, container.add_stream_from_template(stream)), sound.start)
-    encoder = container.add_stream("aac", rate=aac_rate(stream.rate), layout=aac_layout(stream.layout))
-    return True, _in_order(_transcode(source, stream, encoder), sound.start)
+    return stream
+
+
+def _starts_by(packet: _AudioPacket, end: Fraction | None) -> bool:
+    """Return whether ``packet`` starts at or before ``end`` (seconds); all do if that is None."""
+    return end is None or packet.pts is None or packet.pts * packet.time_base <= end
 
 
 def _in_order(packets: Iterable[_AudioPacket], start: Fraction) -> Iterator[_AudioPacket]:
@@ -157,7 +216,7 @@ def _in_order(packets: Iterable[_AudioPacket], start: Fraction) -> Iterator[_Aud
         yield packet
 
 
-def _copy(source: InputContainer, stream: AudioStream, target: AudioStream) -> Iterator[_AudioPacket]:
+def _copy(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:
     heard = cut = False
     for packet in source.demux(stream):
         if packet.is_discard and heard:  # an edit list cuts it away
@@ -166,11 +225,11 @@ def _copy(source: InputContainer, stream: AudioStream, target: AudioStream) -> I
             raise MediaError("the audio has a part in its middle that is not played; re-encode it")
         elif not cut:
             heard = heard or not packet.is_discard
-            packet.stream = target
             yield packet
 
 
-def _transcode(source: InputContainer, stream: AudioStream, encoder: AudioStream) -> Iterator[_AudioPacket]:
+def _transcode(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:
+    encoder = aac_encoder(stream)
     resampler = AacResampler(encoder)
     heard = damaged = False
     for packet in source.demux(stream):

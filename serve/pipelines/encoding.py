@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from deployments.telemetry import tracing
 from serve.config import RunnerSettings
-from serve.media.decode.source import Source, TimedFrames
+from serve.media.decode.source import TimedFrames
 from serve.media.encode.encoder import Encoder, MarkedEncoder
 from serve.media.encode.gif import GifEncoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
-from serve.media.spool import Media
+from serve.media.spool import Media, Spool
 from serve.pipelines.context import ChunkStep, RequestContext
 from serve.pipelines.errors import blame
 from serve.pipelines.media_threads import MediaThreads
@@ -25,10 +25,22 @@ T = TypeVar("T")
 
 
 class VideoWriter:
-    """An encoder that works in a thread. Errors of the file name ``field``."""
+    """An encoder that works in a thread. Errors of the file name ``field``.
 
-    def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, *, context: RequestContext) -> None:
+    The file is given the sound of ``sounding``, which needs an ``Mp4Encoder`` that makes a draft.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        field: str,
+        threads: MediaThreads,
+        *,
+        context: RequestContext,
+        sounding: SourceReader | None = None,
+    ) -> None:
         self._encoder = encoder
+        self._sounding = sounding
         self._field = field
         self._threads = threads
         self._context = context
@@ -48,7 +60,20 @@ class VideoWriter:
     async def close(self) -> tuple[Media, int]:
         """Finish the file; return it and the number of its frames."""
         data = await self._run(self._encoder.close)
+        if self._sounding is not None:
+            assert isinstance(self._encoder, Mp4Encoder)
+            assert isinstance(data, Spool)
+            data = await self._add_sound(self._sounding, data, self._encoder.end)
         return data, self._encoder.frames
+
+    async def _add_sound(self, source: SourceReader, draft: Spool, end: Fraction) -> Spool:
+        try:
+            with Stopwatch() as watch:
+                result = await source.add_sound(draft, end)
+        finally:
+            draft.close()
+        self._context.meter.add_phase("encode", watch.seconds)
+        return result
 
     async def discard(self) -> None:
         """Free what the encoder holds, once the call that may still run in its thread has ended.
@@ -81,22 +106,24 @@ class VideoWriters:
 
     @asynccontextmanager
     async def open(
-        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: Source | SourceReader | None = None
+        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: SourceReader | None = None
     ) -> AsyncIterator[VideoWriter]:
         """Open a writer for ``count`` frames; leaving the block frees it.
 
-        With a ``source``, its duration is kept and, in an MP4 file, its sound is copied.
+        With a ``source``, its duration is kept and, in an MP4 file, its sound is copied if the
+        source was opened with it.
         """
         mark = None if context.new_mark is None else context.new_mark()
-        audio, seconds = (None, None) if source is None else (source.audio, source.duration)
+        seconds = None if source is None else source.duration
+        sounding = source if source is not None and source.has_sound and context.media_type == "video/mp4" else None
         if context.media_type == "video/mp4":
             encoder: Encoder = Mp4Encoder(
                 fps,
                 preset=self._settings.h264_preset,
                 crf=self._settings.h264_crf,
-                audio=audio,
                 seconds=seconds,
                 mark=mark,
+                draft=sounding is not None,
             )
         elif context.media_type == "image/gif":
             encoder = GifEncoder(fps, count=count, seconds=seconds)
@@ -104,7 +131,7 @@ class VideoWriters:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         if mark is not None and not isinstance(encoder, Mp4Encoder):  # which marks the luma itself
             encoder = MarkedEncoder(encoder, mark)
-        writer = VideoWriter(encoder, field, self._threads, context=context)
+        writer = VideoWriter(encoder, field, self._threads, context=context, sounding=sounding)
         span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer

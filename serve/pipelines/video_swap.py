@@ -24,7 +24,8 @@ class VideoSwapPipeline:
 
     async def run(self, request: SwapVideo, context: RequestContext) -> Result:
         """Return the video with its faces replaced."""
-        async with self._readers.open("source", request.source, context.caller, rate=request.rate) as source:
+        sound = context.media_type == "video/mp4"  # the other formats have none
+        async with self._readers.open("source", request.source, context.caller, rate=request.rate, sound=sound) as source:
             context.observe(FrameCount(source.count))
             # One reservation for frames and pictures: who holds one while waiting for the other
             # may wait for somebody who does the same.

@@ -99,7 +99,7 @@ def test_an_image_of_a_person_without_a_face_is_named_by_its_number(service: Ser
 
 
 def film(frames: Sequence[Image]) -> str:
-    encoder = Mp4Encoder(RATE, preset="veryfast", crf=12, audio=None)
+    encoder = Mp4Encoder(RATE, preset="veryfast", crf=12)
     encoder.add(np.stack(frames), tuple(i / RATE for i in range(len(frames))))
     return data_uri(encoder.close().read(), "video/mp4")
 

@@ -49,7 +49,7 @@ class Service:
         """Decode a video and encode it again."""
         context = make_context("video/mp4")
         async with (
-            self.readers.open("source", data, "caller", rate=None) as source,
+            self.readers.open("source", data, "caller", rate=None, sound=True) as source,
             self.writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer,
         ):
             async for chunk in source.chunks():

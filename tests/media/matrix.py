@@ -27,8 +27,9 @@ from av.video.frame import VideoFrame
 from deployments.wire import Frames, Image
 from serve.media.colour_space import ColourSpace, to_bt709
 from serve.media.decode.opening import open_source
-from serve.media.decode.source import SourceLimits
+from serve.media.decode.source import Source, SourceLimits, TimedFrames
 from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.samples import with_sound
 from tests.unit.serve.media.make_film import with_matrix
 
 LIMITS = SourceLimits(frames=200, seconds=30, pixels=10**6)
@@ -231,11 +232,12 @@ def differences(film: Film, ffmpeg: str | None = None) -> list[str]:
     return found + _sound_differences(film, source, chunks)
 
 
-def _sound_differences(film: Film, source: object, chunks: list) -> list[str]:  # type: ignore[type-arg]
-    encoder = Mp4Encoder(source.fps, "ultrafast", 18, audio=source.audio, seconds=source.duration)  # type: ignore[attr-defined]
+def _sound_differences(film: Film, source: Source, chunks: list[TimedFrames]) -> list[str]:
+    encoder = Mp4Encoder(source.fps, "ultrafast", 18, seconds=source.duration, draft=source.audio is not None)
     for chunk in chunks:
         encoder.add(chunk.frames, chunk.times)
-    with av.open(io.BytesIO(encoder.close().read()), mode="r") as container:
+    result = encoder.close() if source.audio is None else with_sound(encoder, source.audio)
+    with av.open(io.BytesIO(result.read()), mode="r") as container:
         has_sound = bool(container.streams.audio)
         if has_sound != (film.sound != "none"):
             return ["the sound is lost" if film.sound != "none" else "there is sound"]

@@ -26,7 +26,7 @@ class Encoder(ABC):
     """Takes frames in order and returns the file at the end; use it from one thread at a time.
 
     ``add`` and ``close`` raise ``MediaError`` for what cannot be encoded: a size that the format
-    does not support, damaged audio, or a video without frames.
+    does not support, or a video without frames.
     """
 
     frames = 0

@@ -1,6 +1,5 @@
-"""Encoding of MP4 files with PyAV: H.264 in BT.709, with the audio track of another file."""
+"""Encoding of MP4 files with PyAV: H.264 in BT.709, without sound; see ``soundtrack``."""
 
-from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,12 +14,9 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from deployments.wire import Frames, Image
-from serve.media.audio import AUDIO_DAMAGED, AudioTrack
-from serve.media.boundary import reading
 from serve.media.encode.encoder import Clock, Encoder, FrameMark
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.sound import Sound
-from serve.media.spool import Media, Spool
+from serve.media.spool import Spool
 
 MAX_SIDE = 16_384
 """The largest width and height in pixels, from the highest level of H.264."""
@@ -48,9 +44,9 @@ _SMALL = 2**20
 class Mp4Encoder(Encoder):
     """Encodes H.264 (yuv420p, BT.709) into an MP4 file on disk whose index comes first (faststart).
 
-    ``preset`` and ``crf`` are the options of x264. ``audio`` is a file whose sound is
-    copied with its timing. ``seconds`` is the video's duration; without it, the last frame is shown
-    for 1 / ``fps`` seconds. ``mark`` is put into the luma.
+    ``preset`` and ``crf`` are the options of x264. ``seconds`` is the video's duration; without it,
+    the last frame is shown for 1 / ``fps`` seconds. ``mark`` is put into the luma. A ``draft`` is a
+    file for ``add_soundtrack``: its index comes last, and its times are exact.
     """
 
     def __init__(
@@ -59,9 +55,9 @@ class Mp4Encoder(Encoder):
         preset: str,
         crf: int,
         *,
-        audio: Media | Sound | None = None,
         seconds: Fraction | None = None,
         mark: FrameMark | None = None,
+        draft: bool = False,
     ) -> None:
         self._fps = fps
         self._seconds = seconds
@@ -69,21 +65,22 @@ class Mp4Encoder(Encoder):
         self._end: Fraction | None = None
         self._clock = Clock(TICKS)
         self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
-        self._sound = audio if audio is None or isinstance(audio, Sound) else Sound(audio)
         spool = Spool.empty()
         self._spool: Spool | None = spool
         self._container: OutputContainer | None = av.open(
             spool.file,
             "w",
             format="mp4",
-            options={"movflags": "faststart"},
+            # A file states when its tracks begin in milliseconds, unless it is told to use ticks.
+            options={"movie_timescale": str(TICKS)} if draft else {"movflags": "faststart"},
             # To move the index to the front, the muxer reads what it has written. The lambda must
             # not refer to `self`: that cycle would keep x264's threads alive.
             io_open=lambda *_: spool.open(),
         )
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
-        self._audio: AudioTrack | None = None
+        self.end = Fraction(0)
+        """When the last frame ends, in seconds."""
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         video = self._video or self._begin(frames.shape[2], frames.shape[1])
@@ -105,30 +102,22 @@ class Mp4Encoder(Encoder):
             frame.pts = self._clock.tick(time)
             frame.time_base = Fraction(1, TICKS)
             # The muxer uses only the last frame's duration; the others last until the next frame.
-            end = self._end or time + 1 / self._fps
-            frame.duration = max(1, round(end * TICKS) - frame.pts)
-            if self._audio is not None:
-                self._audio.mux_until(time)
-            with self._blaming_audio():
-                container.mux(video.encode(frame))
+            self.end = self._end or time + 1 / self._fps
+            frame.duration = max(1, round(self.end * TICKS) - frame.pts)
+            container.mux(video.encode(frame))
             self.frames += 1
 
     def close(self) -> Spool:
         if self._video is None or self._spool is None:
             raise MediaError("the video has no frames")
         container = self._open_container()
-        with self._blaming_audio():
-            container.mux(self._video.encode())
-            if self._audio is not None:
-                self._audio.mux_until(None)
-            container.close()
+        container.mux(self._video.encode())
+        container.close()
         spool, self._spool = self._spool, None
         self.discard()
         return spool
 
     def discard(self) -> None:
-        if self._audio is not None:
-            self._audio.close()
         if self._spool is not None:
             self._spool.close()
             self._spool = None
@@ -136,19 +125,12 @@ class Mp4Encoder(Encoder):
             # The container and its streams refer to each other until it is closed, which would keep
             # x264's threads. It writes no index for an unfinished video, since the file is closed.
             self._container.close()
-        self._video, self._container, self._audio = None, None, None
+        self._video, self._container = None, None
 
     def _open_container(self) -> OutputContainer:
         if self._container is None:
             raise MediaError("the video is already finished")
         return self._container
-
-    def _blaming_audio(self) -> AbstractContextManager[None]:
-        """Return the boundary for a muxer that holds copied audio, the only part that is foreign.
-
-        FFmpeg checks some of it when it writes the header, with the first frame, and the index.
-        """
-        return nullcontext() if self._audio is None else reading(*AUDIO_DAMAGED)
 
     def _begin(self, width: int, height: int) -> VideoStream:
         """Add the streams to the container, now that the size of the frames is known."""
@@ -167,8 +149,6 @@ class Mp4Encoder(Encoder):
         context.flags |= CodecFlags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = ColorRange.MPEG
-        if self._sound is not None:
-            self._audio = AudioTrack(self._sound, container)
         return self._video
 
 

@@ -17,7 +17,11 @@ import PIL.Image
 from av.audio.frame import AudioFrame
 
 from deployments.wire import Frames, Image
+from serve.media.audio import AudioTrack
 from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.encode.soundtrack import add_soundtrack
+from serve.media.sound import Sound
+from serve.media.spool import Spool
 
 PORTRAIT = Path(__file__).parent / "portrait.jpg"
 OFFICER = Path(__file__).parent / "officer.jpg"
@@ -82,9 +86,23 @@ def clip(image: Image, count: int = 17, fps: int = 16, size: tuple[int, int] = (
     ``size`` is the width and height in pixels.
     """
     rate = Fraction(fps)
-    encoder = Mp4Encoder(rate, preset="veryfast", crf=18, audio=tone(count / fps))
+    encoder = Mp4Encoder(rate, preset="veryfast", crf=18, seconds=count / rate, draft=True)
     encoder.add(pan(image, count, *size), tuple(i / rate for i in range(count)))
-    return encoder.close().read()
+    return with_sound(encoder, Sound(tone(count / fps))).read()
+
+
+def with_sound(encoder: Mp4Encoder, sound: Sound) -> Spool:
+    """Finish the draft of ``encoder`` and return the file with ``sound``.
+
+    The sound is read in this process, so it must not come from a caller.
+    """
+    draft, film, track = encoder.close(), Spool.empty(), AudioTrack(sound)
+    try:
+        add_soundtrack(draft, track, film, end=encoder.end)
+    finally:
+        track.close()
+        draft.close()
+    return film
 
 
 def data_uri(data: bytes, media_type: str) -> str:

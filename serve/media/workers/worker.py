@@ -26,10 +26,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+from serve.media.audio import AudioTrack
 from serve.media.container import is_image
 from serve.media.decode.claims import claim_of, decode_reduced, open_within
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import Source, SourceLimits, TimedFrames
+from serve.media.encode.soundtrack import add_soundtrack
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.spool import Spool, read_media
 from serve.media.workers.messages import Message, receive_message, send_message
@@ -56,21 +58,23 @@ class _Session:
     def __init__(self) -> None:
         self._chunks: Iterator[TimedFrames] = iter(())
         self._source: Source | None = None
+        self._track: AudioTrack | None = None
 
     def answer(self, request: Message, files: Sequence[Spool], ask: Ask) -> Answer:
-        operation: Callable[[Message, Spool], Answer] = getattr(self, request["operation"])
-        return operation(request, files[0] if files else Spool.empty())
+        operation: Callable[[Message, Sequence[Spool]], Answer] = getattr(self, request["operation"])
+        return operation(request, files)
 
-    def decode(self, request: Message, file: Spool) -> Answer:
+    def decode(self, request: Message, files: Sequence[Spool]) -> Answer:
         max_pixels, max_scans, max_side = request["max_pixels"], request["max_scans"], request["max_side"]
         allowed_bytes = request["allowed_bytes"]
         with blaming_file():
-            image = open_within(file.read(), max_pixels, max_scans)
+            image = open_within(files[0].read(), max_pixels, max_scans)
             claim = claim_of(image, max_side)
             answer = {"working_bytes": claim.working_bytes, "result_bytes": claim.result_bytes}
             return answer, None if claim.working_bytes > allowed_bytes else decode_reduced(image, max_side)
 
-    def open(self, request: Message, file: Spool) -> Answer:
+    def open(self, request: Message, files: Sequence[Spool]) -> Answer:
+        self._free()
         limits = SourceLimits(
             frames=request["max_frames"],
             seconds=request["max_seconds"],
@@ -78,8 +82,9 @@ class _Session:
             scans=request["max_scans"],
         )
         rate = None if request["rate"] is None else Fraction(request["rate"])
+        sound: bool = request["sound"]
         with blaming_file():
-            data = read_media(file) if file.size < _SPOOL_FROM_BYTES else file
+            data = read_media(files[0]) if files[0].size < _SPOOL_FROM_BYTES else files[0]
             if is_image(data):  # opening it decodes frames
                 claim = claim_of(open_within(read_media(data), limits.pixels, limits.scans), None)
                 if claim.working_bytes > request["allowed_bytes"]:
@@ -88,23 +93,42 @@ class _Session:
             if rate is not None:
                 source = source.at_fps(rate)
             self._source, self._chunks = source, source.chunks()
-            return _describe(source), None
+            if sound and source.audio is not None:
+                self._track = AudioTrack(source.audio)
+            answer = {"count": source.count, "duration": str(source.duration), "pixels": source.pixels}
+            return {**answer, "sound": self._track is not None}, None
 
-    def chunk(self, request: Message, _: Spool) -> Answer:
+    def chunk(self, request: Message, _: Sequence[Spool]) -> Answer:
         skip = request["skip"]
         with blaming_file():
             for _skipped in range(skip):
                 next(self._chunks)
             chunk = next(self._chunks, None)
+            if chunk is not None and self._track is not None:  # while others work on frames
+                self._track.prepare_until(chunk.times[-1])
         damaged = 0 if self._source is None else self._source.damaged
         if chunk is None:
             return {"end": True, "damaged": damaged}, None
         times = [str(time) for time in chunk.times]
         return {"end": False, "damaged": damaged, "index": chunk.index, "times": times}, chunk.frames
 
-    def close(self, _: Message, __: Spool) -> Answer:
-        self._source, self._chunks = None, iter(())
+    def add_sound(self, request: Message, files: Sequence[Spool]) -> Answer:
+        """Write the first file, which is a draft, with the sound of the video into the second."""
+        draft, result = files
+        assert self._track is not None
+        with blaming_file():
+            add_soundtrack(draft, self._track, result, end=Fraction(request["end"]))
+        self._free()
         return {}, None
+
+    def close(self, _: Message, __: Sequence[Spool]) -> Answer:
+        self._free()
+        return {}, None
+
+    def _free(self) -> None:
+        if self._track is not None:
+            self._track.close()
+        self._source, self._chunks, self._track = None, iter(()), None
 
 
 @contextlib.contextmanager
@@ -121,16 +145,6 @@ def blaming_file() -> Iterator[None]:
         kind = type(error).__name__
         logging.warning("a file could not be decoded: %s", kind, exc_info=error)
         raise MediaError(f"the file cannot be decoded ({kind}); save it again in an ordinary format") from None
-
-
-def _describe(source: Source) -> Message:
-    sound = source.audio
-    return {
-        "count": source.count,
-        "duration": str(source.duration),
-        "pixels": source.pixels,
-        "sound": None if sound is None else {"start": str(sound.start), "copied": sound.copied},
-    }
 
 
 def serve(session: Session) -> None:

@@ -20,7 +20,7 @@ from deployments.wire import Frames, Image
 from serve.media.decode.source import Source, SourceLimits
 from serve.media.encode.encoder import Encoder
 from serve.media.encode.mp4 import Mp4Encoder
-from serve.media.samples import pan, stranger
+from serve.media.samples import pan, stranger, with_sound
 from serve.media.spool import Spool, read_media
 
 LIMITS = SourceLimits(frames=100, seconds=20, pixels=2_000_000)
@@ -40,12 +40,12 @@ def decode_all(source: Source) -> tuple[list[Image], list[Fraction]]:
     return list(frames), list(times)
 
 
-def reencode(source: Source) -> Spool:
+def reencode(source: Source, seconds: Fraction | None = None) -> Spool:
     """Return ``source`` as a new MP4 file with its audio."""
-    encoder = Mp4Encoder(source.fps, preset="veryfast", crf=18, audio=source.audio)
+    encoder = Mp4Encoder(source.fps, preset="veryfast", crf=18, seconds=seconds, draft=source.audio is not None)
     for chunk in source.chunks():
         encoder.add(chunk.frames, chunk.times)
-    return encoder.close()
+    return encoder.close() if source.audio is None else with_sound(encoder, source.audio)
 
 
 def rotate(data: bytes, quarter_turns: int) -> bytes:

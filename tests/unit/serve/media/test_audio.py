@@ -9,7 +9,8 @@ import pytest
 from serve.media.decode.opening import open_source
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.samples import clip, pan, stranger
+from serve.media.samples import clip, pan, stranger, with_sound
+from serve.media.sound import Sound
 from serve.media.spool import Media
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, film, reencode
 
@@ -22,10 +23,10 @@ def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
 
 
 def encode_with_audio(audio: Media) -> bytes:
-    encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=audio)
+    encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, draft=True)
     try:
         encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
-        return encoder.close().read()
+        return with_sound(encoder, Sound(audio)).read()
     finally:
         encoder.discard()
 
@@ -113,3 +114,15 @@ def test_audio_that_takes_too_much_cpu_time_is_refused(monkeypatch: pytest.Monke
     hours = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
     with pytest.raises(MediaTooLarge, match="the audio is too long"):
         encode_with_audio(hours)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "flac")])
+def test_audio_that_takes_many_more_bytes_than_its_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, container: str, codec: str
+) -> None:
+    """The index of a file can name the same bytes a thousand times."""
+    wave = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)
+    data = film(container, codec, wave, "mono")
+    monkeypatch.setattr("serve.media.audio.MAX_EXTRA_BYTES", 1000 - len(data))
+    with pytest.raises(MediaTooLarge, match="the audio is too long"):
+        open_source(data, LIMITS)

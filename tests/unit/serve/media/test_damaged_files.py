@@ -18,7 +18,7 @@ from serve.media.encode.encoder import Encoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
-from serve.media.samples import pan, stranger
+from serve.media.samples import pan, stranger, with_sound
 from tests.media.mutations import mutate
 from tests.unit.serve.media.decode.test_claims import encoded
 from tests.unit.serve.media.make_exif import ORIENTATION, exif_of
@@ -87,14 +87,16 @@ def swap(data: bytes, encoder: Callable[[Source], Encoder], rate: Fraction | Non
             assert chunk.frames.shape[3] == 3
             writer.add(chunk.frames, chunk.times)
             shown += chunk.times
-        if shown:
+        if shown and isinstance(writer, Mp4Encoder) and source.audio is not None:
+            with_sound(writer, source.audio)
+        elif shown:
             writer.close()
     finally:
         writer.discard()
 
 
 def as_mp4(source: Source) -> Encoder:
-    return Mp4Encoder(source.fps, preset="ultrafast", crf=40, audio=source.audio, seconds=source.duration)
+    return Mp4Encoder(source.fps, preset="ultrafast", crf=40, seconds=source.duration, draft=source.audio is not None)
 
 
 def as_webp(source: Source) -> Encoder:

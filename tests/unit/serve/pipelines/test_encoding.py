@@ -13,7 +13,7 @@ import pytest
 from deployments.errors import RequestRefused
 from deployments.wire import Frames
 from serve.client import decode
-from serve.config import RunnerSettings
+from serve.config import Limits, RunnerSettings
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import TimedFrames
 from serve.media.encode.encoder import Encoder
@@ -22,11 +22,14 @@ from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.samples import clip, stranger
 from serve.media.spool import Spool, read_media
+from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.encoding import VideoWriter, VideoWriters
 from serve.pipelines.media_threads import MediaThreads
+from serve.pipelines.source_reader import SourceReaders
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
 from tests.unit.serve.pipelines.request_builders import make_context
+from tests.unit.shared_pool import SharedPool
 
 FPS = Fraction(8)
 
@@ -86,13 +89,16 @@ async def test_the_encoder_settings_of_the_ingress_are_used() -> None:
 
 async def test_the_audio_and_the_duration_of_a_source_are_kept() -> None:
     film = clip(stranger(), 9, 8, (64, 48))
-    source = open_source(film, LIMITS)
-    async with writers().open("source", make_context(), fps=source.fps, count=source.count, source=source) as writer:
-        for part in source.chunks():
+    readers = SourceReaders(SharedPool(1), ByteBudget(2**30, 30), RunnerSettings(), Limits())
+    async with (
+        readers.open("source", film, "caller", rate=None, sound=True) as source,
+        writers().open("source", make_context(), fps=source.fps, count=source.count, source=source) as writer,
+    ):
+        async for part in source.chunks():
             await writer.add(part)
         data, count = await writer.close()
-    result = open_source(read_media(data), LIMITS)
-    assert (count, result.duration, decode_all(result)[1]) == (9, source.duration, decode_all(source)[1])
+    result, original = open_source(read_media(data), LIMITS), open_source(film, LIMITS)
+    assert (count, result.duration, decode_all(result)[1]) == (9, original.duration, decode_all(original)[1])
     assert audio_packets(read_media(data)) == audio_packets(film)
 
 

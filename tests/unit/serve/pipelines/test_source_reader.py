@@ -1,5 +1,6 @@
 """Source videos are read in processes of their own, within limits, to the last frame."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -14,13 +15,23 @@ from deployments.errors import RequestRefused
 from serve.config import Limits, RunnerSettings
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import TimedFrames
+from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.samples import clip, pan, stranger
 from serve.media.spool import Spool
 from serve.media.workers.pool import WorkerPool
+from serve.media.workers.process import WorkerProcess
 from serve.pipelines.byte_budget import ByteBudget, Reservation
 from serve.pipelines.errors import MediaBusy, MediaOverLimit
 from serve.pipelines.source_reader import SourceReader, SourceReaders
-from tests.unit.serve.media.make_media import LIMITS, animation, webm_that_grows
+from tests.unit.serve.media.make_media import (
+    LIMITS,
+    animation,
+    audio_packets,
+    film,
+    reencode,
+    unnamed_files,
+    webm_that_grows,
+)
 from tests.unit.shared_pool import KeptPool
 
 FILM = clip(stranger(), 17, 8, (64, 48))
@@ -70,7 +81,7 @@ async def test_a_video_is_read_as_it_is_in_this_process(reading: Reading, data: 
         assert_same(await read(source), data, rate)
         expected = open_source(data, LIMITS) if rate is None else open_source(data, LIMITS).at_fps(rate)
         assert (source.count, source.duration, source.fps) == (expected.count, expected.duration, expected.fps)
-        assert source.audio == expected.audio
+        assert not source.has_sound, "nobody has asked for it"
         assert source.claim_bytes(4) > 4 * 4 * 3 * source.pixels
 
 
@@ -181,3 +192,98 @@ async def test_no_more_videos_are_read_at_a_time_than_allowed(reading: Reading) 
                 raise AssertionError("it was opened")
     async with readers.open("source", FILM, "other", rate=None) as source:
         assert source.count == 17
+
+
+async def sounding(source: SourceReader) -> Spool:
+    """Encode the rest of a video as a draft, and return it with its sound."""
+    encoder = Mp4Encoder(source.fps, "ultrafast", 30, seconds=source.duration, draft=True)
+    async for chunk in source.chunks():
+        encoder.add(chunk.frames, chunk.times)
+    draft = encoder.close()
+    try:
+        return await source.add_sound(draft, encoder.end)
+    finally:
+        draft.close()
+
+
+NOISE = film("matroska", "flac", np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32), "mono")
+
+
+@pytest.mark.parametrize(
+    ("data", "killed"),
+    [
+        (FILM, "nothing"),
+        (NOISE, "nothing"),
+        pytest.param(NOISE, "while it decodes", marks=pytest.mark.slow),
+        pytest.param(NOISE, "before the sound", marks=pytest.mark.slow),
+    ],
+)
+async def test_the_sound_comes_from_the_process_whichever_that_is(reading: Reading, data: bytes, killed: str) -> None:
+    async with reading.readers().open("source", data, "caller", rate=None, sound=True) as source:
+        assert source.has_sound
+        encoder = Mp4Encoder(source.fps, "veryfast", 18, seconds=source.duration, draft=True)
+        async for chunk in source.chunks():
+            encoder.add(chunk.frames, chunk.times)
+            if killed == "while it decodes" and chunk.index == 0:
+                kill_all(reading.pool)
+        draft = encoder.close()
+        if killed == "before the sound":
+            kill_all(reading.pool)
+        result = await source.add_sound(draft, encoder.end)
+    whole = reencode(open_source(data, LIMITS), source.duration)
+    assert audio_packets(result.read()) == audio_packets(whole.read())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+async def test_sound_that_ends_its_processes_is_refused_and_the_pool_is_whole_after(
+    reading: Reading, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = WorkerProcess.ask
+
+    async def ask_and_crash(worker: WorkerProcess, operation: str, **arguments: Any) -> Any:
+        call = asyncio.ensure_future(ask(worker, operation, **arguments))
+        if operation == "add_sound":
+            os.kill(worker.pid, number)
+        return await call
+
+    readers = reading.readers()
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerProcess, "ask", ask_and_crash)
+        with pytest.raises(RequestRefused, match=f"cannot be decoded.*{number.name}") as refused:
+            async with readers.open("source", FILM, "caller", rate=None, sound=True) as source:
+                await sounding(source)
+    assert refused.value.field == "source"
+    async with readers.open("source", FILM, "caller", rate=None, sound=True) as source:
+        assert audio_packets((await sounding(source)).read()) == audio_packets(FILM)
+
+
+@pytest.mark.slow
+async def test_sound_that_takes_too_much_time_is_refused(reading: Reading) -> None:
+    silence = film("matroska", "flac", np.zeros((1, 48_000 * 60), np.float32), "mono")
+    with pytest.raises(MediaOverLimit, match="too much time") as refused:
+        async with reading.readers({"max_source_cpu_s": 0.1}).open(
+            "source", silence, "caller", rate=None, sound=True
+        ) as source:
+            await sounding(source)
+    assert refused.value.field == "source"
+
+
+async def test_a_caller_that_leaves_during_the_sound_leaves_no_process_and_no_file(reading: Reading) -> None:
+    files = unnamed_files()
+    async with reading.readers().open("source", FILM, "caller", rate=None, sound=True) as source:
+        encoder = Mp4Encoder(source.fps, "ultrafast", 30, seconds=source.duration, draft=True)
+        async for chunk in source.chunks():
+            encoder.add(chunk.frames, chunk.times)
+        draft = encoder.close()
+        (worker,) = reading.pool.processes
+        os.kill(worker.pid, signal.SIGSTOP)  # then it works on the sound for as long as it takes
+        call = asyncio.ensure_future(source.add_sound(draft, encoder.end))
+        await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert not worker.alive
+    draft.close()
+    del chunk
+    assert unnamed_files() <= files

@@ -28,7 +28,8 @@ from serve.pipelines.requests import SwapVideo
 from serve.pipelines.result import Result
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
 from tests.unit.serve.http.service import make_service_of
-from tests.unit.serve.media.make_media import LIMITS, animation, audio_packets, decode_all, unnamed_files
+from tests.unit.serve.media.make_media import LIMITS, animation, audio_packets, decode_all, reencode, unnamed_files
+from tests.unit.serve.media.make_media import film as film_with_sound
 from tests.unit.serve.media.phone_video import TIMES, phone_video
 from tests.unit.serve.pipelines.request_builders import FACE, make_context, pipelines_over
 
@@ -206,6 +207,31 @@ async def test_every_frame_with_a_face_is_swapped_and_the_sound_is_kept() -> Non
     decoded = [step.index for step in steps if isinstance(step, ChunkStep) and step.kind == "decoded"]
     encoded = [step.index for step in steps if isinstance(step, ChunkStep) and step.kind == "encoded"]
     assert decoded == encoded == [0, 4, 8]
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "libopus"), ("matroska", "flac")])
+async def test_no_file_of_a_caller_is_opened_in_this_process(
+    container: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that crashes would end the Runner with all of its jobs."""
+    wave = np.random.default_rng(0).normal(0, 0.1, (2, 24_000)).astype(np.float32)
+    source = film_with_sound(container, codec, wave, "stereo")
+    av_open: Callable[..., Any] = av.open
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    def open_for_writing(file: object, mode: str | None = None, **options: Any) -> Any:
+        assert mode == "w", "a container was opened to be read"
+        return av_open(file, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", open_for_writing)
+        patch.setattr(PIL.Image, "open", refuse)
+        result = await run(make_request(source), FakeGraph())
+    data = read_media(result.data)
+    assert audio_packets(data) == audio_packets(reencode(open_source(source, LIMITS)).read())
+    assert frames_of(data).shape[0] == result.frames == 8
 
 
 async def test_another_rate_repeats_frames_and_keeps_the_duration() -> None:

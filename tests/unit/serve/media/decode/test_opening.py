@@ -14,7 +14,7 @@ from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import encode_image
 from serve.media.samples import clip, pan, stranger
 from serve.media.spool import Spool
-from tests.unit.serve.media.make_media import LIMITS, animation, decode_all, encode_all, webm
+from tests.unit.serve.media.make_media import LIMITS, animation, decode_all, encode_all, reencode, webm
 
 
 def test_every_format_is_opened_by_its_bytes() -> None:
@@ -65,13 +65,10 @@ def test_a_source_on_disk_is_freed_with_its_last_reference(share: float) -> None
         alive = weakref.ref(spool)
         with pytest.raises(MediaError) if share < 1 else nullcontext():
             source = open_source(spool, LIMITS)
-            encoder = Mp4Encoder(source.fps, preset="veryfast", crf=18, audio=source.audio)
-            for chunk in source.chunks():
-                encoder.add(chunk.frames, chunk.times)
-            encoder.close()
+            reencode(source)
             assert source.audio is not None
             assert source.audio.file is spool
-            del source, encoder
+            del source
         del spool
         assert alive() is None
     finally:

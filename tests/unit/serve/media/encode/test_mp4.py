@@ -9,7 +9,8 @@ import pytest
 
 from serve.media.decode.opening import open_source
 from serve.media.encode.mp4 import Mp4Encoder
-from serve.media.samples import pan, stranger, tone
+from serve.media.samples import pan, stranger, tone, with_sound
+from serve.media.sound import Sound
 from tests.unit.serve.media.make_media import LIMITS, decode_all, encode_all, unnamed_files
 
 
@@ -74,10 +75,10 @@ def test_an_encoder_leaves_no_thread_and_no_file_behind(close: bool) -> None:
     frames = pan(stranger(), 4, 96, 96)
 
     def use() -> None:
-        encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, audio=tone(0.5))
+        encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, draft=True)
         encoder.add(frames, tuple(Fraction(i, 16) for i in range(4)))
         if close:
-            encoder.close()
+            with_sound(encoder, Sound(tone(0.5)))
         encoder.discard()
 
     use()

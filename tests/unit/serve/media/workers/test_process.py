@@ -138,7 +138,14 @@ async def test_a_process_that_is_killed_says_by_what(worker: WorkerProcess, numb
 @pytest.mark.slow
 async def test_an_animation_is_only_looked_at_if_opening_it_needs_more_than_is_allowed(worker: WorkerProcess) -> None:
     frames = np.zeros((2, 200, 300, 3), np.uint8)
-    limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 60_000, "max_scans": 100, "rate": None}
+    limits: dict[str, Any] = {
+        "max_frames": 20,
+        "max_seconds": 10,
+        "max_pixels": 60_000,
+        "max_scans": 100,
+        "rate": None,
+        "sound": False,
+    }
     for kind in ("GIF", "WEBP"):
         with descriptor_of(animation(kind, frames)) as file:
             header, _ = await worker.ask("open", file=file, cpu_s=10.0, memory_bytes=2**30, allowed_bytes=60_000, **limits)
@@ -153,7 +160,14 @@ async def test_an_animation_is_only_looked_at_if_opening_it_needs_more_than_is_a
 @pytest.mark.slow
 async def test_frames_of_a_video_come_in_chunks_and_can_be_skipped(worker: WorkerProcess) -> None:
     levels = [np.full((20, 30, 3), 20 * i, np.uint8) for i in range(9)]
-    limits: dict[str, Any] = {"max_frames": 20, "max_seconds": 10, "max_pixels": 600, "max_scans": 100, "rate": None}
+    limits: dict[str, Any] = {
+        "max_frames": 20,
+        "max_seconds": 10,
+        "max_pixels": 600,
+        "max_scans": 100,
+        "rate": None,
+        "sound": False,
+    }
     limits["allowed_bytes"] = 2**20
     budget: dict[str, Any] = {"cpu_s": 10.0, "memory_bytes": 2**30}
     with descriptor_of(animation("GIF", np.stack(levels))) as file:

@@ -12,7 +12,6 @@ import pytest
 
 from serve.media.decode.source import TimedFrames
 from serve.media.errors import MediaError
-from serve.media.spool import Spool
 from serve.media.workers.worker import _Session
 
 
@@ -55,7 +54,7 @@ def test_whatever_a_file_makes_the_code_raise_is_logged_and_blamed_on_it(
     session = _Session()
     session._chunks = chunks_that_fail(error)
     with caplog.at_level(logging.WARNING), pytest.raises(MediaError, match="cannot be decoded"):
-        session.chunk({"skip": 0}, Spool.empty())
+        session.chunk({"skip": 0}, [])
     assert "Traceback" in caplog.text
     assert "chunks_that_fail" in caplog.text
 
@@ -68,4 +67,4 @@ def test_a_lack_of_memory_is_not_taken_for_damage() -> None:
     session = _Session()
     session._chunks = chunks()
     with pytest.raises(MemoryError):
-        session.chunk({"skip": 0}, Spool.empty())
+        session.chunk({"skip": 0}, [])
