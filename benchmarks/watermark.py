@@ -173,7 +173,8 @@ def found(args: argparse.Namespace) -> None:
 def unmarked(args: argparse.Namespace) -> None:
     """Print how many of ``args.films`` unmarked films seem to carry a watermark.
 
-    Each is searched with two secrets: the published one, and one of its own. With ``args.scaled``, the first frame of each is searched at all other scales, too.
+    Each is searched with two secrets: the published one, and one of its own. With ``args.scaled``,
+    the first frame of each is searched at all other scales, too.
     """
     started, seen, lowest = time.monotonic(), 0, math.inf
     pictures = photographs(args.photographs)
