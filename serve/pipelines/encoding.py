@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from deployments.telemetry import tracing
 from serve.config import RunnerSettings
 from serve.media.decode.source import Source, TimedFrames
-from serve.media.encode.encoder import Encoder, MarkedEncoder
+from serve.media.encode.encoder import Encoder, FrameMark, LateMark, MarkedEncoder
 from serve.media.encode.gif import GifEncoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
@@ -25,13 +25,19 @@ T = TypeVar("T")
 
 
 class VideoWriter:
-    """An encoder that works in a thread. Errors of the file name ``field``."""
+    """An encoder that works in a thread. Errors of the file name ``field``.
 
-    def __init__(self, encoder: Encoder, field: str, threads: MediaThreads, *, context: RequestContext) -> None:
+    ``late`` is the encoder's mark if it begins with the first chunk that a model has changed.
+    """
+
+    def __init__(
+        self, encoder: Encoder, field: str, threads: MediaThreads, *, context: RequestContext, late: LateMark | None = None
+    ) -> None:
         self._encoder = encoder
         self._field = field
         self._threads = threads
         self._context = context
+        self._late = late
         self._label = VisibleLabel() if context.labelled else None
         self._call: asyncio.Future[Any] | None = None
 
@@ -39,6 +45,8 @@ class VideoWriter:
         """Encode the frames of ``chunk``."""
 
         def encode() -> None:
+            if self._late is not None and chunk.changed:
+                self._late.begin()
             frames = chunk.frames if self._label is None else self._label.draw(chunk.frames, chunk.times)
             self._encoder.add(frames, chunk.times)
 
@@ -81,13 +89,25 @@ class VideoWriters:
 
     @asynccontextmanager
     async def open(
-        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: Source | SourceReader | None = None
+        self,
+        field: str,
+        context: RequestContext,
+        *,
+        fps: Fraction,
+        count: int,
+        source: Source | SourceReader | None = None,
+        marked_once_changed: bool = False,
     ) -> AsyncIterator[VideoWriter]:
         """Open a writer for ``count`` frames; leaving the block frees it.
 
-        With a ``source``, its duration is kept and, in an MP4 file, its sound is copied.
+        With a ``source``, its duration is kept and, in an MP4 file, its sound is copied. The mark
+        is in all frames or, if ``marked_once_changed``, in those from the first chunk on that a
+        model has changed. So a film that no model changes stays without one, which is known only
+        at its end.
         """
-        mark = None if context.new_mark is None else context.new_mark()
+        mark: FrameMark | None = None if context.new_mark is None else context.new_mark()
+        late = LateMark(mark) if mark is not None and marked_once_changed else None
+        mark = late or mark
         audio, seconds = (None, None) if source is None else (source.audio, source.duration)
         if context.media_type == "video/mp4":
             encoder: Encoder = Mp4Encoder(
@@ -104,7 +124,7 @@ class VideoWriters:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         if mark is not None and not isinstance(encoder, Mp4Encoder):  # which marks the luma itself
             encoder = MarkedEncoder(encoder, mark)
-        writer = VideoWriter(encoder, field, self._threads, context=context)
+        writer = VideoWriter(encoder, field, self._threads, context=context, late=late)
         span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer

@@ -13,7 +13,8 @@ import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from deployments.wire import FrameChunk, VideoRequest
+from deployments.wire import Face, FrameChunk, VideoRequest
+from serve.media.samples import clip, data_uri, stranger
 from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Reading
 from serve.provenance.watermark.secret import SecretRefused
 from serve.provenance.watermark_reading import read_watermark
@@ -99,6 +100,17 @@ def test_a_swapped_picture_carries_it_too(graph: FakeGraph, media_type: str) -> 
     reading = reading_of(answer.content)
     assert reading is not None
     assert reading.payload.key_id == 6
+
+
+@pytest.mark.parametrize("faces", [(), (make_face(),)], ids=["no face", "a face"])
+@pytest.mark.parametrize("media_type", ["video/mp4", "image/gif"])
+def test_a_film_carries_it_only_if_a_face_was_replaced(media_type: str, faces: tuple[Face, ...]) -> None:
+    client = watermarked(FakeGraph(swapper=SmallFaceSwapper(faces=faces)))
+    fields = {"source_video": data_uri(clip(stranger(), 9, 8, (256, 144)), "video/mp4"), "reference_image": FACE}
+    answer = client.post("/video-faceswap", json=fields, headers={"accept": media_type})
+    assert (answer.status_code, answer.headers["x-frames-swapped"]) == (200, "9" if faces else "0")
+    said = [mark.split("=")[0] for mark in answer.headers["x-provenance"].split(", ")]
+    assert ("watermark" in said, reading_of(answer.content) is not None) == (bool(faces), bool(faces))
 
 
 def test_equal_requests_have_equal_bytes_and_others_another_number(graph: FakeGraph) -> None:
