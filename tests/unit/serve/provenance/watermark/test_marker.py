@@ -35,7 +35,7 @@ def test_frames_are_not_changed_in_place() -> None:
     assert (film == before).all()
 
 
-@pytest.mark.parametrize("size", [(256, 144), (640, 360), (1280, 720), (1920, 1080)], ids=str)
+@pytest.mark.parametrize("size", [(256, 144), (640, 360), pytest.param((1920, 1080), marks=pytest.mark.slow)], ids=str)
 def test_the_mark_cannot_be_seen(size: tuple[int, int]) -> None:
     film = portrait_film(*size, 1)
     marked = Watermark(PAYLOAD).mark(film)
