@@ -236,13 +236,13 @@ def faces(args: argparse.Namespace) -> None:
 
 def _change(face: Face, after: Sequence[Face]) -> tuple[float, float] | None:
     """Return the cosine and the change of score of the face in the same place, None without one."""
-    x, y = (face.box[:2] + face.box[2:]) / 2
-    for other in after:
-        left, top, right, bottom = other.box
-        if left < x < right and top < y < bottom:
-            cosine = face.embedding @ other.embedding / (np.linalg.norm(face.embedding) * np.linalg.norm(other.embedding))
-            return float(cosine), float(other.score - face.score)
-    return None
+    if not after:
+        return None
+    other = min(after, key=lambda each: float(np.abs(each.landmarks - face.landmarks).mean()))
+    if np.abs(other.landmarks - face.landmarks).mean() > (face.box[2] - face.box[0]) / 4:
+        return None
+    cosine = face.embedding @ other.embedding / (np.linalg.norm(face.embedding) * np.linalg.norm(other.embedding))
+    return float(cosine), float(other.score - face.score)
 
 
 def timing(args: argparse.Namespace) -> None:
