@@ -229,8 +229,8 @@ def faces(args: argparse.Namespace) -> None:
         cosines, scores = zip(*pairs, strict=True)
         print(
             f"{name:10} faces {counts[name][0]} before, {counts[name][1]} after, {len(pairs)} of them the same; cosine: "
-            f"mean {statistics.fmean(cosines):.4f}, worst {min(cosines):.4f}; change of score: "
-            f"mean {statistics.fmean(scores):+.4f}, largest {max(map(abs, scores)):.4f}"
+            f"median {statistics.median(cosines):.4f}, mean {statistics.fmean(cosines):.4f}, worst {min(cosines):.4f}; "
+            f"change of score: mean {statistics.fmean(scores):+.4f}, largest {max(map(abs, scores)):.4f}"
         )
 
 
