@@ -55,7 +55,7 @@ def varied(photograph: Frames, seed: int, *, turned: bool = True) -> Frames:
     random = np.random.default_rng([1, seed])
     turns, mirrored = random.integers(0, 4), random.integers(0, 2)
     if turned:
-        photograph = np.rot90(photograph, turns)
+        photograph = np.rot90(photograph, int(turns))
     if mirrored:
         photograph = photograph[:, ::-1]
     levels = 255 * (np.arange(256)[:, None] / 255) ** random.uniform(0.7, 1.4, 3) * random.uniform(0.7, 1.0)
