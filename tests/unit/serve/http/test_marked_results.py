@@ -64,6 +64,7 @@ def test_each_result_is_signed_and_says_how_it_was_made(client: TestClient, name
     check(response, swapped=name in ("image-faceswap", "batch-video-faceswap"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field", "media_type"),
     [
