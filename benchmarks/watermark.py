@@ -1,24 +1,26 @@
-"""`python -m benchmarks.watermark found|unmarked|quality|time`: what the watermark does.
+"""`python -m benchmarks.watermark found|unmarked|quality|faces|time`: what the watermark does.
 
 Photographs come from scikit-image, insightface and this repository, and from ``--photographs``, a
 folder. Films are pans and zooms over them, each another one.
 
 - `found` marks films and pictures of `--size`, harms them in each way, and counts how many payloads
   are read.
-- `unmarked` looks for watermarks where there are none.
+- `unmarked` looks for watermarks where there are none: in films of `--frames` frames of photographs
+  that are mirrored, turned and recoloured at random. It prints how many seem to have one, and how
+  close the closest came to it.
 - `quality` prints PSNR and SSIM.
+- `faces` detects and recognises the faces of photographs, with and without the watermark.
 - `time` prints the time for a frame.
 """
 
 import argparse
 import io
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -27,12 +29,18 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 from skimage.metrics import structural_similarity
 
+from benchmarks.natural_frames import FACES, film, photographs, varied
+from demo.face_models import face_models
+from deployments.faces.analysis import OpenCVAnalyser
+from deployments.settings import FaceSettings
+from deployments.wire import Face
 from serve.media.encode.encoder import Encoder, MarkedEncoder
 from serve.media.encode.gif import GifEncoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
 from serve.media.spool import read_media
-from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Watermark, detect
+from serve.provenance.watermark import PUBLISHED_SECRET, Detector, Payload, Watermark, detect
+from serve.provenance.watermark.detector import MAX_RATE
 from serve.provenance.watermark.payload import REQUEST_BITS
 from serve.provenance.watermark_reading import read_watermark
 
@@ -40,60 +48,6 @@ Frames = npt.NDArray[np.uint8]
 Harm = Callable[[Frames, Payload], Frames]
 
 FPS = Fraction(16)
-OWN = {
-    "skimage/data": [
-        *("astronaut.png", "coffee.png", "chelsea.png", "motorcycle_left.png", "ihc.png", "grass.png", "gravel.png"),
-        *("brick.png", "camera.png", "coins.png", "moon.png", "hubble_deep_field.jpg", "retina.jpg", "rocket.jpg"),
-    ],
-    "insightface/data/images": ["t1.jpg"],
-    "training/photographs": ["hopper.jpg"],
-}
-"""The photographs that are there anyway."""
-
-
-def photographs(folder: Path | None) -> list[Frames]:
-    """Return all photographs as uint8 RGB ``[height, width, 3]``."""
-    paths = [_folder_of(place) / name for place, names in OWN.items() for name in names]
-    paths += [] if folder is None else sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
-    read = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths]
-    return [_rgb(picture) for picture in read if picture is not None]
-
-
-def _rgb(picture: npt.NDArray[Any]) -> Frames:
-    converted: Frames = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return converted
-
-
-def _folder_of(place: str) -> Path:
-    package, _, rest = place.partition("/")
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations))) / rest
-
-
-def film(photograph: Frames, size: tuple[int, int], *, count: int, seed: int) -> Frames:
-    """Return ``count`` frames of a pan and zoom over a photograph; ``size`` is (width, height)."""
-    random = np.random.default_rng(seed)
-    width, height = size
-    fit = max(height / photograph.shape[0], width / photograph.shape[1])
-    first = fit * random.uniform(1.0, 1.35)
-    last = first * random.uniform(0.97, 1.1)
-    begin = random.uniform(0, 1, 2)
-    end = np.clip(begin + random.uniform(-0.25, 0.25, 2), 0, 1)
-    frames = np.empty((count, height, width, 3), np.uint8)
-    for number in range(count):
-        share = number / max(count - 1, 1)
-        zoom = first + (last - first) * share
-        spare = (photograph.shape[1] - width / zoom, photograph.shape[0] - height / zoom)
-        x, y = (begin + (end - begin) * share) * spare
-        source = photograph
-        if zoom < 0.8:  # a warp alone would alias
-            source = cv2.resize(photograph, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-            x, y, zoom = x * zoom, y * zoom, 1.0
-        matrix = np.array([[zoom, 0, -x * zoom], [0, zoom, -y * zoom]], np.float32)
-        cv2.warpAffine(source, matrix, size, frames[number], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return frames
 
 
 def films(args: argparse.Namespace, count: int) -> Iterator[tuple[Frames, Payload]]:
@@ -155,9 +109,9 @@ def scaled(share: float) -> Callable[[Frames], Frames]:
     return lambda frames: np.stack([cv2.resize(f, None, fx=share, fy=share, interpolation=cv2.INTER_AREA) for f in frames])
 
 
-def jpeg(frames: Frames) -> Frames:
-    """Return one frame from the middle as a JPEG of quality 60."""
-    _, data = cv2.imencode(".jpg", frames[len(frames) // 2], [cv2.IMWRITE_JPEG_QUALITY, 60])
+def jpeg(frames: Frames, quality: int = 60) -> Frames:
+    """Return one frame from the middle as a JPEG."""
+    _, data = cv2.imencode(".jpg", frames[len(frames) // 2], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None
     return np.stack([decoded])
@@ -217,12 +171,26 @@ def found(args: argparse.Namespace) -> None:
 
 
 def unmarked(args: argparse.Namespace) -> None:
-    """Print how many of ``args.films`` unmarked frames seem to carry a watermark."""
-    started, seen = time.monotonic(), 0
-    for number, (frames, _) in enumerate(films(args, 1), 1):
-        seen += detect(frames, scaled=args.scaled) is not None
-        if number % 500 == 0 or number == args.films:
-            print(f"{seen} of {number} unmarked frames, {time.monotonic() - started:.0f} s", flush=True)
+    """Print how many of ``args.films`` unmarked films seem to carry a watermark.
+
+    Each is searched with two secrets: the published one, and one of its own. With ``args.scaled``,
+    the first frame of each is searched at all other scales, too.
+    """
+    started, seen, lowest = time.monotonic(), 0, math.inf
+    pictures = photographs(args.photographs)
+    for seed in range(args.first, args.first + args.films):
+        picture = varied(pictures[seed % len(pictures)], seed)
+        detector = Detector([PUBLISHED_SECRET, b"secret %d" % seed], scaled=args.scaled)
+        frames = film(picture, args.size, count=args.frames, seed=seed)
+        seen += detector.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) for frame in frames) is not None
+        lowest = min(lowest, detector.lowest_rate)
+        number = seed - args.first + 1
+        if number % 250 == 0 or number == args.films:
+            print(
+                f"{seen} of {number} unmarked films, {number * args.frames} frames, {time.monotonic() - started:.0f} s; the "
+                f"lowest bound of any place that decodes to a payload is {lowest:.2g}, where {MAX_RATE:.0e} would count",
+                flush=True,
+            )
 
 
 def quality(args: argparse.Namespace) -> None:
@@ -235,6 +203,46 @@ def quality(args: argparse.Namespace) -> None:
     for name, values in (("PSNR", psnr), ("SSIM", ssim)):
         least, median = min(values), statistics.median(values)
         print(f"{name}: least {least:.4f}, median {median:.4f}, mean {statistics.fmean(values):.4f}")
+
+
+def faces(args: argparse.Namespace) -> None:
+    """Print how detection and identity of faces differ in marked frames, and in JPEGs of them.
+
+    The JPEG has a quality of 95, and is that of the frame without the watermark: what a reader of
+    pictures sees of them anyway.
+    """
+    models = face_models()
+    analyser = OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
+    changes: dict[str, list[tuple[float, float]]] = {"watermark": [], "JPEG 95": []}
+    counts: dict[str, list[int]] = {name: [0, 0] for name in changes}
+    pictures = photographs(args.photographs, FACES)
+    for seed in range(args.films):
+        frames = film(varied(pictures[seed % len(pictures)], seed, turned=False), args.size, count=1, seed=seed)
+        payload = Payload(seed % 16, seed * 2_654_435_761 % (1 << REQUEST_BITS))
+        before = analyser.faces(frames)[0]
+        for name, changed in (("watermark", Watermark(payload).mark(frames)), ("JPEG 95", jpeg(frames, 95))):
+            after = analyser.faces(changed)[0]
+            counts[name][0] += len(before)
+            counts[name][1] += len(after)
+            changes[name] += [change for face in before if (change := _change(face, after)) is not None]
+    for name, pairs in changes.items():
+        cosines, scores = zip(*pairs, strict=True)
+        print(
+            f"{name:10} faces {counts[name][0]} before, {counts[name][1]} after, {len(pairs)} of them the same; cosine: "
+            f"median {statistics.median(cosines):.4f}, mean {statistics.fmean(cosines):.4f}, worst {min(cosines):.4f}; "
+            f"change of score: mean {statistics.fmean(scores):+.4f}, largest {max(map(abs, scores)):.4f}"
+        )
+
+
+def _change(face: Face, after: Sequence[Face]) -> tuple[float, float] | None:
+    """Return the cosine and the change of score of the face in the same place, None without one."""
+    if not after:
+        return None
+    other = min(after, key=lambda each: float(np.abs(each.landmarks - face.landmarks).mean()))
+    if np.abs(other.landmarks - face.landmarks).mean() > (face.box[2] - face.box[0]) / 4:
+        return None
+    cosine = face.embedding @ other.embedding / (np.linalg.norm(face.embedding) * np.linalg.norm(other.embedding))
+    return float(cosine), float(other.score - face.score)
 
 
 def timing(args: argparse.Namespace) -> None:
@@ -262,12 +270,13 @@ def timing(args: argparse.Namespace) -> None:
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measurements = {"found": found, "unmarked": unmarked, "quality": quality, "time": timing}
+    measurements = {"found": found, "unmarked": unmarked, "quality": quality, "faces": faces, "time": timing}
     parser.add_argument("measurement", choices=measurements)
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(832, 480))
     parser.add_argument("--frames", type=int, default=17, help="frames in a film; 1 for pictures")
     parser.add_argument("--films", type=int, default=100)
     parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--first", type=int, default=0, help="with `unmarked`: the seed of the first film")
     parser.add_argument("--scaled", action="store_true", help="with `unmarked`: look at all other scales, too")
     args = parser.parse_args()
     measurements[args.measurement](args)

@@ -168,11 +168,19 @@ class ProvenanceSettings(Settings):
     """Who may ask what marks a file carries."""
 
     def published(self, *, demo: bool) -> dict[str, Any]:
-        """Return what callers may know. The ``demo`` has a certificate of its own for tests."""
-        certificate = "own" if self.c2pa.has_certificate else "test" if demo else None
+        """Return what callers may know. The ``demo`` has a certificate of its own for tests.
+
+        `sources` says what becomes of a source with marks: they are kept in the result, or the
+        source is refused because nothing here could keep them.
+        """
+        certificate = ("own" if self.c2pa.has_certificate else "test" if demo else None) if self.c2pa.enabled else None
         return {
             "metadata": self.metadata.enabled,
-            "c2pa": {"certificate": certificate if self.c2pa.enabled else None},
+            "c2pa": {"certificate": certificate},
+            "sources": {
+                "c2pa": "refused" if certificate is None else "kept",
+                "metadata": "kept" if self.metadata.enabled else "refused",
+            },
             "watermark": self.watermark.enabled,
             "aigc": {"metadata": self.aigc.enabled, "visible": self.aigc.visible},
             "verify": {"needs_key": not self.verify.open, "per_minute": self.verify.per_minute},

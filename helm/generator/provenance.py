@@ -13,12 +13,13 @@ class Provenance(Values):
 
     certificate_secret: Name = ""
     """Name of the Secret with the certificate chain, under the key `chain.pem`, and its private
-    key, under the key `key.pem`, with which manifests (C2PA) are signed. It is read when a replica
-    starts. If empty, results are not signed."""
+    key, under the key `key.pem`, with which manifests (C2PA) are signed. It is mounted only in pods
+    that can run the Runner, which reads it when it starts. If empty, results are not signed."""
     watermark_secret: Name = ""
     """Name of the Secret with the secret of the watermark, under the key `key`. If empty, a
-    published one is used, with which anyone can find the watermark, and remove it. Earlier secrets
-    can stand beside it under other keys: name them in `config.provenance.watermark.keys`, such as
+    published one is used, with which anyone can find the watermark, and remove it. It is mounted
+    only in pods that can run the Runner or the ingress. Earlier secrets can stand beside it under
+    other keys: name them in `config.provenance.watermark.keys`, such as
     `/etc/ryla/watermark/old`."""
     timestamp_url: str = Field(default="", pattern=r"^(https?://[^@/]+(/.*)?)?$")
     """URL of a timestamp authority (RFC 3161), whose timestamps keep manifests valid after the

@@ -18,8 +18,8 @@ from serve.jobs.forecasts.pace import Pace
 from serve.jobs.forecasts.patience import patiently
 from serve.jobs.held_job import HeldJob
 from serve.jobs.request import JobRequest, RequestHead, head_bytes, read_head, read_request
-from serve.jobs.results.headers import Answer, result_headers
-from serve.jobs.results.marks import ResultMarks
+from serve.jobs.results.headers import Answer, marks_as_said, result_headers
+from serve.jobs.results.marks import ResultMarks, kind_of
 from serve.jobs.results.watermarking import JobWatermark, Watermarking
 from serve.jobs.store.keys import preview_key, request_key, result_key
 from serve.jobs.store.record import Job, StoredResult
@@ -151,7 +151,7 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
-        if marks.new_mark is not None:
+        if marks.new_mark is not None and kind_of(request.request, result) != "unchanged":
             result = replace(result, marks=(marks.new_mark.claim(job.request_id),))
         result = await marks.of_result.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)
         answer = Answer(
@@ -263,10 +263,12 @@ class Execution:
             await asyncio.sleep(max(0.0, written_at + PREVIEW_PERIOD_S - time.monotonic()))
             frame = await latest.get()
             data = await asyncio.to_thread(encode, frame)
-            described = await marks.of_result.describe(data, "image/jpeg", models=models, request_id=job.request_id)
+            described, said = await marks.of_result.describe(data, "image/jpeg", models=models, request_id=job.request_id)
+            if new_mark is not None:
+                said = (*said, new_mark.said)
             await self._files.put(preview_key(job.id, job.attempt), read_media(described))
             written_at = time.monotonic()
-            tracker.preview_ready()
+            tracker.preview_ready(marks_as_said(said))
 
 
 def _missing(job: Job) -> FileNotFoundError:

@@ -59,10 +59,10 @@ class Tracker:
         if self.progress.stage == "starting" and detail != self.progress.detail:
             self._set(replace(self.progress, detail=detail))
 
-    def preview_ready(self) -> None:
-        """Say that a preview can be fetched."""
-        if not self.progress.preview:
-            self._set(replace(self.progress, preview=True))
+    def preview_ready(self, marks: str) -> None:
+        """Say that a preview can be fetched, and what `X-Provenance` says of it."""
+        if not self.progress.preview or marks != self.progress.preview_marks:
+            self._set(replace(self.progress, preview=True, preview_marks=marks))
 
     def writing(self) -> None:
         """Say that the result is being stored."""

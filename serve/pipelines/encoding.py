@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from deployments.telemetry import tracing
 from serve.config import RunnerSettings
 from serve.media.decode.source import TimedFrames
-from serve.media.encode.encoder import Encoder, MarkedEncoder
+from serve.media.encode.encoder import Encoder, FrameMark, LateMark, MarkedEncoder
 from serve.media.encode.gif import GifEncoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
@@ -28,6 +28,7 @@ class VideoWriter:
     """An encoder that works in a thread. Errors of the file name ``field``.
 
     The file is given the sound of ``sounding``, which needs an ``Mp4Encoder`` that makes a draft.
+    ``late`` is the encoder's mark if it begins with the first chunk that a model has changed.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class VideoWriter:
         *,
         context: RequestContext,
         sounding: SourceReader | None = None,
+        late: LateMark | None = None,
     ) -> None:
         self._encoder = encoder
         self._sounding = sounding
         self._field = field
         self._threads = threads
         self._context = context
+        self._late = late
         self._label = VisibleLabel() if context.labelled else None
         self._call: asyncio.Future[Any] | None = None
 
@@ -51,6 +54,8 @@ class VideoWriter:
         """Encode the frames of ``chunk``."""
 
         def encode() -> None:
+            if self._late is not None and chunk.changed:
+                self._late.begin()
             frames = chunk.frames if self._label is None else self._label.draw(chunk.frames, chunk.times)
             self._encoder.add(frames, chunk.times)
 
@@ -106,14 +111,25 @@ class VideoWriters:
 
     @asynccontextmanager
     async def open(
-        self, field: str, context: RequestContext, *, fps: Fraction, count: int, source: SourceReader | None = None
+        self,
+        field: str,
+        context: RequestContext,
+        *,
+        fps: Fraction,
+        count: int,
+        source: SourceReader | None = None,
+        marked_once_changed: bool = False,
     ) -> AsyncIterator[VideoWriter]:
         """Open a writer for ``count`` frames; leaving the block frees it.
 
         With a ``source``, its duration is kept and, in an MP4 file, its sound is copied if the
-        source was opened with it.
+        source was opened with it. The mark is in all frames or, if ``marked_once_changed``, in
+        those from the first chunk on that a model has changed. So a film that no model changes
+        stays without one, which is known only at its end.
         """
-        mark = None if context.new_mark is None else context.new_mark()
+        mark: FrameMark | None = None if context.new_mark is None else context.new_mark()
+        late = LateMark(mark) if mark is not None and marked_once_changed else None
+        mark = late or mark
         seconds = None if source is None else source.duration
         sounding = source if source is not None and source.has_sound and context.media_type == "video/mp4" else None
         if context.media_type == "video/mp4":
@@ -131,7 +147,7 @@ class VideoWriters:
             encoder = WebpEncoder(fps, method=self._settings.webp_method, count=count, seconds=seconds)
         if mark is not None and not isinstance(encoder, Mp4Encoder):  # which marks the luma itself
             encoder = MarkedEncoder(encoder, mark)
-        writer = VideoWriter(encoder, field, self._threads, context=context, sounding=sounding)
+        writer = VideoWriter(encoder, field, self._threads, context=context, sounding=sounding, late=late)
         span = tracing.begin("encode", {"ryla.media_type": context.media_type})
         try:
             yield writer

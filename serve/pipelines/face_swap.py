@@ -174,7 +174,7 @@ class FaceSwap:
         self.tally.swapped += sum(1 for frame_faces in faces if frame_faces)
         if swapped.restorer != "none":
             self.tally.restorer = swapped.restorer
-        return TimedFrames(chunk.index, swapped.frames, chunk.times)
+        return TimedFrames(chunk.index, swapped.frames, chunk.times, changed=True)
 
     def _needed(self, faces: tuple[tuple[Face, ...], ...]) -> tuple[References, tuple[tuple[Face, ...], ...]]:
         """Return the references that ``faces`` need, and the faces with the numbers in these.

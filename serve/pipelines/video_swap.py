@@ -34,7 +34,9 @@ class VideoSwapPipeline:
             async with self._decoder.pictures(pictures, context.caller, beside_bytes=frames_bytes) as decoded:
                 swap = await self._faces.begin(request, decoded, context)
                 decoded.drop()
-                async with self._writers.open("source", context, fps=source.fps, count=source.count, source=source) as writer:
+                async with self._writers.open(
+                    "source", context, fps=source.fps, count=source.count, source=source, marked_once_changed=True
+                ) as writer:
                     async with (
                         aclosing(_decode(source, context)) as chunks,
                         aclosing(swap.chunks(chunks)) as swapped,

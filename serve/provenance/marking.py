@@ -197,23 +197,38 @@ class Marking:
 
         What cannot be done is logged, and its mark says so: no result is lost for it.
         """
-        media, described = await self.describe(media, media_type, statement, properties=properties)
+        label = await self.label_of(media, statement, what="result")
+        media, described = await self.describe(media, media_type, statement, label=label, properties=properties)
         marks = list(described)
         if self._signer is not None:
             media, mark = await self._sign(self._signer, media, media_type, statement, sources)
             marks.append(mark)
         return Marked(media, tuple(marks))
 
+    async def label_of(self, media: Media, statement: Statement, *, what: str) -> Label | None:
+        """Return the label of GB 45438-2025 for a file, or None if it gets none.
+
+        Its number is logged beside the request id, with ``what`` the file is.
+        """
+        aigc = self._settings.aigc
+        if not aigc.enabled or statement.source_type is None:
+            return None
+        label = Label(producer=aigc.producer, number=await asyncio.to_thread(_number, media))
+        logger.info("%s of request %s: AIGC ProduceID %s", what, statement.request_id, label.number)
+        return label
+
     async def describe(
-        self, media: Media, media_type: str, statement: Statement, *, properties: Sequence[Properties] = ()
+        self,
+        media: Media,
+        media_type: str,
+        statement: Statement,
+        *,
+        label: Label | None,
+        properties: Sequence[Properties] = (),
     ) -> tuple[Media, tuple[str, ...]]:
-        """Return a file with the metadata of the settings, and the marks that say what was done."""
+        """Return a file with its label and the metadata of the settings, and its marks."""
         marks: list[str] = []
         metadata, aigc = self._settings.metadata, self._settings.aigc
-        label = None
-        if aigc.enabled and statement.source_type is not None:
-            label = Label(producer=aigc.producer, number=await asyncio.to_thread(_number, media))
-            logger.info("result of request %s: AIGC ProduceID %s", statement.request_id, label.number)
         if metadata.enabled or label is not None:
             packet = write_packet(
                 statement, request=metadata.request, label=label, sources=properties, described=metadata.enabled

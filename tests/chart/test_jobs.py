@@ -26,6 +26,12 @@ def workers(objects: list[Json]) -> list[Json]:
     return [group["template"]["spec"] for group in groups]
 
 
+def cpu_pods(objects: list[Json]) -> list[Json]:
+    """Return the pod specs of the groups without GPUs, which run the ingress and the Runner."""
+    groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    return [group["template"]["spec"] for group in groups if "GPU" not in group["resources"]]
+
+
 def secret_at(spec: Json, path: str) -> str:
     """Return the name of the Secret that is mounted so that ``path`` is a file of it."""
     (container,) = spec["containers"]
@@ -40,7 +46,7 @@ def test_the_charts_own_redis_keeps_jobs_apart_from_rays_data() -> None:
     service = one(objects, "Service", "ryla-redis")
     assert jobs.store == f"redis://{service['metadata']['name']}:6379/1"
     assert jobs.files == "s3://bucket/x"
-    assert {secret_at(spec, str(jobs.store_password_file)) for spec in workers(objects)} == {"redis"}
+    assert {secret_at(spec, str(jobs.store_password_file)) for spec in cpu_pods(objects)} == {"redis"}
 
 
 def test_an_external_redis_has_its_own_password() -> None:
@@ -48,7 +54,7 @@ def test_an_external_redis_has_its_own_password() -> None:
     objects = render({"jobs": external})
     jobs = jobs_of(objects)
     assert jobs.store == "rediss://redis.example.org:6380/3"
-    assert {secret_at(spec, str(jobs.store_password_file)) for spec in workers(objects)} == {"theirs"}
+    assert {secret_at(spec, str(jobs.store_password_file)) for spec in cpu_pods(objects)} == {"theirs"}
     assert jobs_of(render()).store_password_file is None
 
 
@@ -58,7 +64,7 @@ def test_webhooks_are_signed_with_a_secret_and_other_settings_of_jobs_stay() -> 
     jobs = jobs_of(objects)
     assert jobs.max_attempts == 5
     assert (jobs.webhooks.hosts, jobs.webhooks.max_hours) == (("hooks.example",), 2)
-    assert {secret_at(spec, str(jobs.webhooks.secret_file)) for spec in workers(objects)} == {"webhooks"}
+    assert {secret_at(spec, str(jobs.webhooks.secret_file)) for spec in cpu_pods(objects)} == {"webhooks"}
 
 
 def test_credentials_of_the_bucket_reach_every_ray_container() -> None:

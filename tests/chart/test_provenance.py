@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from serve.config import AppConfig
 from serve.provenance_settings import ProvenanceSettings
 from tests.chart.rendering import Json, one, render
-from tests.chart.test_jobs import secret_at, workers
+from tests.chart.test_jobs import cpu_pods, secret_at, workers
 
 
 def provenance_of(objects: list[Json]) -> ProvenanceSettings:
@@ -30,8 +31,49 @@ def test_the_certificate_comes_from_a_secret_and_other_settings_stay() -> None:
         Path("/etc/ryla/certificate/key.pem"),
     )
     assert (settings.c2pa.seed, settings.watermark.key_id) == (True, 3)
-    assert {secret_at(spec, str(settings.c2pa.private_key)) for spec in workers(objects)} == {"c2pa"}
-    assert {secret_at(spec, str(settings.watermark.key)) for spec in workers(objects)} == {"mark"}
+    assert {secret_at(spec, str(settings.c2pa.private_key)) for spec in cpu_pods(objects)} == {"c2pa"}
+    assert {secret_at(spec, str(settings.watermark.key)) for spec in cpu_pods(objects)} == {"mark"}
+
+
+EVERY_SECRET = {
+    "provenance": {"certificateSecret": "c2pa", "watermarkSecret": "mark"},
+    "jobs": {"webhookSecret": "hooks", "passwordSecret": "redis"},
+}
+
+
+def secrets_of(spec: Json) -> set[str]:
+    """Return the names of the Secrets of a pod, each of which its container mounts."""
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
+    mounted = {mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert set(secrets) <= mounted
+    return set(secrets.values()) - {"ryla-api-keys"}
+
+
+@pytest.mark.parametrize(
+    ("runner", "ingress", "cpu", "others"),
+    [
+        ({}, {}, {"c2pa", "mark", "hooks", "redis"}, set()),
+        # Where they may run anywhere, the head still has no CPUs for them.
+        ({"resources": None}, {"resources": None}, {"c2pa", "mark", "hooks", "redis"}, {"c2pa", "mark", "hooks", "redis"}),
+        ({}, {"resources": None}, {"c2pa", "mark", "hooks", "redis"}, {"mark", "hooks", "redis"}),
+        ({"num_cpus": 64}, {}, {"mark", "hooks", "redis"}, set()),
+        ({"resources": {"ingress": 2}}, {"resources": {"other": 1}}, set(), set()),
+    ],
+)
+def test_secrets_are_only_where_the_ingress_or_the_runner_can_run(
+    runner: Json, ingress: Json, cpu: set[str], others: set[str]
+) -> None:
+    objects = render({**EVERY_SECRET, "config": {"runner": runner, "ingress": ingress}})
+    cluster = one(objects, "RayService")["spec"]["rayClusterConfig"]
+    assert secrets_of(cluster["headGroupSpec"]["template"]["spec"]) == set()
+    for group in cluster["workerGroupSpecs"]:
+        expected = others if "GPU" in group["resources"] else cpu
+        assert secrets_of(group["template"]["spec"]) == expected, group["groupName"]
+
+
+def test_one_pod_for_everything_has_all_secrets() -> None:
+    spec = one(render({**EVERY_SECRET, "mode": "pod"}), "Deployment", "ryla")["spec"]["template"]["spec"]
+    assert secrets_of(spec) == {"c2pa", "mark", "hooks", "redis"}
 
 
 def test_without_values_nothing_is_mounted_and_the_defaults_apply() -> None:

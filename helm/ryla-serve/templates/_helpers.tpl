@@ -298,8 +298,49 @@ limits:
 {{- end -}}
 
 {{/*
-Mounts of a container that runs Ray. Takes a dict of root, models (whether it reads model files) and
-group.
+"true" if a replica of one of the deployments can run in a pod, which then gets their secrets: if
+the pod declares the CPUs and the custom resources that a replica takes. Takes a dict of root,
+deployments, group and cpus; without cpus, there are enough.
+*/}}
+{{- define "ryla-serve.runs" -}}
+{{- $args := (first (include "ryla-serve.serveConfig" .root | fromYaml).applications).args -}}
+{{- $declared := .group.customResources | default dict -}}
+{{- $enough := not (hasKey . "cpus") -}}
+{{- $cpus := float64 .cpus -}}
+{{- $runs := false -}}
+{{- range .deployments -}}
+{{- $settings := get $args . | default dict -}}
+{{- $fits := or $enough (le (float64 (dig "num_cpus" 1.0 $settings)) $cpus) -}}
+{{- range $name, $count := get $settings "resources" | default dict -}}
+{{- $fits = and $fits (le (float64 $count) (float64 (get $declared $name | default 0))) -}}
+{{- end -}}
+{{- $runs = or $runs $fits -}}
+{{- end -}}
+{{- ternary "true" "" $runs -}}
+{{- end -}}
+
+{{/*
+Secrets that only the ingress and the Runner read, as a JSON object of the name of each volume and
+that of its Secret. The other pods run the code of models, and do not get them. Takes a dict of
+root, cpus and group.
+*/}}
+{{- define "ryla-serve.secrets" -}}
+{{- $secrets := dict -}}
+{{- $values := .root.Values -}}
+{{- if include "ryla-serve.runs" (merge (dict "deployments" (list "ingress" "runner")) .) -}}
+{{- with include "ryla-serve.jobsPassword" .root -}}{{- $_ := set $secrets "jobs-redis" . -}}{{- end -}}
+{{- with $values.jobs.webhookSecret -}}{{- $_ := set $secrets "webhooks" . -}}{{- end -}}
+{{- with $values.provenance.watermarkSecret -}}{{- $_ := set $secrets "watermark" . -}}{{- end -}}
+{{- end -}}
+{{- if include "ryla-serve.runs" (merge (dict "deployments" (list "runner")) .) -}}
+{{- with $values.provenance.certificateSecret -}}{{- $_ := set $secrets "certificate" . -}}{{- end -}}
+{{- end -}}
+{{- toJson $secrets -}}
+{{- end -}}
+
+{{/*
+Mounts of a container that runs Ray. Takes a dict of root, models (whether it reads model files),
+cpus (that it declares to Ray, absent in `mode: pod`) and group.
 */}}
 {{- define "ryla-serve.volumeMounts" -}}
 - {name: tmp, mountPath: /tmp}
@@ -310,24 +351,18 @@ group.
 {{- if .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, mountPath: /etc/ryla/keys, readOnly: true}
 {{- end }}
-{{- if include "ryla-serve.jobsPassword" .root }}
-- {name: jobs-redis, mountPath: /etc/ryla/jobs-redis, readOnly: true}
-{{- end }}
-{{- if .root.Values.jobs.webhookSecret }}
-- {name: webhooks, mountPath: /etc/ryla/webhooks, readOnly: true}
-{{- end }}
-{{- if .root.Values.provenance.certificateSecret }}
-- {name: certificate, mountPath: /etc/ryla/certificate, readOnly: true}
-{{- end }}
-{{- if .root.Values.provenance.watermarkSecret }}
-- {name: watermark, mountPath: /etc/ryla/watermark, readOnly: true}
+{{- range $name, $_ := include "ryla-serve.secrets" . | fromJson }}
+- {name: {{ $name }}, mountPath: /etc/ryla/{{ $name }}, readOnly: true}
 {{- end }}
 {{- with .group.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
-{{/* Volumes of a pod that runs Ray. Takes a dict of root, models, group, tmpSize and shmSize. */}}
+{{/*
+Volumes of a pod that runs Ray. Takes a dict of root, models, cpus (as for its mounts), group,
+tmpSize and shmSize.
+*/}}
 {{- define "ryla-serve.volumes" -}}
 - {name: tmp, emptyDir: {sizeLimit: {{ .tmpSize | quote }}}}
 - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ .shmSize | quote }}}}
@@ -340,17 +375,8 @@ group.
 {{- with .root.Values.auth.apiKeysSecret }}
 - {name: api-keys, secret: {secretName: {{ . }}}}
 {{- end }}
-{{- with include "ryla-serve.jobsPassword" .root }}
-- {name: jobs-redis, secret: {secretName: {{ . }}}}
-{{- end }}
-{{- with .root.Values.jobs.webhookSecret }}
-- {name: webhooks, secret: {secretName: {{ . }}}}
-{{- end }}
-{{- with .root.Values.provenance.certificateSecret }}
-- {name: certificate, secret: {secretName: {{ . }}}}
-{{- end }}
-{{- with .root.Values.provenance.watermarkSecret }}
-- {name: watermark, secret: {secretName: {{ . }}}}
+{{- range $name, $secret := include "ryla-serve.secrets" . | fromJson }}
+- {name: {{ $name }}, secret: {secretName: {{ $secret }}}}
 {{- end }}
 {{- with .group.extraVolumes }}
 {{ toYaml . }}

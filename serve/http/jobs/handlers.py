@@ -21,6 +21,7 @@ from serve.http.protocol.connection import run_while_connected
 from serve.jobs.desk import Desk, News
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.follower import known_event
+from serve.jobs.results.headers import PROVENANCE
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.keys import preview_key
 from serve.jobs.store.record import Job, State
@@ -128,7 +129,10 @@ class JobHandlers:
         if data is None:
             detail = "there is no preview (yet): it comes once the first frame of a video is decoded"
             raise Problem(404, "not-found", detail, headers={} if job.ended else {"Retry-After": str(retry_after_s(job))})
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+        headers = {"Cache-Control": "no-store"}
+        if job.progress.preview_marks:
+            headers[PROVENANCE] = job.progress.preview_marks
+        return Response(data, media_type="image/jpeg", headers=headers)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job that has not ended (202); return the record of one that has (200).

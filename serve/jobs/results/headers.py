@@ -8,6 +8,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result
 
 IGNORED_FIELDS = "X-Ignored-Fields"
+PROVENANCE = "X-Provenance"
 MAX_NAMES = 50
 """Number of ignored fields that are named."""
 
@@ -59,6 +60,11 @@ def _ignored_fields(answer: Answer) -> str | None:
     return ", ".join(printable_names(answer.ignored_fields)) or None
 
 
+def marks_as_said(marks: Sequence[str]) -> str:
+    """Return the value of `X-Provenance` for a file with these marks."""
+    return ", ".join(marks) or "none"
+
+
 def printable_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return names of fields, which the caller chose, as a header and a record may have them."""
     return tuple(_name(name) for name in names[:MAX_NAMES])
@@ -103,7 +109,7 @@ RESULT_HEADERS = (
     ResultHeader("X-Loras", lambda answer: answer.meter.loras or None),
     ResultHeader("X-Adjusted", _adjusted),
     ResultHeader("X-Attempts", _attempts),
-    ResultHeader("X-Provenance", lambda answer: ", ".join(answer.result.marks) or "none"),
+    ResultHeader(PROVENANCE, lambda answer: marks_as_said(answer.result.marks)),
     ResultHeader("Server-Timing", lambda answer: answer.meter.server_timing()),
     ResultHeader("Content-Disposition", _content_disposition),
 )

@@ -10,7 +10,7 @@ from serve.pipelines.requests import GenerateVideo, PipelineRequest, SwapImage, 
 from serve.pipelines.result import Result
 from serve.provenance.marking import Marking, MarksNotRead
 from serve.provenance.signing import Source
-from serve.provenance.statement import Kind, Statement
+from serve.provenance.statement import Kind, Label, Statement
 from serve.provenance.xmp import Properties
 
 RETRY_AFTER_S = 10
@@ -49,6 +49,7 @@ class ResultMarks:
         self._request = request
         self._sources = sources_of(request)
         self._properties: tuple[Properties, ...] = ()
+        self._preview_label: Label | None = None
 
     async def look(self) -> None:
         """Look at the sources before any work begins.
@@ -61,12 +62,21 @@ class ResultMarks:
         except MarksNotRead as error:
             raise ModelUnavailable(f"{error}; try again", RETRY_AFTER_S) from error
 
-    async def describe(self, media: Media, media_type: str, *, models: Sequence[str], request_id: str) -> Media:
-        """Return a picture of a result that is still being made, with its metadata, unsigned."""
+    async def describe(
+        self, media: Media, media_type: str, *, models: Sequence[str], request_id: str
+    ) -> tuple[Media, tuple[str, ...]]:
+        """Return a picture of a result that is still being made, with its metadata, and its marks.
+
+        It is not signed. All previews have the number of the first one in the label of GB
+        45438-2025: there can be one each second, and the log has a line for each number.
+        """
         kind: Kind = "generated" if isinstance(self._request, GenerateVideo) and not self._request.extend else "edited"
         statement = Statement(kind=kind, models=tuple(models), request_id=request_id, made_at=datetime.now(UTC))
-        described, _ = await self._marking.describe(media, media_type, statement, properties=self._properties)
-        return described
+        if self._preview_label is None:
+            self._preview_label = await self._marking.label_of(media, statement, what="previews")
+        return await self._marking.describe(
+            media, media_type, statement, label=self._preview_label, properties=self._properties
+        )
 
     async def put_on(self, result: Result, *, models: Sequence[str], request_id: str) -> Result:
         """Return the result with its marks."""

@@ -60,13 +60,17 @@ class JobWatermark:
         """Whether frames of the latest file were large and varied enough to hold the watermark."""
         return self._latest is not None and self._latest.held
 
+    @property
+    def said(self) -> str:
+        """What `X-Provenance` says of the latest file."""
+        return "watermark" if self.held else "watermark=failed"
+
     def claim(self, request_id: str) -> str:
         """Return what `X-Provenance` says of the latest file; count one that holds no watermark."""
-        if self.held:
-            return "watermark"
-        logger.warning("request %s: no frame is large and varied enough to hold the watermark", request_id)
-        record_provenance_failure("watermark")
-        return "watermark=failed"
+        if not self.held:
+            logger.warning("request %s: no frame is large and varied enough to hold the watermark", request_id)
+            record_provenance_failure("watermark")
+        return self.said
 
     def apart(self) -> "JobWatermark":
         """Return one for files that are not the result, such as previews."""

@@ -28,6 +28,8 @@ class Progress:
     detail: str = ""
     preview: bool = False
     """Whether the latest decoded frame can be fetched."""
+    preview_marks: str = ""
+    """What `X-Provenance` says of that frame; empty if the Runner is of a release that did not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,12 +55,13 @@ class TimedFrames:
     """Consecutive frames and the time in seconds at which each is shown.
 
     ``frames`` is uint8 RGB ``[n, height, width, 3]``; ``index`` is the number of the first frame,
-    counted from 0.
+    counted from 0. ``changed`` says whether a model has changed any of them since they were read.
     """
 
     index: int
     frames: Frames
     times: tuple[Fraction, ...]
+    changed: bool = False
 
 
 class Source(ABC):

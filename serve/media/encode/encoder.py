@@ -22,6 +22,27 @@ class FrameMark(Protocol):
         """Put the mark into luma of limited range ``[height, width]``, in place."""
 
 
+class LateMark:
+    """A mark that leaves frames as they are until ``begin`` is called, and marks all after that."""
+
+    def __init__(self, mark: FrameMark) -> None:
+        self._mark = mark
+        self._begun = False
+
+    def begin(self) -> None:
+        """Mark the frames from here on."""
+        self._begun = True
+
+    def mark(self, frames: Frames, /) -> Frames:
+        """Return frames, which have the mark if it has begun; see ``FrameMark``."""
+        return self._mark.mark(frames) if self._begun else frames
+
+    def mark_luma(self, plane: npt.NDArray[np.uint8], /) -> None:
+        """Put the mark into luma in place, if it has begun; see ``FrameMark``."""
+        if self._begun:
+            self._mark.mark_luma(plane)
+
+
 class Encoder(ABC):
     """Takes frames in order and returns the file at the end; use it from one thread at a time.
 

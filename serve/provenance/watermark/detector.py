@@ -61,6 +61,9 @@ class Detector:
     def __init__(self, secrets: Sequence[bytes] = (PUBLISHED_SECRET,), *, scaled: bool = True) -> None:
         self._patterns = [pattern_of(secret) for secret in secrets]
         self._scaled = scaled
+        self.lowest_rate = math.inf
+        """The lowest bound of anything that was read as a payload so far, whether it counts or not,
+        which tells how near frames without a watermark come to one. It may be over 1."""
 
     def detect(self, frames: Iterable[Plane]) -> Reading | None:
         """Return the clearest reading of frames, or None; see ``detect_all``."""
@@ -91,7 +94,7 @@ class Detector:
             Reading(*found, number, cell)
             for cell, of_cell in tiles.items()
             for number, pattern in enumerate(self._patterns)
-            for found in _read(list(_candidates(of_cell, pattern)), pattern, tries)
+            for found in self._read(list(_candidates(of_cell, pattern)), pattern, tries)
         ]
         return _distinct(readings)
 
@@ -109,10 +112,33 @@ class Detector:
                 place = _peaks(match, 1)[0]
                 found.append((float(match[place]), cell * pixels, tile, place))
             for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
-                readings = [Reading(*read, number, cell) for read in _read([_cells(tile, place)], pattern, tries)]
+                readings = [Reading(*read, number, cell) for read in self._read([_cells(tile, place)], pattern, tries)]
                 if readings:
                     return _distinct(readings)
         return ()
+
+    def _read(self, tiles: Sequence[Plane], pattern: Pattern, tries: int) -> Iterator[tuple[Payload, float]]:
+        """Yield the payloads that tiles of measured cells surely hold, with the bounds on rates.
+
+        What was read is taken away, and what is left is read again: two marks in one place hide
+        each other only in part.
+        """
+        for _ in range(_LAYERS):
+            if not tiles:
+                return
+            symbols = np.stack([pattern.measure(tile) for tile in tiles])
+            left = []
+            for tile, measured, message in zip(tiles, symbols, decode(symbols), strict=True):
+                payload = Payload.read(message)
+                norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
+                if payload is None or not norm:
+                    continue
+                rate = _rate(float(measured @ encode(message)) / norm, tries)
+                self.lowest_rate = min(self.lowest_rate, rate)
+                if rate <= MAX_RATE:
+                    yield payload, rate
+                    left.append(_without(tile, pattern, payload))
+            tiles = left
 
 
 def _distinct(readings: Iterable[Reading]) -> tuple[Reading, ...]:
@@ -197,29 +223,6 @@ def _cells(tile: Plane, place: tuple[int, int]) -> Plane:
     return np.roll(tile, (-place[0], -place[1]), axis=(0, 1))[::_PER_CELL, ::_PER_CELL]
 
 
-def _read(tiles: Sequence[Plane], pattern: Pattern, tries: int) -> Iterator[tuple[Payload, float]]:
-    """Yield the payloads that tiles of measured cells surely hold, with the bounds on rates.
-
-    What was read is taken away, and what is left is read again: two marks in one place hide each
-    other only in part.
-    """
-    for _ in range(_LAYERS):
-        if not tiles:
-            return
-        symbols = np.stack([pattern.measure(tile) for tile in tiles])
-        left = []
-        for tile, measured, message in zip(tiles, symbols, decode(symbols), strict=True):
-            payload = Payload.read(message)
-            norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
-            if payload is None or not norm:
-                continue
-            rate = _rate(float(measured @ encode(message)) / norm, tries)
-            if rate <= MAX_RATE:
-                yield payload, rate
-                left.append(_without(tile, pattern, payload))
-        tiles = left
-
-
 def _without(tile: Plane, pattern: Pattern, payload: Payload) -> Plane:
     """Return measured cells without what they have in common with the tile of ``payload``."""
     rest, cells = tile.flatten(), pattern.data.ravel()
@@ -236,4 +239,4 @@ def _rate(match: float, tries: int) -> float:
     and Dzindzalieta, *A tight Gaussian bound for weighted sums of Rademacher random variables*,
     2015), and there are as many sums as tries and payloads.
     """
-    return min(1.0, tries * 2.0**PAYLOAD_BITS * _BENTKUS * math.erfc(match / math.sqrt(2)) / 2)
+    return tries * 2.0**PAYLOAD_BITS * _BENTKUS * math.erfc(match / math.sqrt(2)) / 2

@@ -12,8 +12,10 @@ from serve.provenance.watermark.residual import Plane, correlate, fold, resample
 
 Bytes = npt.NDArray[np.uint8]
 
-_STRENGTH = 0.14
-"""The pattern's amplitude, as a part of the local deviation as SSIM's structure term takes it."""
+_STRENGTHS = {2: 0.14, 4: 0.125, 8: 0.125}
+"""The pattern's amplitude by the size of its cells, as a part of the local deviation as SSIM's
+structure term takes it. Where cells are large, samples are further apart than the pixels of SSIM's
+window, and so differ more."""
 _FLAT = 58.5
 """The constant C2 of SSIM, a variance: so much is hidden even where nothing else is."""
 _MAX_AMPLITUDE = 4.0
@@ -115,7 +117,8 @@ class _Canvas:
     def levels(self, samples: Bytes, steps: float) -> Bytes:
         """Return what to add to the luma ``[height, width]``, plus ``_ZERO``."""
         rows, columns = self._signs.shape
-        amplitude = cv2.resize(_amplitudes(samples), (columns, rows), interpolation=cv2.INTER_LINEAR)
+        amplitude = _amplitudes(samples, _STRENGTHS[self._cell])
+        amplitude = cv2.resize(amplitude, (columns, rows), interpolation=cv2.INTER_LINEAR)
         cells = cv2.multiply(amplitude, self._signs, scale=steps)
         cells = cv2.add(cells, _ZERO * _STEPS, dtype=cv2.CV_8U)
         scaled = cv2.resize(cells, (columns * self._cell, rows * self._cell), interpolation=cv2.INTER_LINEAR)
@@ -124,7 +127,7 @@ class _Canvas:
         return levels
 
 
-def _amplitudes(samples: Bytes) -> Plane:
+def _amplitudes(samples: Bytes, strength: float) -> Plane:
     """Return the amplitude that texture hides around each sample, in levels.
 
     Next to an edge, the smooth side counts.
@@ -133,7 +136,7 @@ def _amplitudes(samples: Bytes) -> Plane:
     mean = cv2.blur(values, (3, 3))
     variance = cv2.blur(values * values, (3, 3)) - mean * mean
     variance = cv2.erode(np.maximum(variance, 0), np.ones((3, 3), np.uint8))
-    square = np.minimum(_STRENGTH**2 * (2 * variance + _FLAT), _MAX_AMPLITUDE**2)
+    square = np.minimum(strength**2 * (2 * variance + _FLAT), _MAX_AMPLITUDE**2)
     excess = float(square.mean()) / _MAX_MEAN_SQUARE
     amplitudes: Plane = np.sqrt(square / max(1.0, excess))
     return amplitudes

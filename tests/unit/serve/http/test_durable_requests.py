@@ -262,6 +262,7 @@ async def test_a_preview_is_there_while_the_job_runs_and_gone_after(service: Ser
                 grey = int(frame.mean())
             await asyncio.sleep(0.02)
     assert (preview.headers["content-type"], preview.content[:3]) == ("image/jpeg", b"\xff\xd8\xff")
+    assert preview.headers["x-provenance"] == "metadata"  # signed is only the result, and the watermark is off here
     assert (frame.shape, frame.min() >= 17, frame.max() <= 23) == ((48, 64, 3), True, True)
     running = (await service.two.get(f"/jobs/{job['id']}")).json()
     assert (running["state"], running["links"]["preview"]) == ("running", f"/jobs/{job['id']}/preview")

@@ -65,15 +65,28 @@ def test_each_result_is_signed_and_says_how_it_was_made(client: TestClient, name
     check(response, swapped=name in ("image-faceswap", "batch-video-faceswap"))
 
 
-def test_a_swap_of_a_swap_keeps_both_manifests(client: TestClient) -> None:
-    body = payload("image-faceswap")
-    first = client.post("/image-faceswap", json=body)
-    sent = {**body, "source_image": base64.b64encode(first.content).decode()}
-    second = client.post("/image-faceswap", json=sent, headers={"X-Request-Id": "second"})
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "field", "media_type"),
+    [
+        ("image-faceswap", "source_image", "image/jpeg"),
+        ("image-faceswap", "source_image", "image/png"),
+        ("batch-video-faceswap", "source_video", "video/mp4"),
+        ("batch-video-faceswap", "source_video", "image/webp"),
+    ],
+)
+def test_a_swap_of_a_swap_keeps_both_manifests(client: TestClient, name: str, field: str, media_type: str) -> None:
+    body, accept = payload(name), {"Accept": media_type}
+    first = client.post(f"/{name}", json=body, headers=accept)
+    sent = {**body, field: base64.b64encode(first.content).decode()}
+    second = client.post(f"/{name}", json=sent, headers={**accept, "X-Request-Id": "second"})
+    assert second.status_code == 200, second.text
     check(second, swapped=True)
+    assert "sources=kept" in second.headers["x-provenance"]
     manifest = read_manifest(second.content, c2pa_settings())
     assert manifest is not None
-    assert [one["request_id"] for one in manifest["chain"]] == [first.headers["x-request-id"]]
+    assert manifest["ingredients"] == 1
+    assert [(one["request_id"], one["ingredients"]) for one in manifest["chain"]] == [(first.headers["x-request-id"], 1)]
     properties = find_properties(second.content)
     assert properties is not None
     assert properties.ingredients == ({"digital_source_type": COMPOSITE},)

@@ -249,7 +249,20 @@ def test_limits_say_what_is_done() -> None:
     assert client.get("/limits").json()["provenance"] == {
         "metadata": True,
         "c2pa": {"certificate": "test"},
+        "sources": {"c2pa": "kept", "metadata": "kept"},
         "watermark": True,
         "aigc": {"metadata": True, "visible": False},
         "verify": {"needs_key": False, "per_minute": 20},
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "demo", "sources"),
+    [
+        ({}, False, {"c2pa": "refused", "metadata": "kept"}),
+        ({"c2pa": {"certificate": "a", "private_key": "b"}}, False, {"c2pa": "kept", "metadata": "kept"}),
+        ({"c2pa": {"enabled": False}, "metadata": {"enabled": False}}, True, {"c2pa": "refused", "metadata": "refused"}),
+    ],
+)
+def test_limits_say_which_sources_are_refused(settings: dict[str, Any], demo: bool, sources: dict[str, str]) -> None:
+    assert ProvenanceSettings.model_validate(settings).published(demo=demo)["sources"] == sources

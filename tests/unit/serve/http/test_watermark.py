@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 from starlette.testclient import TestClient
 
-from deployments.wire import FrameChunk, VideoRequest
-from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Reading
+from deployments.wire import Face, FrameChunk, VideoRequest
+from serve.media.decode.opening import open_source
+from serve.media.samples import clip, data_uri, stranger
+from serve.provenance.watermark import PUBLISHED_SECRET, Payload, Reading, detect
 from serve.provenance.watermark.secret import SecretRefused
 from serve.provenance.watermark_reading import read_watermark
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, FakeVideoModel, make_face
 from tests.unit.serve.http.service import FACE, make_client
+from tests.unit.serve.media.make_media import LIMITS
 from tests.unit.serve.provenance.watermark.frames import portrait_film
 
 ON = {"enabled": True, "key_id": 6}
@@ -103,6 +107,19 @@ def test_a_swapped_picture_carries_it_too(graph: FakeGraph, media_type: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("faces", [(), (make_face(),)], ids=["no face", "a face"])
+@pytest.mark.parametrize("media_type", ["video/mp4", "image/gif"])
+def test_a_film_carries_it_only_if_a_face_was_replaced(media_type: str, faces: tuple[Face, ...]) -> None:
+    client = watermarked(FakeGraph(swapper=SmallFaceSwapper(faces=faces)))
+    fields = {"source_video": data_uri(clip(stranger(), 9, 8, (256, 144)), "video/mp4"), "reference_image": FACE}
+    answer = client.post("/video-faceswap", json=fields, headers={"accept": media_type})
+    assert (answer.status_code, answer.headers["x-frames-swapped"]) == (200, "9" if faces else "0")
+    said = [mark.split("=")[0] for mark in answer.headers["x-provenance"].split(", ")]
+    frames = np.stack([frame for frame, _ in open_source(answer.content, LIMITS).frames()])
+    found = detect(frames, scaled=False) is not None  # not at other scales, which takes seconds
+    assert ("watermark" in said, found) == (bool(faces), bool(faces))
+
+
 def test_equal_requests_have_equal_bytes_and_others_another_number(graph: FakeGraph) -> None:
     client = watermarked(graph)
     first, again, other = (client.post("/wan2.6", json={**VIDEO, "seed": seed}).content for seed in (5, 5, 6))

@@ -144,10 +144,15 @@ def test_a_model_that_starts_says_what_it_does_until_it_has_begun() -> None:
     ]
 
 
-def test_a_preview_is_announced_once_and_stays() -> None:
+def test_a_preview_is_announced_once_for_all_with_the_same_marks_and_stays() -> None:
     watched = Watched(video())
     watched.tracker.observe(ChunkStep("decoded", 0, FRAME))
-    watched.tracker.preview_ready()
-    watched.tracker.preview_ready()
+    for marks in ("metadata, watermark=failed", "metadata, watermark", "metadata, watermark"):
+        watched.tracker.preview_ready(marks)
     watched.tracker.observe(ChunkStep("decoded", 1, FRAME))
-    assert [progress.preview for progress in watched.seen] == [False, True, True]
+    assert [(progress.preview, progress.preview_marks) for progress in watched.seen] == [
+        (False, ""),
+        (True, "metadata, watermark=failed"),
+        (True, "metadata, watermark"),
+        (True, "metadata, watermark"),
+    ]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -73,6 +74,39 @@ async def test_every_chunk_is_observed_and_the_time_is_measured() -> None:
         await writer.close()
     assert list(context.meter.phases) == ["encode"]
     assert context.meter.phases["encode"] > 0
+
+
+class CountingMark:
+    """A mark that changes nothing, and counts the frames that it gets."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def mark(self, frames: Frames, /) -> Frames:
+        """Count frames."""
+        self.frames += len(frames)
+        return frames
+
+    def mark_luma(self, _: np.ndarray, /) -> None:
+        """Count a frame."""
+        self.frames += 1
+
+
+@pytest.mark.parametrize("media_type", ["video/mp4", "image/webp", "image/gif"])
+@pytest.mark.parametrize(
+    ("late", "changed", "marked"),
+    [(False, (), 9), (True, (), 0), (True, (0,), 9), (True, (1,), 8), (True, (5,), 4)],
+)
+async def test_a_late_mark_begins_with_the_first_chunk_that_a_model_has_changed(
+    media_type: str, late: bool, changed: tuple[int, ...], marked: int
+) -> None:
+    mark = CountingMark()
+    context = replace(make_context(media_type), new_mark=lambda: mark)
+    async with writers().open("source", context, fps=FPS, count=9, marked_once_changed=late) as writer:
+        for index, count in ((0, 1), (1, 4), (5, 4)):
+            await writer.add(replace(chunk(index, count), changed=index in changed))
+        await writer.close()
+    assert mark.frames == marked
 
 
 async def test_the_encoder_settings_of_the_ingress_are_used() -> None:

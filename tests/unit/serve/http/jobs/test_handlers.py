@@ -130,6 +130,10 @@ async def test_the_preview_is_the_latest_frame_of_the_attempt(jobs: FakeJobs, cl
     preview = client.get(f"/jobs/{job.id}/preview")
     assert (preview.status_code, preview.content) == (200, b"a frame")
     assert (preview.headers["content-type"], preview.headers["cache-control"]) == ("image/jpeg", "no-store")
+    assert "x-provenance" not in preview.headers  # a Runner of an older release has not said what it did
+    for marks in ("metadata, watermark", "none"):
+        await jobs.step(job.id, stage="decoding", preview=True, preview_marks=marks)
+        assert client.get(f"/jobs/{job.id}/preview").headers["x-provenance"] == marks
 
 
 def test_the_list_has_the_callers_jobs_newest_first_in_pages(jobs: FakeJobs, client: TestClient) -> None:

@@ -308,9 +308,10 @@ def test_the_thumbnail_is_the_latest_frame(client: openai.OpenAI, http: TestClie
     with pytest.raises(openai.NotFoundError, match="no preview"):
         client.videos.download_content(video.id, variant="thumbnail")
     jobs.files.content[f"previews/{video.id}/0"] = b"a frame"
-    run(http, jobs.step, video.id, stage="decoding", preview=True)
+    run(http, jobs.step, video.id, stage="decoding", preview=True, preview_marks="metadata, watermark")
     thumbnail = client.videos.download_content(video.id, variant="thumbnail")
     assert (thumbnail.read(), thumbnail.response.headers["content-type"]) == (b"a frame", "image/jpeg")
+    assert thumbnail.response.headers["x-provenance"] == "metadata, watermark"
     with pytest.raises(openai.UnprocessableEntityError, match="not made here"):
         client.videos.download_content(video.id, variant="spritesheet")
 

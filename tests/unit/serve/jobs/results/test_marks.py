@@ -1,5 +1,9 @@
 """What a result is said to be follows from what was done, not from what was asked for."""
 
+import json
+import logging
+
+import numpy as np
 import pytest
 
 from deployments.errors import RequestRefused
@@ -49,7 +53,23 @@ async def test_a_source_that_could_not_be_looked_at_is_asked_for_again(monkeypat
 
 async def test_a_preview_has_metadata_but_no_signature() -> None:
     marks = ResultMarks(Marking(ProvenanceSettings(), demo=True, processes=1), FILM)
-    preview = await marks.describe(encode_image(PICTURE, "image/jpeg"), "image/jpeg", models=["a"], request_id="1")
+    preview, said = await marks.describe(encode_image(PICTURE, "image/jpeg"), "image/jpeg", models=["a"], request_id="1")
     report = read_marks(preview, c2pa_settings())
     assert report["metadata"]["digital_source_type"] == COMPOSITE
     assert report["c2pa"] is None
+    assert said == ("metadata",)
+
+
+async def test_all_previews_of_a_job_have_one_number_and_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    settings = ProvenanceSettings.model_validate({"aigc": {"enabled": True, "producer": "Example"}})
+    marks = ResultMarks(Marking(settings, demo=True, processes=1), FILM)
+    numbers = []
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        for level in (20, 90, 160):
+            frame = encode_image(np.full_like(PICTURE, level), "image/jpeg")
+            preview, said = await marks.describe(frame, "image/jpeg", models=["a"], request_id="r1")
+            assert said == ("metadata", "aigc")
+            numbers.append(json.loads(read_marks(preview, c2pa_settings())["aigc"])["ProduceID"])
+    logged = [record.getMessage() for record in caplog.records if "ProduceID" in record.getMessage()]
+    assert logged == [f"previews of request r1: AIGC ProduceID {numbers[0]}"]
+    assert numbers == numbers[:1] * 3
