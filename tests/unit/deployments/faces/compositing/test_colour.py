@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deployments.faces.compositing.colour import match_colours, match_saturation
+from deployments.faces.compositing.colour import match_colours, match_saturation, match_skin
 from deployments.wire import Image
 
 
@@ -45,3 +45,36 @@ def test_a_grey_target_makes_the_source_grey_and_a_coloured_one_does_not() -> No
     between = match_saturation(source, faint.clip(0, 255).astype(np.uint8), everywhere)
     spreads = [float(np.ptp(image.astype(int), axis=2).mean()) for image in (result, between, source)]
     assert spreads[0] < spreads[1] < spreads[2]
+
+
+def face(skin: tuple[int, int, int], around: tuple[int, int, int], side: int = 64) -> tuple[Image, Image]:
+    """Return skin with a white eye, amid hair or background, and where the skin is."""
+    picture = np.full((side, side, 3), around, np.uint8)
+    picture[side // 4 : -side // 4, side // 4 : -side // 4] = skin
+    inside = (picture == skin).all(axis=2)
+    picture[side // 2 - 4 : side // 2, side // 2 - 4 : side // 2] = (240, 240, 240)
+    return picture, inside
+
+
+def test_skin_takes_the_colour_of_skin_whatever_is_beside_it() -> None:
+    large, _ = face((200, 150, 120), (30, 20, 15), 128)
+    source_skin = face((200, 150, 120), (30, 20, 15))[1]
+    results = []
+    for around in ((250, 250, 250), (10, 10, 60)):
+        target, target_skin = face((150, 105, 80), around)
+        results.append(match_skin(large, target, source_skin, target_skin))
+        assert np.abs(results[-1][100, 36].astype(int) - (150, 105, 80)).max() <= 6
+    np.testing.assert_array_equal(*results)
+
+
+def test_white_turns_hardly_blue_on_a_pale_target() -> None:
+    """Moved by the difference of the skins alone it would be some 35 levels too blue."""
+    source, source_skin = face((220, 140, 90), (30, 20, 15))
+    target, target_skin = face((205, 180, 170), (30, 20, 15))
+    eye = match_skin(source, target, source_skin, target_skin)[30, 30].astype(int)
+    assert eye[2] - eye[0] < 30
+
+
+def test_without_skin_to_measure_nothing_changes() -> None:
+    source, skin = face((200, 150, 120), (30, 20, 15))
+    np.testing.assert_array_equal(match_skin(source, source, skin, np.zeros_like(skin)), source)
