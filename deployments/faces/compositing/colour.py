@@ -13,7 +13,7 @@ Inside = npt.NDArray[np.bool_]
 
 _HARDLY = 4.0
 """The chroma, in CIE L*a*b*, below which skin is taken for grey: it cannot be multiplied."""
-_CONTRAST, _DEPTH = (0.9, 1.1), (0.75, 1.25)
+_CONTRAST, _DEPTH = (0.75, 1.1), (0.9, 1.1)
 """How many times stronger light and shade, and colours, become at least and at most. The rest of
 the way colours are moved."""
 _COLOURED = 6.0
