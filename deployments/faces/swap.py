@@ -218,7 +218,7 @@ class AlignmentSwapper:
         # Twice the distance from the landmarks that eyes, nose and mouth reach.
         self._feature_width = round(0.6 * span)
         # Above the eyebrows hair may begin.
-        rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
+        rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.46 * reach)) / (0.2 * reach)
         self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
         self._light = np.asarray(1 - 0.85 * cv2.GaussianBlur(features, (0, 0), side / 16), np.float32)[..., None]
         self._outer: npt.NDArray[np.float32] = around * (1 - cv2.GaussianBlur(features, (0, 0), side / 36))
