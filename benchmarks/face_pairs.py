@@ -142,7 +142,8 @@ def smooth(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float
 def steepness(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the length of the gradient, in levels a pixel, without the finest grain."""
     blurred = smooth(image, 1)
-    return np.hypot(*np.gradient(blurred)).astype(np.float32)
+    down, right = np.gradient(blurred)
+    return np.asarray(np.hypot(down, right), np.float32)
 
 
 def compare(before: Path, after: Path, sheet: Path) -> None:
@@ -184,8 +185,6 @@ def draw(rows: list[tuple[str, list[Image]]]) -> PIL.Image.Image:
         x, y = i % columns * width, i // columns * height
         pen.text((x + 4, y + 4), f"{title}: target, reference, before, after", fill="black", font_size=14)
         for image in images:
-            picture = PIL.Image.fromarray(image)
-            picture.thumbnail((HEIGHT, HEIGHT * 4))
             scale = HEIGHT / image.shape[0]
             shown = PIL.Image.fromarray(image).resize(
                 (min(round(image.shape[1] * scale), HEIGHT), HEIGHT), PIL.Image.Resampling.BICUBIC

@@ -135,8 +135,8 @@ def measure_people() -> None:
     engine = build_face_engine(FaceSettings(), face_models(), use_cuda=False)
     references = tuple(engine.identify([picture], "face", unwatched) for picture in (portrait(), stranger(), portrait()))
     people = tuple(face.embedding for face in engine.analyse(frames[:1], unwatched)[0][:3])
-    one = (Choice("all"), references[0])
-    several = (Choice("map", people=people), references)
+    one: tuple[Choice, References] = (Choice("all"), references[0])
+    several: tuple[Choice, References] = (Choice("map", people=people), references)
 
     def work(choice: Choice, reference: References) -> None:
         settings = Tracking(max_gap=0, smooth_frames=0)

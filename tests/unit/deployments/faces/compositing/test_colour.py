@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deployments.faces.compositing import colour
-from deployments.faces.compositing.colour import match_colours, match_saturation, match_skin
+from deployments.faces.compositing.colour import Inside, match_colours, match_saturation, match_skin
 from deployments.wire import Image
 
 
@@ -49,7 +49,7 @@ def test_a_grey_target_makes_the_source_grey_and_a_coloured_one_does_not() -> No
     assert spreads[0] < spreads[1] < spreads[2]
 
 
-def face(skin: tuple[int, int, int], around: tuple[int, int, int], side: int = 64) -> tuple[Image, Image]:
+def face(skin: tuple[int, int, int], around: tuple[int, int, int], side: int = 64) -> tuple[Image, Inside]:
     """Return skin with a white eye, amid hair or background, and where the skin is."""
     picture = np.full((side, side, 3), around, np.uint8)
     picture[side // 4 : -side // 4, side // 4 : -side // 4] = skin
@@ -61,12 +61,12 @@ def face(skin: tuple[int, int, int], around: tuple[int, int, int], side: int = 6
 def test_skin_takes_the_colour_of_skin_whatever_is_beside_it() -> None:
     large, _ = face((200, 150, 120), (30, 20, 15), 128)
     source_skin = face((200, 150, 120), (30, 20, 15))[1]
-    results = []
+    results: list[Image] = []
     for around in ((250, 250, 250), (10, 10, 60)):
         target, target_skin = face((150, 105, 80), around)
         results.append(match_skin(large, target, source_skin, target_skin))
         assert np.abs(results[-1][40, 40].astype(int) - (150, 105, 80)).max() <= 6
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_white_turns_less_blue_on_a_pale_target_than_if_colours_were_moved(monkeypatch: pytest.MonkeyPatch) -> None:
