@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from deployments.errors import CheckpointRefused
 from deployments.faces.compositing.alignment import ARCFACE, Matrix, align, align_affine, crop
-from deployments.faces.compositing.colour import match_colours, match_saturation
+from deployments.faces.compositing.colour import match_saturation, match_skin
 from deployments.faces.compositing.paste import Mask, sharp_box_mask, soft_box_mask
 from deployments.faces.compositing.seam import seam_light
 from deployments.faces.compositing.skin import distance_from_skin, likely
@@ -30,6 +30,11 @@ from deployments.wire import Face, Image, Reference
 Target: TypeAlias = tuple[Image, Face]
 """An image, and the face in it that is replaced."""
 
+
+_TURNED_AWAY = 0.3
+"""The distance of a cheek from the nose below which it is hardly seen, in distances of the eyes."""
+
+Points = npt.NDArray[np.float64]
 
 _OWN = 0.9
 """The share of the reference's own proportions in a swap by alignment."""
@@ -206,26 +211,18 @@ class AlignmentSwapper:
         eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
         span, reach = float(points[1, 0] - points[0, 0]), float(mouth[1] - eyes[1])
         middle = (float(eyes[0]), float(eyes[1] + 0.45 * reach))
-        around = self._oval(middle, across=1.08 * span, up=1.2 * reach, down=1.15 * reach)
+        around = self._oval(middle, across=1.18 * span, up=1.2 * reach, down=1.22 * reach)
         features = self._oval(middle, across=1.0 * span, up=1.05 * reach, down=1.0 * reach)
-        inner = self._oval(middle, across=0.92 * span, up=0.95 * reach, down=0.95 * reach)
         side = self.size / 2
-        self._around, self._inner = (
-            np.asarray(cv2.GaussianBlur(mask, (0, 0), side / softness), np.float32)
-            for mask, softness in ((around, 20), (inner, 24))
-        )
+        self._around = np.asarray(cv2.GaussianBlur(around, (0, 0), side / 20), np.float32)
+        # Twice the distance from the landmarks that eyes, nose and mouth reach.
+        self._feature_width = round(0.6 * span)
         # Above the eyebrows hair may begin.
-        rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.62 * reach)) / (0.22 * reach)
+        rows = (np.arange(int(side), dtype=np.float32) - (eyes[1] - 0.46 * reach)) / (0.2 * reach)
         self._below_brows = np.asarray(np.clip(rows, 0, 1)[:, None], np.float32)
         self._light = np.asarray(1 - 0.85 * cv2.GaussianBlur(features, (0, 0), side / 16), np.float32)[..., None]
         self._outer: npt.NDArray[np.float32] = around * (1 - cv2.GaussianBlur(features, (0, 0), side / 36))
-        whole = cv2.resize(features, (self.size, self.size), interpolation=cv2.INTER_NEAREST)
-        self._inside: npt.NDArray[np.bool_] = whole > 0
-        cheeks = np.zeros(around.shape, np.uint8)
-        nose = points[2] * 0.6 + eyes * 0.4
-        for point in ((points[0] + points[3]) / 2, (points[1] + points[4]) / 2, nose):
-            cv2.circle(cheeks, (round(point[0]), round(point[1])), round(0.2 * span), 1, -1)
-        self._cheeks: npt.NDArray[np.bool_] = cheeks > 0
+        self._inside: npt.NDArray[np.bool_] = features > 0
 
     def _oval(self, middle: tuple[float, float], *, across: float, up: float, down: float) -> Mask:
         """Return an oval that reaches up and down by different lengths, at half of the size."""
@@ -243,33 +240,72 @@ class AlignmentSwapper:
             landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
             goal = _between(landmarks, reference.face.landmarks)
             source = crop(reference.pixels, align_affine(reference.face.landmarks, goal), self.size)
-            matched = match_saturation(match_colours(source, target, self._inside), target, self._inside)
-            pixels, mask = self._lit(matched, target)
+            pixels, mask = self._blended(source, target, goal, landmarks)
             patches.append(Patch(pixels, matrix, mask))
         return patches
 
-    def _lit(self, new: Image, old: Image) -> tuple[Image, Mask]:
-        """Return the new face in the light of the old one, and the mask of what is replaced."""
-        half = (self.size // 2, self.size // 2)
-        small_new, small_old = (cv2.resize(image, half, interpolation=cv2.INTER_AREA) for image in (new, old))
-        new_skin, old_skin = (distance_from_skin(np.asarray(image), self._cheeks) for image in (small_new, small_old))
-        both = likely(new_skin, _SKIN) * likely(old_skin, _SKIN)
-        shown, sure = (
-            np.clip(2.5 * cv2.GaussianBlur(one, (0, 0), half[0] / 48) - 0.75, 0, 1)
-            for one in (both, likely(new_skin, _PERHAPS_SKIN))
+    def _blended(self, source: Image, target: Image, goal: Points, landmarks: Points) -> tuple[Image, Mask]:
+        """Return the reference's face as the target's would look, and the mask of what is replaced.
+
+        ``goal`` and ``landmarks`` are those of the source and of the target, in pixels of the crop.
+        """
+        half, whole = (self.size // 2, self.size // 2), (self.size, self.size)
+        new, old = (np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA)) for image in (source, target))
+        new_skin, old_skin = (
+            distance_from_skin(image, _cheeks(points / 2, half[0])) for image, points in ((new, goal), (old, landmarks))
         )
-        # Below the brows all skin of the reference is shown, and its eyes, nose and mouth in any
-        # case. Above them hair begins, and there both must show skin.
-        share = np.maximum(self._inner, sure) * self._below_brows + shown * (1 - self._below_brows)
-        mask = cv2.GaussianBlur(self._around * share, (0, 0), half[0] / 40)
+        surely_new, surely_old = likely(new_skin, _SKIN), likely(old_skin, _SKIN)
+        # Hair, eyes and background would shift the colours of the skin.
+        skins = (self._inside & (surely > 0.5) for surely in (surely_new, surely_old))
+        matched = match_saturation(match_skin(source, old, *skins), old, self._inside)
+        both = surely_new * surely_old
+        mask = self._mask(both, new_skin, old_skin, goal)
         # The middle of the face keeps more of the reference's own light, by which it is known.
-        light = seam_light(np.asarray(small_new), np.asarray(small_old), both * self._outer) * self._light
-        whole = (self.size, self.size)
-        lit = cv2.add(new, cv2.resize(light, whole), dtype=cv2.CV_8U)
+        small = np.asarray(cv2.resize(matched, half, interpolation=cv2.INTER_AREA))
+        light = seam_light(small, old, both * self._outer) * self._light
+        lit = cv2.add(matched, cv2.resize(light, whole), dtype=cv2.CV_8U)
         return np.asarray(lit), np.asarray(cv2.resize(mask, whole), np.float32)
 
+    def _mask(self, both: Mask, new_skin: Mask, old_skin: Mask, landmarks: Points) -> Mask:
+        """Return the mask of what is replaced, at half of the size.
 
-def _between(target: npt.NDArray[np.floating], reference: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        Below the brows that is the reference's skin, where the target has a face, and the
+        reference's eyes, nose and mouth in any case. Above them hair begins, and there both must
+        show skin.
+        """
+        side = both.shape[0]
+        shown, sure = (
+            np.clip(2.5 * cv2.GaussianBlur(one, (0, 0), side / 48) - 0.75, 0, 1)
+            for one in (both, likely(new_skin, _PERHAPS_SKIN))
+        )
+        # A wide blur closes eyes, glasses and wrinkles of the target, but not its background.
+        there = np.clip(2.5 * cv2.GaussianBlur(likely(old_skin, _PERHAPS_SKIN), (0, 0), side / 16) - 0.5, 0, 1)
+        features = np.zeros_like(both)
+        hull = cv2.convexHull(np.rint(landmarks / 2).astype(np.int32))
+        cv2.fillConvexPoly(features, hull, 1)
+        cv2.polylines(features, [hull], isClosed=True, color=1, thickness=self._feature_width)
+        features = cv2.GaussianBlur(features, (0, 0), side / 32)
+        share = np.maximum(features, sure * there) * self._below_brows + shown * (1 - self._below_brows)
+        return np.asarray(cv2.GaussianBlur(self._around * share, (0, 0), side / 40), np.float32)
+
+
+def _cheeks(points: Points, side: int) -> npt.NDArray[np.bool_]:
+    """Return where a face with the landmarks ``points`` is certainly skin: cheeks and nose.
+
+    A cheek that is turned away is left out: its place may show the background.
+    """
+    nose, span = points[2], float(np.linalg.norm(points[1] - points[0]))
+    places = [0.6 * nose + 0.2 * (points[0] + points[1])]
+    for eye, mouth in ((points[0], points[3]), (points[1], points[4])):
+        if np.linalg.norm(eye + mouth - 2 * nose) > _TURNED_AWAY * 2 * span:
+            places.append(0.4 * (eye + mouth) + 0.2 * nose)
+    cheeks = np.zeros((side, side), np.uint8)
+    for x, y in places:
+        cv2.circle(cheeks, (round(float(x)), round(float(y))), max(round(0.17 * span), 1), 1, -1)
+    return np.asarray(cheeks > 0)
+
+
+def _between(target: npt.NDArray[np.floating], reference: npt.NDArray[np.float32]) -> Points:
     """Return where the reference's landmarks go.
 
     That is nearer to its own proportions, which make it the reference's face, than to the

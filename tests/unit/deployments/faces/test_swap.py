@@ -110,6 +110,46 @@ def test_alignment_brings_the_references_features_to_the_targets_place() -> None
     assert patch.pixels[y, x].mean() > patch.pixels[mouth_y, mouth_x].mean() + 20
 
 
+SKIN, HAIR, WALL = (205, 150, 125), (50, 35, 30), (90, 120, 200)
+
+
+def head(skin_from: int, skin_to: int, brows: int = 0) -> Image:
+    """Return a picture with skin between two columns, hair above a row, and a wall behind."""
+    picture = np.full((200, 200, 3), WALL, np.uint8)
+    picture[:, skin_from:skin_to] = SKIN
+    picture[:brows] = HAIR
+    return picture
+
+
+def at(patch: Any, x: float, y: float) -> tuple[int, int]:
+    """Return the row and the column of the patch that show a place of the frame."""
+    column, row = np.round(patch.matrix @ [x, y, 1]).astype(int)
+    return row, column
+
+
+@pytest.mark.parametrize("whose", ["reference", "target"])
+def test_what_is_no_face_beside_it_is_not_replaced(whose: str) -> None:
+    """Neither a wall behind the reference's cheek nor one behind the target's is pasted over."""
+    narrow, wide = head(66, 200), head(0, 200)
+    pixels, frame = (narrow, wide) if whose == "reference" else (wide, narrow)
+    found = Face(face(100).box, LANDMARKS.astype(np.float32), 0.9, face(100).embedding)
+    (patch,) = AlignmentSwapper().swap([(frame, found)], person_with(pixels, 8), lambda: None)
+    eye, mouth = found.landmarks[1], found.landmarks[4]
+    behind, cheek = (at(patch, x, (eye[1] + mouth[1]) / 2) for x in (200 - eye[0] - 24, eye[0] + 2))
+    assert patch.mask[cheek] > 0.9
+    assert patch.mask[behind] < 0.35
+    assert patch.mask[at(patch, *found.landmarks[0])] > 0.8, "eyes are replaced in any case"
+
+
+def test_hair_of_the_reference_stays_away_from_the_forehead() -> None:
+    found = Face(face(100).box, LANDMARKS.astype(np.float32), 0.9, face(100).embedding)
+    eyes, reach = found.landmarks[:2].mean(axis=0), found.landmarks[3, 1] - found.landmarks[0, 1]
+    hairline = round(float(eyes[1] - 0.7 * reach))
+    (patch,) = AlignmentSwapper().swap([(head(0, 200), found)], person_with(head(0, 200, hairline), 8), lambda: None)
+    assert patch.mask[at(patch, eyes[0], hairline - 6)] < 0.1
+    assert patch.mask[at(patch, eyes[0], eyes[1])] > 0.9
+
+
 @pytest.mark.parametrize("kind", ["inswapper", "alignment"])
 def test_a_cancelled_request_ends_before_the_next_face(kind: str, tmp_path: Path) -> None:
     def cancelled() -> None:

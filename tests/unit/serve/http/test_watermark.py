@@ -120,6 +120,7 @@ def test_a_film_carries_it_only_if_a_face_was_replaced(media_type: str, faces: t
     assert ("watermark" in said, found) == (bool(faces), bool(faces))
 
 
+@pytest.mark.slow
 def test_equal_requests_have_equal_bytes_and_others_another_number(graph: FakeGraph) -> None:
     client = watermarked(graph)
     first, again, other = (client.post("/wan2.6", json={**VIDEO, "seed": seed}).content for seed in (5, 5, 6))

@@ -1,8 +1,10 @@
 """Matching colours: the mean and the spread become those of the target, measured inside a mask."""
 
 import numpy as np
+import pytest
 
-from deployments.faces.compositing.colour import match_colours, match_saturation
+from deployments.faces.compositing import colour
+from deployments.faces.compositing.colour import Inside, match_colours, match_saturation, match_skin
 from deployments.wire import Image
 
 
@@ -45,3 +47,41 @@ def test_a_grey_target_makes_the_source_grey_and_a_coloured_one_does_not() -> No
     between = match_saturation(source, faint.clip(0, 255).astype(np.uint8), everywhere)
     spreads = [float(np.ptp(image.astype(int), axis=2).mean()) for image in (result, between, source)]
     assert spreads[0] < spreads[1] < spreads[2]
+
+
+def face(skin: tuple[int, int, int], around: tuple[int, int, int], side: int = 64) -> tuple[Image, Inside]:
+    """Return skin with a white eye, amid hair or background, and where the skin is."""
+    picture = np.full((side, side, 3), around, np.uint8)
+    picture[side // 4 : -side // 4, side // 4 : -side // 4] = skin
+    inside = (picture == skin).all(axis=2)
+    picture[side // 2 - 4 : side // 2, side // 2 - 4 : side // 2] = (240, 240, 240)
+    return picture, inside
+
+
+def test_skin_takes_the_colour_of_skin_whatever_is_beside_it() -> None:
+    large, _ = face((200, 150, 120), (30, 20, 15), 128)
+    source_skin = face((200, 150, 120), (30, 20, 15))[1]
+    results: list[Image] = []
+    for around in ((250, 250, 250), (10, 10, 60)):
+        target, target_skin = face((150, 105, 80), around)
+        results.append(match_skin(large, target, source_skin, target_skin))
+        assert np.abs(results[-1][40, 40].astype(int) - (150, 105, 80)).max() <= 6
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_white_turns_less_blue_on_a_pale_target_than_if_colours_were_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, source_skin = face((220, 140, 90), (30, 20, 15))
+    target, target_skin = face((205, 180, 170), (30, 20, 15))
+
+    def blue() -> int:
+        red, _, blue = match_skin(source, target, source_skin, target_skin)[30, 30].astype(int)
+        return int(blue - red)
+
+    mixed = blue()
+    monkeypatch.setattr(colour, "_DEPTH", (1.0, 1.0))
+    assert mixed < 0.95 * blue()
+
+
+def test_without_skin_to_measure_nothing_changes() -> None:
+    source, skin = face((200, 150, 120), (30, 20, 15))
+    np.testing.assert_array_equal(match_skin(source, source, skin, np.zeros_like(skin)), source)
