@@ -64,7 +64,7 @@ class AudioTrack:
         try:
             with reading(*AUDIO_DAMAGED):
                 self._stream = _stream_of(self._source)
-                self.transcoded = not (sound.copied and self._stream.codec_context.name in _COPIED_CODECS)
+                self.transcoded = not (sound.copied and self._stream.codec_context.codec.canonical_name in _COPIED_CODECS)
                 packets = _transcode(self._source, self._stream) if self.transcoded else _copy(self._source, self._stream)
                 self._packets = _in_order(packets, sound.start)
         except BaseException:
