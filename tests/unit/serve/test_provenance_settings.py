@@ -102,4 +102,5 @@ def test_callers_may_know_no_secret_path_or_address() -> None:
         "watermark": True,
         "aigc": {"metadata": True, "visible": True},
         "verify": {"needs_key": False, "per_minute": 3},
+        "sources": {"c2pa": "kept", "metadata": "refused"},
     }
