@@ -71,6 +71,20 @@ def test_secrets_are_only_where_the_ingress_or_the_runner_can_run(
         assert secrets_of(group["template"]["spec"]) == expected, group["groupName"]
 
 
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        ({"num_cpus": 2}, {"cpu", "l40s", "a100-80g"}),
+        ({"num_cpus": 64}, set()),
+        ({"num_cpus": 1, "resources": {"accelerator_type:L40S": 0.01}}, {"l40s"}),
+    ],
+)
+def test_options_that_take_the_place_of_the_settings_decide(options: Json, groups: set[str]) -> None:
+    objects = render({**EVERY_SECRET, "deployments": {"Runner": {"ray_actor_options": options}}})
+    found = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert {group["groupName"] for group in found if "c2pa" in secrets_of(group["template"]["spec"])} == groups
+
+
 def test_one_pod_for_everything_has_all_secrets() -> None:
     spec = one(render({**EVERY_SECRET, "mode": "pod"}), "Deployment", "ryla")["spec"]["template"]["spec"]
     assert secrets_of(spec) == {"c2pa", "mark", "hooks", "redis"}

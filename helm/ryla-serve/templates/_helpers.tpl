@@ -303,15 +303,25 @@ the pod declares the CPUs and the custom resources that a replica takes. Takes a
 deployments, group and cpus; without cpus, there are enough.
 */}}
 {{- define "ryla-serve.runs" -}}
-{{- $args := (first (include "ryla-serve.serveConfig" .root | fromYaml).applications).args -}}
-{{- $declared := .group.customResources | default dict -}}
+{{- $app := first (include "ryla-serve.serveConfig" .root | fromYaml).applications -}}
+{{- $settings := dict -}}
+{{- range $name := .deployments -}}{{- $_ := set $settings $name (get $app.args $name | default dict) -}}{{- end -}}
+{{- range $app.deployments -}}
+{{- /* Serve takes these in place of the settings, as a whole. */ -}}
+{{- if and (hasKey . "ray_actor_options") (hasKey $settings (lower .name)) -}}
+{{- $_ := set $settings (lower .name) (.ray_actor_options | default dict) -}}
+{{- end -}}
+{{- end -}}
+{{- $declared := deepCopy (.group.customResources | default dict) -}}
+{{- range compact (prepend (.group.alsoAccelerators | default list) (.group.accelerator | default "")) -}}
+{{- $_ := set $declared (printf "accelerator_type:%s" .) 1 -}}
+{{- end -}}
 {{- $enough := not (hasKey . "cpus") -}}
 {{- $cpus := float64 .cpus -}}
 {{- $runs := false -}}
-{{- range .deployments -}}
-{{- $settings := get $args . | default dict -}}
-{{- $fits := or $enough (le (float64 (dig "num_cpus" 1.0 $settings)) $cpus) -}}
-{{- range $name, $count := get $settings "resources" | default dict -}}
+{{- range $settings -}}
+{{- $fits := or $enough (le (float64 (dig "num_cpus" 1.0 .)) $cpus) -}}
+{{- range $name, $count := get . "resources" | default dict -}}
 {{- $fits = and $fits (le (float64 $count) (float64 (get $declared $name | default 0))) -}}
 {{- end -}}
 {{- $runs = or $runs $fits -}}
