@@ -123,7 +123,8 @@ def found_instead(file: Path, *, may_be_text: bool = False) -> str | None:
         return None if file.suffix == ".gguf" else "a GGUF file by another ending; rename it so that it ends in .gguf"
     if start[8:9] == b"{" and start[6:8] == b"\0\0" and file.suffix != ".safetensors":
         return "a safetensors file by another ending; rename it so that it ends in .safetensors"
-    if start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"\x80\x02", b"\x80\x04")):
+    # The length of a safetensors header may begin with the same bytes.
+    if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x1f\x8b", b"\x80\x02", b"\x80\x04")):
         return "an archive or a pickled file instead; use the model's safetensors file"
     if not may_be_text and (text := _text(start)):
         return f"text instead of the file, which begins with `{text}`; download it again"

@@ -8,6 +8,8 @@ from serve.problems import invalid
 
 REFERENCE = "input_reference"
 """The one object of the API itself that a form carries member by member."""
+MAX_MEMBERS = 10
+"""The members that it may have; the API knows two."""
 _PART = re.compile(r"(\w{1,100})((?:\[\w{0,100}\])+)")
 
 
@@ -33,6 +35,8 @@ def whole_fields(sent: Mapping[str, Any], known: Collection[str]) -> dict[str, A
         if not (whole is None or (is_member and isinstance(whole, dict))):
             raise invalid(name, f"was sent as `{name}` and as `{part}`; send one of them")
         if is_member:
+            if whole is not None and len(whole) >= MAX_MEMBERS:
+                raise invalid(name, f"has more than {MAX_MEMBERS} members; send a file, or `image_url` alone")
             fields[name] = {**(whole or {}), place.strip("[]"): value}
         else:
             fields[name] = value if isinstance(value, list) else [value]

@@ -16,7 +16,7 @@ from deployments.video.checkpoints.experts import load_expert
 from deployments.video.checkpoints.folder import load_text_encoder, load_vae, read_config
 from deployments.video.checkpoints.gguf import open_gguf
 from deployments.video.checkpoints.lora_file import read_lora
-from deployments.video.checkpoints.tensor_files import find_files, read_shapes
+from deployments.video.checkpoints.tensor_files import find_files, found_instead, read_shapes
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.checkpoints.published import CPU, PAIR, make
@@ -121,3 +121,11 @@ def test_a_download_that_was_cut_off_anywhere_is_refused(random_models: RandomCh
             path.write_bytes(whole[:cut])
             with pytest.raises(CheckpointRefused, match="truncated"):
                 read(path)
+
+
+@pytest.mark.parametrize("length", [640, 1152])
+def test_a_truncated_file_whose_length_looks_like_a_pickle_is_no_pickle(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + b'{"a": {"dtype": "F32"')
+    assert file.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04")
+    assert found_instead(file) is None

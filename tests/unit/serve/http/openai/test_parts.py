@@ -35,6 +35,7 @@ def test_fields_are_put_together_from_their_parts(sent: dict[str, Any], whole: d
         ({"input_reference[image_url][x]": "u"}, "input_reference", "JSON text"),
         ({"face_image": b"one", "face_image[]": b"two"}, "face_image", "send one of them"),
         ({"input_reference[image_url]": "u", "input_reference": b"one"}, "input_reference", "send one of them"),
+        ({f"input_reference[a{number}]": "u" for number in range(11)}, "input_reference", "more than 10 members"),
     ],
 )
 def test_parts_that_say_too_little_are_refused(sent: dict[str, Any], field: str, says: str) -> None:
