@@ -123,23 +123,38 @@ class JobRunner:
     async def _run(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
         work = asyncio.ensure_future(self._attempt(held, sent))
         left_s = held.job.deadline_at - time.time()
+        cancelled = False
         try:
             ends: set[asyncio.Future[Any]] = {work, held.stopped}
             await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if held.ending:  # its end may be stored already, and then only this call has the result
                 await asyncio.wait({work})
         except asyncio.CancelledError:
-            await _end(work)
-            if not held.job.durable:
-                await asyncio.shield(asyncio.ensure_future(self._finish(held, "cancelled")))
-            raise
-        if work.done():
-            return await work
+            cancelled = True
+        else:
+            if work.done():
+                return await work
+        # A call can be cancelled while it stops for another reason, and it can be cancelled twice.
+        stopping = asyncio.ensure_future(self._stop(held, work, cancelled=cancelled))
+        try:
+            await wait_for_end(stopping)
+        except asyncio.CancelledError:
+            cancelled = True
+        if not cancelled:
+            return stopping.result()
+        if (error := stopping.exception()) is not None:
+            logger.warning("job %s: how it ended could not be recorded: %r", held.job.id, error)
+        raise asyncio.CancelledError
+
+    async def _stop(self, held: HeldJob, work: "asyncio.Future[Any]", *, cancelled: bool) -> Outcome | None:
+        """Stop the attempt ``work``; record that its call was ``cancelled``, or why it was stopped."""
         await _end(work)
+        if cancelled:
+            return None if held.job.durable else await self._finish(held, "cancelled")
         if held.stopped.done():
             if held.stopped.result() == "lost":
-                if (cancelled := await self._report_cancelled(held)) is not None:
-                    return cancelled
+                if (reported := await self._report_cancelled(held)) is not None:
+                    return reported
                 logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
                 with self._outages.survived():
                     await self._files.delete(preview_key(held.job.id, held.job.attempt))

@@ -133,9 +133,9 @@ class AudioTrack:
 def find_sound(file: Media, start: Fraction) -> Sound:
     """Return the sound of ``file``, whose video begins at ``start`` seconds.
 
-    Its packets are written once to nowhere, so that what is wrong with them is found before anybody
-    works on the video. Sound that cannot be copied is transcoded, of which the beginning is tried.
-    Raises ``MediaError`` if neither is possible.
+    All of it is copied, or transcoded, once to nowhere, so that what is wrong with it is found
+    before anybody works on the video. If copying fails, the sound is transcoded instead, of which
+    only the beginning is tried. Raises ``MediaError`` if neither is possible.
     """
     try:
         sound = Sound(file, start, copied=True)

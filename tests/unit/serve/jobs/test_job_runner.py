@@ -326,51 +326,6 @@ async def test_a_job_that_is_not_durable_ends_when_its_caller_is_gone(bench: Ben
     assert model.stopped
 
 
-async def test_a_call_that_is_cancelled_ends_a_job_that_is_not_durable(bench: Bench) -> None:
-    job, stored = make_job(video(), durable=False)
-    await bench.store.create(job, max_queued=100)
-    model = bench.graph.wan26
-    assert isinstance(model, HeldVideoModel)
-    model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
-    await within(model.begun.wait())
-    call.cancel()
-    await within(asyncio.wait({call}))
-    assert (await bench.record(job)).state == "cancelled"
-    assert model.stopped
-
-
-async def test_a_call_that_is_cancelled_again_while_it_ends_still_records_the_end(bench: Bench) -> None:
-    """Serve cancels a call twice: see ``deployments.task_end``."""
-    job, stored = make_job(video(), durable=False)
-    await bench.store.create(job, max_queued=100)
-    model = bench.graph.wan26
-    assert isinstance(model, HeldVideoModel)
-    model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
-    await within(model.begun.wait())
-    async with asyncio.timeout(60):
-        while not call.done():
-            call.cancel()
-            await asyncio.sleep(0)
-    assert call.cancelled()
-    assert (await bench.record(job)).state == "cancelled"
-    assert model.stopped
-
-
-async def test_a_cancelled_job_whose_runner_was_lost_ends_as_cancelled(bench: Bench) -> None:
-    for durable in (True, False):
-        job, _ = make_job(video(), durable=durable)
-        await bench.store.create(job, max_queued=100)
-        assert await bench.store.take("lost", job.id, known_beat=None) is not None
-        (started,) = await bench.store.start("lost", slots={job.slot: 1}, max_running=1)
-        assert started.id == job.id
-        await bench.desk.cancel(job.id, "ada")
-        outcome = await within(bench.one.run(job.id, known_beat=(await bench.record(job)).beat))
-        assert outcome is not None
-        assert (outcome.job.state, outcome.job.problem) == ("cancelled", None)
-
-
 async def test_a_job_that_is_not_durable_is_not_begun_again_without_its_caller(bench: Bench) -> None:
     job, _ = make_job(video(), durable=False)
     await bench.store.create(job, max_queued=100)
