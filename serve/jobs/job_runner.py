@@ -147,7 +147,7 @@ class JobRunner:
         raise asyncio.CancelledError
 
     async def _stop(self, held: HeldJob, work: "asyncio.Future[Any]", *, cancelled: bool) -> Outcome | None:
-        """Stop the attempt ``work``; record that its call was ``cancelled``, or why it was stopped."""
+        """Stop the attempt ``work``; record that its call was ``cancelled``, or why it stopped."""
         await _end(work)
         if cancelled:
             return None if held.job.durable else await self._finish(held, "cancelled")
