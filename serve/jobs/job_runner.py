@@ -78,18 +78,6 @@ class JobRunner:
         caller of such a job is gone. ``known_beat`` lets a job be taken from an owner that died.
         Cancelling the call cancels a job that is not durable; others take up a durable one.
         """
-        work = asyncio.ensure_future(self._take(job_id, request, waiter, known_beat))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            work.cancel()
-            await wait_for_end(work)
-            raise
-
-    async def _take(
-        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
-    ) -> Outcome | None:
-        """Take a job and run it to its end."""
         job = await self._store.take(self.owner, job_id, known_beat=known_beat)
         if job is None:
             ended = await self._store.get(job_id)
