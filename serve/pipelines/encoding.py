@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from deployments.task_end import wait_for_end
 from deployments.telemetry import tracing
 from serve.config import RunnerSettings
 from serve.media.decode.source import TimedFrames
@@ -86,11 +87,11 @@ class VideoWriter:
         A call that would finish the file is stopped, because it holds a thread that others need.
         """
         self._encoder.stop()
-        if self._call is not None:
-            await asyncio.wait({self._call})
-            if not self._call.cancelled():
-                self._call.exception()  # nobody waits for it any more, which asyncio would log
-        self._encoder.discard()
+        try:
+            if self._call is not None:
+                await wait_for_end(self._call)
+        finally:
+            self._encoder.discard()
 
     async def _run(self, function: Callable[[], T]) -> T:
         with Stopwatch() as watch:
