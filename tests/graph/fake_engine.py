@@ -9,6 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from ray import serve
 from ray.serve import Application
@@ -55,6 +56,12 @@ class FakeEngine:
             for name in ("negative_prompt", "width", "height", "num_frames", "steps", "cfg", "seed")
         }
         self._write(name=order["name"], kind="request", **fields, image=image)
+        try:
+            return self._make(request, order, sink)
+        finally:
+            self._write(name=order["name"], kind="end")
+
+    def _make(self, request: VideoRequest, order: dict[str, Any], sink: EventSink) -> Finished:
         if order.get("fault"):
             raise RuntimeError("a secret of the model at /srv/secret/weights")
         for step in range(request.steps):
