@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -34,12 +35,13 @@ COMMANDS = (
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words)[:10])
 def test_no_command_prints_its_key_or_its_prompt(
-    command: tuple[str, ...], answer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    command: tuple[str, ...], answer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Client, "_pause", interrupt)  # the command would try again for minutes
+    monkeypatch.chdir(tmp_path)  # where `ryla call` writes a result
     with caplog.at_level(logging.DEBUG), scripted_server(ANSWERS[answer]) as server:
         result = CliRunner().invoke(app, [*command, "--url", server.url, "--key", KEY], env={"RYLA_API_KEY": f"{KEY}-2"})
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
