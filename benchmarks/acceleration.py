@@ -3,9 +3,6 @@
 The demo's models answer held-out prompts and images, and each video is compared with the exact one
 of the same seed. fp8 is included where the GPU has it.
 
-`--profiles SEEDS` compares only what the profiles and half of the guidance do, on prompts with that
-many seeds each, and `--sheet FILE` shows the first and the last frame of some videos side by side.
-
 `--full FOLDER` measures models of full size on a GPU: a pass that reuses blocks, the decision where
 none is reused, fp8, and 4 steps with a LoRA. Their weights are random and written to FOLDER, so
 they do not show how often a trained model reuses blocks.
@@ -22,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image as Picture
 from rich.console import Console
 from rich.table import Table
 from skimage.metrics import structural_similarity
@@ -121,25 +117,20 @@ def compare(
     *,
     questions: Sequence[Question],
     variants: Sequence[Variant],
-    sheet: "Sheet | None" = None,
 ) -> Iterator[Row]:
-    """Yield a row for each variant, and add its videos to ``sheet``.
+    """Yield a row for each variant.
 
     It has the reduction of forward passes, how many times as fast denoising is, PSNR and SSIM to
     the exact videos, mean and worst, and the answers that the judge calls right. The first row has
     those of the exact videos.
     """
-    exact = [_generate(engine, question, EXACT) for question in questions]
-    if sheet is not None:
-        sheet.add(exact)
+    exact = [generate(engine, question, EXACT) for question in questions]
     yield name, "exact", "1.00", "1.00", "", "", right(questions, exact)
     for variant in variants:
-        videos = [_generate(engine, question, variant) for question in questions]
-        if sheet is not None:
-            sheet.add(videos)
+        videos = [generate(engine, question, variant) for question in questions]
         pairs = list(zip(videos, exact, strict=True))
         noise = [psnr(video.frames, other.frames) for video, other in pairs]
-        similarity = [_ssim(video.frames, other.frames) for video, other in pairs]
+        alike = [similarity(video.frames, other.frames) for video, other in pairs]
         seconds, passes = (
             sum(getattr(video, field) for video in exact) / sum(getattr(video, field) for video in videos)
             for field in ("seconds", "passes")
@@ -150,7 +141,7 @@ def compare(
             f"{passes:.2f}",
             f"{seconds:.2f}",
             f"{statistics.mean(noise):.1f} ({min(noise):.1f}) dB",
-            f"{statistics.mean(similarity):.3f} ({min(similarity):.3f})",
+            f"{statistics.mean(alike):.3f} ({min(alike):.3f})",
             right(questions, videos),
         )
 
@@ -179,25 +170,8 @@ class Video:
     """Forward passes."""
 
 
-class Sheet:
-    """A picture with a row for each of some questions, and a column for each way."""
-
-    ROWS = 6
-
-    def __init__(self) -> None:
-        self._columns: list[Frames] = []
-
-    def add(self, videos: Sequence[Video]) -> None:
-        """Add a column: the first and the last frame of the first videos."""
-        rows = [np.concatenate([video.frames[0], video.frames[-1]], axis=1) for video in videos[: self.ROWS]]
-        self._columns.append(np.concatenate(rows))
-
-    def write(self, path: Path) -> None:
-        """Write the picture."""
-        Picture.fromarray(np.concatenate(self._columns, axis=1)).save(path)
-
-
-def _generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
+def generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
+    """Return the video that answers ``question`` in this way."""
     sink, passes = Collected(), Passes(engine)
     steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
     request = VideoRequest(
@@ -240,7 +214,8 @@ class Passes:
             hook.remove()
 
 
-def _ssim(one: Frames, other: Frames) -> float:
+def similarity(one: Frames, other: Frames) -> float:
+    """Return the mean SSIM of two videos' frames."""
     return statistics.mean(float(structural_similarity(a, b, channel_axis=2)) for a, b in zip(one, other, strict=True))
 
 
@@ -249,14 +224,6 @@ def run_demo(device: Literal["cpu", "cuda"]) -> Iterator[Row]:
     demo = load(demo_checkpoints(), device)
     for name, engine, questions in ask_demo(demo):
         yield from compare(name, engine, questions=questions, variants=[*variants(device)])
-
-
-def run_profiles(seeds: int, sheet: Sheet) -> Iterator[Row]:
-    """Compare the profiles on prompts for the demo's Wan26 on a CPU, with several seeds each."""
-    questions = [Question(ask(scene), None, scene, 1 + seed) for seed in range(seeds) for scene in shape_scenes(QUESTIONS)]
-    variants = [cache(THRESHOLDS[1]), every(3), gated(0.5), DISTILLED]
-    engine = load(demo_checkpoints()).wan26
-    yield from compare("Wan26, prompts", engine, questions=questions, variants=variants, sheet=sheet)
 
 
 def ask_demo(demo: Demo) -> Iterator[tuple[str, WanEngine, list[Question]]]:
@@ -330,8 +297,6 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--profiles", type=int, metavar="SEEDS", help="compare the profiles on prompts with so many seeds each")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="with --profiles: write a picture of some videos")
     parser.add_argument("--full", type=Path, metavar="FOLDER", help="measure models of full size on a GPU")
     arguments = parser.parse_args()
     table = Table(
@@ -343,16 +308,10 @@ def main() -> None:
         "SSIM (worst)",
         "colour / shape / motion right",
     )
-    sheet = Sheet()
-    if arguments.full is not None:
-        rows = run_full(arguments.full)
-    else:
-        rows = run_demo(arguments.device) if arguments.profiles is None else run_profiles(arguments.profiles, sheet)
+    rows = run_demo(arguments.device) if arguments.full is None else run_full(arguments.full)
     for row in rows:
         table.add_row(*row)
         print(*row, sep=" | ", flush=True)
-    if arguments.sheet is not None:
-        sheet.write(arguments.sheet)
     Console(width=150).print(table)
 
 
