@@ -3,8 +3,8 @@
     python -m tests.graph.fake_cluster WORKER_GROUPS ARGS
 
 WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig
-as JSON. The script starts each deployment in turn and waits until its node is gone again. It prints
-`PLACED` and JSON: deployment -> the nodes before it, its node, and the nodes after it.
+as JSON. The script calls all deployments, which have no replicas, and waits until their nodes are
+gone again. It prints `PLACED` and JSON: the nodes before, those of each deployment, and those after.
 """
 
 import json
@@ -82,16 +82,24 @@ def _live_kinds() -> list[str]:
     return sorted(name for name in resources if name.startswith(KINDS))
 
 
-def _place_one(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    serve.run(_deployment(name).options(ray_actor_options=options).bind(), name=name, route_prefix=None)
+def _place(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the nodes before, that of each deployment with these options, and the nodes after."""
+    for name, each in options.items():
+        serve.run(_deployment(name).options(ray_actor_options=each).bind(), name=name, route_prefix=None)
     before = _live_kinds()
-    node = serve.get_app_handle(name).node.remote().result(timeout_s=TIMEOUT_S)
-    resources = next(n["Resources"] for n in _nodes() if n["NodeID"] == node)
+    calls = {name: serve.get_app_handle(name).node.remote() for name in options}
+    nodes = {name: call.result(timeout_s=TIMEOUT_S) for name, call in calls.items()}
+    resources = {node["NodeID"]: node["Resources"] for node in _nodes()}
     deadline = time.monotonic() + TIMEOUT_S
     while _live_kinds() and time.monotonic() < deadline:
         time.sleep(0.5)
-    on = sorted(resource for resource in resources if resource.startswith(("GPU", *KINDS)))
-    return {"before": before, "on": on, "cpus": resources["CPU"], "after": _live_kinds()}
+    on = {name: _describe(resources[node]) for name, node in nodes.items()}
+    return {"before": before, "on": on, "after": _live_kinds()}
+
+
+def _describe(resources: dict[str, float]) -> dict[str, Any]:
+    kinds = sorted(resource for resource in resources if resource.startswith(("GPU", *KINDS)))
+    return {"kinds": kinds, "cpus": resources["CPU"]}
 
 
 def main() -> None:
@@ -105,7 +113,7 @@ def main() -> None:
         serve.start(proxy_location="Disabled")
         options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
         options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
-        print("PLACED", json.dumps({name: _place_one(name, each) for name, each in options.items()}))
+        print("PLACED", json.dumps(_place(options)))
         serve.shutdown()
         ray.shutdown()
     finally:
