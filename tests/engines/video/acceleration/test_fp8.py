@@ -1,6 +1,8 @@
-"""fp8 computes every linear layer of the blocks near the exact result, from shared weights."""
+"""fp8 computes every linear layer of the blocks near the exact result, from shared weights.
 
-import copy
+The products run on the GPU where there is one: not every version of PyTorch has them on a CPU.
+"""
+
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,8 @@ from deployments.video.kernels.linear_gelu import LinearGelu
 from deployments.video.mode import Mode
 from deployments.wire import Image, VideoRequest
 from tests.engines.video.recorder import Recorder, image_mode_of, text_mode_of
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def inputs_of(mode: Mode) -> dict[str, Any]:
@@ -47,10 +51,14 @@ def test_each_row_has_its_own_scale() -> None:
 @pytest.mark.parametrize("kind", ["text", "vace"])
 def test_every_linear_layer_of_the_blocks_is_converted_and_no_other(wan26: WanEngine, kind: str) -> None:
     mode = {"text": text_mode_of(wan26), "vace": image_mode_of(wan26)}[kind]
-    # All tests share the engine.
-    transformer = copy.deepcopy(mode.transformers["transformer"]).to(torch.bfloat16)
+    # All tests share the engine, so this is another transformer of the same form.
+    original = mode.transformers["transformer"]
+    torch.manual_seed(0)
+    transformer = type(original).from_config(original.config).to(DEVICE, torch.bfloat16)
     inputs = {
-        name: value.to(torch.bfloat16) if isinstance(value, torch.Tensor) and name != "timestep" else value
+        name: value.to(DEVICE, torch.float32 if name == "timestep" else torch.bfloat16)
+        if isinstance(value, torch.Tensor)
+        else value
         for name, value in inputs_of(mode).items()
     }
     view = Fp8(reference).view(transformer, 0)
@@ -67,10 +75,10 @@ def test_every_linear_layer_of_the_blocks_is_converted_and_no_other(wan26: WanEn
 
 
 def test_a_layer_with_its_activation_is_converted_too() -> None:
-    published = GELU(64, 128, approximate="tanh").to(torch.bfloat16)
+    published = GELU(64, 128, approximate="tanh").to(DEVICE, torch.bfloat16)
     block = torch.nn.Module()
     block.blocks = torch.nn.ModuleList([torch.nn.Sequential(LinearGelu(published))])
-    x = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    x = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.bfloat16)
     with torch.no_grad():
         result, exact = Fp8(reference).view(block, 0).blocks[0](x).float(), published(x).float()
     assert 1e-4 < float((result - exact).norm() / exact.norm()) < 0.06
@@ -79,8 +87,9 @@ def test_a_layer_with_its_activation_is_converted_too() -> None:
 def test_fp8_is_refused_without_fp8_hardware_and_for_quantised_weights(
     wan26: WanEngine, wan22: WanEngine, small: VideoRequest, image: Image
 ) -> None:
+    unable = replace(wan26, accelerations=AccelerationOptions())
     with pytest.raises(AccelerationNotSupported, match="needs a GPU with fp8 arithmetic"):
-        wan26.generate(replace(small, acceleration="fp8"), Recorder())
+        unable.generate(replace(small, acceleration="fp8"), Recorder())
     able = replace(wan22, accelerations=AccelerationOptions(fp8_operations=reference))
     with pytest.raises(AccelerationNotSupported, match="keeps its weights quantised"):
         able.generate(replace(small, image=image, acceleration="fp8"), Recorder())
