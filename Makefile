@@ -73,7 +73,7 @@ demo: setup  ## Start the demo, call all seven endpoints and save the results in
 	$(BIN)/ryla demo
 
 unit: setup  ## Run the fast tests, which need no Ray and no model, and print their coverage
-	$(BIN)/python -m pytest tests/unit -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest tests/unit -p tests.unit.ring -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
 test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
 	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/unit tests/chart tests/engines -n 2 --dist worksteal

@@ -28,6 +28,7 @@ def test_what_follows_the_end_does_not_matter(tail: str) -> None:
     assert all((one == other).all() for one, other in itertools.zip_longest(frames, expected))
 
 
+@pytest.mark.slow
 def test_no_part_of_a_gif_has_an_end() -> None:
     data = animation("GIF", FRAMES)
     assert has_end(data)

@@ -52,6 +52,7 @@ def test_a_missing_file_and_one_of_another_format_are_refused(tmp_path: Path) ->
         read_model(path)
 
 
+@pytest.mark.slow  # ONNX Runtime's tool imports torch
 def test_a_fixed_shape_is_that_of_the_first_input() -> None:
     fixed = fix_shape(negation(["n", 3, "height", "width"]), (2, 3, 8, 6))
     session = onnxruntime.InferenceSession(fixed, providers=["CPUExecutionProvider"])
