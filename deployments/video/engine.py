@@ -95,7 +95,7 @@ class WanEngine:
         )
 
     def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
-        """Run the stages. They have a frame of their own, which goes with all that it refers to."""
+        """Run the stages in a frame of their own: an error that leaves it frees its tensors."""
         run = self.start(request, sink)
         latents = self.sample(run)
         self._decode(run, latents)
