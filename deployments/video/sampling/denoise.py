@@ -115,7 +115,7 @@ class _Step:
         # A copy between devices waits for the work of both, so all inputs are copied first.
         passes = [self._prepare(each, branch, alone=alone) for each, branch in zip(embeddings, branches, strict=False)]
         apart = sum(map(len, passes)) == len({number for forward in passes for number in forward})
-        velocities = []
+        velocities: list[torch.Tensor] = []
         for together in [passes] if apart else [[forward] for forward in passes]:
             calls = {number: call for forward in together for number, call in forward.items()}
             # With several, one thread would fill the queue of one GPU before it came to the next.

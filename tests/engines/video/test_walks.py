@@ -73,7 +73,7 @@ def first_calls() -> Iterator[dict[Call, None]]:
         yield calls
     finally:
         sys.setprofile(before)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 @pytest.fixture
