@@ -2,7 +2,8 @@
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -41,14 +42,53 @@ class VideoDeployment:
         self._threads = EngineThreads(settings.concurrency, settings.stall_timeout_s, steps_back=engine.hardware == "CPU")
         hardware.publish(engine.hardware)
 
-    async def generate(self, request: VideoRequest, stream: ProducerEnd, origin: Origin = NOWHERE) -> AsyncIterator[VideoEvent]:
-        """Yield the events of one video; see ``stream_video``."""
+    async def generate(
+        self, request: VideoRequest, stream: ProducerEnd, origin: Origin = NOWHERE
+    ) -> AsyncGenerator[VideoEvent, None]:
+        """Yield the progress and the chunks of one video and, last, Finished.
+
+        The engine stops within one step when this generator is cancelled or closed, when the
+        consumer closes ``stream``, and when the consumer dies; in the last two cases the generator
+        raises Cancelled. No work begins for a consumer that is already gone.
+        """
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
+        with self._reported(origin) as report:
+            async with (
+                stream.connect() as credit,
+                self._threads.start(
+                    lambda cancel: self._engine.generate(
+                        request, _ThreadSink(cancel, credit, events=events, loop=loop, report=report)
+                    )
+                ) as (work, cancel),
+            ):
+                closed = asyncio.ensure_future(credit.closed())
+
+                def stop(_: object) -> None:
+                    cancel.set()
+                    events.put_nowait(None)
+
+                closed.add_done_callback(stop)
+                work.add_done_callback(lambda _: events.put_nowait(None))
+                try:
+                    yield Progress("start", 1, 1)
+                    while (event := await events.get()) is not None:
+                        yield event
+                    if not work.done():
+                        raise Cancelled("the consumer has closed the stream or is gone")
+                    yield work.result()
+                finally:
+                    closed.remove_done_callback(stop)
+                    closed.cancel()
+
+    @contextmanager
+    def _reported(self, origin: Origin) -> Iterator[VideoReport]:
+        """Report on the video that the block makes for ``origin``: its metrics and its spans."""
         span = tracing.begin(f"{self._model} generate", kind="server", parent=origin.trace)
         work_for(replace(origin, trace=span.trace))  # Serve runs every call in a context of its own
         report = self._report.begin()
         try:
-            async for event in stream_video(self._engine, request, stream=stream, threads=self._threads, report=report):
-                yield event
+            yield report
         except BaseException as error:
             report.fail(type(error).__name__)
             span.fail(type(error).__name__)
@@ -70,50 +110,6 @@ class VideoDeployment:
         self._threads.check_health()
 
 
-async def stream_video(
-    engine: VideoEngine,
-    request: VideoRequest,
-    *,
-    stream: ProducerEnd,
-    threads: EngineThreads,
-    report: VideoReport | None = None,
-) -> AsyncGenerator[VideoEvent, None]:
-    """Yield the progress and the chunks of one video and, last, Finished.
-
-    ``report`` follows its progress.
-
-    The engine stops within one step when this generator is cancelled or closed, when the consumer
-    closes ``stream``, and when the consumer dies; in the last two cases the generator raises
-    Cancelled. No work begins for a consumer that is already gone.
-    """
-    loop = asyncio.get_running_loop()
-    events: asyncio.Queue[VideoEvent | None] = asyncio.Queue()
-    async with (
-        stream.connect() as credit,
-        threads.start(
-            lambda cancel: engine.generate(request, _ThreadSink(cancel, credit, events=events, loop=loop, report=report))
-        ) as (work, cancel),
-    ):
-        closed = asyncio.ensure_future(credit.closed())
-
-        def stop(_: object) -> None:
-            cancel.set()
-            events.put_nowait(None)
-
-        closed.add_done_callback(stop)
-        work.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            yield Progress("start", 1, 1)
-            while (event := await events.get()) is not None:
-                yield event
-            if not work.done():
-                raise Cancelled("the consumer has closed the stream or is gone")
-            yield work.result()
-        finally:
-            closed.remove_done_callback(stop)
-            closed.cancel()
-
-
 class _ThreadSink:
     """An engine's sink: passes events from its thread to the event loop, and credits back."""
 
@@ -124,7 +120,7 @@ class _ThreadSink:
         *,
         events: "asyncio.Queue[VideoEvent | None]",
         loop: asyncio.AbstractEventLoop,
-        report: VideoReport | None,
+        report: VideoReport,
     ) -> None:
         self._cancel = cancel
         self._credit = credit
@@ -133,8 +129,7 @@ class _ThreadSink:
         self._report = report
 
     def progress(self, progress: Progress) -> None:
-        if self._report is not None:
-            self._report.observe(progress)
+        self._report.observe(progress)
         self._put(progress)
 
     def chunk(self, chunk: FrameChunk) -> None:

@@ -26,7 +26,7 @@ from deployments.video.memory.plan import GIB, activation_bytes
 from deployments.video.mode import Mode
 from deployments.video.parallel.sequence import worthwhile_devices
 from deployments.video.run_transformers import RunTransformers
-from deployments.video.sampling.conditions import Conditions, prepare_conditions
+from deployments.video.sampling.conditions import prepare_conditions
 from deployments.video.sampling.denoise import denoise
 from deployments.video.sampling.guidance import Guidance
 from deployments.video.sampling.prompts import PromptEmbedder
@@ -95,6 +95,7 @@ class WanEngine:
         )
 
     def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
+        """Run the stages in a frame of their own: an error that leaves it frees its tensors."""
         run = self.start(request, sink)
         latents = self.sample(run)
         self._decode(run, latents)
@@ -119,10 +120,20 @@ class WanEngine:
                 run.report("encode", 0, 1)
                 self._load_loras(run)
                 guidance = self._encode_prompts(run)
-                conditions = self._prepare_conditions(run)
+                conditions = prepare_conditions(self._pipeline_of(run), run.request, self.prompts.encoder.device)
                 run.report("encode", 1, 1)
             with run.clock.measure("denoise"):
-                latents = self._denoise(run, guidance, conditions)
+                run.report_step(0)
+                latents = denoise(
+                    transformers=RunTransformers(
+                        run.mode, run.accelerator, self.offloader, most=self._most_devices(run), loras=run.loras
+                    ),
+                    solver=Solver(run.mode.scheduler, run.request.steps, run.request.denoise_steps),
+                    conditions=conditions,
+                    guidance=guidance,
+                    report=run.report_step,
+                    velocity=None if run.accelerator is None else run.accelerator.velocity,
+                )
             if not bool(latents.isfinite().all()):
                 raise _not_finite(run.mode)
             return latents
@@ -214,28 +225,15 @@ class WanEngine:
             until=run.request.guidance_until,
         )
 
-    def _prepare_conditions(self, run: "Run") -> Conditions:
-        pipeline = run.mode.pipeline_class(
+    def _pipeline_of(self, run: "Run") -> Any:
+        """Return a pipeline of the run's own, which prepares what its transformers take."""
+        return run.mode.pipeline_class(
             tokenizer=self.prompts.tokenizer,
             text_encoder=None,
             vae=private_view(self.vae, run.check),
             scheduler=run.mode.scheduler,
             **run.mode.transformers,
             **(run.mode.image_encoder or {}),
-        )
-        return prepare_conditions(pipeline, run.request, self.prompts.encoder.device)
-
-    def _denoise(self, run: "Run", guidance: Guidance, conditions: Conditions) -> torch.Tensor:
-        run.report_step(0)
-        return denoise(
-            transformers=RunTransformers(
-                run.mode, run.accelerator, self.offloader, most=self._most_devices(run), loras=run.loras
-            ),
-            solver=Solver(run.mode.scheduler, run.request.steps, run.request.denoise_steps),
-            conditions=conditions,
-            guidance=guidance,
-            report=run.report_step,
-            velocity=None if run.accelerator is None else run.accelerator.velocity,
         )
 
     def _most_devices(self, run: "Run") -> int:

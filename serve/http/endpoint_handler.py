@@ -23,6 +23,7 @@ from serve.http.request_report import reported
 from serve.http.responses import result_response
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.record import Job
+from serve.media.spool import Media
 from serve.problems import Problem
 
 GRACE_S = 30.0
@@ -56,42 +57,40 @@ class EndpointHandler:
     async def __call__(self, request: Request) -> Response:
         """Answer a request; raise a Problem if it cannot be answered with a result."""
         with reported(self._endpoint.name) as report:
-            return report.answered(await self._handle(request))
+            caller, start = caller_of(request), time.time()
+            self._admission.check(caller)
+            timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+            preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
+            media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
+            async with counted(self._quotas, caller) as headers:
+                async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
+                    fields = await read_body(request, form=True)
+                submission = Submission(
+                    endpoint=self._endpoint.name,
+                    fields=fields,
+                    caller=caller,
+                    media_type=media_type,
+                    request_id=request.state.request_id,
+                    began_at=start,
+                    timeout_s=timeout_s,
+                    preferences=preferences,
+                    durable=self._redirect_after_s is not None,
+                )
+                with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
+                    preparation = self._submissions.prepare(submission)
+                    job, stored = await run_while_connected(request, preparation, start + timeout_s - time.time())
+                    if job.durable:
+                        response = await self._answer_durable(request, submission, job, stored)
+                    else:
+                        left_s = job.deadline_at - time.time() + GRACE_S
+                        outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)
+                        response = await self._result(outcome, {})
+            response.headers.update(headers)
+            return report.answered(response)
 
-    async def _handle(self, request: Request) -> Response:
-        caller, start = caller_of(request), time.time()
-        self._admission.check(caller)
-        timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
-        preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
-        media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
-        async with counted(self._quotas, caller) as headers:
-            async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
-                fields = await read_body(request, form=True)
-            submission = Submission(
-                endpoint=self._endpoint.name,
-                fields=fields,
-                caller=caller,
-                media_type=media_type,
-                request_id=request.state.request_id,
-                began_at=start,
-                timeout_s=timeout_s,
-                preferences=preferences,
-                durable=self._redirect_after_s is not None,
-            )
-            with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
-                response = await self._answer(request, submission)
-        response.headers.update(headers)
-        return response
-
-    async def _answer(self, request: Request, submission: Submission) -> Response:
-        """Run the job; answer with its result, or with its record if the caller prefers that."""
-        preparation = self._submissions.prepare(submission)
-        left_s = submission.began_at + submission.timeout_s - time.time()
-        job, stored = await run_while_connected(request, preparation, left_s)
+    async def _answer_durable(self, request: Request, submission: Submission, job: Job, stored: Media) -> Response:
+        """Accept a durable job; answer with its record, or with its result if the caller waits."""
         left_s = job.deadline_at - time.time() + GRACE_S
-        if not job.durable:
-            outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)
-            return await self._result(outcome, {})
         preferences = submission.preferences
         job = await self._desk.accept(job, stored)
         if preferences.patience_s is None:

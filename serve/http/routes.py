@@ -228,17 +228,19 @@ def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) 
         by_path.setdefault(route.path, {})[route.method] = route.handler
     return Router(
         [
-            *(StarletteRoute(path, _dispatch(rows), methods=list(rows)) for path, rows in by_path.items()),
+            *(StarletteRoute(path, _handler_of(rows), methods=list(rows)) for path, rows in by_path.items()),
             Mount(DOCS_ASSETS, StaticFiles(directory=swagger_ui_path)),
         ],
         lifespan=lifespan,
     )
 
 
-def _dispatch(handlers: dict[str, Handler]) -> Handler:
+def _handler_of(rows: dict[str, Handler]) -> Handler:
     """Return one handler for all methods of a path, so that a 405 lists all of them in `Allow`."""
+    if len(rows) == 1:
+        return next(iter(rows.values()))
 
-    async def handle(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+    async def dispatch(request: Request) -> Response:
+        return await rows["GET" if request.method == "HEAD" else request.method](request)
 
-    return handle
+    return dispatch

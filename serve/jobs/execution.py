@@ -33,6 +33,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import Pipelines
 from serve.pipelines.readiness import Readiness, StateUnknown
 from serve.pipelines.requests import GenerateVideo
+from serve.pipelines.result import Result
 from serve.provenance.marking import Marking
 from serve.provenance.visible_label import VisibleLabel
 
@@ -151,6 +152,11 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
+        return await self._write(held, request, marks, result)
+
+    async def _write(self, held: HeldJob, request: JobRequest, marks: Marks, result: Result) -> Finished:
+        """Mark a result, and store it with its headers."""
+        job, meter = held.job, held.meter
         if marks.new_mark is not None and kind_of(request.request, result) != "unchanged":
             result = replace(result, marks=(marks.new_mark.claim(job.request_id),))
         result = await marks.of_result.put_on(result, models=tuple(meter.hardware), request_id=job.request_id)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -90,7 +90,14 @@ class JobRunner:
                 working_for(Origin(job.request_id, job.id, job.trace)),
                 tracing.span("job", attributes, kind="consumer") as span,
             ):
-                outcome = await self._run_held(held, request, waiter)
+                if job.cancel_requested:  # its Runner was lost before it could stop it
+                    outcome = await self._finish(held, "cancelled")
+                elif waiter is None and not job.durable:
+                    problem = replica_lost("the process that held this request died", 1)
+                    outcome = await self._finish(held, "failed", problem=problem)
+                else:
+                    async with _stopping_without(waiter, held):
+                        outcome = await self._run_until_stopped(held, request)
                 if outcome is not None:
                     span.set({"ryla.outcome": outcome_of(outcome.job)})
                     if (fault := fault_of(outcome.job)) is not None:
@@ -100,15 +107,8 @@ class JobRunner:
             del self._held[job.id]
             self._wake.set()
 
-    async def _run_held(self, held: HeldJob, request: bytes | None, waiter: ProducerEnd | None) -> Outcome | None:
-        if held.job.cancel_requested:  # its Runner was lost before it could stop it
-            return await self._finish(held, "cancelled")
-        if waiter is None and not held.job.durable:
-            return await self._finish(held, "failed", problem=replica_lost("the process that held this request died", 1))
-        async with _stopping_without(waiter, held):
-            return await self._run(held, request)
-
-    async def _run(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
+    async def _run_until_stopped(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
+        """Run the job in a task of its own, so that it can be stopped whatever it waits for."""
         work = asyncio.ensure_future(self._attempt(held, sent))
         left_s = held.job.deadline_at - time.time()
         cancelled = False
@@ -166,24 +166,37 @@ class JobRunner:
             self._wake.set()
             await self._wait_for_turn(held, sent)
             request = await patiently(lambda: self._execution.read(job, sent), job.id)
-            finished = await self._run_until_admitted(held, request)
-        except StoreUnavailable as error:
-            logger.warning("job %s failed without its files: %s", job.id, error)
-            away = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
-            return await self._finish(held, "failed", problem=away)
+            marks = await self._execution.prepare_marks(held.job, request)
+            while True:
+                try:
+                    finished = await self._execution.run(held, request, marks)
+                    break
+                except Exception as error:
+                    if not (job.durable and _is_full(error)):
+                        raise
+                await asyncio.sleep(QUEUE_RETRY_S)  # a durable job has been accepted, so it waits for its model
         except Exception as error:
-            until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
-            problem = problem_of(error, retry_after_s=until_room_s)
-            if problem is None and await self._is_over(job):
-                return await self._report_cancelled(held)  # its request went with it before it was read
-            if problem is None:
-                logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
-                problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
-            return await self._finish(held, "failed", problem=problem.with_field_names(head.sent_as if head else {}))
+            return await self._fail(held, error, {} if head is None else head.sent_as)
         finally:
             if request is not None:
                 request.close()
         return await self._finish(held, "succeeded", finished=finished)
+
+    async def _fail(self, held: HeldJob, error: Exception, sent_as: Mapping[str, str]) -> Outcome | None:
+        """Record the problem that ``error`` is to the caller, whose names for the fields it has."""
+        job = held.job
+        if isinstance(error, StoreUnavailable):
+            logger.warning("job %s failed without its files: %s", job.id, error)
+            away = unavailable("the files of jobs can be neither read nor written now; try again later", 30)
+            return await self._finish(held, "failed", problem=away)
+        until_room_s = await self._forecast.until_end_s(job.slot, besides=job.id) if _is_full(error) else 0
+        problem = problem_of(error, retry_after_s=until_room_s)
+        if problem is None and await self._is_over(job):
+            return await self._report_cancelled(held)  # its request went with it before it was read
+        if problem is None:
+            logger.error("500 job %s (request id %s)", job.id, job.request_id, exc_info=error)
+            problem = Problem(500, "internal", "the service failed; quote the request id when you report it")
+        return await self._finish(held, "failed", problem=problem.with_field_names(sent_as))
 
     async def _wait_for_turn(self, held: HeldJob, sent: bytes | None) -> None:
         """Wait until the job may start. One that must wait has its files looked at meanwhile."""
@@ -210,17 +223,6 @@ class JobRunner:
         async with self._looks:
             with self._outages.survived():
                 await self._execution.check(job, sent)
-
-    async def _run_until_admitted(self, held: HeldJob, request: JobRequest) -> Finished:
-        """Run the job. One that was accepted waits where the queue of its model is full."""
-        marks = await self._execution.prepare_marks(held.job, request)
-        while True:
-            try:
-                return await self._execution.run(held, request, marks)
-            except Exception as error:
-                if not (held.job.durable and _is_full(error)):
-                    raise
-            await asyncio.sleep(QUEUE_RETRY_S)
 
     async def _finish(
         self, held: HeldJob, state: State, *, finished: Finished | None = None, problem: Problem | None = None

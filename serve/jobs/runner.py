@@ -7,13 +7,12 @@ import ray
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.flow_control import ConsumerEnd, ProducerEnd
+from deployments.flow_control import ConsumerEnd
 from deployments.telemetry import logs
 from serve.config import AppConfig
 from serve.jobs.execution import Execution
 from serve.jobs.job_runner import JobRunner
 from serve.jobs.open_store import open_stores
-from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerHandle, detached
 from serve.jobs.sweeper import Sweeper
 from serve.jobs.take_ups import TakeUps
@@ -33,8 +32,8 @@ from serve.provenance.marking import Marking
     health_check_period_s=10,
     health_check_timeout_s=30,
 )
-class Runner:
-    """Runs jobs, and takes up those whose Runner was lost.
+class Runner(JobRunner):
+    """Runs jobs by ``JobRunner.run``, and takes up those whose Runner was lost.
 
     ``models`` are the handles of the model deployments, by the models' API names.
     """
@@ -54,12 +53,12 @@ class Runner:
         store, files = open_stores(config.jobs, replica.app_name)
         await store.open()
         execution = Execution(config, pipelines, readiness, files, marking=marking)
-        self._jobs = JobRunner(replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
+        JobRunner.__init__(self, replica.replica_id.unique_id, config.jobs, execution, store=store, files=files)
         take_ups = TakeUps(RunnerHandle(serve.get_deployment_handle(RUNNER, replica.app_name)))
         sweeper = Sweeper(store, files, lease_s=config.jobs.lease_s, take_up=take_ups.take_up)
         report = UsageReport(store, files)
         loops: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            *self._jobs.loops(),
+            *self.loops(),
             sweeper.watch,
             sweeper.clean,
             report.run,
@@ -68,12 +67,6 @@ class Runner:
         if config.jobs.webhooks.enabled:
             loops.append(WebhookSender(store, config.jobs.webhooks).run)
         self._loops = [detached(loop()) for loop in loops]
-
-    async def run(
-        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
-    ) -> Outcome | None:
-        """Run a job to its end; see ``JobRunner.run``."""
-        return await self._jobs.run(job_id, request, waiter, known_beat)
 
     def check_health(self) -> None:
         """Raise if one of the loops has ended; Serve then replaces the replica."""

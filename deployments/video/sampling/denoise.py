@@ -105,27 +105,25 @@ class _Step:
     """The timestep on the device of the latents, so that no pass has to copy it from the CPU."""
     latents: torch.Tensor
 
-    def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Run one forward pass; see ``Predictor``."""
-        return self._run(self._prepare(embeddings, 0, alone=True))[0]
+    def predict(self, *embeddings: torch.Tensor) -> list[torch.Tensor]:
+        """Run a forward pass for each of ``embeddings``; see ``Predictor``.
 
-    def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run both passes, at the same time if they are on other devices; see ``Predictor``."""
+        They run at the same time if no device takes part in both.
+        """
+        branches: tuple[Branch, ...] = (0, 1)
+        alone = len(embeddings) == 1
         # A copy between devices waits for the work of both, so all inputs are copied first.
-        near, far = self._prepare(positive, 0, alone=False), self._prepare(negative, 1, alone=False)
-        if near.keys() & far.keys():
-            return self._run(near)[0], self._run(far)[0]
-        with_prompt, without = self._run(near, far)
-        return with_prompt, without
-
-    def _run(self, *passes: "dict[int, _Call]") -> list[torch.Tensor]:
-        """Run ``passes`` at the same time, and return the result of each on the latents' device."""
-        calls = {number: call for forward in passes for number, call in forward.items()}
-        # With several, one thread would fill the queue of one GPU before it came to the next.
-        results = self.threads.run(calls) if calls.keys() != {0} else {0: calls[0]()}
-        firsts = [next(iter(forward)) for forward in passes]
-        self.pace.launch(*(calls[number].device for number in firsts))
-        return [results[number].to(self.latents.device) for number in firsts]
+        passes = [self._prepare(each, branch, alone=alone) for each, branch in zip(embeddings, branches, strict=False)]
+        apart = sum(map(len, passes)) == len({number for forward in passes for number in forward})
+        velocities: list[torch.Tensor] = []
+        for together in [passes] if apart else [[forward] for forward in passes]:
+            calls = {number: call for forward in together for number, call in forward.items()}
+            # With several, one thread would fill the queue of one GPU before it came to the next.
+            results = self.threads.run(calls) if calls.keys() != {0} else {0: calls[0]()}
+            firsts = [next(iter(forward)) for forward in together]
+            self.pace.launch(*(calls[number].device for number in firsts))
+            velocities += [results[number].to(self.latents.device) for number in firsts]
+        return velocities
 
     def _prepare(self, embeddings: torch.Tensor, branch: Branch, *, alone: bool) -> "dict[int, _Call]":
         """Return a pass: the call of each device by its number, with the inputs on the device."""

@@ -1,5 +1,6 @@
 """Classifier-free guidance (Ho and Salimans 2022)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal, Protocol
@@ -13,11 +14,12 @@ Branch = Literal[0, 1]
 class Predictor(Protocol):
     """Predicts the velocity of one step's latents."""
 
-    def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the velocity ``[n, ...]`` for embeddings ``[n, ...]``, by one forward pass."""
+    def predict(self, *embeddings: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Return the velocity ``[n, ...]`` for each of ``embeddings`` ``[n, ...]``.
 
-    def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the velocities with and without the prompt, by a forward pass each."""
+        Each takes one forward pass: the first with the prompt (or both in one batch), the second
+        without it.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,11 @@ class Guidance:
     def velocity(self, predictor: Predictor, *, guided: bool = True) -> torch.Tensor:
         """Return the velocity, ``guided`` or not; with guidance it takes one prediction or two."""
         if self.negative is None or not guided:
-            return predictor.predict(self.positive)
+            return predictor.predict(self.positive)[0]
         if self.batched:
-            with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative])).chunk(2)
+            with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative]))[0].chunk(2)
         else:
-            with_prompt, without = predictor.predict_both(self.positive, self.negative)
+            with_prompt, without = predictor.predict(self.positive, self.negative)
         return without + self.scale * (with_prompt - without)
 
 

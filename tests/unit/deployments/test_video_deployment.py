@@ -5,17 +5,17 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deployments import hardware
 from deployments.engine import EventSink, Usage
-from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled, PromptTooLong, ReplicaStalled
 from deployments.flow_control import ConsumerEnd
 from deployments.settings import VideoSettings
-from deployments.video_deployment import VideoDeployment, stream_video
+from deployments.video_deployment import VideoDeployment
 from deployments.wire import Finished, FrameChunk, Progress, VideoEvent, VideoRequest
 
 REQUEST = VideoRequest("a cat", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
@@ -48,6 +48,19 @@ class FakeEngine:
             self.ended.set()
 
 
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What replicas say of their hardware, which would go to Ray."""
+    texts: list[str] = []
+    monkeypatch.setattr(hardware, "publish", texts.append)
+    return texts
+
+
+def replica(engine: FakeEngine, **settings: Any) -> VideoDeployment:
+    """Return a replica around ``engine``."""
+    return VideoDeployment(engine, VideoSettings(**settings), "wan26")
+
+
 @pytest.fixture
 async def consumer() -> AsyncIterator[ConsumerEnd]:
     end = ConsumerEnd("127.0.0.1")
@@ -66,7 +79,7 @@ async def until(condition: threading.Event) -> None:
 
 async def test_events_arrive_in_order_and_the_last_one_is_finished(consumer: ConsumerEnd) -> None:
     stream = consumer.open(3)
-    events = [event async for event in stream_video(FakeEngine(), REQUEST, stream=stream, threads=EngineThreads(1, 60))]
+    events = [event async for event in replica(FakeEngine()).generate(REQUEST, stream)]
     assert events[:2] == [Progress("start", 1, 1), Progress("denoise", 1, 1)]
     chunks = [event for event in events if isinstance(event, FrameChunk)]
     assert [(chunk.index, int(chunk.frames[0, 0, 0, 0])) for chunk in chunks] == [(0, 0), (1, 1), (2, 2)]
@@ -76,7 +89,7 @@ async def test_events_arrive_in_order_and_the_last_one_is_finished(consumer: Con
 async def test_the_engine_is_never_ahead_of_its_credits(consumer: ConsumerEnd) -> None:
     stream = consumer.open(2)
     engine = FakeEngine(chunks=10)
-    events = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
+    events = replica(engine).generate(REQUEST, stream)
     seen = 0
     async for event in events:
         if isinstance(event, FrameChunk):
@@ -92,7 +105,7 @@ async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit(consum
     engine = FakeEngine(chunks=10)
 
     async def consume() -> None:
-        async for event in stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60)):
+        async for event in replica(engine).generate(REQUEST, stream):
             if isinstance(event, FrameChunk):
                 consumer.close(stream)
 
@@ -105,36 +118,51 @@ async def test_closing_the_stream_stops_an_engine_that_waits_for_a_credit(consum
 async def test_a_generator_that_is_closed_early_stops_its_engine_first(consumer: ConsumerEnd) -> None:
     stream = consumer.open(1)
     engine = FakeEngine(chunks=10)
-    events: AsyncIterator[VideoEvent] = stream_video(engine, REQUEST, stream=stream, threads=EngineThreads(1, 60))
+    events = replica(engine).generate(REQUEST, stream)
     async for event in events:
         if isinstance(event, FrameChunk):
             break
-    await events.aclose()  # type: ignore[attr-defined]
+    await events.aclose()
     assert engine.ended.is_set()
     assert engine.chunks_yielded == 1
+
+
+async def test_what_a_video_has_used_is_reported_once_its_engine_has_ended(consumer: ConsumerEnd) -> None:
+    """Also if nobody wants the rest of it: the engine must not work beside the next call."""
+
+    class Engine(FakeEngine):
+        def usage(self) -> Usage:
+            ended_at_reports.append(self.ended.is_set())
+            return Usage()
+
+    ended_at_reports: list[bool] = []
+    events = replica(Engine(chunks=10)).generate(REQUEST, consumer.open(1))
+    assert ended_at_reports == [False]  # that of the replica's start
+    async for event in events:
+        if isinstance(event, FrameChunk):
+            break
+    await events.aclose()
+    assert ended_at_reports == [False, True]
 
 
 async def test_an_engines_refusal_reaches_the_consumer(consumer: ConsumerEnd) -> None:
     stream = consumer.open(1)
     request = VideoRequest("too long", "", width=16, height=16, num_frames=9, steps=2, cfg=1.0, seed=1)
     with pytest.raises(PromptTooLong):
-        async for _ in stream_video(FakeEngine(), request, stream=stream, threads=EngineThreads(1, 60)):
+        async for _ in replica(FakeEngine()).generate(request, stream):
             pass
 
 
 @pytest.mark.slow
 async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
-    consumer: ConsumerEnd, monkeypatch: pytest.MonkeyPatch
+    consumer: ConsumerEnd, published: list[str]
 ) -> None:
-    published: list[str] = []
-    monkeypatch.setattr(hardware, "publish", published.append)
-
     class Wedged(FakeEngine):
         def generate(self, request: VideoRequest, sink: EventSink) -> Finished:
             time.sleep(0.4)
             return Finished({})
 
-    deployment = VideoDeployment(Wedged(), VideoSettings(stall_timeout_s=0.1), "wan26")
+    deployment = replica(Wedged(), stall_timeout_s=0.1)
     assert published == ["a fake GPU"]
     await deployment.warm()
     deployment.check_health()
@@ -152,9 +180,7 @@ async def test_a_deployment_publishes_its_hardware_and_reports_a_stalled_engine(
 
 
 @pytest.mark.parametrize(("runs_on", "lower"), [("CPU", True), ("a fake GPU", False)])
-async def test_videos_on_a_cpu_step_back_behind_other_work(
-    runs_on: str, lower: bool, consumer: ConsumerEnd, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_videos_on_a_cpu_step_back_behind_other_work(runs_on: str, lower: bool, consumer: ConsumerEnd) -> None:
     """All models share the cores then, and a swap takes a moment only."""
     niceness: list[int] = []
 
@@ -165,10 +191,8 @@ async def test_videos_on_a_cpu_step_back_behind_other_work(
             niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
             return super().generate(request, sink)
 
-    monkeypatch.setattr(hardware, "publish", lambda text: None)
-    deployment = VideoDeployment(Engine(), VideoSettings(), "wan26")
     stream = consumer.open(8)
-    async for _ in deployment.generate(REQUEST, stream):
+    async for _ in replica(Engine()).generate(REQUEST, stream):
         pass
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     assert (niceness[0] > before) == (lower and before < 19)

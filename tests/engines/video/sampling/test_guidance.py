@@ -2,24 +2,20 @@
 
 import torch
 
-from deployments.video.sampling.guidance import Branch, Guidance, guided_steps
+from deployments.video.sampling.guidance import Guidance, guided_steps
 
 PROMPT, NEGATIVE = torch.full((1, 2, 3), 4.0), torch.full((1, 2, 3), 1.0)
 
 
 class Recorder:
-    """A predictor that returns the embeddings, and records the passes."""
+    """A predictor that returns the embeddings, and records the passes: rows and number."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[int, Branch]] = []
+        self.passes: list[tuple[int, int]] = []
 
-    def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
-        self.passes.append((len(embeddings), 0))
+    def predict(self, *embeddings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.passes += [(len(embedding), branch) for branch, embedding in enumerate(embeddings)]
         return embeddings
-
-    def predict_both(self, positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.passes += [(len(positive), 0), (len(negative), 1)]
-        return positive, negative
 
 
 def test_without_a_negative_prompt_one_pass_is_the_result() -> None:

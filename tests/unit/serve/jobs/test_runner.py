@@ -76,8 +76,8 @@ async def replica(folder: Path, **jobs: Any) -> AsyncIterator[Any]:
         for loop in runner._loops:
             loop.cancel()
         await asyncio.gather(*runner._loops, return_exceptions=True)
-        await runner._jobs._store.close()
-        runner._jobs._files.close()
+        await runner._store.close()
+        runner._files.close()
 
 
 def names_of(runner: Any) -> list[str]:
@@ -89,7 +89,7 @@ async def test_a_replica_is_started_once_everything_that_its_jobs_need_is_there(
     async with replica(tmp_path / "jobs") as runner:
         assert [consumer.started for consumer in fake_serve.consumers] == [True]
         assert fake_serve.handles == [(RUNNER, "films")]  # by which it gives away the jobs that nobody works on
-        assert runner._jobs.owner == "replica-7"
+        assert runner.owner == "replica-7"
         assert (tmp_path / "jobs" / "films" / "jobs.sqlite3").exists()
         assert names_of(runner) == sorted(LOOPS)
         runner.check_health()
@@ -107,11 +107,11 @@ async def test_a_job_is_run_as_the_job_runner_runs_it(fake_serve: Serve, tmp_pat
     async with replica(tmp_path / "jobs") as runner:
         assert await within(runner.run("0" * 32, None, None, None)) is None
         job, _ = make_job(video(), durable=False)
-        await runner._jobs._store.create(job, max_queued=9)
+        await runner._store.create(job, max_queued=9)
         outcome = await within(runner.run(job.id, None, None, None))
         assert outcome is not None
         assert (outcome.job.state, outcome.job.attempt) == ("failed", 1)
-        assert await runner._jobs._store.get(job.id) == outcome.job
+        assert await runner._store.get(job.id) == outcome.job
 
 
 async def test_a_replica_without_one_of_its_loops_is_not_healthy(

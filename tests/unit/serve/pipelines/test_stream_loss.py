@@ -8,11 +8,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from deployments import hardware
 from deployments.engine import EventSink, Usage
-from deployments.engine_threads import EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import ConsumerEnd, ProducerEnd
-from deployments.video_deployment import stream_video
+from deployments.settings import VideoSettings
+from deployments.video_deployment import VideoDeployment
 from deployments.wire import Finished, FrameChunk, VideoEvent, VideoRequest
 from serve.models import WAN26
 from serve.pipelines.attempts import run_attempts
@@ -91,7 +92,7 @@ class Model:
         self.chunks: list[int] = []
         """How many chunks were passed on, for each video."""
         self._cuts = cuts
-        self._threads = EngineThreads(1, 60)
+        self._deployment = VideoDeployment(Engine(), VideoSettings(), "wan2.6")
 
     async def generate(
         self, request: VideoRequest, stream: ProducerEnd, origin: object = None
@@ -100,7 +101,7 @@ class Model:
         self.chunks.append(0)
         async with (
             self.relay.to(stream) as relayed,
-            aclosing(stream_video(Engine(), request, stream=relayed, threads=self._threads)) as events,
+            aclosing(self._deployment.generate(request, relayed)) as events,
         ):
             async for event in events:
                 if isinstance(event, FrameChunk):
@@ -108,6 +109,12 @@ class Model:
                     if len(self.chunks) <= self._cuts:
                         self.relay.cut()
                 yield event
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a replica says of its hardware from going to Ray."""
+    monkeypatch.setattr(hardware, "publish", lambda text: None)
 
 
 async def attempt(model: Model) -> Result:
