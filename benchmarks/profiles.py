@@ -23,7 +23,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -51,9 +51,8 @@ from deployments.settings import Wan26Settings
 from deployments.video.build import build_wan26
 from deployments.video.engine import Run, WanEngine
 from deployments.video.run_transformers import RunTransformers
-from deployments.video.sampling.conditions import Conditions
+from deployments.video.sampling.conditions import prepare_conditions
 from deployments.video.sampling.denoise import denoise
-from deployments.video.sampling.guidance import Branch, Guidance
 from deployments.video.sampling.solver import Solver
 
 HALF_SIZE_STEPS = (2, 4, 7)
@@ -85,24 +84,38 @@ class ProgressiveEngine(WanEngine):
 
     half_size_steps: int
 
-    def _denoise(self, run: Run, guidance: Guidance, conditions: Conditions) -> torch.Tensor:
+    def sample(self, run: Run) -> torch.Tensor:
+        """Return the latents, the first steps of which ran at half the size."""
         request, scheduler = run.request, run.mode.scheduler
-        first = FirstSteps(self.half_size_steps, Solver(scheduler, request.steps))
-        small = replace(run, request=replace(request, width=request.width // 2, height=request.height // 2), accelerator=first)
+        device = self.prompts.encoder.device
+        half = replace(request, width=request.width // 2, height=request.height // 2)
+        guidance = self._encode_prompts(run)
+        whole, small = (prepare_conditions(self._pipeline_of(run), size, device) for size in (request, half))
         # The noise of the small video is that of the large one, so that both show the same.
-        noise = 2 * torch.nn.functional.avg_pool3d(conditions.noise, (1, 2, 2))
-        try:
-            super()._denoise(small, guidance, replace(self._prepare_conditions(small), noise=noise))
-        except EnoughSteps:
-            estimate = first.estimate
-        enlarged = torch.nn.functional.interpolate(estimate, scale_factor=(1, 2, 2), mode="trilinear", align_corners=False)
-        return denoise(
-            transformers=RunTransformers(run.mode, None, self.offloader, most=1, loras=None),
-            solver=Solver(scheduler, request.steps, request.steps - self.half_size_steps),
-            conditions=replace(conditions, source=enlarged),
-            guidance=guidance,
-            report=run.report_step,
-        )
+        small = replace(small, noise=2 * torch.nn.functional.avg_pool3d(whole.noise, (1, 2, 2)))
+        solver = Solver(scheduler, request.steps)
+        first = FirstSteps(self.half_size_steps, solver)
+        transformers = RunTransformers(run.mode, None, self.offloader, most=1, loras=None)
+        with run.clock.measure("denoise"):
+            try:
+                denoise(
+                    transformers=transformers,
+                    solver=solver,
+                    conditions=small,
+                    guidance=guidance,
+                    report=run.report_step,
+                    velocity=first.velocity,
+                )
+            except EnoughSteps:
+                estimate = first.estimate
+            enlarged = torch.nn.functional.interpolate(estimate, scale_factor=(1, 2, 2), mode="trilinear")
+            return denoise(
+                transformers=transformers,
+                solver=Solver(scheduler, request.steps, request.steps - self.half_size_steps),
+                conditions=replace(whole, source=enlarged),
+                guidance=guidance,
+                report=run.report_step,
+            )
 
 
 class EnoughSteps(Exception):
@@ -117,10 +130,6 @@ class FirstSteps:
         self._done = 0
         self.estimate: torch.Tensor
 
-    def view(self, transformer: Any, branch: Branch) -> Any:
-        """Return ``transformer``, which runs unchanged."""
-        return transformer
-
     def velocity(self, latents: torch.Tensor, phase: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Return what ``compute`` returns; raises ``EnoughSteps`` after the last one."""
         velocity = compute()
@@ -132,10 +141,6 @@ class FirstSteps:
     def _end(self, latents: torch.Tensor, velocity: torch.Tensor) -> NoReturn:
         self.estimate = latents - self._timesteps[self._done - 1] / 1000 * velocity
         raise EnoughSteps
-
-    def describe(self) -> str:
-        """Return `progressive`."""
-        return "progressive"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
     python -m tests.graph.fake_cluster WORKER_GROUPS ARGS
 
 WORKER_GROUPS is JSON: group name -> resources that a node of the group declares. ARGS is AppConfig
-as JSON. The script calls all deployments, which have no replicas, and waits until their nodes are
-gone again. It prints `PLACED` and JSON: the nodes before, those of each deployment, and those after.
+as JSON. The script calls all deployments, which have no replicas yet, and waits until their nodes
+are gone again. It prints `PLACED` and JSON: the nodes before, that of each deployment, and those
+after.
 """
 
 import json
