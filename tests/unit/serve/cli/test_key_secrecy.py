@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -34,11 +35,16 @@ COMMANDS = (
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: " ".join(words)[:10])
 def test_no_command_prints_its_key_or_its_prompt(
-    command: tuple[str, ...], answer: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    command: tuple[str, ...],
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(tmp_path)  # a result is written there
     monkeypatch.setattr(Client, "_pause", interrupt)  # the command would try again for minutes
     with caplog.at_level(logging.DEBUG), scripted_server(ANSWERS[answer]) as server:
         result = CliRunner().invoke(app, [*command, "--url", server.url, "--key", KEY], env={"RYLA_API_KEY": f"{KEY}-2"})
