@@ -60,7 +60,7 @@ def lora_folders(config: AppConfig) -> dict[str, str | None]:
 
 
 def _describe(folder: LoraFolder | None, broken: set[str]) -> list[dict[str, Any]]:
-    """Return the LoRAs of a folder that can be used; put a sentence on each other into ``broken``."""
+    """Return the LoRAs of a folder that can be used; ``broken`` gets a sentence on each other."""
     if folder is None:
         return []
     described: list[dict[str, Any]] = []
