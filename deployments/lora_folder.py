@@ -59,6 +59,10 @@ class LoraFolderUnavailable(Exception):
     """The folder cannot be read now; the message says why."""
 
 
+class LoraFileBroken(Exception):
+    """A file cannot be read, or is no whole safetensors file; the message says why."""
+
+
 class LoraFolder:
     """The LoRAs at ``url``. It may be used by several threads.
 
@@ -86,12 +90,15 @@ class LoraFolder:
             return self._listed
 
     def trigger_words(self, entry: LoraEntry) -> tuple[str, ...]:
-        """Return the words with which a prompt calls the LoRA, from the headers of its files."""
+        """Return the words with which a prompt calls the LoRA, from the headers of its files.
+
+        Raises ``LoraFileBroken`` for a LoRA that no request can use, and ``LoraFolderUnavailable``.
+        """
         words: dict[str, None] = {}
         for file in entry.files.values():
             key = (file.name, file.version)
             if key not in self._words:
-                self._words[key] = _trigger_words(self._header(file))
+                self._words[key] = _trigger_words(self._header(file).metadata)
             words |= dict.fromkeys(self._words[key])
         return tuple(words)[:MAX_WORDS]
 
@@ -129,14 +136,19 @@ class LoraFolder:
             total -= path.stat().st_size
             path.unlink()  # a file that is mapped stays readable
 
-    def _header(self, file: StoredFile) -> Header | None:
+    def _header(self, file: StoredFile) -> Header:
         try:
             with self._open().open(f"{self._root}/{file.name}", "rb") as stream:
-                return read_header(stream)
-        except ValueError:
-            return None  # whoever asks for the LoRA is told what is wrong with the file
+                header = read_header(stream)
+            if header.nbytes != file.nbytes:
+                raise ValueError(f"it has {file.nbytes} bytes, and its header speaks of {header.nbytes}")
+        except (ConnectionError, TimeoutError) as error:
+            raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be read: {error}") from error
+        except (ValueError, OSError) as error:
+            raise LoraFileBroken(f"{self.url}: {file.name} cannot be used: {error}") from error
         except Exception as error:  # each package of fsspec has exceptions of its own
             raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be read: {error}") from error
+        return header
 
     def _files(self) -> Iterator[StoredFile]:
         try:
@@ -146,7 +158,7 @@ class LoraFolder:
             raise
         except Exception as error:  # each package of fsspec has exceptions of its own
             raise LoraFolderUnavailable(f"{self.url}: the folder of LoRAs cannot be read: {error}") from error
-        files = sorted((entry for entry in found if entry["type"] == "file"), key=lambda entry: str(entry["name"]))
+        files = sorted(filter(_is_file, found), key=lambda entry: str(entry["name"]))
         for entry in files[:MAX_FILES]:
             name = str(entry["name"]).rpartition("/")[2]
             if any("\ud800" <= character <= "\udfff" for character in name):
@@ -155,7 +167,10 @@ class LoraFolder:
                 version = next(
                     (str(entry[key]) for key in ("ETag", "etag", "mtime", "created", "LastModified") if key in entry), ""
                 )
-                yield StoredFile(name, int(entry["size"]), f"{entry['size']} {version}")
+                if entry.get("islink"):
+                    version += f" {_changed_at(str(entry['name']))}"
+                size = int(entry["size"] or 0)
+                yield StoredFile(name, size, f"{size} {version}")
 
     def _open(self) -> Any:
         if self._system is None:
@@ -164,6 +179,19 @@ class LoraFolder:
             except (ImportError, ValueError) as error:  # unknown protocols, and those whose package is missing
                 raise LoraFolderUnavailable(f"{self.url}: no folder of LoRAs can be read there: {error}") from error
         return self._system
+
+
+def _is_file(entry: Mapping[str, Any]) -> bool:
+    """Return whether a listed entry is a file, or a link of this machine that may lead to one."""
+    return entry["type"] == "file" or (bool(entry.get("islink")) and not os.path.isdir(entry["name"]))
+
+
+def _changed_at(link: str) -> float:
+    """Return when the file that a link leads to was changed; 0 if there is none."""
+    try:
+        return os.stat(link).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _protocols(system: Any) -> tuple[str, ...]:
@@ -199,8 +227,7 @@ def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
             yield LoraEntry(stem, {"all": file})
 
 
-def _trigger_words(header: Header | None) -> tuple[str, ...]:
-    metadata = {} if header is None else header.metadata
+def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     for key in _WORDS:
         if metadata.get(key, "").strip():
             return _short(_parts(metadata[key]))

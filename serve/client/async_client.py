@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -92,11 +92,12 @@ class AsyncClient:
         """Return a job's record. Raises CallFailed if there is none."""
         return await self._run(job_calls.status(self._service, job_id))
 
-    def subscribe(self, job_id: str) -> AsyncIterator[JobRecord]:
+    def subscribe(self, job_id: str) -> AsyncGenerator[JobRecord, None]:
         """Yield a job's record whenever it changes; the last one says how the job has ended.
 
-        It survives lost connections and restarts of the service. Raises CallFailed when there is no
-        such job, or no answer for as long as ``retries`` says.
+        It survives lost connections and restarts of the service. Who leaves before the end calls
+        ``aclose()``, which ends the connection. Raises CallFailed when there is no such job, or no
+        answer for as long as ``retries`` says.
         """
         return self._iterate(Steps(follow(self._service, job_id)))
 
@@ -116,7 +117,7 @@ class AsyncClient:
         """Cancel a job, or remove the result of one that has ended."""
         await self._run(job_calls.delete(self._service, job_id))
 
-    def jobs(self, *, state: State | None = None, limit: int | None = None) -> AsyncIterator[JobRecord]:
+    def jobs(self, *, state: State | None = None, limit: int | None = None) -> AsyncGenerator[JobRecord, None]:
         """Yield your jobs, newest first, at most ``limit`` of them."""
         return self._iterate(Steps(job_calls.jobs(self._service, state, limit)))
 
@@ -126,7 +127,7 @@ class AsyncClient:
             pass
         return steps.result
 
-    async def _iterate(self, steps: Steps[Any]) -> AsyncIterator[Any]:
+    async def _iterate(self, steps: Steps[Any]) -> AsyncGenerator[Any, None]:
         """Carry out a flow, and yield what it emits."""
         stream: Stream | None = None
         try:
@@ -181,7 +182,7 @@ class AsyncJobHandle:
         """Return the record as it is now; see ``AsyncClient.status``."""
         return await self._client.status(self.id)
 
-    def subscribe(self) -> AsyncIterator[JobRecord]:
+    def subscribe(self) -> AsyncGenerator[JobRecord, None]:
         """Yield the record whenever it changes; see ``AsyncClient.subscribe``."""
         return self._client.subscribe(self.id)
 

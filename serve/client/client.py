@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -95,11 +95,12 @@ class Client:
         """Return a job's record. Raises CallFailed if there is none."""
         return self._run(job_calls.status(self._service, job_id))
 
-    def subscribe(self, job_id: str) -> Iterator[JobRecord]:
+    def subscribe(self, job_id: str) -> Generator[JobRecord, None, None]:
         """Yield a job's record whenever it changes; the last one says how the job has ended.
 
-        It survives lost connections and restarts of the service. Raises CallFailed when there is no
-        such job, or no answer for as long as ``retries`` says.
+        It survives lost connections and restarts of the service. Who leaves before the end calls
+        ``close()``, which ends the connection. Raises CallFailed when there is no such job, or no
+        answer for as long as ``retries`` says.
         """
         return self._iterate(Steps(follow(self._service, job_id)))
 
@@ -119,7 +120,7 @@ class Client:
         """Cancel a job, or remove the result of one that has ended."""
         self._run(job_calls.delete(self._service, job_id))
 
-    def jobs(self, *, state: State | None = None, limit: int | None = None) -> Iterator[JobRecord]:
+    def jobs(self, *, state: State | None = None, limit: int | None = None) -> Generator[JobRecord, None, None]:
         """Yield your jobs, newest first, at most ``limit`` of them."""
         return self._iterate(Steps(job_calls.jobs(self._service, state, limit)))
 
@@ -129,7 +130,7 @@ class Client:
             pass
         return steps.result
 
-    def _iterate(self, steps: Steps[Any]) -> Iterator[Any]:
+    def _iterate(self, steps: Steps[Any]) -> Generator[Any, None, None]:
         """Carry out a flow, and yield what it emits."""
         stream: Stream | None = None
         try:
@@ -273,7 +274,7 @@ class JobHandle:
         """Return the record as it is now; see ``Client.status``."""
         return self._client.status(self.id)
 
-    def subscribe(self) -> Iterator[JobRecord]:
+    def subscribe(self) -> Generator[JobRecord, None, None]:
         """Yield the record whenever it changes; see ``Client.subscribe``."""
         return self._client.subscribe(self.id)
 

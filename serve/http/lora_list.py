@@ -1,22 +1,28 @@
 """Lists the LoRAs that callers may choose from, for `GET /loras`."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from demo.checkpoints import wan22_models, wan26_models
-from deployments.lora_folder import LoraFolder, LoraFolderUnavailable
+from deployments.lora_folder import LoraFileBroken, LoraFolder, LoraFolderUnavailable
 from serve.config import AppConfig
 from serve.models import VIDEO_MODELS, WAN22_GGUF, WAN26
 from serve.problems import unavailable
+
+logger = logging.getLogger("ray.serve")
 
 KEPT_S = 10.0
 """Seconds for which a list is good. It is made by one thread at a time, however many ask."""
 
 
 class LoraList:
-    """The LoRAs of each video model."""
+    """The LoRAs of each video model.
+
+    One that cannot be used is left out. The log says why, once until that changes.
+    """
 
     def __init__(self, config: AppConfig) -> None:
         self._config = config
@@ -24,6 +30,7 @@ class LoraList:
         self._lock = asyncio.Lock()
         self._made: Mapping[str, list[dict[str, Any]]] = {}
         self._made_at = float("-inf")
+        self._broken: frozenset[str] = frozenset()
 
     async def all(self) -> Mapping[str, list[dict[str, Any]]]:
         """Return what there is to know of each LoRA, by the models' API names."""
@@ -37,7 +44,12 @@ class LoraList:
             return self._made
 
     def _read(self) -> dict[str, list[dict[str, Any]]]:
-        return {model.name: _describe(self._folders.get(model.name)) for model in VIDEO_MODELS}
+        broken: set[str] = set()
+        made = {model.name: _describe(self._folders.get(model.name), broken) for model in VIDEO_MODELS}
+        for sentence in sorted(broken - self._broken):
+            logger.warning("a LoRA is not listed: %s", sentence)
+        self._broken = frozenset(broken)
+        return made
 
 
 def lora_folders(config: AppConfig) -> dict[str, str | None]:
@@ -47,15 +59,18 @@ def lora_folders(config: AppConfig) -> dict[str, str | None]:
     return {model.name: getattr(config.models, model.files).loras for model in VIDEO_MODELS}
 
 
-def _describe(folder: LoraFolder | None) -> list[dict[str, Any]]:
+def _describe(folder: LoraFolder | None, broken: set[str]) -> list[dict[str, Any]]:
+    """Return the LoRAs of a folder that can be used; ``broken`` gets a sentence on each other."""
     if folder is None:
         return []
-    return [
-        {
-            "name": entry.name,
-            "trigger_words": folder.trigger_words(entry),
-            "experts": sorted(entry.files.keys() - {"all"}),
-            "bytes": sum(file.nbytes for file in entry.files.values()),
-        }
-        for entry in sorted(folder.entries().values(), key=lambda entry: entry.name)
-    ]
+    described: list[dict[str, Any]] = []
+    for entry in sorted(folder.entries().values(), key=lambda entry: entry.name):
+        try:
+            words = folder.trigger_words(entry)
+        except LoraFileBroken as error:
+            broken.add(str(error))
+            continue
+        experts = sorted(entry.files.keys() - {"all"})
+        size = sum(file.nbytes for file in entry.files.values())
+        described.append({"name": entry.name, "trigger_words": words, "experts": experts, "bytes": size})
+    return described

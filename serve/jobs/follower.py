@@ -28,6 +28,7 @@ class _Feed:
     events: list[Event] = field(default_factory=list)
     queued: News | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    extending: asyncio.Lock = field(default_factory=asyncio.Lock)
     ended: bool = False
     listeners: int = 0
     reader: asyncio.Task[None] | None = None
@@ -63,21 +64,12 @@ class Follower:
         place: int | None = None
         if (feed := self._feeds.get(job_id)) is None or not feed.covers(after):
             after = await known_event(self._store, job_id, after)
-        while (feed := self._feeds.get(job_id)) is None or feed.first > after:
-            # The earlier events of a listener that resumes are its own business.
-            events = await self._store.events(job_id, after)
-            for event in events:
-                yield (news := await self._news(event))
-                after, place = event.id, news.position
-                if event.job.ended:
-                    return
-            if (feed := self._feeds.get(job_id)) is None:
-                feed = self._feeds[job_id] = _Feed(first=after)
-                feed.reader = asyncio.get_running_loop().create_task(self._read(job_id, feed))
-            elif feed.first > after and not events:
-                return  # the job was deleted
+        if (feed := self._feeds.get(job_id)) is None:
+            feed = self._feeds[job_id] = _Feed(first=after)
+            feed.reader = asyncio.get_running_loop().create_task(self._read(job_id, feed))
         feed.listeners += 1
         try:
+            await self._extend(job_id, feed, after)
             while True:
                 changed, ended = feed.changed, feed.ended  # more may come while these are told
                 for event in feed.events[bisect_right(feed.events, after, key=_id_of) :]:
@@ -98,6 +90,14 @@ class Follower:
                     del self._feeds[job_id]
                 assert feed.reader is not None
                 feed.reader.cancel()
+
+    async def _extend(self, job_id: str, feed: _Feed, after: int) -> None:
+        """Let a feed begin after an earlier event, so that no listener holds events of its own."""
+        async with feed.extending:
+            if feed.first > after:
+                earlier = await self._store.events(job_id, after)
+                feed.events[:0] = [event for event in earlier if event.id <= feed.first]
+                feed.first = after
 
     async def _news(self, event: Event) -> News:
         return News(event.job, event.id, await self._places.of(event.job))

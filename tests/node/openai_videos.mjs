@@ -72,7 +72,19 @@ for (const [step, reference] of Object.entries(references)) {
 
 // The file of a video that is accepted is looked at when its turn comes.
 const damaged = new File(["no picture"], "damaged.jpg");
-tell("damaged", await poll((await client.videos.create({ prompt: "damaged", input_reference: damaged })).id));
+const failed = await poll((await client.videos.create({ prompt: "damaged", input_reference: damaged })).id);
+tell("damaged", failed);
+
+// A file that will never be there is asked for once, whatever `maxRetries` is.
+let requests = 0;
+const counted = client.withOptions({
+  fetch: (...call) => {
+    requests += 1;
+    return fetch(...call);
+  },
+});
+await failure("file of the damaged", () => counted.videos.downloadContent(failed.id));
+tell("requests for it", { requests });
 
 // Fields of the service with several values, which the package calls `name[]`.
 const faces = [createReadStream(picture), createReadStream(picture)];

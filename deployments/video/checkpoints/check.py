@@ -11,6 +11,7 @@ from typing import Any
 
 from deployments.errors import CheckpointRefused
 from deployments.expert_names import experts_named
+from deployments.video.checkpoints.config_values import UNBUILT
 from deployments.video.checkpoints.folder import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -21,7 +22,7 @@ from deployments.video.checkpoints.folder import (
     load_image_processor,
     load_scheduler,
     load_tokenizer,
-    read_config,
+    read_index,
     transformer_layout,
     vae_layout,
 )
@@ -97,7 +98,7 @@ def check_video_models(root: Path) -> Iterator[Finding]:
             try:
                 seen.update(find_files(path))
                 finding = _check_file(path)
-            except CheckpointRefused as e:
+            except (CheckpointRefused, *UNBUILT) as e:
                 finding = Finding(path, "a safetensors file", "", (_reason(path, e),))
             if finding is not None:
                 yield finding
@@ -110,25 +111,26 @@ def _faults(*checks: Callable[[], object]) -> tuple[str, ...]:
             check()
         except CheckpointRefused as e:
             found.append(str(e))
-        except (OSError, KeyError, TypeError, ValueError) as e:  # a configuration that no library can use
+        except UNBUILT as e:  # a configuration that no library can use
             found.append(f"{type(e).__name__}: {e}")
     return tuple(found)
 
 
-def _reason(path: Path, error: CheckpointRefused) -> str:
-    return str(error).removeprefix(f"{path}: ")
+def _reason(path: Path, error: Exception) -> str:
+    said = str(error) if isinstance(error, CheckpointRefused) else f"{type(error).__name__}: {error}"
+    return said.removeprefix(f"{path}: ")
 
 
 def _check_folder(folder: Path) -> Iterator[Finding]:
     """Yield what a folder in diffusers' layout is for."""
     try:
-        index = read_config(folder, "model_index.json")
-        if not str(index.get("_class_name", "")).startswith("Wan"):
+        index = read_index(folder)
+        if not index.get("_class_name", "").startswith("Wan"):
             return
         source = open_source(folder, None, None, "")
         transformers: dict[str, Any] = {part: empty_transformer(folder / part) for part in source.weights}
-    except CheckpointRefused as e:
-        yield Finding(folder, "a folder in diffusers' layout", "", (str(e),))
+    except (CheckpointRefused, *UNBUILT) as e:
+        yield Finding(folder, "a folder in diffusers' layout", "", (_reason(folder, e),))
         return
     first = transformers[HIGH]
     model, setting = _kind_of(first, LOW in source.weights)
@@ -189,7 +191,7 @@ def _kind_of(transformer: Any, has_two: bool) -> tuple[str, str]:
 def _check_gguf(path: Path) -> Finding:
     try:
         shapes = gguf_shapes(open_gguf(path))
-    except CheckpointRefused as e:
+    except (CheckpointRefused, OSError) as e:
         return Finding(path, "a GGUF file", "", (_reason(path, e),))
     return _transformer_finding(path, shapes, lambda model: match_gguf(model, path, shapes), "GGUF")
 
@@ -235,8 +237,10 @@ def _short(path: Path, faults: Iterable[str]) -> tuple[str, ...]:
 def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], object], form: str) -> Finding:
     try:
         model = empty_transformer_of(shapes)
-    except (KeyError, ValueError) as e:
+    except KeyError as e:
         return Finding(path, f"a Wan transformer, {form}", "", (f"is incomplete: it has no {e}",))
+    except UNBUILT as e:  # tensors of shapes that no Wan transformer has
+        return Finding(path, f"a Wan transformer, {form}", "", (_reason(path, e),))
     what, _ = _kind_of(model, has_two=False)
     channels = model.config.in_channels
     if channels not in (16, 36):
@@ -260,7 +264,7 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
 def _check_lora(path: Path) -> Finding:
     try:
         changes = read_lora(path).changes
-    except CheckpointRefused as e:
+    except (CheckpointRefused, *UNBUILT) as e:
         return Finding(path, "LoRA", "", (_reason(path, e),))
     ranks = {len(change["down"]) for change in changes.values() if "down" in change}
     widths = [change["down"].shape[-1] for name, change in changes.items() if "down" in change and name.endswith("attn1.to_q")]

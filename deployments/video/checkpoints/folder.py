@@ -17,6 +17,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints import config_values
+from deployments.video.checkpoints.config_values import built, check_values, types_of
 from deployments.video.checkpoints.names import (
     IMAGE_ENCODER_PREFIXES,
     TEXT_ENCODER_PREFIXES,
@@ -31,6 +33,7 @@ from deployments.video.checkpoints.tensor_files import find_files, found_instead
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from deployments.video.checkpoints.weights import Layout, load_weights
 
+CONFIG, INDEX = "config.json", "model_index.json"
 TRANSFORMERS = {"WanTransformer3DModel": WanTransformer3DModel, "WanVACETransformer3DModel": WanVACETransformer3DModel}
 
 TEXT_ENCODER = Layout(
@@ -87,7 +90,7 @@ def find_folder(name: str, *, allow_hub: bool) -> Path:
     raise CheckpointRefused(f"{name}: no such folder; a hub id is only fetched with `allow_hub: true`")
 
 
-def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
+def read_config(folder: Path, file: str = CONFIG) -> dict[str, Any]:
     """Return the JSON object in ``folder/file``; raises ``CheckpointRefused`` if there is none."""
     path = folder / file
     try:
@@ -101,17 +104,30 @@ def read_config(folder: Path, file: str = "config.json") -> dict[str, Any]:
     return config
 
 
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a checkpoint; raises ``CheckpointRefused`` for none or wrong values."""
+    index = read_config(folder, INDEX)
+    check_values(folder / INDEX, index, config_values.INDEX)
+    return index
+
+
 def empty_transformer(folder: Path) -> torch.nn.Module:
     """Return the transformer that ``folder/config.json`` describes, on the meta device."""
     config = read_config(folder)
-    model_class = TRANSFORMERS.get(config.get("_class_name", ""))
+    model_class = TRANSFORMERS.get(str(config.get("_class_name", "")))
     if model_class is None:
         raise CheckpointRefused(
             f"{folder}: unknown architecture `{config.get('_class_name')}`; available: {', '.join(TRANSFORMERS)}"
         )
-    with init_empty_weights():
-        model: torch.nn.Module = model_class.from_config(config)
+    model: torch.nn.Module = _build_empty(folder, config, model_class)
     return model
+
+
+def _build_empty(folder: Path, config: dict[str, Any], model_class: Any) -> Any:
+    """Return the model of diffusers that ``config`` describes, on the meta device."""
+    check_values(folder / CONFIG, config, types_of(model_class))
+    with init_empty_weights():
+        return built(folder / CONFIG, lambda: model_class.from_config(config))
 
 
 def load_transformer(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
@@ -135,8 +151,16 @@ def transformer_layout(names: Iterable[str]) -> Layout:
 
 def empty_text_encoder(folder: Path) -> UMT5EncoderModel:
     """Return the UMT5 encoder that ``folder/config.json`` describes, on the meta device."""
+    config = read_text_encoder_config(folder)
     with init_empty_weights():
-        return UMT5EncoderModel(UMT5Config.from_dict(read_config(folder)))
+        return built(folder / CONFIG, lambda: UMT5EncoderModel(config))
+
+
+def read_text_encoder_config(folder: Path) -> UMT5Config:
+    """Return UMT5's configuration in ``folder``; raises ``CheckpointRefused`` for wrong values."""
+    config = read_config(folder)
+    check_values(folder / CONFIG, config, config_values.TEXT_ENCODER)
+    return built(folder / CONFIG, lambda: UMT5Config.from_dict(config))
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -145,7 +169,7 @@ def load_tokenizer(folder: Path) -> Any:
     Raises ``CheckpointRefused`` if it has more tokens than the folder's text encoder.
     """
     tokenizer = read_tokenizer(folder / "tokenizer")
-    vocabulary = read_config(folder / "text_encoder").get("vocab_size", 0)
+    vocabulary = read_text_encoder_config(folder / "text_encoder").vocab_size
     if len(tokenizer) > vocabulary:
         raise CheckpointRefused(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, but the text encoder only {vocabulary}; "
@@ -175,8 +199,7 @@ def empty_vae(folder: Path) -> Any:
     config = read_config(folder)
     if config.get("patch_size") is not None:
         raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
-    with init_empty_weights():
-        return AutoencoderKLWan.from_config(config)
+    return _build_empty(folder, config, AutoencoderKLWan)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:
@@ -207,20 +230,31 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, device: torch.device) -
 
 def empty_image_encoder(folder: Path) -> CLIPVisionModel:
     """Return the CLIP vision model that ``folder/config.json`` describes, on the meta device."""
+    config = read_image_encoder_config(folder)
     with init_empty_weights():
-        return CLIPVisionModel(CLIPVisionConfig.from_dict(read_config(folder)))
+        return built(folder / CONFIG, lambda: CLIPVisionModel(config))
+
+
+def read_image_encoder_config(folder: Path) -> CLIPVisionConfig:
+    """Return CLIP's configuration in ``folder``; raises ``CheckpointRefused`` for wrong values."""
+    config = read_config(folder)
+    check_values(folder / CONFIG, config, config_values.IMAGE_ENCODER)
+    return built(folder / CONFIG, lambda: CLIPVisionConfig.from_dict(config))
 
 
 def load_image_processor(folder: Path) -> CLIPImageProcessor:
     """Load the preprocessor of CLIP's vision model, which ``folder/image_processor`` configures."""
-    read_config(folder / "image_processor", "preprocessor_config.json")
-    return CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+    part, file = folder / "image_processor", "preprocessor_config.json"
+    check_values(part / file, read_config(part, file), config_values.IMAGE_PROCESSOR)
+    return built(part / file, lambda: CLIPImageProcessor.from_pretrained(part, local_files_only=True))
 
 
 def load_scheduler(folder: Path, flow_shift: float | None) -> UniPCMultistepScheduler:
     """Load UniPC as ``folder`` configures it; ``flow_shift`` overrides its shift."""
-    config = read_config(folder / "scheduler", "scheduler_config.json")
+    part, file = folder / "scheduler", "scheduler_config.json"
+    config = read_config(part, file)
+    check_values(part / file, config, types_of(UniPCMultistepScheduler))
     if not config.get("use_flow_sigmas"):
-        raise CheckpointRefused(f"{folder / 'scheduler'}: `use_flow_sigmas` must be true, because Wan is a flow model")
+        raise CheckpointRefused(f"{part}: `use_flow_sigmas` must be true, because Wan is a flow model")
     overrides = {} if flow_shift is None else {"flow_shift": flow_shift}
-    return UniPCMultistepScheduler.from_config(config, **overrides)
+    return built(part / file, lambda: UniPCMultistepScheduler.from_config(config, **overrides))

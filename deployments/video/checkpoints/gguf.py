@@ -7,6 +7,7 @@ that they write and in the prefix of the names, so a file is known by its tensor
 import re
 import struct
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,9 @@ def open_gguf(path: Path) -> GGUFReader:
         reader = GGUFReader(path, "c")  # copy on write, because torch needs writable memory
     except (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError, struct.error) as e:
         raise unreadable(path, "GGUF", e) from e
-    architecture = reader.get_field("general.architecture")
-    said = architecture.contents() if architecture is not None else "not named"
-    if str(said).startswith("t5") or any(str(tensor.name).startswith("enc.blk.") for tensor in reader.tensors):
+    architecture = _value(path, reader, "general.architecture")
+    said = "not named" if architecture is None else str(architecture)
+    if said.startswith("t5") or any(str(tensor.name).startswith("enc.blk.") for tensor in reader.tensors):
         raise CheckpointRefused(f"{path}: {GGUF_ENCODER}")
     if said != "wan" and not any(name.startswith("blocks.0.self_attn.") for name in _named(reader)):
         raise CheckpointRefused(f"{path}: has no tensors of a Wan transformer; its architecture is `{said}`, expected `wan`")
@@ -59,6 +60,7 @@ def open_gguf(path: Path) -> GGUFReader:
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise CheckpointRefused(f"{path}: truncated at tensor `{tensor.name}`")
+        _require_shape(path, reader, tensor)
         if tensor.tensor_type not in _PLAIN and tensor.tensor_type not in SUPPORTED_GGUF_QUANT_TYPES:
             supported = ", ".join(sorted(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES))
             raise CheckpointRefused(
@@ -99,8 +101,36 @@ def _named(reader: GGUFReader) -> dict[str, ReaderTensor]:
 
 def _shape(reader: GGUFReader, tensor: ReaderTensor) -> tuple[int, ...]:
     """Return the shape of a tensor, which a converter may have stored flat and noted elsewhere."""
-    noted = reader.get_field(f"comfy.gguf.orig_shape.{tensor.name}")
-    return tuple(int(n) for n in (noted.contents() if noted is not None else reversed(tensor.shape)))
+    noted = reader.get_field(_noted_shape(tensor))
+    return tuple(int(side) for side in (noted.contents() if noted is not None else reversed(tensor.shape)))
+
+
+def _noted_shape(tensor: ReaderTensor) -> str:
+    """Return the key under which a converter notes the shape of a tensor that it stores flat."""
+    return f"comfy.gguf.orig_shape.{tensor.name}"
+
+
+def _require_shape(path: Path, reader: GGUFReader, tensor: ReaderTensor) -> None:
+    """Raise ``CheckpointRefused`` if a tensor cannot have the shape that is noted for it."""
+    shape = _value(path, reader, _noted_shape(tensor))
+    count = prod(int(side) for side in tensor.shape)
+    if shape is None or (isinstance(shape, list) and all(type(side) is int for side in shape) and prod(shape) == count):
+        return
+    raise CheckpointRefused(
+        f"{path}: `{_noted_shape(tensor)}` is {shape!r}, but must be a list of whole numbers whose product is {count}"
+    )
+
+
+def _value(path: Path, reader: GGUFReader, key: str) -> Any:
+    """Return a value of the metadata, or None.
+
+    Raises ``CheckpointRefused`` for text that is not UTF-8.
+    """
+    found = reader.get_field(key)
+    try:
+        return None if found is None else found.contents()
+    except UnicodeDecodeError as e:
+        raise CheckpointRefused(f"{path}: `{key}` is not UTF-8 text ({e})") from None
 
 
 def _read(reader: GGUFReader, tensor: ReaderTensor) -> torch.Tensor:
@@ -170,5 +200,5 @@ def load_gguf(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device
 
 def stored_name(path: Path) -> str:
     """Return the name in the metadata of the file, or an empty string."""
-    field = open_gguf(path).get_field("general.name")
-    return str(field.contents()) if field is not None else ""
+    name = _value(path, open_gguf(path), "general.name")
+    return "" if name is None else str(name)

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPVisionConfig, UMT5Config
-
 from deployments.errors import CheckpointRefused
-from deployments.video.checkpoints.folder import empty_vae, load_image_processor, read_config
+from deployments.video.checkpoints.folder import (
+    empty_vae,
+    load_image_processor,
+    read_image_encoder_config,
+    read_text_encoder_config,
+)
 
 SPATIAL, TEMPORAL = 8, 4
 """The pixels of a latent's side, and the frames of a latent, which requests are checked against."""
@@ -81,7 +84,7 @@ def _require(parts: Parts, one: _Size, other: _Size, *, expected: Any = None) ->
 
 def _check_text(parts: Parts, where: Path, config: Any) -> None:
     encoder = parts.shared / "text_encoder"
-    width = UMT5Config.from_dict(read_config(encoder)).d_model
+    width = read_text_encoder_config(encoder).d_model
     _require(parts, _Size(where, "text_dim", config.text_dim), _Size(encoder, "d_model", width))
 
 
@@ -136,7 +139,7 @@ def _check_image_keys(parts: Parts, where: Path, config: Any) -> None:
 
 def _check_image_encoder(parts: Parts, where: Path, config: Any) -> None:
     folder = parts.folder / "image_encoder"
-    encoder = CLIPVisionConfig.from_dict(read_config(folder))
+    encoder = read_image_encoder_config(folder)
     _require(parts, _Size(where, "image_dim", config.image_dim), _Size(folder, "hidden_size", encoder.hidden_size))
     if config.pos_embed_seq_len is not None:
         # The encoder returns a token for each patch and one more, for each of two frames.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
 from deployments.video.checkpoints.tensor_files import parse_object, read_metadata, read_shapes, read_tensors
@@ -205,6 +206,7 @@ class _Scales:
     def of(cls, path: Path) -> "_Scales":
         """Read the scales of the LoRA in ``path``; refuse DoRA, which needs more than a product."""
         settings = _adapter_settings(path)
+        check_values(path, settings, dict.fromkeys(("use_dora", "use_rslora"), bool | None))
         if settings.get("use_dora"):
             raise CheckpointRefused(f"{path}: a DoRA, which is not supported; only LoRAs are")
         alpha = settings.get("lora_alpha")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.experts import require_pair, require_whole
-from deployments.video.checkpoints.folder import read_config
+from deployments.video.checkpoints.folder import INDEX, read_index
 
 HIGH, LOW = "transformer", "transformer_2"
 """The names of two experts in a pipeline; a checkpoint with one transformer has the first."""
@@ -65,18 +65,17 @@ def read_boundary(folder: Path) -> float:
 
     Raises ``CheckpointRefused`` if its index has none.
     """
-    boundary = read_config(folder, "model_index.json").get("boundary_ratio")
+    boundary = read_index(folder).get("boundary_ratio")
     if not isinstance(boundary, int | float) or isinstance(boundary, bool) or not 0 < boundary < 1:
         raise CheckpointRefused(
-            f"{folder / 'model_index.json'}: has two experts, but no `boundary_ratio` over 0 and under 1 at which one "
-            "follows the other"
+            f"{folder / INDEX}: has two experts, but no `boundary_ratio` over 0 and under 1 at which one follows the other"
         )
     return float(boundary)
 
 
 def _has_two_experts(folder: Path) -> bool:
     """Return whether the folder's index, or without one its contents, name a second transformer."""
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         return (folder / LOW / "config.json").is_file()
-    entry = read_config(folder, "model_index.json").get(LOW)
-    return isinstance(entry, list) and any(part is not None for part in entry)
+    entry = read_index(folder).get(LOW)
+    return entry is not None and any(part is not None for part in entry)

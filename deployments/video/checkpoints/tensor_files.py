@@ -169,8 +169,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError):
+        names = sorted({Path(name).as_posix() for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, RecursionError, KeyError, AttributeError, TypeError):
         raise CheckpointRefused(f"{index}: not an index of shards, which has a `weight_map`") from None
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():

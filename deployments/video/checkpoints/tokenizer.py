@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from deployments.errors import CheckpointRefused
+from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.tensor_files import found_instead
 
 _ROLES = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -51,12 +52,16 @@ def _read_roles(path: Path) -> dict[str, str]:
     """Return the special tokens that the configuration names, or those of UMT5."""
     try:
         config = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise CheckpointRefused(f"{path}: not valid JSON ({e})") from None
     if not isinstance(config, dict):
         raise CheckpointRefused(f"{path}: not a JSON object")
+    check_values(path, config, dict.fromkeys(_ROLES, str | dict[str, Any] | None))
     found = {}
     for role, usual in _ROLES.items():
-        token = config.get(role, usual)
-        found[role] = str(token.get("content", usual)) if isinstance(token, dict) else str(token or usual)
+        token = config.get(role)
+        if isinstance(token, dict):
+            check_values(path, token, {"content": str})
+            token = token.get("content")
+        found[role] = token or usual
     return found

@@ -78,7 +78,7 @@ class EventStream(Response):
                 self._news.set()
         except StoreUnavailable as error:
             # The connection ends early, and its client goes on from the last event that it has.
-            logger.warning("the store of jobs cannot be reached, so a stream of events ends early: %s", error)
+            logger.warning("the store of jobs cannot be used, so a stream of events ends early: %s", error)
         finally:
             self._complete = True
             self._news.set()

@@ -115,7 +115,7 @@ class JobHandlers:
             if not job.ended:
                 return see_result(job, links=self.links(request), wait_s=wait_s)
             raise_problem(job)
-        raise no_result(job)
+        raise _no_result(job)
 
     async def preview(self, request: Request) -> Response:
         """Return the latest decoded frame of a job's video."""
@@ -235,16 +235,6 @@ def raise_problem(job: Job) -> None:
         raise Problem.of_record(job.problem)
 
 
-def no_result(job: Job) -> Problem:
-    """Return the 409 problem for the result of a job that has none."""
-    if not job.ended:
-        detail = f"the job is {job.state}, {job.progress.percent:.0f} % done: ask again, or wait with `?wait=30`"
-        return Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})
-    why = f": {job.problem['detail']}" if job.problem and "detail" in job.problem else ""
-    ended = "failed" if job.state == "failed" else "was cancelled"
-    return Problem(409, "conflict", f"the job {ended}, so it has no result{why}")
-
-
 def page_size(text: str | None) -> int:
     """Return the number of items that a page may have; raise a 422 problem for a malformed one."""
     if text is None:
@@ -252,6 +242,16 @@ def page_size(text: str | None) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and 1 <= int(text) <= MAX_PAGE):
         raise invalid_parameter("limit", f"must be a whole number from 1 to {MAX_PAGE}")
     return int(text)
+
+
+def _no_result(job: Job) -> Problem:
+    """Return the 409 problem for the result of a job that has none."""
+    if not job.ended:
+        detail = f"the job is {job.state}, {job.progress.percent:.0f} % done: ask again, or wait with `?wait=30`"
+        return Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})
+    why = f": {job.problem['detail']}" if job.problem and "detail" in job.problem else ""
+    ended = "failed" if job.state == "failed" else "was cancelled"
+    return Problem(409, "conflict", f"the job {ended}, so it has no result{why}")
 
 
 def _state(text: str | None) -> State | None:

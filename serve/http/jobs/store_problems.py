@@ -15,7 +15,7 @@ def store_problems() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as error:
-        raise unavailable("the store of jobs cannot be reached now; try again", retry_after_s=5) from error
+        raise unavailable(f"the store of jobs {error.told}", retry_after_s=5) from error
     except KeyReused as reused:
         differs = " and another ".join(reused.differs or ("body",))
         detail = f"this key stands for a request with another {differs}: send a new key with each new request"

@@ -14,7 +14,7 @@ from serve.http.callers.admission import Admission
 from serve.http.callers.caller import caller_of
 from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
-from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, no_result, page_size, unknown_job
+from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, page_size, unknown_job
 from serve.http.jobs.record import ignored_header, retry_after_s
 from serve.http.jobs.result_download import download
 from serve.http.jobs.store_problems import counted, store_problems
@@ -129,7 +129,7 @@ class OpenAIVideos:
             if variant == "thumbnail":
                 return await self._jobs.preview_of(job)
             if job.result is None or job.state != "succeeded":
-                raise no_result(job)
+                raise _no_file(job)
             return await download(request, self._files, job.result)
 
     async def delete(self, request: Request) -> Response:
@@ -235,6 +235,24 @@ class OpenAIVideos:
 
 def _oldest_videos(newest_first: Sequence[Job], limit: int) -> Sequence[Job]:
     return [job for job in reversed(newest_first) if job.details is not None][: limit + 1]
+
+
+def _no_file(job: Job) -> Problem:
+    """Return the 409 problem for the file of a video that has none.
+
+    OpenAI's packages repeat a request by themselves after a 409, unless it says that they need not:
+    here they would only delay the error.
+    """
+    headers = {"X-Should-Retry": "false"}
+    video = video_of(job)
+    if job.ended:
+        why = f": {error['message']}" if (error := video["error"]) else ""
+        return Problem(409, "conflict", f"the video has failed, so it has no file{why}", headers=headers)
+    detail = (
+        f"the video is {video['status']}, {video['progress']} % done: "
+        "ask for the file once the `status` of the video is `completed`"
+    )
+    return Problem(409, "conflict", detail, headers={**headers, "Retry-After": str(retry_after_s(job))})
 
 
 def _video_response(job: Job, headers: dict[str, str]) -> Response:

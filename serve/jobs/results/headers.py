@@ -131,6 +131,7 @@ JOB_HEADERS = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "X-Should-Retry",
 )
 """The headers of answers about jobs and quotas."""
 

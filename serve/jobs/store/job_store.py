@@ -15,10 +15,18 @@ from serve.jobs.store.turns import Waiting
 
 PACE_JOBS = 10
 """The number of jobs of a slot whose mean time is its pace."""
+UNREACHABLE = "cannot be reached now; try again"
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be reached or cannot write. Nothing was changed."""
+    """The store cannot be reached or cannot write. Nothing was changed.
+
+    The message is for the operator. ``told`` is what callers learn, after "the store of jobs".
+    """
+
+    def __init__(self, message: str = "", *, told: str = UNREACHABLE) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 class OutcomeUnknown(StoreUnavailable):

@@ -9,17 +9,10 @@ from typing import Any, TypeVar
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    ConnectionError,  # noqa: A004
-    ReadOnlyError,
-    RedisError,
-    TimeoutError,  # noqa: A004
-    WatchError,
-)
+from redis.exceptions import RedisError, WatchError
 
-from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
+from serve.jobs.store.job_store import UNREACHABLE, OutcomeUnknown, StoreUnavailable
+from serve.jobs.store.redis_refusals import Refusal, refusal_of
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -31,6 +24,10 @@ ANSWER_S = 2.0
 CONNECTIONS = 64
 PAUSE_S = (0.02, 0.5)
 """The first pause between two tries, and the longest one."""
+LASTING_S = 30.0
+"""How long a refusal that outlasted a call's patience is taken to last: others are told at once."""
+LOGGED_S = 10.0
+"""The log has at most one failure in so many seconds."""
 
 
 class RedisConnection:
@@ -42,6 +39,7 @@ class RedisConnection:
 
     def __init__(self, url: str, *, password: str | None = None, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
+        self._lasts_until = self._logged_at = float("-inf")
         answer_s = min(ANSWER_S, patience_s)
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
@@ -71,25 +69,41 @@ class RedisConnection:
     async def run(self, work: Callable[[bool], Awaitable[T]]) -> T:
         """Return what ``work`` returns, with whether an earlier try may have done it already.
 
-        Raises StoreUnavailable if the server refuses, and OutcomeUnknown if it gives no answer for
-        ``patience_s``: it may read what it was sent later.
+        Raises StoreUnavailable if the server refuses, at once where that does not pass by itself,
+        and OutcomeUnknown if a try got no answer: the server may read what it was sent later.
         """
         deadline = time.monotonic() + self._patience_s
         pause = PAUSE_S[0]
         again = False
+        refusal: Refusal | None = None
         while True:
             try:
+                if refusal is not None:  # another server may be behind the same name by now
+                    await self.client.connection_pool.disconnect(inuse_connections=False)
                 return await work(again)
-            except WatchError:  # somebody else was faster, so somebody gets on
+            except WatchError as error:  # somebody else was faster, so somebody gets on
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable("Too many others change the same jobs in Redis.") from None
-            except (AuthenticationError, AuthorizationError) as error:
-                raise StoreUnavailable(f"Redis refuses the service: {error}.") from error
-            except (ConnectionError, TimeoutError, ReadOnlyError, OSError) as error:
-                if time.monotonic() + pause > deadline:
-                    raise OutcomeUnknown(f"Redis does not answer: {error}.") from error
-                again = True
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, PAUSE_S[1])
-            except RedisError as error:  # its memory or its disk is full, for instance
-                raise StoreUnavailable(f"Redis refuses a call: {error}.") from error
+                    raise self._failure("Too many others change the same jobs in Redis.", again) from error
+                continue
+            except (RedisError, OSError) as error:
+                refusal = refusal_of(error)
+                again = again or refusal is None
+                lasts = refusal is not None and (not refusal.passes or time.monotonic() < self._lasts_until)
+                if lasts or time.monotonic() + pause > deadline:
+                    if refusal is None:
+                        raise self._failure(f"Redis does not answer: {error}.", again) from error
+                    if refusal.passes and not lasts:
+                        self._lasts_until = time.monotonic() + LASTING_S
+                    raise self._failure(refusal.text, again, refusal.told) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_S[1])
+
+    def _failure(self, text: str, unanswered: bool, told: str = UNREACHABLE) -> StoreUnavailable:
+        """Return the error of a call; ``unanswered`` says whether one of its tries got no answer.
+
+        It is logged now and then: the caller of a request does not learn it.
+        """
+        if time.monotonic() > self._logged_at + LOGGED_S:
+            self._logged_at = time.monotonic()
+            logger.warning("The store of jobs cannot be used: %s", text)
+        return OutcomeUnknown(text, told=told) if unanswered else StoreUnavailable(text, told=told)

@@ -23,6 +23,14 @@ BUSY_S = 5.0
 CHECKPOINT_EVERY = 500
 """Transactions after which the write-ahead log is copied into the database."""
 RETRY_S = 0.02
+MAX_LOG_PAGES = 20_000
+"""Pages of the log that are not yet copied, from which on it is said that it grows."""
+_PRAGMAS = {
+    "synchronous": 1,  # NORMAL
+    "wal_autocheckpoint": MAX_LOG_PAGES,  # if the thread for it cannot keep up
+    "journal_size_limit": 64 * 2**20,
+}
+"""What each connection is set to. SQLite ignores what it does not know, and so is asked again."""
 _creation = threading.Lock()
 """Held while a file is created, so that no other thread has it open when it is closed."""
 
@@ -110,16 +118,24 @@ class SqliteDatabase:
         deadline = time.monotonic() + self._busy_s
         while True:  # the change to WAL does not wait for other processes that open the file
             try:
-                connection.execute("PRAGMA journal_mode=WAL").fetchall()
+                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 break
             except sqlite3.OperationalError:
                 if time.monotonic() > deadline:
                     connection.close()
                     raise
                 time.sleep(RETRY_S)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint=20000")  # pages, if the thread for it cannot keep up
-        connection.execute("PRAGMA journal_size_limit=67108864")
+        if mode != "wal":  # SQLite has no shared memory there, and so says which mode it stays in
+            connection.close()
+            raise StoreUnavailable(
+                f"SQLite cannot keep {self._path} there for several processes at once: its journal mode stays `{mode}`, as on "
+                "network file systems. Name a folder on a local disk in `jobs.folder`, or a Redis in `jobs.store`."
+            )
+        for name, value in _PRAGMAS.items():
+            connection.execute(f"PRAGMA {name}={value}")
+            if (answer := connection.execute(f"PRAGMA {name}").fetchone()) != (value,):
+                connection.close()
+                raise StoreUnavailable(f"SQLite answers {answer} to `PRAGMA {name}={value}` at {self._path}.")
         return connection
 
     def _create(self, connection: sqlite3.Connection) -> None:
@@ -159,7 +175,9 @@ def _create_private(path: Path) -> None:
 
 
 def _copy_log(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    busy, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if busy or pages - copied >= MAX_LOG_PAGES:
+        raise sqlite3.OperationalError(f"{pages - copied} pages are still read or written by another process")
 
 
 def _report(checkpoint: Future[None]) -> None:

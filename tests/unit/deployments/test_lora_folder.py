@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from deployments import lora_folder
-from deployments.lora_folder import LoraFolder, LoraFolderUnavailable
+from deployments.lora_folder import LoraFileBroken, LoraFolder, LoraFolderUnavailable
 from deployments.safetensors_header import read_header
 
 
@@ -132,10 +132,59 @@ def test_trigger_words_come_from_the_header(tmp_path: Path, form: str) -> None:
     assert folder.trigger_words(folder.entries()["a"]) == expected
 
 
-def test_a_damaged_file_is_listed_without_words(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").write_bytes(b"<html>")
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>", "shorter than a header"),
+        (safetensors()[:-1], "its header speaks of"),
+        (safetensors() + b"\0", "its header speaks of"),
+        (b"", "shorter than a header"),
+        (None, "No such file"),
+    ],
+    ids=["a page", "cut off", "too long", "empty", "a link to nothing"],
+)
+def test_a_broken_file_is_told_from_the_others(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    (tmp_path / "good.safetensors").write_bytes(safetensors({"trigger_word": "ink"}))
+    if content is None:
+        (tmp_path / "a.safetensors").symlink_to(tmp_path / "nothing")
+    else:
+        (tmp_path / "a.safetensors").write_bytes(content)
     folder = LoraFolder(str(tmp_path))
-    assert folder.trigger_words(folder.entries()["a"]) == ()
+    entries = folder.entries()
+    assert sorted(entries) == ["a", "good"]
+    with pytest.raises(LoraFileBroken, match=f"a.safetensors cannot be used: .*{reason}"):
+        folder.trigger_words(entries["a"])
+    assert folder.trigger_words(entries["good"]) == ("ink",)
+
+
+def test_a_bucket_that_is_lost_while_it_is_read_is_no_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.safetensors").write_bytes(safetensors())
+    folder = LoraFolder(str(tmp_path))
+    entry = folder.entries()["a"]
+    for error in (ConnectionResetError("reset"), TimeoutError("slow"), RuntimeError("of a package")):
+
+        def lose(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(lora_folder, "read_header", lose)
+        with pytest.raises(LoraFolderUnavailable, match="cannot be read"):
+            folder.trigger_words(entry)
+
+
+def test_links_to_files_are_files_and_links_to_folders_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the cache of a hub, and a folder that another program shares, have them."""
+    monkeypatch.setattr(lora_folder, "LISTED_S", -1.0)
+    blob, loras = tmp_path / "blob", tmp_path / "loras"
+    blob.write_bytes(safetensors())
+    loras.mkdir()
+    (loras / "ink.safetensors").symlink_to(blob)
+    (loras / "folder.safetensors").symlink_to(tmp_path)
+    folder = LoraFolder(str(loras))
+    (entry,) = folder.entries().values()
+    first = entry.files["all"]
+    assert (entry.name, first.nbytes, folder.path_of(first).read_bytes()) == ("ink", len(safetensors()), safetensors())
+    os.utime(blob, (1, 1))
+    assert folder.entries()["ink"].files["all"] != first, "the file has another version"
 
 
 def test_a_file_that_is_added_is_found_once_the_list_is_old(

@@ -3,14 +3,14 @@
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Literal, cast
 
 import httpx
 import pytest
 
-from serve.client import AsyncClient, CallFailed, Client, JobRecord, Retries, async_client, follow
+from serve.client import AsyncClient, CallFailed, Client, Retries, async_client, follow
 from serve.client.async_client import AsyncJobHandle
 from serve.client.client import JobHandle
 from serve.client.connection import connection_options
@@ -124,7 +124,7 @@ async def test_events_that_are_left_early_close_their_connection(service: Servic
     body = Body(event(1), event(2))
     service.answers = {f"GET /jobs/{ID}/events": httpx.Response(200, headers=EVENTS, stream=body)}
     async with AsyncClient("http://service") as client:
-        records = cast(AsyncGenerator[JobRecord, None], client.subscribe(ID))
+        records = client.subscribe(ID)
         async with aclosing(records):
             async for record in records:
                 assert (record.state, body.closed) == ("running", False)

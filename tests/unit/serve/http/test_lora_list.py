@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.testclient import TestClient
 
+from deployments import lora_folder
 from deployments.lora_folder import LoraFolderUnavailable
 from serve.config import AppConfig, Models
 from serve.http import lora_list
@@ -50,6 +51,37 @@ def test_the_demo_lists_its_styles_with_their_words() -> None:
     words = {lora["name"]: (lora["trigger_words"], lora["experts"]) for lora in listed["wan26"]}
     assert words == {"ink": (["a line drawing"], []), "sepia": (["an old photograph"], [])}
     assert listed["wan22-gguf"] == []
+
+
+async def test_a_broken_file_hides_no_other_and_is_logged_once_until_it_changes(
+    tmp_path: Path, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lora_folder, "LISTED_S", -1.0)
+    files = {
+        "wan26": {"text": "text", "loras": str(tmp_path)},
+        "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+        "faces": {"analysis": "a", "swapper": "s.onnx"},
+    }
+    listed = LoraList(make_config().model_copy(update={"models": Models.model_validate(files)}))
+    (tmp_path / "ink.safetensors").write_bytes(safetensors())
+    (tmp_path / "broken.safetensors").write_bytes(b"<html>")
+    (tmp_path / "film_high_noise.safetensors").write_bytes(safetensors())
+    (tmp_path / "film_low_noise.safetensors").symlink_to(tmp_path / "nothing")
+
+    async def names() -> list[str]:
+        clock.now += 2 * KEPT_S
+        return [lora["name"] for lora in (await listed.all())["wan26"]]
+
+    assert await names() == await names() == ["ink"]
+    first, second = caplog.messages
+    assert "broken.safetensors cannot be used: it is shorter than a header" in first
+    assert "film_low_noise.safetensors cannot be used" in second
+    (tmp_path / "broken.safetensors").write_bytes(safetensors()[:-1])
+    assert await names() == ["ink"]
+    assert len(caplog.messages) == 3
+    (tmp_path / "broken.safetensors").write_bytes(safetensors())
+    assert await names() == ["broken", "ink"]
+    assert len(caplog.messages) == 3
 
 
 def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ class CountingStore:
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
-        return [event for event in self.kept if event.id > after]
+        # A store decodes what it reads, so that each read has objects of its own.
+        return [Event(event.id, replace(event.job)) for event in self.kept if event.id > after]
 
     async def queue(self, slot: str) -> Queue:
         """Return a queue in which as many jobs are before this one as ``ahead`` says."""
@@ -109,6 +110,32 @@ async def test_all_listeners_get_every_event_in_order_and_share_one_reader() -> 
     assert heard == [list(range(1, 21))] * listeners
     assert store.most_reading == 1
     assert asyncio.all_tasks() == {cast("asyncio.Task[Any]", asyncio.current_task())}
+
+
+@pytest.mark.parametrize("first_after", [0, 3])
+async def test_listeners_share_the_events_that_were_there_before_them(first_after: int) -> None:
+    """Each event is a whole record, so that copies for each listener would take much memory."""
+    store = CountingStore()
+    for percent in range(1, 6):
+        store.add(percent)
+    one = over(store)
+    resumed = one.follow(store.job.id, first_after)
+    begun = await anext(resumed)
+    read: list[list[Job]] = []
+
+    async def hear() -> None:
+        events = one.follow(store.job.id, 0)
+        read.append([(await anext(events)).job for _ in range(5)])
+        await events.aclose()
+
+    store.most_reading = 0
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*(hear() for _ in range(20)))
+    assert [job.progress.percent for job in read[0]] == [1, 2, 3, 4, 5]
+    assert all(job is ours for jobs in read for job, ours in zip(jobs, read[0], strict=True))
+    assert begun.job is read[0][first_after]
+    assert store.most_reading <= 2, "the reader of the feed, and one who reads what came before it"
+    await resumed.aclose()
 
 
 async def test_a_listener_that_leaves_ends_the_reader_if_it_was_the_last() -> None:

@@ -138,6 +138,12 @@ def test_a_video_that_fails_names_the_field_as_it_was_sent(session: Session) -> 
     assert video["error"]["message"].startswith("`input_reference`: ")
 
 
+def test_the_file_of_a_failed_video_is_one_error(session: Session) -> None:
+    assert session.steps["requests for it"] == {"requests": 1}
+    message = session.steps["damaged"]["error"]["message"]
+    assert session.steps["file of the damaged"]["message"] == f"409 the video has failed, so it has no file: {message}"
+
+
 def test_fields_with_several_values_arrive_whole(session: Session) -> None:
     assert session.steps["swap"]["status"] == "completed"
     (options, *_) = session.graph.swapper.options

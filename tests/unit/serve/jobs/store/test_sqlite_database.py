@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -246,3 +247,61 @@ async def test_a_transaction_that_is_under_way_when_the_database_is_closed_is_ma
     await database.open()
     assert await database.read(words) == ["late"]
     await database.close()
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite3", "old.sqlite3"])
+async def test_a_file_system_without_shared_memory_is_refused_with_the_name_of_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As SQLite finds it on a network file system: also where an earlier release left a file."""
+    path = tmp_path / name
+    if name == "old.sqlite3":
+        sqlite3.connect(path).execute("CREATE TABLE words (word TEXT)").connection.close()
+    connect = sqlite3.connect
+
+    def connect_without_shared_memory(file: Path, **options: Any) -> sqlite3.Connection:
+        return connect(f"file:{file}?vfs=unix-dotfile", uri=True, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect_without_shared_memory)
+    store = SqliteStore(path)
+    with pytest.raises(StoreUnavailable, match=r"its journal mode stays `delete`, .* in `jobs\.folder`"):
+        await store.open()
+    with pytest.raises(StoreUnavailable, match=r"jobs\.folder"):
+        await store.get("0" * 32)
+    await store.close()
+
+
+async def test_every_connection_has_the_settings_that_commits_and_the_log_rely_on(
+    database: SqliteDatabase, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(connection: sqlite3.Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "wal_autocheckpoint", "journal_size_limit")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert await database.read(settings) == await database.write(settings) == ["wal", 1, 20_000, 67_108_864]
+    monkeypatch.setattr(sqlite_database, "_PRAGMAS", {"synchronous": 9})
+    other = SqliteDatabase(path, version=1, schema=SCHEMA)
+    with pytest.raises(StoreUnavailable, match=r"SQLite answers \(1,\) to `PRAGMA synchronous=9`"):
+        await other.open()
+    await other.close()
+
+
+async def test_a_log_that_a_reader_keeps_from_being_copied_is_said_to_grow(
+    database: SqliteDatabase, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_database, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(sqlite_database, "MAX_LOG_PAGES", 2)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM words").fetchall()
+    while database._commits < 4:
+        await database.write(lambda connection: add(str(database._commits), connection))
+    with pytest.raises(sqlite3.OperationalError, match="still read or written by another process"):
+        await asyncio.wrap_future(database._checkpoint)
+    reader.execute("ROLLBACK")
+    reader.close()
+    while database._commits < 8:
+        await database.write(lambda connection: add(str(database._commits), connection))
+    await asyncio.wrap_future(database._checkpoint)
+    await database.close()
+    assert caplog.text.count("could not be copied into it and grows") == 1
