@@ -19,6 +19,7 @@ from serve.media.decode.film_decoder import FilmDecoder
 from serve.media.decode.geometry import square_size
 from serve.media.decode.pixels import ShownPixels
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
+from serve.media.decode.stamps import has_codec_tag_of_avi
 from serve.media.decode.timeline import Timeline, check_time, read_timeline
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.sound import Sound
@@ -28,12 +29,16 @@ from serve.media.tracks import heard_audio, shown_video
 
 @dataclass(frozen=True)
 class _Film:
-    """What was learned of a file when it was opened; ``max_pixels`` is the limit for each frame."""
+    """What was learned of a file when it was opened; ``max_pixels`` is the limit for each frame.
+
+    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing.
+    """
 
     data: Media
     aspect: Fraction | None
     start: Fraction
     max_pixels: int
+    in_order: bool
 
 
 class _Video(Source):
@@ -47,7 +52,8 @@ class _Video(Source):
         film = self._film
         self.damaged = 0
         with reading("the video is damaged", "send the complete file or re-encode it"), open_container(film.data) as container:
-            decoder = FilmDecoder(container, _video_of(container), count=self.count, max_pixels=film.max_pixels)
+            stream = _video_of(container)
+            decoder = FilmDecoder(container, stream, count=self.count, max_pixels=film.max_pixels, in_order=film.in_order)
             pixels = ShownPixels(film.aspect, film.max_pixels)
             for frame in _deinterlaced(decoder):
                 self.damaged = decoder.damaged
@@ -85,7 +91,9 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         width, height = square_size(coded.width, coded.height, aspect, limits.pixels)
         pixels = max(width * height, coded.width * coded.height) or limits.pixels
         sound = None if audio is None else find_sound(data, timeline.clock_start)
-        film = _Film(data, aspect, timeline.clock_start, limits.pixels)
+        # Where frames are reordered, but not by their times, these are the times of decoding.
+        in_order = has_codec_tag_of_avi(stream) or (bool(coded.has_b_frames) and not timeline.steps_back)
+        film = _Film(data, aspect, timeline.clock_start, limits.pixels, in_order)
         return _Video(film, timeline.count, duration, sound=sound, pixels=pixels)
 
 
