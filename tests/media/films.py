@@ -74,6 +74,7 @@ ALPHA = {("libvpx-vp9", "yuv420p"): "yuva420p", ("prores_ks", "yuv422p10le"): "y
 """The codecs and formats that also have transparency, and the formats with it."""
 ODD = ("libvpx", "libvpx-vp9", "mjpeg", "ffv1", "mpeg4")
 """The codecs that take an odd width and height in any format."""
+EXTRAS = ("", "", "", "", "odd", "alpha", "interlaced", "edit list")
 CUT_FRAMES = range(4, 10)
 """The frames that the edit list of a film shows."""
 SOUNDS: dict[str, dict[str, str]] = {
@@ -120,24 +121,30 @@ def draw(count: int, seed: int = 0) -> list[Film]:
     rng = random.Random(seed)
     films: dict[Film, None] = {}
     while len(films) < count:
-        codec = rng.choice(CODECS)
-        container, pix_fmt = rng.choice(codec.containers), rng.choice(codec.pix_fmts)
-        in_file = codec.name in ("libx264", "libx265", "mpeg4")  # PyAV tells Matroska no aspect ratio
-        tagged = codec.name in ("libx264", "libx265")
-        colours = list(COLOURS) if tagged else ["BT.601"]
-        colour = "BT.709 full" if codec.name == "mjpeg" else rng.choice(colours)
-        film = Film(
-            codec,
-            container,
-            pix_fmt,
-            rng.choice(list(MATRICES)) if container in ("mp4", "mov") else "upright",
-            rng.choice(ASPECTS if in_file or container in ("mp4", "mov") else ASPECTS[:1]),
-            rng.choice(list(RATES)),
-            "BT.601 full" if codec.name == "mjpeg" else colour,
-            rng.choice(list(SOUNDS[container])),
-        )
-        films[dataclasses.replace(film, extra=rng.choice(["", *_extras(film)]))] = None
+        extra = rng.choice(EXTRAS)
+        film = _draw_plain(rng)
+        while extra and extra not in _extras(film):
+            film = _draw_plain(rng)
+        films[dataclasses.replace(film, extra=extra)] = None
     return list(films)
+
+
+def _draw_plain(rng: random.Random) -> Film:
+    codec = rng.choice(CODECS)
+    container, pix_fmt = rng.choice(codec.containers), rng.choice(codec.pix_fmts)
+    in_file = codec.name in ("libx264", "libx265", "mpeg4")  # PyAV tells Matroska no aspect ratio
+    tagged = codec.name in ("libx264", "libx265")
+    colour = rng.choice(list(COLOURS) if tagged else ["BT.601"])
+    return Film(
+        codec,
+        container,
+        pix_fmt,
+        rng.choice(list(MATRICES)) if container in ("mp4", "mov") else "upright",
+        rng.choice(ASPECTS if in_file or container in ("mp4", "mov") else ASPECTS[:1]),
+        rng.choice(list(RATES)),
+        "BT.601 full" if codec.name == "mjpeg" else colour,
+        rng.choice(list(SOUNDS[container])),
+    )
 
 
 def _extras(film: Film) -> list[str]:
@@ -182,7 +189,7 @@ def make(film: Film) -> bytes:
     primaries, transfer, matrix, range_ = numbers_of(film.colour)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=film.container) as container:
-        video = container.add_stream(film.codec.name, rate=30, options=_options(film))
+        video = container.add_stream(film.codec.name, rate=30, options=dict(film.codec.options))
         assert isinstance(video, av.VideoStream)
         video.width, video.height = film.size
         video.pix_fmt = ALPHA[film.codec.name, film.pix_fmt] if film.extra == "alpha" else film.pix_fmt
@@ -217,15 +224,11 @@ def make(film: Film) -> bytes:
     return data if film.turned == "upright" else with_matrix(data, *MATRICES[film.turned][0])
 
 
-def _options(film: Film) -> dict[str, str]:
-    return dict(film.codec.options) | ({"x264-params": "tff=1"} if film.extra == "interlaced" else {})
-
-
 def _stored(film: Film) -> Frames:
     """Return the frames as they are encoded."""
     frames = scene(*film.size)
-    if film.extra == "interlaced":  # the lower field is half a frame later
-        frames[:, 1::2] = scene(*film.size, late=3)[:, 1::2]
+    if film.extra == "interlaced":  # the upper field is half a frame later: FFmpeg marks them so
+        frames[:, ::2] = scene(*film.size, late=3)[:, ::2]
     if film.extra == "alpha":
         alpha = np.broadcast_to(alpha_of(*film.size), (*frames.shape[:3], 1))
         frames = np.concatenate([frames, alpha], axis=3)

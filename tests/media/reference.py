@@ -15,10 +15,11 @@ _KNEE, _PEAK = 0.45, 1000 / 203
 
 ffmpeg has no curve of BT.2390 without a GPU; that of ``mobius`` is the nearest one.
 """
-LEVELS_OFF = {"HLG": 12.0}
+LEVELS_OFF = {"HLG": 12.0, "PQ": 12.0}
 """How far the mean colour of a frame may be off, in levels of 255; ``OTHERS_OFF`` in other films.
 
-zscale bends HLG's channels one by one, where BT.2100 bends the luminance.
+zscale bends HLG's channels one by one, where BT.2100 bends the luminance, and ``mobius`` darkens
+what lies between the knee and white.
 """
 OTHERS_OFF = 7.0
 
