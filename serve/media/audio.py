@@ -1,6 +1,7 @@
 """The audio track of an MP4 file, copied or transcoded from another file."""
 
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -217,6 +218,10 @@ def _in_order(packets: Iterable[_AudioPacket], start: Fraction) -> Iterator[_Aud
 
 
 def _copy(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:
+    return _with_length(_heard(source, stream), stream)
+
+
+def _heard(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:
     heard = cut = False
     for packet in source.demux(stream):
         if packet.is_discard and heard:  # an edit list cuts it away
@@ -226,6 +231,25 @@ def _copy(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]
         elif not cut:
             heard = heard or not packet.is_discard
             yield packet
+
+
+def _with_length(packets: Iterable[_AudioPacket], stream: AudioStream) -> Iterator[_AudioPacket]:
+    """Yield ``packets``; the last one states how long it lasts, or it would not be played.
+
+    The others last until the next one begins. Matroska states no durations of ALAC.
+    """
+    held: _AudioPacket | None = None
+    for packet in packets:
+        if packet.dts is None:  # the packet without a time marks the end of the stream
+            continue
+        if held is not None:
+            yield held
+        held = packet
+    if held is not None:
+        if not held.duration:
+            samples = sum(frame.samples for frame in _decode(stream, held))
+            held.duration = math.ceil(Fraction(samples, stream.rate) / held.time_base)
+        yield held
 
 
 def _transcode(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:

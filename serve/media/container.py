@@ -26,7 +26,8 @@ def is_matroska(data: Media) -> bool:
 def is_image(data: Media) -> bool:
     """Return whether ``data`` begins like a GIF, WebP, PNG, JPEG, AVIF or HEIC file."""
     head = _head(data)
-    return head[:3] == b"GIF" or head[:4] in (b"RIFF", b"\x89PNG") or head[:2] == b"\xff\xd8" or is_heif(head)
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"  # an AVI begins with RIFF, too
+    return is_webp or head[:3] == b"GIF" or head[:4] == b"\x89PNG" or head[:2] == b"\xff\xd8" or is_heif(head)
 
 
 def open_container(data: Media) -> InputContainer:

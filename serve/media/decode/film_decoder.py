@@ -1,6 +1,5 @@
 """Decoding of a video track of which some packets may be damaged."""
 
-import heapq
 from collections.abc import Iterator
 
 from av.codec.context import CodecContext
@@ -12,6 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from serve.media.decode.packet_roles import PacketRoles, Role
+from serve.media.decode.stamps import Stamps
 from serve.media.errors import MediaError
 
 MOST_DAMAGED = 0.05
@@ -23,19 +23,24 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 class FilmDecoder:
     """Decodes ``stream`` of ``container``; ``count`` is the number of frames that are expected.
 
+    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing.
     Where a packet yields no frame, or a corrupt one, the last good frame is shown instead, as
     players do, and ``damaged`` counts it. At the beginning it is the first good frame.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, *, count: int, max_pixels: int) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, count: int, max_pixels: int, in_order: bool) -> None:
         self.damaged = 0
         self._container = container
         self._stream = stream
         self._count = count
         self._context = _open_decoder(stream, max_pixels)
         self._roles = PacketRoles(stream)
-        self._waiting: list[tuple[int, bool]] = []
-        """The time stamps of the packets whose frames have not come, and whether they must come."""
+        self._stamps = Stamps(in_order=in_order)
+        self._empty_end: int | None = None
+        """The time stamp of the last packet if it makes no frame.
+
+        FFmpeg's decoder of MPEG-4 then repeats the last frame at the end of the film.
+        """
 
     def frames(self) -> Iterator[VideoFrame]:
         """Yield the frames in the order in which they are shown.
@@ -47,8 +52,10 @@ class FilmDecoder:
         """The time stamps of damaged frames before the first good one."""
         for packet in self._container.demux(self._stream):
             for frame in self._decode(packet):
-                stamp = _stamp(frame)
-                lost = early + self._lost_before(stamp)
+                if not packet.size and frame.pts is not None and frame.pts == self._empty_end:
+                    continue
+                stamp, missed = self._stamps.claim(frame)
+                lost = early + missed
                 if frame.is_corrupt:
                     lost.append(stamp)
                 shown = last if frame.is_corrupt else last or frame
@@ -61,34 +68,23 @@ class FilmDecoder:
                     frame.pts = stamp
                     last = frame
                     yield frame
-        lost = sorted(stamp for stamp, needed in self._waiting if needed)
         if last is None:
             raise MediaError("the video is damaged: none of its frames can be decoded; send the complete file or re-encode it")
-        yield from self._repeat(last, lost)
+        yield from self._repeat(last, self._stamps.missing())
 
     def _decode(self, packet: "Packet[VideoStream]") -> list[VideoFrame]:
         if packet.size:
             role = self._roles.of(packet)
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if role is not Role.HIDDEN and stamp is not None:
-                heapq.heappush(self._waiting, (stamp, role is Role.SHOWN))
+            self._empty_end = packet.pts if role is Role.HIDDEN else None
+            if role is not Role.HIDDEN:
+                self._stamps.add(packet, needed=role is Role.SHOWN)
         try:
             return self._context.decode(packet)
         except MemoryError:
             raise
         except FFmpegError:  # the packet is damaged, so its frame will be missed
+            self._stamps.refuse(packet)
             return []
-
-    def _lost_before(self, stamp: int) -> list[int]:
-        """Return the time stamps of the frames that are missing before the one at ``stamp``."""
-        lost = []
-        while self._waiting and self._waiting[0][0] < stamp:
-            missed, needed = heapq.heappop(self._waiting)
-            if needed:
-                lost.append(missed)
-        if self._waiting and self._waiting[0][0] == stamp:
-            heapq.heappop(self._waiting)
-        return lost
 
     def _repeat(self, frame: VideoFrame, stamps: list[int]) -> Iterator[VideoFrame]:
         """Yield ``frame`` once for each of ``stamps``, where other frames are damaged."""
@@ -119,10 +115,3 @@ def _open_decoder(stream: VideoStream, max_pixels: int) -> VideoCodecContext:
     # their memory.
     context.options = {"max_pixels": str(2 * max_pixels)}
     return context
-
-
-def _stamp(frame: VideoFrame) -> int:
-    stamp = frame.pts if frame.pts is not None else frame.dts
-    if stamp is None or frame.time_base is None:
-        raise MediaError("the video's frames have no timestamps; re-encode the video")
-    return stamp

@@ -6,6 +6,8 @@ from typing import Any
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from serve.media.decode.mpeg4 import EmptyPictures
+
 _VP8_SHOWN = 0x10
 """The bit in the first byte of a VP8 frame that says that it is shown, not only referred to."""
 _HEVC_SKIPPED = {8, 9}
@@ -18,7 +20,7 @@ class Role(Enum):
 
     SHOWN = "shown"
     HIDDEN = "hidden"
-    """An edit list cuts it away, or its codec marks it as a mere reference."""
+    """An edit list cuts it away, or its codec marks it as a mere reference or as no picture."""
     UNDECODABLE = "undecodable"
     """It refers to frames before the beginning of the file, which no player can show."""
 
@@ -34,6 +36,7 @@ class PacketRoles:
         self._codec = stream.codec_context.name
         extradata = stream.codec_context.extradata or b""
         self._length_bytes = (extradata[21] & 3) + 1 if len(extradata) > 21 and extradata[0] == 1 else 0
+        self._empty = EmptyPictures(extradata) if self._codec == "mpeg4" else None
         self._begun = False
         self._first_key: int | None = None
         """The time stamp of the first key frame, if it has one."""
@@ -41,9 +44,12 @@ class PacketRoles:
     def of(self, packet: "Packet[Any]") -> Role:
         """Return the role of the next packet."""
         role = self._in_decoder(packet)
-        if packet.is_discard or (self._codec == "vp8" and packet.size and not memoryview(packet)[0] & _VP8_SHOWN):
-            return Role.HIDDEN
-        return role
+        return Role.HIDDEN if packet.is_discard or self._makes_no_frame(packet) else role
+
+    def _makes_no_frame(self, packet: "Packet[Any]") -> bool:
+        if self._empty is not None:
+            return self._empty.is_in(bytes(packet))
+        return self._codec == "vp8" and packet.size > 0 and not memoryview(packet)[0] & _VP8_SHOWN
 
     def _in_decoder(self, packet: "Packet[Any]") -> Role:
         if not self._begun:

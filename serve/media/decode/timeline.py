@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 
 from serve.media.decode.packet_roles import PacketRoles, Role
 from serve.media.decode.source import SourceLimits
+from serve.media.decode.stamps import stamp_of
 from serve.media.errors import MediaError
 
 _LATEST = 10**7
@@ -37,6 +38,8 @@ class Timeline:
     audio_start: Fraction | None = None
     file_end: Fraction = Fraction(0)
     """When the last packet of any stream ends, audio included."""
+    steps_back: bool = False
+    """Whether a frame is shown before one that comes earlier in the file."""
 
     @property
     def clock_start(self) -> Fraction:
@@ -62,7 +65,7 @@ def read_timeline(container: InputContainer, video: VideoStream, audio: AudioStr
     roles = PacketRoles(video)
     shown, undecodable = Timeline(), Timeline()
     for packet in container.demux():
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = stamp_of(packet)
         if stamp is None or packet.time_base is None:
             continue
         role = roles.of(packet) if _is_of(packet, video) else Role.SHOWN
@@ -76,6 +79,7 @@ def read_timeline(container: InputContainer, video: VideoStream, audio: AudioStr
         if _is_of(packet, video):
             line = shown if role is Role.SHOWN else undecodable
             line.count += 1
+            line.steps_back = line.steps_back or start < line.last_start
             line.first_start = min(line.first_start, start)
             line.last_start = max(line.last_start, start)
             line.last_end = max(line.last_end, end)

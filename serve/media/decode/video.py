@@ -14,11 +14,13 @@ from serve.media.audio import find_sound
 from serve.media.boundary import reading
 from serve.media.container import is_matroska, open_container
 from serve.media.decode.completeness import check_duration, check_index, is_surely_whole
+from serve.media.decode.cropping import Cropper, Cropping, cropping_of
 from serve.media.decode.deinterlace import Deinterlacer
 from serve.media.decode.film_decoder import FilmDecoder
 from serve.media.decode.geometry import square_size
 from serve.media.decode.pixels import ShownPixels
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
+from serve.media.decode.stamps import has_codec_tag_of_avi
 from serve.media.decode.timeline import Timeline, check_time, read_timeline
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.sound import Sound
@@ -28,12 +30,17 @@ from serve.media.tracks import heard_audio, shown_video
 
 @dataclass(frozen=True)
 class _Film:
-    """What was learned of a file when it was opened; ``max_pixels`` is the limit for each frame."""
+    """What was learned of a file when it was opened; ``max_pixels`` is the limit for each frame.
+
+    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing.
+    """
 
     data: Media
+    cropping: Cropping | None
     aspect: Fraction | None
     start: Fraction
     max_pixels: int
+    in_order: bool
 
 
 class _Video(Source):
@@ -47,10 +54,13 @@ class _Video(Source):
         film = self._film
         self.damaged = 0
         with reading("the video is damaged", "send the complete file or re-encode it"), open_container(film.data) as container:
-            decoder = FilmDecoder(container, _video_of(container), count=self.count, max_pixels=film.max_pixels)
+            stream = _video_of(container)
+            decoder = FilmDecoder(container, stream, count=self.count, max_pixels=film.max_pixels, in_order=film.in_order)
             pixels = ShownPixels(film.aspect, film.max_pixels)
-            for frame in _deinterlaced(decoder):
+            cropper = None if film.cropping is None else Cropper(film.cropping)
+            for whole in _deinterlaced(decoder):
                 self.damaged = decoder.damaged
+                frame = whole if cropper is None else cropper.crop(whole)
                 if frame.width * frame.height > film.max_pixels:
                     raise MediaTooLarge(
                         f"the video has a frame of {frame.width} x {frame.height} pixels; "
@@ -82,10 +92,14 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
             _check_duration(container, timeline, frame_seconds)
         duration = timeline.duration(frame_seconds)
         limits.check_seconds(float(timeline.first_start - timeline.clock_start + duration))
-        width, height = square_size(coded.width, coded.height, aspect, limits.pixels)
+        cropping = cropping_of(data, container, stream)
+        shown = (coded.width, coded.height) if cropping is None else cropping.size(coded.width, coded.height)
+        width, height = square_size(*shown, aspect, limits.pixels)
         pixels = max(width * height, coded.width * coded.height) or limits.pixels
         sound = None if audio is None else find_sound(data, timeline.clock_start)
-        film = _Film(data, aspect, timeline.clock_start, limits.pixels)
+        # Where frames are reordered, but not by their times, these are the times of decoding.
+        in_order = has_codec_tag_of_avi(stream) or (bool(coded.has_b_frames) and not timeline.steps_back)
+        film = _Film(data, cropping, aspect, timeline.clock_start, limits.pixels, in_order)
         return _Video(film, timeline.count, duration, sound=sound, pixels=pixels)
 
 

@@ -70,6 +70,17 @@ def test_audio_of_an_unknown_codec_is_refused() -> None:
         encode_with_audio(bytes(data))
 
 
+@pytest.mark.parametrize("samples", [24_000, 4096, 5, 8191])
+def test_the_last_packet_is_played_where_the_file_states_no_durations(samples: int) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
+    data = film("matroska", "alac", wave, "mono")
+    with av.open(io.BytesIO(data), mode="r") as container:
+        assert not any(packet.duration for packet in container.demux(audio=0))
+    codec, played = decode_audio(reencode(open_source(data, LIMITS)).read())
+    assert codec == "alac"
+    np.testing.assert_array_equal(played, decode_audio(data)[1])
+
+
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_damaged_audio_packet_is_left_out(number: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)

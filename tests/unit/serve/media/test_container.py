@@ -22,7 +22,7 @@ def test_images_are_recognised_by_their_first_bytes() -> None:
     ):
         assert is_image(data)
         assert not is_matroska(data)
-    for data in (clip(stranger(), 2), webm(FRAMES), b"", b"text"):
+    for data in (clip(stranger(), 2), webm(FRAMES), b"", b"text", b"RIFF\x20\0\0\0AVI LIST"):
         assert not is_image(data)
 
 

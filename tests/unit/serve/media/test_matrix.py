@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from tests.media.matrix import Film, differences, draw
+from tests.media.films import Film, draw
+from tests.media.matrix import differences
 
 
 @pytest.mark.slow

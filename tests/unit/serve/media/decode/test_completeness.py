@@ -9,7 +9,7 @@ import av
 import pytest
 from av.video.frame import VideoFrame
 
-from serve.media.decode import completeness
+from serve.media.decode import elements
 from serve.media.decode.completeness import check_duration, check_index, is_surely_whole
 from serve.media.decode.opening import open_source
 from serve.media.decode.video import open_video
@@ -122,7 +122,7 @@ def test_a_file_that_ends_in_a_cluster_is_truncated(missing: int) -> None:
 
 
 def test_only_so_many_elements_are_looked_at_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completeness, "_MOST_PARTS", 5)
+    monkeypatch.setattr(elements, "_MOST_ELEMENTS", 5)
     for count, whole in ((4, True), (5, False)):
         assert is_surely_whole(count * element(VOID) + element(SEGMENT, CLUSTERS)) is whole, "before the segment"
     for count in (2, 9):

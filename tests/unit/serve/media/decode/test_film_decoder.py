@@ -109,7 +109,7 @@ def shown(script: Scripted, count: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     """Return which frame is shown at which time stamp, and how many are damaged."""
     monkeypatch.setattr("serve.media.decode.film_decoder._open_decoder", lambda *_: script)
     stream = SimpleNamespace(codec_context=SimpleNamespace(name="h264", extradata=b""))
-    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100)
+    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100, in_order=False)
     return [(cast(Any, one).number, cast(int, one.pts)) for one in decoder.frames()], decoder.damaged
 
 

@@ -21,7 +21,7 @@ PANNED = pan(stranger(), len(TIMES), 96, 96)
 NOISE = np.random.default_rng(0).normal(0, 0.1, (2, 24_000)).astype(np.float32)
 COPIED = [
     *[("mp4", codec) for codec in ("aac", "libmp3lame", "ac3", "eac3", "libopus", "alac")],
-    *[("matroska", codec) for codec in ("aac", "libmp3lame", "ac3", "eac3", "libopus")],
+    *[("matroska", codec) for codec in ("aac", "libmp3lame", "ac3", "eac3", "libopus", "alac")],
 ]
 
 
