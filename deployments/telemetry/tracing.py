@@ -207,7 +207,7 @@ def _new_provider() -> Any:
 
 
 def _replica() -> dict[str, str]:
-    """Return the names of this replica and its deployment, as in its log; nothing outside of one."""
+    """Return the names of this replica and its deployment, as in its log; none outside of one."""
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
