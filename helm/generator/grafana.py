@@ -7,7 +7,7 @@ from helm.generator.dashboards import Dashboard, Panel
 Json = dict[str, Any]
 
 NAMESPACES = '{__name__=~"ray_serve_application_status|ray_ryla_store_reachable"}'
-"""What has the namespaces to choose from: Ray's agents have both, and `/metrics` the second only."""
+"""What has the namespaces to choose from: agents have both, and `/metrics` has the second only."""
 
 
 def grafana(dashboard: Dashboard) -> Json:
