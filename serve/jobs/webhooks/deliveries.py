@@ -107,7 +107,7 @@ class WebhookSender:
         claimed = replace(job, webhook=replace(webhook, attempts=webhook.attempts + 1, next_at=claim))
         if not await self._store.update(claimed, expected=job):
             return False
-        attributes = {"ryla.job.id": job.id, "ryla.attempt": webhook.attempts + 1}
+        attributes: dict[str, str | int] = {"ryla.job.id": job.id, "ryla.attempt": webhook.attempts + 1}
         with (
             working_for(Origin(job.request_id, job.id, job.trace)),
             tracing.span("webhook", attributes, kind="client") as span,

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +19,15 @@ from deployments.errors import (
     ReplicaStalled,
     WeightsDamaged,
 )
+
+
+class Clock:
+    """The time, which a test sets."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 async def test_threads_that_step_back_lower_their_own_priority_and_that_of_threads_they_start() -> None:
@@ -160,7 +168,7 @@ async def test_leaving_the_block_early_stops_the_call() -> None:
 
 @pytest.mark.slow
 async def test_an_engine_without_a_sign_of_life_is_found_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    clock = Clock()
     monkeypatch.setattr(engine_threads, "time", clock)
     threads = EngineThreads(1, 600)
     threads.check_health()
