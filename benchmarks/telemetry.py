@@ -3,29 +3,22 @@
     python -m benchmarks.telemetry
 
 A request records some dozens of values, one of them for each denoise step, and has some dozens of
-spans. Spans that are on go to a receiver on this machine. Nothing here needs Ray to run.
+spans. Spans that are on go to a receiver on this machine; those that are not sampled are of a
+request whose caller says so. Nothing here needs Ray to run.
 """
 
 import argparse
 import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from benchmarks.span_receiver import receiving
 from deployments.telemetry import tracing
 from deployments.telemetry.metrics import DENOISE_STEP_SECONDS, DENOISE_STEPS, GPU_MEMORY_BYTES
 
-
-class _Receiver(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+RECORDED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""The `traceparent` of a request whose spans are recorded."""
 
 
 def microseconds(work: Callable[[], None], count: int) -> float:
@@ -43,7 +36,12 @@ def microseconds(work: Callable[[], None], count: int) -> float:
 
 
 def _span() -> None:
-    with tracing.span("denoise", {"ryla.model": "wan26"}):
+    with tracing.span("denoise", {"ryla.model": "wan26"}, parent=RECORDED):
+        pass
+
+
+def _unsampled_span() -> None:
+    with tracing.span("denoise", {"ryla.model": "wan26"}, parent=f"{RECORDED[:-1]}0"):
         pass
 
 
@@ -56,13 +54,12 @@ def main() -> None:
     print(f"histogram    {microseconds(lambda: DENOISE_STEP_SECONDS.observe(1.0, model='wan26'), count):8.2f} us")
     print(f"gauge        {microseconds(lambda: GPU_MEMORY_BYTES.set(1, model='wan26', gpu='0'), count):8.2f} us")
     print(f"span, off    {microseconds(_span, count):8.2f} us")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
-    tracing.read_environment()
-    print(f"span, on     {microseconds(_span, count):8.2f} us")
-    tracing.flush()
-    server.shutdown()
+    with receiving(keep=False) as collector:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
+        tracing.read_environment()
+        print(f"not sampled  {microseconds(_unsampled_span, count):8.2f} us")
+        print(f"span, on     {microseconds(_span, count):8.2f} us")
+        tracing.flush()
 
 
 if __name__ == "__main__":

@@ -91,9 +91,11 @@ class EngineThreads:
                 yield work, cancel
             finally:
                 cancel.set()
-                await wait_for_end(work)
-                self._running.discard(cancel)
-                self._count_failures(work)
+                try:
+                    await wait_for_end(work)
+                finally:  # also of a call that is cancelled twice: one that ended must not look stalled
+                    self._running.discard(cancel)
+                    self._count_failures(work)
 
     async def run(self, call: Callable[[CancelFlag], T], *, urgent: bool = False) -> T:
         """Return the result of ``call``, which must check the flag that it is given."""

@@ -197,13 +197,25 @@ def _new_provider() -> Any:
 
     made = [_exporter(name) for name in _asked_for()]
     processors = [BatchSpanProcessor(exporter) for exporter in made]
-    resource = Resource.create()
+    resource = Resource.create().merge(Resource(_replica()))
     if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
     provider = TracerProvider(resource=resource)
     for processor in processors:
         provider.add_span_processor(processor)
     return provider
+
+
+def _replica() -> dict[str, str]:
+    """Return the names of this replica and its deployment, as in its log; none outside of one."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        replica = serve.get_replica_context()
+    except RayServeException:
+        return {}
+    return {"ryla.deployment": replica.deployment, "ryla.replica": replica.replica_tag}
 
 
 def _exporter(name: str) -> Any:

@@ -6,6 +6,9 @@ from helm.generator.dashboards import Dashboard, Panel
 
 Json = dict[str, Any]
 
+NAMESPACES = '{__name__=~"ray_serve_application_status|ray_ryla_store_reachable"}'
+"""What has the namespaces to choose from: agents have both, and `/metrics` has the second only."""
+
 
 def grafana(dashboard: Dashboard) -> Json:
     """Return the dashboard as Grafana imports it."""
@@ -24,7 +27,7 @@ def grafana(dashboard: Dashboard) -> Json:
                     "name": "namespace",
                     "type": "query",
                     "datasource": {"type": "prometheus", "uid": "${datasource}"},
-                    "query": "label_values(ray_serve_application_status, namespace)",
+                    "query": f"label_values({NAMESPACES}, namespace)",
                     "refresh": 2,
                 },
             ]

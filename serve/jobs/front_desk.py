@@ -82,16 +82,20 @@ class FrontDesk:
                 await self._store_request(job, request)
             else:
                 await self._create(job)
-            return await self._run_to_end(job.id, sent, waits=True)
+            outcome = await self._run_to_end(job.id, sent, waits=True)
+            if outcome is None:
+                raise replica_lost("the record of this request is gone", 1)
+            return outcome
         except asyncio.CancelledError:
             # The Runner ends the job when its call is cancelled; this is for one without a Runner.
             detached(self._cancel_quietly(job))
             raise
 
-    async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome:
+    async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome | None:
         """Run the job; a Runner that dies is replaced by another, which takes the job from it.
 
-        With ``waits`` the job ends when this process does.
+        With ``waits`` the job ends when this process does. None if the record is gone, as that of a
+        job which its caller has cancelled and deleted.
         """
         known_beat: int | None = None
         while True:
@@ -111,7 +115,7 @@ class FrontDesk:
             await asyncio.sleep(LOST_PAUSE_S if lost else ASK_AGAIN_S)
             current = await self._store.get(job_id)
             if current is None:
-                raise replica_lost("the record of this request is gone", 1)
+                return None
             if current.ended:
                 if current.result is not None and current.result.key is None:
                     raise replica_lost("the process that had the result died before it was sent", 1)

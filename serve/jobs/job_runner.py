@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
@@ -260,11 +261,14 @@ class JobRunner:
     async def _report_cancelled(self, held: HeldJob) -> Outcome | None:
         """Report the end of a job that its caller cancelled while it waited; None for any other.
 
-        The store ends such a job at once, so that its attempt no longer has a lease.
+        The store ends such a job at once, so that its attempt no longer has a lease, and its caller
+        may have deleted the record already. That of a job that waits cannot go in another way.
         """
         ended = await patiently(lambda: self._recorded(held.job, "cancelled", None), held.job.id)
         if ended is None:
-            return None
+            if held.turn.is_set() or await patiently(lambda: self._store.get(held.job.id), held.job.id) is not None:
+                return None
+            ended = replace(held.job, state="cancelled", finished_at=time.time())
         held.ending = True
         report_end(held.meter, ended)
         await self._clean(ended)

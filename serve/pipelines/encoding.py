@@ -156,6 +156,8 @@ class VideoWriters:
             span.fail(type(error).__name__)
             raise
         finally:
-            await writer.discard()
-            span.set({"ryla.frames": encoder.frames, "ryla.busy_s": context.meter.phases.get("encode", 0.0)})
-            span.end()
+            try:
+                await writer.discard()
+            finally:
+                span.set({"ryla.frames": encoder.frames, "ryla.busy_s": context.meter.phases.get("encode", 0.0)})
+                span.end()

@@ -6,6 +6,7 @@ every query must return a series: one that does not names a label or a metric th
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import threading
@@ -188,6 +189,19 @@ def test_every_panel_has_a_number_for_every_series(prometheus: httpx.Client) -> 
     assert len(found) > 30
     assert [key for key, series in found.items() if not series] == []
     assert [key for key, series in found.items() if any(math.isnan(float(one["value"][1])) for one in series)] == []
+
+
+def test_the_namespaces_to_choose_from_are_those_of_either_source(prometheus: httpx.Client) -> None:
+    for path in sorted((CHART / "files" / "dashboards").glob("*.json")):
+        (variable,) = [each for each in json.loads(path.read_text())["templating"]["list"] if each["name"] == "namespace"]
+        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"])
+        assert asked is not None
+        answer = prometheus.get(f"/api/v1/label/{asked[2]}/values", params={"match[]": asked[1]}).json()
+        assert answer["data"] == [NAMESPACE]
+        # Each of the two alone is enough.
+        names = asked[1].split('"')[1].split("|")
+        assert all(run(prometheus, f'{name}{{namespace="{NAMESPACE}"}}') for name in names)
+        assert {name.split("_")[1] for name in names} == {"serve", "ryla"}
 
 
 def test_a_panel_of_counts_says_none_where_nothing_has_happened(prometheus: httpx.Client) -> None:

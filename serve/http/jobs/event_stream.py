@@ -62,8 +62,10 @@ class EventStream(Response):
         finally:
             for task in tasks:
                 task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-            self._release()
+            try:
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                self._release()
         for outcome in (outcomes[0], outcomes[2]):
             if isinstance(outcome, Exception) and not isinstance(outcome, OSError):  # the connection is gone
                 raise outcome

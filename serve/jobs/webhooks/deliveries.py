@@ -11,6 +11,8 @@ from dataclasses import replace
 
 import httpx
 
+from deployments.telemetry import tracing
+from deployments.telemetry.origin import Origin, working_for
 from serve.job_settings import WebhookSettings
 from serve.jobs.store.job_store import JobStore, StoreUnavailable
 from serve.jobs.store.record import Delivery, Job
@@ -105,13 +107,22 @@ class WebhookSender:
         claimed = replace(job, webhook=replace(webhook, attempts=webhook.attempts + 1, next_at=claim))
         if not await self._store.update(claimed, expected=job):
             return False
-        try:
-            answer = await self._attempt(claimed)
-        except Exception:  # a fault of ours: it counts as an attempt, or it would be made for ever
-            logger.exception("the webhook of job %s could not be sent", job.id)
-            answer = Answer("the service failed to send it")
-        after = self._after(claimed, answer)
-        metrics.WEBHOOKS.add(outcome="repeated" if after.state == "pending" else after.state)
+        attributes: dict[str, str | int] = {"ryla.job.id": job.id, "ryla.attempt": webhook.attempts + 1}
+        with (
+            working_for(Origin(job.request_id, job.id, job.trace)),
+            tracing.span("webhook", attributes, kind="client") as span,
+        ):
+            try:
+                answer = await self._attempt(claimed)
+            except Exception:  # a fault of ours: it counts as an attempt, or it would be made for ever
+                logger.exception("the webhook of job %s could not be sent", job.id)
+                answer = Answer("the service failed to send it")
+            after = self._after(claimed, answer)
+            outcome = "repeated" if after.state == "pending" else after.state
+            span.set({"ryla.outcome": outcome})
+            if answer.error:
+                span.fail(outcome)  # the reason may name the host
+        metrics.WEBHOOKS.add(outcome=outcome)
         await self._store.update(replace(claimed, webhook=after), expected=claimed)
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from deployments import engine_threads
 from deployments.engine_threads import BEHIND, FAILURES, CancelFlag, EngineThreads
 from deployments.errors import (
     Cancelled,
@@ -18,6 +19,15 @@ from deployments.errors import (
     ReplicaStalled,
     WeightsDamaged,
 )
+
+
+class Clock:
+    """The time, which a test sets."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 async def test_threads_that_step_back_lower_their_own_priority_and_that_of_threads_they_start() -> None:
@@ -102,6 +112,29 @@ async def test_a_call_that_is_cancelled_twice_is_still_waited_for() -> None:
     assert ended.is_set()
 
 
+async def test_a_call_that_was_cancelled_twice_does_not_look_stalled_later() -> None:
+    threads = EngineThreads(1, 0.0)  # whatever runs counts as stalled
+    begun, released = threading.Event(), threading.Event()
+
+    def stubborn(_: CancelFlag) -> None:
+        begun.set()
+        released.wait()
+
+    task = asyncio.create_task(threads.run(stubborn))
+    await asyncio.to_thread(begun.wait)
+    with pytest.raises(ReplicaStalled):
+        threads.check_health()
+    for _ in range(2):
+        task.cancel()
+        for _ in range(3):  # so that the first one arrives before the second
+            await asyncio.sleep(0)
+    assert not task.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    threads.check_health()
+
+
 async def test_errors_reach_the_caller_and_free_the_slot() -> None:
     threads = EngineThreads(1, 60)
 
@@ -134,20 +167,24 @@ async def test_leaving_the_block_early_stops_the_call() -> None:
 
 
 @pytest.mark.slow
-async def test_an_engine_without_a_sign_of_life_is_found_unhealthy() -> None:
-    threads = EngineThreads(1, 0.2)
+async def test_an_engine_without_a_sign_of_life_is_found_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(engine_threads, "time", clock)
+    threads = EngineThreads(1, 600)
     threads.check_health()
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     def wedged(cancel: CancelFlag) -> None:
         cancel.check()
-        release.wait(5)
+        begun.set()
+        release.wait()
 
     task = asyncio.create_task(threads.run(wedged))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(begun.wait)
+    clock.now += 600
     threads.check_health()
-    await asyncio.sleep(0.3)
-    with pytest.raises(ReplicaStalled, match="no sign of life"):
+    clock.now += 1
+    with pytest.raises(ReplicaStalled, match="no sign of life from the engine for 601 s"):
         threads.check_health()
     release.set()
     await task

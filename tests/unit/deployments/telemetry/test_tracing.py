@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_spans_nest_below_the_callers_and_reach_the_collector(collector: Receive
     assert attributes(first) == {"ryla.a": 1}
     assert attributes(second) == {"ryla.b": "c"}
     assert collector.resources[0]["service.name"] == "ryla-serve"
+
+
+def test_spans_say_which_replica_they_are_from(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = SimpleNamespace(replica_tag="3xk1", deployment="Runner")
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: replica)
+    with span("work"):
+        pass
+    tracing.flush()
+    (resource,) = collector.resources
+    assert (resource["ryla.deployment"], resource["ryla.replica"]) == ("Runner", "3xk1")
+    assert resource["service.name"] == "ryla-serve"
+
+
+def test_outside_of_a_replica_they_name_none(collector: Receiver) -> None:
+    with span("work"):
+        pass
+    tracing.flush()
+    assert not {"ryla.deployment", "ryla.replica"} & set(collector.resources[0])
 
 
 @pytest.mark.parametrize("sent", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "\r\n", "00-é"])

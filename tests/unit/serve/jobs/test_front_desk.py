@@ -1,6 +1,7 @@
 """What the desk leaves in the stores when a job is not accepted, or perhaps is."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -245,3 +246,40 @@ async def test_a_result_that_died_with_its_runner_is_a_lost_replica(desk: LocalD
         await desk.run(*make_job(video(), durable=False))
     assert raised.value.status == 502
     assert "died before it was sent" in raised.value.detail
+
+
+async def test_a_job_that_is_cancelled_and_deleted_at_once_is_no_fault(
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    called, asked = asyncio.Event(), asyncio.Event()
+    run = desk.runner
+
+    async def late(job_id: str, *call: Any) -> Any:
+        """Be called while the job is there, and take it when it is not there any more."""
+        called.set()
+        await asked.wait()
+        return await run(job_id, *call)
+
+    monkeypatch.setattr(desk, "_runs", late)
+    job, request = make_job(video())
+    with caplog.at_level(logging.INFO, "ray.serve"):
+        await desk.accept(job, request)
+        await within(called.wait())
+        assert await desk.cancel(job.id, job.caller) is not None
+        assert await desk.delete(job.id, job.caller) is not None
+        (dispatched,) = desk._dispatched.values()
+        asked.set()
+        await within(dispatched)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert sum(f"job {job.id} of wan2.6 ended: cancelled" in message for message in caplog.messages) == 1
+
+
+async def test_a_plain_request_whose_record_is_gone_is_told_so(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(job_id: str, *call: Any) -> Any:
+        await desk.store.request_cancel(job_id, at=0, expires_at=1)
+        assert await desk.store.delete(job_id) is not None
+
+    monkeypatch.setattr(desk, "_runs", gone)
+    with pytest.raises(Problem) as raised:
+        await desk.run(*make_job(video(), durable=False))
+    assert (raised.value.status, raised.value.detail) == (502, "the record of this request is gone")

@@ -102,9 +102,18 @@ async def test_a_job_that_is_cancelled_is_counted_as_such(bench: Bench) -> None:
     assert recorded.total(metrics.FRAMES) == recorded.total(metrics.COST) == 0
 
 
-@pytest.mark.parametrize("held", ["by a Runner", "by one that has not read it", "by nobody"])
+@pytest.mark.parametrize(
+    ("held", "deleted"),
+    [
+        ("by a Runner", False),
+        ("by a Runner", True),
+        ("by one that has not read it", False),
+        ("by one that has not read it", True),
+        ("by nobody", False),
+    ],
+)
 async def test_a_job_that_is_cancelled_while_it_waits_is_counted_once_and_is_not_lost(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str, deleted: bool
 ) -> None:
     blocker, job = await bench.add(video()), await bench.add(video())
     await bench.store.take("somebody else", blocker.id)
@@ -114,6 +123,8 @@ async def test_a_job_that_is_cancelled_while_it_waits_is_counted_once_and_is_not
     async def cancel() -> None:
         """Cancel the job from two connections at once."""
         await asyncio.gather(*(bench.desk.cancel(job.id, "ada") for _ in range(2)))
+        if deleted:
+            assert await bench.desk.delete(job.id, "ada") is not None
 
     async def cancelled_meanwhile(key: str) -> int | None:
         await cancel()

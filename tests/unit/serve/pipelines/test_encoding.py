@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.errors import RequestRefused
+from deployments.telemetry import tracing
 from deployments.wire import Frames
 from serve.client import decode
 from serve.config import Limits, RunnerSettings
@@ -23,11 +24,13 @@ from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
 from serve.media.samples import clip, stranger
 from serve.media.spool import Spool, read_media
+from serve.pipelines import encoding
 from serve.pipelines.byte_budget import ByteBudget
 from serve.pipelines.context import ChunkStep, Step
 from serve.pipelines.encoding import VideoWriter, VideoWriters
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.source_reader import SourceReaders
+from tests.unit.otlp_receiver import receiver
 from tests.unit.serve.media.make_media import LIMITS, audio_packets, decode_all
 from tests.unit.serve.pipelines.request_builders import make_context
 from tests.unit.shared_pool import SharedPool
@@ -248,3 +251,26 @@ async def test_an_encoder_that_was_never_used_is_freed_at_once() -> None:
     encoder = SlowEncoder()
     await VideoWriter(encoder, "image", MediaThreads(1), context=make_context()).discard()
     assert encoder.events == ["discard"]
+
+
+async def test_the_span_of_an_encoder_ends_though_its_caller_is_cancelled_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = SlowEncoder()
+    monkeypatch.setattr(encoding, "WebpEncoder", lambda *_, **__: encoder)
+    monkeypatch.setattr(encoder, "frames", 0, raising=False)
+
+    async def write() -> None:
+        async with writers().open("image", make_context("image/webp"), fps=FPS, count=1) as writer:
+            await writer.add(chunk(0, 1))
+
+    with receiver(monkeypatch) as collector:
+        call = asyncio.ensure_future(write())
+        assert await asyncio.to_thread(encoder.began.wait, 30)
+        for _ in range(2):
+            call.cancel()
+            for _ in range(5):  # so that the first one arrives before the second
+                await asyncio.sleep(0)
+        encoder.release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.to_thread(tracing.flush)
+        assert collector.one("encode").status.message == "CancelledError"

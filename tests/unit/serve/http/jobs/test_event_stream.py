@@ -214,6 +214,31 @@ async def test_a_slow_reader_misses_old_steps_instead_of_piling_them_up() -> Non
     assert released == [True]
 
 
+async def test_a_listener_whose_call_is_cancelled_twice_gives_its_place_back() -> None:
+    released: list[bool] = []
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end() -> AsyncIterator[News]:
+        try:
+            await asyncio.Event().wait()
+            yield News(make_job(), 1, None)
+        finally:
+            ending.set()
+            await may_end.wait()
+
+    exchange = Exchange()
+    stream = EventStream(slow_to_end(), data_of, release=lambda: released.append(True))
+    task = asyncio.ensure_future(stream(http_scope(), exchange.receive, exchange.send))
+    await until(lambda: bool(exchange.sent))
+    task.cancel()
+    await ending.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert released == [True]
+    may_end.set()
+
+
 async def test_a_fault_of_the_service_is_not_hidden() -> None:
     async def broken() -> AsyncIterator[News]:
         yield News(make_job(), 1, None)

@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from deployments.telemetry import tracing
 from serve.jobs.store.job_store import StoreUnavailable
 from serve.jobs.store.record import Delivery
 from serve.jobs.webhooks import deliveries as webhooks
 from serve.jobs.webhooks.deliveries import MAX_PER_HOST, delay_s
+from tests.unit.otlp_receiver import attributes
+from tests.unit.otlp_receiver import receiver as otlp_receiver
 from tests.unit.serve.jobs.webhook_receiver import NOW, SECRET, DueJobs, ended_job, receiving, settings, silence, status
 from tests.unit.serve.jobs.webhooks.senders import Clock, resolver, send_due, sender, url_of
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+ERROR = 2
 OTHER = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
@@ -38,6 +43,29 @@ async def test_a_receiver_that_fails_gets_the_same_webhook_again_later_under_the
     assert len({call.body for call in receiver.calls}) == 1
     times = [int(call.headers["webhook-timestamp"]) for call in receiver.calls]
     assert times == sorted(set(times))
+
+
+async def test_each_attempt_is_a_span_of_the_trace_that_the_job_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    with otlp_receiver(monkeypatch) as collector:
+        async with receiving(status(503), status(204)) as receiver:
+            store = DueJobs(replace(ended_job(url_of(receiver)), trace=TRACE))
+            sending = sender(store, settings(tmp_path), clock=clock)
+            await send_due(store, sending, clock.now)
+            assert store.webhook.next_at is not None
+            clock.now = store.webhook.next_at
+            await send_due(store, sending, clock.now)
+        await asyncio.to_thread(tracing.flush)
+        first, second = collector.named("webhook")
+    for span in (first, second):
+        assert f"00-{span.trace_id.hex()}-{span.parent_span_id.hex()}-01" == TRACE
+    (job_id,) = store.jobs
+    assert attributes(first) == {"ryla.job.id": job_id, "ryla.attempt": 1, "ryla.outcome": "repeated"}
+    assert attributes(second) == {"ryla.job.id": job_id, "ryla.attempt": 2, "ryla.outcome": "delivered"}
+    assert (first.status.code, first.status.message) == (ERROR, "repeated")
+    assert second.status.code != ERROR
 
 
 async def test_a_receiver_can_verify_it_with_any_of_the_secrets(tmp_path: Path) -> None:
