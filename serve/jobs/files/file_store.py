@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import BinaryIO, Protocol
 
+from deployments.task_end import wait_for_end
 from serve.media.spool import Spool
 
 
@@ -42,7 +43,13 @@ class FileStore(Protocol):
 async def fetch_to_disk(files: FileStore, key: str, size: int) -> Spool:
     """Return a local copy of a file of ``size`` bytes; raise FileNotFoundError if there is none."""
     spool = Spool.empty()
-    async with aclosing(files.read(key, 0, size)) as pieces:
-        async for piece in pieces:
-            await asyncio.to_thread(spool.write, piece)
+    try:
+        async with aclosing(files.read(key, 0, size)) as pieces:
+            async for piece in pieces:
+                writing = asyncio.ensure_future(asyncio.to_thread(spool.write, piece))
+                await wait_for_end(writing)  # a thread must not write into a file that is closed
+                writing.result()
+    except BaseException:
+        spool.close()
+        raise
     return spool

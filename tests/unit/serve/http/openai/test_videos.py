@@ -1,98 +1,20 @@
 """/v1/videos as the real `openai` package uses it, over jobs in memory."""
 
-import base64
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import openai
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http.endpoints import Endpoint, make_endpoints
-from serve.http.jobs.submission import Submission
-from serve.http.middleware import RequestBoundary
 from serve.http.openai import videos as videos_module
-from serve.http.openai.errors import OpenAIErrors
-from serve.http.routes import make_router, openai_routes
-from serve.http.schemas import Parsed
-from serve.jobs.store.record import Job, Progress
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import until
-from tests.unit.serve.http.job_service import make_videos
-from tests.unit.serve.http.service import FACE, make_client, make_config
-from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job, stored
+from tests.unit.serve.http.openai.videos_service import ENDPOINTS, IMAGE, Accepted, make_http, run
+from tests.unit.serve.http.service import FACE, make_client
+from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
 
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
-
-ENDPOINTS = {endpoint.name: endpoint for endpoint in make_endpoints(make_config())}
-IMAGE = base64.b64decode(FACE.partition(",")[2])
-
-
-@dataclass
-class Accepted:
-    """Accepts orders as the ingress does: by the real schemas, as jobs in memory."""
-
-    jobs: FakeJobs
-    parsed: list[tuple[Endpoint, Parsed]] = field(default_factory=list)
-    submissions: list[Submission] = field(default_factory=list)
-
-    async def __call__(self, submission: Submission) -> Job:
-        self.submissions.append(submission)
-        endpoint, preferences = ENDPOINTS[submission.endpoint], submission.preferences
-        self.parsed.append((endpoint, endpoint.schema.parse(submission.fields, strict=preferences.strict)))
-        made = make_job(
-            endpoint=submission.endpoint,
-            created_at=NOW + len(self.parsed),
-            caller=submission.caller,
-            request_id=submission.request_id,
-            media_type=submission.media_type,
-            idempotency_key=preferences.idempotency_key,
-            details=dict(submission.details),
-        )
-        return await self.jobs.accept(made, b"")
-
-    @property
-    def last(self) -> Any:
-        """The latest request, as its pipeline gets it."""
-        return self.parsed[-1][1].request
-
-
-@pytest.fixture
-def jobs() -> FakeJobs:
-    return FakeJobs()
-
-
-@pytest.fixture
-def accepted(jobs: FakeJobs) -> Accepted:
-    return Accepted(jobs)
-
-
-def make_http(jobs: FakeJobs, accepted: Accepted, per_minute: int | None = None) -> TestClient:
-    videos = make_videos(jobs, submit=accepted, per_minute=per_minute)
-    return TestClient(OpenAIErrors(RequestBoundary(make_router(openai_routes(videos)))))
-
-
-@pytest.fixture
-def http(jobs: FakeJobs, accepted: Accepted) -> Iterator[TestClient]:
-    with make_http(jobs, accepted) as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: TestClient) -> openai.OpenAI:
-    return openai.OpenAI(base_url="http://testserver/v1", api_key="any", http_client=http, max_retries=0)
-
-
-def run(http: TestClient, call: Any, *args: Any, **named: Any) -> Any:
-    """Call an async method of the jobs in the loop in which the application runs."""
-    assert http.portal is not None
-
-    async def work() -> Any:
-        return await call(*args, **named)
-
-    return http.portal.call(work)
 
 
 def test_a_video_ends_when_its_caller_says(http: TestClient, accepted: Accepted) -> None:
@@ -301,42 +223,6 @@ def test_a_failed_video_says_why(client: openai.OpenAI, http: TestClient, jobs: 
     assert (failed.status, failed.error.code, failed.error.message) == ("failed", "replica_lost", "it died")
     assert cancelled.error is not None
     assert (cancelled.status, cancelled.error.code) == ("failed", "cancelled")
-
-
-LOST = {"type": "urn:ryla:problem:replica-lost", "detail": "the replica died"}
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "says"),
-    [
-        ({"state": "queued"}, openai.ConflictError, "the video is queued, 0 % done: ask for the file once"),
-        ({"state": "starting"}, openai.ConflictError, "the video is queued, 0 % done"),
-        ({"state": "running", "progress": Progress(percent=40.6)}, openai.ConflictError, "is in_progress, 40 % done"),
-        ({"state": "failed", "problem": LOST}, openai.ConflictError, "has failed, so it has no file: the replica died"),
-        ({"state": "cancelled"}, openai.ConflictError, "has no file: the job was cancelled"),
-        (None, openai.APIStatusError, "was deleted, or has expired"),
-        ({"state": "succeeded", "result": stored(b"", "gone")}, openai.APIStatusError, "is not kept any more"),
-    ],
-)
-def test_a_file_that_is_not_there_is_one_prompt_error(
-    http: TestClient, jobs: FakeJobs, change: dict[str, Any] | None, error: type[openai.APIStatusError], says: str
-) -> None:
-    """The package repeats a request twice after a 409 unless it is told not to."""
-    job = jobs.add(make_job(details={"model": "wan2.6"}))
-    if change is None:
-        run(http, jobs.delete, job.id, "testclient")
-    else:
-        run(http, jobs.change, job.id, **change)
-    sent: list[str] = []
-    http.event_hooks = {"request": [lambda request: sent.append(request.url.path)]}
-    client = openai.OpenAI(base_url="http://testserver/v1", api_key="any", http_client=http)
-    assert client.max_retries > 0
-    with pytest.raises(error, match=says) as refused:
-        client.videos.download_content(job.id)
-    assert sent == [f"/v1/videos/{job.id}/content"]
-    assert refused.value.status_code == (409 if error is openai.ConflictError else 410)
-    ended = change is None or change["state"] in ("failed", "cancelled", "succeeded")
-    assert ("retry-after" in refused.value.response.headers) is not ended
 
 
 def test_the_thumbnail_is_the_latest_frame(client: openai.OpenAI, http: TestClient, jobs: FakeJobs) -> None:

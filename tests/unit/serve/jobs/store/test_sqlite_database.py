@@ -260,7 +260,8 @@ async def test_a_file_system_without_shared_memory_is_refused_with_the_name_of_t
     connect = sqlite3.connect
 
     def connect_without_shared_memory(file: Path, **options: Any) -> sqlite3.Connection:
-        return connect(f"file:{file}?vfs=unix-dotfile", uri=True, **options)
+        connection: sqlite3.Connection = connect(f"file:{file}?vfs=unix-dotfile", uri=True, **options)
+        return connection
 
     monkeypatch.setattr(sqlite3, "connect", connect_without_shared_memory)
     store = SqliteStore(path)
