@@ -83,16 +83,17 @@ class Calls:
         """Wait until the calls that were under way have ended, and say what happened since then."""
         now = time.time()
         wait_until(lambda: self._reached(now), 700, "the calls to end")
-        calls = [call for call in self.ended() if call["ended"] >= since and call["begun"] <= now]
-        swaps = [call["ended"] for call in calls if call["path"] == SWAP and call["status"] == 200]
-        times = [since, *swaps]
+        later = [call for call in self.ended() if call["ended"] >= since]
+        calls = [call for call in later if call["begun"] <= now]
+        # Swaps that began after ``now`` count, too: a late answer to an early swap is no gap.
+        times = sorted([since, *(call["ended"] for call in later if call["path"] == SWAP and call["status"] == 200)])
         return Outcome(
             calls=len(calls),
             jobs=sum(call["path"].startswith(JOB) for call in calls),
             failed=[call for call in calls if call["status"] != 200],
             wrong=[call for call in calls if call["status"] == 200 and call["answer"] != self._right_answer(call)],
             again=sum(call["attempts"] != "1" for call in calls),
-            gap_s=max((later - earlier for earlier, later in pairwise(times)), default=now - since),
+            gap_s=max((after - before for before, after in pairwise(times)), default=now - since),
             slowest_s=max((call["ended"] - call["begun"] for call in calls), default=0.0),
         )
 
