@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 Json = dict[str, Any]
@@ -17,6 +18,7 @@ ABSENT = re.compile(
 """The words with which an event names a missing object, which time alone does not create."""
 REFUSED = "Invalid"
 """The prefix of the reasons with which the operator refuses a RayService or a RayCluster."""
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 MESSAGE_CHARACTERS = 300
 """The maximum number of characters that are quoted from a message of Kubernetes."""
 
@@ -97,19 +99,18 @@ def warnings(events: Json, service: Json, pods: list[Json]) -> tuple[list[str], 
 
     Those of the first list are of a kind that time alone does not resolve: an object that does not
     exist, or a spec that the operator refuses. Of each kind of object and reason only the newest
-    event counts, and events of pods that run are past.
+    event counts. Events of pods that run are past, and so are those that the operator wrote about
+    an earlier spec: Kubernetes keeps them for an hour.
     """
+    written = _written(service)
     name, clusters = service["metadata"]["name"], clusters_of(service)
     starting = {p["metadata"]["name"] for p in pods if not _runs(p)}
     newest: dict[tuple[str, str, str], str] = {}
     for event in sorted(_warnings(events), key=_time):
         about, reason = event["involvedObject"], event.get("reason", "")
         kind, of = about.get("kind", ""), about.get("name", "")
-        if (
-            (kind == "RayService" and of == name)
-            or (kind == "RayCluster" and of in clusters)
-            or (kind == "Pod" and of in starting)
-        ):
+        of_operator = (kind == "RayService" and of == name) or (kind == "RayCluster" and of in clusters)
+        if (of_operator and _time(event) >= written) or (kind == "Pod" and of in starting):
             newest[kind, of, reason] = _shortened(event.get("message", ""))
     stuck: list[str] = []
     passing: list[str] = []
@@ -123,9 +124,33 @@ def _warnings(events: Json) -> Iterator[Json]:
     return (event for event in events["items"] if event.get("type") == "Warning")
 
 
-def _time(event: Json) -> str:
-    """When an event last occurred; Kubernetes fills one of three fields, all in the same format."""
-    return event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or ""
+def _time(event: Json) -> datetime:
+    """When an event last occurred.
+
+    Kubernetes fills other fields for each of its two kinds of events. The operator's are of the
+    newer kind, which has the first time in `eventTime`, and the last one in `series` if there are
+    two.
+    """
+    series = event.get("series") or {}
+    times = (event.get("lastTimestamp"), event.get("eventTime"), series.get("lastObservedTime"))
+    return max(map(_parsed, filter(None, (*times, event["metadata"].get("creationTimestamp")))), default=LONG_AGO)
+
+
+def _written(service: Json) -> datetime:
+    """When the spec of a RayService was last changed by anyone but the operator."""
+    fields = service["metadata"].get("managedFields", [])
+    operators = {entry["manager"] for entry in fields if entry.get("subresource") == "status"}
+    changes = [
+        _parsed(entry["time"])
+        for entry in fields
+        if entry["manager"] not in operators and "f:spec" in entry.get("fieldsV1", {}) and "time" in entry
+    ]
+    return max(changes, default=LONG_AGO)
+
+
+def _parsed(time: str) -> datetime:
+    """Parse a time of Kubernetes, without its fraction, which only some of them have."""
+    return datetime.fromisoformat(time).replace(microsecond=0)
 
 
 def _runs(pod: Json) -> bool:

@@ -76,6 +76,8 @@ def test_ray_stops_draining_before_the_kubelet_kills_the_pod(values: Json) -> No
         assert 0 < grace - int(environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) <= 15, name
         # The controller of a new head may reach replicas late, and must not kill them.
         assert int(environment["RAY_SERVE_SLOW_STARTUP_WARNING_S"]) >= 300, name
+        # Ray gives up a node after five failed checks; a pod that is lost must not be waited for.
+        assert 5 * int(environment["RAY_health_check_period_ms"]) <= 5000, name
 
 
 def test_gpu_pods_are_not_endpoints_of_the_service() -> None:

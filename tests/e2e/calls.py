@@ -1,4 +1,4 @@
-"""What the calls of callers.py led to, read from the log of their pod."""
+"""What the calls and jobs of callers.py led to, read from the log of their pod."""
 
 import json
 import time
@@ -10,15 +10,19 @@ from typing import Any
 from tests.e2e.cluster import Cluster, Json, wait_until
 
 SWAP = "/image-faceswap"
+JOB = "job of "
+"""With it begins the path of a job, whose result has the pixels of the answer to the plain call."""
 BEGUN_S = 1.0
 """A video is under way this long after it began."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The calls that were under way, or began, since something was lost."""
+    """The calls and jobs that were under way, or began, since something was lost."""
 
     calls: int
+    jobs: int
+    """How many of the calls were jobs."""
     failed: list[Json]
     wrong: list[Json]
     again: int
@@ -27,12 +31,17 @@ class Outcome:
     """The longest time between two answers to face swaps."""
     slowest_s: float
 
+    @property
+    def lost_jobs(self) -> list[Json]:
+        """The jobs without a result. They outlive the connections of their callers."""
+        return [call for call in self.failed if call["path"].startswith(JOB)]
+
     def __str__(self) -> str:
         failures = sorted({f"{call['path']} {call['status']} {call['detail'][:150]}" for call in self.failed})
         return (
-            f"{len(self.failed)} of {self.calls} calls failed, {len(self.wrong)} with wrong bytes, {self.again} at the second "
-            f"attempt, longest gap between swaps {self.gap_s:.1f} s, slowest call {self.slowest_s:.1f} s"
-            + "".join(f"\n  {line}" for line in failures)
+            f"{len(self.failed)} of {self.calls} calls failed ({len(self.lost_jobs)} of {self.jobs} jobs), {len(self.wrong)} with "
+            f"wrong pixels, {self.again} at the second attempt, longest gap between swaps {self.gap_s:.1f} s, slowest call "
+            f"{self.slowest_s:.1f} s" + "".join(f"\n  {line}" for line in failures)
         )
 
 
@@ -55,14 +64,18 @@ class Calls:
         """Take the answers so far, of which none may have failed, for the right ones."""
         for call in self.ended():
             assert call["status"] == 200, call
-            assert self._right.setdefault(call["path"], call["answer"]) == call["answer"], f"{call['path']} has two answers"
+            right = self._right.setdefault(call["path"].removeprefix(JOB), call["answer"])
+            assert right == call["answer"], f"{call['path']} has two answers"
 
     def await_video(self, path: str) -> None:
-        """Wait until a video of this path is under way."""
+        """Wait until a call for a video of this path is under way, and a job."""
 
         def under_way() -> bool:
-            last = [entry for entry in self._entries() if entry["path"] != SWAP][-1]
-            return last["path"] == path and "ended" not in last and time.time() - last["begun"] > BEGUN_S
+            entries = [entry for entry in self._entries() if entry["path"] != SWAP]
+            job = [entry for entry in entries if entry["path"].startswith(JOB)][-1]
+            call = [entry for entry in entries if not entry["path"].startswith(JOB)][-1]
+            begun = call["path"] == path and time.time() - call["begun"] > BEGUN_S
+            return begun and "ended" not in call and "ended" not in job
 
         wait_until(under_way, 600, f"a video of {path} to begin")
 
@@ -70,17 +83,22 @@ class Calls:
         """Wait until the calls that were under way have ended, and say what happened since then."""
         now = time.time()
         wait_until(lambda: self._reached(now), 700, "the calls to end")
-        calls = [call for call in self.ended() if call["ended"] >= since and call["begun"] <= now]
-        swaps = [call["ended"] for call in calls if call["path"] == SWAP and call["status"] == 200]
-        times = [since, *swaps]
+        later = [call for call in self.ended() if call["ended"] >= since]
+        calls = [call for call in later if call["begun"] <= now]
+        # Swaps that began after ``now`` count, too: a late answer to an early swap is no gap.
+        times = sorted([since, *(call["ended"] for call in later if call["path"] == SWAP and call["status"] == 200)])
         return Outcome(
             calls=len(calls),
+            jobs=sum(call["path"].startswith(JOB) for call in calls),
             failed=[call for call in calls if call["status"] != 200],
-            wrong=[call for call in calls if call["status"] == 200 and call["answer"] != self._right[call["path"]]],
+            wrong=[call for call in calls if call["status"] == 200 and call["answer"] != self._right_answer(call)],
             again=sum(call["attempts"] != "1" for call in calls),
-            gap_s=max((later - earlier for earlier, later in pairwise(times)), default=now - since),
+            gap_s=max((after - before for before, after in pairwise(times)), default=now - since),
             slowest_s=max((call["ended"] - call["begun"] for call in calls), default=0.0),
         )
+
+    def _right_answer(self, call: Json) -> str:
+        return self._right[call["path"].removeprefix(JOB)]
 
     def _reached(self, moment: float) -> bool:
         """Whether all calls from before ``moment`` have ended, and a later swap has an answer."""

@@ -101,12 +101,19 @@ class Cluster:
         events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", "--no-headers", check=False)
         return "\n".join([*lines, *(line[:240] for line in events.splitlines()[-16:])])
 
-    def python(self, name: str, script: str, *arguments: str, key: str | None = None) -> None:
-        """Start a pod that runs a Python script in the service's image."""
+    def python(self, name: str, script: str, *arguments: str, key: str | None = None, claim: str | None = None) -> None:
+        """Start a pod that runs a Python script in the service's image.
+
+        The volume of ``claim`` is mounted at /shared.
+        """
         self.kubectl("delete", "pod", name, "--ignore-not-found", "--wait", "--grace-period=0", "--force", check=False)
         environment = [{"name": "HOME", "value": "/tmp"}]
         if key is not None:
             environment.append({"name": "RYLA_API_KEY", "value": key})
+        mounts, volumes = [{"name": "tmp", "mountPath": "/tmp"}], [{"name": "tmp", "emptyDir": {}}]
+        if claim is not None:
+            mounts.append({"name": "shared", "mountPath": "/shared"})
+            volumes.append({"name": "shared", "persistentVolumeClaim": {"claimName": claim}})
         container = {
             "name": "python",
             "image": self.image,
@@ -120,7 +127,7 @@ class Cluster:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
-            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            "volumeMounts": mounts,
         }
         pod = {
             "apiVersion": "v1",
@@ -132,7 +139,7 @@ class Cluster:
                 "terminationGracePeriodSeconds": 1,
                 "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [container],
-                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "volumes": volumes,
             },
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(pod))

@@ -82,20 +82,6 @@ def _shared_folder(namespace: str) -> Json:
 
     The restricted level allows a claim, but no hostPath in a pod.
     """
-    size = {"storage": "1Gi"}
-    volume = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": namespace},
-        "spec": {
-            "capacity": size,
-            "accessModes": ["ReadWriteMany"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "hostPath": {"path": "/tmp", "type": "Directory"},
-            "claimRef": {"namespace": namespace, "name": SHARED},
-        },
-    }
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -104,10 +90,28 @@ def _shared_folder(namespace: str) -> Json:
             "accessModes": ["ReadWriteMany"],
             "storageClassName": "",
             "volumeName": namespace,
-            "resources": {"requests": size},
+            "resources": {"requests": {"storage": "1Gi"}},
         },
     }
-    return {"apiVersion": "v1", "kind": "List", "items": [volume, claim]}
+    shared = node_volume(namespace, "/tmp", storage_class="", claim={"namespace": namespace, "name": SHARED})
+    return {"apiVersion": "v1", "kind": "List", "items": [shared, claim]}
+
+
+def node_volume(name: str, path: str, *, storage_class: str, claim: Json) -> Json:
+    """Return a folder of the node as a volume for one claim."""
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": storage_class,
+            "hostPath": {"path": path, "type": "Directory"},
+            "claimRef": claim,
+        },
+    }
 
 
 @pytest.fixture(scope="module")

@@ -282,6 +282,10 @@ limits:
 # A controller that has started again, as with a new head, kills the replicas that it has not reached
 # within this time, though they serve. Ray's default is 30 s.
 - {name: RAY_SERVE_SLOW_STARTUP_WARNING_S, value: "300"}
+# A pod that is lost at once is known to be lost after five failed checks. Until then, replicas wait
+# to send to callers in it, and so do all others that wait for these. Ray's default is 3 s between
+# the checks. A pod that is only slow has 10 s for each.
+- {name: RAY_health_check_period_ms, value: "1000"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- include "ryla-serve.logRotation" .root }}
 {{- with .root.Values.jobs.env }}

@@ -83,6 +83,53 @@ def test_only_the_newest_warning_about_what_still_starts_counts() -> None:
     assert warnings({"items": events}, service(upgrading="True"), pods) == ([], ["Pod ryla-b-head: FailedMount (new)"])
 
 
+def _recorded(name: str, reason: str, message: str, *times: str) -> Json:
+    """Return an event as KubeRay 1.7 records it: with two times if it occurred more than once."""
+    series = {"count": 2, "lastObservedTime": f"2026-11-25T10:{times[-1]}Z"} if times[1:] else None
+    return {
+        "type": "Warning",
+        "reason": reason,
+        "message": message,
+        "involvedObject": {"kind": "RayService", "name": name},
+        "lastTimestamp": None,
+        "eventTime": f"2026-11-25T10:{times[0]}Z",
+        "series": series,
+        "metadata": {"creationTimestamp": f"2026-11-25T10:{times[0][:5]}Z"},
+    }
+
+
+def test_of_two_events_the_one_that_occurred_last_counts() -> None:
+    events = [
+        _recorded("ryla", "FailedToUpdateServeApplications", "again", "00:01.100000", "00:09.100000"),
+        _recorded("ryla", "FailedToUpdateServeApplications", "once", "00:05.100000"),
+    ]
+    _, passing = warnings({"items": events}, service(upgrading="True"), [])
+    assert passing == ["RayService ryla: FailedToUpdateServeApplications (again)"]
+
+
+def test_what_the_operator_said_of_an_earlier_spec_is_past() -> None:
+    """Else a rollout would fail for a fault of the last one, which this one mends."""
+    state = service(upgrading="True")
+    state["metadata"]["managedFields"] = [
+        _fields("kuberay-operator", "05:00", "f:status", subresource="status"),
+        _fields("kuberay-operator", "04:00", "f:spec"),
+        _fields("kubectl-annotate", "03:00", "f:metadata"),
+        _fields("helm", "02:00", "f:spec"),
+        _fields("kubectl-edit", "01:00", "f:spec"),
+    ]
+    events = [
+        _recorded("ryla", "InvalidRayServiceSpec", "of the earlier spec", "00:01.900000", "01:59.900000"),
+        _recorded("ryla", "FailedToCreateRayCluster", "of this spec", "02:00.100000"),
+        event("RayCluster", "ryla-b", "InvalidRayClusterSpec", "of the earlier spec", second=59),
+    ]
+    found = warnings({"items": events}, state, [])
+    assert found == ([], ["RayService ryla: FailedToCreateRayCluster (of this spec)"])
+
+
+def _fields(manager: str, time: str, part: str, **more: str) -> Json:
+    return {"manager": manager, "time": f"2026-11-25T10:{time}Z", "fieldsV1": {part: {}}, **more}
+
+
 def test_a_long_message_is_quoted_in_one_line_up_to_a_limit() -> None:
     about = event("Pod", "ryla-b-head", "FailedMount", "a\n" + "b" * 5000)
     _, (line,) = warnings({"items": [about]}, service(upgrading="True"), [pod("ryla-b", "ContainerCreating")])
