@@ -1,7 +1,6 @@
 """Replicas are placed on a Ray cluster whose nodes declare the GPUs of production."""
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -19,8 +18,8 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors, list_nodes
+from serve.app import build
 from serve.config import AppConfig
-from tests.graph.fake_engine import build
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": 8299})
 for kind in ("L40S", "L40S", "A100-80G", "T4"):
@@ -44,15 +43,12 @@ cluster.shutdown()
 
 
 def test_each_deployment_lands_on_its_own_kind_of_gpu(tmp_path: Path) -> None:
-    """The test runs in its own process, because it starts a second Ray cluster.
-
-    The engines of the videos are fake, since loading models has nothing to do with placement.
-    """
+    """The test runs in its own process, because it starts a second Ray cluster."""
     script = tmp_path / "place.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=root, env=environment)
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2]
+    )
     lines = [line for line in run.stdout.splitlines() if line.startswith("PLACED ")]
     assert lines, run.stdout[-3000:] + run.stderr[-3000:]
     placed = json.loads(lines[0].removeprefix("PLACED "))
