@@ -22,7 +22,7 @@ TRACED = "tests/unit/serve/"
 ENGINE_LIBRARIES = {"diffusers", "torch", "transformers"}
 """What takes seconds to import. Tests that need it belong in `tests/engines/`."""
 LIBRARIES = ["ray.serve", "cv2"]
-MAX_SETS = 3
+MAX_SETS = 2
 """How many sets of parameters each test function runs with."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
