@@ -128,10 +128,10 @@ class Execution:
             request.request,
             request.model,
             self._pace,
-            changed=held.steps.append,
+            changed=held.show,
             on_frame=keep_latest if job.durable else lambda _: None,
         )
-        held.steps.append(tracker.progress)
+        held.show(tracker.progress)
         context = RequestContext(
             seed=job.seed or 0,
             media_type=job.media_type,

@@ -24,9 +24,19 @@ class HeldJob:
         self.turn = asyncio.Event()
         self.stopped: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self.steps: deque[Progress] = deque()
+        self._shown: Progress | None = None
         self.storing = asyncio.Lock()
         self.ending = False
         self.meter = Meter({})
+
+    def show(self, progress: Progress) -> None:
+        """Add a step for the store, unless it is the last one again.
+
+        Otherwise a job that asks a full model again and again would tell its listeners each time.
+        """
+        if progress != self._shown:
+            self._shown = progress
+            self.steps.append(progress)
 
     def stop(self, reason: Reason) -> None:
         """Ask the job to stop; the first reason counts.

@@ -1,9 +1,12 @@
 """What stops a job whose lease a Runner holds, and what its caller is advised."""
 
+from dataclasses import replace
+
 import pytest
 
 from serve.config import Hardware
 from serve.jobs.held_job import HeldJob
+from serve.jobs.store.record import Progress
 from serve.pipelines.meter import Meter
 from tests.unit.serve.jobs.samples import new_job
 
@@ -28,6 +31,15 @@ async def test_a_job_that_is_ending_is_not_stopped() -> None:
 async def test_nothing_is_known_of_a_job_that_is_just_taken() -> None:
     held = HeldJob(new_job())
     assert (held.turn.is_set(), held.ending, list(held.steps), held.meter.hardware) == (False, False, [], {})
+
+
+async def test_a_step_that_says_nothing_new_is_left_out() -> None:
+    held, starting = HeldJob(new_job()), Progress(stage="starting")
+    held.show(starting)
+    held.steps.clear()  # the store has them
+    for step in (starting, replace(starting, detail="loading"), replace(starting, detail="loading"), starting):
+        held.show(step)
+    assert [step.detail for step in held.steps] == ["loading", ""]
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ async def test_an_accepted_job_waits_for_a_full_queue_of_its_model(bench: Bench,
     assert outcome is not None
     assert (outcome.job.state, outcome.job.attempt) == ("succeeded", 1)
     assert len(looks) == 1, "its files were read again for each try"
+    stages = [event.job.progress.stage for event in await bench.store.events(outcome.job.id, 0)]
+    # One as it starts, and one as its pipeline does.
+    assert stages.count("starting") == 2, "its listeners were told of each try"
 
 
 async def test_a_caller_who_waits_is_told_when_a_full_queue_has_room(bench: Bench) -> None:
