@@ -73,6 +73,7 @@ UNBUILT = (
     AssertionError,
     AttributeError,
     LookupError,
+    NameError,
     OSError,
     RuntimeError,
     StrictDataclassError,
