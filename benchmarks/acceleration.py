@@ -150,13 +150,8 @@ def right(questions: Sequence[Question], videos: Sequence["Video"]) -> str:
     """Return the share of videos whose colour, shape and motion the judge calls right."""
     if any(question.image is not None for question in questions):
         return ""  # the judge knows plain shapes only
-    pairs = [(question.scene, judge(video.frames)) for question, video in zip(questions, videos, strict=True)]
-    rights = (
-        [scene.color == seen.color for scene, seen in pairs],
-        [scene.subject == seen.shape for scene, seen in pairs],
-        [scene.motion == seen.motion for scene, seen in pairs],
-    )
-    return " / ".join(f"{statistics.mean(right):.0%}" for right in rights)
+    answers = [judge(video.frames).right(question.scene) for question, video in zip(questions, videos, strict=True)]
+    return " / ".join(f"{statistics.mean(right):.0%}" for right in zip(*answers, strict=True))
 
 
 @dataclass(frozen=True)

@@ -292,12 +292,8 @@ def _percent(value: float) -> str:
 
 def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
     assert all(scene.color in COLORS for scene in scenes)
-    pairs = list(zip(scenes, seen, strict=True))
-    return {
-        "color": float(np.mean([s.color == j.color for s, j in pairs])),
-        "shape": float(np.mean([s.subject == j.shape for s, j in pairs])),
-        "motion": float(np.mean([s.motion == j.motion for s, j in pairs])),
-    }
+    answers = [one.right(scene) for scene, one in zip(scenes, seen, strict=True)]
+    return dict(zip(("color", "shape", "motion"), np.mean(answers, axis=0).tolist(), strict=True))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from training.pictures import GROWTH, SHIFT, TURN, outline
-from training.scenes import COLORS, SHAPES
+from training.scenes import COLORS, SHAPES, Scene
 
 Frames = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -34,6 +34,10 @@ class Seen:
     color: str | None
     shape: str | None
     motion: str | None
+
+    def right(self, scene: Scene) -> tuple[bool, bool, bool]:
+        """Return whether colour, shape and motion are those of ``scene``."""
+        return self.color == scene.color, self.shape == scene.subject, self.motion == scene.motion
 
 
 def judge(frames: Frames) -> Seen:

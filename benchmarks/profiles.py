@@ -187,9 +187,8 @@ def answer(way: Way, question: Question, exact: Video | None) -> tuple[Outcome, 
 
 def assess(video: Video, exact: Video, question: Question) -> Outcome:
     """Compare a video with the exact one and with what was asked."""
-    seen, scene = judge(video.frames), question.scene
     return Outcome(
-        right=(seen.color == scene.color, seen.shape == scene.subject, seen.motion == scene.motion),
+        right=judge(video.frames).right(question.scene),
         noise=psnr(video.frames, exact.frames),
         alike=similarity(video.frames, exact.frames),
         passes=video.passes,

@@ -24,9 +24,9 @@ def has_codec_tag_of_avi(stream: Stream) -> bool:
     return "matroska" in stream.container.format.name and context is not None and bool(context.codec_tag.strip("\0"))
 
 
-def stamp_of(packet: "Packet[Any]") -> int | None:
-    """Return the time stamp of ``packet``, or None if it has none."""
-    return packet.pts if packet.pts is not None else packet.dts
+def stamp_of(timed: "Packet[Any] | VideoFrame") -> int | None:
+    """Return the time stamp of a packet or a frame, or None if it has none."""
+    return timed.pts if timed.pts is not None else timed.dts
 
 
 class Stamps:
@@ -64,7 +64,7 @@ class Stamps:
         return sorted(stamp for stamp, needed in self._waiting if needed)
 
     def _own(self, frame: VideoFrame) -> tuple[int, list[int]]:
-        stamp = frame.pts if frame.pts is not None else frame.dts
+        stamp = stamp_of(frame)
         if stamp is None or frame.time_base is None:
             raise MediaError("the video's frames have no timestamps; re-encode the video")
         lost = []
