@@ -50,7 +50,7 @@ def pack(states: Path, target: Path) -> None:
     }
 
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
-    text = _load(states / "wan26.pt", vace)
+    text = _load(states / "people.pt", vace)
     WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(target_files.vace)
 
     high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))

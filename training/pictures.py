@@ -340,7 +340,8 @@ def _view(subject: str, scene: Scene) -> list[float]:
     warps: list[float] = []
     for k in range(3):
         wave = u[10 + 5 * k : 15 + 5 * k]
-        warps += [0.02 * window * wave[0], 0.02 * window * wave[1], 9 * wave[2] / window, 9 * wave[3] / window, 3.14 * wave[4]]
+        bend = 0.02 * window * scene.warp
+        warps += [bend * wave[0], bend * wave[1], 9 * wave[2] / window, 9 * wave[3] / window, 3.14 * wave[4]]
     flip = 1.0 if lot.uniform() < 0.5 else -1.0
     tint = [1.0 + 0.12 * u[3] + 0.05 * u[4 + c] for c in range(3)]
     return [window, *at, 0.12 * u[7], flip, float(np.exp(0.2 * u[8])), *tint, *warps]

@@ -96,6 +96,8 @@ class Scene:
     y: float = 0.0
     variant: int = 0
     """The number of the variation of a photograph (crop, warp, light, colour), or of a collage."""
+    warp: float = 1.0
+    """How strongly a photograph is bent; at 0 its face keeps its features."""
 
     @property
     def is_shape(self) -> bool:

@@ -8,16 +8,27 @@ import torch
 from demo.checkpoints import DemoCheckpoints
 from training.causal import unroll
 from training.distil import distil_wan22, distil_wan26
-from training.latents import BUCKETS, encode_bucket, save
+from training.latents import BUCKETS, PHOTOGRAPHS, encode_bucket, save
 from training.pack import pack, write_statistics
 from training.ranks import Ranks
 from training.run import load_average
 from training.transformers import BOUNDARY, Data, train_image_model, train_vace
 from training.vae import make_vae, train_vae
 
-STEPS = {"vae": 8_000, "wan26": 24_000, "trunk": 10_000, "low": 12_000, "high": 6_000, "distil26": 3_000, "distil22": 3_000}
+STEPS = {
+    "vae": 8_000,
+    "wan26": 24_000,
+    "people": 24_000,
+    "trunk": 10_000,
+    "low": 12_000,
+    "high": 6_000,
+    "distil26": 3_000,
+    "distil22": 3_000,
+}
 """The number of training steps of each stage that has any."""
-STAGES = ("vae", "latents", "wan26", "trunk", "low", "high", "pack", "distil26", "distil22")
+SHARE_OF_PHOTOGRAPHS = 0.4
+"""The share of the captions in the stage `people` whose clips are ``PHOTOGRAPHS``."""
+STAGES = ("vae", "latents", "wan26", "people", "trunk", "low", "high", "pack", "distil26", "distil22")
 
 
 def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: float, target: Path) -> bool:
@@ -44,6 +55,10 @@ def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: f
     write_statistics(folder, mean=data.mean, std=data.std, tokenizer=data.tokenizer)
     if stage == "wan26":
         return train_vace(state, data, total=steps, deadline=deadline)
+    if stage == "people":
+        return train_vace(
+            state, data, total=steps, deadline=deadline, start=folder / "wan26.pt", photographs=SHARE_OF_PHOTOGRAPHS
+        )
     start = None if stage == "trunk" else folder / "trunk.pt"
     low, high = {"trunk": (0.0, 1.0), "low": (0.0, BOUNDARY), "high": (BOUNDARY, 1.0)}[stage]
     return train_image_model(state, data, total=steps, deadline=deadline, start=start, low=low, high=high)
@@ -58,7 +73,7 @@ def _encode(folder: Path, ranks: Ranks) -> None:
     vae = make_vae().to(ranks.device)
     load_average(folder / "vae.pt", {"vae": vae})
     unroll(vae)
-    for number, bucket in enumerate(BUCKETS):
+    for number, bucket in enumerate((*BUCKETS, PHOTOGRAPHS)):
         if not (folder / "latents" / f"{number}-{ranks.rank}.pt").exists():
             latents = encode_bucket(vae, bucket, number=number, rank=ranks.rank, ranks=ranks.count, device=ranks.device)
             save(folder / "latents", latents, number=number, rank=ranks.rank)

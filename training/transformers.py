@@ -50,7 +50,7 @@ class Data:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.device = device
-        self._buckets = [load(folder, number, device) for number in range(len(BUCKETS))]
+        self._buckets = [load(folder, number, device) for number in range(len(BUCKETS) + 1)]  # and PHOTOGRAPHS
         self.mean, self.std = statistics(self._buckets[0].clips)
         self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in (self.mean, self.std))
         scenes = list(draw_scenes(4, 12_000, SHARES))
@@ -66,25 +66,34 @@ class Data:
         """Normalise each channel to zero mean and unit deviation; float32."""
         return (latents.float() - self._mean) / self._std
 
-    def draw(self, step: int) -> Batch:
+    def draw(self, step: int, photographs: float = 0.0) -> Batch:
         """Return the batch of one step.
 
         It mostly has the usual size, in every tenth step another one, and sometimes fewer frames.
+        Of the usual size, this share of the clips is from ``PHOTOGRAPHS``.
         """
-        number = 0 if step % 10 else 1 + (step // 10) % (len(self._buckets) - 1)
-        bucket = self._buckets[number]
+        number = 0 if step % 10 else 1 + (step // 10) % (len(BUCKETS) - 1)
         usual = BUCKETS[0]
         spec = BUCKETS[number]
         count = BATCH * usual.frames * usual.height * usual.width // (spec.frames * spec.height * spec.width)
-        chosen = torch.randint(len(bucket.clips), (count,), device=self.device)
-        wording = torch.randint(self._tokens[number].shape[1], (count,), device=self.device)
-        tokens = self._tokens[number][chosen, wording]
+        further = 0 if number else round(count * photographs)
+        drawn = [self._choose(number, count - further)]
+        if further:
+            drawn.append(self._choose(len(BUCKETS), further))
+        clips, pictures, tokens = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         dropped = torch.rand(count, device=self.device) < DROPPED_CAPTIONS
         tokens = torch.where(dropped[:, None], self._none, tokens)
-        length = 3 if step % 50 == 25 else bucket.clips.shape[2]
-        parts = (bucket.clips[chosen], bucket.pictures[chosen], bucket.grey)
+        length = 3 if step % 50 == 25 else clips.shape[2]
+        parts = (clips, pictures, self._buckets[number].grey)
         clips, pictures, grey = (self.normalise(part[:, :, :length]) for part in parts)
         return clips, pictures, grey, tokens
+
+    def _choose(self, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return clips of a bucket at random, their first frames and the tokens of a caption."""
+        bucket, tokens = self._buckets[number], self._tokens[number]
+        chosen = torch.randint(len(bucket.clips), (count,), device=self.device)
+        wording = torch.randint(tokens.shape[1], (count,), device=self.device)
+        return bucket.clips[chosen], bucket.pictures[chosen], tokens[chosen, wording]
 
 
 class Times:
@@ -163,10 +172,13 @@ def prepare(model: Any, device: torch.device) -> None:
             block.compile(dynamic=True)
 
 
-def train_vace(path: Path, data: Data, *, total: int, deadline: float) -> bool:
+def train_vace(
+    path: Path, data: Data, *, total: int, deadline: float, start: Path | None = None, photographs: float = 0.0
+) -> bool:
     """Train text- and image-to-video in one VACE model; return True when finished.
 
-    Two steps of three are text-to-video.
+    Two steps of three are text-to-video, in which ``photographs`` is the share of ``PHOTOGRAPHS``.
+    With ``start``, the state of another stage, training continues from there.
     """
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
@@ -181,9 +193,16 @@ def train_vace(path: Path, data: Data, *, total: int, deadline: float) -> bool:
         control = vace_control(pictures, grey)
         return flow_loss(lambda x, t: vace(x, t, text, control_hidden_states=control, return_dict=False)[0], clips, times)
 
-    training = Training(path, {"transformer": vace, "text_encoder": encoder}, total=total, deadline=deadline)
+    modules: dict[str, nn.Module] = {"transformer": vace, "text_encoder": encoder}
+    if start is not None:
+        load_average(start, modules)
+
+    def kind_of(step: int) -> str:
+        return "image" if step % 3 == 2 else "text"
+
+    training = Training(path, modules, total=total, deadline=deadline)
     prepare(vace, data.device)
-    return training.run(data, loss_of, lambda step: "image" if step % 3 == 2 else "text")
+    return training.run(lambda step: data.draw(step, photographs if kind_of(step) == "text" else 0.0), loss_of, kind_of)
 
 
 def train_image_model(
@@ -208,7 +227,7 @@ def train_image_model(
 
     training = Training(path, modules, total=total, deadline=deadline)
     prepare(model, data.device)
-    return training.run(data, loss_of, lambda step: "image")
+    return training.run(data.draw, loss_of, lambda step: "image")
 
 
 class Training:
@@ -225,7 +244,7 @@ class Training:
         )
         self._run = Run(path, modules, optimizers=[self._optimizer], total=total, decay=0.9995, warm_up=500, deadline=deadline)
 
-    def run(self, data: Data, loss_of: Callable[..., Tensor], kind_of: Callable[[int], str]) -> bool:
+    def run(self, draw: Callable[[int], Batch], loss_of: Callable[..., Tensor], kind_of: Callable[[int], str]) -> bool:
         """Train until the last step or the deadline; return True when finished."""
 
         def step(kind: str, *inputs: Tensor) -> Tensor:
@@ -241,7 +260,7 @@ class Training:
         losses: list[Tensor] = []
         for number in self._run.steps():
             torch.manual_seed(number)
-            losses.append(replay(kind_of(number), *data.draw(number)))
+            losses.append(replay(kind_of(number), *draw(number)))
             if len(losses) == 1000:
                 self._run.loss = torch.stack(losses).mean().item()
                 print(f"{self._run.path.stem} {number + 1}: loss {self._run.loss:.4f}", flush=True)

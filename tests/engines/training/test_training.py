@@ -102,6 +102,8 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     buckets = (Bucket(frames=9, height=32, width=32, count=4), Bucket(frames=5, height=32, width=48, count=4))
     for module in (training.latents, training.transformers, training.distil, training.stages):
         monkeypatch.setattr(module, "BUCKETS", buckets)
+    photographs = Bucket(frames=9, height=32, width=32, count=4, shares={"cat": 1.0}, warp=0.0)
+    monkeypatch.setattr(training.stages, "PHOTOGRAPHS", photographs)
     for module in (training.transformers, training.distil):
         monkeypatch.setattr(module, "BATCH", 2)
     monkeypatch.setattr(training.distil, "SHARE", 1)
