@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +29,7 @@ from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.video.engine import WanEngine
 from deployments.video.mode import Mode
+from training.pictures import photograph
 from training.scenes import (
     COLORS,
     HELD_OUT_VARIANT,
@@ -171,8 +173,9 @@ def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
 
 
 def portraits(demo: Demo, share: float) -> Iterator[Row]:
-    """Judge whether videos of portraits show a face."""
+    """Judge whether videos of portraits show a face, and from prompts that of the person."""
     analyser = _analyser()
+    persons = {name: _embedding(analyser, name) for name in PORTRAITS}
     lot = random.Random(7)
     scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_scaled(12, share))]
     sources: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
@@ -186,6 +189,22 @@ def portraits(demo: Demo, share: float) -> Iterator[Row]:
             prompt = f"a portrait of an {scene.subject}, the camera zooms in"
             found += [bool(analyser.faces([np.ascontiguousarray(frame)])[0]) for frame in generate(scene, prompt, seed)]
         yield f"portrait {name}: frames with a face", ">= 90 %", "YuNet", _percent(float(np.mean(found)))
+    alike = []
+    moves = ("pans left", "pans right", "zooms in", "zooms out", "pans up", "does not move")
+    for seed in range(_scaled(24, share)):
+        name, move = PORTRAITS[seed % 2], moves[seed // 2 % len(moves)]
+        video = make(demo.wan26, f"a portrait of an {name}, the camera {move}", seed=100 + seed)
+        frames = [np.ascontiguousarray(frame) for frame in video]
+        alike += [any(float(face.embedding @ persons[name]) >= 0.4 for face in faces) for faces in analyser.faces(frames)]
+    yield "portrait prompts: frames with the person", ">= 80 %", "SFace cosine >= 0.4", _percent(float(np.mean(alike)))
+
+
+def _embedding(analyser: OpenCVAnalyser, name: str) -> npt.NDArray[np.float32]:
+    """Return the embedding of the person in a training photograph."""
+    picture = (photograph(name)[:3].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    [faces] = analyser.faces([picture])
+    embedding: npt.NDArray[np.float32] = max(faces, key=lambda face: face.box[2] - face.box[0]).embedding
+    return embedding
 
 
 def reconstruction(demo: Demo, share: float) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from training.vae import make_vae, train_vae
 STEPS = {
     "vae": 8_000,
     "wan26": 24_000,
-    "people": 24_000,
+    "people": 30_000,
     "trunk": 10_000,
     "low": 12_000,
     "high": 6_000,

@@ -24,8 +24,8 @@ TICKS = 360_000
 """Ticks per second; at the usual frame rates, NTSC's included, a frame lasts whole ticks."""
 _BT709 = 1
 _CPU_INFO = Path("/proc/cpuinfo")
-_REPEATABLE = {"x264-params": "asm=avx2"} if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else {}
-"""Options that make x264 return the same bytes for the same frames.
+_REPEATABLE = ("asm=avx2",) if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else ()
+"""Parameters that make x264 return the same bytes for the same frames.
 
 The AVX-512 code of its macroblock tree reads uninitialised memory, so that the same frames give
 different bytes in each run, half a level apart. The AVX2 code does not, and is as fast.
@@ -39,6 +39,14 @@ small, and makes files that differ with the number of cores. Large frames stay w
 holds frames of its own.
 """
 _SMALL = 2**20
+
+_TINY = 2**17
+"""Marked frames of up to this many pixels are encoded with ``_FINE``."""
+_FINE = ("trellis=0", "deadzone-inter=2", "deadzone-intra=2")
+"""Parameters with which x264 keeps weak detail, in files half as large again.
+
+By default it rounds most of a watermark away, of which tiny frames have little.
+"""
 
 
 class Mp4Encoder(Encoder):
@@ -64,7 +72,7 @@ class Mp4Encoder(Encoder):
         self._mark = mark
         self._end: Fraction | None = None
         self._clock = Clock(TICKS)
-        self._options = {"preset": preset, "crf": str(crf), **_REPEATABLE}
+        self._options = {"preset": preset, "crf": str(crf)}
         spool = Spool.empty()
         self._spool: Spool | None = spool
         self._container: OutputContainer | None = av.open(
@@ -139,7 +147,10 @@ class Mp4Encoder(Encoder):
                 f"the result has {width} x {height} pixels; MP4 allows at most {MAX_SIDE} pixels per side: scale the video down"
             )
         container = self._open_container()
-        self._video = container.add_stream("libx264", rate=_nominal(self._fps), options=self._options)
+        fine = _FINE if self._mark is not None and width * height <= _TINY else ()
+        parameters = (*_REPEATABLE, *fine)
+        options = self._options | ({"x264-params": ":".join(parameters)} if parameters else {})
+        self._video = container.add_stream("libx264", rate=_nominal(self._fps), options=options)
         self._video.width, self._video.height = width + width % 2, height + height % 2
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
