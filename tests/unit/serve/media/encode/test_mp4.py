@@ -55,7 +55,7 @@ def test_a_weak_mark_survives_in_every_frame_of_a_tiny_film() -> None:
     def luma(level: int) -> npt.NDArray[np.float64]:
         encoder = Mp4Encoder(Fraction(16), "veryfast", 18, mark=Dots(level))
         frames, _ = decode_all(open_source(encode_all(encoder, film, Fraction(16)), LIMITS))
-        return np.mean(frames, axis=-1, dtype=np.float64)
+        return np.asarray(np.mean(frames, axis=-1), np.float64)
 
     kept = ((luma(2) - luma(0)) * Dots(1).pattern).mean(axis=(1, 2)) / 2
     assert kept.shape == (9,)
