@@ -29,7 +29,7 @@ from deployments.task_end import wait_for_end
 
 T = TypeVar("T")
 BEHIND = 10
-"""By how much the niceness of threads grows that step back; Linux allows 19 at most."""
+"""How much niceness is added to threads that step back; Linux allows 19 at most."""
 FAILURES = 3
 """Failed calls in a row after which a replica counts as broken; the input may be the cause of a
 single one."""

@@ -64,7 +64,7 @@ class NotFinite(DeploymentError):
 
 
 class WeightsDamaged(NotFinite):
-    """The weights of a model are no finite numbers any more, so every video would fail."""
+    """The weights of a model are no longer finite, so every video would fail."""
 
 
 class EngineBroken(DeploymentError):

@@ -112,7 +112,7 @@ class WanEngine:
     def sample(self, run: "Run") -> torch.Tensor:
         """Return the denoised, normalised latents of ``run``, float32 ``[1, c, t, h, w]``.
 
-        Raises ``NotFinite`` if they are no numbers.
+        Raises ``NotFinite`` if they contain NaN or infinity.
         """
         with self._weights_in_use():
             self._require_memory(run)
@@ -160,7 +160,7 @@ class WanEngine:
     def _mode_for(self, request: VideoRequest) -> Mode:
         mode = self.image_mode if request.takes_image else self.text_mode
         if request.source is not None and (mode is None or mode is not self.text_mode):
-            raise ImageNotSupported("source", "this model makes no video of another video; leave the video out")
+            raise ImageNotSupported("source", "this model does not accept a video as input; leave it out")
         if mode is None:
             raise ImageNotSupported("image" if request.lead is None else "source", self.refusal)
         if mode.pipeline_class is not WanVACEPipeline:

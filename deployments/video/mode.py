@@ -18,9 +18,9 @@ class Mode:
     """Diffusers' pipeline class that prepares latents and conditions."""
     scheduler: Any
     transformers: dict[str, Any]
-    """By their names in the pipeline. Of two experts, `transformer` runs the noisy steps."""
+    """By their names in the pipeline. With two experts, `transformer` runs the noisy steps."""
     boundary: float | None = None
-    """Of two experts: `transformer_2` runs once the timestep is under 1000 times this."""
+    """With two experts, `transformer_2` takes over once the timestep is below 1000 times this."""
     image_encoder: dict[str, Any] | None = None
     """Image encoder and preprocessor of Wan 2.1's image models, by their names in the pipeline."""
     distilled: "Mode | None" = None

@@ -15,7 +15,7 @@ class Gateway(Values):
 
     enabled: bool = True
     """Whether to create the gateway. Without it, callers connect to Serve's proxies, whose own
-    limits still apply. With `NewClusterWithIncrementalUpgrade` there is none in any case."""
+    limits still apply. With `NewClusterWithIncrementalUpgrade` no gateway is created."""
     image: str = "docker.io/library/nginx:1.28-alpine"
     """Image with nginx and a shell."""
     replicas: int = Field(default=2, ge=1)
@@ -23,7 +23,7 @@ class Gateway(Values):
     connections: int = Field(default=4096, ge=64)
     """Connections of callers that each pod holds at the same time. Excess ones are closed."""
     requests_per_caller: int = Field(default=512, ge=0)
-    """Requests of one address that each pod passes on at the same time; 0 for no limit. Further
+    """Requests from one address that each pod passes on at the same time; 0 for no limit. Further
     ones get a 503. Set `trustedProxies` where a load balancer is in front: otherwise all callers
     have its address."""
     trusted_proxies: list[str] = []

@@ -1,4 +1,4 @@
-"""Values of provenance: the secrets with which results are marked, and the authority of time."""
+"""Values of provenance: the secrets with which results are marked, and the timestamp authority."""
 
 from pydantic import Field
 

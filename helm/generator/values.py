@@ -35,7 +35,8 @@ class Auth(Values):
     rotate the token, name another Secret, which starts a new cluster."""
     create_ray_token: bool = False
     """Whether Helm creates that Secret with a random token if it does not exist. It is kept when
-    the release is uninstalled. Not for Argo CD, which would change the token with every sync."""
+    the release is uninstalled. Do not use it with Argo CD, which would change the token with every
+    sync."""
 
 
 class Metrics(Values):
@@ -63,7 +64,8 @@ class Preflight(Values):
     """
 
     enabled: bool = True
-    """Whether to run the two jobs."""
+    """Whether to run the preflight job and, if `models.fetch.command` is set, the one that fetches
+    model files."""
     timeout_seconds: int = Field(default=900, ge=10)
     """Seconds that the job may take, including pulling the image and verifying model files. The one
     that fetches files has `models.fetch.timeoutSeconds` more."""
@@ -113,7 +115,7 @@ class LoadTest(Values):
     """Size of the requests: `short` ones, which a CPU makes in seconds, or those with the service's
     defaults."""
     thresholds: list[str] = []
-    """What must be kept besides `errors<=0`, for example `result:wan2.6:p95<=120`."""
+    """Conditions that the run must meet besides `errors<=0`, such as `result:wan2.6:p95<=120`."""
     resources: Resources = Resources(requests={"cpu": "500m", "memory": "512Mi"}, limits={"memory": "1Gi"})
     """Resource requests and limits of the master and of each worker."""
 

@@ -125,7 +125,7 @@ def _warnings(events: Json) -> Iterator[Json]:
 
 
 def _time(event: Json) -> datetime:
-    """When an event last occurred.
+    """Return when an event last occurred.
 
     Kubernetes fills other fields for each of its two kinds of events. The operator's are of the
     newer kind, which has the first time in `eventTime`, and the last one in `series` if there are
@@ -137,7 +137,7 @@ def _time(event: Json) -> datetime:
 
 
 def _written(service: Json) -> datetime:
-    """When the spec of a RayService was last changed by anyone but the operator."""
+    """Return when the spec of a RayService was last changed by anyone but the operator."""
     fields = service["metadata"].get("managedFields", [])
     operators = {entry["manager"] for entry in fields if entry.get("subresource") == "status"}
     changes = [

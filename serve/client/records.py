@@ -93,7 +93,7 @@ class JobRecord:
 
 def _state(value: Any) -> State:
     if not isinstance(value, str):
-        raise TypeError("the state of a job is no text")
+        raise TypeError("the state of a job is not a string")
     return value  # type: ignore[return-value]  # a later version may have another one
 
 
@@ -109,7 +109,7 @@ def _number(value: Any) -> float:
 
 def _object(value: Any) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, Mapping):
-        raise TypeError("a part of the record is no object")
+        raise TypeError("a part of the record is not an object")
     return value
 
 

@@ -52,7 +52,7 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     wan26, wan22 = partial(video, WAN26), partial(video, WAN22_GGUF)
     reference, source = ("reference_image",), ("source_image", "reference_image")
     return (
-        wan26("wan2.6", "Generate a video from a prompt, or of another video", source=("source_video",)),
+        wan26("wan2.6", "Generate a video from a prompt, or from another video", source=("source_video",)),
         wan26("wan2.6-i2v", "Generate a video from a prompt and its first frame", image=reference),
         wan26(
             "wan2.6-i2v-faceswap",

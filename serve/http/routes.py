@@ -1,4 +1,7 @@
-"""The table of routes, read by the router, the OpenAPI document, the key check and tests."""
+"""The table of routes, read by the router, the OpenAPI document and tests.
+
+Which paths need no key is in ``callers.auth``, which the proxy reads, too.
+"""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -166,7 +169,7 @@ def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     yield get(
         "/metrics",
         service.metrics,
-        "Has the service's own metrics, of all its processes, for Prometheus",
+        "Returns the metrics of all processes of the service in Prometheus' format",
         media_types=("text/plain",),
     )
     yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")

@@ -39,8 +39,8 @@ BEAT_S = 0.25
 TURN_POLL_S = 0.2
 """Seconds after which waiting jobs ask again whether it is their turn, since others may be done."""
 LOOKS = 1
-"""How many of the waiting jobs have their files looked at at a time: each may take as much memory
-as a request may be large."""
+"""How many waiting jobs have their files checked at once: each may take as much memory as the
+largest request."""
 FLUSH_S = 0.1
 """Seconds for which steps of jobs are collected before they are stored."""
 LEASES_PER_ATTEMPT = 20

@@ -56,7 +56,6 @@ DISTILLED = ("4step", "lightning", "lightx2v", "distill", "causvid", "self_forci
 """Words in the names of LoRAs that make a model need few steps."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
 """Parts of names by which pickled files are known, since they are not opened."""
-NOT_WAN = "no file of a Wan model"
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -52,7 +52,7 @@ IMAGE_ENCODER: Mapping[str, Any] = {
     "layer_norm_eps": float,
     "attention_dropout": float,
 }
-"""Those of CLIP's vision model."""
+"""The values that are checked in the configuration of CLIP's vision model."""
 _SIZE = int | dict[str, int]
 IMAGE_PROCESSOR: Mapping[str, Any] = {
     **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), bool),
@@ -62,9 +62,9 @@ IMAGE_PROCESSOR: Mapping[str, Any] = {
     "resample": int,
     "rescale_factor": float,
 }
-"""Those of its preprocessor."""
+"""The values that are checked in the configuration of its preprocessor."""
 INDEX: Mapping[str, Any] = {"_class_name": str, "transformer_2": list[str | None] | None}
-"""Those of a checkpoint's index that are used here."""
+"""The values that are checked in a checkpoint's index."""
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", bool: "values that are true or false", str: "texts"}
 

@@ -226,7 +226,7 @@ class JobHandlers:
 
 def unknown_job() -> Problem:
     """Return the 404 problem for a job that the caller does not have."""
-    return Problem(404, "not-found", "you have no job of this id; GET /jobs lists yours")
+    return Problem(404, "not-found", "you have no job with this id; GET /jobs lists yours")
 
 
 def raise_problem(job: Job) -> None:

@@ -171,7 +171,7 @@ def test_models_that_cannot_are_refused(
     cases = (
         (wan22, replace(small, lead=frames[:1]), "source", "only a VACE model continues a video"),
         (wan22, replace(small, last_image=frames[0]), "last_image", "only a VACE model takes a last frame without"),
-        (wan22, replace(small, source=frames), "source", "makes no video of another video"),
+        (wan22, replace(small, source=frames), "source", "does not accept a video as input"),
         (text, replace(small, image=frames[0], last_image=frames[1]), "image", "no image-to-video checkpoint"),
     )
     for engine, request, field, message in cases:

@@ -108,7 +108,7 @@ def test_every_route_is_served_and_has_no_other_method(served: TestClient, route
     response = served.request(route.method, route.path.replace("{id}", "0" * 32), json=body_of(route))
     if "{id}" in route.path:
         assert response.status_code == 404
-        unknown = "unknown model" if "models" in route.path else "no job of this id"
+        unknown = "unknown model" if "models" in route.path else "no job with this id"
         assert unknown in response.json()["detail"], "the route is known, and only what it names is not"
     else:
         assert response.status_code == (202 if route.path == "/warm" else 200)
