@@ -27,7 +27,7 @@ CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_d
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test test-graph test-rest lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
+.PHONY: help setup hashes tools serve demo unit test lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,18 +76,8 @@ unit: setup  ## Run the fast tests, which need no Ray and no model, and print th
 	$(BIN)/python -m pytest tests/unit -p tests.unit.ring -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
 test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
-	$(MAKE) --no-print-directory --jobs=2 test-graph test-rest
-
-# The tests of the graph often wait for processes. The others run meanwhile, at a lower priority than
-# that of Ray's workers (15), and show their progress.
-test-graph:
-	@mkdir -p test-output
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/graph > test-output/graph.log 2>&1; \
-	  status=$$?; cat test-output/graph.log; exit $$status
-
-test-rest:
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" nice -n 19 $(BIN)/python -m pytest tests/unit tests/chart tests/engines \
-	  -n 2 --dist worksteal
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/unit tests/chart tests/engines -n 2 --dist worksteal
+	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/graph
 
 lint: setup  ## Check style, types and the import rules
 	$(BIN)/ruff check .
