@@ -102,7 +102,7 @@ class FrontDesk:
             lost = False
             waiter = self._consumer.open(1) if waits else None
             try:
-                outcome = await self._runs(job_id, request=sent, waiter=waiter, known_beat=known_beat)
+                outcome = await self._runs(job_id, sent, waiter, known_beat)
             except RunnerLost as error:
                 logger.warning("job %s: its Runner was lost (%s); asking another", job_id, error)
                 outcome, lost = None, True

@@ -81,7 +81,7 @@ class LocalRunner:
         """Return another Runner replica over the same stores and models."""
         return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
 
-    async def __call__(self, job_id: str, *, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
+    async def __call__(self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
         """Run a job to its end."""
         self.calls += 1
         runner = self.new(f"runner-{self.calls}")

@@ -66,7 +66,7 @@ async def test_a_plain_request_whose_caller_leaves_before_its_turn_leaves_no_fil
     """No Runner has it yet, so nobody but the desk can end it."""
     asked = asyncio.Event()
 
-    async def no_runner(*_: Any, **__: Any) -> Any:
+    async def no_runner(*_: Any) -> Any:
         asked.set()
         await asyncio.Event().wait()
 
@@ -184,7 +184,7 @@ async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDe
     job, request = make_job(video())
     with pytest.raises(OutcomeUnknown):
         await desk.accept(job, request)
-    outcome = await desk.runner(job.id, request=None, waiter=None, known_beat=None)
+    outcome = await desk.runner(job.id, None, None, None)
     assert outcome is not None
     assert outcome.job.state == "succeeded"
 
