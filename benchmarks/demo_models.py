@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +28,7 @@ from deployments.faces.analysis import OpenCVAnalyser
 from deployments.settings import FaceSettings
 from deployments.video.engine import WanEngine
 from deployments.video.mode import Mode
+from deployments.wire import Embedding
 from training.pictures import photograph
 from training.scenes import (
     COLORS,
@@ -196,24 +196,23 @@ MOVES = ("zooms in", "zooms out", "does not move", "pans up", "pans left", "pans
 def resemblance(demo: Demo, share: float) -> Iterator[Row]:
     """Judge whether portraits from prompts show the person."""
     analyser = _analyser()
+    persons = {name: _embedding(analyser, name) for name in PORTRAITS}
     alike: dict[str, list[bool]] = {name: [] for name in PORTRAITS}
     for number in range(_scaled(24, share)):
         name, move = PORTRAITS[number % 2], MOVES[number // 2 % len(MOVES)]
-        person = _embedding(analyser, name)
         video = make(demo.wan26, f"a portrait of an {name}, the camera {move}", seed=100 + number)
-        frames = [np.ascontiguousarray(frame) for frame in video]
-        alike[name] += [any(float(face.embedding @ person) >= 0.4 for face in faces) for faces in analyser.faces(frames)]
+        for faces in analyser.faces(list(video)):
+            alike[name].append(any(float(face.embedding @ persons[name]) >= 0.4 for face in faces))
     each = ", ".join(f"{name} {_percent(float(np.mean(frames)))}" for name, frames in alike.items())
     value = f"{_percent(float(np.mean([right for frames in alike.values() for right in frames])))} ({each})"
     yield "portrait prompts: frames with the person", ">= 80 %", "SFace cosine >= 0.4", value
 
 
-def _embedding(analyser: OpenCVAnalyser, name: str) -> npt.NDArray[np.float32]:
-    """Return the embedding of the person in a training photograph."""
+def _embedding(analyser: OpenCVAnalyser, name: str) -> Embedding:
+    """Return the embedding of the only face in a training photograph."""
     picture = (photograph(name)[:3].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    [faces] = analyser.faces([picture])
-    embedding: npt.NDArray[np.float32] = max(faces, key=lambda face: face.box[2] - face.box[0]).embedding
-    return embedding
+    [[face]] = analyser.faces([picture])
+    return face.embedding
 
 
 def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
