@@ -3,7 +3,8 @@
 All prompts and images are held out of training. Every figure is judged from pixels
 (benchmarks/judge.py), or by comparison with the true clip, which the code that drew the training
 data draws. `--share 0.1` asks a tenth of the questions. `--states FOLDER`, a folder of the
-training, compares GGUF files with float32 too.
+training, compares GGUF files with float32 too. `--device cuda` asks on a GPU, in float32 as on a
+CPU; `--questions` asks some of them only.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from benchmarks.questions import CFG, FRAMES, Demo, ask, image_scenes, load, mak
 from demo.checkpoints import demo_checkpoints
 from demo.face_models import face_models
 from deployments.faces.analysis import OpenCVAnalyser
-from deployments.settings import FaceSettings
+from deployments.settings import FaceSettings, Wan22Settings
 from deployments.video.engine import WanEngine
 from deployments.video.mode import Mode
 from deployments.wire import Embedding
@@ -137,11 +138,13 @@ def specialists(demo: Demo, share: float) -> Iterator[Row]:
             image = _encode(demo, picture_of(scene)[:1], frames=FRAMES)
             [text] = demo.wan22.prompts.embed({"prompt": caption(scene, lot)}, lambda: None)
             time = low + (high - low) * (number + 0.5) / len(scenes)
-            noise = torch.randn(clip.shape, generator=generator)
+            noise = torch.randn(clip.shape, generator=generator).to(clip.device)
             inputs = torch.cat([(1 - time) * clip + time * noise, picture_condition(image)], dim=1)
             for part, values in errors.items():
                 with torch.no_grad():
-                    velocity = mode.transformers[part](inputs, torch.tensor([1000 * time]), text, return_dict=False)[0]
+                    velocity = mode.transformers[part](
+                        inputs, torch.tensor([1000 * time], device=clip.device), text, return_dict=False
+                    )[0]
                 values.append(float((velocity - (noise - clip)).square().mean()))
         own, other = ("transformer", "transformer_2") if side == "noise" else ("transformer_2", "transformer")
         better = sum(a < b for a, b in zip(errors[own], errors[other], strict=True))
@@ -164,8 +167,11 @@ def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
     if frames:
         pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, frames - len(clip)))
     vae = demo.wan22.vae
+    pixels = pixels.to(vae.device)
     shape = (1, vae.config.z_dim, 1, 1, 1)
-    mean, std = (torch.tensor(values).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std))
+    mean, std = (
+        torch.tensor(values, device=vae.device).view(shape) for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
     with torch.no_grad():
         latents = (vae.encode(pixels).latent_dist.mode() - mean) / std
     assert isinstance(latents, torch.Tensor)
@@ -250,8 +256,8 @@ def reconstruct(demo: Demo, clip: Frames) -> Frames:
     vae = demo.wan26.vae
     pixels = torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.no_grad():
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mode(), return_dict=False)[0]
-    return np.asarray(((decoded[0].permute(1, 2, 3, 0).numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
+        decoded = vae.decode(vae.encode(pixels.to(vae.device)).latent_dist.mode(), return_dict=False)[0]
+    return np.asarray(((decoded[0].permute(1, 2, 3, 0).cpu().numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
 
 
 def _analyser() -> OpenCVAnalyser:
@@ -266,13 +272,13 @@ def _same_person(analyser: OpenCVAnalyser, truth: Frames, result: Frames) -> Ite
             yield bool(after) and float(before[0].embedding @ after[0].embedding) >= 0.5
 
 
-def quantisation(demo: Demo, states: Path | None) -> Iterator[Row]:
+def quantisation(demo: Demo, states: Path | None, settings: Wan22Settings) -> Iterator[Row]:
     """Compare GGUF files of several precisions."""
     from benchmarks.requantise import build_engines
 
     scenes = image_scenes(4)
     with tempfile.TemporaryDirectory() as folder:
-        engines = build_engines(demo.checkpoints, Path(folder), states)
+        engines = build_engines(demo.checkpoints, Path(folder), states, settings)
         exact = engines.pop("float32", None)
         name, reference = ("Q8_0", engines.pop("Q8_0")) if exact is None else ("float32", exact)
         for kind, engine in engines.items():
@@ -323,6 +329,12 @@ def _rights(scenes: list[Scene], seen: list[Seen]) -> dict[str, float]:
     return dict(zip(("color", "shape", "motion"), np.mean(answers, axis=0).tolist(), strict=True))
 
 
+QUESTIONS: dict[str, Callable[[Demo, float], Iterator[Row]]] = {
+    question.__name__: question
+    for question in (obedience, guidance, images, experts, specialists, portraits, resemblance, reconstruction)
+}
+
+
 def main() -> None:
     """Print the table."""
     from tests.engines.random_models import RandomCheckpoints, write_checkpoints
@@ -331,6 +343,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="share of the questions to ask")
     parser.add_argument("--states", type=Path, help="folder with the states of the training")
     parser.add_argument("--no-service", action="store_true", help="do not measure the service")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--questions", nargs="+", choices=[*QUESTIONS, "quantisation"], default=[*QUESTIONS, "quantisation"])
     options = parser.parse_args()
     console = Console(width=180)
     table = Table("figure", "target", "judged by", "demo's models", "random weights")
@@ -339,18 +353,19 @@ def main() -> None:
         table.add_row(*row, by_chance)
         console.print(f"{row[0]}: {row[3]}", highlight=False)
 
-    trained = load(demo_checkpoints())
+    trained = load(demo_checkpoints(), options.device, "float32")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(RandomCheckpoints(Path(folder)))
-        noise = load(RandomCheckpoints(Path(folder)))
-    for question in (obedience, guidance, images, experts, specialists, portraits, resemblance, reconstruction):
+        noise = load(RandomCheckpoints(Path(folder)), options.device, "float32")
+    for question in (question for name, question in QUESTIONS.items() if name in options.questions):
         begun = time.perf_counter()
         by_chance = {row[2] + str(i): row[3] for i, row in enumerate(question(noise, min(options.share, 0.1)))}
         for i, row in enumerate(question(trained, options.share)):
             add(row, by_chance.get(row[2] + str(i), ""))
         console.print(f"{question.__name__}: {time.perf_counter() - begun:.0f} s")
-    for row in quantisation(trained, options.states):
-        add(row)
+    if "quantisation" in options.questions:
+        for row in quantisation(trained, options.states, Wan22Settings(device=options.device, dtype="float32")):
+            add(row)
     if not options.no_service:
         for row in speed():
             add(row)

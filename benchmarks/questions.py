@@ -54,8 +54,10 @@ class Demo:
     checkpoints: DemoCheckpoints
 
 
-def load(checkpoints: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -> Demo:
-    """Load both engines as the replicas do."""
+def load(
+    checkpoints: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu", dtype: Literal["auto", "float32"] = "auto"
+) -> Demo:
+    """Load both engines as the replicas do; `auto` is float32 on a CPU and bfloat16 on a GPU."""
     lora = checkpoints.vace_lora
     wan26 = Wan26Models(text=str(checkpoints.vace), text_distilled=lora, image_distilled=lora)
     wan22 = Wan22Models(
@@ -66,8 +68,8 @@ def load(checkpoints: DemoCheckpoints, device: Literal["cpu", "cuda"] = "cpu") -
         low_noise_distilled=checkpoints.low_noise_lora,
     )
     return Demo(
-        wan26=build_wan26(Wan26Settings(device=device), wan26),
-        wan22=build_wan22(Wan22Settings(device=device), wan22),
+        wan26=build_wan26(Wan26Settings(device=device, dtype=dtype), wan26),
+        wan22=build_wan22(Wan22Settings(device=device, dtype=dtype), wan22),
         checkpoints=checkpoints,
     )
 

@@ -18,7 +18,9 @@ from training.transformers import CONFIG
 State = dict[str, torch.Tensor]
 
 
-def build_engines(checkpoints: DemoCheckpoints, folder: Path, states: Path | None) -> dict[str, WanEngine]:
+def build_engines(
+    checkpoints: DemoCheckpoints, folder: Path, states: Path | None, settings: Wan22Settings
+) -> dict[str, WanEngine]:
     """Return engines by precision: `Q8_0` as shipped, and `Q5_K` made from it.
 
     With the states of the training there is also `float32`, and `Q5_K` is made from that.
@@ -30,12 +32,12 @@ def build_engines(checkpoints: DemoCheckpoints, folder: Path, states: Path | Non
     kinds: dict[str, Quantization] = {"Q5_K": "Q5_K"}
     if states is not None:
         kinds["float32"] = "F32"
-    built = {"Q8_0": build_wan22(Wan22Settings(), _models(checkpoints, shipped))}
+    built = {"Q8_0": build_wan22(settings, _models(checkpoints, shipped))}
     for kind, quantization in kinds.items():
         files = {name: folder / f"{name}-{kind}.gguf" for name in shipped}
         for name, file in files.items():
             write_wan_gguf(file, masters[name], quantization=quantization, name=file.stem)
-        built[kind] = build_wan22(Wan22Settings(), _models(checkpoints, files))
+        built[kind] = build_wan22(settings, _models(checkpoints, files))
     return built
 
 
