@@ -118,3 +118,15 @@ def test_a_video_over_the_limits_is_fitted_where_that_is_set() -> None:
     assert {"width", "height", "steps"} <= errors_of(strict).keys()
     refusing = make_client(graph).post("/wan2.6", json=body)
     assert {"width", "height", "steps"} <= errors_of(refusing).keys()
+
+
+@pytest.mark.parametrize("extend", [33, 40, 80])
+def test_a_video_that_was_lowered_below_what_it_continues_says_so(graph: FakeGraph, extend: int) -> None:
+    client = make_client(graph, limits={"oversize": "fit"})
+    body = {"prompt": "x", "source_video": text(GIF), "extend": extend, "length": 81}
+    lowered = "less than the number of frames of the new video, 33, to which it was lowered because no more are accepted"
+    (detail,) = errors_of(client.post("/wan2.6", json=body)).values()
+    assert lowered in detail
+    as_sent = errors_of(client.post("/wan2.6", json={**body, "length": 33}))["extend"]
+    assert as_sent.endswith("the new video, 33")
+    assert graph.wan26.requests == []
