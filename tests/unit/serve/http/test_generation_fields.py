@@ -46,7 +46,7 @@ def test_loras_reach_the_model_by_name_and_scale(client: TestClient, graph: Fake
 
 def test_loras_that_are_none_are_refused_by_the_name_of_the_field(client: TestClient, graph: FakeGraph) -> None:
     errors = errors_of(client.post("/wan2.6", json={"prompt": "x", "loras": [{"name": "ink", "url": "http://x"}]}))
-    assert errors == {"loras": "number 1 has no `url`; send `name` and `scale`"}
+    assert errors == {"loras": "number 1 has an unknown field, `url`; send `name` and `scale`"}
     assert graph.wan26.requests == []
 
 
