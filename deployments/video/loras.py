@@ -1,5 +1,6 @@
 """The LoRAs that requests ask for by name: loaded once, kept up to a limit, never merged."""
 
+import difflib
 import logging
 import threading
 import weakref
@@ -89,15 +90,17 @@ class LoraShelf:
         if self._folder is None:
             raise LoraNotUsable(FIELD, "this model has no LoRAs to choose from; leave the field out")
         try:
-            entry = self._folder.entries().get(name)
+            entries = self._folder.entries()
         except LoraFolderUnavailable as error:
             log.warning("%s", error)
             raise LoraNotUsable(
                 FIELD, "the folder of LoRAs cannot be read now; leave the field out, or try again later"
             ) from None
-        if entry is None:
-            raise LoraNotUsable(FIELD, f"there is no LoRA `{name[:100]}`; GET /loras lists those that there are")
-        return entry
+        if name not in entries:
+            nearest = difflib.get_close_matches(name[:100].lower(), [known.lower() for known in entries], n=1)
+            meant = next((f" (did you mean `{known}`?)" for known in entries if known.lower() in nearest), "")
+            raise LoraNotUsable(FIELD, f"there is no LoRA `{name[:100]}`{meant}; GET /loras lists those that there are")
+        return entries[name]
 
     def load(self, file: StoredFile, transformer: Any) -> Lora:
         """Return the changes in ``file`` for ``transformer``, on its device.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from deployments.errors import CheckpointRefused
 from serve.cli.console import console, print_error, print_line
@@ -217,8 +217,8 @@ def check_models(
     """
     from deployments.faces.models.files import check_files, read_checksums
 
-    table = Table("model", "setting", "file", "verdict")
-    faulty = 0
+    table = Table(*(Column(name, overflow="fold") for name in ("model", "setting", "file", "verdict")))
+    faulty, absent = 0, []
     try:
         videos = _video_findings(folder)
         for finding in videos:
@@ -229,15 +229,21 @@ def check_models(
         for report in check_files(folder, {} if checksums is None else read_checksums(checksums)):
             if videos and report.path is None and not any(folder.rglob("*.onnx")):
                 continue  # a folder of video models alone
+            if report.path is None and not report.faults:
+                absent.append(report.signature.model)
+                continue
             faulty += bool(report.faults)
             file = "" if report.path is None else str(report.path.relative_to(folder))
-            verdict = "; ".join(report.faults) or ("good" if report.path else "missing, but optional")
             style = "red" if report.faults else None
-            table.add_row(report.signature.model, report.signature.setting, file, verdict, style=style)
+            table.add_row(
+                report.signature.model, report.signature.setting, file, "; ".join(report.faults) or "good", style=style
+            )
     except (CheckpointRefused, OSError) as e:
         print_error(str(e))
         raise typer.Exit(1) from None
     console.print(table, markup=False)
+    if absent:
+        console.print(f"Missing, but optional: {'; '.join(absent)}.", markup=False)
     if faulty:
         fail(f"{folder}: {faulty} model file(s) are missing or faulty")
 

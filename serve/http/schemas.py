@@ -16,7 +16,7 @@ from serve.http.fitting import FITTED, fit
 from serve.pipelines.acceleration import read_choice
 from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, Share, Video, side
 from serve.pipelines.loras import read_loras
-from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo
+from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo, made_frames
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
 MAX_FIELDS = 100
@@ -169,8 +169,10 @@ class Schema:
         if request.frames > self.limits.max_frames:
             detail = f"at most {self.limits.max_frames} frames are accepted (see /limits)"
             errors.append(FieldError(sent_as["num_frames"], detail))
-        if request.extend >= request.frames:
+        if request.source is not None and request.extend >= request.frames:
             detail = f"must be less than the number of frames of the new video, {request.frames}"
+            if sent_as["num_frames"] in dict(request.adjusted):
+                detail += ", to which it was lowered because no more are accepted (see /limits)"
             errors.append(FieldError(sent_as["extend"], detail))
         if request.acceleration == "distilled" and request.cfg != 1:
             errors.append(FieldError(sent_as["cfg"], "a distilled model runs without guidance: leave it out, or send 1"))
@@ -331,7 +333,8 @@ def video_schema(
         strength = "With a source video: the share of the denoise steps that it goes through; 1 leaves nothing of it."
         fields["strength"] = (Share, Field(default=0.7, gt=0, description=strength))
         extend = "With a source video: how many of its last frames the new video begins with; 0 does not continue it."
-        fields["extend"] = (Count, Field(default=0, ge=0, le=limits.max_frames, description=extend))
+        most_kept = Field(json_schema_extra={"maximum": made_frames(limits.max_frames) - 1})
+        fields["extend"] = (Annotated[Count, most_kept], Field(default=0, ge=0, description=extend))
         names |= {"source": source, "strength": ("strength",), "extend": ("extend",)}
     if face:
         fields["face"] = (Images, Field(description=FACE))

@@ -43,7 +43,7 @@ def _read_one(item: object, number: int) -> tuple[str, float]:
     if not isinstance(item, Mapping):
         raise ValueError(f"number {number} must be an object with `name` and, if it is not 1, `scale`")
     if unknown := [str(key)[:50] for key in item if key not in ("name", "scale")]:
-        raise ValueError(f"number {number} has no `{unknown[0]}`; send `name` and `scale`")
+        raise ValueError(f"number {number} has an unknown field, `{unknown[0]}`; send `name` and `scale`")
     name, scale = item.get("name"), item.get("scale", 1.0)
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS:
         raise ValueError(f"the `name` of number {number} must be a name that GET /loras lists")

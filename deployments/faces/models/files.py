@@ -47,10 +47,10 @@ def _image(size: int) -> Shape:
 
 
 _FACE, _ONE = _image(512), (None, 512)
-_SWAPPER = "faces.swapper"
+_SWAPPER = "models.faces.swapper"
 
 
-def _restorer(model: str, *files: str, size: int = 512, setting: str = "faces.restorer") -> Signature:
+def _restorer(model: str, *files: str, size: int = 512, setting: str = "models.faces.restorer") -> Signature:
     return Signature(
         model=f"{model}, restoration",
         files=files,
@@ -79,7 +79,7 @@ def _converter(model: str) -> Signature:
     return Signature(
         model=f"crossface for {model}, embeddings",
         files=(f"crossface_{model.lower()}.onnx",),
-        setting="faces.embedding_converter",
+        setting="models.faces.embedding_converter",
         required=False,
         inputs=(_ONE,),
         outputs=(_ONE,),
@@ -90,7 +90,7 @@ PUBLISHED = (
     Signature(
         model="SCRFD, detection",
         files=("det_10g.onnx", "det_2.5g.onnx", "det_500m.onnx"),
-        setting="faces.analysis (its folder)",
+        setting="models.faces.analysis (its folder)",
         required=True,
         inputs=((None, 3, None, None),),
         outputs=((None, 1),) * 3 + ((None, 4),) * 3 + ((None, 10),) * 3,
@@ -98,7 +98,7 @@ PUBLISHED = (
     Signature(
         model="ArcFace, recognition",
         files=("w600k_r50.onnx", "w600k_mbf.onnx"),
-        setting="faces.analysis (its folder)",
+        setting="models.faces.analysis (its folder)",
         required=True,
         inputs=(_image(112),),
         outputs=(_ONE,),
@@ -121,11 +121,11 @@ PUBLISHED = (
     _swapper("BlendSwap", "blendswap_256.onnx", source=_image(112)),
     _swapper("UniFace", "uniface_256.onnx", source=_image(256)),
     *(_converter(model) for model in ("Ghost", "SimSwap", "HifiFace")),
-    _restorer("GFPGAN 1.4", "GFPGANv1.4.onnx", "gfpgan_1.4.onnx", setting="faces.gfpgan"),
+    _restorer("GFPGAN 1.4", "GFPGANv1.4.onnx", "gfpgan_1.4.onnx", setting="models.faces.gfpgan"),
     Signature(
         model="CodeFormer, restoration",
         files=("codeformer.onnx",),
-        setting="faces.codeformer",
+        setting="models.faces.codeformer",
         required=False,
         inputs=(_FACE, (None,)),
         outputs=(_FACE,),
@@ -136,7 +136,7 @@ PUBLISHED = (
     Signature(
         model="XSeg, occlusion",
         files=("dfl_xseg.onnx", "xseg_1.onnx", "xseg_2.onnx", "xseg_3.onnx", "face_occluder.onnx"),
-        setting="faces.occlusion",
+        setting="models.faces.occlusion",
         required=False,
         inputs=((None, 256, 256, 3),),
         outputs=((None, 256, 256, 1),),
@@ -144,7 +144,7 @@ PUBLISHED = (
     Signature(
         model="BiSeNet, face parsing",
         files=("bisenet_resnet_34.onnx", "bisenet_resnet_18.onnx", "face_parser.onnx"),
-        setting="faces.occlusion",
+        setting="models.faces.occlusion",
         required=False,
         inputs=(_FACE,),
         outputs=((None, 19, 512, 512),),

@@ -52,6 +52,8 @@ from deployments.video.checkpoints.weights import match_weights
 
 WIDE = 5120
 """The width of Wan 14B; that of 1.3B is 1536."""
+_OF_5B = 3072
+"""The width of Wan 2.2 5B."""
 DISTILLED = ("4step", "lightning", "lightx2v", "distill", "causvid", "self_forcing", "selfforcing")
 """Words in the names of LoRAs that make a model need few steps."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
@@ -133,9 +135,11 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         return
     first = transformers[HIGH]
     model, setting = _kind_of(first, LOW in source.weights)
-    has_weights = any((folder / HIGH).glob("*.safetensors"))
     checks: list[Callable[[], object]] = []
-    if has_weights or "wan22_gguf" not in setting:
+    if "wan22_gguf" in setting and not any((folder / HIGH).glob("*.safetensors")):
+        # Wan22GGUF reads all but the experts from its folder.
+        setting = "models.wan22_gguf.folder; for models.wan26.image it lacks the experts' weights"
+    else:
         checks += [partial(_match_transformer, folder / part) for part in source.weights]
     checks += [
         lambda: match_weights(empty_text_encoder(folder / "text_encoder"), folder / "text_encoder", TEXT_ENCODER),
@@ -208,7 +212,10 @@ def _check_file(path: Path) -> Finding | None:
     if any(name.startswith("encoder.block.0.layer.0.SelfAttention.") for name in encoder):
         faults = _faults(lambda: match_weights(empty_text_encoder_of(encoder), path, TEXT_ENCODER))
         return Finding(
-            path, "UMT5, text encoder", "models.wan26.text_encoder_weights, or that of wan22_gguf", _short(path, faults)
+            path,
+            "UMT5, text encoder",
+            "models.wan26.text_encoder_weights or models.wan22_gguf.text_encoder_weights",
+            _short(path, faults),
         )
     blocks = res_blocks_of(dict(_renamed(names, VAE_PREFIXES, str)))
     vae = _renamed(names, VAE_PREFIXES, vae_layout(blocks).rename)
@@ -216,7 +223,9 @@ def _check_file(path: Path) -> Finding | None:
         if vae["encoder.conv_in.weight"][1] != 3:
             return Finding(path, "VAE of Wan 2.2 5B", "", ("is not supported; use the VAE of Wan 2.1",))
         faults = _faults(lambda: match_weights(empty_vae_of(vae, blocks), path, vae_layout(blocks)))
-        return Finding(path, "VAE of Wan 2.1", "models.wan26.vae_weights, or that of wan22_gguf", _short(path, faults))
+        return Finding(
+            path, "VAE of Wan 2.1", "models.wan26.vae_weights or models.wan22_gguf.vae_weights", _short(path, faults)
+        )
     clip = _renamed(names, IMAGE_ENCODER_PREFIXES, image_encoder_name)
     if "embeddings.class_embedding" in clip:
         faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
@@ -267,12 +276,27 @@ def _check_lora(path: Path) -> Finding:
         return Finding(path, "LoRA", "", (_reason(path, e),))
     ranks = {len(change["down"]) for change in changes.values() if "down" in change}
     widths = [change["down"].shape[-1] for name, change in changes.items() if "down" in change and name.endswith("attn1.to_q")]
-    size = "" if not widths else " for Wan 14B" if widths[0] >= WIDE else " for Wan 1.3B"
+    if _OF_5B in widths:
+        return Finding(path, "LoRA for Wan 2.2 5B", "", ("is not supported, because the 5B model is not",))
+    is_wide = bool(widths) and widths[0] >= WIDE
+    size = "" if not widths else " for Wan 14B" if is_wide else " for Wan 1.3B"
     rank = f" of rank {max(ranks)}" if ranks else ""
-    owner = "wan22_gguf" if size.endswith("14B") else "wan26"
     words = path.name.lower().replace("-", "").replace("_", "")
     if any(word.replace("_", "") in words for word in DISTILLED):
-        named = experts_named(path.name)
-        which = f"{next(iter(named))}_noise_distilled" if owner == "wan22_gguf" and len(named) == 1 else "*_distilled"
-        return Finding(path, f"LoRA{rank}{size}, few steps", f"models.{owner}.{which}")
-    return Finding(path, f"LoRA{rank}{size}", f"models.{owner}.loras (its folder)")
+        return Finding(path, f"LoRA{rank}{size}, few steps", _distilled_setting(path.name, is_wide=is_wide))
+    folders = "models.wan22_gguf.loras, or of models.wan26.loras if that is 14B" if is_wide else "models.wan26.loras"
+    return Finding(path, f"LoRA{rank}{size}", f"the folder of {folders}")
+
+
+def _distilled_setting(name: str, *, is_wide: bool) -> str:
+    """Return the setting that takes the LoRA ``name``, which makes a model need few steps."""
+    named = experts_named(name)
+    expert = next(iter(named)) if len(named) == 1 else None
+    if "t2v" in name.lower():
+        return "models.wan26.text_distilled" + ("_low_noise" if expert == "low" else "")
+    if expert is not None:
+        return f"models.wan22_gguf.{expert}_noise_distilled"
+    both = ", or both models.wan22_gguf.high_noise_distilled and low_noise_distilled" if is_wide else ""
+    if "i2v" in name.lower():
+        return f"models.wan26.image_distilled{both}"
+    return f"models.wan26.text_distilled or image_distilled{both}"

@@ -185,7 +185,7 @@ def test_models_check_knows_every_file(tmp_path: Path, name: str, order: bool) -
     assert path.name in [report.path.name for report in reports if report.path]
     assert [report.faults for report in reports] == [()] * len(reports)
     # A swap model of any kind is enough; inswapper need not be there too.
-    assert not [r for r in check_files(tmp_path, {}) if r.faults and r.signature.setting == "faces.swapper"]
+    assert not [r for r in check_files(tmp_path, {}) if r.faults and r.signature.setting == "models.faces.swapper"]
 
 
 def test_models_check_names_a_missing_converter(tmp_path: Path) -> None:

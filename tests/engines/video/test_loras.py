@@ -172,6 +172,7 @@ def test_an_offloaded_transformer_takes_them_too(engine: WanEngine, small: Video
 
 REFUSED: dict[str, tuple[Loras, str]] = {
     "unknown": ({"unknown": 1.0}, "there is no LoRA `unknown`; GET /loras lists"),
+    "another case": ({"INK": 1.0}, r"there is no LoRA `INK` \(did you mean `ink`\?\); GET /loras lists"),
     "a path": ({"../ink": 1.0}, r"there is no LoRA `\.\./ink`"),
     "for two experts": ({"pair": 1.0}, "`pair` is for a model of two experts"),
     "too many": (dict.fromkeys("abcde", 1.0), "5 LoRAs were sent; send at most 4"),

@@ -33,12 +33,12 @@ def test_folders_and_ggufs_are_for_their_settings(random_models: RandomCheckpoin
     assert settings == {
         "wan2.1-t2v": "models.wan26.text",
         "wan2.1-vace": "models.wan26.image, or models.wan26.text for both",
-        "wan2.2-i2v": "models.wan22_gguf.folder, or models.wan26.image",
+        "wan2.2-i2v": "models.wan22_gguf.folder; for models.wan26.image it lacks the experts' weights",
         "Wan2.2-I2V-HighNoise-Q8_0.gguf": "models.wan22_gguf.high_noise",
         "Wan2.2-I2V-LowNoise-Q5_K.gguf": "models.wan22_gguf.low_noise",
-        "Wan2.1-VACE-4steps-lora.safetensors": "models.wan26.*_distilled",
-        "Wan2.2-I2V-4steps-lora-HighNoise.safetensors": "models.wan26.*_distilled",
-        "Wan2.2-I2V-4steps-lora-LowNoise.safetensors": "models.wan26.*_distilled",
+        "Wan2.1-VACE-4steps-lora.safetensors": "models.wan26.text_distilled or image_distilled",
+        "Wan2.2-I2V-4steps-lora-HighNoise.safetensors": "models.wan22_gguf.high_noise_distilled",
+        "Wan2.2-I2V-4steps-lora-LowNoise.safetensors": "models.wan22_gguf.low_noise_distilled",
     }
     assert {path: finding.faults for path, finding in found.items() if finding.faults} == {}
 
@@ -62,7 +62,7 @@ def files(root: Path) -> dict[str, tuple[dict[str, torch.Tensor], str, str]]:
         "umt5-xxl-enc-bf16": (of_wan(umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
         "wan_2.1_vae": (vae_state(2), "VAE of Wan 2.1", "models.wan26.vae_weights"),
         "clip_vision_h": (clip_state(), "CLIP", "the folder `image_encoder`"),
-        "ink": (lora, "LoRA of rank 4 for Wan 1.3B", "models.wan26.loras"),
+        "ink": (lora, "LoRA of rank 4 for Wan 1.3B", "the folder of models.wan26.loras"),
     }
 
 
@@ -186,6 +186,29 @@ def test_a_lora_with_odd_tensors_and_a_text_encoder_as_gguf_get_a_sentence(tmp_p
             load_text_encoder(tmp_path, torch.float32, CPU, tmp_path / name)
 
 
+BOTH = ", or both models.wan22_gguf.high_noise_distilled and low_noise_distilled"
+LORAS = {
+    "Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank32": (5120, "models.wan26.text_distilled"),
+    "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16": (5120, f"models.wan26.image_distilled{BOTH}"),
+    "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-low_noise_model": (5120, "models.wan26.text_distilled_low_noise"),
+    "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step_1022": (5120, "models.wan22_gguf.high_noise_distilled"),
+    "Wan21_CausVid_14B_lora_rank32": (5120, f"models.wan26.text_distilled or image_distilled{BOTH}"),
+    "Wan21_CausVid_bidirect2_T2V_1_3B_lora_rank32": (1536, "models.wan26.text_distilled"),
+    "film_grain": (5120, "the folder of models.wan22_gguf.loras, or of models.wan26.loras if that is 14B"),
+    "line_art": (1536, "the folder of models.wan26.loras"),
+    "Wan22_TI2V_5B_Turbo_lora_rank_64": (3072, ""),
+}
+
+
+def test_a_lora_is_for_the_setting_of_its_model(tmp_path: Path) -> None:
+    for name, (width, _) in LORAS.items():
+        pair = {"lora_down.weight": torch.ones(1, width), "lora_up.weight": torch.ones(width, 1)}
+        write(tmp_path / f"{name}.safetensors", pair, prefix="diffusion_model.blocks.0.self_attn.q.")
+    found = findings(tmp_path)
+    assert {name: found[f"{name}.safetensors"].setting for name in LORAS} == {name: to for name, (_, to) in LORAS.items()}
+    assert [name for name, finding in found.items() if finding.faults] == ["Wan22_TI2V_5B_Turbo_lora_rank_64.safetensors"]
+
+
 def test_no_folder_is_an_error_and_an_empty_one_has_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointRefused, match="no such folder"):
         findings(tmp_path / "none")
@@ -197,8 +220,10 @@ def test_the_command_prints_the_settings(random_models: RandomCheckpoints, monke
 
     from serve.cli.main import app
 
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     result: Any = CliRunner().invoke(app, ["models", "check", str(random_models.folder)])
     assert result.exit_code == 0, result.output
-    assert "models.wan22_gguf.high_noise" in result.output
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in result.output.splitlines() if "│" in line]
+    assert "models.wan22_gguf.high_noise" in "".join(setting for _, setting, _, _ in cells), "folded, not cut"
+    assert "Wan2.2-I2V-HighNoise-Q8_0.gguf" in "".join(file for _, _, file, _ in cells)
     assert "swapper" not in result.output

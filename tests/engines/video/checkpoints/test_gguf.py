@@ -118,27 +118,32 @@ def test_an_unsupported_tensor_type_is_named(random_models: RandomCheckpoints, t
         build_wan22(Wan22Settings(), wan22_models(random_models, high=path))
 
 
+SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,)}
+"""Where blocks of the types that the gguf package cannot write have their scales in float16."""
+
+
 def pack(tensor: torch.Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
     """Return a matrix in ``kind``.
 
-    The package cannot write K types, so those are random blocks with scales of a weight's size.
+    Those of the types that the package cannot write are random blocks with scales of a weight's
+    size.
     """
     array = tensor.detach().numpy()
-    if not kind.name.endswith("_K"):
+    if kind.name not in SCALES:
         packed: np.ndarray[Any, Any] = gguf.quants.quantize(array, kind)
         return packed
     block, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = np.random.default_rng(0).integers(0, 256, (array.size // block, size), dtype=np.uint8)
-    scale = np.frombuffer(np.array([1e-4], np.float16).tobytes(), np.uint8)
-    if kind.name in ("Q3_K", "Q6_K"):
-        blocks[:, -2:] = scale
-    else:
-        blocks[:, :2] = blocks[:, 2:4] = scale
+    for offset in SCALES[kind.name]:
+        blocks[:, offset : offset + 2] = np.frombuffer(np.array([1e-4], np.float16).tobytes(), np.uint8)
     return blocks.reshape(array.shape[0], -1)
 
 
+BLOCKS = ["Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "IQ4_XS"]
+
+
 @pytest.mark.parametrize("others", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("matrices", ["Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "F16", "BF16"])
+@pytest.mark.parametrize("matrices", [*BLOCKS, "F16", "BF16"])
 def test_every_gguf_type_is_read_as_the_gguf_package_reads_it(tmp_path: Path, matrices: str, others: str) -> None:
     (tmp_path / "transformer").mkdir()
     model = make("36 channels", tmp_path / "transformer")
@@ -204,7 +209,7 @@ def test_files_of_other_converters_are_the_same_model(random_models: RandomCheck
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q3_K", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *BLOCKS])
 def test_nan_is_found_in_blocks_and_in_plain_tensors(tmp_path: Path, kind: str) -> None:
     """The first weight of a tensor is NaN, or a scale of its last block, where a block has any."""
     quantization = gguf.GGMLQuantizationType[kind]
@@ -215,7 +220,7 @@ def test_nan_is_found_in_blocks_and_in_plain_tensors(tmp_path: Path, kind: str) 
     if block <= 4:
         raw[:block] = nan[block] if kind != "BF16" else np.array([0xC0, 0x7F], np.uint8)
     else:
-        offset = {"Q3_K": 108, "Q6_K": 208}.get(kind, 0)
+        offset = SCALES.get(kind, (0,))[-1]
         raw[len(raw) - block + offset : len(raw) - block + offset + 2] = nan[2]
     spoilt = raw.view(good.dtype).reshape(good.shape)
     assert np.isnan(gguf.quants.dequantize(spoilt, quantization)).any()

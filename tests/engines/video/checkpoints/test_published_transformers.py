@@ -74,6 +74,9 @@ def write_gguf(path: Path, state: State) -> Path:
 
 FORMS: dict[str, Callable[[Path, Any, State], Path]] = {
     "shards, diffusers' names": lambda folder, model, dead: write_shards(folder, diffusers_state(model) | dead),
+    "a shard of several": lambda folder, model, dead: (
+        write_shards(folder, published(model) | dead) / "diffusion_pytorch_model-00001-of-00002.safetensors"
+    ),
     "one file, diffusers' names": lambda folder, model, dead: write(folder / "m.safetensors", diffusers_state(model) | dead),
     "one file": lambda folder, model, dead: write(folder / "m.safetensors", published(model) | dead),
     "ComfyUI's prefix": lambda folder, model, dead: write(

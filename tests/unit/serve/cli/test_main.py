@@ -299,7 +299,7 @@ def test_required_model_files_that_are_absent_fail_the_check(tmp_path: Path) -> 
     result = ryla("models", "check", str(tmp_path))
     assert result.exit_code == 1
     assert "inswapper, swap" in result.output
-    assert "missing, but optional" in result.output
+    assert "Missing, but optional: hyperswap, swap; Ghost, swap;" in " ".join(result.output.split())
     assert result.output.strip().endswith("model file(s) are missing or faulty")
 
 

@@ -46,7 +46,7 @@ def test_loras_reach_the_model_by_name_and_scale(client: TestClient, graph: Fake
 
 def test_loras_that_are_none_are_refused_by_the_name_of_the_field(client: TestClient, graph: FakeGraph) -> None:
     errors = errors_of(client.post("/wan2.6", json={"prompt": "x", "loras": [{"name": "ink", "url": "http://x"}]}))
-    assert errors == {"loras": "number 1 has no `url`; send `name` and `scale`"}
+    assert errors == {"loras": "number 1 has an unknown field, `url`; send `name` and `scale`"}
     assert graph.wan26.requests == []
 
 
@@ -118,3 +118,15 @@ def test_a_video_over_the_limits_is_fitted_where_that_is_set() -> None:
     assert {"width", "height", "steps"} <= errors_of(strict).keys()
     refusing = make_client(graph).post("/wan2.6", json=body)
     assert {"width", "height", "steps"} <= errors_of(refusing).keys()
+
+
+@pytest.mark.parametrize("extend", [33, 40, 80])
+def test_a_video_that_was_lowered_below_what_it_continues_says_so(graph: FakeGraph, extend: int) -> None:
+    client = make_client(graph, limits={"oversize": "fit"})
+    body = {"prompt": "x", "source_video": text(GIF), "extend": extend, "length": 81}
+    lowered = "less than the number of frames of the new video, 33, to which it was lowered because no more are accepted"
+    (detail,) = errors_of(client.post("/wan2.6", json=body)).values()
+    assert lowered in detail
+    as_sent = errors_of(client.post("/wan2.6", json={**body, "length": 33}))["extend"]
+    assert as_sent.endswith("the new video, 33")
+    assert graph.wan26.requests == []

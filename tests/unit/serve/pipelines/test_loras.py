@@ -33,7 +33,7 @@ REFUSED: list[tuple[Any, str]] = [
     ([{"name": ""}], "the `name` of number 1"),
     ([{"name": "x" * 101}], "the `name` of number 1"),
     ([{"name": 3}], "the `name` of number 1"),
-    ([{"name": "ink", "path": "/etc"}], "number 1 has no `path`; send `name` and `scale`"),
+    ([{"name": "ink", "path": "/etc"}], "number 1 has an unknown field, `path`; send `name` and `scale`"),
     ([{"name": "ink", "scale": "1"}], "the `scale` of `ink` must be a number from -4 to 4"),
     ([{"name": "ink", "scale": True}], "the `scale` of `ink`"),
     ([{"name": "ink", "scale": float("nan")}], "the `scale` of `ink`"),
