@@ -21,8 +21,10 @@ def test_work_of_which_nothing_is_known_comes_from_nowhere() -> None:
 def test_a_block_ends_with_the_origin_that_was_before_it_even_if_it_fails() -> None:
     before = current_origin()
     with working_for(FIRST):
-        with pytest.raises(KeyError), working_for(SECOND):
+        with working_for(SECOND):
             assert current_origin() is SECOND
+        assert current_origin() is FIRST
+        with pytest.raises(KeyError), working_for(SECOND):
             raise KeyError
         assert current_origin() is FIRST
     assert current_origin() is before
