@@ -38,7 +38,7 @@ def test_a_name_takes_one_to_four_bytes(name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0" * 12, b"\x08" + b"\x01" * 11, HEADER[:2], HEADER, HEADER + b"\0", HEADER + b"\x01\0"]
+    "data", [b"", b"\0" * 12, b"\x08\1\1\1\1\x81a", HEADER[:2], HEADER, HEADER + b"\0", HEADER + b"\x01\0"]
 )
 def test_what_is_no_element_or_is_cut_ends_the_search(data: bytes) -> None:
     assert found(data) == []
