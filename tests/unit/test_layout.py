@@ -1,6 +1,7 @@
 """The size of the modules, and that each module with code has a file of tests."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ def test_no_module_is_over_its_number_of_lines(folder: str) -> None:
     sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert sizes != {}
     assert {str(path.relative_to(ROOT)): lines for path, lines in sizes.items() if lines > MAX_LINES} == {}
+
+
+IMPORT_OF_A_TEST = re.compile(r"^from tests[\w.]*(\.test_\w+ import| import .*\btest_)", re.MULTILINE)
 
 
 def modules() -> list[Path]:
@@ -65,3 +69,10 @@ def test_every_module_with_code_has_a_file_of_tests() -> None:
 )
 def test_a_protocol_and_a_record_without_methods_are_no_code(module: str, code: bool) -> None:
     assert has_code(Path(module)) is code
+
+
+def test_no_test_module_is_imported_by_another_module() -> None:
+    """What tests share is in modules of its own, so that a test can be changed without others."""
+    texts = {path.relative_to(ROOT): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    assert len(texts) > 300
+    assert [str(path) for path, text in texts.items() if IMPORT_OF_A_TEST.search(text)] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ray.serve._private import constants
-from starlette.types import ASGIApp, Scope
+from starlette.types import Scope
 
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import is_worth_a_line
@@ -18,8 +18,8 @@ from serve.problems import Problem
 from serve.route_table import Row
 from serve.telemetry import metrics
 from tests.unit.recorded_metrics import recorded_metrics
-from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan
-from tests.unit.serve.http.test_middleware import raising
+from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope, pass_lifespan, raising
+from tests.unit.serve.http.wrapped_proxy import wrapped_as_serve_does
 
 KEY = "a good key"
 CHUNKED = {"transfer-encoding": "chunked"}
@@ -121,13 +121,6 @@ async def test_the_lifespan_passes(layer: type[ProxyBoundary | RequireBoundedCon
 def bounded_scope(path: str = "/", method: str = "POST", headers: Mapping[str, str] | None = None) -> Scope:
     """Return the scope of a request that came through a connection with limits."""
     return {**http_scope(path, method, headers), "extensions": {EXTENSION: {}}}
-
-
-def wrapped_as_serve_does(app: ASGIApp) -> ASGIApp:
-    """Return ``app`` inside the middleware of the proxy."""
-    for middleware in middlewares():
-        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
-    return app
 
 
 def test_the_proxy_logs_no_probe_that_succeeds() -> None:

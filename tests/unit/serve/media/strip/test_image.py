@@ -1,7 +1,5 @@
 """Metadata that nobody needs neither stops a picture nor changes it."""
 
-import struct
-
 import numpy as np
 import pytest
 
@@ -9,21 +7,11 @@ from serve.media.decode.opening import open_source
 from serve.media.exif import write_orientation
 from serve.media.strip.image import strip
 from tests.pictures import decode_image
-from tests.unit.serve.media.make_exif import ORIENTATION, Entry, exif_of
+from tests.unit.serve.media.make_exif import FAULTS, exif_of
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 from tests.unit.serve.media.strip.saved_photo import saved
 
 KINDS = ("JPEG", "PNG", "WEBP")
-FAULTS: dict[str, list[Entry]] = {
-    "a rational of the wrong sign": [ORIENTATION, (0x011A, 10, 1, struct.pack("<ii", -1, 0))],
-    "text where a number belongs": [ORIENTATION, (0x011A, 2, 3, b"72\0")],
-    "a negative width before the orientation": [(0x0100, 9, 1, struct.pack("<i", -1)), ORIENTATION],
-    "a type of 8 bytes": [(0x0100, 16, 1, struct.pack("<Q", 2**40)), ORIENTATION],
-    "a type that does not exist": [(0x0100, 77, 1, b"\1"), ORIENTATION],
-    "a text that is longer than the file": [(0x010E, 2, 2**31, b"x" * 30), ORIENTATION],
-    "a directory of pictures that is a loop": [ORIENTATION, (0x014A, 4, 1, struct.pack("<I", 8))],
-    "a text in no encoding": [ORIENTATION, (0x9C9B, 1, 8, b"\xff\xd8\xff\xe0abcd")],
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)
