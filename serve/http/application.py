@@ -57,7 +57,7 @@ def make_app(
     keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
     sign = no_signature if keys is None else keys.sign_link
     listeners = make_listeners(config.jobs) if listeners is None else listeners
-    routes = make_routes(config, jobs, handles, readiness, sign=sign, listeners=listeners)
+    routes = make_routes(config, jobs, handles=handles, readiness=readiness, sign=sign, listeners=listeners)
     router = make_router(routes, lambda _: _open(jobs.desk))
     app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
     if keys is not None:

@@ -80,7 +80,7 @@ class EndpointHandler:
                     preparation = self._submissions.prepare(submission)
                     job, stored = await run_while_connected(request, preparation, start + timeout_s - time.time())
                     if job.durable:
-                        response = await self._answer_durable(request, submission, job, stored)
+                        response = await self._answer_durable(request, submission, job=job, stored=stored)
                     else:
                         left_s = job.deadline_at - time.time() + GRACE_S
                         outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)

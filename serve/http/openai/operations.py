@@ -73,28 +73,33 @@ def openai_operations(models: Sequence[str]) -> dict[Row, Operation]:
     ]
     deleted = {"id": _text(), "object": _text(enum=["video.deleted"]), "deleted": {"type": "boolean"}}
     binary = {"schema": _text(format="binary")}
-    create = _operation("Makes a video", "create-video", ("The video", _VIDEO), [])
+    create = _operation("Makes a video", "create-video", answer=("The video", _VIDEO), parameters=[])
     create["requestBody"] = _create_body(models)
     return {
         Row.CREATE_VIDEO: create,
         Row.VIDEOS: _operation(
-            "Lists your videos", "list-videos", ("The videos", _list_of({"$ref": "#/components/schemas/Video"})), paging
+            "Lists your videos",
+            "list-videos",
+            answer=("The videos", _list_of({"$ref": "#/components/schemas/Video"})),
+            parameters=paging,
         ),
-        Row.VIDEO: _operation("Says how far a video is", "video", ("The video", _VIDEO), [_VIDEO_ID]),
+        Row.VIDEO: _operation("Says how far a video is", "video", answer=("The video", _VIDEO), parameters=[_VIDEO_ID]),
         Row.DELETE_VIDEO: _operation(
             "Deletes a video; one that is being made is cancelled",
             "delete-video",
-            ("The video is deleted", {"application/json": {"schema": {"type": "object", "properties": deleted}}}),
-            [_VIDEO_ID],
+            answer=("The video is deleted", {"application/json": {"schema": {"type": "object", "properties": deleted}}}),
+            parameters=[_VIDEO_ID],
         ),
         Row.VIDEO_CONTENT: _operation(
             "Returns the file of a video",
             "video-content",
-            ("The file", {"video/mp4": binary, "image/jpeg": binary}),
-            [_VIDEO_ID, _query("variant", _text(enum=["video", "thumbnail"], default="video"))],
+            answer=("The file", {"video/mp4": binary, "image/jpeg": binary}),
+            parameters=[_VIDEO_ID, _query("variant", _text(enum=["video", "thumbnail"], default="video"))],
         ),
-        Row.MODELS: _operation("Lists the models", "models", ("The models", _list_of(_MODEL)), []),
-        Row.MODEL: _operation("Names a model", "model", ("The model", {"application/json": {"schema": _MODEL}}), [model_id]),
+        Row.MODELS: _operation("Lists the models", "models", answer=("The models", _list_of(_MODEL)), parameters=[]),
+        Row.MODEL: _operation(
+            "Names a model", "model", answer=("The model", {"application/json": {"schema": _MODEL}}), parameters=[model_id]
+        ),
     }
 
 

@@ -60,7 +60,7 @@ async def test_a_generator_that_is_closed_in_another_context_can_work_for_an_ori
 
     closed: list[Origin] = []
     events = generate()
-    begun = asyncio.create_task(anext(events), context=contextvars.Context())  # type: ignore[arg-type]
+    begun = asyncio.create_task(anext(events), context=contextvars.Context())
     assert await begun is FIRST
     await asyncio.create_task(events.aclose(), context=contextvars.Context())
     assert closed == [NOWHERE], "`working_for` would have raised ValueError here"

@@ -13,7 +13,7 @@ def test_the_picture_is_one_pixel_and_of_the_type_that_is_said() -> None:
     image = PIL.Image.open(io.BytesIO(PICTURE))
     image.load()
     assert image.size == (1, 1)
-    assert image.get_format_mimetype() == media_type_of(PICTURE) == PICTURE_TYPE  # type: ignore[no-untyped-call]
+    assert image.get_format_mimetype() == media_type_of(PICTURE) == PICTURE_TYPE
 
 
 def test_its_manifest_is_of_the_kind_that_most_results_have_and_names_no_request() -> None:

@@ -16,8 +16,8 @@ from serve.provenance.certificates import load_identity
 from serve.provenance.embedding import embed
 from serve.provenance.manifest import ingredient, manifest_of
 from serve.provenance.statement import GENERATED
-from serve.provenance.watermark import Payload
-from serve.provenance.watermark_reading import Reading, WatermarkLimits
+from serve.provenance.watermark import Payload, Reading
+from serve.provenance.watermark_reading import WatermarkLimits
 from serve.provenance.worker import MAX_REASON_CHARS, MarkSession
 from serve.provenance.xmp import write_packet
 from tests.unit.serve.provenance.authority import Authority, make_authority

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,14 @@ def test_an_event_has_what_changes_and_gets_the_rest_from_the_record() -> None:
     ]
     events = [encode_event(step) for step in steps]
     assert all("prompt" not in event and job.id not in event for event in events)
-    unchanging = {"idempotency_key": None, "fingerprint": "", "trace": "", "request_bytes": 0, "ignored": (), "begun": 0}
+    unchanging: dict[str, Any] = {
+        "idempotency_key": None,
+        "fingerprint": "",
+        "trace": "",
+        "request_bytes": 0,
+        "ignored": (),
+        "begun": 0,
+    }
     seen = decode_events(encode(steps[1]), [events[0], events[1].encode(), events[2]])
     assert seen[:2] == steps[:2]
     assert replace(seen[2], **unchanging) == replace(steps[2], **unchanging)
