@@ -5,7 +5,6 @@ from typing import Any
 
 from ray.serve import Application
 
-from demo.checkpoints import wan22_models, wan26_models
 from demo.face_models import face_models
 from deployments.face_swapper import FaceSwapper
 from deployments.wan22_gguf import Wan22GGUF
@@ -13,6 +12,7 @@ from deployments.wan26 import Wan26
 from serve.config import AppConfig, Hardware, IngressSettings, RunnerSettings
 from serve.http.ingress import Ingress
 from serve.jobs.runner import Runner
+from serve.model_files import video_model_files
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26, Model
 
 DEPLOYMENTS: Mapping[Model, Any] = {WAN26: Wan26, WAN22_GGUF: Wan22GGUF, FACE_SWAPPER: FaceSwapper}
@@ -50,9 +50,8 @@ def model_files(config: AppConfig) -> dict[Model, Any]:
     The demo's face models are given by a function, because each replica prepares them on its own
     machine.
     """
-    if config.models == "demo":
-        return {WAN26: wan26_models(), WAN22_GGUF: wan22_models(), FACE_SWAPPER: face_models}
-    return {model: getattr(config.models, model.files) for model in MODELS}
+    faces = face_models if config.models == "demo" else config.models.faces
+    return {**video_model_files(config), FACE_SWAPPER: faces}
 
 
 def actor_options(hardware: Hardware) -> dict[str, Any]:

@@ -56,6 +56,8 @@ PHOTOGRAPHS = Bucket(
 
 Bent ones show people that resemble each other, from which a small model learns a blurred face.
 """
+ENCODED = (*BUCKETS, PHOTOGRAPHS)
+"""All buckets, in the order by which the files of their latents are numbered."""
 
 
 @dataclass

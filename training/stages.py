@@ -8,7 +8,7 @@ import torch
 from demo.checkpoints import DemoCheckpoints
 from training.causal import unroll
 from training.distil import distil_wan22, distil_wan26
-from training.latents import BUCKETS, PHOTOGRAPHS, encode_bucket, save
+from training.latents import ENCODED, encode_bucket, save
 from training.pack import pack, write_statistics
 from training.ranks import Ranks
 from training.run import load_average
@@ -73,7 +73,7 @@ def _encode(folder: Path, ranks: Ranks) -> None:
     vae = make_vae().to(ranks.device)
     load_average(folder / "vae.pt", {"vae": vae})
     unroll(vae)
-    for number, bucket in enumerate((*BUCKETS, PHOTOGRAPHS)):
+    for number, bucket in enumerate(ENCODED):
         if not (folder / "latents" / f"{number}-{ranks.rank}.pt").exists():
             latents = encode_bucket(vae, bucket, number=number, rank=ranks.rank, ranks=ranks.count, device=ranks.device)
             save(folder / "latents", latents, number=number, rank=ranks.rank)

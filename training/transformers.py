@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor, nn
 
 from deployments.video.checkpoints.vace import text_model
-from training.latents import BUCKETS, SHARES, Latents, load, statistics
+from training.latents import BUCKETS, ENCODED, PHOTOGRAPHS, SHARES, Latents, load, statistics
 from training.replay import Replay
 from training.run import Run, load_average
 from training.scenes import draw_scenes
@@ -50,7 +50,7 @@ class Data:
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.device = device
-        self._buckets = [load(folder, number, device) for number in range(len(BUCKETS) + 1)]  # and PHOTOGRAPHS
+        self._buckets = [load(folder, number, device) for number in range(len(ENCODED))]
         self.mean, self.std = statistics(self._buckets[0].clips)
         self._mean, self._std = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in (self.mean, self.std))
         scenes = list(draw_scenes(4, 12_000, SHARES))
@@ -79,7 +79,7 @@ class Data:
         further = 0 if number else round(count * photographs)
         drawn = [self._choose(number, count - further)]
         if further:
-            drawn.append(self._choose(len(BUCKETS), further))
+            drawn.append(self._choose(ENCODED.index(PHOTOGRAPHS), further))
         clips, pictures, tokens = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         dropped = torch.rand(count, device=self.device) < DROPPED_CAPTIONS
         tokens = torch.where(dropped[:, None], self._none, tokens)

@@ -187,7 +187,7 @@ def _face(found: Detection, feature: Any) -> Face:
     """Return a face from its detection and its embedding, which becomes one of length 1."""
     length = float(np.linalg.norm(feature))
     embedding = _f32(feature / length)
-    return Face(found.box, found.landmarks, found.score, embedding, length=length, certain=found.certain)
+    return Face(found.box, found.landmarks, score=found.score, embedding=embedding, length=length, certain=found.certain)
 
 
 def _is_large_enough(image: Image) -> bool:

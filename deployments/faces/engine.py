@@ -142,7 +142,7 @@ class FaceEngine:
         if self._restorer is not None and self.restorer(options) != "none":
             at_once = max(1, _AT_ONCE * 512**2 // self._restorer.size**2)
             for group in _groups(places, at_once):
-                self._restore_group(self._restorer, frames, result, group, options=options, check=check)
+                self._restore_group(self._restorer, frames, result=result, places=group, options=options, check=check)
         if options.blend < 1:
             for i in {i for i, _ in places}:
                 check()

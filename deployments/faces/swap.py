@@ -240,7 +240,7 @@ class AlignmentSwapper:
             landmarks = face.landmarks @ matrix[:, :2].T + matrix[:, 2]
             goal = _between(landmarks, reference.face.landmarks)
             source = crop(reference.pixels, align_affine(reference.face.landmarks, goal), self.size)
-            pixels, mask = self._blended(source, target, goal, landmarks)
+            pixels, mask = self._blended(source, target, goal=goal, landmarks=landmarks)
             patches.append(Patch(pixels, matrix, mask))
         return patches
 
@@ -259,7 +259,7 @@ class AlignmentSwapper:
         skins = (self._inside & (surely > 0.5) for surely in (surely_new, surely_old))
         matched = match_saturation(match_skin(source, old, *skins), old, self._inside)
         both = surely_new * surely_old
-        mask = self._mask(both, new_skin, old_skin, goal)
+        mask = self._mask(both, new_skin, old_skin=old_skin, landmarks=goal)
         # The middle of the face keeps more of the reference's own light, by which it is known.
         small = np.asarray(cv2.resize(matched, half, interpolation=cv2.INTER_AREA))
         light = seam_light(small, old, both * self._outer) * self._light

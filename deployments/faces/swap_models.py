@@ -57,22 +57,53 @@ class SwapModel:
 _FRONTAL_256 = FRONTAL * 256 / 112
 
 SWAP_MODELS = (
-    SwapModel("inswapper", 128, INSWAPPER, "mapped", _EMBEDDING, sharp=True),
-    SwapModel("hyperswap", 256, INSWAPPER * 2, "embedding", _EMBEDDING, outputs=2, mean=_HALF, spread=_HALF, signed=True),
-    SwapModel("ghost", 256, _FRONTAL_256, "converted", _EMBEDDING, mean=_HALF, spread=_HALF, signed=True),
+    SwapModel("inswapper", 128, template=INSWAPPER, identity="mapped", source=_EMBEDDING, sharp=True),
+    SwapModel(
+        "hyperswap",
+        256,
+        template=INSWAPPER * 2,
+        identity="embedding",
+        source=_EMBEDDING,
+        outputs=2,
+        mean=_HALF,
+        spread=_HALF,
+        signed=True,
+    ),
+    SwapModel(
+        "ghost", 256, template=_FRONTAL_256, identity="converted", source=_EMBEDDING, mean=_HALF, spread=_HALF, signed=True
+    ),
     SwapModel(
         "simswap",
         256,
-        _FRONTAL_256,
-        "converted and scaled",
-        _EMBEDDING,
+        template=_FRONTAL_256,
+        identity="converted and scaled",
+        source=_EMBEDDING,
         mean=(0.485, 0.456, 0.406),
         spread=(0.229, 0.224, 0.225),
     ),
-    SwapModel("simswap", 512, _FRONTAL_256 * 2, "converted and scaled", _EMBEDDING),
-    SwapModel("hififace", 256, MTCNN / 2, "converted and scaled", _EMBEDDING, mean=_HALF, spread=_HALF, signed=True),
-    SwapModel("blendswap", 256, FFHQ / 2, "face", (3, 112, 112), source_template=ARCFACE),
-    SwapModel("uniface", 256, FFHQ / 2, "face", (3, 256, 256), mean=_HALF, spread=_HALF, signed=True, source_template=FFHQ / 2),
+    SwapModel("simswap", 512, template=_FRONTAL_256 * 2, identity="converted and scaled", source=_EMBEDDING),
+    SwapModel(
+        "hififace",
+        256,
+        template=MTCNN / 2,
+        identity="converted and scaled",
+        source=_EMBEDDING,
+        mean=_HALF,
+        spread=_HALF,
+        signed=True,
+    ),
+    SwapModel("blendswap", 256, template=FFHQ / 2, identity="face", source=(3, 112, 112), source_template=ARCFACE),
+    SwapModel(
+        "uniface",
+        256,
+        template=FFHQ / 2,
+        identity="face",
+        source=(3, 256, 256),
+        mean=_HALF,
+        spread=_HALF,
+        signed=True,
+        source_template=FFHQ / 2,
+    ),
 )
 
 

@@ -137,7 +137,7 @@ class UprightAnalyser:
         best: list[Detection] = []
         for turn in (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE):
             for one in self._analyser.detect(np.ascontiguousarray(cv2.rotate(small, turn))):
-                back = _turned_back(one, turn, small.shape[0], small.shape[1])
+                back = _turned_back(one, turn, height=small.shape[0], width=small.shape[1])
                 back = replace(back, box=back.box / np.float32(scale), landmarks=back.landmarks / np.float32(scale))
                 rival = next((other for other in best if _overlap(other.box, back.box) > _SAME_FACE / 2), None)
                 if rival is None or rival.score < back.score:
@@ -148,7 +148,7 @@ class UprightAnalyser:
         """Replace the detections in ``found`` that are not surely upright."""
         doubtful = [(i, j) for i, faces in enumerate(found) for j, face in enumerate(faces) if not _is_sure(face)]
         if not thorough:
-            doubtful = self._without_slight(images, found, doubtful, check)
+            doubtful = self._without_slight(images, found, places=doubtful, check=check)
         if not doubtful:
             return
         turns: dict[tuple[int, int], float] = {}
@@ -184,7 +184,7 @@ class UprightAnalyser:
         Most faces of a film are such, and a full second look takes longer than finding them.
         """
         slight = [place for place in places if _leans_slightly(found[place[0]][place[1]])]
-        cuts = [_cut(images[i], found[i][j], _turn(found[i][j].landmarks), _SMALL)[0] for i, j in slight]
+        cuts = [_cut(images[i], found[i][j], turn=_turn(found[i][j].landmarks), side=_SMALL)[0] for i, j in slight]
         seen = self._in_cuts(cuts, _SMALL, check)
         right = {
             place
@@ -204,7 +204,7 @@ class UprightAnalyser:
     ) -> set[tuple[int, int]]:
         """Set the turn of each place to the best one; return the places for which none is."""
         wanted = [(place, float(turn)) for place in places for turn in _TURNS]
-        cuts = [_cut(images[i], found[i][j], turn, _SMALL) for (i, j), turn in wanted]
+        cuts = [_cut(images[i], found[i][j], turn=turn, side=_SMALL) for (i, j), turn in wanted]
         seen = self._in_cuts([pixels for pixels, _ in cuts], _SMALL, check)
         lost = set()
         pairs = zip(wanted, seen, strict=True)
@@ -230,7 +230,7 @@ class UprightAnalyser:
         left = list(places)
         for look in range(_LOOKS):
             wanted = [(place, turns[place] + lean) for place in left for lean in _VIEWS]
-            cuts = [_cut(images[i], found[i][j], turn, _LARGE) for (i, j), turn in wanted]
+            cuts = [_cut(images[i], found[i][j], turn=turn, side=_LARGE) for (i, j), turn in wanted]
             seen = self._in_cuts([pixels for pixels, _ in cuts], _LARGE, check)
             again = []
             for k, (i, j) in enumerate(left):

@@ -76,11 +76,6 @@ class _RecordedSpan(Span):
             self._span.end()
 
 
-def is_on() -> bool:
-    """Return whether spans are recorded in this process."""
-    return _tracer() is not None
-
-
 def begin(name: str, attributes: Attributes | None = None, *, kind: Kind = "internal", parent: str | None = None) -> Span:
     """Return a new span, which the caller must end.
 

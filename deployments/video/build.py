@@ -266,11 +266,11 @@ def _require_heads(folder: Path, devices: Sequence[torch.device]) -> None:
 def _wan26_sources(settings: Wan26Settings, models: Wan26Models) -> list[Source]:
     """Return the text checkpoint and, if it is another one, the image checkpoint."""
     folder = find_folder(models.text, allow_hub=settings.allow_hub)
-    text = open_source(folder, models.text_weights, models.text_weights_low_noise, "text_weights")
+    text = open_source(folder, high=models.text_weights, low=models.text_weights_low_noise, setting="text_weights")
     if models.image is None or (models.image == models.text and models.image_weights is None):
         return [text]
     folder = find_folder(models.image, allow_hub=settings.allow_hub)
-    image = open_source(folder, models.image_weights, models.image_weights_low_noise, "image_weights")
+    image = open_source(folder, high=models.image_weights, low=models.image_weights_low_noise, setting="image_weights")
     _require_same_vae(text.folder, image.folder)
     return [text, image]
 

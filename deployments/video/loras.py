@@ -115,7 +115,9 @@ class LoraShelf:
             key = _Key(file, self._signatures[transformer], str(device))
             if key not in self._loaded:
                 try:
-                    self._loaded[key] = fit_lora(read_lora(self._folder.path_of(file)), transformer, self._dtype, device)
+                    self._loaded[key] = fit_lora(
+                        read_lora(self._folder.path_of(file)), transformer, dtype=self._dtype, device=device
+                    )
                 except CheckpointRefused as error:
                     log.warning("%s", error)
                     reason = str(error).rpartition(".safetensors: ")[2]

@@ -121,7 +121,7 @@ class EngineAssembler:
 
     def _load_vae(self, device: torch.device) -> Any:
         dtype = pick_dtype(self.settings.vae_dtype, device)
-        vae = load_vae(self.folder / "vae", dtype, device, self.models.vae_weights)
+        vae = load_vae(self.folder / "vae", dtype, device=device, weights=self.models.vae_weights)
         if device.type == "cuda":
             install_fast_modules(vae, pick_operations(self.settings))
         return vae
@@ -143,7 +143,9 @@ class EngineAssembler:
         return TextEncoder(lambda: self._load_text_encoder(self.device), self.device, freed=freed), offloader
 
     def _load_text_encoder(self, device: torch.device) -> Any:
-        return load_text_encoder(self.folder / "text_encoder", self.dtype, device, self.models.text_encoder_weights)
+        return load_text_encoder(
+            self.folder / "text_encoder", self.dtype, device=device, weights=self.models.text_encoder_weights
+        )
 
     def _acceleration_options(self, transformers: list[Any]) -> AccelerationOptions:
         options = AccelerationOptions(cache_threshold=self.settings.cache_threshold)

@@ -132,7 +132,7 @@ def call_job(
         _explain_interrupt(job_id, output or Path(endpoint), url)
     except CallFailed as e:
         if job_id:
-            fail(str(e), f"{_command('job', job_id, output or Path(endpoint), url)} goes on with the job")
+            fail(str(e), f"{_command('job', job_id, output=output or Path(endpoint), url=url)} goes on with the job")
         if e.status not in (404, 405):
             fail(str(e))
         from serve.http.endpoints import path_hint
@@ -154,8 +154,8 @@ def _explain_interrupt(job_id: str, output: Path | None, url: str) -> NoReturn:
     """Say that the job goes on and how to return to it or end it; exit."""
     fail(
         f"interrupted; job {job_id} goes on:",
-        f"  {_command('job', job_id, output, url)}",
-        f"  {_command('cancel', job_id, None, url)}",
+        f"  {_command('job', job_id, output=output, url=url)}",
+        f"  {_command('cancel', job_id, output=None, url=url)}",
         status=INTERRUPTED,
     )
 

@@ -184,7 +184,7 @@ def run_service(config: Path, say: Callable[[str], None]) -> None:
             with _Driver(config) as driver, Client(url(config)) as client:
                 try:
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-                    _watch(driver, client, deadline, say)
+                    _watch(driver, client, deadline=deadline, say=say)
                 except _NotStarted as e:
                     say(f"Ray did not start and is started again: {e}")
                 except KeyboardInterrupt:
@@ -257,7 +257,7 @@ def _in_driver() -> None:
 
 def _watch(driver: _Driver, client: Client, deadline: float, say: Callable[[str], None]) -> None:
     """Return never; raise when the service has not started by ``deadline``, or when it is lost."""
-    _await_start(driver, client, deadline, say)
+    _await_start(driver, client, deadline=deadline, say=say)
     watch, asked_at, silence = Watch(), float("-inf"), None
     said, all_ready = "", False
     while True:

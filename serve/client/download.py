@@ -49,7 +49,7 @@ def download(service: Service, job_id: str) -> Flow[httpx.Response]:
             data.clear()
         options = {"headers": headers, "timeout": TIMEOUT_S}
         request = Send(method="GET", path=job_path(job_id, "/result"), options=options, stream=True)
-        response = yield from persist(request, name, service, outage)
+        response = yield from persist(request, name, service=service, outage=outage)
         if response.status_code == 416 and data:
             data.clear()
             yield outage.pause(refusal(name, response))

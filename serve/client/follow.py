@@ -31,7 +31,7 @@ def follow(service: Service, job_id: str) -> Flow[JobRecord]:
         options = {"headers": headers | ({"Last-Event-ID": last_id} if last_id else {})}
         options["timeout"] = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)  # type: ignore[assignment]
         request = Send(method="GET", path=job_path(job_id, "/events"), options=options, stream=True)
-        response = yield from persist(request, f"job {job_id}", service, outage, again=AGAIN - CROWDED)
+        response = yield from persist(request, f"job {job_id}", service=service, outage=outage, again=AGAIN - CROWDED)
         if response.status_code != 200 or not response.headers.get("content-type", "").startswith("text/event-stream"):
             break  # asking finds out whether it is the job or only its events that cannot be had
         decoder = EventDecoder()

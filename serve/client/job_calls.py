@@ -34,7 +34,7 @@ def submit(service: Service, endpoint: str, fields: Mapping[str, Any], *, accept
         options = encode_body(fields, files)
         options["headers"] |= {"Accept": accept, "Prefer": "respond-async", "Idempotency-Key": idempotency_key}
         request = Send(method="POST", path=f"/{name}", options=options | {"timeout": TIMEOUT_S})
-        response = yield from persist(request, name, service, Outage(service.retries))
+        response = yield from persist(request, name, service=service, outage=Outage(service.retries))
     return _record(name, response)
 
 
@@ -45,7 +45,7 @@ def status(service: Service, job_id: str) -> Flow[JobRecord]:
 
 def cancel(service: Service, job_id: str) -> Flow[JobRecord]:
     """Cancel a job, and return its record. One that has ended keeps its result."""
-    return _record(_name(job_id), (yield from _ask(service, "POST", job_id, "/cancel")))
+    return _record(_name(job_id), (yield from _ask(service, "POST", job_id=job_id, below="/cancel")))
 
 
 def delete(service: Service, job_id: str) -> Flow[None]:
@@ -62,7 +62,7 @@ def jobs(service: Service, state: str | None, limit: int | None) -> Flow[None]:
     while query is not None and left != 0:
         page = PAGE if left is None else min(left, PAGE)
         request = Send(method="GET", path="/jobs", options={"params": query.set("limit", page), "timeout": TIMEOUT_S})
-        response = yield from persist(request, "jobs", service, Outage(service.retries))
+        response = yield from persist(request, "jobs", service=service, outage=Outage(service.retries))
         if response.status_code != 200:
             raise refusal("jobs", response)
         found = _page(response)
@@ -99,7 +99,7 @@ def _name(job_id: str) -> str:
 
 def _ask(service: Service, method: str, job_id: str, below: str = "") -> Flow[httpx.Response]:
     request = Send(method=method, path=job_path(job_id, below), options={"timeout": TIMEOUT_S})
-    return (yield from persist(request, _name(job_id), service, Outage(service.retries)))
+    return (yield from persist(request, _name(job_id), service=service, outage=Outage(service.retries)))
 
 
 def _record(name: str, response: httpx.Response) -> JobRecord:

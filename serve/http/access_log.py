@@ -3,7 +3,9 @@
 import logging
 import re
 
-PROBES = ("/healthz", "/readyz")
+from serve.route_table import Row
+
+PROBES = (Row.HEALTHZ.path, Row.READYZ.path)
 """The paths that probes ask every few seconds; Serve itself logs none of its own `/-/healthz`."""
 
 # As Serve writes it, with the caller's address before it where that is switched on.

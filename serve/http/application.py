@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.config import AppConfig
-from serve.http.callers.auth import ApiKeys, RequireKey, open_posts
+from serve.http.callers.auth import ApiKeys, RequireKey
 from serve.http.jobs.listeners import Listeners
 from serve.http.jobs.record import no_signature
 from serve.http.middleware import Cors, RequestBoundary
@@ -57,11 +57,11 @@ def make_app(
     keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
     sign = no_signature if keys is None else keys.sign_link
     listeners = make_listeners(config.jobs) if listeners is None else listeners
-    routes = make_routes(config, jobs, handles, readiness, sign=sign, listeners=listeners)
+    routes = make_routes(config, jobs, handles=handles, readiness=readiness, sign=sign, listeners=listeners)
     router = make_router(routes, lambda _: _open(jobs.desk))
     app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
     if keys is not None:
-        app = RequireKey(app, keys, open_posts=open_posts(verify=config.provenance.verify.open))
+        app = RequireKey(app, keys, open_verify=config.provenance.verify.open)
     else:
         logger.warning("no API keys are configured (ingress.api_keys): everyone who reaches this service may use it")
     app = RequestBoundary(app)

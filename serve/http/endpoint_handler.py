@@ -79,18 +79,22 @@ class EndpointHandler:
                 with self._admission.admit(caller):  # only now, so that a slow upload takes nobody's place
                     preparation = self._submissions.prepare(submission)
                     job, stored = await run_while_connected(request, preparation, start + timeout_s - time.time())
+                    left_s = job.deadline_at - time.time() + GRACE_S
                     if job.durable:
-                        response = await self._answer_durable(request, submission, job, stored)
+                        response = await self._answer_durable(request, submission, job=job, stored=stored, left_s=left_s)
                     else:
-                        left_s = job.deadline_at - time.time() + GRACE_S
                         outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)
                         response = await self._result(outcome, {})
             response.headers.update(headers)
             return report.answered(response)
 
-    async def _answer_durable(self, request: Request, submission: Submission, job: Job, stored: Media) -> Response:
-        """Accept a durable job; answer with its record, or with its result if the caller waits."""
-        left_s = job.deadline_at - time.time() + GRACE_S
+    async def _answer_durable(
+        self, request: Request, submission: Submission, *, job: Job, stored: Media, left_s: float
+    ) -> Response:
+        """Accept a durable job; answer with its record, or with its result if the caller waits.
+
+        ``left_s`` are the seconds until the job ends in any case.
+        """
         preferences = submission.preferences
         job = await self._desk.accept(job, stored)
         if preferences.patience_s is None:

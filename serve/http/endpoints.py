@@ -7,6 +7,7 @@ from functools import cache, partial
 from serve.config import AppConfig
 from serve.http.schemas import Schema, image_swap_schema, video_schema, video_swap_schema
 from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26, Model
+from serve.route_table import ENDPOINTS
 
 ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
 VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
@@ -23,11 +24,15 @@ class Endpoint:
     """
 
     name: str
-    paths: tuple[str, ...]
     summary: str
     schema: Schema
     media_types: tuple[str, ...]
     models: tuple[Model, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its path, and the aliases of that."""
+        return ENDPOINTS[self.name]
 
     @property
     def group(self) -> str:
@@ -69,7 +74,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
         ),
         Endpoint(
             name="image-faceswap",
-            paths=("/image-faceswap",),
             summary="Replace the face in an image",
             schema=image_swap_schema(config.limits),
             media_types=IMAGE_RESULTS,
@@ -77,7 +81,6 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
         ),
         Endpoint(
             name="batch-video-faceswap",
-            paths=("/batch-video-faceswap", "/video-faceswap"),
             summary="Replace the face in every frame of a video and keep its sound",
             schema=video_swap_schema(config.limits),
             media_types=VIDEO_RESULTS,
@@ -113,7 +116,6 @@ def _video_endpoint(name: str, summary: str, *, schema: Schema, model: Model) ->
     swaps = "face" in schema.names
     return Endpoint(
         name=name,
-        paths=(f"/{name}",),
         summary=summary,
         schema=schema,
         media_types=VIDEO_RESULTS if swaps else ANIMATION_RESULTS,

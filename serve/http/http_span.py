@@ -9,8 +9,10 @@ from deployments.telemetry import tracing
 from deployments.telemetry.origin import current_origin
 from deployments.telemetry.tracing import NO_SPAN, Span
 from serve.http.route_templates import UNKNOWN, job_id_of, template_of
+from serve.route_table import Row
 
-UNTRACED = frozenset({"/", "/docs", "/health", "/healthz", "/metrics", "/openapi.json", "/readyz"})
+_UNTRACED_ROWS = (Row.HOME, Row.DOCS, Row.HEALTH, Row.HEALTHZ, Row.METRICS, Row.OPENAPI, Row.READYZ)
+UNTRACED = frozenset(row.path for row in _UNTRACED_ROWS)
 """Paths that are asked all the time, and paths of documentation: they have no spans."""
 
 _SPAN = "span"

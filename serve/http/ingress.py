@@ -54,5 +54,5 @@ class Ingress:
         application = serve.get_replica_context().app_name
         readiness = Readiness(application)
         handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
-        jobs = make_jobs(self._config.jobs, application, RunnerHandle(self._runner), consumer)
-        return make_app(self._config, jobs, handles, readiness, listeners=self._listeners)
+        jobs = make_jobs(self._config.jobs, application, runs=RunnerHandle(self._runner), consumer=consumer)
+        return make_app(self._config, jobs, handles=handles, readiness=readiness, listeners=self._listeners)

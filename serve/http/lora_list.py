@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from demo.checkpoints import wan22_models, wan26_models
 from deployments.lora_folder import LoraFileBroken, LoraFolder, LoraFolderUnavailable
 from serve.config import AppConfig
-from serve.models import VIDEO_MODELS, WAN22_GGUF, WAN26
+from serve.model_files import video_model_files
+from serve.models import VIDEO_MODELS
 from serve.problems import unavailable
 
 logger = logging.getLogger("ray.serve")
@@ -54,9 +54,7 @@ class LoraList:
 
 def lora_folders(config: AppConfig) -> dict[str, str | None]:
     """Return the folder of each video model's LoRAs by its API name, or None where it has none."""
-    if config.models == "demo":
-        return {WAN26.name: wan26_models().loras, WAN22_GGUF.name: wan22_models().loras}
-    return {model.name: getattr(config.models, model.files).loras for model in VIDEO_MODELS}
+    return {model.name: files.loras for model, files in video_model_files(config).items()}
 
 
 def _describe(folder: LoraFolder | None, broken: set[str]) -> list[dict[str, Any]]:

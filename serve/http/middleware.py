@@ -35,7 +35,7 @@ class RequestBoundary:
         request_id = choose_request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         with working_for(Origin(request_id)), http_span(scope, headers.get("traceparent", "")) as span:
-            await self._answer(scope, receive, with_status(send, span), request_id)
+            await self._answer(scope, receive, send=with_status(send, span), request_id=request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Pass the request on, and answer with a problem if it fails."""

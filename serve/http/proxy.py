@@ -20,9 +20,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.telemetry.metric import OTHER
 from serve.config import Limits, ProxySettings
 from serve.http.access_log import leave_out_probes
-from serve.http.callers.auth import OPEN_PREFIXES, ApiKeys, RequireKey, open_posts
+from serve.http.callers.auth import OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.head_limits import check_head
 from serve.http.middleware import Cors
 from serve.http.openai.errors import OpenAIErrors
@@ -34,7 +35,8 @@ from serve.http.protocol.whole_body import WholeBody
 from serve.http.request_id import choose_request_id, send_with_request_id
 from serve.http.route_templates import template_of
 from serve.problems import Problem
-from serve.telemetry.metrics import ENDPOINT, REQUESTS, outcome_of_status
+from serve.route_table import ENDPOINTS, Row
+from serve.telemetry.metrics import REQUESTS, outcome_of_status
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,8 +50,8 @@ CONTROL_HEADERS = frozenset(
     }
 )
 """Request headers that steer the proxy or its choice of a replica. Ray reads `_` and `-` alike."""
-MAKING = frozenset({"/v1/videos", "/video-faceswap", *(f"/{name}" for name in ENDPOINT.values)})
-"""The paths of the requests that are counted."""
+COUNTED_AS = {path: name for name, paths in ENDPOINTS.items() for path in paths} | {Row.CREATE_VIDEO.path: OTHER}
+"""The endpoint as which a request to a path is counted; OpenAI's API names it in the body only."""
 CONTROL_PREFIX = "x-serve-router-"
 """The prefix of the headers that Ray's request router reads."""
 
@@ -80,8 +82,8 @@ class ProxyBoundary:
 
 def _count(problem: Problem, scope: Scope) -> None:
     """Count a request to make something that never reaches the ingress, which counts the others."""
-    if scope["method"] == "POST" and (template := template_of(scope)) in MAKING:
-        REQUESTS.add(endpoint=template.removeprefix("/"), outcome=outcome_of_status(problem.status))
+    if scope["method"] == "POST" and (endpoint := COUNTED_AS.get(template_of(scope))) is not None:
+        REQUESTS.add(endpoint=endpoint, outcome=outcome_of_status(problem.status))
 
 
 def _steers(name: bytes) -> bool:
@@ -136,5 +138,5 @@ def _key_check() -> list[Middleware]:
     if not path:
         return []
     prefixes = (*OPEN_PREFIXES, SERVE_PREFIX)
-    posts = open_posts(verify=bool(os.environ.get("RYLA_OPEN_VERIFY")))
-    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_posts=posts)]
+    open_verify = bool(os.environ.get("RYLA_OPEN_VERIFY"))
+    return [Middleware(RequireKey, keys=ApiKeys(Path(path)), open_prefixes=prefixes, open_verify=open_verify)]

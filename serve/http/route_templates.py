@@ -1,38 +1,14 @@
 """Paths as logs, metrics and traces name them: by their templates, without what callers put in."""
 
+import itertools
 import re
 
 from starlette.types import Scope
 
-from serve.telemetry.metrics import ENDPOINT
+from serve.route_table import ENDPOINTS, Row
 
-TEMPLATES = (
-    *(f"/{name}" for name in ENDPOINT.values),
-    "/",
-    "/docs",
-    "/health",
-    "/healthz",
-    "/jobs",
-    "/jobs/{id}",
-    "/jobs/{id}/cancel",
-    "/jobs/{id}/events",
-    "/jobs/{id}/preview",
-    "/jobs/{id}/result",
-    "/limits",
-    "/loras",
-    "/metrics",
-    "/openapi.json",
-    "/readyz",
-    "/v1/models",
-    "/v1/models/{id}",
-    "/v1/videos",
-    "/v1/videos/{id}",
-    "/v1/videos/{id}/content",
-    "/verify",
-    "/video-faceswap",
-    "/warm",
-)
-"""The templates of all routes. Serve's proxy, which has no router, reads them too."""
+TEMPLATES = (*itertools.chain(*ENDPOINTS.values()), *dict.fromkeys(row.path for row in Row))
+"""The templates of all routes."""
 UNKNOWN = "an unknown path"
 
 _KNOWN = frozenset(TEMPLATES)

@@ -1,11 +1,8 @@
-"""The table of routes, read by the router, the OpenAPI document and tests.
-
-Which paths need no key is in ``callers.auth``, which the proxy reads, too.
-"""
+"""The routes of ``serve.route_table`` with their handlers, and the router made of them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +14,6 @@ from swagger_ui_bundle import swagger_ui_path
 
 from serve.config import AppConfig
 from serve.http.callers.admission import Admission
-from serve.http.callers.auth import VERIFY, is_open, open_posts
 from serve.http.callers.quotas import Quotas
 from serve.http.endpoint_handler import EndpointHandler
 from serve.http.endpoints import Endpoint, make_endpoints
@@ -38,28 +34,19 @@ from serve.pipelines.handles import Handles
 from serve.pipelines.readiness import Readiness
 from serve.provenance.verifier import Verifier
 from serve.provenance.watermark.secret import load_secrets
-
-DOCS_ASSETS = "/docs/assets"
-"""The path below which the files of Swagger UI are."""
+from serve.route_table import DOCS_ASSETS, Method, Row
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One row: a method and path, its handler and its OpenAPI operation."""
+    """A method and path with its handler and its OpenAPI operation."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Method
     path: str
     handler: Handler
     operation: dict[str, Any]
-    open_posts: frozenset[str] = frozenset()
-    """The paths whose POST needs no key."""
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether the route needs a key where keys are configured."""
-        return not is_open(self.method, self.path, self.open_posts)
 
 
 def make_listeners(settings: JobSettings) -> Listeners:
@@ -133,7 +120,7 @@ def make_routes(
         *job_routes(job_handlers),
         *openai_routes(videos),
         *_service_routes(service),
-        *_verify_routes(verify, open_posts(verify=checks.open)),
+        *_verify_routes(verify, needs_key=not checks.open),
     )
     operations = [(route.path, route.method, route.operation) for route in routes]
     docs = DocsHandlers(openapi_document(operations, keys=config.ingress.api_keys is not None))
@@ -151,74 +138,77 @@ def _endpoint_routes(endpoints: Sequence[Endpoint], handlers: dict[str, Endpoint
             )
 
 
+def _route(row: Row, handler: Handler, operation: dict[str, Any]) -> Route:
+    return Route(method=row.method, path=row.path, handler=handler, operation=operation)
+
+
 def _service_routes(service: ServiceHandlers) -> Iterable[Route]:
     models = [model.name for model in MODELS]
 
-    def get(path: str, handler: Handler, summary: str, **options: Any) -> Route:
-        return Route(method="GET", path=path, handler=handler, operation=service_operation(path, summary, **options))
+    def get(row: Row, handler: Handler, summary: str, **options: Any) -> Route:
+        return _route(row, handler, service_operation(row.path, summary, **options))
 
-    yield get("/health", service.health, "Says that the service is reachable; wakes no model")
-    yield get("/", service.root, "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES)
-    yield get("/healthz", service.healthz, "Says that this ingress process is alive")
+    yield get(Row.HEALTH, service.health, "Says that the service is reachable; wakes no model")
+    yield get(Row.HOME, service.root, "Names the service and its version; in a browser, a page", media_types=ROOT_TYPES)
+    yield get(Row.HEALTHZ, service.healthz, "Says that this ingress process is alive")
     yield get(
-        "/readyz",
+        Row.READYZ,
         service.readyz,
         "Says whether a model can be used now, and the state of each model",
         query={"model": models},
     )
     yield get(
-        "/metrics",
+        Row.METRICS,
         service.metrics,
         "Returns the metrics of all processes of the service in Prometheus' format",
         media_types=("text/plain",),
     )
-    yield get("/limits", service.limits, "Lists the limits, defaults and prices in force")
-    yield get("/loras", service.loras, "Lists the LoRAs that the field `loras` may name, for each model")
-    yield Route(method="POST", path="/warm", handler=service.warm, operation=warm_operation(models))
+    yield get(Row.LIMITS, service.limits, "Lists the limits, defaults and prices in force")
+    yield get(Row.LORAS, service.loras, "Lists the LoRAs that the field `loras` may name, for each model")
+    yield _route(Row.WARM, service.warm, warm_operation(models))
 
 
-def _verify_routes(verify: VerifyHandlers, posts: frozenset[str]) -> Iterable[Route]:
-    operation = verify_operation(needs_key=not is_open("POST", VERIFY, posts))
-    yield Route(method="POST", path=VERIFY, handler=verify.verify, operation=operation, open_posts=posts)
-    page = service_operation(VERIFY, "A page on which people can verify a file", media_types=("text/html",))
-    yield Route(method="GET", path=VERIFY, handler=verify.page, operation={**page, "operationId": "verify-page"})
+def _verify_routes(verify: VerifyHandlers, *, needs_key: bool) -> Iterable[Route]:
+    yield _route(Row.VERIFY, verify.verify, verify_operation(needs_key=needs_key))
+    page = service_operation(Row.VERIFY_PAGE.path, "A page on which people can verify a file", media_types=("text/html",))
+    yield _route(Row.VERIFY_PAGE, verify.page, {**page, "operationId": "verify-page"})
 
 
 def job_routes(jobs: JobHandlers) -> Iterable[Route]:
     """Yield the routes of jobs."""
-    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
-        ("GET", "/jobs", jobs.list),
-        ("GET", "/jobs/{id}", jobs.get),
-        ("DELETE", "/jobs/{id}", jobs.delete),
-        ("POST", "/jobs/{id}/cancel", jobs.cancel),
-        ("GET", "/jobs/{id}/events", jobs.events),
-        ("GET", "/jobs/{id}/result", jobs.result),
-        ("GET", "/jobs/{id}/preview", jobs.preview),
-    )
+    handlers: dict[Row, Handler] = {
+        Row.JOBS: jobs.list,
+        Row.JOB: jobs.get,
+        Row.DELETE_JOB: jobs.delete,
+        Row.CANCEL_JOB: jobs.cancel,
+        Row.JOB_EVENTS: jobs.events,
+        Row.JOB_RESULT: jobs.result,
+        Row.JOB_PREVIEW: jobs.preview,
+    }
     operations = job_operations()
-    for method, path, handler in handlers:
-        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
+    for row, handler in handlers.items():
+        yield _route(row, handler, operations[row])
 
 
 def openai_routes(videos: OpenAIVideos) -> Iterable[Route]:
     """Yield the routes that speak OpenAI's dialect."""
-    handlers: tuple[tuple[Literal["GET", "POST", "DELETE"], str, Handler], ...] = (
-        ("POST", "/v1/videos", videos.create),
-        ("GET", "/v1/videos", videos.list),
-        ("GET", "/v1/videos/{id}", videos.retrieve),
-        ("DELETE", "/v1/videos/{id}", videos.delete),
-        ("GET", "/v1/videos/{id}/content", videos.content),
-        ("GET", "/v1/models", videos.models),
-        ("GET", "/v1/models/{id}", videos.model),
-    )
+    handlers: dict[Row, Handler] = {
+        Row.CREATE_VIDEO: videos.create,
+        Row.VIDEOS: videos.list,
+        Row.VIDEO: videos.retrieve,
+        Row.DELETE_VIDEO: videos.delete,
+        Row.VIDEO_CONTENT: videos.content,
+        Row.MODELS: videos.models,
+        Row.MODEL: videos.model,
+    }
     operations = openai_operations(videos.model_names)
-    for method, path, handler in handlers:
-        yield Route(method=method, path=path, handler=handler, operation=operations[method, path])
+    for row, handler in handlers.items():
+        yield _route(row, handler, operations[row])
 
 
 def _docs_routes(docs: DocsHandlers) -> Iterable[Route]:
-    yield Route(method="GET", path="/openapi.json", handler=docs.openapi, operation={})
-    yield Route(method="GET", path="/docs", handler=docs.docs, operation={})
+    yield _route(Row.OPENAPI, docs.openapi, {})
+    yield _route(Row.DOCS, docs.docs, {})
 
 
 def make_router(routes: Iterable[Route], lifespan: Lifespan[Any] | None = None) -> Router:

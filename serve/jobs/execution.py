@@ -142,7 +142,7 @@ class Execution:
             labelled=self._labelled,
         )
         starting = self._watch_start(request, meter, tracker)
-        previews = self._preview(job, marks, latest, tracker, models=tuple(meter.hardware))
+        previews = self._preview(job, marks, latest=latest, tracker=tracker, models=tuple(meter.hardware))
         async with self._beside(starting, previews):
             result = await run_attempts(
                 lambda: self._pipelines.run(request.model, request.request, context),
@@ -152,7 +152,7 @@ class Execution:
             )
         tracker.finished()
         tracker.writing()
-        return await self._write(held, request, marks, result)
+        return await self._write(held, request, marks=marks, result=result)
 
     async def _write(self, held: HeldJob, request: JobRequest, marks: Marks, result: Result) -> Finished:
         """Mark a result, and store it with its headers."""
@@ -168,7 +168,7 @@ class Execution:
             request_id=job.request_id,
         )
         with tracing.span("write result"):
-            stored, data = await self._store(job, result.data, result_headers(answer), result.media_type)
+            stored, data = await self._store(job, result.data, headers=result_headers(answer), media_type=result.media_type)
         return Finished(stored, data, result.frames)
 
     async def check(self, job: Job, sent: bytes | None) -> None:

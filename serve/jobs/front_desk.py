@@ -102,7 +102,7 @@ class FrontDesk:
             lost = False
             waiter = self._consumer.open(1) if waits else None
             try:
-                outcome = await self._runs(job_id, sent, waiter, known_beat)
+                outcome = await self._runs(job_id, sent, waiter=waiter, known_beat=known_beat)
             except RunnerLost as error:
                 logger.warning("job %s: its Runner was lost (%s); asking another", job_id, error)
                 outcome, lost = None, True
@@ -284,4 +284,4 @@ class FrontDesk:
 def make_jobs(settings: JobSettings, application: str, runs: Runs, consumer: ConsumerEnd) -> Jobs:
     """Return the desk over the stores that an application has by its settings."""
     store, files = open_stores(settings, application)
-    return Jobs(FrontDesk(store, files, runs, consumer, settings=settings), store, files)
+    return Jobs(FrontDesk(store, files, runs=runs, consumer=consumer, settings=settings), store, files)

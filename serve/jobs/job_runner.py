@@ -71,7 +71,7 @@ class JobRunner:
         return (self._beat, self._take_turns, self._flush)
 
     async def run(
-        self, job_id: str, request: bytes | None = None, waiter: ProducerEnd | None = None, known_beat: int | None = None
+        self, job_id: str, request: bytes | None = None, *, waiter: ProducerEnd | None = None, known_beat: int | None = None
     ) -> Outcome | None:
         """Run a job to its end, and return it; None if it is gone or somebody else has it.
 

@@ -22,7 +22,7 @@ class Runs(Protocol):
     """Anything that runs jobs as ``JobRunner.run`` does. Raises RunnerLost."""
 
     async def __call__(
-        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
+        self, job_id: str, request: bytes | None, *, waiter: ProducerEnd | None, known_beat: int | None
     ) -> Outcome | None:
         """Run a job to its end."""
 
@@ -34,14 +34,14 @@ class RunnerHandle:
         self._handle = handle.options(stream=False)
 
     async def __call__(
-        self, job_id: str, request: bytes | None, waiter: ProducerEnd | None, known_beat: int | None
+        self, job_id: str, request: bytes | None, *, waiter: ProducerEnd | None, known_beat: int | None
     ) -> Outcome | None:
         """Run a job to its end.
 
         Cancelling the call cancels it in the Runner, too, if ``waiter`` waits for the job. Any
         other one goes on there: this process ends, and the job outlives it.
         """
-        response: Any = self._handle.run.remote(job_id, request, waiter, known_beat)
+        response: Any = self._handle.run.remote(job_id, request, waiter=waiter, known_beat=known_beat)
         try:
             outcome: Outcome | None = await response
         except asyncio.CancelledError:

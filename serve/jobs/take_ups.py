@@ -31,6 +31,6 @@ class TakeUps:
 
     async def _call(self, job: Job) -> None:
         try:
-            await self._runs(job.id, None, None, job.beat)
+            await self._runs(job.id, None, waiter=None, known_beat=job.beat)
         except Exception as error:  # nobody waits for this call; the sweeper finds the job again
             logger.warning("job %s could not be taken up: %r", job.id, error)

@@ -207,8 +207,7 @@ def _in_order(packets: Iterable[_AudioPacket], start: Fraction) -> Iterator[_Aud
     """
     last: int | None = None
     for packet in packets:
-        if packet.dts is None:  # the packet without a time marks the end of the stream
-            continue
+        assert packet.dts is not None
         shift = round(start / packet.time_base)
         dts = packet.dts - shift
         packet.dts = dts if last is None else max(dts, last + 1)
@@ -224,6 +223,8 @@ def _copy(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]
 def _heard(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPacket]:
     heard = cut = False
     for packet in source.demux(stream):
+        if packet.dts is None:  # the packet without a time marks the end of the stream
+            continue
         if packet.is_discard and heard:  # an edit list cuts it away
             cut = True
         elif cut and packet.size:
@@ -240,8 +241,6 @@ def _with_length(packets: Iterable[_AudioPacket], stream: AudioStream) -> Iterat
     """
     held: _AudioPacket | None = None
     for packet in packets:
-        if packet.dts is None:  # the packet without a time marks the end of the stream
-            continue
         if held is not None:
             yield held
         held = packet

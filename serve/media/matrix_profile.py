@@ -27,7 +27,7 @@ def profile_by_numbers(primaries: int, transfer: int, *, grey: bool = False) -> 
     chromaticities = PRIMARIES.get(primaries, PRIMARIES[1])
     if transfer in (PQ, HLG):
         numbers = b"cicp" + bytes(4) + bytes([primaries if primaries in PRIMARIES else 9, transfer, 0, 1])
-        return _profile(to_xyz(chromaticities), D65, _gamma_curve(1 / 2.2), {b"cicp": numbers})
+        return _profile(to_xyz(chromaticities), D65, curve=_gamma_curve(1 / 2.2), further={b"cicp": numbers})
     if chromaticities == PRIMARIES[1] and transfer not in _GAMMAS:
         return b""
     return profile_by_chromaticities(_GAMMAS.get(transfer), chromaticities, D65, grey=grey)

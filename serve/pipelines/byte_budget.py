@@ -92,7 +92,7 @@ class ByteBudget:
         self._serve()
 
     async def _wait(self, count: int, owner: _Class) -> None:
-        waiting = _Waiting(count, owner, self._clock(), asyncio.get_running_loop().create_future())
+        waiting = _Waiting(count, owner, since=self._clock(), turn=asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._serve()
         try:

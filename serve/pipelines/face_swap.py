@@ -215,11 +215,11 @@ class FaceSwaps:
         people: list[Embedding | None] = []
         for part in request.parts:
             images = pictures.of(part.face_field)[part.face]
-            references.append(await self._identify(images, part.face_field, part.name, context))
+            references.append(await self._identify(images, part.face_field, name=part.name, context=context))
             person = None
             if part.target is not None:
                 images = pictures.of(part.target_field)[part.target]
-                person = (await self._identify(images, part.target_field, part.name, context)).face.embedding
+                person = (await self._identify(images, part.target_field, name=part.name, context=context)).face.embedding
             people.append(person)
         if request.mask_regions and not references[0].parsed:
             raise RequestRefused("mask_regions", "needs a face parser, which is not configured (`models.faces.occlusion`)")

@@ -54,16 +54,18 @@ def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:
     """Build the pipelines, which call the given handles."""
     threads = MediaThreads(config.runner.encoder_threads)
     decoder = Decoder(config.runner, config.limits)
-    readers = SourceReaders(decoder.pool, decoder.memory, config.runner, config.limits)
+    readers = SourceReaders(decoder.pool, decoder.memory, settings=config.runner, limits=config.limits)
     faces = FaceSwaps(handles.face_swapper, config.runner)
     writers = VideoWriters(config.runner, threads)
     return Pipelines(
         handles,
         decoder,
         readers,
-        video=VideoPipeline(faces, writers, threads, decoder, GivenFrames(readers, decoder.memory, threads)),
+        video=VideoPipeline(
+            faces, writers, threads=threads, decoder=decoder, given=GivenFrames(readers, decoder.memory, threads)
+        ),
         image_swap=ImageSwapPipeline(faces, threads, decoder),
-        video_swap=VideoSwapPipeline(faces, writers, decoder, readers),
+        video_swap=VideoSwapPipeline(faces, writers, decoder=decoder, readers=readers),
     )
 
 

@@ -110,16 +110,34 @@ class SwapFields(PipelineRequest):
             for number, (face, target) in enumerate(self.pairs, 1):
                 middle, end = start + len(face), start + len(face) + len(target)
                 of_target = slice(middle, end) if target else None
-                parts.append(SwapPart(f"pair {number}", "pairs", slice(start, middle), "pairs", of_target))
+                parts.append(
+                    SwapPart(
+                        f"pair {number}", face_field="pairs", face=slice(start, middle), target_field="pairs", target=of_target
+                    )
+                )
                 start = end
             return tuple(parts)
         everything = slice(None)
         if self.faces != "map":
-            return (SwapPart("", "face", everything, "target_face", None if self.target_face is None else everything),)
+            return (
+                SwapPart(
+                    "",
+                    face_field="face",
+                    face=everything,
+                    target_field="target_face",
+                    target=None if self.target_face is None else everything,
+                ),
+            )
         faces = len(getattr(self, "face", None) or ())
         one = [slice(i, i + 1) for i in range(faces)]
         return tuple(
-            SwapPart(f"person {i + 1}", "face", one[i], "target_face", None if self.target_face is None else one[i])
+            SwapPart(
+                f"person {i + 1}",
+                face_field="face",
+                face=one[i],
+                target_field="target_face",
+                target=None if self.target_face is None else one[i],
+            )
             for i in range(faces)
         )
 

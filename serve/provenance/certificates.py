@@ -71,7 +71,7 @@ def load_identity(settings: C2paSettings, now: datetime | None = None) -> Identi
     except ValueError as error:
         raise CertificateRefused(f"{settings.certificate} has no certificate in PEM ({_word(error)})") from None
     leaf = certificates[0]
-    _check(leaf, certificates, settings.certificate, now or datetime.now(UTC))
+    _check(leaf, certificates, path=settings.certificate, now=now or datetime.now(UTC))
     if settings.signer is not None:
         assert settings.algorithm is not None
         algorithm, sign = settings.algorithm, _function(settings.signer)
@@ -98,7 +98,7 @@ def identity_of(certificates: list[x509.Certificate], algorithm: Algorithm, sign
     names = certificates[0].subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     chain = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates).decode()
     name = str(names[0].value) if names else certificates[0].subject.rfc4514_string()
-    return Identity(chain, algorithm, sign, name, certificates[0].not_valid_after_utc, is_test)
+    return Identity(chain, algorithm, sign=sign, name=name, expires_at=certificates[0].not_valid_after_utc, is_test=is_test)
 
 
 def signer_of(key: object, wanted: Algorithm | None = None) -> tuple[Algorithm, Sign]:

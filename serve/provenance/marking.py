@@ -88,7 +88,9 @@ class Marking:
             return
         signer = Signer(identity, self._settings.c2pa, self._pool)
         try:
-            await signer.sign_without_timestamp(PICTURE, PICTURE_TYPE, partial(_define, TRIAL, self._settings, identity), ())
+            await signer.sign_without_timestamp(
+                PICTURE, PICTURE_TYPE, define=partial(_define, TRIAL, self._settings, identity), sources=()
+            )
         except SigningFailed as error:
             raise CertificateRefused(f"nothing can be signed with the certificate of `{identity.name}`: {error}") from None
         self._signer = signer
@@ -201,7 +203,7 @@ class Marking:
         media, described = await self.describe(media, media_type, statement, label=label, properties=properties)
         marks = list(described)
         if self._signer is not None:
-            media, mark = await self._sign(self._signer, media, media_type, statement, sources)
+            media, mark = await self._sign(self._signer, media, media_type=media_type, statement=statement, sources=sources)
             marks.append(mark)
         return Marked(media, tuple(marks))
 
@@ -252,7 +254,7 @@ class Marking:
     ) -> tuple[Media, str]:
         """Return the signed result and the mark that says how; as it is if it cannot be signed."""
         try:
-            return await self._signed(signer, media, media_type, statement, sources)
+            return await self._signed(signer, media, media_type=media_type, statement=statement, sources=sources)
         except SigningFailed as error:
             logger.warning("request %s: the result could not be signed: %s", statement.request_id, error)
             record_provenance_failure("signature")
@@ -272,14 +274,16 @@ class Marking:
         define = partial(_define, statement, self._settings, signer.identity)
         async with self._places:
             try:
-                signed = await signer.sign(media, media_type, define, sources)
+                signed = await signer.sign(media, media_type, define=define, sources=sources)
                 if sources:
                     parameters.append("sources=kept")
             except SigningFailed as error:
                 if not sources:
                     raise
                 logger.warning("request %s: the sources cannot be ingredients: %s", statement.request_id, error)
-                signed = await signer.sign(media, media_type, define, [replace(source, media=b"") for source in sources])
+                signed = await signer.sign(
+                    media, media_type, define=define, sources=[replace(source, media=b"") for source in sources]
+                )
                 parameters.append("sources=unreadable")
         if self._settings.c2pa.timestamp_url is not None:
             parameters.append("timestamp=yes" if signed.timestamped else "timestamp=failed")

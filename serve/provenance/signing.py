@@ -79,12 +79,16 @@ class Signer:
         reason: str | None = None
         if url is not None and time.monotonic() >= self._tsa_from:
             try:
-                return Signed(media=await self._attempt(media, media_type, define, sources, url=url), timestamped=True)
+                return Signed(
+                    media=await self._attempt(media, media_type, define=define, sources=sources, url=url), timestamped=True
+                )
             except SigningFailed as error:
                 if not error.signed:
                     raise
                 reason = str(error)
-        signed = Signed(media=await self.sign_without_timestamp(media, media_type, define, sources), timestamped=False)
+        signed = Signed(
+            media=await self.sign_without_timestamp(media, media_type, define=define, sources=sources), timestamped=False
+        )
         if url is not None and reason is not None:
             self._tsa_from = time.monotonic() + TSA_PAUSE_S
             logger.warning(
@@ -97,7 +101,7 @@ class Signer:
 
     async def sign_without_timestamp(self, media: Media, media_type: str, define: Define, sources: Sequence[Source]) -> Media:
         """Return the file with a manifest, for which no network is used; see ``sign``."""
-        return await self._attempt(media, media_type, define, sources, url=None)
+        return await self._attempt(media, media_type, define=define, sources=sources, url=None)
 
     async def _attempt(
         self,

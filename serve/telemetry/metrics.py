@@ -7,24 +7,14 @@ from typing import Literal
 
 from deployments.telemetry import metrics as deployments
 from deployments.telemetry.metric import Counter, Gauge, Histogram, Label
+from serve.route_table import ENDPOINTS
 
 Outcome = Literal["succeeded", "accepted", "refused", "busy", "timeout", "failed", "cancelled", "left"]
 Layer = Literal["metadata", "signature", "watermark"]
 """A way in which a result says that it was generated."""
 OUTCOMES: tuple[Outcome, ...] = ("succeeded", "accepted", "refused", "busy", "timeout", "failed", "cancelled", "left")
 
-ENDPOINT = Label(
-    "endpoint",
-    (
-        "wan2.6",
-        "wan2.6-i2v",
-        "wan2.6-i2v-faceswap",
-        "wan22-i2v",
-        "wan22-i2v-faceswap",
-        "image-faceswap",
-        "batch-video-faceswap",
-    ),
-)
+ENDPOINT = Label("endpoint", tuple(ENDPOINTS))
 """The names of all endpoints that make something."""
 OUTCOME = Label("outcome", OUTCOMES)
 STAGE = Label("stage", ("queue", "start", "denoise", "decode", "swap", "encode"))

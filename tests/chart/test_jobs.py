@@ -8,6 +8,7 @@ import yaml
 from helm.generator.paths import CHART
 from serve.config import AppConfig
 from serve.job_settings import JobSettings
+from tests.chart.pod_specs import cpu_pods, secret_at, workers
 from tests.chart.rendering import EVERYTHING, Json, Refused, one, pod_templates, render
 
 OWN: Json = {"faultTolerance": {"redis": "own", "passwordSecret": "redis"}}
@@ -18,26 +19,6 @@ def jobs_of(objects: list[Json]) -> JobSettings:
     """Return the settings of jobs that replicas get."""
     config = yaml.safe_load(one(objects, "RayService")["spec"]["serveConfigV2"])
     return AppConfig.model_validate(config["applications"][0]["args"]).jobs
-
-
-def workers(objects: list[Json]) -> list[Json]:
-    """Return the pod specs of the worker groups."""
-    groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    return [group["template"]["spec"] for group in groups]
-
-
-def cpu_pods(objects: list[Json]) -> list[Json]:
-    """Return the pod specs of the groups without GPUs, which run the ingress and the Runner."""
-    groups = one(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    return [group["template"]["spec"] for group in groups if "GPU" not in group["resources"]]
-
-
-def secret_at(spec: Json, path: str) -> str:
-    """Return the name of the Secret that is mounted so that ``path`` is a file of it."""
-    (container,) = spec["containers"]
-    (name,) = [mount["name"] for mount in container["volumeMounts"] if path.rpartition("/")[0] == mount["mountPath"]]
-    (secret,) = [volume["secret"]["secretName"] for volume in spec["volumes"] if volume["name"] == name]
-    return str(secret)
 
 
 def test_the_charts_own_redis_keeps_jobs_apart_from_rays_data() -> None:

@@ -7,8 +7,8 @@ import yaml
 
 from serve.config import AppConfig
 from serve.provenance_settings import ProvenanceSettings
+from tests.chart.pod_specs import cpu_pods, secret_at, workers
 from tests.chart.rendering import Json, one, render
-from tests.chart.test_jobs import cpu_pods, secret_at, workers
 
 
 def provenance_of(objects: list[Json]) -> ProvenanceSettings:

@@ -1,7 +1,6 @@
 """The changed pixels show whose face was swapped: in a group, through gaps and over cuts."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import cv2
@@ -11,14 +10,13 @@ import pytest
 
 from deployments.faces.analysis import OpenCVAnalyser
 from deployments.wire import Face, Image
-from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.samples import data_uri, group, jpeg, pan, portrait, stranger
 from tests.graph.conftest import Service
+from tests.graph.films import film
 from tests.graph.frames import frames_of
 from tests.pictures import decode_image
 
 pytestmark = pytest.mark.graph
-RATE = Fraction(16)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +94,6 @@ def test_an_image_of_a_person_without_a_face_is_named_by_its_number(service: Ser
     (error,) = response.json()["errors"]
     assert error["pointer"] == "#/reference_image"
     assert error["detail"].startswith("image 2 of 2: no face found")
-
-
-def film(frames: Sequence[Image]) -> str:
-    encoder = Mp4Encoder(RATE, preset="veryfast", crf=12)
-    encoder.add(np.stack(frames), tuple(i / RATE for i in range(len(frames))))
-    return data_uri(encoder.close().read(), "video/mp4")
 
 
 def test_gaps_are_filled_and_turned_heads_and_cuts_are_left_alone(

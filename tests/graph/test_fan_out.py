@@ -9,7 +9,7 @@ import pytest
 from serve.media.samples import data_uri, group, jpeg, pan, stranger
 from serve.models import FACE_SWAPPER
 from tests.graph.conftest import Service, wait_until
-from tests.graph.test_faces import film
+from tests.graph.films import film
 
 pytestmark = pytest.mark.graph
 

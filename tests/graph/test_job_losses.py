@@ -17,7 +17,7 @@ from tests.chaos.evidence import check_events, check_results
 from tests.chaos.killer import Killer
 from tests.chaos.orders import Kind, Order, make_orders
 from tests.graph.conftest import Service
-from tests.graph.test_stream import order
+from tests.graph.orders import order
 
 pytestmark = pytest.mark.graph
 SEED, JOBS, AT_ONCE = 12, 12, 3

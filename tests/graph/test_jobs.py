@@ -15,7 +15,7 @@ import pytest
 
 from serve.http.examples import payload
 from tests.graph.conftest import Service, wait_until
-from tests.graph.test_stream import order
+from tests.graph.orders import order
 
 ASYNC = {"Prefer": "respond-async", "Accept": "video/mp4"}
 JOBS = 4

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -23,7 +22,6 @@ from deployments.flow_control import ConsumerEnd
 from deployments.wire import VideoRequest
 from serve.config import AppConfig, Hardware
 from serve.http.endpoints import make_endpoints
-from serve.http.examples import payload
 from serve.media.images import encode_image
 from serve.media.samples import data_uri, portrait, stranger
 from serve.models import FACE_SWAPPER, MODELS, WAN22_GGUF, WAN26
@@ -34,14 +32,9 @@ from serve.pipelines.pipelines import make_pipelines
 from serve.pipelines.readiness import Readiness
 from tests.graph.conftest import Service, is_healthy, wait_until
 from tests.graph.frames import face_of, frames_of
+from tests.graph.orders import FACE, order
 
 pytestmark = pytest.mark.graph
-FACE = payload("wan2.6-i2v")["reference_image"]
-
-
-def order(name: str, **rest: Any) -> dict[str, Any]:
-    """Return a request body that the fake engine understands."""
-    return {"prompt": json.dumps({"name": name, **rest}), "reference_image": FACE, "face_image": FACE}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from serve.pipelines.errors import MediaOverLimit
 from serve.pipelines.media_threads import MediaThreads
 from serve.pipelines.source_reader import SourceReaders
 from tests.media.mutations import mutate
-from tests.unit.serve.media.test_damaged_files import ANIMATIONS, IMAGES, VIDEOS
+from tests.unit.serve.media.every_format import ANIMATIONS, IMAGES, VIDEOS
 from tests.unit.serve.pipelines.request_builders import make_context
 
 LIMITS = Limits(max_source_frames=60, max_source_seconds=20, max_source_pixels=100_000, max_image_pixels=100_000)

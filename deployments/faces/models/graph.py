@@ -21,11 +21,24 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 
 def fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> bytes:
-    """Fix the shape of the model's first input, and return the model as bytes."""
-    # The import is here because it loads torch, which takes seconds.
-    from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
+    """Fix the shape of the model's first input, and return the model as bytes.
 
-    make_input_shape_fixed(model.graph, model.graph.input[0].name, [*shape])
+    Raises ValueError if the input has another number of sides, or a side that is fixed already. A
+    side that is variable under a name is fixed wherever the graph has that name. A function of
+    onnxruntime does the same, but its module loads torch, which takes seconds.
+    """
+    graph = model.graph
+    sides = graph.input[0].type.tensor_type.shape.dim
+    given = tuple(side.dim_value or side.dim_param for side in sides)
+    if len(given) != len(shape) or any(isinstance(a, int) and a not in (0, b) for a, b in zip(given, shape, strict=True)):
+        raise ValueError(f"the first input has the shape {given}, and cannot have {tuple(shape)}")
+    named = {side.dim_param: length for side, length in zip(sides, shape, strict=True) if side.dim_param}
+    for side, length in zip(sides, shape, strict=True):
+        side.dim_value = length
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param in named:
+                side.dim_value = named[side.dim_param]
     return bytes(model.SerializeToString())
 
 

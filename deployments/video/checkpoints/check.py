@@ -90,9 +90,9 @@ def check_video_models(root: Path) -> Iterator[Finding]:
         if path in seen or any(folder in path.parents for folder in folders):
             continue
         if path.suffix in PICKLED and any(part in path.name.lower() for part in _PICKLED_NAMES):
-            yield Finding(path, "a pickled file", "", _faults(partial(find_files, path)))
+            yield Finding(path, "a pickled file", setting="", faults=_faults(partial(find_files, path)))
         elif path.suffix == ".sft" and any(part in path.name.lower() for part in _PICKLED_NAMES):
-            yield Finding(path, "a safetensors file", "", _short(path, _faults(partial(find_files, path))))
+            yield Finding(path, "a safetensors file", setting="", faults=_short(path, _faults(partial(find_files, path))))
         elif path.suffix == ".gguf":
             yield _check_gguf(path)
         elif path.suffix == ".safetensors":
@@ -100,7 +100,7 @@ def check_video_models(root: Path) -> Iterator[Finding]:
                 seen.update(find_files(path))
                 finding = _check_file(path)
             except (CheckpointRefused, *UNBUILT) as e:
-                finding = Finding(path, "a safetensors file", "", (_reason(path, e),))
+                finding = Finding(path, "a safetensors file", setting="", faults=(_reason(path, e),))
             if finding is not None:
                 yield finding
 
@@ -128,10 +128,10 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         index = read_index(folder)
         if not index.get("_class_name", "").startswith("Wan"):
             return
-        source = open_source(folder, None, None, "")
+        source = open_source(folder, high=None, low=None, setting="")
         transformers: dict[str, Any] = {part: empty_transformer(folder / part) for part in source.weights}
     except (CheckpointRefused, *UNBUILT) as e:
-        yield Finding(folder, "a folder in diffusers' layout", "", (_reason(folder, e),))
+        yield Finding(folder, "a folder in diffusers' layout", setting="", faults=(_reason(folder, e),))
         return
     first = transformers[HIGH]
     model, setting = _kind_of(first, LOW in source.weights)
@@ -160,7 +160,7 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
     if channels not in (16, 36):
         checks = [lambda: _refuse_channels(folder, channels)]
     faults = dict.fromkeys(_faults(*checks))  # two checks may stumble over the same file
-    yield Finding(folder, model, setting, tuple(fault.removeprefix(f"{folder}/") for fault in faults))
+    yield Finding(folder, model, setting=setting, faults=tuple(fault.removeprefix(f"{folder}/") for fault in faults))
 
 
 def _match_transformer(folder: Path) -> None:
@@ -195,8 +195,8 @@ def _check_gguf(path: Path) -> Finding:
     try:
         shapes = gguf_shapes(open_gguf(path))
     except (CheckpointRefused, OSError) as e:
-        return Finding(path, "a GGUF file", "", (_reason(path, e),))
-    return _transformer_finding(path, shapes, lambda model: match_gguf(model, path, shapes), "GGUF")
+        return Finding(path, "a GGUF file", setting="", faults=(_reason(path, e),))
+    return _transformer_finding(path, shapes, match=lambda model: match_gguf(model, path, shapes), form="GGUF")
 
 
 def _check_file(path: Path) -> Finding | None:
@@ -207,30 +207,35 @@ def _check_file(path: Path) -> Finding | None:
     layout = transformer_layout(names)
     transformer = _renamed(names, TRANSFORMER_PREFIXES, layout.rename)
     if "patch_embedding.weight" in transformer and any(name.startswith("blocks.0.attn1.") for name in transformer):
-        return _transformer_finding(path, transformer, lambda model: match_weights(model, path, layout), "safetensors")
+        return _transformer_finding(
+            path, transformer, match=lambda model: match_weights(model, path, layout), form="safetensors"
+        )
     encoder = _renamed(names, TEXT_ENCODER_PREFIXES, text_encoder_name)
     if any(name.startswith("encoder.block.0.layer.0.SelfAttention.") for name in encoder):
         faults = _faults(lambda: match_weights(empty_text_encoder_of(encoder), path, TEXT_ENCODER))
         return Finding(
             path,
             "UMT5, text encoder",
-            "models.wan26.text_encoder_weights or models.wan22_gguf.text_encoder_weights",
-            _short(path, faults),
+            setting="models.wan26.text_encoder_weights or models.wan22_gguf.text_encoder_weights",
+            faults=_short(path, faults),
         )
     blocks = res_blocks_of(dict(_renamed(names, VAE_PREFIXES, str)))
     vae = _renamed(names, VAE_PREFIXES, vae_layout(blocks).rename)
     if "encoder.conv_in.weight" in vae and len(vae["encoder.conv_in.weight"]) == 5:
         if vae["encoder.conv_in.weight"][1] != 3:
-            return Finding(path, "VAE of Wan 2.2 5B", "", ("is not supported; use the VAE of Wan 2.1",))
+            return Finding(path, "VAE of Wan 2.2 5B", setting="", faults=("is not supported; use the VAE of Wan 2.1",))
         faults = _faults(lambda: match_weights(empty_vae_of(vae, blocks), path, vae_layout(blocks)))
         return Finding(
-            path, "VAE of Wan 2.1", "models.wan26.vae_weights or models.wan22_gguf.vae_weights", _short(path, faults)
+            path,
+            "VAE of Wan 2.1",
+            setting="models.wan26.vae_weights or models.wan22_gguf.vae_weights",
+            faults=_short(path, faults),
         )
     clip = _renamed(names, IMAGE_ENCODER_PREFIXES, image_encoder_name)
     if "embeddings.class_embedding" in clip:
         faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
         where = "the folder `image_encoder` of models.wan26.image"
-        return Finding(path, "CLIP, image encoder of Wan 2.1", where, _short(path, faults))
+        return Finding(path, "CLIP, image encoder of Wan 2.1", setting=where, faults=_short(path, faults))
     return None
 
 
@@ -246,13 +251,15 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
     try:
         model = empty_transformer_of(shapes)
     except KeyError as e:
-        return Finding(path, f"a Wan transformer, {form}", "", (f"is incomplete: it has no {e}",))
+        return Finding(path, f"a Wan transformer, {form}", setting="", faults=(f"is incomplete: it has no {e}",))
     except UNBUILT as e:  # tensors of shapes that no Wan transformer has
-        return Finding(path, f"a Wan transformer, {form}", "", (_reason(path, e),))
+        return Finding(path, f"a Wan transformer, {form}", setting="", faults=(_reason(path, e),))
     what, _ = _kind_of(model, has_two=False)
     channels = model.config.in_channels
     if channels not in (16, 36):
-        return Finding(path, f"{what}, {form}", "", _short(path, _faults(lambda: _refuse_channels(path, channels))))
+        return Finding(
+            path, f"{what}, {form}", setting="", faults=_short(path, _faults(lambda: _refuse_channels(path, channels)))
+        )
     named = experts_named(path.name)
     expert = next(iter(named)) if len(named) == 1 else None
     if channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks"):
@@ -266,18 +273,18 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
         setting = f"models.wan26.{kind}_weights" + ("_low_noise" if expert == "low" else "")
     if expert:
         what = f"{what}, {expert}-noise expert"
-    return Finding(path, f"{what}, {form}", setting, _short(path, _faults(lambda: match(model))))
+    return Finding(path, f"{what}, {form}", setting=setting, faults=_short(path, _faults(lambda: match(model))))
 
 
 def _check_lora(path: Path) -> Finding:
     try:
         changes = read_lora(path).changes
     except (CheckpointRefused, *UNBUILT) as e:
-        return Finding(path, "LoRA", "", (_reason(path, e),))
+        return Finding(path, "LoRA", setting="", faults=(_reason(path, e),))
     ranks = {len(change["down"]) for change in changes.values() if "down" in change}
     widths = [change["down"].shape[-1] for name, change in changes.items() if "down" in change and name.endswith("attn1.to_q")]
     if _OF_5B in widths:
-        return Finding(path, "LoRA for Wan 2.2 5B", "", ("is not supported, because the 5B model is not",))
+        return Finding(path, "LoRA for Wan 2.2 5B", setting="", faults=("is not supported, because the 5B model is not",))
     is_wide = bool(widths) and widths[0] >= WIDE
     size = "" if not widths else " for Wan 14B" if is_wide else " for Wan 1.3B"
     rank = f" of rank {max(ranks)}" if ranks else ""

@@ -114,9 +114,9 @@ def read_lora(path: Path) -> LoraFile:
         change = changes.setdefault(name, {})
         if part in change:
             raise CheckpointRefused(f"{path}: `{name}` is changed twice, the second time by `{key}`")
-        change[part] = _checked(path, key, part, stored.tensors[key])
+        change[part] = _checked(path, key, part=part, tensor=stored.tensors[key])
     scales = _Scales.of(path)
-    return LoraFile(path, {name: _scaled(path, name, change, scales) for name, change in changes.items()})
+    return LoraFile(path, {name: _scaled(path, name, change=change, scales=scales) for name, change in changes.items()})
 
 
 def _split(path: Path, key: str) -> tuple[str, str]:

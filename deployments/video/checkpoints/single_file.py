@@ -19,4 +19,4 @@ def load_single_file(path: Path, part: Path, *, dtype: torch.dtype, device: torc
     ``part`` is the folder of its config.json. The file is mapped into memory, and each tensor is
     converted on the device. Raises ``CheckpointRefused`` for a file that does not fit.
     """
-    return load_transformer(part, dtype, device, path)
+    return load_transformer(part, dtype, device=device, weights=path)

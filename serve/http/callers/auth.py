@@ -14,29 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.http.callers import signed_links
 from serve.problems import Problem
+from serve.route_table import DOCS_ASSETS, Row
 
 logger = logging.getLogger("ray.serve")
 
-OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/readyz", "/openapi.json", "/docs", "/verify"})
-"""The paths whose GET needs no key: probes and pages. The proxy and the routes read them."""
-VERIFY = "/verify"
-"""The path whose POST needs no key either where `provenance.verify.open` is set."""
-OPEN_PREFIXES = ("/docs/assets/",)
-"""What the paths begin with below which nothing needs a key."""
-
-
-def open_posts(*, verify: bool) -> frozenset[str]:
-    """Return the paths whose POST needs no key; ``verify`` is `provenance.verify.open`."""
-    return frozenset({VERIFY} if verify else ())
-
-
-def is_open(method: str, path: str, posts: frozenset[str], prefixes: tuple[str, ...] = OPEN_PREFIXES) -> bool:
-    """Return whether a request needs no key; ``posts`` are those of ``open_posts``."""
-    if method == "POST":
-        return path in posts
-    return method in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(prefixes))
-
-
+OPEN_PREFIXES = (f"{DOCS_ASSETS}/",)
+"""What the paths begin with below which no GET needs a key."""
 REREAD_S = 5.0
 """Seconds after which the file of keys is read again."""
 
@@ -116,10 +99,11 @@ class ApiKeys:
 class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
-    GET and HEAD of ``OPEN_PATHS`` need no key, nor of anything below the prefixes in
-    ``open_prefixes``. Of a job, they are admitted by the signature of a link instead of a key.
-    Other methods may have a body, which is not read without a key, except those of ``open_posts``:
-    a caller of these may send a key, and is then known by its name.
+    The table of routes says which need no key. GET and HEAD of anything below the prefixes in
+    ``open_prefixes`` need none either. Of a job, they are admitted by the signature of a link
+    instead of a key. A body is not read without a key, except by a POST that needs none, such as
+    one to verify a file if ``open_verify`` (`provenance.verify.open`) is on: its caller may send a
+    key, and is then known by its name.
     """
 
     def __init__(
@@ -128,12 +112,13 @@ class RequireKey:
         keys: ApiKeys,
         *,
         open_prefixes: tuple[str, ...] = OPEN_PREFIXES,
-        open_posts: frozenset[str] = frozenset(),
+        open_verify: bool = False,
     ) -> None:
         self._app = app
         self._keys = keys
         self._open_prefixes = open_prefixes
-        self._open_posts = open_posts
+        open_rows = [row for row in Row if row.key == "no key" or (row.key == "verify.open" and open_verify)]
+        self._open = frozenset((row.method, row.path) for row in open_rows)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_open(scope):
@@ -141,9 +126,10 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        if not is_open(scope["method"], _path_of(scope), self._open_posts, self._open_prefixes):
-            return False
-        return scope["method"] != "POST" or "authorization" not in Headers(scope=scope)
+        method, path = scope["method"], _path_of(scope)
+        if method == "POST":
+            return (method, path) in self._open and "authorization" not in Headers(scope=scope)
+        return method in ("GET", "HEAD") and (("GET", path) in self._open or path.startswith(self._open_prefixes))
 
     def _caller_of(self, scope: Scope) -> str:
         """Return the name of the caller, who has sent a key or holds a signed link."""

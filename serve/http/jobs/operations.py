@@ -5,6 +5,7 @@ from typing import Any, get_args
 from serve.http.jobs.event_stream import MEDIA_TYPE
 from serve.jobs.results.headers import IGNORED_FIELDS
 from serve.jobs.store.record import Stage, State
+from serve.route_table import Row
 
 JOBS = "Jobs"
 Operation = dict[str, Any]
@@ -136,8 +137,8 @@ def preference_parameters() -> list[Operation]:
     ]
 
 
-def job_operations() -> dict[tuple[str, str], Operation]:
-    """Return the operations of the routes of jobs, by method and path."""
+def job_operations() -> dict[Row, Operation]:
+    """Return the operations of the routes of jobs."""
     record = {"application/json": {"schema": JOB_REFERENCE}}
     stream = {MEDIA_TYPE: {"schema": _text()}}
     wait = _query("wait", {"type": "integer", "minimum": 0}, "Seconds to wait for the result.")
@@ -154,46 +155,52 @@ def job_operations() -> dict[tuple[str, str], Operation]:
     ]
     last = _header("Last-Event-ID", "The id of the last event that was received.")
     return {
-        ("GET", "/jobs"): _operation(
-            "Lists your jobs, newest first", "jobs", {"200": ("The jobs", {"application/json": {"schema": page}})}, listed
+        Row.JOBS: _operation(
+            "Lists your jobs, newest first",
+            "jobs",
+            responses={"200": ("The jobs", {"application/json": {"schema": page}})},
+            parameters=listed,
         ),
-        ("GET", "/jobs/{id}"): _operation(
-            "Says how far a job is", "job", {"200": ("The record, or the events", {**record, **stream})}, [_ID]
+        Row.JOB: _operation(
+            "Says how far a job is",
+            "job",
+            responses={"200": ("The record, or the events", {**record, **stream})},
+            parameters=[_ID],
         ),
-        ("DELETE", "/jobs/{id}"): _operation(
+        Row.DELETE_JOB: _operation(
             "Cancels a job, or deletes one that has ended",
             "delete-job",
-            {"202": ("The job is being cancelled", record), "204": ("The job and its result are deleted", None)},
-            [_ID],
+            responses={"202": ("The job is being cancelled", record), "204": ("The job and its result are deleted", None)},
+            parameters=[_ID],
         ),
-        ("POST", "/jobs/{id}/cancel"): _operation(
+        Row.CANCEL_JOB: _operation(
             "Cancels a job, and leaves one that has ended as it is",
             "cancel-job",
-            {"200": ("The job had ended before", record), "202": ("The job is being cancelled, or has been", record)},
-            [_ID],
+            responses={"200": ("The job had ended before", record), "202": ("The job is being cancelled, or has been", record)},
+            parameters=[_ID],
         ),
-        ("GET", "/jobs/{id}/events"): _operation(
+        Row.JOB_EVENTS: _operation(
             "Sends what happens to a job as server-sent events",
             "job-events",
-            {"200": ("The events", stream), "204": ("There are no more events", None)},
-            [_ID, last],
+            responses={"200": ("The events", stream), "204": ("There are no more events", None)},
+            parameters=[_ID, last],
         ),
-        ("GET", "/jobs/{id}/result"): _operation(
+        Row.JOB_RESULT: _operation(
             "Returns a job's result",
             "job-result",
-            {
+            responses={
                 "200": ("The result", result),
                 "206": ("The part that `Range` asks for", result),
                 "303": ("Not there yet: wait on", None),
                 "304": ("Unchanged", None),
             },
-            [_ID, wait, _header("Range", "The part that is wanted, such as `bytes=0-999`.")],
+            parameters=[_ID, wait, _header("Range", "The part that is wanted, such as `bytes=0-999`.")],
         ),
-        ("GET", "/jobs/{id}/preview"): _operation(
+        Row.JOB_PREVIEW: _operation(
             "Returns the latest decoded frame of a video that is being made",
             "job-preview",
-            {"200": ("The frame", {"image/jpeg": {"schema": _BINARY}})},
-            [_ID],
+            responses={"200": ("The frame", {"image/jpeg": {"schema": _BINARY}})},
+            parameters=[_ID],
         ),
     }
 

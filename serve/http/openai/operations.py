@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from serve.route_table import Row
+
 OPENAI = "OpenAI"
 Operation = dict[str, Any]
 
@@ -61,8 +63,8 @@ _MODEL = {
 }
 
 
-def openai_operations(models: Sequence[str]) -> dict[tuple[str, str], Operation]:
-    """Return the operations of the routes below /v1, by method and path."""
+def openai_operations(models: Sequence[str]) -> dict[Row, Operation]:
+    """Return the operations of the routes below /v1."""
     model_id = {"name": "id", "in": "path", "required": True, "schema": _text(enum=list(models))}
     paging = [
         _query("after", _text(description="The id of the last video of the page before.")),
@@ -71,29 +73,32 @@ def openai_operations(models: Sequence[str]) -> dict[tuple[str, str], Operation]
     ]
     deleted = {"id": _text(), "object": _text(enum=["video.deleted"]), "deleted": {"type": "boolean"}}
     binary = {"schema": _text(format="binary")}
-    create = _operation("Makes a video", "create-video", ("The video", _VIDEO), [])
+    create = _operation("Makes a video", "create-video", answer=("The video", _VIDEO), parameters=[])
     create["requestBody"] = _create_body(models)
     return {
-        ("POST", "/v1/videos"): create,
-        ("GET", "/v1/videos"): _operation(
-            "Lists your videos", "list-videos", ("The videos", _list_of({"$ref": "#/components/schemas/Video"})), paging
+        Row.CREATE_VIDEO: create,
+        Row.VIDEOS: _operation(
+            "Lists your videos",
+            "list-videos",
+            answer=("The videos", _list_of({"$ref": "#/components/schemas/Video"})),
+            parameters=paging,
         ),
-        ("GET", "/v1/videos/{id}"): _operation("Says how far a video is", "video", ("The video", _VIDEO), [_VIDEO_ID]),
-        ("DELETE", "/v1/videos/{id}"): _operation(
+        Row.VIDEO: _operation("Says how far a video is", "video", answer=("The video", _VIDEO), parameters=[_VIDEO_ID]),
+        Row.DELETE_VIDEO: _operation(
             "Deletes a video; one that is being made is cancelled",
             "delete-video",
-            ("The video is deleted", {"application/json": {"schema": {"type": "object", "properties": deleted}}}),
-            [_VIDEO_ID],
+            answer=("The video is deleted", {"application/json": {"schema": {"type": "object", "properties": deleted}}}),
+            parameters=[_VIDEO_ID],
         ),
-        ("GET", "/v1/videos/{id}/content"): _operation(
+        Row.VIDEO_CONTENT: _operation(
             "Returns the file of a video",
             "video-content",
-            ("The file", {"video/mp4": binary, "image/jpeg": binary}),
-            [_VIDEO_ID, _query("variant", _text(enum=["video", "thumbnail"], default="video"))],
+            answer=("The file", {"video/mp4": binary, "image/jpeg": binary}),
+            parameters=[_VIDEO_ID, _query("variant", _text(enum=["video", "thumbnail"], default="video"))],
         ),
-        ("GET", "/v1/models"): _operation("Lists the models", "models", ("The models", _list_of(_MODEL)), []),
-        ("GET", "/v1/models/{id}"): _operation(
-            "Names a model", "model", ("The model", {"application/json": {"schema": _MODEL}}), [model_id]
+        Row.MODELS: _operation("Lists the models", "models", answer=("The models", _list_of(_MODEL)), parameters=[]),
+        Row.MODEL: _operation(
+            "Names a model", "model", answer=("The model", {"application/json": {"schema": _MODEL}}), parameters=[model_id]
         ),
     }
 

@@ -125,7 +125,7 @@ class BodyRoom:
 
     async def _wait(self, size: int, caller: str) -> None:
         loop = asyncio.get_running_loop()
-        place = _Place(size, caller, loop.time(), loop.create_future())
+        place = _Place(size, caller, since=loop.time(), granted=loop.create_future())
         self._waiting.append(place)
         self._grant()
         try:

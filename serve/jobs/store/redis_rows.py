@@ -55,7 +55,7 @@ class RedisRows:
     def write(self, pipe: Any, entry: Entry, job: Job, *, events: Sequence[Job], mark: str) -> None:
         """Add to ``pipe`` what replaces the job of ``entry`` by ``job``."""
         before = entry.job
-        after = Entry(job, entry.number, entry.events + len(events), mark, job.kept_bytes)
+        after = Entry(job, number=entry.number, events=entry.events + len(events), write=mark, kept=job.kept_bytes)
         pipe.hset(self.key("job", job.id), mapping=hash_of(job, mark) | {"events": after.events})
         for number, event in enumerate(events, entry.events + 1):
             pipe.xadd(
@@ -115,7 +115,7 @@ class RedisRows:
             await pipe.watch(*keys)
         rows = [await pipe.hmget(key, _FIELDS) for key in keys]
         return [
-            Entry(decode(record, beat=int(beat)), int(number), int(events), write, int(kept or 0))
+            Entry(decode(record, beat=int(beat)), number=int(number), events=int(events), write=write, kept=int(kept or 0))
             for record, beat, number, events, write, kept in rows
             if record is not None
         ]

@@ -83,7 +83,7 @@ class RedisStore:
 
         With ``change`` the job is added then.
         """
-        creation = Creation(self._rows, job, max_queued, limits)
+        creation = Creation(self._rows, job, max_queued=max_queued, limits=limits)
         arguments = creation.arguments(change=change)
         answer = await self._connection.run(lambda _: self._create(keys=creation.keys, args=arguments))
         return creation.instead(answer)

@@ -49,7 +49,7 @@ class WebhookCaller:
         try:
             async with client:
                 async with asyncio.timeout(self._settings.timeout_s):
-                    response = await self._send(client, url, headers, body)
+                    response = await self._send(client, url, headers=headers, body=body)
                 await _read_some(response)
                 await response.aclose()
         except Refused as e:

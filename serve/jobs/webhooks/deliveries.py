@@ -182,7 +182,7 @@ class WebhookSender:
             logger.error("webhooks cannot be signed: %s", e)
             return Answer("the service could not sign it")
         body = payload(job)
-        headers = signed_headers(job.webhook.id, body, keys, self._clock())
+        headers = signed_headers(job.webhook.id, body, secrets=keys, now=self._clock())
         return await self._caller.call(job.webhook.url, headers, body)
 
     def _after(self, job: Job, answer: Answer) -> Delivery:

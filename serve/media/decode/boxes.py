@@ -1,6 +1,7 @@
 """The boxes of an MP4 or QuickTime file."""
 
 from collections.abc import Iterator
+from io import SEEK_END
 from typing import BinaryIO
 
 _HEAD_BYTES = 8
@@ -13,12 +14,12 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, in
 
     The end may lie behind ``end`` where the file is truncated.
     """
-    at = start
+    at, last = start, min(end, file.seek(0, SEEK_END)) - _HEAD_BYTES
     for _ in range(_MOST_BOXES):
+        if at > last:  # a length can be larger than any file, where no seek leads
+            return
         file.seek(at)
         head = file.read(2 * _HEAD_BYTES)
-        if len(head) < _HEAD_BYTES or at + _HEAD_BYTES > end:
-            return
         length, kind, content = int.from_bytes(head[:4], "big"), head[4:8], at + _HEAD_BYTES
         if length == 1:
             length, content = int.from_bytes(head[8:16], "big"), content + _HEAD_BYTES

@@ -50,7 +50,7 @@ def cropping_of(data: Media, container: InputContainer, video: VideoStream) -> C
             number = [stream.index for stream in container.streams.video].index(video.index)
             cropping = _pixel_crop(file, media_size(data), number)
         else:
-            cropping = _clean_aperture(file, media_size(data), video.id, width, height)
+            cropping = _clean_aperture(file, media_size(data), track=video.id, width=width, height=height)
     sides = (cropping.left, cropping.right, cropping.top, cropping.bottom)
     is_possible = min(sides) >= 0 and max(sides) > 0 and min(cropping.size(width, height)) > 0
     return cropping if is_possible else None
@@ -122,7 +122,7 @@ def _clean_aperture(file: BinaryIO, size: int, track: int, width: int, height: i
             continue
         for kind, at, track_end in boxes(file, start, end):
             if kind == b"trak" and _id_of(file, at, track_end) == track:
-                return _aperture_in(file, at, track_end, width, height)
+                return _aperture_in(file, at, end=track_end, width=width, height=height)
     return Cropping()
 
 
@@ -161,4 +161,4 @@ def _edges(clap: bytes, width: int, height: int) -> Cropping:
     if wide > width or high > height:
         return Cropping()
     left, top = int((width - wide) / 2 + right), int((height - high) / 2 + down)
-    return Cropping(left, width - left - int(wide), top, height - top - int(high))
+    return Cropping(left=left, right=width - left - int(wide), top=top, bottom=height - top - int(high))

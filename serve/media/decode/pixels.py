@@ -34,24 +34,24 @@ class ShownPixels:
         """Return the pixels of ``frame``."""
         placement = placement_of(frame)
         if self._size is None:
-            width, height = square_size(frame.width, frame.height, self._aspect, self._max_pixels)
+            width, height = square_size(frame.width, frame.height, aspect=self._aspect, max_pixels=self._max_pixels)
             self._size = (height, width) if placement.lies else (width, height)
         width, height = self._size[::-1] if placement.lies else self._size
         space = wide_colour_of(frame)
         if any(component.is_alpha for component in frame.format.components):
-            rgba = np.asarray(self._reformat(frame, width, height, "rgba").to_ndarray(), np.uint8)
-            colours = rgba[..., :3] if space is None else self._narrow(frame, space, width, height)
+            rgba = np.asarray(self._reformat(frame, width=width, height=height, format_="rgba").to_ndarray(), np.uint8)
+            colours = rgba[..., :3] if space is None else self._narrow(frame, space, width=width, height=height)
             pixels = _on_white(colours, rgba[..., 3:])
         elif space is not None:
-            pixels = self._narrow(frame, space, width, height)
+            pixels = self._narrow(frame, space, width=width, height=height)
         else:
-            pixels = np.asarray(self._reformat(frame, width, height, "rgb24").to_ndarray(), np.uint8)
+            pixels = np.asarray(self._reformat(frame, width=width, height=height, format_="rgb24").to_ndarray(), np.uint8)
         return pixels if placement == Placement() else placement.apply(pixels)
 
     def _narrow(self, frame: VideoFrame, space: ColourSpace, width: int, height: int) -> Image:
         if self._wide is None or not self._wide.fits(space, width, height):
             self._wide = WideColour(space, width, height)
-        converted = self._wide.convert(self._reformat(frame, width, height, "rgb48le"))
+        converted = self._wide.convert(self._reformat(frame, width=width, height=height, format_="rgb48le"))
         return np.asarray(converted.reformat(format="rgb24").to_ndarray(), np.uint8)
 
     def _reformat(self, frame: VideoFrame, width: int, height: int, format_: str) -> VideoFrame:

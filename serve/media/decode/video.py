@@ -84,7 +84,7 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         coded = stream.codec_context
         limits.check_pixels(coded.width, coded.height)
         aspect = stream.sample_aspect_ratio
-        timeline = read_timeline(container, stream, audio, limits)
+        timeline = read_timeline(container, stream, audio=audio, limits=limits)
         frame_seconds = 1 / Fraction(stream.average_rate or STILL_FPS)
         if not is_matroska(data):
             check_index(data, stream, audio)
@@ -99,7 +99,7 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         sound = None if audio is None else find_sound(data, timeline.clock_start)
         # Where frames are reordered, but not by their times, these are the times of decoding.
         in_order = has_codec_tag_of_avi(stream) or (bool(coded.has_b_frames) and not timeline.steps_back)
-        film = _Film(data, cropping, aspect, timeline.clock_start, limits.pixels, in_order)
+        film = _Film(data, cropping, aspect=aspect, start=timeline.clock_start, max_pixels=limits.pixels, in_order=in_order)
         return _Video(film, timeline.count, duration, sound=sound, pixels=pixels)
 
 

@@ -22,7 +22,7 @@ def add_soundtrack(draft: Spool, track: AudioTrack, result: Spool, *, end: Fract
     container = av.open(result.file, "w", format="mp4", options=options, io_open=lambda *_: result.open())
     try:
         with av.open(draft.open(), "r", format="mov") as source, reading(*AUDIO_DAMAGED):
-            _put_together(source, track, container, end)
+            _put_together(source, track, container=container, end=end)
             # FFmpeg checks some of the sound only now, when it writes the index.
             container.close()
     except BaseException:

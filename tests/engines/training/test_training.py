@@ -100,10 +100,12 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     monkeypatch.setattr(training.vae, "WHOLE_FROM", 2.0)
     monkeypatch.setattr(training.vae, "held_out_clips", lambda device: {})
     buckets = (Bucket(frames=9, height=32, width=32, count=4), Bucket(frames=5, height=32, width=48, count=4))
-    for module in (training.latents, training.transformers, training.distil, training.stages):
+    for module in (training.latents, training.transformers, training.distil):
         monkeypatch.setattr(module, "BUCKETS", buckets)
     photographs = Bucket(frames=9, height=32, width=32, count=4, shares={"cat": 1.0}, warp=0.0)
-    monkeypatch.setattr(training.stages, "PHOTOGRAPHS", photographs)
+    monkeypatch.setattr(training.transformers, "PHOTOGRAPHS", photographs)
+    for module in (training.transformers, training.stages):
+        monkeypatch.setattr(module, "ENCODED", (*buckets, photographs))
     for module in (training.transformers, training.distil):
         monkeypatch.setattr(module, "BATCH", 2)
     monkeypatch.setattr(training.distil, "SHARE", 1)

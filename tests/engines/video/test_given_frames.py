@@ -17,8 +17,8 @@ from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine
 from deployments.wire import Frames, Image, Progress, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, make_scheduler, wan22_models
+from tests.engines.video.checkpoints.folders import change_weights, image_folder
 from tests.engines.video.checkpoints.published import published, write
-from tests.engines.video.checkpoints.test_folder import change_weights, image_folder
 from tests.engines.video.diffusers_calls import diffusers_arguments
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of
 

@@ -20,10 +20,10 @@ from deployments.video.loras import LoraShelf
 from deployments.video.memory.offload import WeightOffloader
 from deployments.wire import Image, LoraChoice, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora, wan22_models
-from tests.engines.video.acceleration.test_distilled import merge
+from tests.engines.video.checkpoints.folders import image_folder
 from tests.engines.video.checkpoints.published import make
-from tests.engines.video.checkpoints.test_folder import image_folder
 from tests.engines.video.diffusers_calls import diffusers_arguments
+from tests.engines.video.merged_lora import merge
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of, text_mode_of
 
 Loras = dict[str, float]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.loadtest.test_report import Cells
+from tests.unit.loadtest.report_cells import Cells
 from tests.unit.serve.cli.live_service import live_service
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.scripted_server import Scripted, scripted_server

@@ -71,9 +71,9 @@ class FakeMethod:
         self._call = call
         self._wrap = wrap
 
-    def remote(self, *args: object) -> Any:
+    def remote(self, *args: object, **named: object) -> Any:
         """Call the method of the deployment."""
-        return self._wrap(self._call(*args))
+        return self._wrap(self._call(*args, **named))
 
 
 class FakeHandle:

@@ -81,12 +81,12 @@ class LocalRunner:
         """Return another Runner replica over the same stores and models."""
         return JobRunner(owner, self._config.jobs, self.execution, store=self._store, files=self._files)
 
-    async def __call__(self, job_id: str, request: bytes | None, waiter: Any, known_beat: int | None) -> Outcome | None:
+    async def __call__(self, job_id: str, request: bytes | None, *, waiter: Any, known_beat: int | None) -> Outcome | None:
         """Run a job to its end."""
         self.calls += 1
         runner = self.new(f"runner-{self.calls}")
         async with running_loops(runner):
-            return await runner.run(job_id, request, waiter, known_beat)
+            return await runner.run(job_id, request, waiter=waiter, known_beat=known_beat)
 
     def close(self) -> None:
         """End the processes that decode media."""

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanPipeline
 from PIL import Image as Pillow
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from deployments.errors import AccelerationNotSupported, CheckpointRefused
 from deployments.settings import Wan22Models, Wan22Settings, Wan26Models, Wan26Settings
@@ -24,6 +23,7 @@ from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, make_lora
 from tests.engines.video.checkpoints.published import CPU, published
 from tests.engines.video.diffusers_calls import diffusers_arguments
+from tests.engines.video.merged_lora import merge
 from tests.engines.video.recorder import Recorder, image_mode_of, latents_of
 
 
@@ -55,18 +55,6 @@ def a14b(random_models: RandomCheckpoints) -> WanEngine:
 @pytest.fixture
 def few(small: VideoRequest) -> VideoRequest:
     return replace(small, steps=4, cfg=1.0, acceleration="distilled")
-
-
-def merge(model: Any, path: Path) -> Any:
-    """Add the LoRA in ``path`` to the weights of ``model``."""
-    state = {name.removeprefix("transformer."): tensor for name, tensor in load_file(path).items()}
-    for name in {name.split(".lora_")[0] for name in state}:
-        try:
-            layer = model.get_submodule(name)
-        except AttributeError:  # the text model has no control blocks
-            continue
-        layer.weight.data += state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"]
-    return model
 
 
 def test_steps_are_evenly_spaced_before_the_shift() -> None:

@@ -18,9 +18,9 @@ from deployments.video.build import build_wan26
 from deployments.video.checkpoints.check import Finding, check_video_models
 from deployments.video.checkpoints.folder import load_text_encoder
 from tests.engines.random_models import RandomCheckpoints, make_lora
+from tests.engines.video.checkpoints.folders import change_weights, copy_of, image_folder
 from tests.engines.video.checkpoints.published import CPU, make, published, write
-from tests.engines.video.checkpoints.test_folder import change_weights, copy_of, image_folder
-from tests.engines.video.checkpoints.test_published_forms import UMT5_FILES, clip_state, of_wan, scaled, umt5_state, vae_state
+from tests.engines.video.checkpoints.published_weights import UMT5_FILES, clip_state, of_wan, scaled, umt5_state, vae_state
 
 
 def findings(root: Path) -> dict[str, Finding]:

@@ -32,9 +32,9 @@ from deployments.video.checkpoints.source import open_source
 from deployments.video.checkpoints.tensor_files import find_files
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from tests.engines.random_models import RandomCheckpoints, make_lora
+from tests.engines.video.checkpoints.folders import copy_of
+from tests.engines.video.checkpoints.gguf_files import finish
 from tests.engines.video.checkpoints.published import make, write
-from tests.engines.video.checkpoints.test_folder import copy_of
-from tests.engines.video.checkpoints.test_gguf import finish
 
 LAYERS = {"attention_head_dim": 12, "num_attention_heads": 2, "num_layers": 2, "ffn_dim": 8, "text_dim": 8, "freq_dim": 8}
 TRANSFORMER = {"_class_name": "WanTransformer3DModel", "patch_size": [1, 2, 2], **LAYERS}

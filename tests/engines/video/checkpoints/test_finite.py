@@ -12,7 +12,7 @@ from deployments.video.build import build_wan26
 from deployments.video.checkpoints.finite import not_finite
 from deployments.wire import VideoRequest
 from tests.engines.random_models import RandomCheckpoints
-from tests.engines.video.checkpoints.test_folder import copy_of
+from tests.engines.video.checkpoints.folders import copy_of
 from tests.engines.video.recorder import Recorder, latents_of, text_mode_of
 
 

@@ -1,40 +1,27 @@
 """Folders in diffusers' layout: what does not fit is refused by name, and no socket is opened."""
 
 import json
-import shutil
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+from safetensors.torch import load_file
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.video.checkpoints.folder import find_folder
 from deployments.wire import Image, VideoRequest
-from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
+from tests.engines.random_models import RandomCheckpoints, wan22_models
+from tests.engines.video.checkpoints.folders import change_weights, copy_of, image_folder
 from tests.engines.video.recorder import latents_of
-
-
-def copy_of(folder: Path, to: Path) -> Path:
-    return shutil.copytree(folder, to / folder.name)
 
 
 def load(folder: Path) -> object:
     return build_wan26(Wan26Settings(), Wan26Models(text=str(folder)))
-
-
-def change_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
 
 
 FAULTS: dict[str, tuple[str, Any, str]] = {
@@ -141,26 +128,6 @@ def test_a_scheduler_without_flow_sigmas_is_refused(random_models: RandomCheckpo
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_flow_sigmas": False}))
     with pytest.raises(CheckpointRefused, match="use_flow_sigmas"):
         load(folder)
-
-
-def image_folder(random_models: RandomCheckpoints, to: Path, *, clip: bool, positions: int | None = None) -> Path:
-    """Write a Wan 2.1 image-to-video folder with 36 channels, with or without an image encoder.
-
-    ``positions`` are those of a model for a first and a last frame.
-    """
-    folder = copy_of(random_models.text, to)
-    shutil.rmtree(folder / "transformer")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        extra = {"image_dim": 64, "added_kv_proj_dim": 256, "pos_embed_seq_len": positions} if clip else {}
-        WanTransformer3DModel(**TRANSFORMER, in_channels=36, **extra).save_pretrained(folder / "transformer")
-        if clip:
-            config = CLIPVisionConfig(
-                hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=224, patch_size=14
-            )
-            CLIPVisionModel(config).save_pretrained(folder / "image_encoder")
-            CLIPImageProcessor().save_pretrained(folder / "image_processor")
-    return folder
 
 
 @pytest.mark.parametrize("clip", [False, True])

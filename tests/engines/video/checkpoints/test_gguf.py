@@ -18,17 +18,10 @@ from deployments.video.build import build_wan22
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
+from tests.engines.video.checkpoints.gguf_files import finish
 from tests.engines.video.checkpoints.published import CPU, make
 from tests.engines.video.recorder import image_mode_of, latents_of
 from training.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
-
-
-def finish(writer: gguf.GGUFWriter) -> None:
-    """Write the file of ``writer``."""
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_original_names_are_those_that_diffusers_reads() -> None:

@@ -20,7 +20,7 @@ from deployments.video.checkpoints.tensor_files import find_files, found_instead
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from tests.engines.random_models import RandomCheckpoints
 from tests.engines.video.checkpoints.published import CPU, PAIR, make
-from tests.engines.video.checkpoints.test_published_forms import UMT5, write_json
+from tests.engines.video.checkpoints.published_weights import UMT5, write_json
 
 F32 = torch.float32
 POINTER = (

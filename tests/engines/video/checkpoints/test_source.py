@@ -17,10 +17,10 @@ from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.wire import VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora, wan22_models
-from tests.engines.video.acceleration.test_distilled import merge
+from tests.engines.video.checkpoints.folders import copy_of
 from tests.engines.video.checkpoints.published import make, published, write
-from tests.engines.video.checkpoints.test_folder import copy_of
 from tests.engines.video.diffusers_calls import diffusers_arguments
+from tests.engines.video.merged_lora import merge
 from tests.engines.video.recorder import image_mode_of, latents_of, text_mode_of
 
 

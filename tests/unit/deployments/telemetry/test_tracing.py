@@ -46,7 +46,7 @@ def test_without_them_nothing_of_opentelemetry_is_imported() -> None:
         "from deployments.telemetry import tracing\n"
         "with tracing.span('a', {'b': 1}) as span:\n"
         "    span.set({'c': 2})\n"
-        "assert not tracing.is_on()\n"
+        "assert span is tracing.NO_SPAN\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "."})
@@ -161,16 +161,16 @@ def test_a_wrong_variable_fails_no_request_and_is_said_once(
     tracing.read_environment()
     with caplog.at_level(logging.ERROR, "ray.serve"):
         for _ in range(2):
-            with span("work", {"ryla.a": 1}, parent=CALLER), span("inner"):
+            with span("work", {"ryla.a": 1}, parent=CALLER) as work, span("inner"):
                 begin("begun").end()
     tracing.flush()
     said = [record.getMessage() for record in caplog.records if record.name == "ray.serve"]
     if reason is None:  # the SDK goes on without the value
         assert said == []
-        assert tracing.is_on()
+        assert work is not NO_SPAN
         assert len(collector.named("work")) == 2
     else:
-        assert not tracing.is_on()
+        assert work is NO_SPAN
         (line,) = said
         assert line.startswith("no traces are recorded: ")
         assert reason in line

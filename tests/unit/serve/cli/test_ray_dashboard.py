@@ -1,30 +1,12 @@
 """What is read from Ray's dashboard. The answers are those of Ray 2.60, shortened."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from serve.cli.ray_dashboard import DashboardUnavailable, Gpu, Node, RayDashboard, find_token
+from tests.unit.serve.cli.dashboard_answers import NODES, answer
 from tests.unit.serve.scripted_server import Scripted, scripted_server
-
-GPU = {"index": 0, "name": "NVIDIA L40S", "utilizationGpu": 87, "memoryUsed": 18022, "memoryTotal": 46068, "processesPids": {}}
-RAYLET = {"state": "ALIVE", "nodeManagerHostname": "gpu-1", "objectStoreUsedMemory": 4096}
-NODES = {
-    "result": True,
-    "msg": "Node summary fetched.",
-    "data": {
-        "summary": [
-            {"hostname": "gpu-1", "ip": "10.0.0.2", "gpus": [GPU], "raylet": RAYLET},
-            {"hostname": "old", "gpus": [], "raylet": {"state": "DEAD", "objectStoreUsedMemory": 0}},
-        ]
-    },
-}
-
-
-def answer(body: Any, status: int = 200) -> Scripted:
-    return Scripted(json.dumps(body).encode(), status, {"Content-Type": "application/json"})
 
 
 def test_nodes_that_live_have_gpus_and_an_object_store() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import certifi
 import httpx
@@ -10,35 +9,9 @@ import pytest
 
 from serve.cli import rollout
 from serve.cli.rollout import RolloutFailed, await_rollout
+from tests.unit.serve.cli.cluster_objects import Json, pod, service
 
-Json = dict[str, Any]
 PATH = "/apis/ray.io/v1/namespaces/video/rayservices/ryla"
-
-
-def service(*, observed: int = 2, ready: str = "True", upgrading: str = "False", application: str = "RUNNING") -> Json:
-    return {
-        "metadata": {"name": "ryla", "generation": 2},
-        "status": {
-            "observedGeneration": observed,
-            "conditions": [
-                {"type": "Ready", "status": ready, "message": "no endpoints"},
-                {"type": "UpgradeInProgress", "status": upgrading},
-            ],
-            "activeServiceStatus": {"rayClusterName": "ryla-a", "applicationStatuses": {"ryla": {"status": application}}},
-            "pendingServiceStatus": {
-                "rayClusterName": "ryla-b",
-                "applicationStatuses": {"ryla": {"status": "DEPLOY_FAILED", "message": "No module named 'serve'"}},
-            },
-        },
-    }
-
-
-def pod(cluster: str, reason: str | None) -> Json:
-    state = {"waiting": {"reason": reason, "message": "not found"}} if reason else {"running": {}}
-    return {
-        "metadata": {"name": f"{cluster}-head", "labels": {"ray.io/cluster": cluster}},
-        "status": {"containerStatuses": [{"name": "ray-head", "state": state}]},
-    }
 
 
 def api(services: list[Json | int], pods: Sequence[Json] = (), events: Sequence[Json] = ()) -> httpx.Client:

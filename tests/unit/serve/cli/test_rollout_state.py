@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serve.cli.rollout_state import clusters_of, failed_applications, missing, pods_of, unscheduled_pods, warnings
-from tests.unit.serve.cli.test_rollout import pod, service
+from tests.unit.serve.cli.cluster_objects import pod, service
 
 Json = dict[str, Any]
 

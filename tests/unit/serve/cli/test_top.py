@@ -11,8 +11,8 @@ from serve.cli.main import app
 from serve.cli.ray_dashboard import DashboardUnavailable, RayDashboard
 from serve.cli.top import Deployment, Snapshot, look
 from serve.client import Client
+from tests.unit.serve.cli.dashboard_answers import NODES, answer
 from tests.unit.serve.cli.live_service import live_service
-from tests.unit.serve.cli.test_ray_dashboard import NODES, answer
 from tests.unit.serve.client.job_answers import raw_record
 from tests.unit.serve.fake_graph import FakeGraph, FakeVideoModel
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server

@@ -124,3 +124,12 @@ async def pass_lifespan(app: ASGIApp) -> None:
     exchange = Exchange()
     await app({"type": "lifespan"}, exchange.receive, exchange.send)
     assert exchange.sent == []
+
+
+def raising(error: BaseException) -> ASGIApp:
+    """Return an application that raises ``error``."""
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        raise error
+
+    return app

@@ -40,9 +40,9 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     store, files = open_stores(config.jobs, "films")
     runner, waiters = LocalRunner(config, graph, cast(JobStore, OpenedOnUse(store)), files), []
 
-    async def run(job_id: str, request: bytes | None, waiter: object, known_beat: int | None) -> Outcome | None:
+    async def run(job_id: str, request: bytes | None, *, waiter: object, known_beat: int | None) -> Outcome | None:
         waiters.append(waiter)
-        return await runner(job_id, request, Line(), known_beat)
+        return await runner(job_id, request, waiter=Line(), known_beat=known_beat)
 
     models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
     # The class without Serve's wrapper, which can only run in a replica.

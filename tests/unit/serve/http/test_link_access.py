@@ -1,7 +1,6 @@
 """Links of jobs admit their holder without a key, in the ingress and in Serve's proxy."""
 
 import asyncio
-import hashlib
 import logging
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,12 +15,9 @@ from serve.http.middleware import RequestBoundary
 from serve.http.proxy import middlewares
 from serve.http.routes import job_routes, make_router
 from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope
+from tests.unit.serve.http.callers.key_file import line
 from tests.unit.serve.http.job_service import make_handlers
 from tests.unit.serve.jobs.fake_jobs import FakeJobs, make_job
-
-
-def line(name: str, key: str) -> str:
-    return f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n"
 
 
 @pytest.fixture

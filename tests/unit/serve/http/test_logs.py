@@ -24,8 +24,8 @@ from serve.http.protocol.connection import run_while_connected
 from serve.problems import invalid
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import EchoApp, Exchange, body_messages, http_scope
-from tests.unit.serve.http.openai.test_errors import wrapped_as_serve_does
 from tests.unit.serve.http.service import make_service
+from tests.unit.serve.http.wrapped_proxy import wrapped_as_serve_does
 
 KEY = "sk-kolibri-x"
 PROMPT = "a kolibri drinks nectar"

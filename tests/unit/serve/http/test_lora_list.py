@@ -15,7 +15,7 @@ from serve.http import lora_list
 from serve.http.lora_list import KEPT_S, LoraList, lora_folders
 from serve.models import VIDEO_MODELS
 from serve.problems import Problem
-from tests.unit.deployments.test_lora_folder import safetensors
+from tests.unit.deployments.safetensors_files import safetensors
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_config, make_service_of
 

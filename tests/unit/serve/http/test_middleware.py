@@ -13,19 +13,10 @@ from deployments.errors import RequestRefused
 from serve.http.middleware import Cors, RequestBoundary, problem_of_status
 from serve.jobs.results.headers import EXPOSED_HEADERS
 from serve.problems import Problem, unavailable
-from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
+from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan, raising
 
 ORIGIN = "https://example.org"
 PREFLIGHT = {"origin": ORIGIN, "access-control-request-method": "POST"}
-
-
-def raising(error: BaseException) -> ASGIApp:
-    """Return an application that raises ``error``."""
-
-    async def app(_: Scope, __: Receive, ___: Send) -> None:
-        raise error
-
-    return app
 
 
 async def answer_of(app: ASGIApp, path: str = "/wan2.6") -> Exchange:

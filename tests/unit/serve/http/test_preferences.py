@@ -1,11 +1,8 @@
 import pytest
 from starlette.datastructures import Headers
 
-from serve.http.jobs.record import Links
-from serve.http.jobs.responses import accepted, see_result
 from serve.http.negotiation import MAX_URL_CHARS, Preferences, read_preferences
 from serve.problems import Problem
-from tests.unit.serve.jobs.fake_jobs import make_job
 
 
 def read(*headers: tuple[str, str]) -> Preferences:
@@ -88,21 +85,3 @@ def test_a_webhook_that_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(Problem, match="http or https URL") as refused:
         read(("webhook-url", url))
     assert refused.value.errors[0].field == "Webhook-Url"
-
-
-def test_the_answer_with_a_record_says_where_the_job_is() -> None:
-    job = make_job()
-    response = accepted(job, position=3, links=Links(root="/films"), preferences=read(("prefer", "respond-async")))
-    assert response.status_code == 202
-    assert response.headers["location"] == f"/films/jobs/{job.id}"
-    assert response.headers["preference-applied"] == "respond-async"
-    assert int(response.headers["retry-after"]) >= 1
-    assert b'"queue_position":3' in bytes(response.body)
-
-
-def test_a_redirect_leads_to_the_result_with_its_signature() -> None:
-    job = make_job()
-    links = Links(sign=lambda caller, path: f"signature={caller}:{path}")
-    response = see_result(job, links=links, wait_s=150)
-    location = f"/jobs/{job.id}/result?wait=150&signature=testclient:/jobs/{job.id}/result"
-    assert (response.status_code, response.headers["location"]) == (303, location)

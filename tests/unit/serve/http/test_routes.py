@@ -1,15 +1,16 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from serve.http.callers.admission import Admission
-from serve.http.callers.auth import OPEN_PATHS, OPEN_PREFIXES
 from serve.http.examples import payload
 from serve.http.route_templates import TEMPLATES
-from serve.http.routes import DOCS_ASSETS, Route, make_router
+from serve.http.routes import Route, make_router
 from serve.problems import unavailable
+from serve.route_table import DOCS_ASSETS, ENDPOINTS, Row
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import FACE, make_client, make_config, make_service, routes_over
 
@@ -70,21 +71,25 @@ def test_logs_know_the_template_of_every_route() -> None:
     assert {route.path for route in ROUTES} == set(TEMPLATES)
 
 
-def test_probes_and_documentation_are_open_and_nothing_else_is() -> None:
-    open_paths = {route.path for route in ROUTES if not route.needs_key}
-    assert {route.method for route in ROUTES if not route.needs_key} == {"GET"}
-    assert open_paths == {"/", "/health", "/healthz", "/readyz", "/docs", "/openapi.json", "/verify"} == OPEN_PATHS
-    assert (f"{DOCS_ASSETS}/",) == OPEN_PREFIXES
-
-
-@pytest.mark.parametrize("is_open", [False, True])
-def test_verifying_needs_a_key_unless_the_settings_say_otherwise(is_open: bool) -> None:
-    routes = routes_over(make_config(provenance={"verify": {"open": is_open}}), GRAPH)
-    (verify,) = [route for route in routes if (route.method, route.path) == ("POST", "/verify")]
-    assert verify.needs_key is not is_open
-    assert {route.path for route in routes if route.method == "POST" and not route.needs_key} == (
-        {"/verify"} if is_open else set()
+def test_every_row_of_the_table_has_a_route_and_every_route_a_row() -> None:
+    endpoints = [("POST", path) for paths in ENDPOINTS.values() for path in paths]
+    assert sorted((route.method, route.path) for route in ROUTES) == sorted(
+        [*endpoints, *((row.method, row.path) for row in Row)]
     )
+
+
+@pytest.mark.parametrize("verify_is_open", [False, True])
+def test_exactly_the_routes_that_the_table_opens_need_no_key(tmp_path: Path, verify_is_open: bool) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"anna {'0' * 64}\n")
+    client = make_client(FakeGraph(), ingress={"api_keys": keys}, provenance={"verify": {"open": verify_is_open}})
+    answered = {
+        (route.method, route.path)
+        for route in ROUTES
+        if client.request(route.method, route.path.replace("{id}", "0" * 32)).status_code != 401
+    }
+    opened = {(row.method, row.path) for row in Row if row.key == "no key" or (row.key == "verify.open" and verify_is_open)}
+    assert answered == opened
 
 
 def test_every_route_that_makes_work_has_a_place_for_each_caller(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from deployments.wire import Analysis, Face, Image, Reference
 from serve.http.examples import payload
 from serve.media.samples import jpeg
 from tests.unit.serve.fake_graph import FakeFaceSwapper, FakeGraph, make_face
+from tests.unit.serve.http.form_parts import ENDPOINTS, parts_of
 from tests.unit.serve.http.service import make_client
-from tests.unit.serve.http.test_forms import ENDPOINTS, parts_of
 
 SWAPPING = [name for name in ENDPOINTS if "face" in ENDPOINTS[name].schema.names]
 PEOPLE = tuple(replace(make_face((20 * i, 10, 20 * i + 15, 30)), embedding=np.eye(8, dtype=np.float32)[i]) for i in range(3))

@@ -49,7 +49,7 @@ async def run_here(config: AppConfig, owner: str) -> None:
     calls: set[asyncio.Future[Outcome | None]] = set()
 
     async def take_up(job: Job) -> None:
-        call = asyncio.ensure_future(runner.run(job.id, None, None, job.beat))
+        call = asyncio.ensure_future(runner.run(job.id, None, known_beat=job.beat))
         calls.add(call)
         call.add_done_callback(calls.discard)
 

@@ -66,7 +66,7 @@ async def test_a_plain_request_whose_caller_leaves_before_its_turn_leaves_no_fil
     """No Runner has it yet, so nobody but the desk can end it."""
     asked = asyncio.Event()
 
-    async def no_runner(*_: Any) -> Any:
+    async def no_runner(*_: Any, **__: Any) -> Any:
         asked.set()
         await asyncio.Event().wait()
 
@@ -184,7 +184,7 @@ async def test_a_job_that_the_store_may_have_got_keeps_its_request(desk: LocalDe
     job, request = make_job(video())
     with pytest.raises(OutcomeUnknown):
         await desk.accept(job, request)
-    outcome = await desk.runner(job.id, None, None, None)
+    outcome = await desk.runner(job.id, None, waiter=None, known_beat=None)
     assert outcome is not None
     assert outcome.job.state == "succeeded"
 
@@ -215,10 +215,10 @@ async def test_a_large_request_takes_no_space_here_once_it_is_stored(
     """Whoever waits for the job still refers to it."""
     called, let_go, run = asyncio.Event(), asyncio.Event(), desk.runner
 
-    async def held(*call: Any) -> Any:
+    async def held(*call: Any, **more: Any) -> Any:
         called.set()
         await let_go.wait()
-        return await run(*call)
+        return await run(*call, **more)
 
     monkeypatch.setattr(desk, "_runs", held)
     job, request = make_job(SwapVideo(source=clip(stranger(), 5, 10) + bytes(IN_MEMORY_BYTES), face=[FACE]), durable=durable)
@@ -237,8 +237,8 @@ async def test_a_result_that_died_with_its_runner_is_a_lost_replica(desk: LocalD
     """The job has succeeded, but only the dead process had the bytes."""
     run = desk.runner
 
-    async def die_at_the_end(job_id: str, *call: Any) -> Any:
-        await run(job_id, *call)
+    async def die_at_the_end(job_id: str, *call: Any, **more: Any) -> Any:
+        await run(job_id, *call, **more)
         raise RunnerLost("killed")
 
     monkeypatch.setattr(desk, "_runs", die_at_the_end)
@@ -254,11 +254,11 @@ async def test_a_job_that_is_cancelled_and_deleted_at_once_is_no_fault(
     called, asked = asyncio.Event(), asyncio.Event()
     run = desk.runner
 
-    async def late(job_id: str, *call: Any) -> Any:
+    async def late(job_id: str, *call: Any, **more: Any) -> Any:
         """Be called while the job is there, and take it when it is not there any more."""
         called.set()
         await asked.wait()
-        return await run(job_id, *call)
+        return await run(job_id, *call, **more)
 
     monkeypatch.setattr(desk, "_runs", late)
     job, request = make_job(video())
@@ -275,7 +275,7 @@ async def test_a_job_that_is_cancelled_and_deleted_at_once_is_no_fault(
 
 
 async def test_a_plain_request_whose_record_is_gone_is_told_so(desk: LocalDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def gone(job_id: str, *call: Any) -> Any:
+    async def gone(job_id: str, *call: Any, **more: Any) -> Any:
         await desk.store.request_cancel(job_id, at=0, expires_at=1)
         assert await desk.store.delete(job_id) is not None
 

@@ -137,7 +137,7 @@ async def test_a_result_that_is_being_written_as_its_job_ends_is_deleted(
     await bench.files.put(request_key(job.id), read_media(stored))
     await bench.store.create(job, max_queued=100)
     line = Line()
-    call = asyncio.ensure_future(bench.one.run(job.id, None, line if end == "left" else None))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(bench.one.run(job.id, None, waiter=line if end == "left" else None))  # type: ignore[arg-type]
     await within(begun.wait())
     if end == "cancelled":
         await bench.desk.cancel(job.id, "ada")
@@ -289,7 +289,7 @@ async def test_a_result_that_is_being_recorded_at_the_deadline_still_reaches_its
 
     monkeypatch.setattr(bench.store, "finish", answer_late)
     # Without a limit of its own, whose timer would end with that of the deadline.
-    outcome = await bench.one.run(job.id, read_media(stored), Line())  # type: ignore[arg-type]
+    outcome = await bench.one.run(job.id, read_media(stored), waiter=Line())  # type: ignore[arg-type]
     assert outcome is not None
     assert outcome.job.state == "succeeded"
     assert outcome.data is not None
@@ -300,7 +300,7 @@ async def test_a_result_that_is_being_recorded_at_the_deadline_still_reaches_its
 async def test_a_job_that_is_not_durable_leaves_nothing_but_its_record(bench: Bench) -> None:
     job, stored = make_job(video(), durable=False)
     await bench.store.create(job, max_queued=100)
-    outcome = await within(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    outcome = await within(bench.one.run(job.id, read_media(stored), waiter=Line()))  # type: ignore[arg-type]
     assert outcome is not None
     assert outcome.data is not None
     assert outcome.data[4:8] == b"ftyp"
@@ -317,7 +317,7 @@ async def test_a_job_that_is_not_durable_ends_when_its_caller_is_gone(bench: Ben
     model, line = bench.graph.wan26, Line()
     assert isinstance(model, HeldVideoModel)
     model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), line))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), waiter=line))  # type: ignore[arg-type]
     await within(model.begun.wait())
     line.close()
     outcome = await within(call)

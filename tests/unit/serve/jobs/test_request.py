@@ -9,9 +9,7 @@ import pytest
 from serve.jobs.request import IN_MEMORY_BYTES, JobRequest, RequestUnreadable, head_bytes, read_head, read_request
 from serve.media.spool import Media, Spool, read_media
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
-from tests.unit.serve.jobs import job_builders
-
-VIDEO: dict[str, Any] = {**job_builders.VIDEO, "cfg": 3.5, "fps": 29.97, "seed": 2**63 - 1}
+from tests.unit.serve.jobs.exact_video import VIDEO
 
 
 def spool(data: bytes) -> Spool:

@@ -105,10 +105,10 @@ async def test_only_a_service_that_may_send_webhooks_looks_for_them(fake_serve: 
 async def test_a_job_is_run_as_the_job_runner_runs_it(fake_serve: Serve, tmp_path: Path) -> None:
     """A job that was accepted for a caller who is gone costs no work, and its end is recorded."""
     async with replica(tmp_path / "jobs") as runner:
-        assert await within(runner.run("0" * 32, None, None, None)) is None
+        assert await within(runner.run("0" * 32)) is None
         job, _ = make_job(video(), durable=False)
         await runner._store.create(job, max_queued=9)
-        outcome = await within(runner.run(job.id, None, None, None))
+        outcome = await within(runner.run(job.id))
         assert outcome is not None
         assert (outcome.job.state, outcome.job.attempt) == ("failed", 1)
         assert await runner._store.get(job.id) == outcome.job

@@ -19,7 +19,7 @@ async def test_a_call_that_is_cancelled_ends_a_job_that_is_not_durable(bench: Be
     model = bench.graph.wan26
     assert isinstance(model, HeldVideoModel)
     model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), waiter=Line()))  # type: ignore[arg-type]
     await within(model.begun.wait())
     call.cancel()
     await within(asyncio.wait({call}))
@@ -34,7 +34,7 @@ async def test_a_call_that_is_cancelled_again_while_it_ends_still_records_the_en
     model = bench.graph.wan26
     assert isinstance(model, HeldVideoModel)
     model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), waiter=Line()))  # type: ignore[arg-type]
     await within(model.begun.wait())
     async with asyncio.timeout(60):
         while not call.done():
@@ -64,7 +64,7 @@ async def test_a_call_that_is_cancelled_while_it_stops_for_another_reason_still_
     model, line = bench.graph.wan26, Line()
     assert isinstance(model, HeldVideoModel)
     model.gate = asyncio.Event()
-    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), line))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(bench.one.run(job.id, read_media(stored), waiter=line))  # type: ignore[arg-type]
     await within(model.begun.wait())
     if reason == "left":
         line.close()

@@ -33,7 +33,7 @@ class Handle:
     """A Serve handle whose method `run` gives one response."""
 
     def __init__(self, response: Response) -> None:
-        self.run = SimpleNamespace(remote=lambda *_: response)
+        self.run = SimpleNamespace(remote=lambda *_, **__: response)
 
     def options(self, **_: object) -> "Handle":
         return self
@@ -43,7 +43,7 @@ class Handle:
 async def test_only_a_job_that_somebody_waits_for_ends_with_the_call(waits: bool) -> None:
     """A redeployed ingress replica closes its desk, and the jobs that it has accepted go on."""
     response, waiter = Response(), object()
-    call = asyncio.ensure_future(RunnerHandle(Handle(response))("id", None, waiter if waits else None, None))  # type: ignore[arg-type]
+    call = asyncio.ensure_future(RunnerHandle(Handle(response))("id", None, waiter=waiter if waits else None, known_beat=None))  # type: ignore[arg-type]
     await response.awaited.wait()
     call.cancel()
     await asyncio.wait({call})
@@ -53,9 +53,9 @@ async def test_only_a_job_that_somebody_waits_for_ends_with_the_call(waits: bool
 
 async def test_a_lost_replica_has_one_name() -> None:
     with pytest.raises(RunnerLost):
-        await RunnerHandle(Handle(Response(ActorDiedError())))("id", None, None, None)  # type: ignore[arg-type]
+        await RunnerHandle(Handle(Response(ActorDiedError())))("id", None, waiter=None, known_beat=None)  # type: ignore[arg-type]
 
 
 async def test_any_other_error_is_passed_on() -> None:
     with pytest.raises(ValueError, match="wrong"):
-        await RunnerHandle(Handle(Response(ValueError("wrong"))))("id", None, None, None)  # type: ignore[arg-type]
+        await RunnerHandle(Handle(Response(ValueError("wrong"))))("id", None, waiter=None, known_beat=None)  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ async def test_a_job_that_is_ending_is_not_taken_for_lost(bench: Bench, monkeypa
     await bench.store.create(job, max_queued=100)
     monkeypatch.setattr(bench.files, "delete", slow)
     monkeypatch.setattr(bench.store, "beat", watched)
-    outcome = await within(bench.one.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    outcome = await within(bench.one.run(job.id, read_media(stored), waiter=Line()))  # type: ignore[arg-type]
     assert outcome is not None
     assert outcome.data is not None
 

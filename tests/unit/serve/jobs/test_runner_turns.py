@@ -86,7 +86,7 @@ async def test_jobs_that_wait_hold_none_of_their_files(bench: Bench, monkeypatch
         if not sent:
             await bench.files.put(request_key(job.id), read_media(stored))
         await bench.store.create(job, max_queued=100)
-        call = bench.one.run(job.id, read_media(stored), Line()) if sent else bench.one.run(job.id)  # type: ignore[arg-type]
+        call = bench.one.run(job.id, read_media(stored), waiter=Line()) if sent else bench.one.run(job.id)  # type: ignore[arg-type]
         calls.append(asyncio.ensure_future(call))
     await within(all_looked_at.wait())
     while any(ref() is not None for ref in read):  # noqa: ASYNC110 -- the last look is ending
@@ -135,7 +135,7 @@ async def test_a_caller_who_waits_is_told_when_a_full_queue_has_room(bench: Benc
     bench.graph.wan26.errors.append(BackPressureError(num_queued_requests=1, max_queued_requests=1))
     job, stored = make_job(video(), durable=False)
     await bench.store.create(job, max_queued=100)
-    outcome = await within(bench.two.run(job.id, read_media(stored), Line()))  # type: ignore[arg-type]
+    outcome = await within(bench.two.run(job.id, read_media(stored), waiter=Line()))  # type: ignore[arg-type]
     assert outcome is not None
     assert outcome.job.problem is not None
     assert (outcome.job.problem["status"], outcome.job.problem["retry_after_s"]) == (503, 60)

@@ -4,7 +4,7 @@ from serve.job_settings import Slots
 from serve.jobs.slots import slot_of
 from serve.models import MODELS
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
-from tests.unit.serve.jobs.test_request import VIDEO
+from tests.unit.serve.jobs.exact_video import VIDEO
 
 FACE = [b"face"]
 

@@ -11,7 +11,7 @@ async def test_a_job_is_asked_for_again_only_when_its_call_has_ended() -> None:
     asked: list[str] = []
     called, let_go = asyncio.Event(), asyncio.Event()
 
-    async def wait_in_the_router(job_id: str, request: object, waiter: object, known_beat: int | None) -> Outcome | None:
+    async def wait_in_the_router(job_id: str, request: object, *, waiter: object, known_beat: int | None) -> Outcome | None:
         asked.append(job_id)
         called.set()
         await let_go.wait()

@@ -10,7 +10,7 @@ from serve.jobs.store.record import Progress
 from serve.jobs.tracker import Tracker
 from serve.pipelines.context import ChunkStep, FrameCount
 from serve.pipelines.requests import GenerateVideo, SwapVideo
-from tests.unit.serve.jobs.test_request import VIDEO
+from tests.unit.serve.jobs.exact_video import VIDEO
 
 FACE = [b"face"]
 FRAME: Image = np.zeros((4, 4, 3), np.uint8)

@@ -3,12 +3,10 @@
 The mutations are seeded, so that a failure can be repeated: its number is in the message.
 """
 
-import io
 from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from serve.media.decode.claims import claim_of, decode_reduced, open_within
@@ -18,51 +16,13 @@ from serve.media.encode.encoder import Encoder
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.encode.webp import WebpEncoder
 from serve.media.errors import MediaError
-from serve.media.samples import pan, stranger, with_sound
+from serve.media.samples import with_sound
 from tests.media.mutations import mutate
-from tests.unit.serve.media.decode.test_claims import encoded
-from tests.unit.serve.media.make_exif import ORIENTATION, exif_of
-from tests.unit.serve.media.make_media import animation, film, webm
-from tests.unit.serve.media.test_profiles import profile_of
+from tests.unit.serve.media.every_format import ANIMATIONS, IMAGES, VIDEOS
 
 pytestmark = pytest.mark.slow
 
 LIMITS = SourceLimits(frames=12, seconds=20, pixels=10_000)
-FRAMES = pan(stranger(), 5, 64, 48)
-WAVE = np.random.default_rng(3).uniform(-0.5, 0.5, (1, 24_000)).astype(np.float32)
-
-
-def apng() -> bytes:
-    images = [PIL.Image.fromarray(frame) for frame in FRAMES]
-    buffer = io.BytesIO()
-    images[0].save(buffer, "PNG", save_all=True, append_images=images[1:], duration=100)
-    return buffer.getvalue()
-
-
-IMAGES: dict[str, bytes] = {
-    "JPEG": encoded("JPEG", 60, 50),
-    "progressive JPEG": encoded("JPEG", 60, 50, progressive=True),
-    "PNG": encoded("PNG", 60, 50, "RGBA"),
-    "palette PNG": encoded("PNG", 60, 50, "P"),
-    "WebP": encoded("WEBP", 60, 50),
-    "lossless WebP": encoded("WEBP", 60, 50, "RGBA", lossless=True),
-    "GIF": encoded("GIF", 60, 50),
-    "AVIF": encoded("AVIF", 60, 50),
-    "HEIC": encoded("HEIF", 60, 50, "RGBA"),
-    "JPEG with a profile": encoded("JPEG", 60, 50, icc_profile=profile_of("Adobe RGB"), exif=exif_of([ORIENTATION])),
-    "PNG with a profile": encoded("PNG", 60, 50, icc_profile=profile_of("Display P3"), exif=exif_of([ORIENTATION])),
-}
-ANIMATIONS: dict[str, bytes] = {
-    "animated GIF": animation("GIF", FRAMES),
-    "animated WebP": animation("WEBP", FRAMES),
-    "animated PNG": apng(),
-}
-VIDEOS: dict[str, bytes] = {
-    "MP4 with AAC": film("mp4", "aac", WAVE, "mono"),
-    "QuickTime with PCM": film("mov", "pcm_s16le", WAVE, "mono"),
-    "WebM": webm(FRAMES),
-    "Matroska with Opus": film("matroska", "libopus", WAVE, "mono"),
-}
 
 
 def decode_still(data: bytes) -> None:

@@ -14,10 +14,9 @@ from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.heif import is_heif
 from serve.media.samples import clip, stranger
 from tests.pictures import decode_image
-from tests.unit.serve.media.make_exif import ORIENTATION, exif_of
+from tests.unit.serve.media.make_exif import FAULTS, ORIENTATION, exif_of
 from tests.unit.serve.media.make_media import LIMITS, decode_all
-from tests.unit.serve.media.strip.test_image import FAULTS
-from tests.unit.serve.media.test_profiles import profile_of, same_look
+from tests.unit.serve.media.make_profile import profile_of, same_look
 
 KINDS = ("AVIF", "HEIF")
 

@@ -2,27 +2,11 @@
 
 import io
 
-import numpy as np
 import PIL.Image
 import pytest
 
 from serve.media.jpeg import count_scans
-
-
-def jpeg(*, progressive: bool, side: int = 64) -> bytes:
-    """Return a JPEG of little noise for a small ``side``, and of one colour for a large one."""
-    pixels = np.random.default_rng(7).integers(0, 255, (side, side, 3) if side < 100 else (1, 1, 3), np.uint8)
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(pixels).resize((side, side)).save(buffer, "JPEG", progressive=progressive)
-    return buffer.getvalue()
-
-
-def with_scans(count: int, side: int = 64) -> bytes:
-    """Return a progressive JPEG whose last scan is repeated until it has ``count`` of them."""
-    data = jpeg(progressive=True, side=side)
-    last = data.rfind(b"\xff\xda")
-    repeats = count - count_scans(data, 1000)
-    return data[:-2] + data[last:-2] * repeats + data[-2:]
+from tests.unit.serve.media.make_picture import jpeg, with_scans
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_png import chunk
+from tests.unit.serve.media.make_profile import profile_of
 from tests.unit.serve.media.published_colours import FROM_XYZ, TO_XYZ, pq
-from tests.unit.serve.media.test_profiles import profile_of
 
 SRGB = np.array([(180, 60, 40), (40, 140, 60), (60, 80, 190), (128, 128, 128), (230, 230, 225), (20, 22, 25)])
 P3, BT2020, PQ, HLG = 12, 9, 16, 18

@@ -11,8 +11,8 @@ from ray.serve.exceptions import RequestCancelledError
 from tests.unit.serve.fake_graph import (
     FakeConsumer,
 )
+from tests.unit.serve.pipelines.fake_handles import receive, swapper, video_handle
 from tests.unit.serve.pipelines.request_builders import make_context
-from tests.unit.serve.pipelines.test_handles import receive, swapper, video_handle
 
 
 class ServeCancels:

@@ -16,9 +16,8 @@ from serve.media.samples import portrait, stranger
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.errors import MediaOverLimit
 from tests.pictures import decode_image
-from tests.unit.serve.media.decode.test_claims import encoded
-from tests.unit.serve.media.test_jpeg import with_scans
-from tests.unit.serve.media.workers.test_process import BOMB, until
+from tests.unit.serve.media.make_picture import BOMB, encoded, with_scans
+from tests.unit.serve.media.workers.waiting import until
 
 pytestmark = pytest.mark.own_pool
 

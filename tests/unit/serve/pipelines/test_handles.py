@@ -10,10 +10,10 @@ from ray.serve.exceptions import BackPressureError
 
 from deployments.errors import NoFaceFound
 from deployments.flow_control import ConsumerEnd
-from deployments.wire import Finished, FrameChunk, Progress, Reference, SwapOptions, SwappedChunk, VideoRequest
+from deployments.wire import Finished, FrameChunk, Progress, Reference, SwapOptions, SwappedChunk
 from serve.models import FACE_SWAPPER, WAN26
 from serve.pipelines import handles
-from serve.pipelines.context import RequestContext, Step
+from serve.pipelines.context import Step
 from serve.pipelines.errors import ModelUnavailable
 from serve.pipelines.handles import FaceSwapperHandle, ModelHandle, VideoHandle
 from serve.pipelines.meter import Meter
@@ -25,16 +25,13 @@ from tests.unit.serve.fake_graph import (
     FakeHandle,
     FakeReadiness,
     FakeResponse,
-    FakeStream,
     FakeVideoModel,
     make_face,
 )
+from tests.unit.serve.pipelines.fake_handles import REQUEST, StreamHandle, receive, swapper, video_handle
 from tests.unit.serve.pipelines.request_builders import make_context
 
 FRAMES = np.zeros((1, 48, 64, 3), np.uint8)
-REQUEST = VideoRequest(
-    prompt="a cat", negative_prompt="", width=64, height=48, num_frames=9, steps=2, cfg=4.0, seed=7, image=None
-)
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +69,6 @@ class TrackedHandle:
         """Call the method."""
         self.responses.append(TrackedResponse(self._method(*args)))
         return self.responses[-1]
-
-
-def swapper(handle: object, readiness: FakeReadiness | None = None) -> FaceSwapperHandle:
-    return FaceSwapperHandle(FACE_SWAPPER, cast(Any, handle), cast(Readiness, readiness or FakeReadiness()))
 
 
 def swapped(*_: object) -> SwappedChunk:
@@ -274,45 +267,6 @@ async def test_a_call_that_was_answered_is_not_cancelled() -> None:
     handle = TrackedHandle(nothing)
     await ModelHandle(WAN26, cast(Any, handle), cast(Readiness, FakeReadiness())).warm()
     assert not handle.responses[0].cancelled
-
-
-class StreamHandle:
-    """A handle to a video model that keeps the stream which it hands out."""
-
-    def __init__(self, events: Callable[..., AsyncGenerator[Any, None]]) -> None:
-        self._events = events
-        self.streams: list[FakeStream] = []
-
-    def options(self, *, stream: bool) -> "StreamHandle":
-        """Return itself: only its generator is called."""
-        return self
-
-    @property
-    def generate(self) -> "StreamHandle":
-        """The method that generates a video."""
-        return self
-
-    def remote(self, request: VideoRequest, stream: object, origin: object) -> FakeStream:
-        """Return the stream of events."""
-        self.streams.append(FakeStream(self._events(request, stream)))
-        return self.streams[-1]
-
-
-def video_handle(
-    handle: StreamHandle, consumer: FakeConsumer, window: int = 4, readiness: FakeReadiness | None = None
-) -> VideoHandle:
-    state = cast(Readiness, readiness or FakeReadiness())
-    return VideoHandle(WAN26, cast(Any, handle), state, consumer=cast(ConsumerEnd, consumer), window=window)
-
-
-async def receive(handle: VideoHandle, context: RequestContext, held_chunks: int = 0) -> list[FrameChunk]:
-    """Return all chunks of a video, each of which is released."""
-    chunks = []
-    async with handle.generate(REQUEST, context, held_chunks) as video:
-        async for chunk in video.chunks:
-            chunks.append(chunk)
-            video.release()
-    return chunks
 
 
 async def test_a_video_arrives_in_chunks_and_every_chunk_is_given_back_as_a_credit() -> None:

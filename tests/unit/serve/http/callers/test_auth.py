@@ -1,4 +1,3 @@
-import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,8 @@ from serve.http.callers.auth import ApiKeys, RequireKey
 from serve.problems import Problem
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
+from tests.unit.serve.http.callers.key_file import line
 from tests.unit.serve.http.service import make_client
-
-
-def line(name: str, key: str) -> str:
-    """Return the line of a key in the file."""
-    return f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n"
 
 
 @pytest.fixture

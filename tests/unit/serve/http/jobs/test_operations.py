@@ -20,6 +20,7 @@ from serve.http.jobs.responses import accepted
 from serve.http.negotiation import Preferences
 from serve.jobs.store.record import Delivery, Job, Progress, new_job_id
 from serve.problems import unavailable
+from serve.route_table import Row
 from tests.unit.serve.http.openapi_schema import validate
 from tests.unit.serve.jobs.fake_jobs import NOW, make_job
 
@@ -65,21 +66,21 @@ def test_the_schema_refuses_what_is_no_record(wrong: dict[str, Any]) -> None:
         validate({**EXAMPLE, **wrong}, JOB_SCHEMA, Problem=PROBLEM)
 
 
-def parameters(method: str, path: str) -> dict[str, Any]:
-    return {parameter["name"]: parameter for parameter in job_operations()[method, path]["parameters"]}
+def parameters(row: Row) -> dict[str, Any]:
+    return {parameter["name"]: parameter for parameter in job_operations()[row]["parameters"]}
 
 
 def test_the_list_takes_what_the_document_says() -> None:
-    listed = parameters("GET", "/jobs")
+    listed = parameters(Row.JOBS)
     assert listed["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE}
     assert listed["state"]["schema"]["enum"] == list(JOBS)
     assert not any(parameter["required"] for parameter in listed.values())
 
 
 def test_every_path_with_an_id_says_what_an_id_is() -> None:
-    for (method, path), operation in job_operations().items():
+    for row, operation in job_operations().items():
         names = {parameter["name"]: parameter for parameter in operation["parameters"]}
-        assert ("id" in names) is ("{id}" in path), (method, path)
+        assert ("id" in names) is ("{id}" in row.path), row
         assert operation["responses"]["default"] == problem_response()
         if "id" in names:
             assert names["id"]["required"] is True

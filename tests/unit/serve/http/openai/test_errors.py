@@ -3,21 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp
 
 from serve.http.openai.errors import OpenAIErrors, error_of
 from serve.http.protocol.bounded_protocol import EXTENSION
-from serve.http.proxy import middlewares
 from serve.problems import invalid, invalid_header, invalid_parameter
 from tests.unit.serve.http.asgi import EchoApp, Exchange, http_scope, pass_lifespan
-from tests.unit.serve.http.callers.test_auth import line
-
-
-def wrapped_as_serve_does(app: ASGIApp) -> ASGIApp:
-    """Return ``app`` inside the middleware of the proxy."""
-    for middleware in middlewares():
-        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
-    return app
+from tests.unit.serve.http.callers.key_file import line
+from tests.unit.serve.http.wrapped_proxy import wrapped_as_serve_does
 
 
 @pytest.mark.parametrize(("path", "form"), [("/v1/videos", "error"), ("/wan2.6", "problem")])

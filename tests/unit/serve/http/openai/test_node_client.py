@@ -16,7 +16,7 @@ import pytest
 from serve.media.samples import PORTRAIT
 from tests.unit.docs.markdown import code_blocks, read
 from tests.unit.serve.fake_graph import FakeGraph
-from tests.unit.serve.http.callers.test_auth import line
+from tests.unit.serve.http.callers.key_file import line
 from tests.unit.serve.http.front import front
 from tests.unit.serve.http.service import local_jobs, make_config, make_service_over
 

@@ -11,6 +11,7 @@ from serve.http.openai.fields import video_of
 from serve.http.openai.operations import ERROR_SCHEMA, VIDEO_SCHEMA, openai_operations
 from serve.jobs.store.record import Progress
 from serve.problems import invalid, unavailable
+from serve.route_table import Row
 from tests.unit.serve.http.openapi_schema import validate
 from tests.unit.serve.jobs.fake_jobs import NOW, make_job
 
@@ -47,16 +48,16 @@ def test_an_error_is_as_the_schema_says(problem: dict[str, Any]) -> None:
 
 def test_the_models_that_can_be_named_are_those_of_the_service() -> None:
     operations = openai_operations(MODELS)
-    content = operations["POST", "/v1/videos"]["requestBody"]["content"]
+    content = operations[Row.CREATE_VIDEO]["requestBody"]["content"]
     for media_type in ("application/json", "multipart/form-data"):
         model = content[media_type]["schema"]["properties"]["model"]
         assert (model["enum"], model["default"]) == (list(MODELS), MODELS[0])
-    (identifier,) = operations["GET", "/v1/models/{id}"]["parameters"]
+    (identifier,) = operations[Row.MODEL]["parameters"]
     assert identifier["schema"]["enum"] == list(MODELS)
 
 
 def test_json_and_a_form_take_the_same_fields_and_the_example_is_one_of_them() -> None:
-    content = openai_operations(MODELS)["POST", "/v1/videos"]["requestBody"]["content"]
+    content = openai_operations(MODELS)[Row.CREATE_VIDEO]["requestBody"]["content"]
     as_json, as_form = (content[media_type]["schema"] for media_type in ("application/json", "multipart/form-data"))
     assert as_json["properties"].keys() == as_form["properties"].keys()
     assert as_json["required"] == as_form["required"] == ["prompt"]
@@ -65,7 +66,7 @@ def test_json_and_a_form_take_the_same_fields_and_the_example_is_one_of_them() -
 
 
 def test_the_list_has_the_pages_of_the_service() -> None:
-    paging = {entry["name"]: entry["schema"] for entry in openai_operations(MODELS)["GET", "/v1/videos"]["parameters"]}
+    paging = {entry["name"]: entry["schema"] for entry in openai_operations(MODELS)[Row.VIDEOS]["parameters"]}
     assert paging["limit"] == {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE}
     assert paging["order"]["default"] == "desc"
 
@@ -74,8 +75,8 @@ def test_every_operation_has_a_name_of_its_own_and_says_what_an_error_is() -> No
     operations = openai_operations(MODELS)
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
-    for (method, path), operation in operations.items():
+    for row, operation in operations.items():
         error = operation["responses"]["default"]["content"]["application/json"]["schema"]
         assert error == {"$ref": "#/components/schemas/Error"}
         required = [entry["name"] for entry in operation["parameters"] if entry.get("required")]
-        assert required == (["id"] if "{id}" in path else []), (method, path)
+        assert required == (["id"] if "{id}" in row.path else []), row

@@ -13,7 +13,7 @@ import pytest
 from serve.jobs.forecasts.estimate import Estimate
 from serve.jobs.forecasts.pace import Pace, Work
 from serve.pipelines.requests import GenerateVideo, SwapVideo
-from tests.unit.serve.jobs.test_request import VIDEO
+from tests.unit.serve.jobs.exact_video import VIDEO
 
 FACE = [b"face"]
 

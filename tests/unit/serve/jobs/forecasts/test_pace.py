@@ -2,7 +2,7 @@ import pytest
 
 from serve.jobs.forecasts.pace import Pace, Work
 from serve.pipelines.requests import GenerateVideo, SwapImage, SwapVideo
-from tests.unit.serve.jobs.test_request import VIDEO
+from tests.unit.serve.jobs.exact_video import VIDEO
 
 FACE = [b"face"]
 

@@ -1,22 +1,13 @@
 """An image's header says what it will cost, and large references shrink as they are decoded."""
 
-import io
-
 import numpy as np
 import PIL.Image
 import pytest
 
 from serve.media.decode.claims import claim_of, decode_reduced, open_within
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.samples import stranger
 from tests.pictures import decode_image
-from tests.unit.serve.media.test_jpeg import with_scans
-
-
-def encoded(kind: str, width: int, height: int, mode: str = "RGB", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(stranger()).resize((width, height)).convert(mode).save(buffer, kind, **options)
-    return buffer.getvalue()
+from tests.unit.serve.media.make_picture import encoded, with_scans
 
 
 def test_a_claim_grows_with_the_pixels_and_a_reduced_image_keeps_less() -> None:

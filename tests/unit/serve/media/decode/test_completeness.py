@@ -1,7 +1,6 @@
 """A file is truncated if data is missing that is shown, whatever its container counts."""
 
 import io
-import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,13 +8,14 @@ import av
 import pytest
 from av.video.frame import VideoFrame
 
-from serve.media.decode import elements
 from serve.media.decode.completeness import check_duration, check_index, is_surely_whole
 from serve.media.decode.opening import open_source
 from serve.media.decode.video import open_video
 from serve.media.errors import MediaError
 from serve.media.samples import clip, pan, stranger
 from serve.media.spool import Media, Spool
+from tests.unit.serve.media.make_boxes import box
+from tests.unit.serve.media.make_elements import CLUSTER, HEADER, SEGMENT, VOID, element
 from tests.unit.serve.media.make_film import (
     H264_WITH_OPEN_GROUPS,
     SCENE,
@@ -78,13 +78,6 @@ def test_a_file_that_ends_between_two_frames_is_refused(number: int) -> None:
         open_video(data[: packet_positions(data)[number]], LIMITS)
 
 
-def element(name: bytes, content: bytes = b"", *, length: int | None = None, unknown: bool = False) -> bytes:
-    """Return an element of EBML, whose length takes eight bytes."""
-    number = (1 << 56) - 1 if unknown else len(content) if length is None else length
-    return name + ((1 << 56) | number).to_bytes(8, "big") + content
-
-
-HEADER, VOID, CLUSTER, SEGMENT = b"\x1a\x45\xdf\xa3", b"\xec", b"\x1f\x43\xb6\x75", b"\x18\x53\x80\x67"
 CLUSTERS = element(CLUSTER, bytes(40)) + element(CLUSTER, bytes(50))
 WHOLE: dict[str, tuple[bytes, bool]] = {
     "all sizes are stated": (element(HEADER, b"x") + element(SEGMENT, CLUSTERS), True),
@@ -121,20 +114,6 @@ def test_a_file_that_ends_in_a_cluster_is_truncated(missing: int) -> None:
         is_surely_whole(data[:-missing])
 
 
-def test_only_so_many_elements_are_looked_at_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements, "_MOST_ELEMENTS", 5)
-    for count, whole in ((4, True), (5, False)):
-        assert is_surely_whole(count * element(VOID) + element(SEGMENT, CLUSTERS)) is whole, "before the segment"
-    for count in (2, 9):
-        assert is_surely_whole(element(SEGMENT, count * element(VOID) + CLUSTERS)), "in the segment"
-
-
-def box(kind: bytes, content: bytes = b"", *, length: int | None = None, wide: bool = False) -> bytes:
-    """Return a box of MP4; ``wide`` has its length in eight bytes."""
-    size = len(content) + (16 if wide else 8) if length is None else length
-    return struct.pack(">I4sQ", 1, kind, size) + content if wide else struct.pack(">I4s", size, kind) + content
-
-
 def track(*entries: tuple[int, int]) -> Any:
     """Return a stream whose samples lie at these places and have these sizes."""
     return SimpleNamespace(index_entries=[SimpleNamespace(pos=pos, size=size) for pos, size in entries])
@@ -163,6 +142,12 @@ def test_the_last_fragment_must_be_there(wide: bool) -> None:
 @pytest.mark.parametrize("tail", [b"", bytes(7), box(b"free", length=3), box(b"free", length=0) + box(b"moof", length=99)])
 def test_what_is_no_box_ends_the_search(tail: bytes) -> None:
     check_index(box(b"ftyp", bytes(4)) + tail, track(), None)
+
+
+def test_a_box_behind_a_film_that_claims_to_be_larger_than_any_file_does_not_matter() -> None:
+    film = clip(stranger())
+    tail = (1).to_bytes(4, "big") + b"free" + (2**64 - 1).to_bytes(8, "big")
+    assert len(decode_all(open_video(film + tail, LIMITS))[0]) == len(decode_all(open_video(film, LIMITS))[0]) == 17
 
 
 def test_a_file_may_end_as_early_as_the_tolerance_allows() -> None:

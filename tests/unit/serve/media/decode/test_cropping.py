@@ -11,8 +11,8 @@ from av.video.frame import VideoFrame
 
 from serve.media.decode.cropping import Cropper, Cropping, cropping_of
 from serve.media.decode.opening import open_source
-from tests.unit.serve.media.decode.test_completeness import element
 from tests.unit.serve.media.make_cropped import with_aperture, with_pixel_crop
+from tests.unit.serve.media.make_elements import element
 from tests.unit.serve.media.make_film import SCENE, encoded, with_matrix
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from serve.media.samples import stranger
 from serve.media.spool import descriptor_of
 from serve.media.workers.process import WorkerDied, WorkerProcess
 from tests.pictures import decode_image
-from tests.unit.serve.media.decode.test_claims import encoded
 from tests.unit.serve.media.make_media import animation
-from tests.unit.serve.media.test_jpeg import with_scans
+from tests.unit.serve.media.make_picture import BOMB, encoded
+from tests.unit.serve.media.workers.waiting import until
 from tests.unit.shared_pool import leave_process, take_process
 
 PICTURE = encode_image(stranger(), "image/png")
-BOMB = with_scans(2000, side=2000)
 
 
 @pytest.fixture
@@ -45,15 +44,6 @@ async def decode(worker: WorkerProcess, data: bytes, **budget: Any) -> Image | N
         answer, pixels = await worker.ask("decode", file=file, **{**defaults, **limits, **budget})
     assert answer["cpu_s"] >= 0
     return pixels
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for the state of another process, which cannot tell when it is reached."""
-    for _ in range(6000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("the state was not reached in a minute")
 
 
 async def test_it_decodes_one_picture_after_another(worker: WorkerProcess) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[4]
+import serve.client
+from serve.client.ryla import client as published
+
+ROOT = Path(__file__).parents[5]
 PROGRAM = """
 import sys
 from ryla.client import AsyncClient, CallFailed, Client, JobRecord, Progress
@@ -29,3 +32,11 @@ def test_programs_import_the_client_as_ryla_client_and_load_little(tmp_path: Pat
     loaded = set(result.stdout.split())
     assert {"ryla", "serve", "httpx"} <= loaded
     assert loaded & HEAVY == set()
+
+
+def test_it_offers_exactly_the_classes_that_programs_need_and_they_are_the_services_own() -> None:
+    assert set(published.__all__) == {
+        "Answer", "AsyncClient", "AsyncJobHandle", "CallFailed", "Client", "JobHandle", "JobRecord", "Progress", "Retries",
+    }  # fmt: skip
+    for name in published.__all__:
+        assert getattr(published, name) is getattr(serve.client, name), name
