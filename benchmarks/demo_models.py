@@ -364,7 +364,9 @@ def main() -> None:
             add(row, by_chance.get(row[2] + str(i), ""))
         console.print(f"{question.__name__}: {time.perf_counter() - begun:.0f} s")
     if "quantisation" in options.questions:
-        for row in quantisation(trained, options.states, Wan22Settings(device=options.device, dtype="float32")):
+        for row in quantisation(
+            trained, options.states, Wan22Settings(device=options.device, dtype="float32", vae_dtype="float32")
+        ):
             add(row)
     if not options.no_service:
         for row in speed():

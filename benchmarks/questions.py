@@ -68,8 +68,8 @@ def load(
         low_noise_distilled=checkpoints.low_noise_lora,
     )
     return Demo(
-        wan26=build_wan26(Wan26Settings(device=device, dtype=dtype), wan26),
-        wan22=build_wan22(Wan22Settings(device=device, dtype=dtype), wan22),
+        wan26=build_wan26(Wan26Settings(device=device, dtype=dtype, vae_dtype=dtype), wan26),
+        wan22=build_wan22(Wan22Settings(device=device, dtype=dtype, vae_dtype=dtype), wan22),
         checkpoints=checkpoints,
     )
 
