@@ -168,7 +168,7 @@ class Video:
 def generate(engine: WanEngine, question: Question, variant: Variant) -> Video:
     """Return the video that answers ``question`` in this way."""
     sink, passes = Collected(), Passes(engine)
-    steps, cfg = (4, 1.0) if variant is DISTILLED else (STEPS, CFG)
+    steps, cfg = (4, 1.0) if variant.acceleration == "distilled" else (STEPS, CFG)
     request = VideoRequest(
         prompt=question.prompt,
         negative_prompt="",
