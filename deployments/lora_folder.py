@@ -203,12 +203,16 @@ def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
     by_stem = {file.name.removesuffix(ENDING): file for file in files}
     pairs: dict[str, dict[str, str]] = {}
     doubtful: dict[tuple[str, ...], dict[str, str]] = {}
+    alone: dict[str, str] = {}
     for stem in by_stem:
         named = experts_named(stem)
         if len(named) == 1:
             (expert,) = named
             name = without_expert(stem, expert)
             if not name or name in by_stem:
+                # A LoRA for all transformers has the name of the pair, so each half keeps its own.
+                if experts_named_surely(stem):
+                    alone[stem] = expert
                 continue
             if experts_named_surely(stem):
                 pairs.setdefault(name, {}).setdefault(expert, stem)
@@ -224,7 +228,7 @@ def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
         yield LoraEntry(name, {expert: by_stem[stem] for expert, stem in experts.items()})
     for stem, file in by_stem.items():
         if stem not in paired:
-            yield LoraEntry(stem, {"all": file})
+            yield LoraEntry(stem, {alone.get(stem, "all"): file})
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:

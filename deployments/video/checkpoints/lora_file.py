@@ -9,7 +9,7 @@ much the product is scaled: in an `alpha` beside them, in the header of the file
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def read_lora(path: Path) -> LoraFile:
     split = {key: _split(path, key) for key in stored.tensors}
     is_original = any(_ORIGINAL.search(name) and not _DIFFUSERS.search(name) for name, _ in split.values())
     changes: dict[str, Change] = {}
-    for key, (name, part) in split.items():
+    stored_names: dict[str, str] = {}
+    for key, (stored_name, part) in split.items():
+        name = stored_name
         if is_original and not _DIFFUSERS.search(name):
             # The conversion replaces parts of names only where a dot follows.
             name = transformer_name(f"{name}.").removesuffix(".")
@@ -115,8 +117,17 @@ def read_lora(path: Path) -> LoraFile:
         if part in change:
             raise CheckpointRefused(f"{path}: `{name}` is changed twice, the second time by `{key}`")
         change[part] = _checked(path, key, part=part, tensor=stored.tensors[key])
+        stored_names[name] = stored_name
     scales = _Scales.of(path)
-    return LoraFile(path, {name: _scaled(path, name, change=change, scales=scales) for name, change in changes.items()})
+    # Patterns of an adapter are for the names that its file has.
+    found = {name: scales.alpha_of(stored_names[name], name) for name in changes}
+    return LoraFile(
+        path,
+        {
+            name: _scaled(path, name, change=change, scales=replace(scales, alpha=found[name]))
+            for name, change in changes.items()
+        },
+    )
 
 
 def _split(path: Path, key: str) -> tuple[str, str]:
@@ -184,7 +195,7 @@ def _scaled(path: Path, name: str, change: Change, scales: "_Scales") -> Change:
             f"{path}: the matrices of `{name}` are {list(down.shape)} and {list(up.shape)}, which do not match"
         )
     alpha = float(change["alpha"].item()) if "alpha" in change else None
-    scale = scales.scale(name, len(down), alpha)
+    scale = scales.scale(len(down), alpha)
     scaled = {part: tensor if scale == 1 else tensor.float() * scale for part, tensor in change.items() if part in _SCALED}
     require_finite(path, {f"{name}, scaled by {scale:g}": tensor for tensor in scaled.values()} if scale != 1 else {})
     rest = {part: tensor for part, tensor in change.items() if part not in ("alpha", *_SCALED)}
@@ -224,10 +235,14 @@ class _Scales:
             raise CheckpointRefused(f"{path}: an alpha in its adapter settings is NaN or infinite")
         return found
 
-    def scale(self, name: str, rank: int, alpha: float | None) -> float:
+    def alpha_of(self, *names: str) -> float | None:
+        """Return the alpha of the layer that has these names, by the patterns or for all layers."""
+        patterns = (self.patterns or {}).items()
+        return next((alpha for name in names for key, alpha in patterns if _matches(key, name)), self.alpha)
+
+    def scale(self, rank: int, alpha: float | None) -> float:
         """Return the factor of a product; ``alpha`` is what the file has beside the matrices."""
-        if alpha is None:
-            alpha = next((a for key, a in (self.patterns or {}).items() if _matches(key, name)), self.alpha)
+        alpha = self.alpha if alpha is None else alpha
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if self.by_root else rank)

@@ -88,6 +88,17 @@ def test_two_files_that_differ_in_the_expert_are_a_pair(tmp_path: Path, form: st
     }
 
 
+def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(tmp_path: Path) -> None:
+    for name in ("ink", "ink_high_noise", "ink_low_noise"):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: list(entry.files) for name, entry in entries.items()} == {
+        "ink": ["all"],
+        "ink_high_noise": ["high"],
+        "ink_low_noise": ["low"],
+    }
+
+
 def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:
     for name in (b"ink", b"\xff\xfe", "Tusche 墨".encode()):
         (tmp_path / os.fsdecode(name + b".safetensors")).write_bytes(safetensors())

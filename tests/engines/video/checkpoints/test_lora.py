@@ -294,6 +294,20 @@ def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str,
     torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_pattern_is_for_the_names_that_the_file_has(tmp_path: Path) -> None:
+    settings = {"r": 2, "lora_alpha": 2, "alpha_pattern": {"blocks.0.self_attn.q": 8, r"ffn\.0": 4}}
+    layers = ("blocks.0.self_attn.q", "blocks.1.self_attn.q", "blocks.1.ffn.0")
+    matrices = {
+        f"diffusion_model.{layer}.{part}.weight": torch.ones(shape)
+        for layer in layers
+        for part, shape in (("lora_A", (2, 4)), ("lora_B", (4, 2)))
+    }
+    path = tmp_path / "style.safetensors"
+    save_file(matrices, path, {"lora_adapter_metadata": json.dumps(settings)})
+    ups = {name: float(change["up"].flatten()[0]) for name, change in read_lora(path).changes.items()}
+    assert ups == {"blocks.0.attn1.to_q": 4.0, "blocks.1.attn1.to_q": 1.0, "blocks.1.ffn.net.0.proj": 2.0}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
