@@ -20,7 +20,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from deployments.expert_names import around_expert, experts_named, experts_named_surely, without_expert
+from deployments.expert_names import around_expert, experts_named, half_named, without_expert
 from deployments.safetensors_header import Header, read_header
 
 ENDING = ".safetensors"
@@ -211,10 +211,10 @@ def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
             name = without_expert(stem, expert)
             if not name or name in by_stem:
                 # A LoRA for all transformers has the name of the pair, so each half keeps its own.
-                if experts_named_surely(stem):
+                if half_named(stem):
                     alone[stem] = expert
                 continue
-            if experts_named_surely(stem):
+            if half_named(stem):
                 pairs.setdefault(name, {}).setdefault(expert, stem)
             # A plain `high` or `low` may belong to another word; only a counterpart makes it half
             # of a pair.

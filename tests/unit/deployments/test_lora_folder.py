@@ -99,6 +99,13 @@ def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(t
     }
 
 
+def test_files_of_two_trainings_for_a_model_with_two_experts_change_one_expert_each(tmp_path: Path) -> None:
+    for name in ("wan22-ink-high-e20", "wan22-ink-low-e40"):
+        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: list(entry.files) for name, entry in entries.items()} == {"wan22-ink-e20": ["high"], "wan22-ink-e40": ["low"]}
+
+
 def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:
     for name in (b"ink", b"\xff\xfe", "Tusche 墨".encode()):
         (tmp_path / os.fsdecode(name + b".safetensors")).write_bytes(safetensors())
