@@ -357,12 +357,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoints(RandomCheckpoints(Path(folder)))
         noise = load(RandomCheckpoints(Path(folder)), options.device, "float32")
-    for question in (question for name, question in QUESTIONS.items() if name in options.questions):
+    for name, question in QUESTIONS.items():
+        if name not in options.questions:
+            continue
         begun = time.perf_counter()
         by_chance = {row[2] + str(i): row[3] for i, row in enumerate(question(noise, min(options.share, 0.1)))}
         for i, row in enumerate(question(trained, options.share)):
             add(row, by_chance.get(row[2] + str(i), ""))
-        console.print(f"{question.__name__}: {time.perf_counter() - begun:.0f} s")
+        console.print(f"{name}: {time.perf_counter() - begun:.0f} s")
     if "quantisation" in options.questions:
         for row in quantisation(
             trained, options.states, Wan22Settings(device=options.device, dtype="float32", vae_dtype="float32")

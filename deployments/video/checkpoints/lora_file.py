@@ -9,7 +9,7 @@ much the product is scaled: in an `alpha` beside them, in the header of the file
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,10 @@ def read_lora(path: Path) -> LoraFile:
         change[part] = _checked(path, key, part=part, tensor=stored.tensors[key])
         stored_names[name] = stored_name
     scales = _Scales.of(path)
-    # Patterns of an adapter are for the names that its file has.
-    found = {name: scales.alpha_of(stored_names[name], name) for name in changes}
     return LoraFile(
         path,
         {
-            name: _scaled(path, name, change=change, scales=replace(scales, alpha=found[name]))
+            name: _scaled(path, name, stored_name=stored_names[name], change=change, scales=scales)
             for name, change in changes.items()
         },
     )
@@ -179,7 +177,7 @@ def _checked(path: Path, key: str, part: str, tensor: torch.Tensor) -> torch.Ten
     return tensor
 
 
-def _scaled(path: Path, name: str, change: Change, scales: "_Scales") -> Change:
+def _scaled(path: Path, name: str, *, stored_name: str, change: Change, scales: "_Scales") -> Change:
     """Return ``change`` with its scale in ``up``; refuse one that is incomplete."""
     down, up = change.get("down"), change.get("up")
     if (down is None) != (up is None) or (("alpha" in change or "up_bias" in change) and down is None):
@@ -195,7 +193,7 @@ def _scaled(path: Path, name: str, change: Change, scales: "_Scales") -> Change:
             f"{path}: the matrices of `{name}` are {list(down.shape)} and {list(up.shape)}, which do not match"
         )
     alpha = float(change["alpha"].item()) if "alpha" in change else None
-    scale = scales.scale(len(down), alpha)
+    scale = scales.scale((stored_name, name), len(down), alpha)
     scaled = {part: tensor if scale == 1 else tensor.float() * scale for part, tensor in change.items() if part in _SCALED}
     require_finite(path, {f"{name}, scaled by {scale:g}": tensor for tensor in scaled.values()} if scale != 1 else {})
     rest = {part: tensor for part, tensor in change.items() if part not in ("alpha", *_SCALED)}
@@ -235,14 +233,14 @@ class _Scales:
             raise CheckpointRefused(f"{path}: an alpha in its adapter settings is NaN or infinite")
         return found
 
-    def alpha_of(self, *names: str) -> float | None:
-        """Return the alpha of the layer that has these names, by the patterns or for all layers."""
-        patterns = (self.patterns or {}).items()
-        return next((alpha for name in names for key, alpha in patterns if _matches(key, name)), self.alpha)
+    def scale(self, names: tuple[str, ...], rank: int, alpha: float | None) -> float:
+        """Return the factor of a layer's product; ``alpha`` is what the file has beside the matrices.
 
-    def scale(self, rank: int, alpha: float | None) -> float:
-        """Return the factor of a product; ``alpha`` is what the file has beside the matrices."""
-        alpha = self.alpha if alpha is None else alpha
+        Patterns may be for any of the layer's ``names``: that in the file, and that in diffusers.
+        """
+        if alpha is None:
+            patterns = (self.patterns or {}).items()
+            alpha = next((a for name in names for key, a in patterns if _matches(key, name)), self.alpha)
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if self.by_root else rank)
