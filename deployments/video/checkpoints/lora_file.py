@@ -234,9 +234,10 @@ class _Scales:
         return found
 
     def scale(self, names: tuple[str, ...], rank: int, alpha: float | None) -> float:
-        """Return the factor of a layer's product; ``alpha`` is what the file has beside the matrices.
+        """Return the factor of a layer's product.
 
-        Patterns may be for any of the layer's ``names``: that in the file, and that in diffusers.
+        ``alpha`` is what the file has beside the matrices. Patterns may be for any of the layer's
+        ``names``: that in the file, and that in diffusers.
         """
         if alpha is None:
             patterns = (self.patterns or {}).items()
