@@ -1,12 +1,13 @@
 """The folder of LoRAs that callers may choose from, by name.
 
 It is a path, or a URL of a bucket that fsspec opens. A name is that of a file without its ending;
-two files that differ only in the expert that they name are one LoRA for two experts. A caller never
-names a path.
+two files that differ only in the expert that they name are one LoRA for two experts. A subfolder
+with one LoRA, as trainers write them, gives it its name. A caller never names a path.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,12 +21,18 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from deployments.expert_names import around_expert, experts_named, half_named, without_expert
+from deployments.expert_names import around_expert, experts_hinted, half_named, without_expert
 from deployments.safetensors_header import Header, read_header
 
+log = logging.getLogger(__name__)
+
 ENDING = ".safetensors"
+PEFT_WEIGHTS, PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+"""The files of an adapter as PEFT saves it. The scale is in the second one."""
 MAX_FILES = 2_000
 """Files of a folder that are listed."""
+MAX_FOLDERS = 100
+"""Subfolders that are listed. In a bucket, each of them takes a request."""
 MAX_NAME_CHARS = 100
 MAX_WORDS, MAX_WORD_CHARS = 20, 200
 """Trigger words of a LoRA that are listed, and how much of each."""
@@ -41,9 +48,12 @@ class StoredFile:
     """A file of the folder."""
 
     name: str
+    """Its path in the folder."""
     nbytes: int
     version: str
-    """Changes when the file does."""
+    """Changes when the file does, or its settings."""
+    settings: str | None = None
+    """The path of the settings beside it, if it is a PEFT adapter that has some."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class LoraFolder:
         """Return all LoRAs by their names; raises ``LoraFolderUnavailable``."""
         with self._lock:
             if time.monotonic() - self._listed_at > LISTED_S:
-                self._listed = {entry.name: entry for entry in _entries(self._files())}
+                self._listed = {entry.name: entry for entry in self._all_entries()}
                 self._listed_at = time.monotonic()
             return self._listed
 
@@ -111,30 +121,36 @@ class LoraFolder:
             if self._copies is None:
                 self._copies = Path(tempfile.mkdtemp(prefix="ryla-loras-"))
                 weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
-            folder = self._copies
             key = hashlib.sha256(f"{file.name}\0{file.version}".encode()).hexdigest()
-            copy = folder / f"{key}{ENDING}"
+            copy = self._copies / key / file.name.rpartition("/")[2]
             if copy.is_file():
-                os.utime(copy)
+                os.utime(copy.parent)
             else:
-                self._make_room(folder, file.nbytes)
-                draft = copy.with_suffix(".part")
-                try:
-                    system.get_file(f"{self._root}/{file.name}", str(draft))
-                except Exception as error:  # each package of fsspec has exceptions of its own
-                    draft.unlink(missing_ok=True)
-                    raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be fetched: {error}") from error
-                draft.rename(copy)
+                self._make_room(self._copies, file.nbytes)
+                self._copy(file, copy.parent)
             return copy
 
+    def _copy(self, file: StoredFile, folder: Path) -> None:
+        """Copy ``file`` and the settings beside it to ``folder``, which is whole once it exists."""
+        draft = folder.with_suffix(".part")
+        draft.mkdir(exist_ok=True)
+        try:
+            for path in filter(None, (file.name, file.settings)):
+                self._open().get_file(f"{self._root}/{path}", str(draft / path.rpartition("/")[2]))
+        except Exception as error:  # each package of fsspec has exceptions of its own
+            shutil.rmtree(draft)
+            raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be fetched: {error}") from error
+        draft.rename(folder)
+
     def _make_room(self, folder: Path, nbytes: int) -> None:
-        copies = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)
-        total = nbytes + sum(path.stat().st_size for path in copies)
-        for path in copies:
+        copies = sorted(folder.iterdir(), key=lambda copy: copy.stat().st_mtime)
+        sizes = [sum(path.stat().st_size for path in copy.iterdir()) for copy in copies]
+        total = nbytes + sum(sizes)
+        for copy, size in zip(copies, sizes, strict=True):
             if total <= self._max_copied_bytes:
                 return
-            total -= path.stat().st_size
-            path.unlink()  # a file that is mapped stays readable
+            total -= size
+            shutil.rmtree(copy)  # a file that is mapped stays readable
 
     def _header(self, file: StoredFile) -> Header:
         try:
@@ -150,27 +166,57 @@ class LoraFolder:
             raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be read: {error}") from error
         return header
 
-    def _files(self) -> Iterator[StoredFile]:
+    def _all_entries(self) -> list[LoraEntry]:
+        """Return the LoRAs of the folder and of its subfolders.
+
+        A LoRA of the folder goes before one of a subfolder with the same name.
+        """
         try:
-            system = self._open()
-            found = system.ls(self._root, detail=True)
+            files, folders = self._list("")
+            inside = {folder: lora for folder in folders if (lora := self._lora_in(folder)) is not None}
         except LoraFolderUnavailable:
             raise
         except Exception as error:  # each package of fsspec has exceptions of its own
             raise LoraFolderUnavailable(f"{self.url}: the folder of LoRAs cannot be read: {error}") from error
-        files = sorted(filter(_is_file, found), key=lambda entry: str(entry["name"]))
-        for entry in files[:MAX_FILES]:
-            name = str(entry["name"]).rpartition("/")[2]
-            if any("\ud800" <= character <= "\udfff" for character in name):
-                continue  # its bytes are not text, so that no request can name it
-            if name.endswith(ENDING) and not name.startswith(".") and len(name) <= MAX_NAME_CHARS + len(ENDING):
-                version = next(
-                    (str(entry[key]) for key in ("ETag", "etag", "mtime", "created", "LastModified") if key in entry), ""
+        named = {folder: lora.files["all"] for folder, lora in inside.items() if "all" in lora.files}
+        entries = list(_entries(named | {_stem(file): file for file in files}))
+        taken = {entry.name for entry in entries}
+        return entries + [lora for folder, lora in inside.items() if folder not in named and folder not in taken]
+
+    def _lora_in(self, folder: str) -> LoraEntry | None:
+        """Return the LoRA of a subfolder, under its name, or None if it has none or several."""
+        try:
+            files, _ = self._list(folder)
+        except (FileNotFoundError, PermissionError) as error:
+            log.warning("%s: the subfolder %s is left out: %s", self.url, folder, error)
+            return None
+        loras = list(_entries({_stem(file): file for file in files}, nameless=folder))
+        return LoraEntry(folder, loras[0].files) if len(loras) == 1 else None
+
+    def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:
+        """Return the files of a ``folder`` that may be LoRAs, and the names of its subfolders.
+
+        The ``folder`` is a path in the root, empty for the root itself.
+        """
+        system = self._open()
+        path = f"{self._root}/{folder}" if folder else self._root
+        found = [entry for entry in system.ls(path, detail=True) if str(entry["name"]).rstrip("/") != path]
+        by_name = {str(entry["name"]).rstrip("/").rpartition("/")[2]: entry for entry in found}
+        entries = {name: by_name[name] for name in sorted(by_name) if _is_usable(name)}
+        prefix = f"{folder}/" if folder else ""
+        listed = []
+        for name, entry in entries.items():
+            if name.endswith(ENDING) and _is_file(entry):
+                beside = entries.get(PEFT_SETTINGS) if name == PEFT_WEIGHTS else None
+                listed.append(
+                    StoredFile(
+                        f"{prefix}{name}",
+                        int(entry["size"] or 0),
+                        version=" ".join(_version(part) for part in (entry, beside) if part is not None),
+                        settings=None if beside is None else f"{prefix}{PEFT_SETTINGS}",
+                    )
                 )
-                if entry.get("islink"):
-                    version += f" {_changed_at(str(entry['name']))}"
-                size = int(entry["size"] or 0)
-                yield StoredFile(name, size, f"{size} {version}")
+        return listed[:MAX_FILES], [name for name, entry in entries.items() if _is_folder(entry)][:MAX_FOLDERS]
 
     def _open(self) -> Any:
         if self._system is None:
@@ -186,6 +232,27 @@ def _is_file(entry: Mapping[str, Any]) -> bool:
     return entry["type"] == "file" or (bool(entry.get("islink")) and not os.path.isdir(entry["name"]))
 
 
+def _is_folder(entry: Mapping[str, Any]) -> bool:
+    return entry["type"] == "directory" or (bool(entry.get("islink")) and os.path.isdir(entry["name"]))
+
+
+def _is_usable(name: str) -> bool:
+    """Return whether a request can name a file or folder; its bytes might not be text."""
+    is_text = not any("\ud800" <= character <= "\udfff" for character in name)
+    return is_text and name != "" and not name.startswith(".") and len(name) <= MAX_NAME_CHARS + len(ENDING)
+
+
+def _stem(file: StoredFile) -> str:
+    return file.name.rpartition("/")[2].removesuffix(ENDING)
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    """Return a text that changes when a listed file does."""
+    keys = ("ETag", "etag", "mtime", "created", "LastModified")
+    version = f"{entry['size']} {next((entry[key] for key in keys if key in entry), '')}"
+    return f"{version} {_changed_at(str(entry['name']))}" if entry.get("islink") else version
+
+
 def _changed_at(link: str) -> float:
     """Return when the file that a link leads to was changed; 0 if there is none."""
     try:
@@ -198,29 +265,34 @@ def _protocols(system: Any) -> tuple[str, ...]:
     return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
-def _entries(files: Iterator[StoredFile]) -> Iterator[LoraEntry]:
-    """Yield the LoRAs that ``files`` are, with pairs of experts as one."""
-    by_stem = {file.name.removesuffix(ENDING): file for file in files}
+def _entries(by_stem: Mapping[str, StoredFile], nameless: str = "") -> Iterator[LoraEntry]:
+    """Yield the LoRAs that files are, with pairs of experts as one.
+
+    ``by_stem`` has the files by their names without ending. A pair whose names have no other word
+    is called ``nameless``; if that is empty, its files are two LoRAs.
+    """
     pairs: dict[str, dict[str, str]] = {}
     doubtful: dict[tuple[str, ...], dict[str, str]] = {}
     alone: dict[str, str] = {}
     for stem in by_stem:
-        named = experts_named(stem)
-        if len(named) == 1:
-            (expert,) = named
-            name = without_expert(stem, expert)
-            if not name or name in by_stem:
-                # A LoRA for all transformers has the name of the pair, so each half keeps its own.
-                if half_named(stem):
-                    alone[stem] = expert
-                continue
-            if half_named(stem):
-                pairs.setdefault(name, {}).setdefault(expert, stem)
-            # A plain `high` or `low` may belong to another word; only a counterpart makes it half
-            # of a pair.
-            doubtful.setdefault(around_expert(stem, expert), {})[expert] = stem
+        hinted = experts_hinted(stem)
+        if len(hinted) != 1:
+            continue
+        (expert,) = hinted
+        is_half = half_named(stem) is not None
+        name = without_expert(stem, expert) or nameless
+        if not name or name in by_stem:
+            # A LoRA for all transformers has the name of the pair, so each half keeps its own.
+            if is_half:
+                alone[stem] = expert
+            continue
+        if is_half:
+            pairs.setdefault(name, {}).setdefault(expert, stem)
+        # A plain `high` or `H` may belong to another word; only a counterpart makes it half of a
+        # pair.
+        doubtful.setdefault(around_expert(stem, expert), {})[expert] = stem
     for experts in doubtful.values():
-        pair = pairs.setdefault(without_expert(experts["high"], "high"), {}) if len(experts) == 2 else {}
+        pair = pairs.setdefault(without_expert(experts["high"], "high") or nameless, {}) if len(experts) == 2 else {}
         if pair.items() <= experts.items():
             pair.update(experts)
     paired = {stem for experts in pairs.values() for stem in experts.values()}

@@ -90,7 +90,7 @@ class VideoSettings(EngineSettings):
     turns the cache off."""
     max_loras: int = Field(default=4, ge=0)
     """Maximum number of LoRAs in a request."""
-    lora_cache_bytes: int = Field(default=4 * 2**30, gt=0)
+    lora_cache_bytes: int = Field(default=5 * 2**30, gt=0)
     """Bytes of LoRAs that stay loaded, on the GPU if there is one. A request's LoRAs may not be
     larger."""
     allow_hub: bool = False

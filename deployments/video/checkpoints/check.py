@@ -3,6 +3,7 @@
 Headers are read and compared with the models that they are for. Weights are read of LoRAs alone.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from deployments.errors import CheckpointRefused
-from deployments.expert_names import experts_named
+from deployments.expert_names import EXPERTS
 from deployments.video.checkpoints.config_values import UNBUILT
+from deployments.video.checkpoints.experts import expert_of
 from deployments.video.checkpoints.folder import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -30,6 +32,7 @@ from deployments.video.checkpoints.gguf import match_gguf, open_gguf
 from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
 from deployments.video.checkpoints.joins import Parts, joins
 from deployments.video.checkpoints.lora import is_lora, read_lora
+from deployments.video.checkpoints.lora_file import Change
 from deployments.video.checkpoints.names import (
     IMAGE_ENCODER_PREFIXES,
     TEXT_ENCODER_PREFIXES,
@@ -54,8 +57,13 @@ WIDE = 5120
 """The width of Wan 14B; that of 1.3B is 1536."""
 _OF_5B = 3072
 """The width of Wan 2.2 5B."""
-DISTILLED = ("4step", "lightning", "lightx2v", "distill", "causvid", "self_forcing", "selfforcing")
-"""Words in the names of LoRAs that make a model need few steps."""
+_FEW_STEPS = re.compile(
+    r"(?<![a-z0-9])[1-9]\d?[-_ ]?steps?(?![a-z])|lightning|lightx2v|distill|causvid|self[-_ ]?forcing|fastwan|accvid|fusioni?x"
+    r"|(?<![a-z])(turbo|rapid|dmd|rcm)(?![a-z])",
+    re.IGNORECASE,
+)
+"""What the names of models and LoRAs have that need few steps. Trainers, too, write steps into the
+names of their LoRAs, but hundreds of them."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
 """Parts of names by which pickled files are known, since they are not opened."""
 
@@ -260,17 +268,21 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
         return Finding(
             path, f"{what}, {form}", setting="", faults=_short(path, _faults(lambda: _refuse_channels(path, channels)))
         )
-    named = experts_named(path.name)
-    expert = next(iter(named)) if len(named) == 1 else None
+    expert = expert_of(path)
+    is_distilled = _FEW_STEPS.search(_said_of(path)) is not None
     if channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks"):
-        setting = (
-            f"models.wan22_gguf.{expert}_noise"
-            if expert
-            else "models.wan22_gguf.high_noise or low_noise; its name does not say"
+        high, low = (f"{name}_noise{'_distilled' if is_distilled else ''}" for name in EXPERTS)
+        setting = "models.wan22_gguf." + (
+            {"high": high, "low": low}[expert] if expert else f"{high} or {low}; its name does not say"
         )
     else:
+        end = ("distilled" if is_distilled else "weights") + ("_low_noise" if expert == "low" else "")
         kind = "text" if channels == 16 and not hasattr(model, "vace_blocks") else "image"
-        setting = f"models.wan26.{kind}_weights" + ("_low_noise" if expert == "low" else "")
+        setting = f"models.wan26.{kind}_{end}"
+        if is_distilled and hasattr(model, "vace_blocks"):
+            setting = f"models.wan26.text_{end} or image_{end}"
+    if is_distilled:
+        what = f"{what}, few steps"
     if expert:
         what = f"{what}, {expert}-noise expert"
     return Finding(path, f"{what}, {form}", setting=setting, faults=_short(path, _faults(lambda: match(model))))
@@ -282,28 +294,42 @@ def _check_lora(path: Path) -> Finding:
     except (CheckpointRefused, *UNBUILT) as e:
         return Finding(path, "LoRA", setting="", faults=(_reason(path, e),))
     ranks = {len(change["down"]) for change in changes.values() if "down" in change}
-    widths = [change["down"].shape[-1] for name, change in changes.items() if "down" in change and name.endswith("attn1.to_q")]
-    if _OF_5B in widths:
+    width = _width_of(changes)
+    if width == _OF_5B:
         return Finding(path, "LoRA for Wan 2.2 5B", setting="", faults=("is not supported, because the 5B model is not",))
-    is_wide = bool(widths) and widths[0] >= WIDE
-    size = "" if not widths else " for Wan 14B" if is_wide else " for Wan 1.3B"
+    is_wide = width is not None and width >= WIDE
+    size = "" if width is None else " for Wan 14B" if is_wide else " for Wan 1.3B"
     rank = f" of rank {max(ranks)}" if ranks else ""
-    words = path.name.lower().replace("-", "").replace("_", "")
-    if any(word.replace("_", "") in words for word in DISTILLED):
-        return Finding(path, f"LoRA{rank}{size}, few steps", _distilled_setting(path.name, is_wide=is_wide))
+    if _FEW_STEPS.search(_said_of(path)):
+        return Finding(path, f"LoRA{rank}{size}, few steps", _distilled_setting(path, is_wide=is_wide))
     folders = "models.wan22_gguf.loras, or of models.wan26.loras if that is 14B" if is_wide else "models.wan26.loras"
     return Finding(path, f"LoRA{rank}{size}", f"the folder of {folders}")
 
 
-def _distilled_setting(name: str, *, is_wide: bool) -> str:
-    """Return the setting that takes the LoRA ``name``, which makes a model need few steps."""
-    named = experts_named(name)
-    expert = next(iter(named)) if len(named) == 1 else None
-    if "t2v" in name.lower():
+def _width_of(changes: Mapping[str, Change]) -> int | None:
+    """Return the width of the transformer that ``changes`` fit, or None if no layer shows it."""
+    for name, change in changes.items():
+        if "down" in change and (".attn" in name or name.endswith("ffn.net.0.proj")):
+            return change["down"].shape[1]
+        if "up" in change and name.endswith("ffn.net.2"):
+            return change["up"].shape[0]
+    return None
+
+
+def _said_of(path: Path) -> str:
+    """Return what the names of a file and of its folder say: publishers use either."""
+    return f"{path.absolute().parent.name} {path.name}"
+
+
+def _distilled_setting(path: Path, *, is_wide: bool) -> str:
+    """Return the setting that takes the LoRA in ``path``, which makes a model need few steps."""
+    expert = expert_of(path)
+    said = _said_of(path).lower()
+    if "t2v" in said:
         return "models.wan26.text_distilled" + ("_low_noise" if expert == "low" else "")
     if expert is not None:
         return f"models.wan22_gguf.{expert}_noise_distilled"
     both = ", or both models.wan22_gguf.high_noise_distilled and low_noise_distilled" if is_wide else ""
-    if "i2v" in name.lower():
+    if "i2v" in said:
         return f"models.wan26.image_distilled{both}"
     return f"models.wan26.text_distilled or image_distilled{both}"

@@ -77,6 +77,12 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
             )
 
 
+def expert_of(path: Path) -> str | None:
+    """Return the expert that the names of a file say it is, `high` or `low`, or None."""
+    named = set().union(*(experts_named(name) for name in _names_of(path)))
+    return next(iter(named)) if len(named) == 1 else None
+
+
 def _names_of(path: Path) -> tuple[str, ...]:
     """Return the names that may say which expert ``path`` is: the file's, and the one inside it.
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from deployments.errors import CheckpointRefused
+from deployments.lora_folder import PEFT_SETTINGS, PEFT_WEIGHTS
 from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
@@ -258,13 +259,9 @@ def _adapter_settings(path: Path) -> dict[str, Any]:
     """Return the settings of the adapter: from the header, as diffusers writes it, or beside it."""
     text = read_metadata(path).get("lora_adapter_metadata")
     if text is not None:
-        settings = _parse_settings(path, text)
+        settings = parse_object(text, f"{path}: its adapter settings must be a JSON object")
         return {key.removeprefix("transformer."): value for key, value in settings.items()}
-    beside = path.with_name("adapter_config.json")
-    if path.name == "adapter_model.safetensors" and beside.is_file():
-        return _parse_settings(beside, beside.read_text())
+    beside = path.with_name(PEFT_SETTINGS)
+    if path.name == PEFT_WEIGHTS and beside.is_file():
+        return parse_object(beside.read_bytes(), f"{path}: {PEFT_SETTINGS} beside it must be a JSON object")
     return {}
-
-
-def _parse_settings(where: Path, text: str) -> dict[str, Any]:
-    return parse_object(text, f"{where}: its adapter settings must be a JSON object")

@@ -2,12 +2,22 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from deployments.lora_folder import LoraFolder
 from tests.unit.deployments.safetensors_files import safetensors
+
+
+def write(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(safetensors())
 
 
 @pytest.fixture
@@ -16,8 +26,8 @@ def folder(tmp_path: Path) -> LoraFolder:
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
     (tmp_path / "notes.txt").write_text("no LoRA")
     (tmp_path / ".hidden.safetensors").write_bytes(safetensors())
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "deep.safetensors").write_bytes(safetensors())
+    for name in ("deep", "deeper"):
+        write(tmp_path / "below" / f"{name}.safetensors")
     return LoraFolder(str(tmp_path))
 
 
@@ -45,7 +55,17 @@ def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
     assert sorted(LoraFolder(str(tmp_path)).entries()) == ["high", "ink", "ink_high", "ink_low"]
 
 
-LONE = ("low_poly_style", "LowPoly_x", "High-Fantasy-v2", "style-low-key-lighting", "high", "my high", "Low Light 2")
+LONE = (
+    "low_poly_style",
+    "LowPoly_x",
+    "High-Fantasy-v2",
+    "style-low-key-lighting",
+    "my high",
+    "Low Light 2",
+    "ink-H",
+    "LN 4",
+    "hi there",
+)
 HALVES = {
     "ink_high_noise": ("ink", "high"),
     "InkLowNoise": ("Ink", "low"),
@@ -54,6 +74,10 @@ HALVES = {
     "low_poly_high_noise": ("low_poly", "high"),
     "low-key-HIGH": ("low-key", "high"),
     "low_noise_low_key": ("low_key", "low"),
+    "ink_hinoise": ("ink", "high"),
+    "ink lo-noise": ("ink", "low"),
+    "high": ("high", "high"),
+    "Low": ("Low", "low"),
 }
 
 
@@ -72,6 +96,11 @@ PAIRS = {
     "with noise and without": ("ink_high_noise", "ink-low-noise", "ink"),
     "beside another low": ("low_poly_high_noise", "low_poly_low_noise", "low_poly"),
     "of another word": ("high_poly", "low_poly", "poly"),
+    "abbreviated noise": ("ink_hinoise", "ink_lownoise", "ink"),
+    "abbreviated noises": ("ink-hi-noise", "ink-lo-noise", "ink"),
+    "a letter": ("NSFW-22-H-e8", "NSFW-22-L-e8", "NSFW-22-e8"),
+    "initials": ("ink HN", "ink LN", "ink"),
+    "abbreviated and not": ("ink_high", "ink_L", "ink"),
 }
 
 
@@ -104,6 +133,101 @@ def test_files_of_two_trainings_for_a_model_with_two_experts_change_one_expert_e
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: list(entry.files) for name, entry in entries.items()} == {"wan22-ink-e20": ["high"], "wan22-ink-e40": ["low"]}
+
+
+SUBFOLDERS = {
+    "PEFT": (["adapter_model.safetensors", "adapter_config.json"], {"all": "adapter_model.safetensors"}),
+    "diffusers": (["pytorch_lora_weights.safetensors"], {"all": "pytorch_lora_weights.safetensors"}),
+    "two experts": (
+        ["high_noise_model.safetensors", "low_noise_model.safetensors"],
+        {"high": "high_noise_model.safetensors", "low": "low_noise_model.safetensors"},
+    ),
+    "two words": (["high.safetensors", "low.safetensors"], {"high": "high.safetensors", "low": "low.safetensors"}),
+    "one expert": (["ink-HIGH.safetensors", "README.md"], {"high": "ink-HIGH.safetensors"}),
+}
+
+
+@pytest.mark.parametrize("form", SUBFOLDERS)
+def test_a_subfolder_with_one_lora_is_known_by_its_name(tmp_path: Path, form: str) -> None:
+    files, expected = SUBFOLDERS[form]
+    write(*(tmp_path / "my style" / file for file in files), tmp_path / "ink.safetensors")
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert sorted(entries) == ["ink", "my style"]
+    assert {expert: file.name for expert, file in entries["my style"].files.items()} == {
+        expert: f"my style/{file}" for expert, file in expected.items()
+    }
+
+
+def test_two_subfolders_are_a_pair_like_two_files(tmp_path: Path) -> None:
+    write(*(tmp_path / name / "adapter_model.safetensors" for name in ("ink_high", "ink_low")))
+    (entry,) = LoraFolder(str(tmp_path)).entries().values()
+    assert (entry.name, {expert: file.name for expert, file in entry.files.items()}) == (
+        "ink",
+        {"high": "ink_high/adapter_model.safetensors", "low": "ink_low/adapter_model.safetensors"},
+    )
+
+
+@pytest.mark.parametrize("inside", [["a", "b"], [], ["high_noise", "low_noise"]], ids=["several", "none", "a pair"])
+def test_a_file_goes_before_a_subfolder_and_several_loras_have_no_name(tmp_path: Path, inside: list[str]) -> None:
+    (tmp_path / "ink").mkdir()
+    write(*(tmp_path / "ink" / f"{name}.safetensors" for name in inside), tmp_path / "ink.safetensors")
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: entry.files["all"].name for name, entry in entries.items()} == {"ink": "ink.safetensors"}
+
+
+def test_a_subfolder_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "ink.safetensors", tmp_path / "lost+found" / "x.safetensors")
+    listed = LocalFileSystem.ls
+
+    def refuse(self: LocalFileSystem, path: str, detail: bool = False, **options: Any) -> Any:
+        if path.endswith("lost+found"):
+            raise PermissionError(path)
+        return listed(self, path, detail=detail, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", refuse)
+    assert list(LoraFolder(str(tmp_path)).entries()) == ["ink"]
+    assert "the subfolder lost+found is left out" in caplog.text
+
+
+@pytest.fixture
+def bucket() -> Iterator[Any]:
+    system = fsspec.filesystem("memory")
+    yield system
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+
+
+def test_an_adapter_of_a_bucket_is_copied_with_its_settings_and_anew_when_they_change(bucket: Any) -> None:
+    bucket.pipe("/loras/ink/adapter_model.safetensors", safetensors())
+    bucket.pipe("/loras/ink/adapter_config.json", b'{"lora_alpha": 8}')
+    folder = LoraFolder("memory://loras")
+    file = folder.entries()["ink"].files["all"]
+    path = folder.path_of(file)
+    assert path.name == "adapter_model.safetensors"
+    assert path.read_bytes() == safetensors()
+    assert path.with_name("adapter_config.json").read_bytes() == b'{"lora_alpha": 8}'
+    assert folder.path_of(file) == path, "it is copied once"
+    bucket.pipe("/loras/ink/adapter_config.json", b'{"lora_alpha": 64}')
+    (changed,) = LoraFolder("memory://loras").entries()["ink"].files.values()
+    assert changed != file, "so that nothing takes it for the one that is loaded"
+    assert folder.path_of(changed).with_name("adapter_config.json").read_bytes() == b'{"lora_alpha": 64}'
+
+
+def test_copies_of_a_bucket_are_dropped_when_they_take_too_much(bucket: Any) -> None:
+    names = ("ink", "film", "wash")
+    for name in names:
+        bucket.pipe(f"/loras/{name}.safetensors", safetensors())
+    folder = LoraFolder("memory://loras", max_copied_bytes=2 * len(safetensors()))
+    files = [folder.entries()[name].files["all"] for name in names]
+    copies = [folder.path_of(file) for file in files[:2]]
+    for age, copy in enumerate(copies):
+        os.utime(copy.parent, (age, age))
+    copies.append(folder.path_of(files[2]))
+    assert [copy.exists() for copy in copies] == [False, True, True]
+    assert folder.path_of(files[0]).exists()
+    assert [copy.exists() for copy in copies] == [True, False, True]
 
 
 def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:

@@ -169,3 +169,9 @@ def merged(model: Any, changes: State, kind: str) -> Any:
         state[name] += change
     other.load_state_dict(state)
     return other
+
+
+def products(lora: State, scale: float = 1.0) -> State:
+    """Return the products of the low-rank matrices, by the names of the weights they change."""
+    layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith("lora_A.weight")]
+    return {f"{name}.weight": scale * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] for name in layers}

@@ -57,6 +57,15 @@ def files(root: Path) -> dict[str, tuple[dict[str, torch.Tensor], str, str]]:
         "Wan2_2-I2V-A14B-HIGH_bf16": (published(image), "high-noise expert", "models.wan22_gguf.high_noise"),
         "wan2.2_i2v": (published(image), "image to video", "models.wan22_gguf.high_noise or low_noise; its name does not say"),
         "wan2.1_i2v_480p_14B": (published(clip), "image to video", "models.wan26.image_weights"),
+        "wan2.2_i2v_A14b_low_noise_lightx2v_4step": (
+            published(image),
+            "few steps, low-noise expert",
+            "models.wan22_gguf.low_noise_distilled",
+        ),
+        "Wan2.1-T2V-14B-StepDistill": (published(text), "few steps", "models.wan26.text_distilled"),
+        "wan2.1_i2v_480p_lightning": (published(clip), "few steps", "models.wan26.image_distilled"),
+        "wan_vace_rapid": (published(vace), "few steps", "models.wan26.text_distilled or image_distilled"),
+        "low_noise_model/model-00001-of-00001": (published(image), "low-noise expert", "models.wan22_gguf.low_noise"),
         "umt5_xxl_fp16": (UMT5_FILES["umt5_xxl_fp16"](umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
         "umt5_xxl_fp8_e4m3fn_scaled": (scaled(umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
         "umt5-xxl-enc-bf16": (of_wan(umt5_state()), "UMT5", "models.wan26.text_encoder_weights"),
@@ -69,6 +78,7 @@ def files(root: Path) -> dict[str, tuple[dict[str, torch.Tensor], str, str]]:
 def test_single_files_are_known_by_their_shapes(tmp_path: Path) -> None:
     expected = files(tmp_path)
     for name, (state, _, _) in expected.items():
+        (tmp_path / f"{name}.safetensors").parent.mkdir(exist_ok=True)
         write(tmp_path / f"{name}.safetensors", state)
     save_file({"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
     (tmp_path / "notes.bin").write_bytes(b"x")
@@ -197,12 +207,37 @@ LORAS = {
     "film_grain": (5120, "the folder of models.wan22_gguf.loras, or of models.wan26.loras if that is 14B"),
     "line_art": (1536, "the folder of models.wan26.loras"),
     "Wan22_TI2V_5B_Turbo_lora_rank_64": (3072, ""),
+    "Wan2.2-I2V-A14B-4steps-lora-rank64-Seko-V1/high_noise_model": (5120, "models.wan22_gguf.high_noise_distilled"),
+    "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1/low_noise_model": (5120, "models.wan26.text_distilled_low_noise"),
+    "ink-1500-steps": (1536, "the folder of models.wan26.loras"),
+    "ink-step00000020": (1536, "the folder of models.wan26.loras"),
+    "turbocharged_cars": (1536, "the folder of models.wan26.loras"),
 }
+LAYERS = {
+    "self_attn.q": ("lora_down", 1),
+    "self_attn.o": ("lora_down", 1),
+    "cross_attn.k": ("lora_down", 1),
+    "ffn.0": ("lora_down", 1),
+    "ffn.2": ("lora_up", 0),
+}
+"""Layers that show how wide a model is, each by a matrix and its dimension."""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("width", [1536, 3072, 5120])
+def test_any_layer_shows_the_size_of_the_model_that_a_lora_is_for(layer: str, width: int, tmp_path: Path) -> None:
+    matrix, dimension = LAYERS[layer]
+    pair = {"lora_down.weight": torch.ones(1, 4), "lora_up.weight": torch.ones(4, 1)}
+    pair[f"{matrix}.weight"] = torch.ones(width, 1).T if dimension == 1 else torch.ones(width, 1)
+    write(tmp_path / "ink.safetensors", pair, prefix=f"diffusion_model.blocks.0.{layer}.")
+    (finding,) = findings(tmp_path).values()
+    assert finding.model.endswith({1536: "Wan 1.3B", 3072: "Wan 2.2 5B", 5120: "Wan 14B"}[width])
 
 
 def test_a_lora_is_for_the_setting_of_its_model(tmp_path: Path) -> None:
     for name, (width, _) in LORAS.items():
         pair = {"lora_down.weight": torch.ones(1, width), "lora_up.weight": torch.ones(width, 1)}
+        (tmp_path / f"{name}.safetensors").parent.mkdir(exist_ok=True)
         write(tmp_path / f"{name}.safetensors", pair, prefix="diffusion_model.blocks.0.self_attn.q.")
     found = findings(tmp_path)
     assert {name: found[f"{name}.safetensors"].setting for name in LORAS} == {name: to for name, (_, to) in LORAS.items()}

@@ -1,6 +1,5 @@
 """LoRAs: a copy computes what merged weights would, and the model is unchanged."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -28,16 +27,11 @@ from tests.engines.video.checkpoints.published import (
     forward,
     make,
     merged,
+    products,
     published,
     published_layer,
     write,
 )
-
-
-def products(lora: State, scale: float = 1.0) -> State:
-    """Return the products of the low-rank matrices, by the names of the weights they change."""
-    layers = [name.removesuffix(".lora_A.weight") for name in lora if name.endswith("lora_A.weight")]
-    return {f"{name}.weight": scale * lora[f"{name}.lora_B.weight"] @ lora[f"{name}.lora_A.weight"] for name in layers}
 
 
 def original(lora: State) -> State:
@@ -265,70 +259,6 @@ def test_every_trainers_names_are_read(kind: str, trainer: str, tmp_path: Path) 
     assert is_lora(path)
     expected = forward(merged(model, products(lora), kind))
     torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
-
-
-ADAPTERS: dict[str, tuple[dict[str, Any], float]] = {
-    "alpha": ({"r": RANK, "lora_alpha": 2 * RANK}, 2.0),
-    "rsLoRA": ({"r": RANK, "lora_alpha": RANK, "use_rslora": True}, RANK**0.5),
-    "an alpha for some layers": (
-        {"r": RANK, "lora_alpha": 99.0, "alpha_pattern": {r"attn\d\..*": RANK, r"ffn\..*": RANK}},
-        1.0,
-    ),
-}
-
-
-@pytest.mark.parametrize("form", ADAPTERS)
-@pytest.mark.parametrize("where", ["header", "beside"])
-def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str, tmp_path: Path) -> None:
-    settings, scale = ADAPTERS[form]
-    model = make("text", tmp_path)
-    lora = make_lora(model, RANK)
-    if where == "header":  # as diffusers saves it
-        path = tmp_path / "pytorch_lora_weights.safetensors"
-        text = json.dumps({f"transformer.{name}": value for name, value in settings.items()})
-        save_file({f"transformer.{name}": t for name, t in lora.items()}, path, {"lora_adapter_metadata": text})
-    else:  # as PEFT does
-        path = write(tmp_path / "adapter_model.safetensors", {f"base_model.model.{name}": t for name, t in lora.items()})
-        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    expected = forward(merged(model, products(lora, scale), "text"))
-    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_pattern_is_for_the_names_that_the_file_has(tmp_path: Path) -> None:
-    settings = {"r": 2, "lora_alpha": 2, "alpha_pattern": {"blocks.0.self_attn.q": 8, r"ffn\.0": 4}}
-    layers = ("blocks.0.self_attn.q", "blocks.1.self_attn.q", "blocks.1.ffn.0")
-    matrices = {
-        f"diffusion_model.{layer}.{part}.weight": torch.ones(shape)
-        for layer in layers
-        for part, shape in (("lora_A", (2, 4)), ("lora_B", (4, 2)))
-    }
-    path = tmp_path / "style.safetensors"
-    save_file(matrices, path, {"lora_adapter_metadata": json.dumps(settings)})
-    ups = {name: float(change["up"].flatten()[0]) for name, change in read_lora(path).changes.items()}
-    assert ups == {"blocks.0.attn1.to_q": 4.0, "blocks.1.attn1.to_q": 1.0, "blocks.1.ffn.net.0.proj": 2.0}
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ("{", "must be a JSON object"),
-        ('{"use_dora": true}', "a DoRA"),
-        ('{"lora_alpha": "x"}', "an alpha in its adapter settings is not a number"),
-        ('{"alpha_pattern": {"q": []}}', "an alpha in its adapter settings is not a number"),
-        *(
-            (settings, "an alpha in its adapter settings is NaN or infinite")
-            for number in ("NaN", "Infinity", "-1e999")
-            for settings in (f'{{"lora_alpha": {number}}}', f'{{"alpha_pattern": {{"q": {number}}}}}')
-        ),
-        ('{"lora_alpha": 1e39}', "scaled by 5e"),
-        (f'{{"lora_alpha": 1{"0" * 400}}}', "not a number"),
-    ],
-)
-def test_adapter_settings_that_cannot_be_used_are_refused(settings: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "lora.safetensors"
-    save_file({name: tensor + 1 for name, tensor in PAIR.items()}, path, {"lora_adapter_metadata": settings})
-    with pytest.raises(CheckpointRefused, match=message):
-        with_lora(make("text", tmp_path), path, torch.float32)
 
 
 def test_changes_of_the_attention_to_an_image_are_left_out_of_a_model_without_it(

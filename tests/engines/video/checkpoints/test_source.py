@@ -115,7 +115,7 @@ def test_a_missing_expert_and_one_too_many_are_refused(
     shutil.rmtree(folder / "transformer_2")
     with pytest.raises(CheckpointRefused, match=r"transformer_2.config\.json: no such file"):
         build(text=str(folder))
-    high, low = tmp_path / "high.safetensors", tmp_path / "low.safetensors"
+    high, low = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     for number, path in enumerate((high, low)):
         path.write_bytes(bytes([number]))
     with pytest.raises(CheckpointRefused, match=r"configured as `text_weights_low_noise`, but .* has one transformer"):

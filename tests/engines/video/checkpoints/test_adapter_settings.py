@@ -1,0 +1,96 @@
+"""Where trainers say how strong a LoRA is: in the header, or in PEFT's settings beside the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from deployments.errors import CheckpointRefused
+from deployments.lora_folder import LoraFolder
+from deployments.video.checkpoints.lora import read_lora, with_lora
+from tests.engines.random_models import make_lora
+from tests.engines.video.checkpoints.published import PAIR, RANK, forward, make, merged, products, write
+
+ADAPTERS: dict[str, tuple[dict[str, Any], float]] = {
+    "alpha": ({"r": RANK, "lora_alpha": 2 * RANK}, 2.0),
+    "rsLoRA": ({"r": RANK, "lora_alpha": RANK, "use_rslora": True}, RANK**0.5),
+    "an alpha for some layers": (
+        {"r": RANK, "lora_alpha": 99.0, "alpha_pattern": {r"attn\d\..*": RANK, r"ffn\..*": RANK}},
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ADAPTERS)
+@pytest.mark.parametrize("where", ["header", "beside", "beside, in a bucket"])
+def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str, tmp_path: Path) -> None:
+    settings, scale = ADAPTERS[form]
+    model = make("text", tmp_path)
+    lora = make_lora(model, RANK)
+    if where == "header":  # as diffusers saves it
+        path = tmp_path / "pytorch_lora_weights.safetensors"
+        text = json.dumps({f"transformer.{name}": value for name, value in settings.items()})
+        save_file({f"transformer.{name}": t for name, t in lora.items()}, path, {"lora_adapter_metadata": text})
+    else:  # as PEFT does
+        path = write(tmp_path / "adapter_model.safetensors", {f"base_model.model.{name}": t for name, t in lora.items()})
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    if where == "beside, in a bucket":
+        bucket = fsspec.filesystem("memory")
+        for file in (path, tmp_path / "adapter_config.json"):
+            bucket.pipe(f"/{tmp_path.name}/ink/{file.name}", file.read_bytes())
+        folder = LoraFolder(f"memory://{tmp_path.name}")
+        path = folder.path_of(folder.entries()["ink"].files["all"])
+    expected = forward(merged(model, products(lora, scale), "text"))
+    torch.testing.assert_close(forward(with_lora(model, path, torch.float32)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pattern_is_for_the_names_that_the_file_has(tmp_path: Path) -> None:
+    settings = {"r": 2, "lora_alpha": 2, "alpha_pattern": {"blocks.0.self_attn.q": 8, r"ffn\.0": 4}}
+    layers = ("blocks.0.self_attn.q", "blocks.1.self_attn.q", "blocks.1.ffn.0")
+    matrices = {
+        f"diffusion_model.{layer}.{part}.weight": torch.ones(shape)
+        for layer in layers
+        for part, shape in (("lora_A", (2, 4)), ("lora_B", (4, 2)))
+    }
+    path = tmp_path / "style.safetensors"
+    save_file(matrices, path, {"lora_adapter_metadata": json.dumps(settings)})
+    ups = {name: float(change["up"].flatten()[0]) for name, change in read_lora(path).changes.items()}
+    assert ups == {"blocks.0.attn1.to_q": 4.0, "blocks.1.attn1.to_q": 1.0, "blocks.1.ffn.net.0.proj": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{", "must be a JSON object"),
+        ('{"use_dora": true}', "a DoRA"),
+        ('{"lora_alpha": "x"}', "an alpha in its adapter settings is not a number"),
+        ('{"alpha_pattern": {"q": []}}', "an alpha in its adapter settings is not a number"),
+        *(
+            (settings, "an alpha in its adapter settings is NaN or infinite")
+            for number in ("NaN", "Infinity", "-1e999")
+            for settings in (f'{{"lora_alpha": {number}}}', f'{{"alpha_pattern": {{"q": {number}}}}}')
+        ),
+        ('{"lora_alpha": 1e39}', "scaled by 5e"),
+        (f'{{"lora_alpha": 1{"0" * 400}}}', "not a number"),
+    ],
+)
+def test_adapter_settings_that_cannot_be_used_are_refused(settings: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_file({name: tensor + 1 for name, tensor in PAIR.items()}, path, {"lora_adapter_metadata": settings})
+    with pytest.raises(CheckpointRefused, match=message):
+        with_lora(make("text", tmp_path), path, torch.float32)
+
+
+@pytest.mark.parametrize("settings", [b"{", b"\xff\xfe", b"[]", b""])
+def test_settings_beside_an_adapter_that_are_no_object_are_refused(settings: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "adapter_model.safetensors", PAIR)
+    (tmp_path / "adapter_config.json").write_bytes(settings)
+    # The message begins with the adapter, so that an answer can leave out where that is.
+    with pytest.raises(
+        CheckpointRefused, match=r"^.*adapter_model\.safetensors: adapter_config\.json beside it must be a JSON"
+    ):
+        read_lora(path)
