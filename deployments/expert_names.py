@@ -1,6 +1,9 @@
 """What the name of a file says of the two experts of Wan 2.2 A14B, which share keys and shapes."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 
 EXPERTS = ("high", "low")
@@ -8,30 +11,62 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 """The words of a name: a capital begins one, and a run of capitals is one."""
 _OF_TWO = re.compile(r"a14b|wan[-_. ]?2[-_. ]?2", re.IGNORECASE)
 """What the names of models with two experts have."""
-_NOISES = {"high": ("high", "hi"), "low": ("low", "lo")}
+_NOISY = {"high": ("high", "hi"), "low": ("low", "lo")}
 """The words that, before `noise`, mean an expert."""
 _SHORT = {"high": ("hi", "hn", "h"), "low": ("lo", "ln", "l")}
 """Abbreviations of the experts, which often mean something else."""
+_OTHERS = ("vram", "res", "resolution", "quality", "poly", "key", "rank", "fps")
+"""Words that a `high` or `low` before them belongs to, in capitals too."""
 _ENDINGS = (".safetensors", ".gguf")
+
+
+class _Certainty(IntEnum):
+    """How sure it is that words mean an expert."""
+
+    SHORT = 0
+    """An abbreviation."""
+    PLAIN = 1
+    """`high`, as in `high_quality`."""
+    CAPITALS = 2
+    """`HIGH` among words that are not in capitals."""
+    NOISE = 3
+    """`high_noise` and the like, and a name without any other word."""
+
+
+@dataclass(frozen=True)
+class _Mention:
+    """Words in a name that may mean an expert."""
+
+    expert: str
+    certainty: _Certainty
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A name without words that may mean an expert."""
+
+    expert: str
+    around: tuple[str, ...]
+    """What is before, between and after these words. It is the same for two names that differ in
+    exactly them."""
+    likelihood: tuple[int, int, int]
+    """The greater, the likelier it is that these words mean the expert."""
+
+    @property
+    def name(self) -> str:
+        """What two names that differ in these words share."""
+        return re.sub(r"([-_ .])[-_ .]+", r"\1", "".join(self.around)).strip("-_ .")
 
 
 def experts_named(name: str) -> set[str]:
     """Return which of the experts `high` and `low` the words of a file's name mention.
 
     Publishers write `high_noise`, `HighNoise`, `hinoise`, `HIGH` or `high`, and the same for the
-    other one.
+    other one. If some words are surer than others, only those count.
     """
-    lower = [word.lower() for word in _words(name)]
-    return experts_named_surely(name) or {expert for expert in EXPERTS if expert in lower}
-
-
-def experts_hinted(name: str) -> set[str]:
-    """Return the experts that a name may mean, also by `hi`, `HN`, `H` and the like.
-
-    Only another file with the counterpart in its name shows that these are meant.
-    """
-    lower = {word.lower() for word in _words(name)}
-    return experts_named(name) or {expert for expert in EXPERTS if not lower.isdisjoint(_SHORT[expert])}
+    return _experts_from(name, _Certainty.PLAIN)
 
 
 def experts_named_surely(name: str) -> set[str]:
@@ -40,9 +75,7 @@ def experts_named_surely(name: str) -> set[str]:
     These are `high_noise` and the like, `HIGH` in capitals, and a name that has no other word. Else
     a plain `high` or `low` may belong to any other word, as in `low_poly`.
     """
-    words = _words(_stem(name))
-    alone = {words[0].lower()} & {*EXPERTS} if len(words) == 1 else set()
-    return _noises(words) or alone or {expert for expert in EXPERTS if expert.upper() in words}
+    return _experts_from(name, _Certainty.CAPITALS)
 
 
 def half_named(name: str) -> str | None:
@@ -55,60 +88,70 @@ def half_named(name: str) -> str | None:
 
 
 def without_expert(name: str, expert: str) -> str:
-    """Return ``name`` without the words that mention ``expert``: what the files of a pair share."""
-    spans = _spans(name, expert)
-    rest, end = "", 0
-    for begin, next_end in spans:
-        rest, end = rest + name[end:begin], next_end
-    return re.sub(r"([-_ .])[-_ .]+", r"\1", rest + name[end:]).strip("-_ .")
+    """Return ``name`` without the words that surest mention ``expert``."""
+    mentions = [mention for mention in _mentions(name) if mention.expert == expert]
+    surest = max((mention.certainty for mention in mentions), default=None)
+    return _split(name, [mention for mention in mentions if mention.certainty == surest]).name if mentions else name
 
 
-def around_expert(name: str, expert: str) -> tuple[str, ...]:
-    """Return what is before, between and after the words that mention ``expert``.
+def splits(name: str) -> Iterator[Split]:
+    """Yield ``name`` without the words that may mean an expert, in each way that these can be read.
 
-    It is the same for two names that differ in exactly these words.
+    Only another name with the same words around the other expert's shows which one is right. Either
+    one mention of an expert is left out, or all of them.
     """
-    bounds = [0, *(bound for span in _spans(name, expert) for bound in span), len(name)]
-    return tuple(name[begin:end] for begin, end in zip(bounds[::2], bounds[1::2], strict=True))
+    mentions = _mentions(name)
+    for mention in mentions:
+        yield _split(name, [mention])
+    for expert in EXPERTS:
+        of_expert = [mention for mention in mentions if mention.expert == expert]
+        if len(of_expert) > 1:
+            yield _split(name, of_expert)
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(next((ending for ending in _ENDINGS if name.endswith(ending)), ""))
+def _experts_from(name: str, least: _Certainty) -> set[str]:
+    """Return the experts that the surest words of a name mean, if these are sure enough."""
+    mentions = [mention for mention in _mentions(name) if mention.certainty >= least]
+    surest = max((mention.certainty for mention in mentions), default=least)
+    return {mention.expert for mention in mentions if mention.certainty == surest}
 
 
-def _words(name: str) -> list[str]:
-    return _WORDS.findall(name)
+def _split(name: str, mentions: list[_Mention]) -> Split:
+    """Return ``name`` without these mentions of one expert."""
+    bounds = [0, *(bound for mention in mentions for bound in (mention.begin, mention.end)), len(name)]
+    around = tuple(name[begin:end] for begin, end in zip(bounds[::2], bounds[1::2], strict=True))
+    likelihood = (max(mention.certainty for mention in mentions), mentions[-1].begin, -len(mentions))
+    return Split(mentions[0].expert, around, likelihood)
 
 
-def _noises(words: list[str]) -> set[str]:
-    lower = [word.lower() for word in words]
-    pairs = {*pairwise(lower)}
-    return {
-        expert for expert in EXPERTS if any(f"{word}noise" in lower or (word, "noise") in pairs for word in _NOISES[expert])
-    }
-
-
-def _spans(name: str, expert: str) -> list[tuple[int, int]]:
-    """Return where ``name`` mentions ``expert``, in the surest of the forms that it has."""
-    noises: list[tuple[int, int]] = []
-    plain: list[tuple[int, int]] = []
-    short: list[tuple[int, int]] = []
-    matches = [*_WORDS.finditer(name), None]
-    for match, following in pairwise(matches):
+def _mentions(name: str) -> list[_Mention]:
+    """Return all words of a name that may mean an expert, in their order."""
+    stem = name.removesuffix(next((ending for ending in _ENDINGS if name.endswith(ending)), ""))
+    words = [*_WORDS.finditer(stem)]
+    found = []
+    for match, following in pairwise([*words, None]):
         assert match is not None
-        word, (begin, end) = match[0].lower(), match.span()
-        if word in _NOISES[expert] and _is_noise(name, end, following):
-            assert following is not None
-            noises.append((begin, following.end()))
-        elif word in [f"{noisy}noise" for noisy in _NOISES[expert]]:
-            noises.append((begin, end))
-        elif word == expert:
-            plain.append((begin, end))
-        elif word in _SHORT[expert]:
-            short.append((begin, end))
-    return noises or plain or short
+        word = match[0].lower()
+        for expert in EXPERTS:
+            if word in _NOISY[expert] and following is not None and _is_noise(stem, match, following):
+                found.append(_Mention(expert, _Certainty.NOISE, match.start(), following.end()))
+            elif word in [f"{noisy}noise" for noisy in _NOISY[expert]] or (word == expert and len(words) == 1):
+                found.append(_Mention(expert, _Certainty.NOISE, *match.span()))
+            elif word == expert:
+                found.append(_Mention(expert, _certainty(stem, match, following), *match.span()))
+            elif word in _SHORT[expert]:
+                found.append(_Mention(expert, _Certainty.SHORT, *match.span()))
+    return found
 
 
-def _is_noise(name: str, end: int, following: re.Match[str] | None) -> bool:
-    """Return whether the word ``following`` is `noise`, at most a separator behind ``end``."""
-    return following is not None and following[0].lower() == "noise" and name[end : following.start()] in ("", "-", "_", " ")
+def _certainty(stem: str, match: re.Match[str], following: re.Match[str] | None) -> _Certainty:
+    """Return how sure it is that a `high` or `low` means an expert."""
+    if not match[0].isupper() or (following is not None and following[0].lower() in _OTHERS):
+        return _Certainty.PLAIN
+    # Where all is in capitals, they say nothing, but such a word at the end belongs to no other.
+    return _Certainty.PLAIN if stem.isupper() and following is not None else _Certainty.CAPITALS
+
+
+def _is_noise(stem: str, match: re.Match[str], following: re.Match[str]) -> bool:
+    """Return whether the word ``following`` is `noise`, with at most a separator between."""
+    return following[0].lower() == "noise" and stem[match.end() : following.start()] in ("", "-", "_", " ")

@@ -14,14 +14,14 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from deployments.expert_names import around_expert, experts_hinted, half_named, without_expert
+from deployments.expert_names import Split, half_named, splits, without_expert
 from deployments.safetensors_header import Header, read_header
 
 log = logging.getLogger(__name__)
@@ -272,35 +272,40 @@ def _entries(by_stem: Mapping[str, StoredFile], nameless: str = "") -> Iterator[
     is called ``nameless``; if that is empty, its files are two LoRAs.
     """
     pairs: dict[str, dict[str, str]] = {}
-    doubtful: dict[tuple[str, ...], dict[str, str]] = {}
-    alone: dict[str, str] = {}
-    for stem in by_stem:
-        hinted = experts_hinted(stem)
-        if len(hinted) != 1:
-            continue
-        (expert,) = hinted
-        is_half = half_named(stem) is not None
-        name = without_expert(stem, expert) or nameless
-        if not name or name in by_stem:
+    halves: dict[str, str] = {}
+    for experts, name in _counterparts(by_stem):
+        if halves.keys().isdisjoint(experts.values()):
+            halves |= {stem: expert for expert, stem in experts.items()}
             # A LoRA for all transformers has the name of the pair, so each half keeps its own.
-            if is_half:
-                alone[stem] = expert
-            continue
-        if is_half:
-            pairs.setdefault(name, {}).setdefault(expert, stem)
-        # A plain `high` or `H` may belong to another word; only a counterpart makes it half of a
-        # pair.
-        doubtful.setdefault(around_expert(stem, expert), {})[expert] = stem
-    for experts in doubtful.values():
-        pair = pairs.setdefault(without_expert(experts["high"], "high") or nameless, {}) if len(experts) == 2 else {}
-        if pair.items() <= experts.items():
-            pair.update(experts)
+            if (name := name or nameless) and name not in by_stem and name not in pairs:
+                pairs[name] = dict(experts)
+    for stem in by_stem:
+        if stem not in halves and (half := half_named(stem)) is not None:
+            halves[stem] = half
+            name = without_expert(stem, half) or nameless
+            if name and name not in by_stem and half not in pairs.get(name, {}):
+                pairs.setdefault(name, {})[half] = stem
     paired = {stem for experts in pairs.values() for stem in experts.values()}
     for name, experts in pairs.items():
         yield LoraEntry(name, {expert: by_stem[stem] for expert, stem in experts.items()})
     for stem, file in by_stem.items():
         if stem not in paired:
-            yield LoraEntry(stem, {alone.get(stem, "all"): file})
+            yield LoraEntry(stem, {halves.get(stem, "all"): file})
+
+
+def _counterparts(stems: Iterable[str]) -> list[tuple[Mapping[str, str], str]]:
+    """Return the pairs of names that differ in the expert alone, the likeliest first.
+
+    Each pair comes by its experts and with what its names share.
+    """
+    found: dict[tuple[str, ...], dict[str, tuple[str, Split]]] = {}
+    for stem in stems:
+        for split in splits(stem):
+            around = tuple(part.casefold() for part in split.around)
+            found.setdefault(around, {})[split.expert] = (stem, split)
+    pairs = [experts for experts in found.values() if len(experts) == 2]
+    pairs.sort(key=lambda experts: max(split.likelihood for _, split in experts.values()), reverse=True)
+    return [({expert: stem for expert, (stem, _) in experts.items()}, experts["high"][1].name) for experts in pairs]
 
 
 def _trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:

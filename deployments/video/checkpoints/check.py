@@ -59,7 +59,7 @@ _OF_5B = 3072
 """The width of Wan 2.2 5B."""
 _FEW_STEPS = re.compile(
     r"(?<![a-z0-9])[1-9]\d?[-_ ]?steps?(?![a-z])|lightning|lightx2v|distill|causvid|self[-_ ]?forcing|fastwan|accvid|fusioni?x"
-    r"|(?<![a-z])(turbo|rapid|dmd|rcm)(?![a-z])",
+    r"|(?<![a-z])(turbo|rapid|dmd|rcm|lcm)(?![a-z])",
     re.IGNORECASE,
 )
 """What the names of models and LoRAs have that need few steps. Trainers, too, write steps into the
@@ -268,9 +268,10 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
         return Finding(
             path, f"{what}, {form}", setting="", faults=_short(path, _faults(lambda: _refuse_channels(path, channels)))
         )
-    expert = expert_of(path)
+    is_half = channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks")
+    expert = expert_of(path, is_half=is_half)
     is_distilled = _FEW_STEPS.search(_said_of(path)) is not None
-    if channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks"):
+    if is_half:
         high, low = (f"{name}_noise{'_distilled' if is_distilled else ''}" for name in EXPERTS)
         setting = "models.wan22_gguf." + (
             {"high": high, "low": low}[expert] if expert else f"{high} or {low}; its name does not say"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from deployments.errors import CheckpointRefused
-from deployments.expert_names import experts_named, experts_named_surely, half_named
+from deployments.expert_names import experts_named, experts_named_surely, half_named, splits
 from deployments.settings import Wan22Models
 from deployments.video.checkpoints.gguf import load_gguf, stored_name
 from deployments.video.checkpoints.lora import is_lora
@@ -56,6 +56,10 @@ def require_pair(high: Path, low: Path, names: tuple[str, str] = ("high_noise", 
                 raise CheckpointRefused(
                     f"{path}: configured as `{setting}`, but its name `{name}` says that it is the other expert"
                 )
+    if _are_swapped(high, low):
+        raise CheckpointRefused(
+            f"{high}: configured as `{names[0]}`, but its name beside that of {low} says that it is the other expert"
+        )
     if not is_shared and high.is_file() and low.is_file() and filecmp.cmp(high, low, shallow=False):
         raise CheckpointRefused(
             f"{high} and {low} have the same content; {both} must name two different experts, or the same LoRA"
@@ -77,21 +81,39 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
             )
 
 
-def expert_of(path: Path) -> str | None:
-    """Return the expert that the names of a file say it is, `high` or `low`, or None."""
-    named = set().union(*(experts_named(name) for name in _names_of(path)))
+def expert_of(path: Path, *, is_half: bool = False) -> str | None:
+    """Return the expert that the names of a file say it is, `high` or `low`, or None.
+
+    If ``is_half``, it is known to be one of two experts, so that a plain `high` or `low` counts.
+    """
+    names = _names_of(path)
+    named = set().union(*map(experts_named, names)) if is_half else {*map(half_named, names)} - {None}
     return next(iter(named)) if len(named) == 1 else None
 
 
 def _names_of(path: Path) -> tuple[str, ...]:
     """Return the names that may say which expert ``path`` is: the file's, and the one inside it.
 
-    Wan-AI's own shards are called alike for both experts, so that their folder's name counts.
+    Wan-AI's own shards are called alike for both experts, and so are lightx2v's, a folder deeper,
+    so that the nearest of these folders that names an expert counts.
     """
     names = (path.name, stored_name(path) if path.suffix == ".gguf" else "")
-    if any(experts_named(name) for name in names) or not experts_named_surely(path.absolute().parent.name):
+    if any(experts_named(name) for name in names):
         return names
-    return (*names, path.absolute().parent.name)
+    folders = [folder.name for folder in path.absolute().parents][:2]
+    return (*names, *[name for name in folders if experts_named_surely(name)][:1])
+
+
+def _are_swapped(high: Path, low: Path) -> bool:
+    """Return whether two names that differ in the expert alone say that ``high`` is the other one.
+
+    Only beside each other do `HN` and `LN`, or the folders of a pipeline, say so.
+    """
+    names = (high.name, low.name) if high.name != low.name else (high.parent.name, low.parent.name)
+    if names == ("transformer_2", "transformer"):
+        return True
+    of_high = {split.around: split.expert for split in splits(names[0])}
+    return any(of_high.get(split.around) == "low" for split in splits(names[1]) if split.expert == "high")
 
 
 def is_quantised(models: Wan22Models) -> bool:

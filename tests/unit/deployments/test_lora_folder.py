@@ -52,7 +52,21 @@ def test_nothing_else_has_a_name(folder: LoraFolder, name: str) -> None:
 def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
     for name in ("ink", "ink_high", "ink_low", "high"):
         (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
-    assert sorted(LoraFolder(str(tmp_path)).entries()) == ["high", "ink", "ink_high", "ink_low"]
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: list(entry.files) for name, entry in entries.items()} == {
+        "high": ["high"],
+        "ink": ["all"],
+        "ink_high": ["high"],
+        "ink_low": ["low"],
+    }
+
+
+def test_of_several_ways_to_pair_names_the_last_words_decide(tmp_path: Path) -> None:
+    write(*(tmp_path / f"{first}_poly_{last}.safetensors" for first in ("high", "low") for last in ("high", "low")))
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: {expert: file.name for expert, file in entry.files.items()} for name, entry in entries.items()} == {
+        f"{first}_poly": {last: f"{first}_poly_{last}.safetensors" for last in ("high", "low")} for first in ("high", "low")
+    }
 
 
 LONE = (
@@ -78,6 +92,9 @@ HALVES = {
     "ink lo-noise": ("ink", "low"),
     "high": ("high", "high"),
     "Low": ("Low", "low"),
+    "Low_Poly_LOW": ("Low_Poly", "low"),
+    "INK_HIGH": ("INK", "high"),
+    "WAN22_LOW_INK": ("WAN22_INK", "low"),
 }
 
 
@@ -101,6 +118,12 @@ PAIRS = {
     "a letter": ("NSFW-22-H-e8", "NSFW-22-L-e8", "NSFW-22-e8"),
     "initials": ("ink HN", "ink LN", "ink"),
     "abbreviated and not": ("ink_high", "ink_L", "ink"),
+    "with low in both": ("low_poly_high", "low_poly_low", "low_poly"),
+    "with low in both, in capitals": ("Low_Poly_HIGH", "Low_Poly_LOW", "Low_Poly"),
+    "with low in the middle of both": ("HIGH-low-angle-v2", "LOW-low-angle-v2", "low-angle-v2"),
+    "twice": ("ink-HIGH-high_noise", "ink-LOW-low_noise", "ink"),
+    "all in capitals": ("INK_HIGH_V2", "INK_LOW_V2", "INK_V2"),
+    "capitals in one": ("WAN2.2-HighNoise_ink", "Wan2.2-LowNoise_Ink", "WAN2.2-ink"),
 }
 
 

@@ -155,12 +155,16 @@ def test_one_expert_does_not_run_alone(random_models: RandomCheckpoints, tmp_pat
 def test_swapped_experts_and_one_file_for_both_are_refused(a14b_text: Path, tmp_path: Path, setting: str) -> None:
     model = WanTransformer3DModel(**TRANSFORMER)
     state = published(model) if setting == "text_weights" else {f"transformer.{k}": t for k, t in make_lora(model).items()}
-    for folder in ("high_noise_model", "low_noise_model"):
-        (tmp_path / folder).mkdir()
+    for folder in ("high_noise_model/fp8", "low_noise_model/fp8", "transformer", "transformer_2"):
+        (tmp_path / folder).mkdir(parents=True)
     shard = "diffusion_pytorch_model-00001-of-00001.safetensors"
     pairs = (
         ("Wan2_2-LOW", "Wan2_2-HIGH"),
         (f"low_noise_model/{shard}", f"high_noise_model/{shard}"),
+        (f"low_noise_model/fp8/{shard}", f"high_noise_model/fp8/{shard}"),
+        (f"transformer_2/{shard}", f"transformer/{shard}"),
+        ("Wan22_LN_fp8", "Wan22_HN_fp8"),
+        ("model-fp8L", "model-fp8H"),
         ("a", "b"),
         *((("one", "one"),) if setting == "text_weights" else (("Wan2_2-HIGH", "Wan2_2-HIGH"),)),
     )
