@@ -39,7 +39,7 @@ from serve.provenance.visible_label import VisibleLabel
 
 logger = logging.getLogger("ray.serve")
 
-INLINE_BYTES = 8 * 2**20
+INLINE_BYTES = 16 * 2**20
 """The size up to which a result travels through a Serve handle, and up to which a file of the file
 store is read into memory."""
 HEAD_BYTES = 64 * 2**10
