@@ -16,7 +16,7 @@ import torch
 from diffusers import WanVACEPipeline
 
 from deployments.engine import EventSink, Usage
-from deployments.errors import GpuLost, ImageNotSupported, NotFinite, VideoTooLarge, WeightsDamaged
+from deployments.errors import GpuLost, ImageNotSupported, LoraNotUsable, NotFinite, VideoTooLarge, WeightsDamaged
 from deployments.video.acceleration.choice import AccelerationOptions, Accelerator, describe, extra_bytes, not_supported
 from deployments.video.checkpoints.finite import not_finite
 from deployments.video.loras import LoraShelf, LoraStack
@@ -97,8 +97,18 @@ class WanEngine:
     def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
         """Run the stages in a frame of their own: an error that leaves it frees its tensors."""
         run = self.start(request, sink)
-        latents = self.sample(run)
-        self._decode(run, latents)
+        try:
+            latents = self.sample(run)
+            self._decode(run, latents)
+        except NotFinite as error:
+            if run.loras is None or isinstance(error, WeightsDamaged):
+                raise
+            # A LoRA may hold any numbers, so that one request must not count against the replica.
+            raise LoraNotUsable(
+                "loras",
+                f"with {run.loras.describe()} the model has computed NaN or infinity in place of a video; lower the scales, or "
+                "leave one out",
+            ) from error
         loras = "" if run.loras is None else run.loras.describe()
         return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
 

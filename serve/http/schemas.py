@@ -19,6 +19,8 @@ from serve.pipelines.loras import read_loras
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo, made_frames
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
+MIN_FRAMES_TO_LAST = 5
+"""Frames of the shortest video between a first and a last frame: the next shorter one has one."""
 MAX_FIELDS = 100
 """Number of fields in a body; endpoints have at most some twenty."""
 MAX_UNKNOWN = 20
@@ -169,6 +171,9 @@ class Schema:
         if request.frames > self.limits.max_frames:
             detail = f"at most {self.limits.max_frames} frames are accepted (see /limits)"
             errors.append(FieldError(sent_as["num_frames"], detail))
+        if request.last_image is not None and request.frames < MIN_FRAMES_TO_LAST:
+            detail = f"needs a video of at least {MIN_FRAMES_TO_LAST} frames, and this one has {request.frames}: raise "
+            errors.append(FieldError(sent_as["last_image"], f"{detail}`{sent_as['num_frames']}`, or leave one of them out"))
         if request.source is not None and request.extend >= request.frames:
             detail = f"must be less than the number of frames of the new video, {request.frames}"
             if sent_as["num_frames"] in dict(request.adjusted):

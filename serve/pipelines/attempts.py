@@ -54,8 +54,14 @@ def is_lost_replica(error: BaseException) -> bool:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield ``error`` and the errors that Ray has wrapped in it, outermost first."""
+    """Yield ``error`` and the errors that Ray has wrapped in it, outermost first.
+
+    What Ray raises for an error of a replica is left out: it is of the error's class, too, but its
+    text is the whole traceback of the replica.
+    """
     current: BaseException | None = error
     while current is not None:
-        yield current
-        current = getattr(current, "cause", None)
+        cause = getattr(current, "cause", None)
+        if not (isinstance(current, ray.exceptions.RayTaskError) and isinstance(cause, BaseException)):
+            yield current
+        current = cause if isinstance(cause, BaseException) else None

@@ -10,7 +10,7 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import save_file
 
-from deployments.errors import LoraNotUsable
+from deployments.errors import LoraNotUsable, NotFinite
 from deployments.lora_folder import LoraFolder
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
@@ -191,6 +191,28 @@ def test_what_cannot_be_used_is_refused_without_a_path(engine: WanEngine, folder
     assert refused.value.field == "loras"
     assert str(folder) not in refused.value.detail
     assert sink.chunks == []
+
+
+def test_a_lora_with_which_the_model_overflows_is_at_fault(engine: WanEngine, small: VideoRequest, tmp_path: Path) -> None:
+    """It is refused as a field, so that three such requests do not cost the replica."""
+    lora = make_lora(text_mode_of(engine).transformers["transformer"])
+    save_file({f"transformer.{key}": 1e20 * tensor for key, tensor in lora.items()}, tmp_path / "ink.safetensors")
+    shelf = LoraShelf(LoraFolder(str(tmp_path)), max_loras=4, max_bytes=2**30, dtype=torch.float32)
+    with pytest.raises(LoraNotUsable, match="with ink=1 the model has computed NaN or infinity") as refused:
+        replace(engine, loras=shelf).generate(asking(small, {"ink": 1.0}), Recorder())
+    assert refused.value.field == "loras"
+    assert latents_of(engine, small).isfinite().all()
+
+
+def test_a_lora_with_which_the_vae_overflows_is_at_fault(
+    engine: WanEngine, small: VideoRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bias = engine.vae.decoder.conv_out.bias
+    monkeypatch.setattr(bias, "data", torch.full_like(bias, float("nan")))
+    with pytest.raises(LoraNotUsable, match="with ink=1 the model has computed NaN or infinity"):
+        engine.generate(asking(small, {"ink": 1.0}), Recorder())
+    with pytest.raises(NotFinite, match="the VAE has computed NaN"):
+        engine.generate(small, Recorder())
 
 
 def test_a_model_without_a_folder_refuses(wan26: WanEngine, small: VideoRequest) -> None:

@@ -22,11 +22,13 @@ from deployments.errors import (
 from serve.pipelines.errors import MediaOverLimit, ModelUnavailable
 from serve.problems import REQUIRED, TITLES, FieldError, Problem, invalid, invalid_fields, problem_of, unavailable
 
+TRACEBACK = 'Traceback: File "/srv/engine.py", line 12, in generate'
 
-def wrapped(cause: Exception) -> ray.exceptions.RayTaskError:
+
+def wrapped(cause: Exception) -> Exception:
     """Return ``cause`` as Ray raises it at the caller of a replica."""
     error_class: Any = ray.exceptions.RayTaskError  # Ray's constructor has no types
-    error: ray.exceptions.RayTaskError = error_class("swap", "traceback", cause)
+    error: Exception = error_class("swap", TRACEBACK, cause).as_instanceof_cause()
     return error
 
 
@@ -110,6 +112,8 @@ def test_each_error_is_a_problem(error: Exception, status: int, slug: str, detai
     assert (problem.status, problem.slug) == (status, slug)
     assert detail in problem.detail
     assert "/srv" not in problem.detail
+    assert "\n" not in problem.detail
+    assert len(problem.detail) < 200
 
 
 FAULTS_OF_CODE = {

@@ -61,6 +61,20 @@ def test_the_last_frame_is_cropped_like_the_first(client: TestClient, graph: Fak
             np.testing.assert_array_equal(given, cover(decode_image(data, 10**7), 64, 48))
 
 
+@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("path", ["/wan2.6-i2v", "/wan22-i2v"])
+def test_a_video_of_one_frame_has_no_room_for_a_last_image(
+    client: TestClient, graph: FakeGraph, path: str, frames: int
+) -> None:
+    body = {"prompt": "x", "reference_image": text(jpeg(portrait())), "last_image": text(jpeg(stranger()))}
+    errors = errors_of(client.post(path, json={**body, "length": frames}))
+    assert errors == {
+        "last_image": "needs a video of at least 5 frames, and this one has 1: raise `length`, or leave one of them out"
+    }
+    assert client.post(path, json={**body, "length": 5}).status_code == 200
+    assert len(graph.wan26.requests) + len(graph.wan22.requests) == 1
+
+
 def test_a_source_video_reaches_the_model_at_the_new_rate_and_size(client: TestClient, graph: FakeGraph) -> None:
     body = {"prompt": "x", "source_video": text(GIF), "strength": 0.4, "fps": 10, "length": 9, "width": 32, "height": 32}
     response = client.post("/wan2.6", json=body)

@@ -91,7 +91,9 @@ def test_a_fault_of_the_code_does_not_count_as_a_lost_replica() -> None:
     assert not is_lost_replica(wrapped(RuntimeError("a bug")))
 
 
-def test_causes_are_listed_from_the_outside() -> None:
+def test_causes_are_listed_from_the_outside_without_what_only_has_a_traceback() -> None:
     inner = RequestRefused("image", "too small")
-    outer = wrapped(inner)
-    assert list(causes(outer)) == [outer, inner]
+    assert list(causes(wrapped(inner))) == [inner]
+    assert list(causes(wrapped(wrapped(inner)))) == [inner]
+    of_ray = ActorDiedError()
+    assert list(causes(of_ray)) == [of_ray]
