@@ -66,6 +66,7 @@ def wan26_models() -> Wan26Models:
         text_distilled=shipped.vace_lora,
         image_distilled=shipped.vace_lora,
         loras=str(shipped.loras),
+        last_image=False,
     )
 
 
@@ -78,4 +79,5 @@ def wan22_models() -> Wan22Models:
         low_noise=shipped.low_noise,
         high_noise_distilled=shipped.high_noise_lora,
         low_noise_distilled=shipped.low_noise_lora,
+        last_image=False,
     )

@@ -140,6 +140,9 @@ class VideoModels(Settings):
     loras: str | None = None
     """Folder of the LoRA files that callers may choose by name: a path, or a URL that fsspec opens,
     such as `s3://bucket/loras`. If absent, no LoRA may be chosen."""
+    last_image: bool = True
+    """Whether callers may give the last frame of a video. Turn it off for a model that was not
+    trained to end with a given frame, because its videos would not reach it."""
 
 
 class Wan26Models(VideoModels):

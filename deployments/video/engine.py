@@ -58,6 +58,8 @@ class WanEngine:
     gpus: Sequence[GpuMemory] = ()
     offloader: WeightOffloader | None = None
     """Holds the weights that are not always on the GPU."""
+    takes_last_image: bool = True
+    """Whether a request may give the last frame, too."""
     plan: str = ""
     """A description of which weights are on the GPU."""
 
@@ -173,6 +175,8 @@ class WanEngine:
             raise ImageNotSupported("source", "this model does not accept a video as input; leave it out")
         if mode is None:
             raise ImageNotSupported("image" if request.lead is None else "source", self.refusal)
+        if request.last_image is not None and not (self.takes_last_image or mode.needs_last_frame):
+            raise ImageNotSupported("last_image", "this model was not trained to end with a given frame; leave it out")
         if mode.pipeline_class is not WanVACEPipeline:
             self._require_first_frame(request)
         if request.acceleration != "distilled":

@@ -113,6 +113,7 @@ class EngineAssembler:
             batch_guidance=self.settings.batch_guidance,
             gpus=self.gpus,
             offloader=offloader,
+            takes_last_image=self.models.last_image,
             plan=self._describe_plan(),
         )
         for size in self.settings.warm_up:

@@ -326,7 +326,7 @@ def video_schema(
             File | None,
             Field(
                 default=None,
-                description="The last frame: JPEG, PNG, WebP, AVIF or HEIC. Models that were trained for it reach it best.",
+                description="The last frame: JPEG, PNG, WebP, AVIF or HEIC. The demo's models were not trained for it.",
             ),
         )
         names |= {"image": image, "last_image": ("last_image",)}

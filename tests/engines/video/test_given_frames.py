@@ -57,6 +57,17 @@ def test_vace_takes_a_first_and_a_last_frame(
     torch.testing.assert_close(alone, through_vace(random_models, small, {4: last}), rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_that_was_not_trained_for_a_last_frame_refuses_it(
+    random_models: RandomCheckpoints, small: VideoRequest, frames: Frames
+) -> None:
+    models = Wan26Models(text=str(random_models.text), image=str(random_models.vace), last_image=False)
+    engine = build_wan26(Wan26Settings(), models)
+    with pytest.raises(ImageNotSupported, match="not trained to end with a given frame") as refused:
+        engine.generate(replace(small, image=frames[0], last_image=frames[1]), Recorder())
+    assert refused.value.field == "last_image"
+    assert latents_of(engine, replace(small, image=frames[0])).isfinite().all()
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_vace_continues_a_video(
     wan26: WanEngine, random_models: RandomCheckpoints, small: VideoRequest, frames: Frames, count: int
