@@ -178,7 +178,7 @@ def model_paths(settings: AppConfig) -> Iterator[tuple[str, Path]]:
         kinds = {name for name, field in type(files).model_fields.items() if get_origin(field.annotation) is Literal}
         for field, path in files:
             fetched = isinstance(path, str) and ("://" in path or (from_hub and not Path(path).is_absolute()))
-            if path is not None and not fetched and field not in kinds:
+            if isinstance(path, str | Path) and not fetched and field not in kinds:
                 yield f"models.{model.files}.{field}", Path(path)
 
 
