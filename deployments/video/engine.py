@@ -82,25 +82,21 @@ class WanEngine:
         If the GPU runs out of memory, everything that the request held is freed and
         ``VideoTooLarge`` is raised. After another CUDA error ``GpuLost`` is raised.
         """
+        run = self.start(request, sink)
         try:
-            return self._generate(request, sink)
+            self._decode(run, self.sample(run))
+            loras = "" if run.loras is None else run.loras.describe()
+            return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
         except torch.AcceleratorError as error:
             raise GpuLost(f"a GPU of the replica has failed: {str(error).partition(chr(10))[0]}") from error
         except torch.OutOfMemoryError:
-            pass  # leaving this block drops the traceback, and with it every tensor of the request
+            pass  # leaving this block drops the traceback, and with it the tensors of the stages
+        del run  # it holds the tensors of the acceleration and of the LoRAs
         gc.collect()
         torch.cuda.empty_cache()
         raise VideoTooLarge(
             "num_frames", f"the GPU ran out of memory for {_describe_size(request)}; ask for fewer or smaller frames"
         )
-
-    def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
-        """Run the stages in a frame of their own: an error that leaves it frees its tensors."""
-        run = self.start(request, sink)
-        latents = self.sample(run)
-        self._decode(run, latents)
-        loras = "" if run.loras is None else run.loras.describe()
-        return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
 
     def start(self, request: VideoRequest, sink: EventSink) -> "Run":
         """Choose mode, acceleration and LoRAs; raises ``RequestRefused`` where there is none."""
