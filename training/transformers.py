@@ -172,6 +172,14 @@ def prepare(model: Any, device: torch.device) -> None:
             block.compile(dynamic=True)
 
 
+def begin(transformer: nn.Module, encoder: nn.Module, start: Path | None) -> dict[str, nn.Module]:
+    """Return the modules of a stage, with the averaged weights of the state ``start`` if given."""
+    modules = {"transformer": transformer, "text_encoder": encoder}
+    if start is not None:
+        load_average(start, modules)
+    return modules
+
+
 def train_vace(
     path: Path, data: Data, *, total: int, deadline: float, start: Path | None = None, photographs: float = 0.0
 ) -> bool:
@@ -183,6 +191,7 @@ def train_vace(
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
     encoder = make_text_encoder().to(data.device)
+    modules = begin(vace, encoder, start)
     base = text_model(vace)
     times = Times()
 
@@ -192,10 +201,6 @@ def train_vace(
             return flow_loss(lambda x, t: base(x, t, text, return_dict=False)[0], clips, times)
         control = vace_control(pictures, grey)
         return flow_loss(lambda x, t: vace(x, t, text, control_hidden_states=control, return_dict=False)[0], clips, times)
-
-    modules: dict[str, nn.Module] = {"transformer": vace, "text_encoder": encoder}
-    if start is not None:
-        load_average(start, modules)
 
     def kind_of(step: int) -> str:
         return "image" if step % 3 == 2 else "text"
@@ -215,10 +220,8 @@ def train_image_model(
     torch.manual_seed(22)
     model = WanTransformer3DModel(**CONFIG, in_channels=36).to(data.device)
     encoder = make_text_encoder().to(data.device)
-    modules: dict[str, nn.Module] = {"transformer": model, "text_encoder": encoder}
-    if start is not None:
-        load_average(start, modules)
-        encoder.requires_grad_(False)
+    modules = begin(model, encoder, start)
+    encoder.requires_grad_(start is None)
     times = Times(low, high)
 
     def loss_of(kind: str, clips: Tensor, pictures: Tensor, grey: Tensor, tokens: Tensor) -> Tensor:

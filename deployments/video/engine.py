@@ -84,35 +84,29 @@ class WanEngine:
         If the GPU runs out of memory, everything that the request held is freed and
         ``VideoTooLarge`` is raised. After another CUDA error ``GpuLost`` is raised.
         """
+        run = self.start(request, sink)
+        loras = "" if run.loras is None else run.loras.describe()
         try:
-            return self._generate(request, sink)
+            self._decode(run, self.sample(run))
+            return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
+        except NotFinite as error:
+            if run.loras is None or isinstance(error, WeightsDamaged):
+                raise
+            # A LoRA may hold any numbers, so that one request must not count against the replica.
+            advice = "lower the scales, or leave one out"
+            raise LoraNotUsable(
+                "loras", f"with {loras} the model has computed NaN or infinity in place of a video; {advice}"
+            ) from error
         except torch.AcceleratorError as error:
             raise GpuLost(f"a GPU of the replica has failed: {str(error).partition(chr(10))[0]}") from error
         except torch.OutOfMemoryError:
-            pass  # leaving this block drops the traceback, and with it every tensor of the request
+            pass  # leaving this block drops the traceback, and with it the tensors of the stages
+        del run  # it holds the tensors of the acceleration and of the LoRAs
         gc.collect()
         torch.cuda.empty_cache()
         raise VideoTooLarge(
             "num_frames", f"the GPU ran out of memory for {_describe_size(request)}; ask for fewer or smaller frames"
         )
-
-    def _generate(self, request: VideoRequest, sink: EventSink) -> Finished:
-        """Run the stages in a frame of their own: an error that leaves it frees its tensors."""
-        run = self.start(request, sink)
-        try:
-            latents = self.sample(run)
-            self._decode(run, latents)
-        except NotFinite as error:
-            if run.loras is None or isinstance(error, WeightsDamaged):
-                raise
-            # A LoRA may hold any numbers, so that one request must not count against the replica.
-            raise LoraNotUsable(
-                "loras",
-                f"with {run.loras.describe()} the model has computed NaN or infinity in place of a video; lower the scales, or "
-                "leave one out",
-            ) from error
-        loras = "" if run.loras is None else run.loras.describe()
-        return Finished(run.clock.seconds, describe(request, run.accelerator), loras)
 
     def start(self, request: VideoRequest, sink: EventSink) -> "Run":
         """Choose mode, acceleration and LoRAs; raises ``RequestRefused`` where there is none."""

@@ -27,7 +27,7 @@ from serve.jobs.tracker import Tracker
 from serve.media.images import encode_image
 from serve.media.spool import Media, media_pieces, media_size, open_media, read_media
 from serve.models import FACE_SWAPPER, MODELS
-from serve.pipelines.attempts import ATTEMPTS, run_attempts
+from serve.pipelines.attempts import ATTEMPTS
 from serve.pipelines.context import RequestContext
 from serve.pipelines.meter import Meter
 from serve.pipelines.pipelines import Pipelines
@@ -144,12 +144,8 @@ class Execution:
         starting = self._watch_start(request, meter, tracker)
         previews = self._preview(job, marks, latest=latest, tracker=tracker, models=tuple(meter.hardware))
         async with self._beside(starting, previews):
-            result = await run_attempts(
-                lambda: self._pipelines.run(request.model, request.request, context),
-                context,
-                name=request.endpoint,
-                attempts=self._max_attempts if job.durable else ATTEMPTS,
-            )
+            attempts = self._max_attempts if job.durable else ATTEMPTS
+            result = await self._pipelines.run(request.model, request.request, context, attempts=attempts)
         tracker.finished()
         tracker.writing()
         return await self._write(held, request, marks=marks, result=result)

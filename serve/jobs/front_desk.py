@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 
-from deployments.flow_control import ConsumerEnd
+from deployments.flow_control import ConsumerEnd, ProducerEnd
 from serve.job_settings import JobSettings
 from serve.jobs.desk import Jobs, News
 from serve.jobs.end_report import report_end
@@ -74,60 +74,65 @@ class FrontDesk:
             task.cancel()
         await self._store.close()
 
-    async def run(self, job: Job, request: Media) -> Outcome:
-        """Run a job that is not durable; see ``Desk.run``."""
-        sent = None if media_size(request) > IN_MEMORY_BYTES else read_media(request)
-        try:
-            if sent is None:
-                await self._store_request(job, request)
-            else:
-                await self._create(job)
-            outcome = await self._run_to_end(job.id, sent, waits=True)
-            if outcome is None:
-                raise replica_lost("the record of this request is gone", 1)
-            return outcome
-        except asyncio.CancelledError:
-            # The Runner ends the job when its call is cancelled; this is for one without a Runner.
-            detached(self._cancel_quietly(job))
-            raise
+    async def run(self, job: Job, request: Media | None) -> Outcome:
+        """Run a job to its end; a Runner that dies is replaced by another, which takes the job.
 
-    async def _run_to_end(self, job_id: str, sent: bytes | None, *, waits: bool) -> Outcome | None:
-        """Run the job; a Runner that dies is replaced by another, which takes the job from it.
-
-        With ``waits`` the job ends when this process does. None if the record is gone, as that of a
-        job which its caller has cancelled and deleted.
+        A job that is not durable comes with its ``request``, and ends when this call does; see
+        ``Desk.run``. A durable one has been accepted, and goes on without this call.
         """
         known_beat: int | None = None
-        while True:
-            lost = False
-            waiter = self._consumer.open(1) if waits else None
-            try:
-                outcome = await self._runs(job_id, sent, waiter=waiter, known_beat=known_beat)
-            except RunnerLost as error:
-                logger.warning("job %s: its Runner was lost (%s); asking another", job_id, error)
-                outcome, lost = None, True
-            finally:
-                if waiter is not None:
-                    self._consumer.close(waiter)
-            if outcome is not None:
-                return outcome
-            # Without a loss, another Runner has it.
-            await asyncio.sleep(LOST_PAUSE_S if lost else ASK_AGAIN_S)
-            current = await self._store.get(job_id)
-            if current is None:
-                return None
-            if current.ended:
-                if current.result is not None and current.result.key is None:
-                    raise replica_lost("the process that had the result died before it was sent", 1)
-                return Outcome(current)
-            known_beat = current.beat if lost else None
+        try:
+            sent = None if request is None else await self._record(job, request)
+            while True:
+                outcome, lost = None, False
+                with self._waiter(job) as waiter:
+                    try:
+                        outcome = await self._runs(job.id, sent, waiter=waiter, known_beat=known_beat)
+                    except RunnerLost as error:
+                        logger.warning("job %s: its Runner was lost (%s); asking another", job.id, error)
+                        lost = True
+                if outcome is not None:
+                    return outcome
+                # Without a loss, another Runner has it.
+                await asyncio.sleep(LOST_PAUSE_S if lost else ASK_AGAIN_S)
+                current = await self._store.get(job.id)
+                if current is None or current.ended:
+                    return _outcome_without_runner(job, current)
+                known_beat = current.beat if lost else None
+        except asyncio.CancelledError:
+            if not job.durable:  # its Runner ends it when the call is cancelled; this is for one without a Runner
+                detached(self._cancel_quietly(job))
+            raise
+
+    async def _record(self, job: Job, request: Media) -> bytes | None:
+        """Record a job; return its request to be sent along, or store it with the job if large."""
+        if media_size(request) > IN_MEMORY_BYTES:
+            await self._store_request(job, request)
+            return None
+        await self._create(job)
+        return read_media(request)
+
+    @contextmanager
+    def _waiter(self, job: Job) -> Iterator[ProducerEnd | None]:
+        """Yield a stream by which a Runner learns that nobody waits for a job any more.
+
+        A durable job has none, since it goes on then.
+        """
+        if job.durable:
+            yield None
+            return
+        waiter = self._consumer.open(1)
+        try:
+            yield waiter
+        finally:
+            self._consumer.close(waiter)
 
     async def accept(self, job: Job, request: Media) -> Job:
         """Store a durable job and let it run; see ``Desk.accept``."""
         accepted = await self._store_request(job, request)
         if accepted.id != job.id:
             return accepted
-        task = detached(self._dispatch(job.id))
+        task = detached(self._dispatch(job))
         self._dispatched[job.id] = task
         task.add_done_callback(lambda _: self._dispatched.pop(job.id, None))
         return accepted
@@ -180,12 +185,12 @@ class FrontDesk:
             full.retry_after_s = await self._forecast.until_start_s(None)
             raise
 
-    async def _dispatch(self, job_id: str) -> None:
-        """Have the job run to its end. If this process dies, a sweeper takes the job up."""
+    async def _dispatch(self, job: Job) -> None:
+        """Have a durable job run to its end. If this process dies, a sweeper takes the job up."""
         try:
-            await self._run_to_end(job_id, None, waits=False)
+            await self.run(job, None)
         except Exception as error:  # nobody waits for this call, so only the log can say it
-            logger.warning("job %s was not run to its end here (%r); a sweeper takes it up", job_id, error)
+            logger.warning("job %s was not run to its end here (%r); a sweeper takes it up", job.id, error)
 
     async def wait(self, job_id: str, timeout_s: float) -> Job | None:
         """Return the job once it has ended, or as it is after ``timeout_s``."""
@@ -279,6 +284,18 @@ class FrontDesk:
             await self._cancel(job)
         except Exception as error:  # nobody waits for this call, so only the log can say it
             logger.warning("job %s could not be cancelled after its caller left: %r", job.id, error)
+
+
+def _outcome_without_runner(job: Job, current: Job | None) -> Outcome:
+    """Return the end of a job of which no Runner has told this desk, from its record ``current``.
+
+    Raises a problem if the caller of a job that is not durable cannot get its result any more.
+    """
+    if current is None and not job.durable:
+        raise replica_lost("the record of this request is gone", 1)
+    if current is not None and current.result is not None and current.result.key is None:
+        raise replica_lost("the process that had the result died before it was sent", 1)
+    return Outcome(current or job)  # the record of a durable job is gone if its caller has deleted it
 
 
 def make_jobs(settings: JobSettings, application: str, runs: Runs, consumer: ConsumerEnd) -> Jobs:

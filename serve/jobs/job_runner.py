@@ -98,7 +98,9 @@ class JobRunner:
                     outcome = await self._finish(held, "failed", problem=problem)
                 else:
                     async with _stopping_without(waiter, held):
-                        outcome = await self._run_until_stopped(held, request)
+                        # A task of its own can be stopped whatever it waits for.
+                        work = asyncio.ensure_future(self._attempt(held, request))
+                        outcome = await self._until_stopped(held, work)
                 if outcome is not None:
                     span.set({"ryla.outcome": outcome_of(outcome.job)})
                     if (fault := fault_of(outcome.job)) is not None:
@@ -108,9 +110,8 @@ class JobRunner:
             del self._held[job.id]
             self._wake.set()
 
-    async def _run_until_stopped(self, held: HeldJob, sent: bytes | None) -> Outcome | None:
-        """Run the job in a task of its own, so that it can be stopped whatever it waits for."""
-        work = asyncio.ensure_future(self._attempt(held, sent))
+    async def _until_stopped(self, held: HeldJob, work: "asyncio.Future[Outcome | None]") -> Outcome | None:
+        """Wait for the end of the attempt ``work``, or for a reason to stop it."""
         left_s = held.job.deadline_at - time.time()
         cancelled = False
         try:

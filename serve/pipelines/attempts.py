@@ -1,17 +1,11 @@
-"""Retries: a request whose replica dies is started once more, with the same seed."""
+"""Which failures are those of a lost replica, after which a request is started once more."""
 
-import logging
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 import ray.exceptions
 from ray.serve.exceptions import ReplicaUnavailableError
 
 from deployments.errors import Cancelled, GpuLost
-from serve.pipelines.context import RequestContext
-from serve.pipelines.result import Result
-
-logger = logging.getLogger("ray.serve")
 
 ATTEMPTS = 2
 """The number of times that a request is started whose caller waits for it."""
@@ -30,22 +24,6 @@ LOST = (
     GpuLost,
 )
 """The errors that a call raises if the replica or the connection to it is lost."""
-
-
-async def run_attempts(
-    run: Callable[[], Awaitable[Result]], context: RequestContext, *, name: str, attempts: int = ATTEMPTS
-) -> Result:
-    """Return the result of ``run``, called up to ``attempts`` times if replicas are lost."""
-    attempt = 1
-    while True:
-        context.meter.clear()
-        try:
-            return replace(await run(), attempts=attempt)
-        except Exception as error:
-            if attempt == attempts or not is_lost_replica(error):
-                raise
-            logger.warning("%s: a replica was lost (%s); trying again", name, type(error).__name__)
-        attempt += 1
 
 
 def is_lost_replica(error: BaseException) -> bool:

@@ -1,8 +1,10 @@
 """The pipelines of a Runner replica, which share its threads and handles."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 from serve.config import AppConfig
+from serve.pipelines.attempts import ATTEMPTS, is_lost_replica
 from serve.pipelines.context import RequestContext
 from serve.pipelines.decoder import Decoder, Picture
 from serve.pipelines.encoding import VideoWriters
@@ -16,6 +18,8 @@ from serve.pipelines.result import Result
 from serve.pipelines.source_reader import SourceReaders
 from serve.pipelines.video import VideoPipeline
 from serve.pipelines.video_swap import VideoSwapPipeline
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,30 @@ class Pipelines:
                 pass
         await self.decoder.check(pictures_of(request), caller)
 
-    async def run(self, model: str, request: PipelineRequest, context: RequestContext) -> Result:
-        """Run the pipeline for ``request``, whose first model has the API name ``model``."""
-        if isinstance(request, GenerateVideo):
-            return await self.video.run(self.handles.video[model], request, context)
-        if isinstance(request, SwapImage):
-            return await self.image_swap.run(request, context)
-        if isinstance(request, SwapVideo):
-            return await self.video_swap.run(request, context)
-        raise TypeError(f"no pipeline takes a {type(request).__name__}")
+    async def run(self, model: str, request: PipelineRequest, context: RequestContext, *, attempts: int = ATTEMPTS) -> Result:
+        """Run the pipeline for ``request``, whose first model has the API name ``model``.
+
+        If a replica is lost, it runs again with the same seed, up to ``attempts`` times in all.
+        """
+        attempt = 1
+        while True:
+            context.meter.clear()
+            try:
+                match request:
+                    case GenerateVideo():
+                        result = await self.video.run(self.handles.video[model], request, context)
+                    case SwapImage():
+                        result = await self.image_swap.run(request, context)
+                    case SwapVideo():
+                        result = await self.video_swap.run(request, context)
+                    case _:
+                        raise TypeError(f"no pipeline takes a {type(request).__name__}")
+                return replace(result, attempts=attempt)
+            except Exception as error:
+                if attempt == attempts or not is_lost_replica(error):
+                    raise
+                logger.warning("a replica was lost (%s); trying again", type(error).__name__)
+            attempt += 1
 
 
 def make_pipelines(config: AppConfig, handles: Handles) -> Pipelines:

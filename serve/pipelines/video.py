@@ -38,7 +38,27 @@ class VideoPipeline:
 
     async def run(self, model: VideoHandle, request: GenerateVideo, context: RequestContext) -> Result:
         """Return the video. Everything that can be refused is refused before a GPU works."""
-        asked, swap = await self._prepare(request, context)
+        given = await self._given.read(request, context.caller)
+        first, last, swap = await self._read_pictures(request, context)
+        asked = VideoRequest(
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            width=request.width,
+            height=request.height,
+            num_frames=request.frames,
+            steps=request.steps,
+            cfg=request.cfg,
+            seed=context.seed,
+            image=first,
+            last_image=last,
+            lead=given if request.extend else None,
+            source=None if request.extend else given,
+            acceleration=request.acceleration,
+            cache_every=request.cache_every,
+            guidance_until=request.guidance_until,
+            strength=request.strength,
+            loras=tuple(LoraChoice(name, scale) for name, scale in request.loras),
+        )
         held_chunks = 0 if swap is None else swap.held_chunks
         async with self._writers.open("image", context, fps=request.rate, count=request.frames) as writer:
             # Denoising and decoding: the model yields chunks as it decodes them.
@@ -63,31 +83,6 @@ class VideoPipeline:
             swap=None if swap is None else swap.tally,
             adjusted=request.adjusted,
         )
-
-    async def _prepare(self, request: GenerateVideo, context: RequestContext) -> tuple[VideoRequest, FaceSwap | None]:
-        """Read the request's files; return what the model gets, and the face swap, if any."""
-        given = await self._given.read(request, context.caller)
-        first, last, swap = await self._read_pictures(request, context)
-        asked = VideoRequest(
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            width=request.width,
-            height=request.height,
-            num_frames=request.frames,
-            steps=request.steps,
-            cfg=request.cfg,
-            seed=context.seed,
-            image=first,
-            last_image=last,
-            lead=given if request.extend else None,
-            source=None if request.extend else given,
-            acceleration=request.acceleration,
-            cache_every=request.cache_every,
-            guidance_until=request.guidance_until,
-            strength=request.strength,
-            loras=tuple(LoraChoice(name, scale) for name, scale in request.loras),
-        )
-        return asked, swap
 
     async def _read_pictures(
         self, request: GenerateVideo, context: RequestContext

@@ -8,7 +8,6 @@ GPU has finished.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -78,15 +77,16 @@ def denoise(
             step = _Step(
                 transformers=transformers,
                 conditions=conditions,
+                guidance=guidance,
+                guided=index < guided,
                 pace=pace,
                 threads=threads,
                 timestep=timestep,
                 timestep_tensor=timesteps[index],
                 latents=latents,
             )
-            compute = partial(guidance.velocity, step, guided=index < guided)
-            phase = (index < guided, transformers.phase(timestep))
-            latents = solver.step(compute() if velocity is None else velocity(latents, phase, compute))
+            phase = (step.guided, transformers.phase(timestep))
+            latents = solver.step(step.velocity() if velocity is None else velocity(latents, phase, step.velocity))
             pace.finish_step()
     pace.finish()
     return latents
@@ -98,6 +98,8 @@ class _Step:
 
     transformers: Transformers
     conditions: Conditions
+    guidance: Guidance
+    guided: bool
     pace: Pace
     threads: DeviceThreads
     timestep: float
@@ -105,12 +107,13 @@ class _Step:
     """The timestep on the device of the latents, so that no pass has to copy it from the CPU."""
     latents: torch.Tensor
 
-    def predict(self, *embeddings: torch.Tensor) -> list[torch.Tensor]:
-        """Run a forward pass for each of ``embeddings``; see ``Predictor``.
+    def velocity(self) -> torch.Tensor:
+        """Run the passes that guidance takes, and return the velocity that they make together.
 
         They run at the same time if no device takes part in both.
         """
         branches: tuple[Branch, ...] = (0, 1)
+        embeddings = self.guidance.passes(guided=self.guided)
         alone = len(embeddings) == 1
         # A copy between devices waits for the work of both, so all inputs are copied first.
         passes = [self._prepare(each, branch, alone=alone) for each, branch in zip(embeddings, branches, strict=False)]
@@ -123,7 +126,7 @@ class _Step:
             firsts = [next(iter(forward)) for forward in together]
             self.pace.launch(*(calls[number].device for number in firsts))
             velocities += [results[number].to(self.latents.device) for number in firsts]
-        return velocities
+        return self.guidance.combine(velocities)
 
     def _prepare(self, embeddings: torch.Tensor, branch: Branch, *, alone: bool) -> "dict[int, _Call]":
         """Return a pass: the call of each device by its number, with the inputs on the device."""

@@ -3,23 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 Branch = Literal[0, 1]
 """One of a step's forward passes: 0 with the prompt (or both in one batch), 1 without it."""
-
-
-class Predictor(Protocol):
-    """Predicts the velocity of one step's latents."""
-
-    def predict(self, *embeddings: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Return the velocity ``[n, ...]`` for each of ``embeddings`` ``[n, ...]``.
-
-        Each takes one forward pass: the first with the prompt (or both in one batch), the second
-        without it.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +29,24 @@ class Guidance:
         """Return how many of ``steps`` are guided."""
         return 0 if self.negative is None else guided_steps(self.until, steps)
 
-    def velocity(self, predictor: Predictor, *, guided: bool = True) -> torch.Tensor:
-        """Return the velocity, ``guided`` or not; with guidance it takes one prediction or two."""
+    def passes(self, *, guided: bool) -> tuple[torch.Tensor, ...]:
+        """Return the embeddings ``[n, tokens, width]`` of each forward pass of a step.
+
+        A ``guided`` step has one with the prompt and one with the negative prompt, or one with both
+        in a batch; any other step has only the one with the prompt.
+        """
         if self.negative is None or not guided:
-            return predictor.predict(self.positive)[0]
+            return (self.positive,)
         if self.batched:
-            with_prompt, without = predictor.predict(torch.cat([self.positive, self.negative]))[0].chunk(2)
-        else:
-            with_prompt, without = predictor.predict(self.positive, self.negative)
+            return (torch.cat([self.positive, self.negative]),)
+        return self.positive, self.negative
+
+    def combine(self, velocities: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return a step's velocity from those ``[n, ...]`` that its ``passes`` have predicted."""
+        with_prompt, *others = [velocity for batch in velocities for velocity in batch.chunk(len(batch))]
+        if not others:
+            return with_prompt
+        (without,) = others
         return without + self.scale * (with_prompt - without)
 
 

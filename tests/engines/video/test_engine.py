@@ -13,6 +13,8 @@ from PIL import Image as Pillow
 
 from deployments.errors import Cancelled, GpuLost, ImageNotSupported, PromptTooLong, VideoTooLarge
 from deployments.settings import Wan26Models, Wan26Settings
+from deployments.video.acceleration.choice import AccelerationOptions
+from deployments.video.acceleration.step_cache import StepCache
 from deployments.video.build import build_wan26
 from deployments.video.engine import WanEngine
 from deployments.wire import FrameChunk, Image, Progress, VideoRequest
@@ -168,9 +170,20 @@ def test_a_vace_checkpoint_alone_makes_the_videos_of_its_text_checkpoint(
     torch.testing.assert_close(latents_of(alone, small), latents_of(wan26, small), rtol=0, atol=1e-6)
 
 
-def test_running_out_of_memory_refuses_the_request_and_frees_its_tensors(wan26: WanEngine, small: VideoRequest) -> None:
+def test_running_out_of_memory_refuses_the_request_and_frees_its_tensors(
+    wan26: WanEngine, small: VideoRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = latents_of(wan26, small)
     held: list[weakref.ref[torch.Tensor]] = []
+    caching = replace(wan26, accelerations=AccelerationOptions(cache_threshold=0.1))
+    caches: list[weakref.ref[StepCache]] = []
+    make = StepCache.__init__
+
+    def note(cache: StepCache, *options: Any) -> None:
+        make(cache, *options)
+        caches.append(weakref.ref(cache))
+
+    monkeypatch.setattr(StepCache, "__init__", note)
 
     def fail(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         held.append(weakref.ref(inputs[0]))
@@ -180,13 +193,14 @@ def test_running_out_of_memory_refuses_the_request_and_frees_its_tensors(wan26: 
     hook = text_mode_of(wan26).transformers["transformer"].patch_embedding.register_forward_pre_hook(fail)
     try:
         with pytest.raises(VideoTooLarge) as refused:
-            wan26.generate(small, Recorder())
+            caching.generate(replace(small, acceleration="cache"), Recorder())
     finally:
         hook.remove()
     assert refused.value.field == "num_frames"
     assert "64x64, 5 frames" in refused.value.detail
     assert len(held) == 3
     assert [reference() for reference in held] == [None] * 3
+    assert [reference() for reference in caches] == [None], "a cache holds the latents of steps"
     assert torch.equal(latents_of(wan26, small), before)
 
 

@@ -1,6 +1,6 @@
 """The walks in docs/architecture.md are those of a request that runs through the whole service.
 
-Ray is not in it: its two hops are plain calls here.
+Ray is not in it: its two hops are calls of the tests here.
 """
 
 import re
@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from diffusers import WanTransformer3DModel
 
 from deployments import hardware
 from deployments.settings import VideoSettings
@@ -24,8 +25,16 @@ from tests.unit.serve.local_jobs import Line
 
 Call = tuple[str, str]
 """A file and the qualified name of a function in it."""
+TRANSFORMER: Call = ("diffusers", "WanTransformer3DModel.forward")
+CALLS = 18
+"""The length of the walk of a seed: one that gets longer needs a reason."""
 HOPS: set[Call] = {("serve/jobs/runner_handle.py", "RunnerHandle.__call__")}
 """The calls that only a service on Ray makes."""
+ENTRIES: set[Call] = {
+    ("serve/http/endpoint_handler.py", "EndpointHandler.__call__"),
+    ("deployments/video_deployment.py", "VideoDeployment.generate"),
+}
+"""The calls that the router and Ray make."""
 
 
 def walk(title: str) -> list[Call]:
@@ -55,16 +64,37 @@ class GenerousConsumer(FakeConsumer):
         return CreditedLine()
 
 
+def own(frame: FrameType) -> Call | None:
+    """Return the function of the service that ``frame`` runs, or None for any other.
+
+    What is defined in a function counts as that function.
+    """
+    path, name = frame.f_code.co_filename.removeprefix(f"{ROOT}/"), frame.f_code.co_qualname
+    return (path, name.partition(".<locals>")[0]) if path.startswith(("serve/", "deployments/")) else None
+
+
+def caller_of(frame: FrameType) -> Call | None:
+    """Return the nearest function of the service above ``frame``; None in a new task or thread."""
+    above = frame.f_back
+    while above is not None and (found := own(above)) is None:
+        above = above.f_back
+    return None if above is None else found
+
+
 @contextmanager
-def first_calls() -> Iterator[dict[Call, None]]:
-    """Collect the functions of this repository that are called in the block, in their order."""
-    calls: dict[Call, None] = {}
-    root = f"{ROOT}/"
+def first_calls() -> Iterator[dict[Call, Call | None]]:
+    """Collect the functions that are called in the block, in their order, each with its caller.
+
+    They are those of the service, and the forward pass of diffusers' transformer.
+    """
+    calls: dict[Call, Call | None] = {}
 
     def note(frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(root):
-            calls.setdefault((code.co_filename.removeprefix(root), code.co_qualname))
+        if event != "call":
+            return
+        call = TRANSFORMER if frame.f_code is WanTransformer3DModel.forward.__code__ else own(frame)
+        if call is not None and call not in calls:
+            calls[call] = caller_of(frame)
 
     before = sys.getprofile()
     threading.setprofile(note)
@@ -77,8 +107,8 @@ def first_calls() -> Iterator[dict[Call, None]]:
 
 
 @pytest.fixture
-def calls(wan26: WanEngine, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """The calls of a plain POST of a seed that is answered with an MP4 file."""
+def calls(wan26: WanEngine, monkeypatch: pytest.MonkeyPatch) -> dict[Call, Call | None]:
+    """The calls of a plain POST of a seed that is answered with an MP4 file, with their callers."""
     monkeypatch.setattr(hardware, "publish", lambda text: None)
     with first_calls() as made:
         graph = FakeGraph(consumer=GenerousConsumer())
@@ -86,16 +116,20 @@ def calls(wan26: WanEngine, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
         body = {"prompt": "a cat", "seed": 7, "width": 64, "height": 64, "num_frames": 9, "steps": 2, "cfg": 4}
         answer = make_client(graph).post("/wan2.6", json=body, headers={"Accept": "video/mp4"})
     assert (answer.status_code, answer.headers["x-seed"], answer.headers["x-frames"]) == (200, "7", "9")
-    return list(made)
+    return made
 
 
-def test_a_seed_walks_as_it_is_documented(calls: list[Call]) -> None:
-    documented = [call for call in walk("The walk of a seed") if call not in HOPS]
-    assert len(documented) > 20
-    assert [call for call in calls if call in documented] == documented
+def test_a_seed_walks_as_it_is_documented(calls: dict[Call, Call | None]) -> None:
+    documented = walk("The walk of a seed")
+    assert len(documented) == CALLS
+    made = [call for call in documented if call not in HOPS]
+    assert [call for call in calls if call in made] == made
+    callers = {call: calls[call] for call in [*made, TRANSFORMER] if call not in ENTRIES and calls[call] is not None}
+    assert {call: caller for call, caller in callers.items() if caller not in made} == {}, "a call is left out"
+    assert callers[TRANSFORMER] == made[-1]
 
 
-def test_a_chunk_walks_as_it_is_documented(calls: list[Call]) -> None:
+def test_a_chunk_walks_as_it_is_documented(calls: dict[Call, Call | None]) -> None:
     documented = walk("The walk of a chunk")
     without_credits = {("deployments/flow_control.py", "Credits.acquire")}
     assert len(documented) > 12

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,12 +17,14 @@ from deployments.settings import VideoSettings
 from deployments.video_deployment import VideoDeployment
 from deployments.wire import Finished, FrameChunk, VideoEvent, VideoRequest
 from serve.models import WAN26
-from serve.pipelines.attempts import run_attempts
+from serve.pipelines.context import RequestContext
 from serve.pipelines.handles import VideoHandle
 from serve.pipelines.readiness import Readiness
+from serve.pipelines.requests import GenerateVideo
 from serve.pipelines.result import Result
-from tests.unit.serve.fake_graph import FakeHandle, FakeReadiness
-from tests.unit.serve.pipelines.request_builders import make_context
+from serve.pipelines.video import VideoPipeline
+from tests.unit.serve.fake_graph import FakeGraph, FakeHandle, FakeReadiness
+from tests.unit.serve.pipelines.request_builders import make_context, pipelines_over, video_request
 
 HOST = "127.0.0.1"
 CHUNKS, WINDOW = 5, 2
@@ -117,25 +120,30 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "publish", lambda text: None)
 
 
-async def attempt(model: Model) -> Result:
-    """Ask for a video as a request does; its data has the index of each chunk that came."""
-    consumer = ConsumerEnd(HOST)
-    await consumer.start()
-    readiness = cast(Readiness, FakeReadiness())
-    handle = VideoHandle(WAN26, cast(Any, FakeHandle(model)), readiness, consumer=consumer, window=WINDOW)
-    context = make_context()
+class Indices:
+    """A pipeline whose result has the index of each chunk that came."""
 
-    async def run() -> Result:
+    async def run(self, model: VideoHandle, _: GenerateVideo, context: RequestContext) -> Result:
         received = []
-        async with handle.generate(REQUEST, context) as video:
+        async with model.generate(REQUEST, context) as video:
             async for chunk in video.chunks:
                 received.append(int(chunk.frames[0, 0, 0, 0]))
                 video.release()
         return Result(bytes(received), "video/mp4", len(received))
 
+
+async def attempt(model: Model) -> Result:
+    """Ask for a video as a request does, by a pipeline of ``Indices``."""
+    consumer = ConsumerEnd(HOST)
+    await consumer.start()
+    readiness = cast(Readiness, FakeReadiness())
+    handle = VideoHandle(WAN26, cast(Any, FakeHandle(model)), readiness, consumer=consumer, window=WINDOW)
+    pipelines = pipelines_over(FakeGraph())
+    handles = replace(pipelines.handles, video={WAN26.name: handle})
+    pipelines = replace(pipelines, handles=handles, video=cast(VideoPipeline, Indices()))
     try:
         async with asyncio.timeout(60):
-            return await run_attempts(run, context, name="wan2.6")
+            return await pipelines.run(WAN26.name, video_request(), make_context())
     finally:
         await consumer.stop()
 
