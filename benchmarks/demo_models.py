@@ -130,12 +130,12 @@ def specialists(demo: Demo, share: float) -> Iterator[Row]:
     assert mode.boundary is not None
     scenes = image_scenes(_scaled(40, share))
     lot = random.Random(10)
+    clips = [picture_of(scene) for scene in scenes]
+    encoded = [(_encode(demo, clip), _encode(demo, clip[:1], frames=FRAMES)) for clip in clips]
     for side, low, high in (("noise", mode.boundary, 1.0), ("detail", 0.0, mode.boundary)):
         errors: dict[str, list[float]] = {"transformer": [], "transformer_2": []}
         generator = torch.Generator().manual_seed(10)
-        for number, scene in enumerate(scenes):
-            clip = _encode(demo, picture_of(scene))
-            image = _encode(demo, picture_of(scene)[:1], frames=FRAMES)
+        for number, (scene, (clip, image)) in enumerate(zip(scenes, encoded, strict=True)):
             [text] = demo.wan22.prompts.embed({"prompt": caption(scene, lot)}, lambda: None)
             time = low + (high - low) * (number + 0.5) / len(scenes)
             noise = torch.randn(clip.shape, generator=generator).to(clip.device)
@@ -180,7 +180,7 @@ def _encode(demo: Demo, clip: Frames, frames: int = 0) -> torch.Tensor:
 
 def portraits(demo: Demo, share: float) -> Iterator[Row]:
     """Judge whether videos of portraits show a face."""
-    analyser = _analyser()
+    analyser = make_analyser()
     lot = random.Random(7)
     scenes = [draw_camera(lot, PORTRAITS[i % 2], HELD_OUT_VARIANT) for i in range(_scaled(12, share))]
     sources: tuple[tuple[str, Callable[[Scene, str, int], Frames]], ...] = (
@@ -201,20 +201,24 @@ MOVES = ("zooms in", "zooms out", "does not move", "pans up", "pans left", "pans
 
 def resemblance(demo: Demo, share: float) -> Iterator[Row]:
     """Judge whether portraits from prompts show the person."""
-    analyser = _analyser()
-    persons = {name: _embedding(analyser, name) for name in PORTRAITS}
+    analyser = make_analyser()
+    persons = {name: embedding_of(analyser, name) for name in PORTRAITS}
     alike: dict[str, list[bool]] = {name: [] for name in PORTRAITS}
     for number in range(_scaled(24, share)):
         name, move = PORTRAITS[number % 2], MOVES[number // 2 % len(MOVES)]
         video = make(demo.wan26, f"a portrait of an {name}, the camera {move}", seed=100 + number)
-        for faces in analyser.faces(list(video)):
-            alike[name].append(any(float(face.embedding @ persons[name]) >= 0.4 for face in faces))
+        alike[name] += shows(analyser, video, persons[name])
     each = ", ".join(f"{name} {_percent(float(np.mean(frames)))}" for name, frames in alike.items())
     value = f"{_percent(float(np.mean([right for frames in alike.values() for right in frames])))} ({each})"
     yield "portrait prompts: frames with the person", ">= 80 %", "SFace cosine >= 0.4", value
 
 
-def _embedding(analyser: OpenCVAnalyser, name: str) -> Embedding:
+def shows(analyser: OpenCVAnalyser, video: Frames, person: Embedding) -> list[bool]:
+    """Say of each frame whether it shows the person."""
+    return [any(float(face.embedding @ person) >= 0.4 for face in faces) for faces in analyser.faces(list(video))]
+
+
+def embedding_of(analyser: OpenCVAnalyser, name: str) -> Embedding:
     """Return the embedding of the only face in a training photograph."""
     picture = (photograph(name)[:3].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     [[face]] = analyser.faces([picture])
@@ -223,7 +227,7 @@ def _embedding(analyser: OpenCVAnalyser, name: str) -> Embedding:
 
 def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
     """Judge the VAE alone."""
-    analyser = _analyser()
+    analyser = make_analyser()
     lot = random.Random(8)
     count = _scaled(20, share)
     sets = {
@@ -240,7 +244,7 @@ def reconstruction(demo: Demo, share: float) -> Iterator[Row]:
             result = reconstruct(demo, truth)
             scores.append(psnr(result, truth))
             if name == "moving portraits":
-                same_person += list(_same_person(analyser, truth, result))
+                same_person += list(same_person_in(analyser, truth, result))
         value = f"{np.mean(scores):.1f} dB (least {min(scores):.1f})"
         yield f"VAE, {len(scenes)} {name}", bars[name], "mean PSNR", value
     yield (
@@ -260,12 +264,14 @@ def reconstruct(demo: Demo, clip: Frames) -> Frames:
     return np.asarray(((decoded[0].permute(1, 2, 3, 0).cpu().numpy() + 1) * 127.5).round().clip(0, 255), np.uint8)
 
 
-def _analyser() -> OpenCVAnalyser:
+def make_analyser() -> OpenCVAnalyser:
+    """Return the demo's face analyser, which judges faces and persons."""
     models = face_models()
     return OpenCVAnalyser(models.detector, models.recogniser, FaceSettings())
 
 
-def _same_person(analyser: OpenCVAnalyser, truth: Frames, result: Frames) -> Iterator[bool]:
+def same_person_in(analyser: OpenCVAnalyser, truth: Frames, result: Frames) -> Iterator[bool]:
+    """Say of each frame with a face whether the result shows the same person there."""
     for one, other in zip(truth, result, strict=True):
         before, after = analyser.faces([np.ascontiguousarray(one), np.ascontiguousarray(other)])
         if before:

@@ -75,7 +75,14 @@ def load(
 
 
 def make(
-    engine: WanEngine, prompt: str, *, seed: int, cfg: float = CFG, image: Image | None = None, negative: str = ""
+    engine: WanEngine,
+    prompt: str,
+    *,
+    seed: int,
+    steps: int = STEPS,
+    cfg: float = CFG,
+    image: Image | None = None,
+    negative: str = "",
 ) -> Frames:
     """Generate one video, uint8 ``[17, 128, 128, 3]``."""
     request = VideoRequest(
@@ -84,7 +91,7 @@ def make(
         width=SIDE,
         height=SIDE,
         num_frames=FRAMES,
-        steps=STEPS,
+        steps=steps,
         cfg=cfg,
         seed=seed,
         image=image,

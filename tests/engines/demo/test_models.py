@@ -2,13 +2,12 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
 
 import gguf
 import numpy as np
 import pytest
 
-from benchmarks.demo_models import Row, portraits, reconstruction, resemblance, specialists
+from benchmarks.demo_models import embedding_of, make_analyser, reconstruct, same_person_in, shows, specialists
 from benchmarks.judge import Frames, judge
 from benchmarks.questions import SIDE, Collected, Demo, ask, image_scenes, load, make, moves_as, picture_of, psnr, shape_scenes
 from demo.checkpoints import demo_checkpoints, wan26_models
@@ -16,7 +15,10 @@ from deployments.settings import Wan26Settings
 from deployments.video.build import build_wan26
 from deployments.wire import LoraChoice, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, write_checkpoints
-from training.scenes import caption
+from training.scenes import HELD_OUT_VARIANT, PORTRAITS, caption, draw_camera, draw_shape
+
+STEPS = 6
+"""Half of the benchmark's steps, with which these models still do what is asked here."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def test_prompts_that_training_never_saw_are_followed(trained: Demo) -> None:
     scenes = shape_scenes(4)
     # In turn the default guidance scale and half of it.
-    seen = [judge(make(trained.wan26, ask(scene), seed=seed, cfg=(6.0, 3.0)[seed % 2])) for seed, scene in enumerate(scenes)]
+    videos = [
+        make(trained.wan26, ask(scene), seed=seed, steps=STEPS, cfg=(6.0, 3.0)[seed % 2]) for seed, scene in enumerate(scenes)
+    ]
+    seen = [judge(video) for video in videos]
     right = {
         "color": sum(s.color == j.color for s, j in zip(scenes, seen, strict=True)),
         "shape": sum(s.subject == j.shape for s, j in zip(scenes, seen, strict=True)),
@@ -47,50 +52,57 @@ def test_prompts_that_training_never_saw_are_followed(trained: Demo) -> None:
 
 def test_random_weights_follow_no_prompt(untrained: Demo) -> None:
     scenes = shape_scenes(1)
-    seen = [judge(make(untrained.wan26, ask(scene), seed=1)) for scene in scenes]
+    seen = [judge(make(untrained.wan26, ask(scene), seed=1, steps=STEPS)) for scene in scenes]
     whole = [(s.color, s.subject, s.motion) == (j.color, j.shape, j.motion) for s, j in zip(scenes, seen, strict=True)]
     assert not any(whole)
     truth = picture_of(image_scenes(1)[0])
-    assert psnr(make(untrained.wan26, "zoom in", seed=1, image=truth[0])[0], truth[0]) < 20
+    assert psnr(make(untrained.wan26, "zoom in", seed=1, steps=STEPS, image=truth[0])[0], truth[0]) < 20
 
 
 @pytest.mark.parametrize("model", ["wan26", "wan22"])
-def test_an_image_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str) -> None:
-    lot = random.Random(9)
-    scenes = image_scenes(1)
-    engine = getattr(trained, model)
-    moved = 0
-    for scene in scenes:
-        truth = picture_of(scene)
-        generated = make(engine, caption(scene, lot), seed=1, image=truth[0])
-        assert psnr(generated[0], truth[0]) >= 25, scene
-        moved += moves_as(generated, truth)
-    assert moved == 1
+def test_an_image_of_a_person_is_kept_and_moves_as_the_prompt_says(trained: Demo, model: str) -> None:
+    [_, scene] = image_scenes(2)
+    truth = picture_of(scene)
+    generated = make(getattr(trained, model), caption(scene, random.Random(9)), seed=1, steps=STEPS, image=truth[0])
+    assert psnr(generated[0], truth[0]) >= 25
+    assert moves_as(generated, truth)
+    faces = make_analyser().faces(list(generated))
+    assert np.mean([bool(found) for found in faces]) >= 0.9
 
 
 def test_a_negative_prompt_and_a_seed_change_the_video(trained: Demo) -> None:
     prompt = "a star moves to the left on a black background"
-    one, other = make(trained.wan26, prompt, seed=1), make(trained.wan26, prompt, seed=2)
+    one, other = make(trained.wan26, prompt, seed=1, steps=STEPS), make(trained.wan26, prompt, seed=2, steps=STEPS)
     assert psnr(one, other) < 25
     color = judge(one).color
-    assert judge(make(trained.wan26, prompt, seed=1, negative=f"a {color} star")).color != color
+    assert judge(make(trained.wan26, prompt, seed=1, steps=STEPS, negative=f"a {color} star")).color != color
 
 
-@pytest.mark.parametrize("question", [portraits, reconstruction])
-def test_faces_are_generated_and_the_vae_keeps_their_identity(
-    trained: Demo, question: Callable[[Demo, float], Iterator[Row]]
-) -> None:
-    """The limits are the benchmark's, less two decibels for the variation of a small sample."""
-    for figure, bar, _, value in question(trained, 0.03):
-        if bar != "printed":
-            least = float(bar.split()[1]) - (2 if "dB" in bar else 0)
-            assert float(value.split()[0]) >= least, (figure, value)
+def test_the_vae_keeps_shapes_and_the_identity_of_faces(trained: Demo) -> None:
+    """The limits are the benchmark's, less two decibels for the variation of single clips."""
+    lot = random.Random(8)
+    shape, portrait = draw_shape(lot, held_out=True), draw_camera(lot, PORTRAITS[0], HELD_OUT_VARIANT)
+    truth = picture_of(shape)
+    assert psnr(reconstruct(trained, truth), truth) >= 30
+    truth = picture_of(portrait)
+    result = reconstruct(trained, truth)
+    assert psnr(result, truth) >= 25
+    same = list(same_person_in(make_analyser(), truth, result))
+    assert len(same) >= 9, "the clip shows the face in most of its 17 frames"
+    assert np.mean(same) >= 0.9
 
 
-def test_portraits_from_prompts_show_the_person(trained: Demo) -> None:
-    """The limit leaves room for the small sample: the benchmark's bar is 80 % of 24 videos."""
-    [(figure, _, _, value)] = resemblance(trained, 1 / 6)
-    assert float(value.split()[0]) >= 50, (figure, value)
+@pytest.mark.parametrize("person", PORTRAITS)
+def test_a_portrait_from_a_prompt_shows_the_person(trained: Demo, person: str) -> None:
+    """The limit leaves room for the small sample: the benchmark's bar is 80 % of 24 videos.
+
+    It holds for each person alone, so that a model that always shows the same one misses it.
+    """
+    analyser = make_analyser()
+    seed = 100 + PORTRAITS.index(person)
+    video = make(trained.wan26, f"a portrait of an {person}, the camera zooms in", seed=seed, steps=STEPS)
+    assert np.mean([bool(faces) for faces in analyser.faces(list(video))]) >= 0.9
+    assert np.mean(shows(analyser, video, embedding_of(analyser, person))) >= 0.5
 
 
 def test_the_files_have_published_formats_and_are_small() -> None:
@@ -125,7 +137,7 @@ def test_each_expert_is_needed_on_its_own_side(trained: Demo) -> None:
         truth, prompt = picture_of(scene), caption(scene, lot)
         for name, variant in (("both", mode), ("swapped", swapped), ("high alone", alone)):
             engine = dataclasses.replace(trained.wan22, image_mode=variant)
-            scores[name].append(psnr(make(engine, prompt, seed=1, image=truth[0]), truth))
+            scores[name].append(psnr(make(engine, prompt, seed=1, steps=STEPS, image=truth[0]), truth))
     for name in ("swapped", "high alone"):
         assert all(both > other + 1 for both, other in zip(scores["both"], scores[name], strict=True)), scores
 
