@@ -119,14 +119,18 @@ def empty_transformer(folder: Path) -> torch.nn.Module:
         raise CheckpointRefused(
             f"{folder}: unknown architecture `{config.get('_class_name')}`; available: {', '.join(TRANSFORMERS)}"
         )
-    model: torch.nn.Module = _build_empty(folder, config, model_class)
+    model: torch.nn.Module = _build_empty(folder, config, model_class, keep_buffers=True)
     return model
 
 
-def _build_empty(folder: Path, config: dict[str, Any], model_class: Any) -> Any:
-    """Return the model of diffusers that ``config`` describes, on the meta device."""
+def _build_empty(folder: Path, config: dict[str, Any], model_class: Any, *, keep_buffers: bool) -> Any:
+    """Return the model of diffusers that ``config`` describes, on the meta device.
+
+    No file has the buffers of a transformer, so they are kept. Each weight is then allocated and
+    filled before it goes to the meta device; of a model without buffers, none ever is.
+    """
     check_values(folder / CONFIG, config, types_of(model_class))
-    with init_empty_weights():
+    with init_empty_weights(include_buffers=not keep_buffers):
         return built(folder / CONFIG, lambda: model_class.from_config(config))
 
 
@@ -199,7 +203,7 @@ def empty_vae(folder: Path) -> Any:
     config = read_config(folder)
     if config.get("patch_size") is not None:
         raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
-    return _build_empty(folder, config, AutoencoderKLWan)
+    return _build_empty(folder, config, AutoencoderKLWan, keep_buffers=False)
 
 
 def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Path | None = None) -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
-from deployments.video.checkpoints.folder import find_folder
+from deployments.video.checkpoints.folder import empty_vae, find_folder
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import RandomCheckpoints, wan22_models
 from tests.engines.video.checkpoints.folders import change_weights, copy_of, image_folder
@@ -153,3 +154,25 @@ def test_a_text_checkpoint_configured_for_images_is_refused(random_models: Rando
     folder = copy_of(random_models.text, tmp_path)
     with pytest.raises(CheckpointRefused, match="no input for an image"):
         build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(folder)))
+
+
+class Allocated(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made on another device than meta."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Make the tensor, and count it."""
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.device.type != "meta":
+            self.bytes += made.nbytes
+        return made
+
+
+def test_an_empty_vae_takes_no_memory_while_it_is_built(random_models: RandomCheckpoints) -> None:
+    """A wrong number in its configuration would otherwise allocate all that the machine has."""
+    with Allocated() as allocated:
+        torch.ones(2)
+        assert allocated.bytes == 8
+        empty_vae(random_models.text / "vae")
+    assert allocated.bytes == 8
