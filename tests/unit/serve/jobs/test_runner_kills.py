@@ -28,7 +28,7 @@ from tests.unit.serve.local_jobs import APPLICATION
 
 pytestmark = pytest.mark.slow
 SEED, RUNNERS = 20, 3
-JOBS = int(os.environ.get("CHAOS_JOBS", "60"))
+JOBS = int(os.environ.get("CHAOS_JOBS", "40"))
 KILLS = JOBS // 8
 PAUSE_S = 1.0
 """The mean time between two kills."""
