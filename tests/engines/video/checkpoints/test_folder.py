@@ -156,7 +156,7 @@ def test_a_text_checkpoint_configured_for_images_is_refused(random_models: Rando
         build_wan26(Wan26Settings(), Wan26Models(text=str(random_models.text), image=str(folder)))
 
 
-class Allocated(TorchDispatchMode):
+class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made on another device than meta."""
 
     bytes = 0
@@ -171,7 +171,7 @@ class Allocated(TorchDispatchMode):
 
 def test_an_empty_vae_takes_no_memory_while_it_is_built(random_models: RandomCheckpoints) -> None:
     """A wrong number in its configuration would otherwise allocate all that the machine has."""
-    with Allocated() as allocated:
+    with Allocated() as allocated:  # type: ignore[no-untyped-call]
         torch.ones(2)
         assert allocated.bytes == 8
         empty_vae(random_models.text / "vae")
