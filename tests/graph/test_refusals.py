@@ -169,7 +169,8 @@ def undisturbed(service: Service) -> tuple[float, float]:
         return time.monotonic() - begun
 
     # After a slow first call, the client would leave only when the second one had ended.
-    return min(timed("wan2.6-i2v-faceswap", LONG) for _ in range(2)), timed("wan2.6", SHORT)
+    timed("wan2.6-i2v-faceswap", {**LONG, "steps": 1, "length": 5})
+    return timed("wan2.6-i2v-faceswap", LONG), timed("wan2.6", SHORT)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8])
