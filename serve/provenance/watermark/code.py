@@ -4,6 +4,8 @@ The generators are those of 3GPP2 C.S0002 (constraint length 9, free distance 24
 and Wolf, *On tail biting convolutional codes*, 1986) spends no bits on a known final state.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,20 +47,45 @@ def encode(message: Bits) -> Symbols:
 
 
 def decode(measured: Symbols) -> Bits:
-    """Return the most likely messages ``[n, MESSAGE_BITS]`` of noisy symbols ``[n, CODE_BITS]``."""
-    count = len(measured)
-    steps = measured.reshape(count, MESSAGE_BITS, RATE) @ _OUTPUTS.T
-    metric = np.zeros((count, _STATES), np.float32)
+    """Return the most likely messages ``[n, MESSAGE_BITS]`` of noisy symbols ``[n, CODE_BITS]``.
+
+    In the worst noise, it may return another message than the most likely one.
+    """
+    steps = _steps(measured)
+    bits = _best_paths(np.zeros((len(steps), _STATES), np.float32), [steps[:, at] for at in range(MESSAGE_BITS)] * _LAPS)
+    return bits[:, MESSAGE_BITS:-MESSAGE_BITS]
+
+
+def decode_closely(measured: Symbols) -> Bits:
+    """Return messages ``[states, MESSAGE_BITS]`` that noisy symbols ``[CODE_BITS]`` may mean.
+
+    There is the most likely one of those that begin and end in each state, and so the most likely
+    one of all. It takes as long as ``decode`` for a hundred times as many symbols.
+    """
+    steps, states = _steps(measured[None]), np.arange(_STATES)
+    begin = np.full((_STATES, _STATES), -np.inf, np.float32)
+    begin[states, states] = 0
+    return _best_paths(begin, [steps[:, at] for at in range(MESSAGE_BITS)], states)
+
+
+def _steps(measured: Symbols) -> npt.NDArray[np.float32]:
+    """Return the merit ``[n, MESSAGE_BITS, 2 * states]`` of each content of the shift register."""
+    return measured.reshape(len(measured), MESSAGE_BITS, RATE) @ _OUTPUTS.T
+
+
+def _best_paths(
+    metric: npt.NDArray[np.float32], steps: Sequence[npt.NDArray[np.float32]], end: npt.NDArray[np.intp] | None = None
+) -> Bits:
+    """Return the bits of the best paths from states of merit ``metric`` to ``end``, or to any."""
     choices = []
-    for _ in range(_LAPS):
-        for step in range(MESSAGE_BITS):
-            low = metric[:, _FROM_LOW] + steps[:, step, :_STATES]
-            high = metric[:, _FROM_HIGH] + steps[:, step, _STATES:]
-            choices.append(high > low)
-            metric = np.maximum(low, high)
-    state, rows = metric.argmax(axis=1), np.arange(count)
-    bits = np.empty((count, len(choices)), np.uint8)
+    for step in steps:
+        low = metric[:, _FROM_LOW] + step[:, :_STATES]
+        high = metric[:, _FROM_HIGH] + step[:, _STATES:]
+        choices.append(high > low)
+        metric = np.maximum(low, high)
+    state, rows = metric.argmax(axis=1) if end is None else end, np.arange(len(metric))
+    bits = np.empty((len(metric), len(choices)), np.uint8)
     for at in reversed(range(len(choices))):
         bits[:, at] = state & 1
         state = (state + _STATES * choices[at][rows, state]) >> 1
-    return bits[:, MESSAGE_BITS:-MESSAGE_BITS]
+    return bits

@@ -6,34 +6,30 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from deployments.wire import Frames
+from serve.provenance.watermark.bound import rate_of
 from serve.provenance.watermark.code import decode, encode
-from serve.provenance.watermark.grid import CELL_SIZES
-from serve.provenance.watermark.pattern import PUBLISHED_SECRET, TILE, Pattern, pattern_of
-from serve.provenance.watermark.payload import PAYLOAD_BITS, Payload
+from serve.provenance.watermark.grid import CELL_SIZES, cell_size
+from serve.provenance.watermark.motion import MovedTiles
+from serve.provenance.watermark.pattern import PUBLISHED_SECRET, Pattern, pattern_of
+from serve.provenance.watermark.payload import Payload
 from serve.provenance.watermark.residual import Plane, correlate, fold, resample, residual
+from serve.provenance.watermark.tile import PER_CELL, SIDE, cells_at, matched, template_of
 
 MAX_RATE = 1e-6
 """The rate of false detections up to which a reading counts."""
-_PER_CELL = 2
-_SIDE = TILE * _PER_CELL
 _NATIVE = {CELL_SIZES[0] / 2: (0, 320), 2.0: (0, 800), 4.0: (200, 3200), 8.0: (500, 1 << 30)}
 """The cell sizes of frames as they were marked and at half their size, and the shorter sides in
 pixels that frames with such cells can have."""
 _PLACES_OF_SUM, _PLACES_OF_SCAN = 6, 8
-_STAGES = 2
-"""Both stages of a detection share the rate of false detections."""
+_STAGES = 3
+"""The stages of a detection share the rate of false detections."""
 _LAYERS = 3
 """The number of watermarks that are looked for in one place, one below the other."""
 _SCANNED_SIDE = 480
 _SCANNED_CELLS = tuple(float(cell) for cell in np.geomspace(1.0, 9.0, 628))
 """Steps of 0.35 %, over which the pattern of a frame of 300 cells is out of place by one cell."""
-_BENTKUS = 3.18
-"""See ``_rate``."""
-_SHAPE = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
-"""How the pattern, scaled up linearly, spreads a cell over the samples around it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,8 @@ class Detector:
 
         A result of which another one is made carries the watermarks of both, and nothing tells
         which of them is newer. It looks first for the cells of frames as they were marked and of
-        halved ones. If they are not there, it looks for those of any other scale in the first
-        frame.
+        halved ones. If they are not there, it looks in the first frame for patterns that have moved
+        with the picture, and then for cells of any other scale.
         """
         tiles: dict[float, list[Plane]] = {}
         first: Plane | None = None
@@ -85,7 +81,7 @@ class Detector:
                 tiles.setdefault(cell, []).append(_tile_of(frame, cell))
         if first is None:
             return ()
-        return self._read_native(tiles) or (self._read_scaled(first) if self._scaled else ())
+        return self._read_native(tiles) or self._read_moved(first) or (self._read_scaled(first) if self._scaled else ())
 
     def _read_native(self, tiles: dict[float, list[Plane]]) -> tuple[Reading, ...]:
         places = sum(_PLACES_OF_SUM + 2 * len(of_cell) for of_cell in tiles.values())
@@ -98,21 +94,34 @@ class Detector:
         ]
         return _distinct(readings)
 
+    def _read_moved(self, frame: Plane) -> tuple[Reading, ...]:
+        cell = float(cell_size(*frame.shape))
+        tiles, readings = MovedTiles(frame, cell), []
+        for number, pattern in enumerate(self._patterns):
+            found = tiles.read(pattern, _STAGES * len(self._patterns))
+            if found is None:
+                continue
+            payload, rate = found
+            self.lowest_rate = min(self.lowest_rate, rate)
+            if rate <= MAX_RATE:
+                readings.append(Reading(payload, rate, number, cell))
+        return _distinct(readings)
+
     def _read_scaled(self, frame: Plane) -> tuple[Reading, ...]:
         reduced = resample(frame, max(1.0, min(frame.shape) / _SCANNED_SIDE))
         pixels = min(frame.shape) / min(reduced.shape)
-        flat = residual(reduced, _PER_CELL)
+        flat = residual(reduced, PER_CELL)
         tries = _STAGES * _LAYERS * _PLACES_OF_SCAN * len(self._patterns) * len(_SCANNED_CELLS)
         for number, pattern in enumerate(self._patterns):
-            template = _template(pattern)
+            template = template_of(pattern)
             found: list[tuple[float, float, Plane, tuple[int, int]]] = []
             for cell in _SCANNED_CELLS:
-                tile = _matched(fold(resample(flat, cell / _PER_CELL), _SIDE))
+                tile = matched(fold(resample(flat, cell / PER_CELL), SIDE))
                 match = correlate(tile, template)
                 place = _peaks(match, 1)[0]
                 found.append((float(match[place]), cell * pixels, tile, place))
             for _, cell, tile, place in sorted(found, key=lambda item: item[0], reverse=True)[:_PLACES_OF_SCAN]:
-                readings = [Reading(*read, number, cell) for read in self._read([_cells(tile, place)], pattern, tries)]
+                readings = [Reading(*read, number, cell) for read in self._read([cells_at(tile, place)], pattern, tries)]
                 if readings:
                     return _distinct(readings)
         return ()
@@ -133,7 +142,7 @@ class Detector:
                 norm = float(np.linalg.norm(tile.ravel()[pattern.data]))
                 if payload is None or not norm:
                     continue
-                rate = _rate(float(measured @ encode(message)) / norm, tries)
+                rate = rate_of(float(measured @ encode(message)) / norm, tries)
                 self.lowest_rate = min(self.lowest_rate, rate)
                 if rate <= MAX_RATE:
                     yield payload, rate
@@ -156,32 +165,9 @@ def detect(frames: Frames, secrets: Sequence[bytes] = (PUBLISHED_SECRET,), *, sc
     )
 
 
-def _spread() -> npt.NDArray[np.complexfloating]:
-    shape = np.zeros((_SIDE, _SIDE), np.float32)
-    for row, vertical in zip((-1, 0, 1, 2), _SHAPE, strict=True):
-        for column, horizontal in zip((-1, 0, 1, 2), _SHAPE, strict=True):
-            shape[row, column] = vertical * horizontal
-    return np.conj(np.fft.rfft2(shape))
-
-
-_MATCHED = _spread()
-
-
 def _tile_of(luma: Plane, cell: float) -> Plane:
     """Return the residual of a frame, folded to one tile at half-cell steps and of norm 1."""
-    return _matched(fold(residual(resample(luma, cell / _PER_CELL), _PER_CELL), _SIDE))
-
-
-def _matched(folded: Plane) -> Plane:
-    """Return a folded residual, each sample with those over which the pattern spreads it."""
-    tile = np.fft.irfft2(np.fft.rfft2(folded) * _MATCHED, s=folded.shape).astype(np.float32)
-    return tile / (float(np.linalg.norm(tile)) + 1e-9)
-
-
-def _template(pattern: Pattern) -> Plane:
-    template = np.zeros((_SIDE, _SIDE), np.float32)
-    template[::_PER_CELL, ::_PER_CELL] = pattern.fixed_tile()
-    return template
+    return matched(fold(residual(resample(luma, cell / PER_CELL), PER_CELL), SIDE))
 
 
 def _native_cells(side: int) -> list[float]:
@@ -194,16 +180,16 @@ def _candidates(tiles: Sequence[Plane], pattern: Pattern) -> Iterator[Plane]:
     The fixed cells say where a tile begins and how much of the pattern each frame has kept. They
     are independent of the others, which alone decide about the payload.
     """
-    template = _template(pattern)
+    template = template_of(pattern)
     matches = [correlate(tile, template) for tile in tiles]
     for place in _peaks(sum(matches[1:], matches[0]), _PLACES_OF_SUM):
-        yield _cells(_weighted(tiles, matches, place), place)
+        yield cells_at(_weighted(tiles, matches, place), place)
     if len(tiles) == 1:
         return
     for tile, match in zip(tiles, matches, strict=True):
         place = _peaks(match, 1)[0]
-        yield _cells(tile, place)
-        yield _cells(_weighted(tiles, matches, place), place)
+        yield cells_at(tile, place)
+        yield cells_at(_weighted(tiles, matches, place), place)
 
 
 def _weighted(tiles: Sequence[Plane], matches: Sequence[Plane], place: tuple[int, int]) -> Plane:
@@ -216,11 +202,7 @@ def _weighted(tiles: Sequence[Plane], matches: Sequence[Plane], place: tuple[int
 def _peaks(match: Plane, count: int) -> list[tuple[int, int]]:
     best = np.argpartition(match.ravel(), -count)[-count:]
     ordered = best[np.argsort(match.ravel()[best])[::-1]]
-    return [(int(at) // _SIDE, int(at) % _SIDE) for at in ordered]
-
-
-def _cells(tile: Plane, place: tuple[int, int]) -> Plane:
-    return np.roll(tile, (-place[0], -place[1]), axis=(0, 1))[::_PER_CELL, ::_PER_CELL]
+    return [(int(at) // SIDE, int(at) % SIDE) for at in ordered]
 
 
 def _without(tile: Plane, pattern: Pattern, payload: Payload) -> Plane:
@@ -229,14 +211,3 @@ def _without(tile: Plane, pattern: Pattern, payload: Payload) -> Plane:
     known = pattern.tile(payload).ravel()[cells]
     rest[cells] -= known * (rest[cells] @ known) / len(cells)
     return rest.reshape(tile.shape)
-
-
-def _rate(match: float, tries: int) -> float:
-    """Return a bound on the probability of a match as good by chance, in any of ``tries`` places.
-
-    For whatever frames, a match is a weighted sum of independent random signs, with weights of norm
-    1: those of the secret. Its tail is at most 3.18 times that of the normal distribution (Bentkus
-    and Dzindzalieta, *A tight Gaussian bound for weighted sums of Rademacher random variables*,
-    2015), and there are as many sums as tries and payloads.
-    """
-    return tries * 2.0**PAYLOAD_BITS * _BENTKUS * math.erfc(match / math.sqrt(2)) / 2

@@ -6,6 +6,8 @@ detector that suits noise with the statistics of pictures (Depovere, Kalker and 
 watermark detection reliability using filtering before correlation*, 1998).
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +17,27 @@ Plane = npt.NDArray[np.float32]
 
 _SMALLEST = 8
 _CLIP = 2.5
-_FLATTENING = 0.85
-"""The power of its amplitude by which each frequency is divided; 1 would keep only the phases."""
-_NEIGHBOURS = (9, 9)
-"""How many neighbouring frequencies are averaged for that amplitude."""
+
+
+class Filter(NamedTuple):
+    """What counts as predictable: deviations of Gaussians in cells, and the flattening."""
+
+    mean: float
+    """The Gaussian of the local mean."""
+    window: float
+    """The Gaussian of the local deviation."""
+    floor: float
+    """A variance, in levels, that is added to the local one."""
+    flattening: float
+    """The power of its amplitude by which each frequency is divided; 1 leaves only the phases."""
+    neighbours: int
+    """The height and width in frequencies over which that amplitude is averaged."""
+
+
+PLAIN = Filter(mean=1.0, window=2.0, floor=1.0, flattening=0.85, neighbours=9)
+COMPRESSED = Filter(mean=0.7, window=1.5, floor=0.3, flattening=1.1, neighbours=5)
+"""Suits frames of which H.264 and JPEG have smoothed much: they show the pattern where they have
+little else."""
 
 
 def resample(luma: Plane, pixels: float) -> Plane:
@@ -31,13 +50,14 @@ def resample(luma: Plane, pixels: float) -> Plane:
     return resampled
 
 
-def residual(samples: Plane, per_cell: int) -> Plane:
+def residual(samples: Plane, per_cell: int, filter_: Filter = PLAIN) -> Plane:
     """Return the residual of samples, of which a cell has ``per_cell`` in each direction."""
-    detail = samples - cv2.GaussianBlur(samples, (0, 0), float(per_cell))
-    deviation = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 2.0 * per_cell) + 1)
+    detail = samples - cv2.GaussianBlur(samples, (0, 0), filter_.mean * per_cell)
+    deviation = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), filter_.window * per_cell) + filter_.floor)
     spectrum = np.fft.rfft2(np.clip(detail / deviation, -_CLIP, _CLIP))
-    power = cv2.blur((spectrum.real**2 + spectrum.imag**2).astype(np.float32), _NEIGHBOURS)
-    flat = spectrum / (power + 1e-9) ** (_FLATTENING / 2)
+    square = filter_.neighbours, filter_.neighbours
+    power = cv2.blur((spectrum.real**2 + spectrum.imag**2).astype(np.float32), square)
+    flat = spectrum / (power + 1e-9) ** (filter_.flattening / 2)
     return np.fft.irfft2(flat, s=samples.shape).astype(np.float32)
 
 
