@@ -54,10 +54,8 @@ def _linear_of(rgb: Floats, space: ColourSpace) -> Floats:
         # What BT.709 cannot show is brightest there: mapped before, it would be cut off and lose
         # its hue.
         return np.clip(_tone_map(nits @ matrix) / _WHITE_NITS, 0, 1)
-    if space.transfer == SRGB:
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    else:
-        linear = rgb**_GAMMA
+    is_srgb = space.transfer == SRGB
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) if is_srgb else rgb**_GAMMA
     return np.clip(linear @ matrix, 0, 1)
 
 
