@@ -164,7 +164,7 @@ class UprightAnalyser:
         turns = {(i, j): turn_of(found[i][j].landmarks) for i, j in sure}
         unknown = [place for place in places if place not in turns]
         careful_ones = {(i, j): turns[i, j] for i, j in sure if j < careful}
-        self._straighten(images, found, [place for place in sure if place not in careful_ones], check)
+        self._straighten(images, found, places=[place for place in sure if place not in careful_ones], check=check)
         leaders = _leaders(found, unknown)
         first = [place for place in unknown if leaders[place] == place]
         lost = self._compare_turns(images, found, first, turns=turns, check=check)
