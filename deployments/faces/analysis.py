@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from deployments.errors import CheckpointRefused
+from deployments.faces.detection import Detection
 from deployments.faces.models.batch import batch_of
 from deployments.faces.models.graph import fix_shape, read_model, take_float32
 from deployments.faces.models.session import open_session, session_options
-from deployments.faces.upright import Detection
 from deployments.settings import FaceSettings
 from deployments.wire import Face, Frames, Image
 
@@ -26,13 +26,10 @@ class FaceAnalyser(Protocol):
 
     name: str
 
-    def faces(
-        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
-    ) -> list[list[Face]]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each uint8 RGB image, the largest first.
 
-        ``check`` is called once per image; it raises Cancelled to stop the work. ``thorough`` asks
-        for the best landmarks, at any cost: for references, which are few.
+        ``check`` is called once per image; it raises Cancelled to stop the work.
         """
 
 
@@ -44,6 +41,7 @@ class InsightFaceAnalyser:
     """
 
     name = "insightface"
+    larger = 1.0
 
     def __init__(self, folder: Path, settings: FaceSettings, use_cuda: bool) -> None:
         if not folder.is_dir():  # insightface would try to download it
@@ -80,9 +78,7 @@ class InsightFaceAnalyser:
                 model.session = open_session(path, settings, use_cuda=use_cuda, model=graph.SerializeToString())
         self._batch = batch_of(self._recogniser.session, Path(self._recogniser.model_file).name)
 
-    def faces(
-        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
-    ) -> list[list[Face]]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``. All are found in the same way."""
         return self.describe(images, _detect_all(self.detect, images, check), check)
 
@@ -119,6 +115,8 @@ class OpenCVAnalyser:
     """OpenCV's YuNet detector and SFace recogniser, which are small enough for a CPU."""
 
     name = "opencv"
+    larger = 1.07
+    """See ``Analyser``; the mean of six people, for whom it is 0.99 to 1.09."""
 
     def __init__(self, detector: Path, recogniser: Path, settings: FaceSettings) -> None:
         for path in (detector, recogniser):
@@ -131,9 +129,7 @@ class OpenCVAnalyser:
         # Setting the size of the detector's input and running it belong together.
         self._lock = Lock()
 
-    def faces(
-        self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled, *, thorough: bool = False
-    ) -> list[list[Face]]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = _never_cancelled) -> list[list[Face]]:
         """Return the faces in each image; see ``FaceAnalyser``. All are found in the same way."""
         return self.describe(images, _detect_all(self.detect, images, check), check)
 

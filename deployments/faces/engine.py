@@ -104,7 +104,7 @@ class FaceEngine:
         largest = []
         for i, image in enumerate(images):
             # One by one: images that are analysed together are taken for frames of one video.
-            (faces,) = self._analyser.faces([image], check, thorough=True)
+            (faces,) = self._analyser.faces([image], check)
             certain = [face for face in faces if face.certain]
             if not certain:
                 which = f"image {i + 1} of {len(images)}: " if len(images) > 1 else ""

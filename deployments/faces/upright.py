@@ -1,52 +1,26 @@
 """Finds faces at any angle: heads that lean, lie on their side or are upside down.
 
-Detectors are trained on upright faces. From about 45 degrees on they find a face, but put its
-landmarks where those of an upright face would be. Their score tells: it is highest for the turn
-that makes the face upright. So every face that is not surely upright is cut out at many turns, all
-cuts are laid side by side in one picture, and the detector looks at that picture once. Its
-landmarks are then found again in a larger, upright cut.
+Detectors are trained on upright faces. Of a face that leans, they put the landmarks nearer to where
+those of an upright face would be: YuNet says a quarter to a half of the angle, and nothing of it
+from about 45 degrees on. So a face that may lean is cut out at several turns and mirrored, all cuts
+are laid side by side in one picture, and the detector looks at that picture once. What it says of
+the cuts falls in a line with their turns, which is zero at the turn that makes the face upright. If
+even the rough turn is in doubt, the scores tell it: they are highest for upright faces.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from deployments.faces.compositing.alignment import ARCFACE, Matrix, align
+from deployments.faces.detection import Detection, apart, may_be_same, misfit, overlap, turn_of, turned_back, turned_by
+from deployments.faces.views import MIRRORED, View, cut_out, fitted_turn, in_middle, landmarks_at, placed
 from deployments.wire import Face, Frames, Image
 
 Check = Callable[[], None]
-Points = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """A face before it is identified, in pixels of the image."""
-
-    box: npt.NDArray[np.float32]
-    landmarks: Points
-    score: float
-    certain: bool = True
-    """Whether the landmarks can be trusted."""
-
-    @property
-    def centre(self) -> npt.NDArray[np.float32]:
-        """The middle of the box."""
-        return np.asarray((self.box[:2] + self.box[2:]) / 2, np.float32)
-
-    @property
-    def area(self) -> float:
-        """The area of the box."""
-        return float(np.prod(np.maximum(self.box[2:] - self.box[:2], 0)))
-
-    @property
-    def size(self) -> float:
-        """The longer side of the box."""
-        return max(float((self.box[2:] - self.box[:2]).max()), 1.0)
 
 
 class Analyser(Protocol):
@@ -54,6 +28,8 @@ class Analyser(Protocol):
 
     name: str
     detection_size: int
+    larger: float
+    """How much larger the landmarks of a face are in whole pictures than in cuts that it fills."""
 
     def detect(self, image: Image) -> list[Detection]:
         """Return the faces in a uint8 RGB image."""
@@ -66,27 +42,55 @@ class Analyser(Protocol):
 
 _SURE = 0.89
 """The score at which a face is surely upright. Faces that are not get 0.88 at most (YuNet)."""
-_LEVEL = 6.0
-"""Degrees by which a sure face may lean without a second look."""
-_SLIGHT, _AGREES = 10.0, 3.0
-"""Up to so many degrees a small cut tells whether the landmarks of a sure face are right: turned by
-what they say, it must lean by no more than that."""
+_SLIGHT = 10.0
+"""Degrees by which a sure face may seem to lean, if cuts at two turns do not contradict it."""
+_CHECK_TURNS = (-25.0, 25.0)
+"""The turns of those cuts."""
+_CONTRADICTS = 8.0
+"""Degrees by which the lean that the cuts tell may differ from what the landmarks say."""
 _TURNS = tuple(range(0, 360, 30))
 _FAR = 75.0
 """Degrees between turns that cannot both be nearly right."""
 _CLEARLY_BETTER = 0.03
 """How much better than the image itself another turn must score, and better than turns that are
 far from it."""
-_SMALL, _LARGE = 96, 212
-"""The sides of the cuts that are compared, and of those in which landmarks are found."""
-_VIEWS = (-10.0, 0.0, 10.0)
-"""The degrees by which the cuts lean in which landmarks are found; the landmarks are averaged."""
-_LOOKS, _SETTLED = 4, 2.0
-"""How often the landmarks are found again, until the face leans by no more degrees in its cut."""
-_LEANS = 15.0
-"""Degrees by which a face may lean in its upright cut."""
+_SMALL = 96
+"""The side of the cuts that are compared."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Cuts in which landmarks are found: for each of ``leans`` one of each of ``fills``.
+
+    The face fills that share of a cut. The detector errs in each of its scales in another way.
+    """
+
+    side: int
+    cuts: tuple[tuple[float, float], ...]
+
+    @property
+    def views(self) -> list[tuple[float, float, bool]]:
+        """The lean and the fill of each cut, plain and mirrored."""
+        return [(lean, fill, mirrored) for lean, fill in self.cuts for mirrored in (False, True)]
+
+
+_ROUGH = _Look(128, tuple((lean, 0.5) for lean in (-27.0, -9.0, 9.0, 27.0)))
+_FINE = _Look(160, tuple((lean, fill) for lean in (-18.0, -6.0, 6.0, 18.0) for fill in (0.3, 0.38, 0.46, 0.54, 0.62, 0.7)))
+"""The cuts for faces of pictures, which no other frame corrects."""
+_FEWEST_VIEWS, _FEWEST_TURNS = 5, 3
+"""In how many of these cuts the face must be found, and at how many turns."""
+_LOOKS, _SETTLED = 4, 10.0
+"""How often a look is taken, until the face leans by no more degrees in its cuts."""
+_LEANS = 20.0
+"""Degrees by which a face may lean in its upright cuts."""
+_CLEAR = 0.86
+"""The score that a face must reach upright if it leans far: hair and hands get 0.82 (YuNet)."""
+_CAREFUL = 2
+"""The number of faces of a single image, the largest first, that are never taken for upright."""
 _MISFIT = 0.3
 """The mean distance of landmarks from those of a face, in distances between the eyes."""
+_SOFTENED = 1.4
+"""The standard deviation, in pixels, by which a picture is blurred that shows no certain face."""
 _SAME_FACE = 0.5
 """Intersection over union of two boxes in consecutive frames that show one face."""
 
@@ -99,18 +103,27 @@ class UprightAnalyser:
         self._max_faces = max_faces
         self.name = analyser.name
 
-    def faces(
-        self, images: Frames | Sequence[Image], check: Check = lambda: None, *, thorough: bool = False
-    ) -> list[list[Face]]:
+    def faces(self, images: Frames | Sequence[Image], check: Check = lambda: None) -> list[list[Face]]:
         """Return the faces in each image, the largest first; see ``FaceAnalyser``."""
+        found = self._found(images, check)
+        if len(images) == 1 and not any(face.certain for face in found[0]):
+            # Grain and dithering hide faces from detectors, though not from people.
+            softened = [np.asarray(cv2.GaussianBlur(images[0], (0, 0), _SOFTENED))]
+            again = self._found(softened, check)
+            if any(face.certain for face in again[0]):
+                images, found = softened, again
+        return self._analyser.describe(images, found, check)
+
+    def _found(self, images: Frames | Sequence[Image], check: Check) -> list[list[Detection]]:
+        """Return the largest faces in each image, upright ones and others."""
         found = []
         for image in images:
             check()
             found.append(self._analyser.detect(image))
         self._add_lying(images, found, check)
         found = [sorted(faces, key=lambda face: -face.area)[: self._max_faces] for faces in found]
-        self._correct(images, found, thorough=thorough, check=check)
-        return self._analyser.describe(images, found, check)
+        self._correct(images, found, careful=_CAREFUL if len(images) == 1 else 0, check=check)
+        return found
 
     def _add_lying(self, images: Frames | Sequence[Image], found: list[list[Detection]], check: Check) -> None:
         """Add the faces in each image that the detector sees only in the turned image.
@@ -124,7 +137,7 @@ class UprightAnalyser:
             upright = len(found[i])
             if beside or not upright or upright != before:
                 check()
-                lying = [face for face in self._lying(image) if not any(_may_be_same(face, other) for other in found[i])]
+                lying = [face for face in self._lying(image) if not any(may_be_same(face, other) for other in found[i])]
                 beside = bool(lying)
                 found[i] = [*found[i], *lying]
             before = upright
@@ -137,61 +150,66 @@ class UprightAnalyser:
         best: list[Detection] = []
         for turn in (cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE):
             for one in self._analyser.detect(np.ascontiguousarray(cv2.rotate(small, turn))):
-                back = _turned_back(one, turn, height=small.shape[0], width=small.shape[1])
+                back = turned_back(one, turn, height=small.shape[0], width=small.shape[1])
                 back = replace(back, box=back.box / np.float32(scale), landmarks=back.landmarks / np.float32(scale))
-                rival = next((other for other in best if _overlap(other.box, back.box) > _SAME_FACE / 2), None)
+                rival = next((other for other in best if overlap(other.box, back.box) > _SAME_FACE / 2), None)
                 if rival is None or rival.score < back.score:
                     best = [other for other in best if other is not rival] + [back]
         return best
 
-    def _correct(self, images: Frames | Sequence[Image], found: list[list[Detection]], *, thorough: bool, check: Check) -> None:
-        """Replace the detections in ``found`` that are not surely upright."""
-        doubtful = [(i, j) for i, faces in enumerate(found) for j, face in enumerate(faces) if not _is_sure(face)]
-        if not thorough:
-            doubtful = self._without_slight(images, found, places=doubtful, check=check)
-        if not doubtful:
-            return
-        turns: dict[tuple[int, int], float] = {}
-        unlike: list[tuple[int, int]] = []
-        like: dict[tuple[int, int], tuple[int, int]] = {}
-        for i, j in doubtful:
+    def _correct(self, images: Frames | Sequence[Image], found: list[list[Detection]], *, careful: int, check: Check) -> None:
+        """Replace the detections in ``found`` that may lean, and the ``careful`` largest."""
+        places = [(i, j) for i, faces in enumerate(found) for j in range(len(faces))]
+        sure = [(i, j) for i, j in places if _seems_upright(found[i][j])]
+        turns = {(i, j): turn_of(found[i][j].landmarks) for i, j in sure}
+        unknown = [place for place in places if place not in turns]
+        careful_ones = {(i, j): turns[i, j] for i, j in sure if j < careful}
+        self._straighten(images, found, places=[place for place in sure if place not in careful_ones], check=check)
+        leaders = _leaders(found, unknown)
+        first = [place for place in unknown if leaders[place] == place]
+        lost = self._compare_turns(images, found, first, turns=turns, check=check)
+        for place in unknown:
             # A head hardly turns within a chunk.
-            boxes = ((place, found[place[0]][place[1]].box) for place in unlike if place[0] < i)
-            twin = next((place for place, box in boxes if _overlap(box, found[i][j].box) >= _SAME_FACE), None)
-            if twin is None:
-                unlike.append((i, j))
-            else:
-                like[i, j] = twin
-        lost = self._compare_turns(images, found, unlike, turns=turns, check=check)
-        for place, twin in like.items():
-            if twin in lost:
+            if leaders[place] in lost:
                 lost.add(place)
             else:
-                turns[place] = turns[twin]
-        self._look_again(images, found, [place for place in doubtful if place not in lost], turns=turns, check=check)
+                turns[place] = turns[leaders[place]]
+        again = {place: turns[place] for place in unknown if place not in lost} | careful_ones
+        for look, is_fine in ((_ROUGH, False), (_FINE, True)):
+            chosen = {(i, j): turn for (i, j), turn in again.items() if (j < careful) is is_fine}
+            self._look_again(images, found, chosen, look=look, check=check)
         for i, j in lost:
             found[i][j] = replace(found[i][j], certain=False)
 
-    def _without_slight(
-        self,
-        images: Frames | Sequence[Image],
-        found: list[list[Detection]],
-        places: Sequence[tuple[int, int]],
-        check: Check,
-    ) -> list[tuple[int, int]]:
-        """Return the places without faces that lean slightly and whose landmarks prove right.
+    def _straighten(
+        self, images: Frames | Sequence[Image], found: list[list[Detection]], places: Sequence[tuple[int, int]], check: Check
+    ) -> None:
+        """Turn the landmarks of faces that seem upright, but are not.
 
-        Most faces of a film are such, and a full second look takes longer than finding them.
+        Most faces of a film are upright, and to find the lean of each takes as long as finding it.
+        So the first frame tells how a face leans in a chunk, and cuts at two turns whether it does.
         """
-        slight = [place for place in places if _leans_slightly(found[place[0]][place[1]])]
-        cuts = [_cut(images[i], found[i][j], turn=_turn(found[i][j].landmarks), side=_SMALL)[0] for i, j in slight]
-        seen = self._in_cuts(cuts, _SMALL, check)
-        right = {
-            place
-            for place, one in zip(slight, seen, strict=True)
-            if one is not None and one.score >= _SURE and abs(_turn(one.landmarks)) <= _AGREES
-        }
-        return [place for place in places if place not in right]
+        leaders = _leaders(found, places)
+        first = [place for place in places if leaders[place] == place]
+        views = [(turn, 0.5, mirrored) for turn in _CHECK_TURNS for mirrored in (False, True)]
+        wanted = [(place, *view) for place in first for view in views]
+        seen = self._views(images, found, wanted, side=_SMALL, check=check)
+        wrong = {}
+        for k, (i, j) in enumerate(first):
+            there = [view for view in seen[k * len(views) : (k + 1) * len(views)] if view is not None]
+            said = turn_of(found[i][j].landmarks)
+            turn = fitted_turn(there) if len({view.turn for view in there}) > 1 else None
+            if turn is None or apart(turn, said) > _CONTRADICTS:
+                wrong[i, j] = said
+        plain = {place: found[place[0]][place[1]] for place in places}
+        self._look_again(images, found, wrong, look=_ROUGH, check=check)
+        looked = {(i, j): found[i][j] for i, j in wrong}
+        for i, j in places:
+            leader = leaders[i, j]
+            if leader in wrong:
+                more = turn_of(looked[leader].landmarks) - wrong[leader]
+                landmarks = turned_by(plain[i, j].landmarks, more)
+                found[i][j] = replace(plain[i, j], landmarks=landmarks, certain=looked[leader].certain)
 
     def _compare_turns(
         self,
@@ -204,12 +222,12 @@ class UprightAnalyser:
     ) -> set[tuple[int, int]]:
         """Set the turn of each place to the best one; return the places for which none is."""
         wanted = [(place, float(turn)) for place in places for turn in _TURNS]
-        cuts = [_cut(images[i], found[i][j], turn=turn, side=_SMALL) for (i, j), turn in wanted]
+        cuts = [cut_out(images[i], found[i][j], turn, side=_SMALL) for (i, j), turn in wanted]
         seen = self._in_cuts([pixels for pixels, _ in cuts], _SMALL, check)
         lost = set()
         pairs = zip(wanted, seen, strict=True)
         for place, group in groupby(pairs, key=lambda pair: pair[0][0]):
-            scores = {turn: (one.score, turn + _turn(one.landmarks)) for (_, turn), one in group if one is not None}
+            scores = {turn: (one.score, turn + turn_of(one.landmarks)) for (_, turn), one in group if one is not None}
             best = _best_turn(scores)
             if best is None:
                 lost.add(place)
@@ -221,33 +239,54 @@ class UprightAnalyser:
         self,
         images: Frames | Sequence[Image],
         found: list[list[Detection]],
-        places: Sequence[tuple[int, int]],
-        *,
         turns: dict[tuple[int, int], float],
+        *,
+        look: _Look,
         check: Check,
     ) -> None:
-        """Find the landmarks of the places again in upright cuts."""
-        left = list(places)
-        for look in range(_LOOKS):
-            wanted = [(place, turns[place] + lean) for place in left for lean in _VIEWS]
-            cuts = [_cut(images[i], found[i][j], turn=turn, side=_LARGE) for (i, j), turn in wanted]
-            seen = self._in_cuts([pixels for pixels, _ in cuts], _LARGE, check)
-            again = []
-            for k, (i, j) in enumerate(left):
-                views = range(k * len(_VIEWS), (k + 1) * len(_VIEWS))
-                places_seen = [_placed(one.landmarks, cuts[v][1]) for v in views if (one := seen[v]) is not None]
-                if not places_seen:
+        """Find the landmarks of the faces at the places of ``turns`` again, around their turns."""
+        for time in range(_LOOKS):
+            views = look.views
+            wanted = [(place, turn + lean, fill, mirrored) for place, turn in turns.items() for lean, fill, mirrored in views]
+            seen = self._views(images, found, wanted, side=look.side, check=check)
+            again = {}
+            for k, ((i, j), turn) in enumerate(turns.items()):
+                there = [view for view in seen[k * len(views) : (k + 1) * len(views)] if view is not None]
+                if len(there) < _FEWEST_VIEWS or len({view.turn for view in there}) < _FEWEST_TURNS:
                     found[i][j] = replace(found[i][j], certain=False)
                     continue
-                landmarks = np.asarray(np.mean(places_seen, axis=0), np.float32)
-                score = max(one.score for v in views if (one := seen[v]) is not None)
-                leans = _apart(_turn(landmarks), turns[i, j])
-                certain = leans <= _LEANS and _misfit(landmarks) <= _MISFIT
+                fitted = fitted_turn(there)
+                landmarks = landmarks_at(fitted, there, self._analyser.larger)
+                leans = apart(fitted, turn)
+                score = max(view.score for view in there)
+                certain = leans <= _LEANS and misfit(landmarks) <= _MISFIT and (score >= _CLEAR or apart(fitted, 0) <= _FAR / 2)
                 found[i][j] = replace(found[i][j], landmarks=landmarks, score=score, certain=certain)
-                if leans > _SETTLED and look + 1 < _LOOKS:
-                    turns[i, j] = _turn(landmarks)
-                    again.append((i, j))
-            left = again
+                if leans > _SETTLED and time + 1 < _LOOKS:
+                    again[i, j] = fitted
+            turns = again
+
+    def _views(
+        self,
+        images: Frames | Sequence[Image],
+        found: list[list[Detection]],
+        wanted: Sequence[tuple[tuple[int, int], float, float, bool]],
+        *,
+        side: int,
+        check: Check,
+    ) -> list[View | None]:
+        """Return what the detector sees of each face, at a turn and a fill, plain or mirrored."""
+        cuts = [cut_out(images[i], found[i][j], turn, side=side, fill=fill) for (i, j), turn, fill, _ in wanted]
+        pixels = [cut[:, ::-1] if mirrored else cut for (cut, _), (*_, mirrored) in zip(cuts, wanted, strict=True)]
+        views: list[View | None] = []
+        for one, (_, matrix), (_, turn, _, mirrored) in zip(self._in_cuts(pixels, side, check), cuts, wanted, strict=True):
+            if one is None:
+                views.append(None)
+                continue
+            points = one.landmarks
+            if mirrored:
+                points = np.stack([side - 1 - points[:, 0], points[:, 1]], axis=1)[MIRRORED]
+            views.append(View(turn, lean=turn_of(points), landmarks=placed(points, matrix), score=one.score))
+        return views
 
     def _in_cuts(self, cuts: Sequence[Image], side: int, check: Check) -> list[Detection | None]:
         """Return the face in the middle of each cut of ``side`` pixels, or None."""
@@ -264,16 +303,27 @@ class UprightAnalyser:
             everything = self._analyser.detect(sheet)
             for k in range(len(part)):
                 offset = np.array([k % columns * side, k // columns * side], np.float32)
-                results.append(_in_middle(everything, offset, side))
+                results.append(in_middle(everything, offset, side))
         return results
 
 
-def _is_sure(face: Detection) -> bool:
-    return face.score >= _SURE and abs(_turn(face.landmarks)) <= _LEVEL and _misfit(face.landmarks) <= _MISFIT
+def _seems_upright(face: Detection) -> bool:
+    return face.score >= _SURE and abs(turn_of(face.landmarks)) <= _SLIGHT and misfit(face.landmarks) <= _MISFIT
 
 
-def _leans_slightly(face: Detection) -> bool:
-    return face.score >= _SURE and abs(_turn(face.landmarks)) <= _SLIGHT and _misfit(face.landmarks) <= _MISFIT
+def _leaders(found: list[list[Detection]], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return the place in the earliest frame of each chunk that shows the same face."""
+    leaders: dict[tuple[int, int], tuple[int, int]] = {}
+    first: list[tuple[int, int]] = []
+    for i, j in places:
+        same = (
+            place for place in first if place[0] < i and overlap(found[place[0]][place[1]].box, found[i][j].box) >= _SAME_FACE
+        )
+        leader = next(same, None)
+        if leader is None:
+            first.append((i, j))
+        leaders[i, j] = leader or (i, j)
+    return leaders
 
 
 def _best_turn(scores: dict[float, tuple[float, float]]) -> float | None:
@@ -284,99 +334,14 @@ def _best_turn(scores: dict[float, tuple[float, float]]) -> float | None:
     if not scores:
         return None
     first = max(scores, key=lambda turn: scores[turn][0])
-    upright = [turn for turn in scores if _apart(turn, 0) <= 30]
+    upright = [turn for turn in scores if apart(turn, 0) <= 30]
     if upright:
         most = max(upright, key=lambda turn: scores[turn][0])
         # A blurred face scores low at every turn; most faces are upright.
         if scores[first][0] < scores[most][0] + _CLEARLY_BETTER:
             first = most
     best, exact = scores[first]
-    rivals = [score for turn, (score, _) in scores.items() if _apart(turn, first) >= _FAR]
-    if _apart(first, 0) > 30 and rivals and max(rivals) > best - _CLEARLY_BETTER:
+    rivals = [score for turn, (score, _) in scores.items() if apart(turn, first) >= _FAR]
+    if apart(first, 0) > 30 and rivals and max(rivals) > best - _CLEARLY_BETTER:
         return None
     return exact
-
-
-def _apart(one: float, other: float) -> float:
-    """Return the angle between two turns, 0 to 180 degrees."""
-    return abs((one - other + 180) % 360 - 180)
-
-
-def _turn(landmarks: Points) -> float:
-    """Return the degrees, clockwise, by which a face must be turned to be upright."""
-    matrix = align(landmarks, ARCFACE)
-    return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
-
-
-def _misfit(landmarks: Points) -> float:
-    matrix = align(landmarks, ARCFACE)
-    placed = landmarks @ matrix[:, :2].T + matrix[:, 2]
-    return float(np.linalg.norm(placed - ARCFACE, axis=1).mean() / np.linalg.norm(ARCFACE[1] - ARCFACE[0]))
-
-
-def _cut(image: Image, face: Detection, turn: float, side: int) -> tuple[Image, Matrix]:
-    """Return a square cut in which the turned face fills half of the side, and its matrix."""
-    scale = side / 2 / face.size
-    factor = max(1, int(0.5 / scale))
-    left, top = (max(0, int(v - 2 * face.size)) for v in face.centre)
-    right, bottom = (int(v + 2 * face.size) + 1 for v in face.centre)
-    region = image[top:bottom, left:right]
-    if factor > 1:  # linear sampling alone would alias
-        region = cv2.resize(region, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-    shrink = np.array(
-        [
-            region.shape[1] / max(min(right, image.shape[1]) - left, 1),
-            region.shape[0] / max(min(bottom, image.shape[0]) - top, 1),
-        ]
-    )
-    c, s = np.cos(np.radians(turn)) * scale, np.sin(np.radians(turn)) * scale
-    linear = np.array([[c, -s], [s, c]])
-    matrix = np.column_stack([linear, side / 2 - linear @ face.centre])
-    within = np.column_stack([linear / shrink, matrix[:, 2] + linear @ [left, top]])
-    pixels = cv2.warpAffine(region, within, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(pixels), matrix
-
-
-def _placed(landmarks: Points, matrix: Matrix) -> npt.NDArray[np.float64]:
-    """Return landmarks in a cut as landmarks in its image."""
-    back = cv2.invertAffineTransform(matrix)
-    return np.asarray(landmarks @ back[:, :2].T + back[:, 2])
-
-
-def _in_middle(found: Sequence[Detection], offset: npt.NDArray[np.float32], side: int) -> Detection | None:
-    """Return the best face near the middle of the cut at ``offset``, in pixels of the cut."""
-    best: Detection | None = None
-    for one in found:
-        away = np.abs(one.centre - offset - side / 2).max()
-        if away <= 0.3 * side and 0.25 * side <= one.size <= 0.9 * side and (best is None or one.score > best.score):
-            best = one
-    return None if best is None else replace(best, box=best.box - np.tile(offset, 2), landmarks=best.landmarks - offset)
-
-
-def _turned_back(face: Detection, turn: int, height: int, width: int) -> Detection:
-    """Return a face of a turned image in pixels of the image, which has the given size."""
-
-    def back(points: Any) -> Any:
-        x, y = points[:, 0], points[:, 1]
-        if turn == cv2.ROTATE_90_CLOCKWISE:
-            return np.stack([y, height - 1 - x], axis=1)
-        if turn == cv2.ROTATE_180:
-            return np.stack([width - 1 - x, height - 1 - y], axis=1)
-        return np.stack([width - 1 - y, x], axis=1)
-
-    corners = back(face.box.reshape(2, 2))
-    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-    return replace(face, box=np.asarray(box, np.float32), landmarks=np.asarray(back(face.landmarks), np.float32))
-
-
-def _may_be_same(lying: Detection, upright: Detection) -> bool:
-    """Return whether two detections, one of them in the turned image, may be of one face."""
-    pairs = (upright.box, lying.centre), (lying.box, upright.centre)
-    return any(bool(np.all((box[:2] < point) & (point < box[2:]))) for box, point in pairs)
-
-
-def _overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Return the intersection over union of two boxes."""
-    shared = float(np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)))
-    areas = sum(float(np.prod(np.maximum(box[2:] - box[:2], 0))) for box in (a, b))
-    return shared / max(areas - shared, 1e-9)

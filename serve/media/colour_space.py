@@ -48,16 +48,15 @@ def to_srgb_values(rgb: Floats, space: ColourSpace) -> Floats:
 
 def _linear_of(rgb: Floats, space: ColourSpace) -> Floats:
     """Return light in the primaries of BT.709, each from 0 to 1."""
-    if space.transfer == SRGB:
-        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    elif space.transfer == PQ:
-        linear = _tone_map(_pq_to_nits(rgb)) / _WHITE_NITS
-    elif space.transfer == HLG:
-        linear = _tone_map(_hlg_to_nits(rgb)) / _WHITE_NITS
-    else:
-        linear = rgb**_GAMMA
-    matrix = np.linalg.inv(to_xyz(PRIMARIES[1])) @ to_xyz(PRIMARIES[space.primaries])
-    return np.clip(linear @ matrix.T, 0, 1)
+    matrix = (np.linalg.inv(to_xyz(PRIMARIES[1])) @ to_xyz(PRIMARIES[space.primaries])).T
+    if space.transfer in (PQ, HLG):
+        nits = _pq_to_nits(rgb) if space.transfer == PQ else _hlg_to_nits(rgb)
+        # What BT.709 cannot show is brightest there: mapped before, it would be cut off and lose
+        # its hue.
+        return np.clip(_tone_map(nits @ matrix) / _WHITE_NITS, 0, 1)
+    is_srgb = space.transfer == SRGB
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) if is_srgb else rgb**_GAMMA
+    return np.clip(linear @ matrix, 0, 1)
 
 
 def _srgb_of(linear: Floats) -> Floats:

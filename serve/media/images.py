@@ -11,7 +11,7 @@ from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.colour_key import alpha_of_grey_key, alpha_of_key
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.heif import colour_numbers, is_heif
+from serve.media.heif import clean_aperture, colour_numbers, is_heif
 from serve.media.matrix_profile import profile_by_numbers
 from serve.media.profiles import to_srgb
 from serve.media.strip.image import strip
@@ -38,6 +38,8 @@ _TURNS = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 """What turns a picture upright, by its orientation in EXIF."""
+_SHOWN_SIZE = "shown_size"
+"""The key in Pillow's ``info`` of the size to which a picture is cropped."""
 _READABLE = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 _SAVE_OPTIONS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -60,6 +62,9 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
     check_size(image, max_pixels)
     if is_heif(data[:64]) and not image.info.get("icc_profile") and (numbers := colour_numbers(data)) is not None:
         image.info["icc_profile"] = profile_by_numbers(*numbers)
+    if image.format == "AVIF":  # Pillow leaves it to its callers; libheif crops by itself
+        is_animated = getattr(image, "n_frames", 1) > 1
+        image.info[_SHOWN_SIZE] = clean_aperture(data, *image.size, is_animated=is_animated)
     return image
 
 
@@ -108,6 +113,8 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
     elif alpha is None and image.has_transparency_data:
         alpha = _alpha_of(image)
+    if shown := image.info.get(_SHOWN_SIZE):
+        image, alpha = image.crop((0, 0, *shown)), None if alpha is None else alpha.crop((0, 0, *shown))
     if turn is not None:
         image, alpha = image.transpose(turn), None if alpha is None else alpha.transpose(turn)
     if image.mode not in ("L", "RGB", "CMYK"):

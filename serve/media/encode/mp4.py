@@ -1,6 +1,7 @@
 """Encoding of MP4 files with PyAV: H.264 in BT.709, without sound; see ``soundtrack``."""
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from av.codec.context import Flags as CodecFlags
 from av.codec.context import ThreadType
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -22,6 +24,8 @@ MAX_SIDE = 16_384
 """The largest width and height in pixels, from the highest level of H.264."""
 TICKS = 360_000
 """Ticks per second; at the usual frame rates, NTSC's included, a frame lasts whole ticks."""
+_ROUNDED = 2
+"""By how many ticks the durations of equally long frames may differ."""
 _BT709 = 1
 _CPU_INFO = Path("/proc/cpuinfo")
 _REPEATABLE = ("asm=avx2",) if _CPU_INFO.is_file() and "avx512" in _CPU_INFO.read_text() else ()
@@ -47,6 +51,41 @@ _FINE = ("trellis=0", "deadzone-inter=2", "deadzone-intra=2")
 
 By default it rounds most of a watermark away, of which tiny frames have little.
 """
+
+
+class TrackWriter:
+    """Writes the packets of a film to ``container``, in the order of decoding, in ticks.
+
+    The index of an MP4 lists durations in the order of decoding, where each packet lasts until the
+    next one, whatever its frame does. Only that of the last packet is free. As far as its frame is
+    from the end of the film, readers find that end even where the last frames last unequally long.
+    Where all frames last equally long, it is the duration of a frame: the average rate, which many
+    programs take for the rate, is then exact.
+    """
+
+    def __init__(self, container: OutputContainer) -> None:
+        self._container = container
+        self._last: Packet[VideoStream] | None = None
+        self._times: list[int] = []
+
+    def write(self, packet: "Packet[VideoStream]") -> None:
+        """Write ``packet`` once it is clear whether another one follows."""
+        if self._last is not None:
+            self._container.mux(self._last)
+        self._last = packet
+        if packet.pts is not None:
+            self._times.append(packet.pts)
+
+    def close(self, end: int) -> None:
+        """Write the last packet of a film that ends at the tick ``end``."""
+        if self._last is None:
+            return
+        times = sorted([*self._times, end])
+        gaps = [after - before for before, after in pairwise(times)]
+        if gaps and max(gaps) - min(gaps) <= _ROUNDED:
+            self._last.duration = gaps[-1]
+        self._container.mux(self._last)
+        self._last = None
 
 
 class Mp4Encoder(Encoder):
@@ -87,12 +126,12 @@ class Mp4Encoder(Encoder):
         )
         self._reformatter = VideoReformatter()
         self._video: VideoStream | None = None
+        self._writer = TrackWriter(self._container)
         self.end = Fraction(0)
         """When the last frame ends, in seconds."""
 
     def add(self, frames: Frames, times: tuple[Fraction, ...]) -> None:
         video = self._video or self._begin(frames.shape[2], frames.shape[1])
-        container = self._open_container()
         if self._end is None and self._seconds is not None:
             self._end = times[0] + self._seconds
         for pixels, time in zip(frames, times, strict=True):
@@ -109,17 +148,18 @@ class Mp4Encoder(Encoder):
             frame.color_range = ColorRange.MPEG
             frame.pts = self._clock.tick(time)
             frame.time_base = Fraction(1, TICKS)
-            # The muxer uses only the last frame's duration; the others last until the next frame.
+            # The muxer takes the end of the video from the frame that ends last.
             self.end = self._end or time + 1 / self._fps
             frame.duration = max(1, round(self.end * TICKS) - frame.pts)
-            container.mux(video.encode(frame))
+            self._encode(video, frame)
             self.frames += 1
 
     def close(self) -> Spool:
         if self._video is None or self._spool is None:
             raise MediaError("the video has no frames")
         container = self._open_container()
-        container.mux(self._video.encode())
+        self._encode(self._video, None)
+        self._writer.close(round(self.end * TICKS))
         container.close()
         spool, self._spool = self._spool, None
         self.discard()
@@ -134,6 +174,10 @@ class Mp4Encoder(Encoder):
             # x264's threads. It writes no index for an unfinished video, since the file is closed.
             self._container.close()
         self._video, self._container = None, None
+
+    def _encode(self, video: VideoStream, frame: VideoFrame | None) -> None:
+        for packet in video.encode(frame):
+            self._writer.write(packet)
 
     def _open_container(self) -> OutputContainer:
         if self._container is None:

@@ -7,7 +7,7 @@ from av.container import InputContainer, OutputContainer
 
 from serve.media.audio import AUDIO_DAMAGED, AudioTrack
 from serve.media.boundary import reading
-from serve.media.encode.mp4 import TICKS
+from serve.media.encode.mp4 import TICKS, TrackWriter
 from serve.media.spool import Spool
 
 
@@ -36,13 +36,15 @@ def _put_together(source: InputContainer, track: AudioTrack, container: OutputCo
     video = container.add_stream_from_template(shown)
     video.bit_rate = 0  # the index would state the draft's mean rate as the highest one
     track.add_to(container)
+    writer, ends = TrackWriter(container), round(end * TICKS)
     for packet in source.demux(shown):
         if packet.dts is None or packet.pts is None:  # the end of the stream
             continue
         track.mux_until(packet.pts * packet.time_base)
         # The muxer takes the end of the video from the frame that ends last, and the demuxer knows
         # durations only in the order of decoding.
-        packet.duration = max(1, round(end * TICKS) - packet.pts)
+        packet.duration = max(1, ends - packet.pts)
         packet.stream = video
-        container.mux(packet)
+        writer.write(packet)
+    writer.close(ends)
     track.mux_until(None)

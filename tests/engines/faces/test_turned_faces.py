@@ -1,17 +1,21 @@
 """Heads that lean, lie or are upside down, by the demo's detector and by insightface's path."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from benchmarks.turned_faces import PATHS, opencv, ratios, swapped, turned
 from deployments.errors import NoFaceFound
+from deployments.faces.detection import Detection, apart, turn_of
 from deployments.faces.engine import FaceEngine
 from deployments.faces.swap import AlignmentSwapper
-from deployments.faces.upright import Detection, UprightAnalyser
+from deployments.faces.upright import UprightAnalyser
 from deployments.wire import Face, Image, SwapOptions
 from serve.media.samples import group, portrait, stranger
 
@@ -52,13 +56,11 @@ def test_upright_faces_are_found_as_by_the_detector_alone(engine: FaceEngine) ->
         (found,) = engine.analyse([image], never_cancelled)
         (plain,) = opencv().faces([image])
         assert len(found) == len(plain)
-        sure = 0
         for one, other in zip(found, plain, strict=True):
             assert one.certain
             eyes = np.linalg.norm(other.landmarks[1] - other.landmarks[0])
-            assert np.abs(one.landmarks - other.landmarks).mean() < 0.15 * eyes
-            sure += bool((one.landmarks == other.landmarks).all())
-        assert sure >= 1
+            # Two of the group lean by 25 degrees, of which the detector says next to nothing.
+            assert np.abs(one.landmarks - other.landmarks).mean() < 0.2 * eyes
 
 
 class Scripted:
@@ -66,6 +68,7 @@ class Scripted:
 
     name = "scripted"
     detection_size = 640
+    larger = 1.0
 
     def __init__(self, rule: Callable[[Image], list[Detection]]) -> None:
         self._rule = rule
@@ -90,11 +93,57 @@ def face_at(x: float, y: float, score: float, scale: float = 1.0, points: Any = 
     return Detection(box, np.asarray(points * scale + [x, y], np.float32), score)
 
 
-def test_a_sure_upright_face_costs_no_second_look() -> None:
-    analyser = Scripted(lambda image: [face_at(100, 100, 0.9)])
-    faces = UprightAnalyser(analyser).faces([np.zeros((200, 200, 3), np.uint8)] * 4)
-    assert analyser.looks == 4 + 3, "the first frame is looked at in three turns, for faces that lie"
-    assert all(face.certain for (face,) in faces)
+class Dotted:
+    """A detector of faces of a red and a blue eye and a green mouth.
+
+    Of the angle by which a face leans it says only the share ``says``, as detectors do that are
+    trained on upright faces.
+    """
+
+    name = "dotted"
+    detection_size = 640
+    larger = 1.0
+
+    def __init__(self, says: float) -> None:
+        self._says = says
+        self.looks = 0
+
+    def detect(self, image: Image) -> list[Detection]:
+        self.looks += 1
+        red, blue, green = (_middles(image[..., channel] > 128) for channel in (0, 2, 1))
+        found = []
+        for mouth in green:
+            eyes = (_nearest(red, mouth) + _nearest(blue, mouth)) / 2
+            right, down = (eyes - mouth)[::-1] * [-1, 1], mouth - eyes
+            angle = float(np.degrees(np.arctan2(right[1], right[0])))
+            score = 0.95 - 0.002 * abs(angle)
+            scale = float(np.linalg.norm(down)) / 42
+            x, y = (eyes + mouth) / 2 - [0, 1]
+            found.append(face_at(x, y, score, scale, points=leaning(self._says * angle)))
+        return found
+
+    def describe(self, images: Any, found: Sequence[Sequence[Detection]], check: Any) -> list[list[Face]]:
+        return Scripted(lambda image: []).describe(images, found, check)
+
+
+def _middles(mask: Any) -> Any:
+    count, _, _, middles = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return middles[1:count]
+
+
+def _nearest(points: Any, place: Any) -> Any:
+    return points[np.argmin(np.linalg.norm(points - place, axis=1))]
+
+
+def dotted_frame(degrees: float) -> Image:
+    """Return a picture of a face that leans by ``degrees``, clockwise."""
+    frame = np.zeros((300, 300, 3), np.uint8)
+    points = leaning(degrees) * 1.5 + 150
+    for channel, place in ((0, points[0]), (2, points[1]), (1, (points[3] + points[4]) / 2)):
+        colour = [0, 0, 0]
+        colour[channel] = 255
+        cv2.circle(frame, tuple(int(v) for v in np.rint(place)), 9, colour, -1, cv2.LINE_AA)
+    return frame
 
 
 def leaning(degrees: float) -> Any:
@@ -102,34 +151,108 @@ def leaning(degrees: float) -> Any:
     return np.asarray(SHAPE @ np.array([[c, t], [-t, c]]), np.float32)
 
 
-def slight(in_cuts: float) -> Scripted:
-    """Return a detector that says 8 degrees of a frame's face, and ``in_cuts`` of upright cuts."""
-
-    def rule(image: Image) -> list[Detection]:
-        if image.shape == (200, 200, 3):
-            return [face_at(100, 100, 0.95, points=leaning(8))]
-        rows, columns, side = image.shape[0], image.shape[1], 96 if image.shape[0] % 96 == 0 else 212
-        places = [(x, y) for y in range(side // 2, rows, side) for x in range(side // 2, columns, side)]
-        return [face_at(x, y, 0.95, side / 192, points=leaning(in_cuts)) for x, y in places]
-
-    return Scripted(rule)
-
-
-def test_a_face_that_leans_slightly_keeps_landmarks_that_one_small_cut_confirms() -> None:
-    frames = [np.zeros((200, 200, 3), np.uint8)] * 4
-    analyser = slight(in_cuts=1)
-    faces = UprightAnalyser(analyser).faces(frames)
-    assert analyser.looks == 4 + 3 + 1, "the cuts of all frames lie in one picture"
-    for (face,) in faces:
+@pytest.mark.parametrize("says", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("degrees", [0, 8, -20, 35, 75, 180, -120])
+@pytest.mark.parametrize("frames", [1, 3], ids=["a picture", "a film"])
+def test_a_face_leans_as_it_does_and_not_as_its_detector_says(says: float, degrees: float, frames: int) -> None:
+    analyser = UprightAnalyser(Dotted(says))
+    for (face,) in analyser.faces([dotted_frame(degrees)] * frames):
         assert face.certain
-        np.testing.assert_array_equal(face.landmarks, leaning(8) + 100)
+        # What seems upright within a few degrees is left as it is in films.
+        assert apart(-turn_of(face.landmarks), degrees) <= (3 if frames == 1 else 9)
 
 
-@pytest.mark.parametrize(("in_cuts", "thorough"), [(5, False), (1, True)], ids=["contradicted", "reference"])
-def test_other_faces_that_lean_slightly_get_a_full_second_look(in_cuts: float, thorough: bool) -> None:
-    analyser = slight(in_cuts)
-    ((face,),) = UprightAnalyser(analyser).faces([np.zeros((200, 200, 3), np.uint8)], thorough=thorough)
-    assert (face.landmarks != leaning(8) + 100).any()
+def test_upright_faces_of_a_film_are_looked_at_once_a_chunk_and_keep_their_landmarks() -> None:
+    detector = Dotted(says=0.25)
+    frames = [dotted_frame(4)] * 4
+    plain = detector.detect(frames[0])[0].landmarks
+    detector.looks = 0
+    faces = UprightAnalyser(detector).faces(frames)
+    assert detector.looks == 4 + 3 + 1, "the first frame is also looked at in three turns, and in cuts of one picture"
+    for (face,) in faces:
+        np.testing.assert_array_equal(face.landmarks, plain)
+
+
+def test_the_frames_of_a_film_that_leans_are_corrected_by_its_first_one() -> None:
+    detector = Dotted(says=0.25)
+    UprightAnalyser(detector).faces([dotted_frame(30)] * 2)
+    looks, detector.looks = detector.looks, 0
+    faces = UprightAnalyser(detector).faces([dotted_frame(30)] * 5)
+    assert detector.looks == looks + 3, "a further frame costs no cuts"
+    for (face,) in faces:
+        assert apart(-turn_of(face.landmarks), 30) <= 3
+
+
+@pytest.mark.parametrize("degrees", [0, 100])
+def test_what_is_no_clear_face_at_its_best_turn_is_uncertain_unless_it_is_upright(degrees: float) -> None:
+    """People are blurred and mostly upright; what looks like a face that lies may be hair."""
+
+    class Vague(Dotted):
+        def detect(self, image: Image) -> list[Detection]:
+            return [replace(face, score=face.score - 0.12) for face in super().detect(image)]
+
+    ((face,),) = UprightAnalyser(Vague(says=0.25)).faces([dotted_frame(degrees)])
+    assert face.certain == (degrees == 0)
+
+
+PHOTOGRAPHS = Path(__file__).parents[3] / "training" / "photographs"
+
+
+def _dots(grey: Any) -> Any:
+    """Return a picture in black and white dots, as in newspapers."""
+    order = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) * 16 + 8
+    height, width = grey.shape
+    return np.where(grey > np.tile(order, (height // 4 + 1, width // 4 + 1))[:height, :width], 255, 0)
+
+
+COARSE: dict[str, Callable[[PIL.Image.Image], Any]] = {
+    "black and white": lambda picture: picture.convert("1").convert("L"),
+    "dots": lambda picture: _dots(np.asarray(picture.convert("L"))),
+    "grain": lambda picture: np.asarray(picture) + np.random.default_rng(0).normal(0, 60, (*picture.size[::-1], 3)),
+}
+
+
+@pytest.mark.parametrize("kind", COARSE)
+@pytest.mark.parametrize("name", ["astronaut", "hopper"])
+def test_a_face_is_found_through_grain_and_dots(engine: FaceEngine, name: str, kind: str) -> None:
+    picture = PIL.Image.open(PHOTOGRAPHS / f"{name}.jpg").convert("RGB")
+    coarse = np.clip(np.asarray(COARSE[kind](picture), np.float32), 0, 255).astype(np.uint8)
+    image = coarse if coarse.ndim == 3 else np.repeat(coarse[..., None], 3, axis=2)
+    ((face,),) = engine.analyse([image], never_cancelled)
+    ((clear,),) = engine.analyse([np.asarray(picture)], never_cancelled)
+    assert face.certain
+    eyes = np.linalg.norm(clear.landmarks[1] - clear.landmarks[0])
+    assert np.abs(face.landmarks - clear.landmarks).mean() < 0.1 * eyes
+
+
+@pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
+def test_softening_finds_no_face_where_there_is_none(engine: FaceEngine, name: str) -> None:
+    picture = np.asarray(PIL.Image.open(PHOTOGRAPHS / f"{name}.jpg").convert("RGB"))
+    (found,) = engine.analyse([picture], never_cancelled)
+    assert not any(face.certain for face in found)
+
+
+def test_a_turned_picture_gives_the_picture_that_the_upright_one_gives(engine: FaceEngine) -> None:
+    """Seen upright again, the two hardly differ; a seam or a slant shows at 15 levels and more."""
+    source, other = (PIL.Image.open(PHOTOGRAPHS / f"{name}.jpg").convert("RGB") for name in ("astronaut", "hopper"))
+    reference = engine.identify([np.asarray(other)], "face", never_cancelled)
+    face = (185, 75, 265, 180)
+
+    def shown(degrees: int) -> Any:
+        turned_one = np.asarray(source.rotate(degrees, resample=PIL.Image.Resampling.BICUBIC))
+        result, _ = swapped(engine, turned_one, reference)
+        back = PIL.Image.fromarray(result).rotate(-degrees, resample=PIL.Image.Resampling.BICUBIC)
+        return np.asarray(back.crop(face), int)
+
+    upright = shown(0)
+    off = {degrees: float(np.abs(shown(degrees) - upright).mean()) for degrees in (15, 30, 45, 60, 90, 135, 180, -30, -45, -90)}
+    assert max(off.values()) < 12, off
+    expected, _ = swapped(engine, np.asarray(source), reference)
+    for degrees in (20, 90, 180, 270):
+        lying = engine.identify([np.asarray(other.rotate(degrees, expand=True))], "face", never_cancelled)
+        result, _ = swapped(engine, np.asarray(source), lying)
+        left, top, right, bottom = face
+        assert np.abs(result.astype(int) - expected)[top:bottom, left:right].mean() < 12
 
 
 def test_a_crowd_is_limited_to_its_largest_faces() -> None:

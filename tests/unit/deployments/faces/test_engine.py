@@ -30,11 +30,9 @@ class FakeAnalyser:
         self.found = list(found)
         self.references = 0
 
-    def faces(
-        self, images: Frames | Sequence[Image], check: Callable[[], None] = lambda: None, *, thorough: bool = False
-    ) -> list[list[Face]]:
+    def faces(self, images: Frames | Sequence[Image], check: Callable[[], None] = lambda: None) -> list[list[Face]]:
         check()
-        if thorough:  # references come one by one
+        if len(images) == 1:  # references come one by one
             self.references += len(images)
             return self.found[self.references - len(images) : self.references]
         return self.found[: len(images)]

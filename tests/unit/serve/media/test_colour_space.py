@@ -84,3 +84,23 @@ def test_highlights_beyond_the_peak_keep_their_hue(nits: float) -> None:
     assert shown.max() <= 1
     if nits == 1_000:
         np.testing.assert_allclose(shown / shown.max(), [[1, 0.5, 0.25]], rtol=1e-3)
+
+
+@pytest.mark.parametrize("transfer", [PQ, HLG])
+def test_a_bright_colour_that_bt709_lacks_keeps_the_proportions_of_its_light(transfer: int) -> None:
+    """Its brightest channel is compressed like that of any other colour, and not cut off."""
+    ratio = np.array([1.0, 0.28, 0.2])  # of light in BT.709, which it exceeds only by its brightness
+    nits = np.array([300.0, 500.0, 700.0])[:, None] * ratio
+    in_bt2020 = nits @ TO_XYZ.T @ FROM_XYZ[BT2020].T
+    if transfer == PQ:
+        coded = pq(in_bt2020)
+    else:
+        scene = in_bt2020 / 1000
+        luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
+        scene = scene * (luminance ** (1 / 1.2 - 1))[:, None]
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        coded = np.where(scene <= 1 / 12, np.sqrt(3 * scene), a * np.log(12 * np.maximum(scene, 0.03) - b) + c)
+    light = to_bt709(coded, ColourSpace(BT2020, transfer)) ** 2.4
+    np.testing.assert_allclose(light / light[:, :1], np.tile(ratio, (3, 1)), atol=0.01)
+    assert (np.diff(light[:, 0]) > 0.01).all()
+    assert light.max() < 1

@@ -77,6 +77,28 @@ def test_odd_sizes_gain_a_row_and_a_column() -> None:
     assert frame.shape == (66, 64, 3)
 
 
+@pytest.mark.parametrize("fps", [Fraction(25), Fraction(24_000, 1001)], ids=["25", "23.976"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["a known duration", "no known duration"])
+@pytest.mark.parametrize("sounds", [False, True], ids=["mute", "with sound"])
+def test_the_file_states_its_rate_whichever_frame_is_decoded_last(fps: Fraction, is_known: bool, sounds: bool) -> None:
+    """Programs that read videos for models take the average rate that the index gives."""
+    frames = pan(stranger(), 17, 64, 64)
+    last_is_shown_last = set()
+    for count in (1, 2, 3, 4, 5, 12, 17):
+        encoder = Mp4Encoder(fps, "veryfast", 18, seconds=count / fps if is_known else None, draft=sounds)
+        encoder.add(frames[:count], tuple(i / fps for i in range(count)))
+        film = with_sound(encoder, Sound(tone(1.0))) if sounds else encoder.close()
+        with av.open(io.BytesIO(film.read()), mode="r") as container:
+            (stream,) = container.streams.video
+            assert stream.average_rate is not None
+            assert stream.time_base is not None
+            assert float(stream.average_rate) == pytest.approx(float(fps), rel=1e-4), f"{count} frames"
+            assert float((stream.duration or 0) * stream.time_base) == pytest.approx(float(count / fps), abs=2e-3)
+            times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+            last_is_shown_last.add(times[-1] == max(times))
+    assert last_is_shown_last == {False, True}, "films of both kinds were to be tried"
+
+
 def test_a_variable_frame_rate_is_kept() -> None:
     times = tuple(Fraction(t, 100) for t in (0, 5, 30, 35, 90, 100))
     encoder = Mp4Encoder(Fraction(10), "veryfast", 18)
