@@ -36,7 +36,7 @@ class Quantisation:
 
     where: Path
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """By the names of the weights, ``[]`` or ``[rows, 1]``."""
+    """By the names of the weights, ``[]`` or ``[rows, 1, ...]``, with the weight's dimensions."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """The dtypes of weights that are stored as plain bytes."""
 
@@ -72,7 +72,7 @@ def take_quantisation(stored: StoredTensors) -> Quantisation:
             weight = f"{name.rpartition('.')[0]}.weight"
             if weight not in tensors:
                 raise CheckpointRefused(f"{where}: `{name}` is a scale without its weight `{weight}`")
-            scales[weight] = _shaped(where, name, tensors.pop(name), rows=_rows(tensors[weight]))
+            scales[weight] = _shaped(where, name, tensors.pop(name), tensors[weight].shape)
         elif name.endswith(_ACTIVATION_SCALES):
             del tensors[name]
     _require_readable(where, tensors, dtypes=dtypes, scales=scales, is_scaled=is_scaled)
@@ -118,22 +118,19 @@ def _dtype_of(where: Path, layer: str, said: Mapping[str, Any]) -> torch.dtype:
     )
 
 
-def _shaped(where: Path, name: str, scale: torch.Tensor, *, rows: int) -> torch.Tensor:
-    """Return a scale as ``[]`` or ``[rows, 1]``."""
+def _shaped(where: Path, name: str, scale: torch.Tensor, weight: torch.Size) -> torch.Tensor:
+    """Return a scale as ``[]`` or ``[rows, 1, ...]``; ``weight`` is the shape of its weight."""
     if not scale.dtype.is_floating_point:
         raise CheckpointRefused(f"{where}: `{name}` is {_kind(scale)}, a scale of blocks of weights, which is not supported")
     if scale.numel() == 1:
         return scale.reshape(())
-    if scale.shape in ((rows,), (rows, 1)):
-        return scale.reshape(rows, 1)
+    rows = weight[0] if weight else 1
+    if scale.numel() == rows == scale.shape[0]:
+        return scale.reshape(rows, *(1 for _ in weight[1:]))
     raise CheckpointRefused(
         f"{where}: `{name}` has shape {list(scale.shape)}; only one scale for a weight, or one for each of its {rows} rows, "
         "is supported"
     )
-
-
-def _rows(weight: torch.Tensor) -> int:
-    return weight.shape[0] if weight.ndim else 1
 
 
 def _require_readable(

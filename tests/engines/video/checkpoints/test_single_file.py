@@ -17,7 +17,7 @@ from deployments.video.checkpoints.single_file import load_single_file
 from deployments.video.engine import WanEngine
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import RandomCheckpoints
-from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, write
+from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, names_in, published, write
 from tests.engines.video.recorder import image_mode_of, latents_of, text_mode_of
 
 
@@ -79,6 +79,24 @@ def test_scaled_float8_is_scaled_back(convention: str, tmp_path: Path) -> None:
         error = (loaded[name] - tensor).norm()
         # float8 has three bits of mantissa, float16 eleven.
         assert error <= (0.04 if tensor.ndim == 2 else 1e-3) * tensor.norm(), (name, error)
+
+
+def test_every_weight_of_a_file_may_have_a_scale_for_each_row(tmp_path: Path) -> None:
+    """Also convolutions and norms, whose scales are stored as those of matrices are."""
+    model = make("VACE", tmp_path)
+    state: State = {}
+    expected: State = {}
+    for name, tensor in published(model).items():
+        state[name] = expected[name] = tensor
+        if name.endswith(".weight"):
+            scale = tensor.flatten(1).abs().amax(1, keepdim=True) / 448 if tensor.ndim > 1 else tensor.abs()[:, None] / 448
+            rows = scale.reshape(-1, *(1 for _ in tensor.shape[1:]))
+            state[name] = (tensor / rows).to(torch.float8_e4m3fn)
+            state[name.removesuffix("weight") + "weight_scale"] = scale
+            expected[name] = state[name].float() * rows
+    assert {t.ndim for t in state.values() if t.dtype == torch.float8_e4m3fn} == {1, 2, 5}
+    loaded = load_single_file(write(tmp_path / "m.safetensors", state), tmp_path, dtype=torch.float32, device=CPU).state_dict()
+    assert all(torch.equal(loaded[ours], expected[name]) for name, ours in names_in(model).items())
 
 
 FAULTS: dict[str, tuple[Callable[[State], Any], str]] = {
