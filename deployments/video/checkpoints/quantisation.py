@@ -5,7 +5,7 @@ row. What the 8 bits are is said by the tensor's dtype, by `comfy_quant` beside 
 `_quantization_metadata` in the header of the file. Weights are scaled back when they are loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,16 @@ class Quantisation:
         return stored if scale is None else stored.float() * scale.to(stored.device, torch.float32)
 
 
-def take_quantisation(stored: StoredTensors) -> Quantisation:
+def take_quantisation(stored: StoredTensors, others: Iterable[str] = ()) -> Quantisation:
     """Remove scales and markers from ``stored.tensors``, and return what they say.
 
-    Raises ``CheckpointRefused`` for a quantisation that cannot be scaled back: another one than
-    8-bit floating point and integers, rotated weights, and scales of blocks.
+    ``others`` are the names of tensors in the file that are not read, such as those of another
+    model; what the header says of these is passed over. Raises ``CheckpointRefused`` for a
+    quantisation that cannot be scaled back: another one than 8-bit floating point and integers,
+    rotated weights, and scales of blocks.
     """
     where, tensors = stored.where, stored.tensors
-    formats = _formats_in_header(where, stored)
+    formats = _formats_in_header(where, stored, others)
     is_scaled = bool(formats)
     for name in [*tensors]:
         layer, _, end = name.rpartition(".")
@@ -80,8 +82,8 @@ def take_quantisation(stored: StoredTensors) -> Quantisation:
     return Quantisation(where, scales, bytes_only)
 
 
-def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[str, Any]]:
-    """Return what the header says of each layer, by the layer's name in the file."""
+def _formats_in_header(where: Path, stored: StoredTensors, others: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return what the header says of each layer that is read, by the layer's name in the file."""
     text = stored.metadata.get(HEADER)
     if text is None:
         return {}
@@ -96,7 +98,15 @@ def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[
         for layer in weights
         if layer.startswith(prefix)
     }
-    return {named.get(str(layer), str(layer)): said for layer, said in layers.items()}
+    elsewhere = {end for name in others for end in _ends(name.removesuffix(".weight"))} - named.keys()
+    return {named.get(str(layer), str(layer)): said for layer, said in layers.items() if layer not in elsewhere}
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield a layer's name, and what is left of it without its first word, and so on."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
 
 
 def _parse(where: Path, name: str, text: str | bytes) -> Mapping[str, Any]:
