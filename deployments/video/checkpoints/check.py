@@ -28,6 +28,7 @@ from deployments.video.checkpoints.folder import (
     transformer_layout,
     vae_layout,
 )
+from deployments.video.checkpoints.folder_tree import read_tree
 from deployments.video.checkpoints.gguf import match_gguf, open_gguf
 from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
 from deployments.video.checkpoints.joins import Parts, joins
@@ -41,6 +42,12 @@ from deployments.video.checkpoints.names import (
     image_encoder_name,
     select_part,
     text_encoder_name,
+)
+from deployments.video.checkpoints.relatives import (
+    PART,
+    relative_of_image_encoder,
+    relative_of_text_encoder,
+    relative_of_transformer,
 )
 from deployments.video.checkpoints.shape import (
     empty_image_encoder_of,
@@ -90,27 +97,48 @@ def check_video_models(root: Path) -> Iterator[Finding]:
     """
     if not root.is_dir():
         raise CheckpointRefused(f"{root}: no such folder")
-    folders = sorted(index.parent for index in root.rglob("model_index.json"))
+    tree = read_tree(root)
+    for place, reason in tree.unreadable.items():
+        yield Finding(place, "a folder", setting="", faults=(f"cannot be looked into: {reason}",))
+    folders = [path.parent for path in tree.files if path.name == "model_index.json"]
     for folder in folders:
         yield from _check_folder(folder)
     seen: set[Path] = set()
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    said: set[tuple[Path, tuple[str, ...]]] = set()
+    for path in tree.files:
         if path in seen or any(folder in path.parents for folder in folders):
             continue
-        if path.suffix in PICKLED and any(part in path.name.lower() for part in _PICKLED_NAMES):
-            yield Finding(path, "a pickled file", setting="", faults=_faults(partial(find_files, path)))
-        elif path.suffix == ".sft" and any(part in path.name.lower() for part in _PICKLED_NAMES):
-            yield Finding(path, "a safetensors file", setting="", faults=_short(path, _faults(partial(find_files, path))))
-        elif path.suffix == ".gguf":
-            yield _check_gguf(path)
-        elif path.suffix == ".safetensors":
-            try:
-                seen.update(find_files(path))
-                finding = _check_file(path)
-            except (CheckpointRefused, *UNBUILT) as e:
-                finding = Finding(path, "a safetensors file", setting="", faults=(_reason(path, e),))
-            if finding is not None:
-                yield finding
+        finding = _check_one(path, seen)
+        if finding is not None and (path.parent, finding.faults) not in said:
+            yield finding
+            if _is_of_all(finding):
+                said.add((path.parent, finding.faults))
+
+
+def _is_of_all(finding: Finding) -> bool:
+    """Return whether a fault is that of all files of a model, so that one of them can say it."""
+    folder = str(finding.path.parent)
+    return finding.model == PART.model or any(fault.startswith(folder) for fault in finding.faults)
+
+
+def _check_one(path: Path, seen: set[Path]) -> Finding | None:
+    """Return what a file is for, or None; add the files of its model to ``seen``."""
+    known = any(part in path.name.lower() for part in _PICKLED_NAMES)
+    if path.suffix in (".gguf", ".safetensors") and not path.exists():
+        return Finding(path, "a link", setting="", faults=(f"leads to {path.readlink()}, which does not exist",))
+    if path.suffix in PICKLED and known:
+        return Finding(path, "a pickled file", setting="", faults=_faults(partial(find_files, path)))
+    if path.suffix == ".sft" and known:
+        return Finding(path, "a safetensors file", setting="", faults=_short(path, _faults(partial(find_files, path))))
+    if path.suffix == ".gguf":
+        return _check_gguf(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        seen.update(find_files(path))
+        return _check_file(path)
+    except (CheckpointRefused, *UNBUILT) as e:
+        return Finding(path, "a safetensors file", setting="", faults=(_reason(path, e),))
 
 
 def _faults(*checks: Callable[[], object]) -> tuple[str, ...]:
@@ -121,13 +149,18 @@ def _faults(*checks: Callable[[], object]) -> tuple[str, ...]:
         except CheckpointRefused as e:
             found.append(str(e))
         except UNBUILT as e:  # a configuration that no library can use
-            found.append(f"{type(e).__name__}: {e}")
+            found.append(_of_library(e))
     return tuple(found)
 
 
 def _reason(path: Path, error: Exception) -> str:
-    said = str(error) if isinstance(error, CheckpointRefused) else f"{type(error).__name__}: {error}"
+    said = str(error) if isinstance(error, CheckpointRefused) else _of_library(error)
     return said.removeprefix(f"{path}: ")
+
+
+def _of_library(error: Exception) -> str:
+    """Return what an error says that is not ours; a key is that of a tensor or of a setting."""
+    return f"is incomplete: it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
 
 
 def _check_folder(folder: Path) -> Iterator[Finding]:
@@ -218,7 +251,11 @@ def _check_file(path: Path) -> Finding | None:
         return _transformer_finding(
             path, transformer, match=lambda model: match_weights(model, path, layout), form="safetensors"
         )
+    if (relative := relative_of_transformer(transformer)) is not None:
+        return Finding(path, relative.model, setting="", faults=(relative.fault,))
     encoder = _renamed(names, TEXT_ENCODER_PREFIXES, text_encoder_name)
+    if (relative := relative_of_text_encoder(encoder)) is not None:
+        return Finding(path, relative.model, setting="", faults=(relative.fault,))
     if any(name.startswith("encoder.block.0.layer.0.SelfAttention.") for name in encoder):
         faults = _faults(lambda: match_weights(empty_text_encoder_of(encoder), path, TEXT_ENCODER))
         return Finding(
@@ -244,6 +281,8 @@ def _check_file(path: Path) -> Finding | None:
         faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
         where = "the folder `image_encoder` of models.wan26.image"
         return Finding(path, "CLIP, image encoder of Wan 2.1", setting=where, faults=_short(path, faults))
+    if (relative := relative_of_image_encoder(names)) is not None:
+        return Finding(path, relative.model, setting="", faults=(relative.fault,))
     return None
 
 
@@ -258,8 +297,6 @@ def _short(path: Path, faults: Iterable[str]) -> tuple[str, ...]:
 def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], object], form: str) -> Finding:
     try:
         model = empty_transformer_of(shapes)
-    except KeyError as e:
-        return Finding(path, f"a Wan transformer, {form}", setting="", faults=(f"is incomplete: it has no {e}",))
     except UNBUILT as e:  # tensors of shapes that no Wan transformer has
         return Finding(path, f"a Wan transformer, {form}", setting="", faults=(_reason(path, e),))
     what, _ = _kind_of(model, has_two=False)

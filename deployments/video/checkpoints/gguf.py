@@ -23,7 +23,7 @@ from deployments.video.checkpoints.folder import GGUF_ENCODER, empty_transformer
 from deployments.video.checkpoints.names import TRANSFORMER_PREFIXES, select_part, transformer_name
 from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.checkpoints.tensor_files import unreadable
-from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, skipped_names
+from deployments.video.checkpoints.weights import Shapes, compare_shapes, expected_shapes, skipped_names
 
 _SPLIT = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.gguf$")
 _PLAIN = {
@@ -31,6 +31,10 @@ _PLAIN = {
     GGMLQuantizationType.F16: torch.float16,
     GGMLQuantizationType.BF16: torch.bfloat16,
 }
+_TABLES = ("scale_shift_table", "pos_embed")
+"""Parameters whose first dimension is 1, by the last parts of their names."""
+_CONVOLUTIONS = {f"{name}.weight": f"{name}.bias" for name in ("patch_embedding", "vace_patch_embedding")}
+"""The weights with five dimensions, each with the bias that tells how many outputs it has."""
 
 
 def open_gguf(path: Path) -> GGUFReader:
@@ -71,7 +75,24 @@ def open_gguf(path: Path) -> GGUFReader:
 
 def stored_shapes(reader: GGUFReader) -> dict[str, tuple[int, ...]]:
     """Return the logical shape of every tensor in the file, by diffusers' names."""
-    return {transformer_name(name): _shape(reader, tensor) for name, tensor in _named(reader).items()}
+    shapes = {transformer_name(name): _shape(reader, tensor) for name, tensor in _named(reader).items()}
+    return {name: _whole_shape(name, shapes) for name in shapes}
+
+
+def _whole_shape(name: str, shapes: Shapes) -> tuple[int, ...]:
+    """Return the shape of the tensor ``name`` with the dimensions that ggml does not store.
+
+    stable-diffusion.cpp writes at most four: it merges the first two of a convolution over time,
+    and leaves out the first of a table if that is 1. The order of the numbers stays the same.
+    """
+    shape = shapes[name]
+    if name.rpartition(".")[2] in _TABLES and len(shape) == 2:
+        return (1, *shape)
+    if name in _CONVOLUTIONS and len(shape) == 4:
+        (width, *more) = shapes.get(_CONVOLUTIONS[name]) or (0,)
+        if width and not more and shape[0] % width == 0:
+            return (width, shape[0] // width, *shape[1:])
+    return shape
 
 
 def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
@@ -79,7 +100,9 @@ def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
 
     Quantised matrices stay as they are stored; other quantised tensors are dequantised.
     """
-    return {transformer_name(name): _read(reader, tensor) for name, tensor in _named(reader).items()}
+    shapes = stored_shapes(reader)
+    tensors = {transformer_name(name): tensor for name, tensor in _named(reader).items()}
+    return {name: _read(tensor, shapes[name]) for name, tensor in tensors.items()}
 
 
 def match_gguf(model: Any, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
@@ -114,7 +137,9 @@ def _require_shape(path: Path, reader: GGUFReader, tensor: ReaderTensor) -> None
     """Raise ``CheckpointRefused`` if a tensor cannot have the shape that is noted for it."""
     shape = _value(path, reader, _noted_shape(tensor))
     count = prod(int(side) for side in tensor.shape)
-    if shape is None or (isinstance(shape, list) and all(type(side) is int for side in shape) and prod(shape) == count):
+    if shape is None or (
+        isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape) and prod(shape) == count
+    ):
         return
     raise CheckpointRefused(
         f"{path}: `{_noted_shape(tensor)}` is {shape!r}, but must be a list of whole numbers whose product is {count}"
@@ -133,14 +158,16 @@ def _value(path: Path, reader: GGUFReader, key: str) -> Any:
         raise CheckpointRefused(f"{path}: `{key}` is not UTF-8 text ({e})") from None
 
 
-def _read(reader: GGUFReader, tensor: ReaderTensor) -> torch.Tensor:
-    kind, data, shape = tensor.tensor_type, torch.from_numpy(tensor.data), _shape(reader, tensor)
+def _read(tensor: ReaderTensor, shape: tuple[int, ...]) -> torch.Tensor:
+    kind, data = tensor.tensor_type, torch.from_numpy(tensor.data)
     if kind in _PLAIN:
         return (data.view(_PLAIN[kind]) if kind == GGMLQuantizationType.BF16 else data).reshape(shape)
-    if len(shape) == 2:
-        packed: torch.Tensor = GGUFParameter(data, quant_type=kind)
+    block, nbytes = GGML_QUANT_SIZES[kind]
+    if len(shape) == 2 and shape[1] % block == 0:
+        # A matrix that is stored flat has other rows, and the same blocks.
+        packed: torch.Tensor = GGUFParameter(data.reshape(shape[0], shape[1] // block * nbytes), quant_type=kind)
         return packed
-    # Only linear layers compute from quantised weights.
+    # Only linear layers compute from quantised weights, and only from whole blocks in each row.
     return torch.from_numpy(dequantize(tensor.data, kind)).reshape(shape)
 
 

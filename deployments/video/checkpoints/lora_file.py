@@ -3,9 +3,12 @@
 Trainers differ in how they name layers (as the original release or as diffusers, with a prefix, or
 with underscores instead of dots), in how they name the two matrices, and in where they say by how
 much the product is scaled: in an `alpha` beside them, in the header of the file, or in PEFT's
-`adapter_config.json`.
+`adapter_config.json`. A kohya header's `ss_network_alpha` is not one of these places: kohya writes
+each `alpha` beside the matrices, and a converter that leaves these out has multiplied them in and
+kept the header.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -67,6 +70,11 @@ _DOTTED = (
     (r"^condition_embedder_image_embedder_ff_net_2$", "condition_embedder.image_embedder.ff.net.2"),
 )
 """Where the dots of a layer's name were, in the names of both layouts."""
+_IN_HEADER = ("lora_adapter_metadata", "lora_config")
+"""Where a header has all settings of an adapter as one JSON object: diffusers', finetrainers'."""
+_FLAT_SETTINGS = ("lora_alpha", "alpha_pattern", "use_dora", "use_rslora")
+"""The settings that are read where a header has a text for each."""
+_NONE = ("", "None")
 _ORIGINAL = re.compile(
     r"(^|\.)(self_attn|cross_attn|ffn\.[02]|time_embedding|text_embedding|time_projection|head|img_emb|modulation"
     r"|before_proj|after_proj)(\.|$)"
@@ -219,12 +227,12 @@ class _Scales:
         check_values(path, settings, dict.fromkeys(("use_dora", "use_rslora"), bool | None))
         if settings.get("use_dora"):
             raise CheckpointRefused(f"{path}: a DoRA, which is not supported; only LoRAs are")
-        alpha = settings.get("lora_alpha")
         patterns = settings.get("alpha_pattern") or {}
         try:
+            numbers_of = {str(name): _number(value) for name, value in patterns.items()}
             found = cls(
-                alpha=None if alpha is None else float(alpha),
-                patterns={str(name): float(value) for name, value in patterns.items()},
+                alpha=_number(settings.get("lora_alpha")),
+                patterns={name: number for name, number in numbers_of.items() if number is not None},
                 by_root=bool(settings.get("use_rslora")),
             )
         except (TypeError, ValueError, AttributeError, OverflowError):
@@ -255,13 +263,40 @@ def _matches(pattern: str, name: str) -> bool:
         return name.endswith(pattern)
 
 
+def _number(value: Any) -> float | None:
+    """Return an alpha, or None for none, which headers of text write as `None` or leave empty."""
+    if value in (None, *_NONE):
+        return None
+    if isinstance(value, bool):
+        raise TypeError(value)
+    return float(value)
+
+
 def _adapter_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of the adapter: from the header, as diffusers writes it, or beside it."""
-    text = read_metadata(path).get("lora_adapter_metadata")
-    if text is not None:
-        settings = parse_object(text, f"{path}: its adapter settings must be a JSON object")
-        return {key.removeprefix("transformer."): value for key, value in settings.items()}
+    """Return the settings of the adapter, which trainers write to different places.
+
+    Diffusers and finetrainers write an object into the header, PEFT a file beside the LoRA, and
+    others one text for each setting into the header.
+    """
+    header = read_metadata(path)
+    key = next((key for key in _IN_HEADER if header.get(key, "None") not in _NONE), None)
+    if key is not None:
+        return _without_model(parse_object(header[key], f"{path}: its adapter settings must be a JSON object, in `{key}`"))
     beside = path.with_name(PEFT_SETTINGS)
     if path.name == PEFT_WEIGHTS and beside.is_file():
         return parse_object(beside.read_bytes(), f"{path}: {PEFT_SETTINGS} beside it must be a JSON object")
-    return {}
+    return {key: _parsed(text) for key, text in _without_model(header).items() if key in _FLAT_SETTINGS}
+
+
+def _without_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix("transformer."): value for key, value in settings.items()}
+
+
+def _parsed(text: str) -> Any:
+    """Return the value of a setting that is alone in a header, as Python or JSON writes it."""
+    if text in _NONE:
+        return None
+    try:
+        return json.loads({"True": "true", "False": "false"}.get(text, text))
+    except (ValueError, RecursionError):
+        return text

@@ -5,7 +5,7 @@ row. What the 8 bits are is said by the tensor's dtype, by `comfy_quant` beside 
 `_quantization_metadata` in the header of the file. Weights are scaled back when they are loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Quantisation:
 
     where: Path
     scales: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """By the names of the weights, ``[]`` or ``[rows, 1]``."""
+    """By the names of the weights, ``[]`` or ``[rows, 1, ...]``, with the weight's dimensions."""
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     """The dtypes of weights that are stored as plain bytes."""
 
@@ -48,14 +48,16 @@ class Quantisation:
         return stored if scale is None else stored.float() * scale.to(stored.device, torch.float32)
 
 
-def take_quantisation(stored: StoredTensors) -> Quantisation:
+def take_quantisation(stored: StoredTensors, others: Iterable[str] = ()) -> Quantisation:
     """Remove scales and markers from ``stored.tensors``, and return what they say.
 
-    Raises ``CheckpointRefused`` for a quantisation that cannot be scaled back: another one than
-    8-bit floating point and integers, rotated weights, and scales of blocks.
+    ``others`` are the names of tensors in the file that are not read, such as those of another
+    model; what the header says of these is passed over. Raises ``CheckpointRefused`` for a
+    quantisation that cannot be scaled back: another one than 8-bit floating point and integers,
+    rotated weights, and scales of blocks.
     """
     where, tensors = stored.where, stored.tensors
-    formats = _formats_in_header(where, stored)
+    formats = _formats_in_header(where, stored, others)
     is_scaled = bool(formats)
     for name in [*tensors]:
         layer, _, end = name.rpartition(".")
@@ -72,7 +74,7 @@ def take_quantisation(stored: StoredTensors) -> Quantisation:
             weight = f"{name.rpartition('.')[0]}.weight"
             if weight not in tensors:
                 raise CheckpointRefused(f"{where}: `{name}` is a scale without its weight `{weight}`")
-            scales[weight] = _shaped(where, name, tensors.pop(name), rows=_rows(tensors[weight]))
+            scales[weight] = _shaped(where, name, tensors.pop(name), tensors[weight].shape)
         elif name.endswith(_ACTIVATION_SCALES):
             del tensors[name]
     _require_readable(where, tensors, dtypes=dtypes, scales=scales, is_scaled=is_scaled)
@@ -80,8 +82,8 @@ def take_quantisation(stored: StoredTensors) -> Quantisation:
     return Quantisation(where, scales, bytes_only)
 
 
-def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[str, Any]]:
-    """Return what the header says of each layer, by the layer's name in the file."""
+def _formats_in_header(where: Path, stored: StoredTensors, others: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return what the header says of each layer that is read, by the layer's name in the file."""
     text = stored.metadata.get(HEADER)
     if text is None:
         return {}
@@ -96,7 +98,15 @@ def _formats_in_header(where: Path, stored: StoredTensors) -> dict[str, Mapping[
         for layer in weights
         if layer.startswith(prefix)
     }
-    return {named.get(str(layer), str(layer)): said for layer, said in layers.items()}
+    elsewhere = {end for name in others for end in _ends(name.removesuffix(".weight"))} - named.keys()
+    return {named.get(str(layer), str(layer)): said for layer, said in layers.items() if layer not in elsewhere}
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield a layer's name, and what is left of it without its first word, and so on."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
 
 
 def _parse(where: Path, name: str, text: str | bytes) -> Mapping[str, Any]:
@@ -118,22 +128,19 @@ def _dtype_of(where: Path, layer: str, said: Mapping[str, Any]) -> torch.dtype:
     )
 
 
-def _shaped(where: Path, name: str, scale: torch.Tensor, *, rows: int) -> torch.Tensor:
-    """Return a scale as ``[]`` or ``[rows, 1]``."""
+def _shaped(where: Path, name: str, scale: torch.Tensor, weight: torch.Size) -> torch.Tensor:
+    """Return a scale as ``[]`` or ``[rows, 1, ...]``; ``weight`` is the shape of its weight."""
     if not scale.dtype.is_floating_point:
         raise CheckpointRefused(f"{where}: `{name}` is {_kind(scale)}, a scale of blocks of weights, which is not supported")
     if scale.numel() == 1:
         return scale.reshape(())
-    if scale.shape in ((rows,), (rows, 1)):
-        return scale.reshape(rows, 1)
+    rows = weight[0] if weight else 1
+    if scale.numel() == rows == scale.shape[0]:
+        return scale.reshape(rows, *(1 for _ in weight[1:]))
     raise CheckpointRefused(
         f"{where}: `{name}` has shape {list(scale.shape)}; only one scale for a weight, or one for each of its {rows} rows, "
         "is supported"
     )
-
-
-def _rows(weight: torch.Tensor) -> int:
-    return weight.shape[0] if weight.ndim else 1
 
 
 def _require_readable(

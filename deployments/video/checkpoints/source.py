@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.experts import require_pair, require_whole
-from deployments.video.checkpoints.folder import INDEX, read_index
+from deployments.video.checkpoints.folder import CONFIG, INDEX, read_index
 
 HIGH, LOW = "transformer", "transformer_2"
 """The names of two experts in a pipeline; a checkpoint with one transformer has the first."""
@@ -33,6 +33,7 @@ class Source:
         if LOW not in self.weights:
             if high is not None:
                 require_whole(high, setting, self.folder)
+                _require_no_half(high, setting, self.folder)
             if low is not None:
                 raise CheckpointRefused(
                     f"{low}: configured as `{setting}_low_noise`, but {self.folder} has one transformer; leave it out"
@@ -52,7 +53,8 @@ def open_source(folder: Path, high: Path | None, low: Path | None, setting: str)
     """Return the checkpoint in ``folder``, with files that are read instead of its weights.
 
     ``setting`` is the name of the setting that names ``high``. Raises ``CheckpointRefused`` for two
-    experts without a boundary, and for a file without its transformer.
+    experts without a boundary, for an index that contradicts itself or the folder in how many there
+    are, and for a file without its transformer.
     """
     source = Source(folder, {HIGH: None})
     if _has_two_experts(folder):
@@ -73,9 +75,53 @@ def read_boundary(folder: Path) -> float:
     return float(boundary)
 
 
+_EXPERTS = {HIGH: "high", LOW: "low"}
+
+
+def _require_no_half(path: Path, setting: str, folder: Path) -> None:
+    """Raise ``CheckpointRefused`` if ``path`` is in one of two experts of another folder.
+
+    Neither its name nor that of its files says so, and ``folder`` has one transformer.
+    """
+    if (place := _place_of(path)) is not None:
+        raise CheckpointRefused(
+            f"{path}: configured as `{setting}`, but it is the {_EXPERTS[place.name]}-noise one of two experts, and {folder} has "
+            f"one transformer, so that it would run for all steps; name the folder with both experts, {place.parent}, in place "
+            f"of {folder}"
+        )
+
+
+def _place_of(path: Path) -> Path | None:
+    """Return the folder of ``path`` if it is one of two experts in diffusers' layout.
+
+    ``path`` is that folder or a file in it. A file may be a link, as in a cache of downloads, so
+    that only its folder is resolved.
+    """
+    place = (path if path.is_dir() else path.parent).resolve()
+    beside = all((place.parent / name / CONFIG).is_file() for name in _EXPERTS)
+    return place if place.name in _EXPERTS and beside else None
+
+
 def _has_two_experts(folder: Path) -> bool:
-    """Return whether the folder's index, or without one its contents, name a second transformer."""
+    """Return whether the folder's index, or without one its contents, name a second transformer.
+
+    Raises ``CheckpointRefused`` for an index without one where the folder has it or the index says
+    when it takes over. Either could be a mistake, and one expert that runs for all steps makes
+    worse videos without an error.
+    """
     if not (folder / INDEX).is_file():
-        return (folder / LOW / "config.json").is_file()
-    entry = read_index(folder).get(LOW)
-    return entry is not None and any(part is not None for part in entry)
+        return (folder / LOW / CONFIG).is_file()
+    index = read_index(folder)
+    entry = index.get(LOW)
+    if entry is not None and any(part is not None for part in entry):
+        return True
+    contrary = f"{folder / LOW} holds one" if (folder / LOW).is_dir() and any((folder / LOW).iterdir()) else None
+    boundary = index.get("boundary_ratio")
+    if boundary not in (None, 0):  # at 0, the first transformer runs for all steps
+        contrary = f"its `boundary_ratio` is {boundary}, at which one expert follows the other"
+    if contrary is not None:
+        raise CheckpointRefused(
+            f"{folder / INDEX}: names no `{LOW}`, but {contrary}; a checkpoint with two experts names both in its index, one "
+            f"with one transformer has neither a folder `{LOW}` nor a `boundary_ratio`"
+        )
+    return False

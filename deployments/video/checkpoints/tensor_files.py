@@ -36,7 +36,8 @@ class StoredTensors:
 def find_files(path: Path) -> list[Path]:
     """Return the safetensors files that make up the model at ``path``, a file or a folder.
 
-    A shard stands for all shards of its model. Raises ``CheckpointRefused`` for files that are
+    A shard stands for all shards of its model, and a file that an index beside it names for all
+    files of that index. Raises ``CheckpointRefused`` for files that are
     missing, of another type or of more than one model.
     """
     if path.is_dir():
@@ -50,7 +51,10 @@ def find_files(path: Path) -> list[Path]:
         raise CheckpointRefused(f"{path}: no such file")
     if path.suffix != ".safetensors":
         raise CheckpointRefused(f"{path}: {found_instead(path) or 'must be a .safetensors file'}")
-    return _shards(path) if _SHARD.fullmatch(path.name) else [path]
+    if _SHARD.fullmatch(path.name):
+        return _shards(path)
+    index = next((index for index in sorted(path.parent.glob("*.safetensors.index.json")) if _names(index, path.name)), None)
+    return [path] if index is None else _indexed(index)
 
 
 def read_tensors(path: Path) -> StoredTensors:
@@ -165,6 +169,11 @@ def _files_in(folder: Path) -> list[Path]:
         return _shards(files[0]) if shards else files
     names = ", ".join(file.name for file in files[:3])
     raise CheckpointRefused(f"{folder}: has {len(files)} files, {names}, which are not one model; keep one of them")
+
+
+def _names(index: Path, file: str) -> bool:
+    """Return whether ``index``, which may be broken, has the name of ``file``."""
+    return index.is_file() and json.dumps(file).encode() in index.read_bytes()
 
 
 def _indexed(index: Path) -> list[Path]:

@@ -54,9 +54,10 @@ def match_weights(model: Any, path: Path, layout: Layout) -> Matched:
     renamed_all = {name: layout.rename(name) for name in selected if not name.startswith(layout.ignored)}
     skipped = skipped_names(model, renamed_all.values())
     kept = {selected[name] for name, renamed in renamed_all.items() if renamed not in skipped}
-    for in_file in stored.tensors.keys() - kept:
+    others = stored.tensors.keys() - kept
+    for in_file in others:
         del stored.tensors[in_file]
-    quantisation = take_quantisation(stored)
+    quantisation = take_quantisation(stored, others)
     names: dict[str, str] = {}
     for name, renamed in renamed_all.items():
         in_file = selected[name]

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gguf
 import numpy as np
@@ -15,11 +16,13 @@ from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings
 from deployments.video.build import build_wan22
+from deployments.video.checkpoints import gguf as gguf_file
+from deployments.video.checkpoints.check import check_video_models
 from deployments.video.checkpoints.gguf import load_gguf
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, wan22_models
 from tests.engines.video.checkpoints.gguf_files import finish
-from tests.engines.video.checkpoints.published import CPU, make
+from tests.engines.video.checkpoints.published import CPU, KINDS, State, forward, make, names_in, published
 from tests.engines.video.recorder import image_mode_of, latents_of
 from training.gguf_file import Quantization, original_name, quantize_q5_k, write_wan_gguf
 
@@ -200,6 +203,118 @@ def test_files_of_other_converters_are_the_same_model(random_models: RandomCheck
     )
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+def of_sdcpp(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor with the dimensions that stable-diffusion.cpp stores of it."""
+    if tensor.ndim == 5:
+        tensor = tensor.flatten(0, 1)
+    while tensor.ndim > 1 and len(tensor) == 1:
+        tensor = tensor[0]
+    return tensor
+
+
+def write_sdcpp(path: Path, state: State, kind: gguf.GGMLQuantizationType) -> Path:
+    """Write ``state`` as `sd --mode convert` does with ComfyUI's file of it.
+
+    It knows no architecture for Wan, and quantises all but biases and embeddings.
+    """
+    writer = gguf.GGUFWriter(path, "none")
+    writer.kv_data[0].pop("general.architecture")
+    for name, whole in state.items():
+        tensor = np.ascontiguousarray(of_sdcpp(whole).detach().numpy())
+        if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] or name.endswith(".bias") or "embedding" in name:
+            writer.add_tensor(f"model.diffusion_model.{name}", tensor)
+        else:
+            writer.add_tensor(f"model.diffusion_model.{name}", gguf.quants.quantize(tensor, kind), raw_dtype=kind)
+    finish(writer)
+    return path
+
+
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("model_kind", KINDS)
+def test_files_of_stable_diffusion_cpp_have_their_dimensions_back(model_kind: str, quantisation: str, tmp_path: Path) -> None:
+    model = make(model_kind, tmp_path / "transformer")
+    kind = gguf.GGMLQuantizationType[quantisation]
+    path = write_sdcpp(tmp_path / "wan2.2_high_noise.gguf", published(model), kind)
+    dimensions = {len(tensor.shape) for tensor in gguf.GGUFReader(path).tensors}
+    assert dimensions == {1, 2, 4}
+    loaded = load_gguf(path, folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU).state_dict()
+    for name, tensor in model.state_dict().items():
+        found = dequantize_gguf_tensor(loaded[name]).float()
+        assert found.shape == tensor.shape
+        error = {"F16": 1e-3, "Q8_0": 0.01, "Q4_0": 0.2}[quantisation]
+        assert (found - tensor).norm() <= error * tensor.norm(), name
+    assert torch.equal(loaded["patch_embedding.weight"], model.state_dict()["patch_embedding.weight"]) or quantisation == "F16"
+    (finding,) = check_video_models(tmp_path)
+    assert finding.faults == ()
+    assert finding.setting.startswith("models.")
+
+
+def test_a_merged_convolution_without_its_bias_is_refused(tmp_path: Path) -> None:
+    model = make("36 channels", tmp_path / "transformer")
+    state = {name: tensor for name, tensor in published(model).items() if name != "patch_embedding.bias"}
+    path = write_sdcpp(tmp_path / "m.gguf", state, gguf.GGMLQuantizationType.Q8_0)
+    with pytest.raises(CheckpointRefused, match=r"missing tensor `patch_embedding\.bias`"):
+        load_gguf(path, folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU)
+    (finding,) = check_video_models(tmp_path)
+    assert finding.faults
+
+
+FLAT = {
+    "rows of other blocks": ("Q8_0", "blocks.0.self_attn.q.weight", 128),
+    "one row": ("Q4_0", "blocks.0.ffn.2.weight", 256 * 512),
+    "K-quants": ("Q5_K", "blocks.0.ffn.2.weight", 256),
+    "a bias": ("Q8_0", "blocks.0.ffn.0.bias", 32),
+    "a table": ("Q8_0", "blocks.1.modulation", 6 * 256),
+}
+
+
+@pytest.mark.parametrize("case", FLAT)
+def test_a_quantised_tensor_that_is_stored_flat_has_its_noted_shape(case: str, tmp_path: Path) -> None:
+    quantisation, flat, columns = FLAT[case]
+    kind = gguf.GGMLQuantizationType[quantisation]
+    model = make("36 channels", tmp_path / "transformer")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "wan")
+    for name, tensor in published(model).items():
+        if name == flat:
+            packed = pack(tensor.reshape(-1, columns), kind)
+            expected = torch.from_numpy(gguf.quants.dequantize(packed, kind)).reshape(tensor.shape)
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", [*tensor.shape])
+            writer.add_tensor(name, packed, raw_dtype=kind)
+        else:
+            writer.add_tensor(name, tensor.numpy())
+    finish(writer)
+    loaded = load_gguf(tmp_path / "m.gguf", folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU)
+    found = dequantize_gguf_tensor(loaded.state_dict()[names_in(model)[flat]]).float()
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-4)
+    assert forward(loaded).isfinite().all()
+
+
+def test_a_matrix_whose_rows_are_no_whole_blocks_is_dequantised() -> None:
+    kind = gguf.GGMLQuantizationType.Q8_0
+    matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
+    packed = pack(matrix.reshape(3, 32), kind)
+    tensor = SimpleNamespace(tensor_type=kind, data=packed)
+    read = gguf_file._read(cast(gguf.ReaderTensor, tensor), (8, 12))
+    torch.testing.assert_close(read, torch.from_numpy(gguf.quants.dequantize(packed, kind)).reshape(8, 12))
+
+
+@pytest.mark.parametrize("shape", [[-256, -256], [256], "256x256", [256.0, 256.0], [512, 256]])
+def test_a_noted_shape_that_cannot_be_is_refused(shape: Any, tmp_path: Path) -> None:
+    make("36 channels", tmp_path / "transformer")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "wan")
+    name = "blocks.0.self_attn.q.weight"
+    if isinstance(shape, str):
+        writer.add_string(f"comfy.gguf.orig_shape.{name}", shape)
+    else:
+        writer.add_array(f"comfy.gguf.orig_shape.{name}", shape)
+    writer.add_tensor(
+        name, pack(torch.ones(256, 256), gguf.GGMLQuantizationType.Q8_0), raw_dtype=gguf.GGMLQuantizationType.Q8_0
+    )
+    finish(writer)
+    with pytest.raises(CheckpointRefused, match=r"orig_shape.* but must be a list of whole numbers whose product is 65536"):
+        load_gguf(tmp_path / "m.gguf", folder=tmp_path, part="transformer", dtype=torch.float32, device=CPU)
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", *BLOCKS])

@@ -88,6 +88,25 @@ def test_the_weights_come_back_exactly(form: str, tmp_path: Path) -> None:
     assert torch.equal(read(tmp_path / "m.safetensors", tensors, metadata).float(), exact())
 
 
+SHAPES = {"a norm": (4,), "a matrix": (4, 3), "a convolution": (4, 2, 1, 2, 2), "as many rows as columns": (4, 4, 4)}
+SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "[out]": lambda scale: scale,
+    "[out, 1]": lambda scale: scale[:, None],
+    "[out, 1, 1, 1, 1]": lambda scale: scale[:, None, None, None, None],
+}
+
+
+@pytest.mark.parametrize("dtype", [E4M3, torch.int8])
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_scale_of_rows_is_for_the_first_dimension(shape: str, scale: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    whole = torch.arange(64)[: torch.Size(SHAPES[shape]).numel()].remainder(7).reshape(SHAPES[shape]).to(torch.float32)
+    rows = ROWS.flatten()
+    tensors = {WEIGHT: whole.to(dtype), f"{LAYER}.weight_scale": SCALES[scale](rows)}
+    expected = torch.stack([row * factor for row, factor in zip(whole, rows, strict=True)])
+    assert torch.equal(read(tmp_path / "m.safetensors", tensors), expected)
+
+
 Q = {WEIGHT: torch.zeros(4, 4, dtype=torch.int8)}
 F = {WEIGHT: torch.zeros(4, 4, dtype=E4M3)}
 REFUSED: dict[str, tuple[State, dict[str, str] | None, str]] = {

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan26Models, Wan26Settings
 from deployments.video.build import build_wan26
+from deployments.video.checkpoints.check import check_video_models
 from deployments.video.checkpoints.single_file import load_single_file
 from deployments.video.engine import WanEngine
 from deployments.wire import Image, VideoRequest
 from tests.engines.random_models import RandomCheckpoints
-from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, published, write
+from tests.engines.video.checkpoints.published import CPU, KINDS, State, make, names_in, published, write
 from tests.engines.video.recorder import image_mode_of, latents_of, text_mode_of
 
 
@@ -81,6 +83,24 @@ def test_scaled_float8_is_scaled_back(convention: str, tmp_path: Path) -> None:
         assert error <= (0.04 if tensor.ndim == 2 else 1e-3) * tensor.norm(), (name, error)
 
 
+def test_every_weight_of_a_file_may_have_a_scale_for_each_row(tmp_path: Path) -> None:
+    """Also convolutions and norms, whose scales are stored as those of matrices are."""
+    model = make("VACE", tmp_path)
+    state: State = {}
+    expected: State = {}
+    for name, tensor in published(model).items():
+        state[name] = expected[name] = tensor
+        if name.endswith(".weight"):
+            scale = tensor.flatten(1).abs().amax(1, keepdim=True) / 448 if tensor.ndim > 1 else tensor.abs()[:, None] / 448
+            rows = scale.reshape(-1, *(1 for _ in tensor.shape[1:]))
+            state[name] = (tensor / rows).to(torch.float8_e4m3fn)
+            state[name.removesuffix("weight") + "weight_scale"] = scale
+            expected[name] = state[name].float() * rows
+    assert {t.ndim for t in state.values() if t.dtype == torch.float8_e4m3fn} == {1, 2, 5}
+    loaded = load_single_file(write(tmp_path / "m.safetensors", state), tmp_path, dtype=torch.float32, device=CPU).state_dict()
+    assert all(torch.equal(loaded[ours], expected[name]) for name, ours in names_in(model).items())
+
+
 FAULTS: dict[str, tuple[Callable[[State], Any], str]] = {
     "missing": (lambda t: t.pop("blocks.1.ffn.2.bias"), "missing tensor `blocks.1.ffn.net.2.bias`"),
     "unknown": (lambda t: t.update(lora_up=torch.ones(1)), "unknown tensor `lora_up`"),
@@ -115,6 +135,48 @@ def test_the_transformer_is_read_out_of_a_file_with_all_models(others: tuple[str
     path = write(tmp_path / "all.safetensors", state | {f"{prefix}conv1.weight": torch.zeros(1) for prefix in others})
     loaded = load_single_file(path, tmp_path, dtype=torch.float32, device=CPU).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+T5_LAYER = "encoder.block.0.layer.0.SelfAttention.q"
+T5_PREFIX = "text_encoders.umt5xxl.transformer."
+T5_FORMS: dict[str, State] = {
+    "float8_e4m3fn": {"weight": torch.zeros(4, 4, dtype=torch.float8_e4m3fn), "weight_scale": torch.ones(())},
+    "nvfp4": {
+        "weight": torch.zeros(4, 2, dtype=torch.uint8),
+        "weight_scale": torch.zeros(4, 1, dtype=torch.float8_e4m3fn),
+        "weight_scale_2": torch.ones(()),
+    },
+}
+
+
+@pytest.mark.parametrize("named", [T5_PREFIX, ""])
+@pytest.mark.parametrize("form", T5_FORMS)
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn])
+def test_what_the_header_says_of_another_model_is_passed_over(
+    stored: torch.dtype, form: str, named: str, tmp_path: Path
+) -> None:
+    model = make("text", tmp_path)
+    state = {f"model.diffusion_model.{name}": tensor for name, tensor in published(model, stored).items()}
+    others = {f"{T5_PREFIX}{T5_LAYER}.{name}": tensor for name, tensor in T5_FORMS[form].items()}
+    header = {"_quantization_metadata": json.dumps({"layers": {f"{named}{T5_LAYER}": {"format": form}}})}
+    path = tmp_path / "wan2.1_t2v_all.safetensors"
+    save_file(state | others, path, header)
+    loaded = load_single_file(path, tmp_path, dtype=torch.float32, device=CPU).state_dict()
+    assert all(torch.equal(loaded[name], tensor.to(stored).float()) for name, tensor in model.state_dict().items())
+    (finding,) = check_video_models(tmp_path)
+    assert finding.faults == ()
+
+
+@pytest.mark.parametrize("named", ["model.diffusion_model.", ""])
+def test_what_the_header_says_of_this_model_still_counts(named: str, tmp_path: Path) -> None:
+    layer = "blocks.1.ffn.2"
+    others = {f"{T5_PREFIX}{T5_LAYER}.weight": torch.zeros(4, 4)}
+    state = {f"model.diffusion_model.{name}": t for name, t in published(make("text", tmp_path), torch.float8_e4m3fn).items()}
+    for said, message in (("float8_e4m3fn", "has no scale"), ("nvfp4", "only float8 and int8")):
+        header = {"_quantization_metadata": json.dumps({"layers": {f"{named}{layer}": {"format": said}}})}
+        save_file(state | others, tmp_path / "all.safetensors", header)
+        with pytest.raises(CheckpointRefused, match=message):
+            load_single_file(tmp_path / "all.safetensors", tmp_path, dtype=torch.float32, device=CPU)
 
 
 def test_a_truncated_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:

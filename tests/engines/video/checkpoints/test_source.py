@@ -1,6 +1,7 @@
 """Folders of two experts: both run, each on its side of the folder's boundary, as in diffusers."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from deployments.errors import CheckpointRefused
 from deployments.settings import Wan22Settings, Wan26Models, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
+from deployments.video.checkpoints.check import check_video_models
 from deployments.wire import VideoRequest
 from tests.engines.random_models import TRANSFORMER, RandomCheckpoints, make_lora, wan22_models
 from tests.engines.video.checkpoints.folders import copy_of
@@ -122,6 +124,57 @@ def test_a_missing_expert_and_one_too_many_are_refused(
         build(text=str(random_models.text), text_weights=high, text_weights_low_noise=low)
     with pytest.raises(ValidationError, match="`text_weights_low_noise` needs `text_weights`"):
         build(text=str(random_models.text), text_weights_low_noise=low)
+
+
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
+    "a folder that the index leaves out": ({}, True, r"transformer_2 holds one"),
+    "a folder that the index calls none": ({"transformer_2": [None, None]}, True, r"transformer_2 holds one"),
+    "a boundary and a folder": ({"boundary_ratio": 0.875}, True, r"its `boundary_ratio` is 0\.875"),
+    "a boundary alone": ({"transformer_2": [None, None], "boundary_ratio": 0.9}, False, r"its `boundary_ratio` is 0\.9"),
+    "a boundary that is text": ({"boundary_ratio": "0.9"}, False, r"its `boundary_ratio` is 0\.9"),
+}
+
+
+@pytest.mark.parametrize("setting", ["text", "image"])
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_an_index_that_hides_an_expert_is_refused(
+    a14b_text: Path, random_models: RandomCheckpoints, tmp_path: Path, case: str, setting: str
+) -> None:
+    entries, has_folder, message = CONTRADICTIONS[case]
+    folder = copy_of(a14b_text, tmp_path)
+    if not has_folder:
+        shutil.rmtree(folder / "transformer_2")
+    index = json.loads((folder / "model_index.json").read_text())
+    one = {key: value for key, value in index.items() if key not in ("transformer_2", "boundary_ratio")}
+    (folder / "model_index.json").write_text(json.dumps(one | entries))
+    with pytest.raises(CheckpointRefused, match=rf"model_index\.json: names no `transformer_2`, but .*{message}"):
+        build(**{"text": str(random_models.text), setting: str(folder)})
+    (finding,) = check_video_models(folder)
+    assert re.search(message, finding.faults[0])
+    assert finding.setting == ""
+
+
+@pytest.mark.parametrize("entries", [{}, {"transformer_2": [None, None], "boundary_ratio": None}, {"boundary_ratio": 0.0}])
+def test_an_index_of_one_transformer_is_that(random_models: RandomCheckpoints, tmp_path: Path, entries: dict[str, Any]) -> None:
+    folder = copy_of(random_models.text, tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | entries))
+    assert [*text_mode_of(build(text=str(folder))).transformers] == ["transformer"]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+@pytest.mark.parametrize(("part", "expert"), [("transformer", "high"), ("transformer_2", "low")])
+def test_an_expert_of_another_folder_does_not_run_alone(
+    a14b_text: Path, random_models: RandomCheckpoints, tmp_path: Path, part: str, expert: str, is_file: bool
+) -> None:
+    linked = tmp_path / "weights"
+    linked.symlink_to(a14b_text / part)
+    for path in (a14b_text / part, linked):
+        named = path / "diffusion_pytorch_model.safetensors" if is_file else path
+        with pytest.raises(CheckpointRefused, match=f"`text_weights`, but it is the {expert}-noise one of two experts"):
+            build(text=str(random_models.text), text_weights=named)
+    alone = shutil.copytree(a14b_text / part, tmp_path / "finetune" / "transformer")
+    assert build(text=str(random_models.text), text_weights=alone) is not None
 
 
 HALVES = (
