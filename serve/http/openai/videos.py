@@ -93,7 +93,7 @@ class OpenAIVideos:
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
         async with counted(self._quotas, caller) as headers:
             async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
-                order = self._models.order(await read_body(request, form=True))
+                order = self._models.order(await read_body(request, form=True), strict=preferences.strict)
             report.endpoint = order.endpoint
             submission = Submission(
                 endpoint=order.endpoint,
