@@ -22,6 +22,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from deployments.expert_names import Split, half_named, splits, without_expert
+from deployments.lora_names import check_names
 from deployments.safetensors_header import Header, read_header
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class LoraFolder:
                 header = read_header(stream)
             if header.nbytes != file.nbytes:
                 raise ValueError(f"it has {file.nbytes} bytes, and its header speaks of {header.nbytes}")
+            check_names(header.shapes)
         except (ConnectionError, TimeoutError) as error:
             raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be read: {error}") from error
         except (ValueError, OSError) as error:

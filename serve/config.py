@@ -286,6 +286,11 @@ class AppConfig(Settings):
         defaults: VideoDefaults = getattr(self, model.defaults)
         return defaults
 
+    def max_loras_of(self, model: Model) -> int:
+        """Return how many LoRAs a request may add to a video model, 0 for any other model."""
+        engine = self.deployment_of(model).engine
+        return 0 if isinstance(engine, FaceSettings) else engine.max_loras
+
     @model_validator(mode="after")
     def _largest_body_fits_in_the_proxy(self) -> "AppConfig":
         if self.proxy.large_body_bytes < self.limits.max_body_bytes:

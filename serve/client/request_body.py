@@ -29,8 +29,8 @@ def encode_body(fields: Mapping[str, Any], files: ExitStack) -> dict[str, Any]:
             if not all(map(_is_file, items)):
                 raise TypeError(f"{name}: files and other values cannot be sent in one list")
             parts += [(name, (name, _opened(item, files))) for item in items]
-        elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
-            texts[name] = [json.dumps(value)]  # a form has a list of objects as JSON
+        elif any(isinstance(item, dict) for item in items):
+            texts[name] = [json.dumps(value)]  # a form has objects, and lists of them, as JSON
         elif value is not None:
             texts[name] = [_text(name, item) for item in items]
     # With a boundary of our own, the body of a second attempt is that of the first.

@@ -48,6 +48,7 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             name,
             defaults=config.defaults_of(model),
             limits=config.limits,
+            max_loras=config.max_loras_of(model),
             prompt_required=model.requires_prompt,
             frames=("length", "num_frames") if model.requires_prompt else ("num_frames", "length"),
             **images,

@@ -1,7 +1,6 @@
 """Lowers a video that is larger than the limits to what they allow, if the operator wants that."""
 
-from collections.abc import Mapping
-from math import sqrt
+from collections.abc import Iterator, Mapping
 
 from serve.config import Limits
 from serve.pipelines.fields import is_long_number
@@ -11,26 +10,65 @@ FITTED = ("width", "height", "num_frames", "steps")
 or length."""
 UNIT = 16
 """Pixels of which sides are multiples."""
+SAME_SHAPE = 1.03
+"""How many times one proportion may be another one that looks the same."""
+AS_LARGE = 0.9
+"""Share of the pixels of the largest video of a shape that is worth giving up for a nearer one."""
+Size = tuple[int, int]
+"""Width and height."""
 
 
 def fit(sizes: Mapping[str, object], limits: Limits) -> dict[str, int]:
     """Return the new values of those of the fields ``FITTED`` in ``sizes`` that are too large.
 
-    Width and height keep their proportion, as nearly as multiples of 16 can. A value that is no
-    whole number over 0 is left to be refused.
+    Width and height keep their proportion, as ``nearest_size`` says. A value that is no whole
+    number over 0 is left to be refused.
     """
     numbers = {name: number for name, value in sizes.items() if (number := _whole(value)) is not None}
     lowered = {}
     if "width" in numbers and "height" in numbers:
-        width, height = numbers["width"], numbers["height"]
-        share = min(limits.max_width / width, limits.max_height / height, sqrt(limits.max_pixels / (width * height)))
-        if share < 1:
-            lowered["width"], lowered["height"] = (
-                max(UNIT, int(side * share + 1e-6) // UNIT * UNIT) for side in (width, height)
-            )
+        asked = numbers["width"], numbers["height"]
+        if asked[0] > limits.max_width or asked[1] > limits.max_height or asked[0] * asked[1] > limits.max_pixels:
+            lowered["width"], lowered["height"] = nearest_size(asked, limits)
     most = {"num_frames": limits.max_frames, "steps": limits.max_steps}
     lowered |= {name: limit for name, limit in most.items() if numbers.get(name, 0) > limit}
     return {name: value for name, value in lowered.items() if value != numbers[name]}
+
+
+def nearest_size(asked: Size, limits: Limits) -> Size:
+    """Return the size within the limits, in multiples of 16, that stands for the ``asked`` one.
+
+    No side grows. Of the sizes whose proportion differs by at most 3 %, those count that have at
+    least 90 % of the pixels of the largest of them, and the one of the nearest proportion is used.
+    Where no size is that near, the one of the nearest proportion of all is. Of two that are equally
+    near, it is the larger one.
+    """
+    sizes = {size: _difference(size, asked) for size in _candidates(asked, limits)}
+    near = {size: difference for size, difference in sizes.items() if difference <= SAME_SHAPE}
+    largest = max((width * height for width, height in near), default=0)
+    large = {(width, height): near[width, height] for width, height in near if width * height >= AS_LARGE * largest}
+    best = large or sizes
+    return min(best, key=lambda size: (best[size], -size[0] * size[1]))
+
+
+def _candidates(asked: Size, limits: Limits) -> Iterator[Size]:
+    """Yield for each width the heights that keep the proportion, or the nearest ones."""
+    widest, highest = (
+        max(UNIT, min(side, most) // UNIT * UNIT)
+        for side, most in zip(asked, (limits.max_width, limits.max_height), strict=True)
+    )
+    for width in range(UNIT, widest + 1, UNIT):
+        most = min(highest, limits.max_pixels // width // UNIT * UNIT)
+        if most:
+            exact = width * asked[1] / asked[0]
+            start, stop = int(exact / SAME_SHAPE) // UNIT, int(exact * SAME_SHAPE) // UNIT + 1
+            yield from {(width, min(max(UNIT, height * UNIT), most)) for height in range(start, stop + 1)}
+
+
+def _difference(one: Size, other: Size) -> float:
+    """Return how many times the wider proportion is the other one, at least 1."""
+    proportion = one[0] * other[1] / (one[1] * other[0])
+    return max(proportion, 1 / proportion)
 
 
 def _whole(value: object) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from deployments.lora_folder import LoraFileBroken, LoraFolder, LoraFolderUnavailable
 from serve.config import AppConfig
-from serve.model_files import video_model_files
+from serve.model_files import transformer_counts, video_model_files
 from serve.models import VIDEO_MODELS
 from serve.problems import unavailable
 
@@ -45,7 +45,11 @@ class LoraList:
 
     def _read(self) -> dict[str, list[dict[str, Any]]]:
         broken: set[str] = set()
-        made = {model.name: _describe(self._folders.get(model.name), broken) for model in VIDEO_MODELS}
+        counts = {model.name: transformer_counts(files) for model, files in video_model_files(self._config).items()}
+        made = {
+            model.name: _describe(self._folders.get(model.name), broken, has_two=2 in counts[model.name])
+            for model in VIDEO_MODELS
+        }
         for sentence in sorted(broken - self._broken):
             logger.warning("a LoRA is not listed: %s", sentence)
         self._broken = frozenset(broken)
@@ -57,12 +61,18 @@ def lora_folders(config: AppConfig) -> dict[str, str | None]:
     return {model.name: files.loras for model, files in video_model_files(config).items()}
 
 
-def _describe(folder: LoraFolder | None, broken: set[str]) -> list[dict[str, Any]]:
-    """Return the LoRAs of a folder that can be used; ``broken`` gets a sentence on each other."""
+def _describe(folder: LoraFolder | None, broken: set[str], *, has_two: bool) -> list[dict[str, Any]]:
+    """Return the LoRAs of a folder that can be used; ``broken`` gets a sentence on each other.
+
+    ``has_two`` says whether any of the model's checkpoints may have two experts.
+    """
     if folder is None:
         return []
     described: list[dict[str, Any]] = []
     for entry in sorted(folder.entries().values(), key=lambda entry: entry.name):
+        if not has_two and "all" not in entry.files:
+            broken.add(f"{folder.url}: {entry.name} is for a model of two experts, and this model has one transformer")
+            continue
         try:
             words = folder.trigger_words(entry)
         except LoraFileBroken as error:

@@ -29,7 +29,8 @@ INTRODUCTION = """Makes short videos and replaces faces in images and videos.
   seed, seconds, cost.
 - **Jobs**: with `Prefer: respond-async` a request is answered at once by the record of a job,
   which outlives the connection.
-- **The same seed** gives the same bytes. Without one, a seed is drawn and returned in `X-Seed`.
+- **The same seed** gives the same pixels, and the same bytes where results are not
+  signed. Without a seed, one is drawn and returned in `X-Seed`.
 - **Limits and defaults** that are in force here: [`GET /limits`](#/Service/limits).
 - **Failures** are problems in JSON (RFC 9457): `detail` says what is wrong and what to send
   instead, and `errors` names each field.

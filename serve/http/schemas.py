@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, create_model
 
 from serve.config import Limits, VideoDefaults
+from serve.http.field_schemas import openapi_field
 from serve.http.fitting import FITTED, fit
 from serve.pipelines.acceleration import read_choice
-from serve.pipelines.fields import IMAGES_SCHEMA, MAX_SEED, Count, File, Images, Number, Share, Video, side
-from serve.pipelines.loras import read_loras
+from serve.pipelines.fields import MAX_SEED, Count, File, Images, Number, Share, Video, side
+from serve.pipelines.loras import Choices, json_schema, read_loras
 from serve.pipelines.requests import FACE, GenerateVideo, PipelineRequest, SwapFields, SwapImage, SwapVideo, made_frames
 from serve.problems import REQUIRED, FieldError, Problem, invalid_fields
 
@@ -52,6 +53,8 @@ class Schema:
     limits: Limits
     second_reference: bool = field(default=False)
     """Whether `reference_image` is the face if both images are sent, else the first frame."""
+    max_loras: int = field(default=0)
+    """How many LoRAs a request may add to the model."""
     distilled: Mapping[str, Any] = field(default_factory=dict)
     """The defaults of fields with `acceleration: distilled`."""
 
@@ -80,7 +83,7 @@ class Schema:
                 }
         if "loras" in values:
             try:
-                values["loras"] = read_loras(values["loras"])
+                values["loras"] = read_loras(values["loras"], most=self.max_loras)
             except ValueError as e:
                 errors.append(FieldError(sent_as["loras"], str(e)))
                 del values["loras"]
@@ -202,26 +205,7 @@ class Schema:
         schema = self.model.model_json_schema()
         properties = {}
         for name, public in self.names.items():
-            entry = dict(schema["properties"][name])
-            entry.pop("title", None)
-            if "anyOf" in entry:  # every field may be null, which OpenAPI 3.0 cannot say as a type
-                entry |= next(kind for kind in entry.pop("anyOf") if kind["type"] != "null")
-                entry.pop("default", None)
-            # Behind a validator, pydantic writes its own words for the bounds.
-            for theirs, ours in (("ge", "minimum"), ("le", "maximum")):
-                if theirs in entry:
-                    entry[ours] = entry.pop(theirs)
-            if entry.get("items", {}).get("format") == "binary" and not form:
-                text = {"type": "string"}
-                entry = {"description": f"{entry['description']} {_AS_TEXT}", "oneOf": [text, {**IMAGES_SCHEMA, "items": text}]}
-            elif entry.get("format") == "binary":
-                description = entry.get("description", "")
-                text = {"type": "string", "description": f"{description} {_AS_TEXT}".strip()}
-                entry = {"type": "string", "format": "binary", "description": description} if form else text
-            if public[1:]:
-                aliases = ", ".join(f"`{alias}`" for alias in public[1:])
-                entry["description"] = f"{entry.get('description', '')} Also called {aliases}.".strip()
-            properties[public[0]] = entry
+            properties[public[0]] = openapi_field(schema["properties"][name], form=form, aliases=public[1:])
         required = [self.names[name][0] for name in schema.get("required", [])]
         return {"type": "object", "properties": properties, "required": required}
 
@@ -242,9 +226,6 @@ def _useless_without_source(values: Mapping[str, Any], sent_as: Mapping[str, str
     if len(sent) == 2:
         return [FieldError(sent_as["strength"], "does not go with `extend`, which keeps frames as they are; send one of them")]
     return []
-
-
-_AS_TEXT = "In JSON a file is a data URI or base64."
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -272,6 +253,7 @@ def video_schema(
     *,
     defaults: VideoDefaults,
     limits: Limits,
+    max_loras: int,
     prompt_required: bool,
     frames: tuple[str, ...],
     image: tuple[str, ...] = (),
@@ -319,7 +301,15 @@ def video_schema(
             Field(default=None, description="Seed of the video; if absent, one is drawn and returned in X-Seed."),
         ),
     }
-    names = {key: (key,) for key in (*fields, "acceleration", "loras")} | {"num_frames": frames}
+    fields["loras"] = (
+        Annotated[Choices, WithJsonSchema(json_schema(max_loras))],
+        Field(
+            default=(),
+            description="LoRAs that change the model for this video, by the names that GET /loras lists, each with a scale; "
+            "several add up. In a form, JSON.",
+        ),
+    )
+    names = {key: (key,) for key in (*fields, "acceleration")} | {"num_frames": frames}
     if image:
         fields["image"] = (File, Field(description="The first frame: JPEG, PNG, WebP, AVIF or HEIC."))
         fields["last_image"] = (
@@ -349,6 +339,7 @@ def video_schema(
         names=names,
         limits=limits,
         second_reference=bool(face) and "reference_image" in image[1:],
+        max_loras=max_loras,
         distilled={"steps": defaults.distilled_steps, "cfg": 1},
     )
 

@@ -14,7 +14,7 @@ from serve.config import AppConfig
 from serve.http.bodies import REQUEST_TYPES, read_body
 from serve.http.callers.admission import Admission
 from serve.http.callers.caller import caller_of
-from serve.http.endpoints import Endpoint
+from serve.http.endpoints import VIDEOS, Endpoint
 from serve.http.lora_list import LoraList
 from serve.http.negotiation import best_media_type
 from serve.http.pages import docs_page, home_page
@@ -185,10 +185,11 @@ def _limits_document(config: AppConfig, endpoints: Sequence[Endpoint]) -> dict[s
 
 
 def _limits_of(endpoint: Endpoint) -> dict[str, Any]:
-    distilled = {"distilled_defaults": endpoint.schema.distilled} if endpoint.schema.distilled else {}
+    schema = endpoint.schema
+    of_video = {"distilled_defaults": schema.distilled, "max_loras": schema.max_loras} if endpoint.group == VIDEOS else {}
     return {
-        "defaults": endpoint.schema.defaults(),
-        **distilled,
+        "defaults": schema.defaults(),
+        **of_video,
         "media_types": {"request": REQUEST_TYPES, "response": endpoint.media_types},
         "models": [model.name for model in endpoint.models],
     }

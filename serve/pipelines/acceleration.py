@@ -45,7 +45,7 @@ class Profile:
 
 _JUDGED = "to the exact videos of the demo's Wan26, 24 prompts with 20 seeds each, 12 steps"
 PROFILES: Mapping[str, Profile] = {
-    "exact": Profile(choice=Choice(), what="Every step is computed.", faster="1", near="The same bytes for the same seed."),
+    "exact": Profile(choice=Choice(), what="Every step is computed.", faster="1", near="The same pixels for the same seed."),
     "balanced": Profile(
         choice=Choice(method="cache"),
         what="Steps that would change little reuse the velocity of an earlier one.",

@@ -159,8 +159,10 @@ def _read_regions(value: object) -> object:
     if isinstance(value, str):
         if not _is_short(value):
             raise ValueError(f"has {len(value)} characters; send at most {len(_REGIONS)} names")
-        value = [part.strip() for part in value.split(",")]
-    if isinstance(value, list | tuple) and len(value) > len(_REGIONS):
+        value = [part.strip() for part in value.split(",")] if value.strip() else None
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be an array of names, of {', '.join(_REGIONS)}")
+    if len(value) > len(_REGIONS):
         raise ValueError(f"{len(value)} names were sent; send at most {len(_REGIONS)}")
     return value
 

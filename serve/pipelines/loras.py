@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from deployments.lora_folder import MAX_NAME_CHARS
 
-MAX_LORAS = 16
-"""The most that are read; a model may accept fewer."""
 MAX_SCALE = 4.0
 """The largest scale, of either sign. Files are made for scales near 1."""
 MAX_TEXT_CHARS = 4_000
@@ -16,19 +15,19 @@ Choices = tuple[tuple[str, float], ...]
 _EXAMPLE = 'an array of objects such as {"name": "...", "scale": 0.8}'
 
 
-def read_loras(value: object) -> Choices:
-    """Return the LoRAs that a caller asks for.
+def read_loras(value: object, *, most: int) -> Choices:
+    """Return the LoRAs that a caller asks for, of a model that accepts so many at ``most``.
 
     Raises ``ValueError`` with a sentence for the caller if ``value`` is no list of them.
     """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):  # JSON in a form
         value = _parse(value)
-    if isinstance(value, str | Mapping):
+    if isinstance(value, Mapping) or (isinstance(value, str) and value.strip()):
         value = [value]
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be {_EXAMPLE}")
-    if len(value) > MAX_LORAS:
-        raise ValueError(f"{len(value)} LoRAs were sent; send at most {MAX_LORAS}")
+    if len(value) > most:
+        raise ValueError(f"{len(value)} LoRAs were sent; send at most {most}")
     choices = tuple(_read_one(item, number) for number, item in enumerate(value, 1))
     names = [name for name, _ in choices]
     for name in names:
@@ -61,17 +60,14 @@ def _parse(text: str) -> object:
         raise ValueError(f"must be {_EXAMPLE}, as JSON") from None
 
 
-JSON_SCHEMA = {
-    "type": "array",
-    "maxItems": MAX_LORAS,
-    "items": {
+def json_schema(most: int) -> dict[str, Any]:
+    """Return the JSON Schema of the field for a model that accepts so many LoRAs at ``most``."""
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
+    scale = {"type": "number", "minimum": -MAX_SCALE, "maximum": MAX_SCALE, "default": 1}
+    item = {
         "type": "object",
-        "properties": {
-            "name": {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS},
-            "scale": {"type": "number", "minimum": -MAX_SCALE, "maximum": MAX_SCALE, "default": 1},
-        },
+        "properties": {"name": name, "scale": scale},
         "required": ["name"],
         "additionalProperties": False,
-    },
-}
-"""The JSON Schema of the field."""
+    }
+    return {"type": "array", "maxItems": most, "items": item}

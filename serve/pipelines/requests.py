@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validat
 from deployments.wire import Acceleration, Faces, SwapOptions
 from serve.pipelines.acceleration import JSON_SCHEMA
 from serve.pipelines.fields import Count, File, Images, Number, Padding, Pairs, Regions, Share, Video, exact_rate, read_pairs
-from serve.pipelines.loras import JSON_SCHEMA as LORAS_SCHEMA
 from serve.pipelines.loras import Choices
 
 FACE = "The face to put in: an image, or several of the same person, which are averaged."
@@ -182,11 +181,7 @@ class GenerateVideo(SwapFields):
         "steps and no guidance. An object may add `every` to `cache`, the interval of the steps that are computed, and "
         "`guidance_until`, the share of the steps after which no pass without the prompt runs.",
     )
-    loras: Annotated[Choices, WithJsonSchema(LORAS_SCHEMA)] = Field(
-        default=(),
-        description="LoRAs that change the model for this video, by the names that GET /loras lists, each with a scale; "
-        "several add up. In a form, JSON.",
-    )
+    loras: Choices = ()
     adjusted: tuple[tuple[str, int], ...] = ()
     cache_every: int = 0
     guidance_until: float = 1.0

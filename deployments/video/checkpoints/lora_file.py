@@ -20,6 +20,7 @@ import torch
 
 from deployments.errors import CheckpointRefused
 from deployments.lora_folder import PEFT_SETTINGS, PEFT_WEIGHTS
+from deployments.lora_names import changed_part, is_change
 from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
@@ -31,15 +32,7 @@ Change = dict[str, torch.Tensor]
 weight, `diff_b` of the bias. Those of a convolution have its kernel behind. All are floating point.
 """
 
-_MATRIX = re.compile(
-    r"\.(?:(?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)|(?P<up>lora_up|lora_B|lora\.up|lora_linear_layer\.up))"
-    r"(?:\.(?!weight$|bias$)[^.]+)?\.(?P<kind>weight|bias)$"
-)
-"""The end of a matrix's name; PEFT puts the name of the adapter before the last part."""
-_OTHERS = {".alpha": "alpha", ".diff": "diff", ".diff_b": "diff_b", ".diff_m": "diff"}
-_ENDS = "`lora_down.weight` and `lora_up.weight`, `lora_A.weight` and `lora_B.weight`, `alpha`, `diff`, `diff_b` or `diff_m`"
 _SCALED = ("up", "up_bias")
-_OTHER_KINDS = (".lokr_", ".hada_", ".oft_", ".boft_", ".dora_scale", ".lora_magnitude_vector", ".ia3_", ".glora_")
 _PREFIXES = (
     "base_model.model.",
     "model.diffusion_model.",
@@ -97,12 +90,7 @@ def is_lora(path: Path) -> bool:
     """
     if path.suffix != ".safetensors":
         return False
-    return any(_is_change(name) for name in read_shapes([path]))
-
-
-def _is_change(name: str) -> bool:
-    others = (".diff", ".diff_b", ".diff_m")
-    return _MATRIX.search(name) is not None or any(kind in name for kind in _OTHER_KINDS) or name.endswith(others)
+    return any(is_change(name) for name in read_shapes([path]))
 
 
 def read_lora(path: Path) -> LoraFile:
@@ -139,24 +127,10 @@ def read_lora(path: Path) -> LoraFile:
 
 def _split(path: Path, key: str) -> tuple[str, str]:
     """Return the layer that a tensor changes, and which part of its change the tensor is."""
-    if any(kind in key for kind in _OTHER_KINDS):
-        raise CheckpointRefused(
-            f"{path}: unknown tensor `{key}`: it belongs to a DoRA, LoKr, LoHa or another relative of LoRA, which are not "
-            "supported; only LoRAs are"
-        )
-    match = _MATRIX.search(key)
-    if match is not None:
-        name, is_bias = key[: match.start()], match["kind"] == "bias"
-        part = "up_bias" if is_bias else "down" if match["down"] else "up"
-        if is_bias and match["down"]:
-            raise CheckpointRefused(f"{path}: unknown tensor `{key}`; the narrow side of a LoRA has no bias")
-    else:
-        end = next((end for end in _OTHERS if key.endswith(end)), None)
-        if end is None:
-            raise CheckpointRefused(f"{path}: unknown tensor `{key}`; expected a name that ends in {_ENDS}")
-        name, part = key.removesuffix(end), _OTHERS[end]
-        if end == ".diff_m":
-            name += ".modulation"
+    try:
+        name, part = changed_part(key)
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}: {error}") from None
     return _without_prefixes(name), part
 
 

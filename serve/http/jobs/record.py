@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from serve.jobs.results.headers import IGNORED_FIELDS
+from serve.jobs.results.headers import ADJUSTED, IGNORED_FIELDS, adjusted_as_said
 from serve.jobs.store.record import Delivery, Job
 
 SignLink = Callable[[str, str], str]
@@ -53,6 +53,7 @@ def record_of(job: Job, *, position: int | None, links: Links) -> dict[str, Any]
         "eta_seconds": None if job.ended or progress.eta_s is None else round(progress.eta_s, 1),
         "seed": job.seed,
         "ignored_fields": list(job.ignored),
+        "adjusted_fields": dict(job.adjusted),
         "attempts": job.attempt,
         "cancel_requested": job.cancel_requested,
         "created_at": _timestamp(job.created_at),
@@ -71,9 +72,10 @@ def record_of(job: Job, *, position: int | None, links: Links) -> dict[str, Any]
     }
 
 
-def ignored_header(job: Job) -> dict[str, str]:
-    """Return the header that names the fields which have no effect, if there are any."""
-    return {IGNORED_FIELDS: ", ".join(job.ignored)} if job.ignored else {}
+def field_headers(job: Job) -> dict[str, str]:
+    """Return the headers that name the fields without an effect, and those that were lowered."""
+    ignored = {IGNORED_FIELDS: ", ".join(job.ignored)} if job.ignored else {}
+    return ignored | ({ADJUSTED: adjusted_as_said(job.adjusted)} if job.adjusted else {})
 
 
 def retry_after_s(job: Job) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from serve.http.jobs.record import Links, ignored_header, record_of, retry_after_s
+from serve.http.jobs.record import Links, field_headers, record_of, retry_after_s
 from serve.http.negotiation import Preferences
 from serve.jobs.store.record import Job
 
@@ -14,7 +14,7 @@ def accepted(job: Job, *, position: int | None, links: Links, preferences: Prefe
     """Return the 202 response to a request that became ``job``."""
     response = record_response(job, position=position, links=links, status=202)
     response.headers["Location"] = links.plain(job)
-    response.headers.update(ignored_header(job))
+    response.headers.update(field_headers(job))
     if preferences.applied:
         response.headers["Preference-Applied"] = preferences.applied
     return response

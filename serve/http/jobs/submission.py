@@ -94,6 +94,7 @@ class Submissions:
             expires_at=deadline_at + self._settings.kept_s(durable=durable),
             seed=_seed(parsed),
             ignored=printable_names(parsed.ignored),
+            adjusted=parsed.request.adjusted if isinstance(parsed.request, GenerateVideo) else (),
             durable=durable,
             trace=current_origin().trace,
             idempotency_key=preferences.idempotency_key,

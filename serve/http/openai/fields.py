@@ -46,10 +46,11 @@ class VideoModels:
         aliases = (public for endpoint in self._endpoints.values() for public in endpoint.schema.names.values())
         self._known = frozenset(itertools.chain([REFERENCE], *aliases))
 
-    def order(self, sent: Mapping[str, Any]) -> Order:
+    def order(self, sent: Mapping[str, Any], *, strict: bool = False) -> Order:
         """Return what a request orders; raise a 422 problem for fields that contradict the API.
 
-        All other fields are the endpoint's own, and are checked there.
+        All other fields are the endpoint's own, and are checked there. Where the settings say so,
+        the endpoint lowers what is over the limits, unless the request is ``strict``.
         """
         fields = whole_fields(sent, self._known)
         model = fields.pop("model", self.names[0])
@@ -77,8 +78,11 @@ class VideoModels:
         if "seconds" in fields:
             if any(name in fields for name in frames):
                 raise invalid("seconds", f"means the same as `{frames[0]}`; send one of them")
-            most, rates = properties[frames[0]]["maximum"], properties["fps"]
-            fields[frames[0]] = _frames(fields.pop("seconds"), rate, most, rates=(rates["minimum"], rates["maximum"]))
+            rates = properties["fps"]
+            asked = _frames(fields.pop("seconds"), rate, rates=(rates["minimum"], rates["maximum"]))
+            if strict or endpoint.schema.limits.oversize == "refuse":
+                _check_length(asked, rate, properties[frames[0]]["maximum"])
+            fields[frames[0]] = asked
             sent_as |= dict.fromkeys(frames, "seconds")
         made = _made(endpoint.schema, fields)
         prompt = fields.get("prompt")
@@ -177,7 +181,7 @@ def _made(schema: Schema, fields: Mapping[str, Any]) -> dict[str, Any]:
     return sizes | fit(sizes, schema.limits) if schema.limits.oversize == "fit" else sizes
 
 
-def _frames(value: object, rate: float | None, most: int, *, rates: tuple[float, float]) -> int:
+def _frames(value: object, rate: float | None, *, rates: tuple[float, float]) -> int:
     """Return the number of frames that last for some seconds, the first one included.
 
     ``rates`` are the lowest and the highest number of frames a second.
@@ -188,11 +192,14 @@ def _frames(value: object, rate: float | None, most: int, *, rates: tuple[float,
         raise invalid("seconds", "must be a positive number, such as `4`")
     if rate is None or not slowest <= rate <= fastest:
         raise invalid("fps", f"must be a number from {slowest:g} to {fastest:g}")
-    frames = math.floor(float(text) * rate) + 1
-    if frames > most:
+    return math.floor(float(text) * rate) + 1
+
+
+def _check_length(frames: int, rate: float | None, most: int) -> None:
+    """Refuse a length in seconds that makes more frames than the endpoint accepts."""
+    if rate is not None and frames > most:
         longest = math.floor((most - 1) / rate * 100) / 100
         raise invalid("seconds", f"at most {longest:g} seconds are accepted at {rate:g} frames a second")
-    return frames
 
 
 def _seconds(frames: float | None, rate: float | None) -> str:

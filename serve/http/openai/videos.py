@@ -15,7 +15,7 @@ from serve.http.callers.caller import caller_of
 from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
 from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, page_size, unknown_job
-from serve.http.jobs.record import ignored_header, retry_after_s
+from serve.http.jobs.record import field_headers, retry_after_s
 from serve.http.jobs.result_download import download
 from serve.http.jobs.store_problems import counted, store_problems
 from serve.http.jobs.submission import Submission
@@ -93,7 +93,7 @@ class OpenAIVideos:
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
         async with counted(self._quotas, caller) as headers:
             async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
-                order = self._models.order(await read_body(request, form=True))
+                order = self._models.order(await read_body(request, form=True), strict=preferences.strict)
             report.endpoint = order.endpoint
             submission = Submission(
                 endpoint=order.endpoint,
@@ -112,7 +112,7 @@ class OpenAIVideos:
                     job = await run_while_connected(request, self._submit(submission), SUBMIT_S)
             except Problem as problem:
                 raise problem.with_field_names(order.sent_as) from problem
-        return _video_response(job, {**headers, **ignored_header(job)})
+        return _video_response(job, {**headers, **field_headers(job)})
 
     async def retrieve(self, request: Request) -> Response:
         """Return a video, with how far it is."""

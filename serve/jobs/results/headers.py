@@ -8,6 +8,7 @@ from serve.pipelines.meter import Meter
 from serve.pipelines.result import Result
 
 IGNORED_FIELDS = "X-Ignored-Fields"
+ADJUSTED = "X-Adjusted"
 PROVENANCE = "X-Provenance"
 MAX_NAMES = 50
 """Number of ignored fields that are named."""
@@ -49,7 +50,7 @@ def _attempts(answer: Answer) -> str | None:
 
 
 def _adjusted(answer: Answer) -> str | None:
-    return "; ".join(f"{_name(name)}={value}" for name, value in answer.result.adjusted) or None
+    return adjusted_as_said(answer.result.adjusted) or None
 
 
 def _damaged(answer: Answer) -> str | None:
@@ -58,6 +59,11 @@ def _damaged(answer: Answer) -> str | None:
 
 def _ignored_fields(answer: Answer) -> str | None:
     return ", ".join(printable_names(answer.ignored_fields)) or None
+
+
+def adjusted_as_said(adjusted: Sequence[tuple[str, int]]) -> str:
+    """Return the value of `X-Adjusted` for fields that were lowered to the limits."""
+    return "; ".join(f"{_name(name)}={value}" for name, value in adjusted)
 
 
 def marks_as_said(marks: Sequence[str]) -> str:
@@ -107,7 +113,7 @@ RESULT_HEADERS = (
     ResultHeader(IGNORED_FIELDS, _ignored_fields),
     ResultHeader("X-Acceleration", lambda answer: answer.meter.acceleration or None),
     ResultHeader("X-Loras", lambda answer: answer.meter.loras or None),
-    ResultHeader("X-Adjusted", _adjusted),
+    ResultHeader(ADJUSTED, _adjusted),
     ResultHeader("X-Attempts", _attempts),
     ResultHeader(PROVENANCE, lambda answer: marks_as_said(answer.result.marks)),
     ResultHeader("Server-Timing", lambda answer: answer.meter.server_timing()),

@@ -8,6 +8,7 @@ from typing import Any
 
 from serve.jobs.request import JobRequest
 from serve.media.spool import Media, media_pieces
+from serve.pipelines.requests import GenerateVideo
 from serve.provenance.watermark import Payload, Watermark
 from serve.provenance.watermark.payload import REQUEST_BITS
 from serve.provenance.watermark.secret import load_secret
@@ -29,10 +30,13 @@ class Watermarking:
         """Return what the watermark of a request's result says.
 
         The request's number is a keyed hash of all that decides about the pixels: equal requests
-        with equal seeds have equal results, and nobody else can tell what was asked from it.
+        with equal seeds have equal results, and nobody else can tell what was asked from it. A LoRA
+        of scale 0, and that a size was lowered to what it is, decide about nothing.
         """
         keyed = hmac.new(self._secret, digestmod=hashlib.sha256)
         fields = {name: getattr(request.request, name) for name in type(request.request).model_fields}
+        if isinstance(request.request, GenerateVideo):
+            fields |= {"loras": [choice for choice in request.request.loras if choice[1] != 0], "adjusted": []}
         hashed = {"endpoint": request.endpoint, "model": request.model, "seed": seed, "fields": fields}
         keyed.update(json.dumps(_as_json(hashed), sort_keys=True).encode())
         return Payload(self._key_id, int.from_bytes(keyed.digest()) >> 256 - REQUEST_BITS)

@@ -94,6 +94,8 @@ class Job:
 
     ignored: tuple[str, ...] = ()
     """The fields of the request that have no effect, as `X-Ignored-Fields` names them."""
+    adjusted: tuple[tuple[str, int], ...] = ()
+    """The fields that were lowered to the limits, with the values that are used instead."""
 
     state: State = "queued"
     progress: Progress = Progress()

@@ -2,10 +2,16 @@
 
 import json
 import struct
+from collections.abc import Sequence
+
+LORA = ("a.lora_A.weight", "a.lora_B.weight")
 
 
-def safetensors(metadata: dict[str, str] | None = None, content: bytes = b"\0" * 8) -> bytes:
-    """Return a safetensors file of one tensor, written here and not by a library."""
-    header = {"a.lora_A.weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, len(content)]}}
+def safetensors(metadata: dict[str, str] | None = None, names: Sequence[str] = LORA) -> bytes:
+    """Return a safetensors file with a small tensor of each name, a LoRA's if none are given."""
+    header = {
+        name: {"dtype": "F32", "shape": [1, 2], "data_offsets": [8 * number, 8 * number + 8]}
+        for number, name in enumerate(names)
+    }
     text = json.dumps({**({"__metadata__": metadata} if metadata else {}), **header}).encode()
-    return struct.pack("<Q", len(text)) + text + content
+    return struct.pack("<Q", len(text)) + text + bytes(8 * len(names))

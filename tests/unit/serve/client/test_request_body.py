@@ -9,9 +9,13 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from deployments.wire import LoraChoice
 from serve.client.request_body import encode_body
+from serve.media.samples import jpeg, portrait
 from tests.unit.serve.client.both_clients import Kind, connected
 from tests.unit.serve.client.job_answers import DROPPED, ID, NOWHERE, record
+from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.service import make_client
 from tests.unit.serve.scripted_server import Scripted, problem, scripted_server
 
 pytestmark = pytest.mark.usefixtures("pauses")
@@ -78,17 +82,35 @@ def test_a_list_of_files_is_sent_as_several_in_their_order(tmp_path: Path) -> No
 
 
 def test_beside_a_file_objects_are_json_and_nothing_is_left_out_but_none() -> None:
-    loras = [{"name": "ink", "scale": 0.8}, {"name": "film"}]
-    fields = {"image": b"abc", "loras": loras, "faces": ("left", "right"), "restore_face": False, "cfg": 2.5, "seed": None}
-    parts = parts_of(sent(fields)[0])
-    assert parts[1:] == [
+    objects: dict[str, Any] = {
+        "loras": [{"name": "ink", "scale": 0.8}, {"name": "film"}],
+        "acceleration": {"method": "cache", "every": 3},
+    }
+    plain = {"image": b"abc", "faces": ("left", "right"), "restore_face": False, "cfg": 2.5, "seed": None}
+    parts = parts_of(sent({**objects, **plain})[0])
+    assert parts[2:] == [
         ("faces", b"left"),
         ("faces", b"right"),
         ("restore_face", b"false"),
         ("cfg", b"2.5"),
         ("image", b"abc"),
     ]
-    assert (parts[0][0], json.loads(parts[0][1])) == ("loras", loras)
+    assert {name: json.loads(text) for name, text in parts[:2]} == objects
+
+
+def test_the_service_reads_the_objects_that_are_sent_beside_a_file() -> None:
+    graph = FakeGraph()
+    fields = {
+        "reference_image": jpeg(portrait()),
+        "loras": {"name": "ink", "scale": 0.5},
+        "acceleration": {"method": "cache", "every": 3},
+    }
+    with ExitStack() as files, make_client(graph) as service:
+        options = encode_body({"prompt": "a cat", **fields}, files)
+        assert service.post("/wan2.6-i2v", **options).status_code == 200
+    request = graph.wan26.requests[-1]
+    assert request.loras == (LoraChoice("ink", 0.5),)
+    assert (request.acceleration, request.cache_every) == ("cache", 3)
 
 
 def test_the_paths_are_closed_with_the_request_even_if_another_one_cannot_be_read(tmp_path: Path) -> None:
@@ -133,7 +155,7 @@ def test_a_submit_that_breaks_off_is_sent_again_with_the_same_key_and_body(
 
 def test_a_value_that_cannot_be_sent_is_named(kind: Kind) -> None:
     with connected(kind, NOWHERE) as client:
-        with pytest.raises(TypeError, match="prompt: a dict cannot be sent in a form"):
-            client.submit("wan2.6", prompt={}, reference_image=b"x")
+        with pytest.raises(TypeError, match="prompt: a set cannot be sent in a form"):
+            client.submit("wan2.6", prompt=set(), reference_image=b"x")
         with pytest.raises(FileNotFoundError):
             client.submit("wan2.6", reference_image=Path("nope.jpg"))

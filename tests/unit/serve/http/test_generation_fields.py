@@ -50,6 +50,21 @@ def test_loras_that_are_none_are_refused_by_the_name_of_the_field(client: TestCl
     assert graph.wan26.requests == []
 
 
+@pytest.mark.parametrize("most", [0, 2, 20])
+def test_as_many_loras_are_accepted_as_the_settings_and_the_documents_say(most: int) -> None:
+    """Those of one model are not those of the other."""
+    with make_client(FakeGraph(), wan26={"engine": {"max_loras": most}}) as client:
+        document, limits = client.get("/openapi.json").json(), client.get("/limits").json()["endpoints"]
+        for path, accepted in (("/wan2.6", most), ("/wan22-i2v", 4)):
+            for content in document["paths"][path]["post"]["requestBody"]["content"].values():
+                assert content["schema"]["properties"]["loras"]["maxItems"] == accepted
+            assert limits[path]["max_loras"] == accepted
+        loras = [{"name": f"ink{number}"} for number in range(most)]
+        assert client.post("/wan2.6", json={"prompt": "x", "loras": loras}).status_code == 200
+        errors = errors_of(client.post("/wan2.6", json={"prompt": "x", "loras": [*loras, {"name": "film"}]}))
+        assert errors == {"loras": f"{most + 1} LoRAs were sent; send at most {most}"}
+
+
 def test_the_last_frame_is_cropped_like_the_first(client: TestClient, graph: FakeGraph) -> None:
     first, last = jpeg(portrait()), jpeg(stranger())
     for path, model in (("/wan2.6-i2v", graph.wan26), ("/wan22-i2v", graph.wan22)):

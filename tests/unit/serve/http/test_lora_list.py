@@ -1,6 +1,7 @@
 """The list of LoRAs that callers may choose from."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,42 @@ async def test_a_broken_file_hides_no_other_and_is_logged_once_until_it_changes(
     (tmp_path / "broken.safetensors").write_bytes(safetensors())
     assert await names() == ["broken", "ink"]
     assert len(caplog.messages) == 3
+
+
+def test_what_no_request_can_use_is_not_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The names of tensors tell it, and how many experts there are; weights are not read."""
+    folders = {count: tmp_path / count for count in ("one", "two", "loras")}
+    for folder in folders.values():
+        folder.mkdir()
+    for count, second in (("one", [None, None]), ("two", ["diffusers", "WanTransformer3DModel"])):
+        (folders[count] / "model_index.json").write_text(json.dumps({"transformer_2": second}))
+    contents = {
+        "ink": safetensors(),
+        "weights": safetensors(names=["blocks.0.ffn.0.weight"]),
+        "half": safetensors(names=["a.lora_A.weight"]),
+        "film_high_noise": safetensors(),
+        "film_low_noise": safetensors(),
+        "hat_high_noise": safetensors(),
+    }
+    for name, content in contents.items():
+        (folders["loras"] / f"{name}.safetensors").write_bytes(content)
+
+    def names(count: str) -> list[str]:
+        files = {
+            "wan26": {"text": str(folders[count]), "loras": str(folders["loras"])},
+            "wan22_gguf": {"folder": "f", "high_noise": "h.gguf", "low_noise": "l.gguf"},
+            "faces": {"analysis": "a", "swapper": "s.onnx"},
+        }
+        config = make_config().model_copy(update={"models": Models.model_validate(files)})
+        listed = TestClient(make_service_of(config, FakeGraph())).get("/loras").json()["loras"]
+        return [lora["name"] for lora in listed["wan26"]]
+
+    assert names("two") == ["film", "hat", "ink"]
+    assert names("one") == ["ink"]
+    said = " ".join(caplog.messages)
+    assert "film is for a model of two experts, and this model has one transformer" in said
+    assert "weights.safetensors cannot be used: unknown tensor `blocks.0.ffn.0.weight`" in said
+    assert "half.safetensors cannot be used: the change of `a` is incomplete" in said
 
 
 def test_a_folder_that_cannot_be_read_is_a_503(tmp_path: Path) -> None:

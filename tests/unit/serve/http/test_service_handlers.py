@@ -242,6 +242,7 @@ def test_limits_are_those_in_force(graph: FakeGraph) -> None:
     assert text["defaults"]["length"] == 9
     assert "seed" not in text["defaults"]
     assert text["distilled_defaults"] == {"steps": 4, "cfg": 1}
+    assert text["max_loras"] == 4
     assert text["media_types"] == {
         "request": ["application/json", "multipart/form-data"],
         "response": ["image/webp", "video/mp4", "image/gif"],
@@ -250,7 +251,7 @@ def test_limits_are_those_in_force(graph: FakeGraph) -> None:
     swap = limits["endpoints"]["/video-faceswap"]
     assert swap == limits["endpoints"]["/batch-video-faceswap"]
     assert swap["media_types"]["request"] == ["application/json", "multipart/form-data"]
-    assert "distilled_defaults" not in swap
+    assert not {"distilled_defaults", "max_loras"} & swap.keys()
     assert limits["endpoints"].keys() == {
         "/wan2.6",
         "/wan2.6-i2v",

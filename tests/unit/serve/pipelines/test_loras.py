@@ -20,7 +20,7 @@ READ: list[tuple[Any, tuple[tuple[str, float], ...]]] = [
 
 @pytest.mark.parametrize(("value", "expected"), READ)
 def test_names_and_scales_are_read(value: Any, expected: tuple[tuple[str, float], ...]) -> None:
-    assert read_loras(value) == expected
+    assert read_loras(value, most=4) == expected
 
 
 REFUSED: list[tuple[Any, str]] = [
@@ -39,11 +39,13 @@ REFUSED: list[tuple[Any, str]] = [
     ([{"name": "ink", "scale": float("nan")}], "the `scale` of `ink`"),
     ([{"name": "ink", "scale": 4.1}], "the `scale` of `ink`"),
     (["ink", {"name": "ink"}], "`ink` was sent twice"),
-    (["a"] * 17, "17 LoRAs were sent; send at most 16"),
+    ("", "must be an array of objects"),
+    (" ", "must be an array of objects"),
+    (["a"] * 5, "5 LoRAs were sent; send at most 4"),
 ]
 
 
 @pytest.mark.parametrize(("value", "message"), REFUSED)
 def test_anything_else_is_refused_with_what_to_send(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_loras(value)
+        read_loras(value, most=4)

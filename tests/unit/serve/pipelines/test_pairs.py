@@ -112,3 +112,10 @@ def test_regions_are_names_with_commas_in_a_form() -> None:
     assert request(face=FACES, mask_regions="nose, mouth").mask_regions == ("nose", "mouth")
     with pytest.raises(ValidationError, match="mask_regions"):
         request(face=FACES, mask_regions=["ears"])
+
+
+@pytest.mark.parametrize("value", ["", " ", 3, {}, True])
+@pytest.mark.parametrize("field", ["mask_regions", "pairs"])
+def test_what_is_no_list_is_told_from_a_list_with_a_wrong_item(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match="must be an array of"):
+        request(face=FACES, **{field: value})

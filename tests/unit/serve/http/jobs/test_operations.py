@@ -30,7 +30,9 @@ JOBS = {
     "queued": make_job(),
     "starting": make_job(state="starting", progress=Progress(stage="starting", detail="loads the weights")),
     "running": make_job(state="running", started_at=NOW, progress=Progress(stage="decoding", eta_s=2.5, preview=True)),
-    "succeeded": make_job(state="succeeded", seed=None, finished_at=NOW, webhook=HOOK, ignored=("sampler",)),
+    "succeeded": make_job(
+        state="succeeded", seed=None, finished_at=NOW, webhook=HOOK, ignored=("sampler",), adjusted=(("steps", 30),)
+    ),
     "failed": make_job(state="failed", problem=unavailable("asleep", 5).record("the-id"), webhook=replace(HOOK, next_at=None)),
     "cancelled": make_job(state="cancelled", cancel_requested=True),
 }

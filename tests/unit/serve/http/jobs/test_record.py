@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from serve.http.jobs.record import Links, ignored_header, record_of, retry_after_s
+from serve.http.jobs.record import Links, field_headers, record_of, retry_after_s
 from serve.jobs.store.record import Delivery, Progress, State
 from tests.unit.serve.http.job_service import RESULT
 from tests.unit.serve.jobs.fake_jobs import NOW, FakeJobs, make_job
@@ -27,6 +27,7 @@ def test_a_record_says_everything_that_is_known_of_a_job(jobs: FakeJobs, client:
         "eta_seconds": None,
         "seed": 7,
         "ignored_fields": [],
+        "adjusted_fields": {},
         "attempts": 0,
         "cancel_requested": False,
         "created_at": "2026-09-21T14:13:20.000Z",
@@ -161,5 +162,5 @@ def test_no_secret_of_a_webhook_is_shown(url: str, shown: str) -> None:
 def test_fields_without_effect_are_in_the_record_and_in_a_header() -> None:
     job = make_job(ignored=("sampler", "size"))
     assert record_of(job, position=None, links=Links())["ignored_fields"] == ["sampler", "size"]
-    assert ignored_header(job) == {"X-Ignored-Fields": "sampler, size"}
-    assert ignored_header(make_job()) == {}
+    assert field_headers(job) == {"X-Ignored-Fields": "sampler, size"}
+    assert field_headers(make_job()) == {}

@@ -38,6 +38,11 @@ def test_fields_without_an_effect_are_named(ignored: tuple[str, ...], header: st
     assert accept(make_job(ignored=ignored), Preferences()).headers.get("x-ignored-fields") == header
 
 
+@pytest.mark.parametrize(("adjusted", "header"), [((), None), ((("width", 256), ("steps", 30)), "width=256; steps=30")])
+def test_fields_with_another_effect_are_named(adjusted: tuple[tuple[str, int], ...], header: str | None) -> None:
+    assert accept(make_job(adjusted=adjusted), Preferences()).headers.get("x-adjusted") == header
+
+
 @pytest.mark.parametrize(("eta_s", "retry_after"), [(None, "5"), (0.2, "1"), (40.1, "11"), (4000.0, "30")])
 def test_a_record_is_kept_by_no_cache_and_says_when_it_may_have_changed(eta_s: float | None, retry_after: str) -> None:
     job = make_job(state="running", progress=Progress(stage="denoising", eta_s=eta_s))

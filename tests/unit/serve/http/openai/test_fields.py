@@ -1,5 +1,6 @@
 """The fields of OpenAI's videos API in the terms of an endpoint, and jobs as its videos."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from serve.http.endpoints import VIDEOS, make_endpoints
 from serve.http.openai.fields import MAX_PROMPT_CHARS, Order, VideoModels, video_of
 from serve.jobs.store.record import Job, Progress
+from serve.pipelines.requests import GenerateVideo
 from serve.problems import Problem
 from tests.unit.serve.http.service import make_config
 from tests.unit.serve.jobs.fake_jobs import NOW, make_job
@@ -15,6 +17,7 @@ CONFIG = make_config()
 ENDPOINTS = make_endpoints(CONFIG)
 MODELS = VideoModels(ENDPOINTS)
 FIRST = "a first frame"
+LOWERING = VideoModels(make_endpoints(make_config(limits={"oversize": "fit"})))
 
 
 def order(models: VideoModels = MODELS, **sent: Any) -> Order:
@@ -99,9 +102,21 @@ def test_what_the_answer_says_is_what_is_made() -> None:
 
 
 def test_a_size_above_the_limits_is_told_as_it_will_be_where_it_is_lowered() -> None:
-    lowering = VideoModels(make_endpoints(make_config(limits={"oversize": "fit"})))
-    assert order(lowering, size="512x256").details["size"] == "256x128"
+    assert order(LOWERING, size="512x256").details["size"] == "256x128"
     assert order(size="512x256").details["size"] == "512x256", "here the endpoint refuses it"
+
+
+@pytest.mark.parametrize("seconds", ["4", "8", "12"])
+def test_a_length_above_the_limits_is_told_as_it_will_be_where_it_is_lowered(seconds: str) -> None:
+    made = order(LOWERING, seconds=seconds)
+    assert made.details["seconds"] == "2"
+    endpoint = next(endpoint for endpoint in ENDPOINTS if endpoint.name == made.endpoint)
+    lowering = replace(endpoint.schema, limits=make_config(limits={"oversize": "fit"}).limits)
+    request = lowering.parse(made.fields, strict=False).request
+    assert isinstance(request, GenerateVideo)
+    assert (request.frames, request.adjusted) == (33, (("length", 33),))
+    with pytest.raises(Problem, match="at most 2 seconds are accepted at 16 frames a second"):
+        LOWERING.order({"prompt": "a cat", "seconds": seconds}, strict=True)
 
 
 @pytest.mark.parametrize(

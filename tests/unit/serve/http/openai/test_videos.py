@@ -314,3 +314,21 @@ def test_ignored_fields_are_named_in_the_answer() -> None:
             assert record["ignored_fields"] == ["sampler", "caf?? x"]
         plain = client.post("/v1/videos", json={"prompt": "x"})
         assert "X-Ignored-Fields" not in plain.headers
+
+
+def test_fields_that_were_lowered_are_named_in_every_answer() -> None:
+    limits = {"oversize": "fit"}
+    with make_client(FakeGraph(), limits=limits) as client:
+        body = {"prompt": "x", "width": 832, "height": 480, "steps": 2}
+        video = client.post("/v1/videos", json={**body, "seconds": "12"})
+        job = client.post("/wan2.6", json={**body, "num_frames": 193}, headers={"Prefer": "respond-async"})
+        assert (video.status_code, job.status_code) == (200, 202)
+        assert (video.json()["size"], video.json()["seconds"]) == ("256x144", "2")
+        for response, frames in ((video, "length"), (job, "num_frames")):
+            adjusted = f"width=256; height=144; {frames}=33"
+            assert response.headers["X-Adjusted"] == adjusted
+            url = f"/jobs/{response.json()['id']}"
+            assert client.get(f"{url}/result?wait=30").headers["X-Adjusted"] == adjusted
+            assert client.get(url).json()["adjusted_fields"] == {"width": 256, "height": 144, frames: 33}
+        plain = client.post("/v1/videos", json={"prompt": "x"})
+        assert "X-Adjusted" not in plain.headers

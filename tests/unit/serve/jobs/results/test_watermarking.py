@@ -53,6 +53,15 @@ def test_names_that_the_caller_used_do_not_matter(watermarking: Watermarking) ->
     assert watermarking.payload_of(named, 7) == watermarking.payload_of(job_request(), 7)
 
 
+def test_what_changes_no_pixel_does_not_matter(watermarking: Watermarking) -> None:
+    plain, styled = video_request(), video_request(loras=(("ink", 0.5),))
+    same = video_request(loras=(("film", 0.0), ("sepia", -0.0)), adjusted=(("width", plain.width),))
+    number = {key: watermarking.payload_of(job_request(request), 7) for key, request in (("plain", plain), ("same", same))}
+    assert number["same"] == number["plain"]
+    mixed = video_request(loras=(("film", 0.0), ("ink", 0.5)))
+    assert watermarking.payload_of(job_request(mixed), 7) == watermarking.payload_of(job_request(styled), 7) != number["plain"]
+
+
 def test_a_file_on_disk_counts_as_its_bytes(watermarking: Watermarking) -> None:
     spool = Spool.empty()
     spool.write(b"a picture")

@@ -13,6 +13,7 @@ from tests.unit.serve.jobs.samples import NOW, RESULT, new_job
 FULL = new_job(
     details={"prompt": "a \ud800 lone surrogate, and ünïcode", "n": [1, None, {"a": 0.5}]},
     ignored=("sampler",),
+    adjusted=(("width", 256), ("steps", 30)),
     idempotency_key="k",
     fingerprint="f",
     trace="00-1-2-01",
@@ -84,6 +85,7 @@ def test_an_event_has_what_changes_and_gets_the_rest_from_the_record() -> None:
         "trace": "",
         "request_bytes": 0,
         "ignored": (),
+        "adjusted": (),
         "begun": 0,
     }
     seen = decode_events(encode(steps[1]), [events[0], events[1].encode(), events[2]])
