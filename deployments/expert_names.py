@@ -134,7 +134,7 @@ def _mentions(name: str) -> list[_Mention]:
         word = match[0].lower()
         for expert in EXPERTS:
             if word in _NOISY[expert] and following is not None and _is_noise(stem, match, following):
-                found.append(_Mention(expert, _Certainty.NOISE, match.start(), following.end()))
+                found.append(_Mention(expert, _Certainty.NOISE, begin=match.start(), end=following.end()))
             elif word in [f"{noisy}noise" for noisy in _NOISY[expert]] or (word == expert and len(words) == 1):
                 found.append(_Mention(expert, _Certainty.NOISE, *match.span()))
             elif word == expert:

@@ -74,7 +74,7 @@ def take_quantisation(stored: StoredTensors, others: Iterable[str] = ()) -> Quan
             weight = f"{name.rpartition('.')[0]}.weight"
             if weight not in tensors:
                 raise CheckpointRefused(f"{where}: `{name}` is a scale without its weight `{weight}`")
-            scales[weight] = _shaped(where, name, tensors.pop(name), tensors[weight].shape)
+            scales[weight] = _shaped(where, name, tensors.pop(name), weight=tensors[weight].shape)
         elif name.endswith(_ACTIVATION_SCALES):
             del tensors[name]
     _require_readable(where, tensors, dtypes=dtypes, scales=scales, is_scaled=is_scaled)

@@ -104,7 +104,7 @@ class Detector:
             payload, rate = found
             self.lowest_rate = min(self.lowest_rate, rate)
             if rate <= MAX_RATE:
-                readings.append(Reading(payload, rate, number, cell))
+                readings.append(Reading(payload, rate, secret=number, cell=cell))
         return _distinct(readings)
 
     def _read_scaled(self, frame: Plane) -> tuple[Reading, ...]:
