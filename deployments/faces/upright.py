@@ -84,7 +84,7 @@ _LOOKS, _SETTLED = 4, 10.0
 _LEANS = 20.0
 """Degrees by which a face may lean in its upright cuts."""
 _CLEAR = 0.86
-"""The score that a face must reach upright if it leans far: hair and hands get 0.82 (YuNet)."""
+"""The score that a face must reach upright if it leans far. Hair in a picture got 0.82 (YuNet)."""
 _CAREFUL = 2
 """The number of faces of a single image, the largest first, that are never taken for upright."""
 _MISFIT = 0.3
