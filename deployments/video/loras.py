@@ -115,12 +115,11 @@ class LoraShelf:
             key = _Key(file, self._signatures[transformer], str(device))
             if key not in self._loaded:
                 try:
-                    self._loaded[key] = fit_lora(
-                        read_lora(self._folder.path_of(file)), transformer, dtype=self._dtype, device=device
-                    )
+                    path = self._folder.path_of(file)
+                    self._loaded[key] = fit_lora(read_lora(path), transformer, dtype=self._dtype, device=device)
                 except CheckpointRefused as error:
                     log.warning("%s", error)
-                    reason = str(error).rpartition(".safetensors: ")[2]
+                    reason = str(error).removeprefix(f"{path}: ")
                     raise LoraNotUsable(FIELD, f"`{file.name}` does not fit this model: {reason}") from None
                 except (LoraFolderUnavailable, OSError) as error:
                     log.warning("%s", error)

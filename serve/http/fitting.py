@@ -61,8 +61,9 @@ def _candidates(asked: Size, limits: Limits) -> Iterator[Size]:
         most = min(highest, limits.max_pixels // width // UNIT * UNIT)
         if most:
             exact = width * asked[1] / asked[0]
-            start, stop = int(exact / SAME_SHAPE) // UNIT, int(exact * SAME_SHAPE) // UNIT + 1
-            yield from {(width, min(max(UNIT, height * UNIT), most)) for height in range(start, stop + 1)}
+            # Sides are bounded before they are walked through: a body may ask for any height.
+            start, stop = (min(int(side) // UNIT, most // UNIT) for side in (exact / SAME_SHAPE, exact * SAME_SHAPE + UNIT))
+            yield from {(width, max(UNIT, height * UNIT)) for height in range(start, stop + 1)}
 
 
 def _difference(one: Size, other: Size) -> float:

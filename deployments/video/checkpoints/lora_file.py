@@ -24,7 +24,7 @@ from deployments.lora_names import changed_part, is_change
 from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
-from deployments.video.checkpoints.tensor_files import parse_object, read_metadata, read_shapes, read_tensors
+from deployments.video.checkpoints.tensor_files import parse_object, read_files, read_metadata, read_shapes
 
 MODULATION = "scale_shift_table"
 Change = dict[str, torch.Tensor]
@@ -99,7 +99,7 @@ def read_lora(path: Path) -> LoraFile:
     Raises ``CheckpointRefused`` for a file with changes of another kind, incomplete ones, or
     numbers that are not finite.
     """
-    stored = read_tensors(path)
+    stored = read_files(path, [path])  # no index beside it counts
     require_finite(path, stored.tensors)
     split = {key: _split(path, key) for key in stored.tensors}
     is_original = any(_ORIGINAL.search(name) and not _DIFFUSERS.search(name) for name, _ in split.values())

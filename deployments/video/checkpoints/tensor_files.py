@@ -59,15 +59,23 @@ def find_files(path: Path) -> list[Path]:
 
 def read_tensors(path: Path) -> StoredTensors:
     """Read the model at ``path``; see ``find_files``. Refuses files that cannot be read."""
+    return read_files(path, find_files(path))
+
+
+def read_files(where: Path, files: Iterable[Path]) -> StoredTensors:
+    """Read the tensors of all ``files``, which are the model at ``where``.
+
+    Raises ``CheckpointRefused`` for a file that cannot be read.
+    """
     tensors: dict[str, torch.Tensor] = {}
     metadata: dict[str, str] = {}
-    for file in find_files(path):
+    for file in files:
         metadata |= read_metadata(file)
         try:
             tensors |= load_file(file)
         except (SafetensorError, ValueError, OSError) as e:
             raise _unreadable(file, e) from e
-    return StoredTensors(path, tensors, metadata)
+    return StoredTensors(where, tensors, metadata)
 
 
 def read_metadata(file: Path) -> dict[str, str]:

@@ -193,6 +193,17 @@ def test_what_cannot_be_used_is_refused_without_a_path(engine: WanEngine, folder
     assert sink.chunks == []
 
 
+@pytest.mark.parametrize("index", ["{}", '{"weight_map": {"x": "ink.safetensors", "y": "absent.safetensors"}}'])
+def test_an_index_beside_a_lora_is_of_no_account(
+    engine: WanEngine, folder: Path, small: VideoRequest, tmp_path: Path, index: str
+) -> None:
+    (tmp_path / "ink.safetensors").write_bytes((folder / "ink.safetensors").read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text(index.replace("{}", '{"of": "ink.safetensors"}'))
+    shelf = LoraShelf(LoraFolder(str(tmp_path)), max_loras=4, max_bytes=2**30, dtype=torch.float32)
+    expected = latents_of(engine, asking(small, {"ink": 1.0}))
+    assert torch.equal(latents_of(replace(engine, loras=shelf), asking(small, {"ink": 1.0})), expected)
+
+
 def test_a_lora_with_which_the_model_overflows_is_at_fault(engine: WanEngine, small: VideoRequest, tmp_path: Path) -> None:
     """It is refused as a field, so that three such requests do not cost the replica."""
     lora = make_lora(text_mode_of(engine).transformers["transformer"])

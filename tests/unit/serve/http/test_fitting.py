@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from serve.config import Limits
+from serve.http import fitting
 from serve.http.fitting import fit, nearest_size
 
 DEMO = Limits(max_width=256, max_height=256, max_pixels=65536, max_frames=33, max_steps=30)
@@ -39,6 +40,22 @@ def fitted(**sizes: Any) -> dict[str, int]:
 )
 def test_what_is_too_large_is_lowered(sizes: dict[str, Any], expected: dict[str, int]) -> None:
     assert fitted(**sizes) == expected
+
+
+@pytest.mark.parametrize("asked", [(256, 10**9 - 1), (10**9 - 1, 256), (10**9 - 1, 10**9 - 1), (1, 10**9 - 1)])
+def test_sides_of_any_size_take_no_more_work(asked: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller can send such sides before anything else is checked."""
+    monkeypatch.setattr(fitting, "range", bounded_range, raising=False)
+    width, height = nearest_size(asked, DEMO)
+    assert 16 <= width <= 256
+    assert 16 <= height <= 256
+
+
+def bounded_range(start: int, stop: int, step: int = 1) -> range:
+    """Return a range, but none that takes long to walk through."""
+    numbers = range(start, stop, step)
+    assert len(numbers) <= 256 // 16
+    return numbers
 
 
 def test_the_pixels_of_a_frame_count_too() -> None:
