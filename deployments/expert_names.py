@@ -14,7 +14,9 @@ _OF_TWO = re.compile(r"a14b|wan[-_. ]?2[-_. ]?2", re.IGNORECASE)
 _NOISY = {"high": ("high", "hi"), "low": ("low", "lo")}
 """The words that, before `noise`, mean an expert."""
 _SHORT = {"high": ("hi", "hn", "h"), "low": ("lo", "ln", "l")}
-"""Abbreviations of the experts, which often mean something else."""
+"""Abbreviations of the experts. Other than `HN` and `LN`, they often mean something else."""
+_OF_LARGE = re.compile(r"(?<!\d)22(?!\d)|14b|[it]2v", re.IGNORECASE)
+"""What the names of LoRAs for models with two experts have at least."""
 _OTHERS = ("vram", "res", "resolution", "quality", "poly", "key", "rank", "fps")
 """Words that a `high` or `low` before them belongs to, in capitals too."""
 _ENDINGS = (".safetensors", ".gguf")
@@ -128,6 +130,7 @@ def _mentions(name: str) -> list[_Mention]:
     """Return all words of a name that may mean an expert, in their order."""
     stem = name.removesuffix(next((ending for ending in _ENDINGS if name.endswith(ending)), ""))
     words = [*_WORDS.finditer(stem)]
+    has_letters = _OF_TWO.search(stem) is not None or _OF_LARGE.search(stem) is not None
     found = []
     for match, following in pairwise([*words, None]):
         assert match is not None
@@ -139,7 +142,7 @@ def _mentions(name: str) -> list[_Mention]:
                 found.append(_Mention(expert, _Certainty.NOISE, *match.span()))
             elif word == expert:
                 found.append(_Mention(expert, _certainty(stem, match, following), *match.span()))
-            elif word in _SHORT[expert]:
+            elif word in _SHORT[expert] and (has_letters or word in ("hn", "ln")):
                 found.append(_Mention(expert, _Certainty.SHORT, *match.span()))
     return found
 

@@ -61,6 +61,13 @@ def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
     }
 
 
+def test_letters_for_sizes_are_no_experts(tmp_path: Path) -> None:
+    names = ["style-S", "style-M", "style-L", "style-H", "HoloHi", "HoloLo"]
+    write(*(tmp_path / f"{name}.safetensors" for name in names))
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert {name: list(entry.files) for name, entry in entries.items()} == {name: ["all"] for name in names}
+
+
 def test_of_several_ways_to_pair_names_the_last_words_decide(tmp_path: Path) -> None:
     write(*(tmp_path / f"{first}_poly_{last}.safetensors" for first in ("high", "low") for last in ("high", "low")))
     entries = LoraFolder(str(tmp_path)).entries()
@@ -117,7 +124,7 @@ PAIRS = {
     "abbreviated noises": ("ink-hi-noise", "ink-lo-noise", "ink"),
     "a letter": ("NSFW-22-H-e8", "NSFW-22-L-e8", "NSFW-22-e8"),
     "initials": ("ink HN", "ink LN", "ink"),
-    "abbreviated and not": ("ink_high", "ink_L", "ink"),
+    "abbreviated and not": ("wan22_ink_high", "wan22_ink_L", "wan22_ink"),
     "with low in both": ("low_poly_high", "low_poly_low", "low_poly"),
     "with low in both, in capitals": ("Low_Poly_HIGH", "Low_Poly_LOW", "Low_Poly"),
     "with low in the middle of both": ("HIGH-low-angle-v2", "LOW-low-angle-v2", "low-angle-v2"),

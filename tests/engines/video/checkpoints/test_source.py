@@ -217,7 +217,7 @@ def test_swapped_experts_and_one_file_for_both_are_refused(a14b_text: Path, tmp_
         (f"low_noise_model/fp8/{shard}", f"high_noise_model/fp8/{shard}"),
         (f"transformer_2/{shard}", f"transformer/{shard}"),
         ("Wan22_LN_fp8", "Wan22_HN_fp8"),
-        ("model-fp8L", "model-fp8H"),
+        ("wan2.2-fp8L", "wan2.2-fp8H"),
         ("a", "b"),
         *((("one", "one"),) if setting == "text_weights" else (("Wan2_2-HIGH", "Wan2_2-HIGH"),)),
     )
