@@ -4,7 +4,7 @@ Trainers name layers and matrices differently. This needs no library for models.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _MATRIX = re.compile(
     r"\.(?:(?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)|(?P<up>lora_up|lora_B|lora\.up|lora_linear_layer\.up))"
@@ -53,5 +53,10 @@ def check_names(keys: Iterable[str]) -> None:
     if not parts:
         raise ValueError("it has no tensors")
     for name, found in parts.items():
-        if ("down" in found) != ("up" in found) or ("down" not in found and found & {"alpha", "up_bias"}):
-            raise ValueError(f"the change of `{name}` is incomplete; it has only {', '.join(sorted(found))}")
+        check_parts(name, found)
+
+
+def check_parts(name: str, found: Collection[str]) -> None:
+    """Raise ``ValueError`` if the parts ``found`` of the change of a layer are only some of it."""
+    if ("down" in found) != ("up" in found) or ("down" not in found and ("alpha" in found or "up_bias" in found)):
+        raise ValueError(f"the change of `{name}` is incomplete; it has only {', '.join(sorted(found))}")

@@ -20,7 +20,7 @@ import torch
 
 from deployments.errors import CheckpointRefused
 from deployments.lora_folder import PEFT_SETTINGS, PEFT_WEIGHTS
-from deployments.lora_names import changed_part, is_change
+from deployments.lora_names import changed_part, check_parts, is_change
 from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.names import transformer_name
@@ -162,9 +162,11 @@ def _checked(path: Path, key: str, part: str, tensor: torch.Tensor) -> torch.Ten
 
 def _scaled(path: Path, name: str, *, stored_name: str, change: Change, scales: "_Scales") -> Change:
     """Return ``change`` with its scale in ``up``; refuse one that is incomplete."""
+    try:
+        check_parts(name, change)
+    except ValueError as error:
+        raise CheckpointRefused(f"{path}: {error}") from None
     down, up = change.get("down"), change.get("up")
-    if (down is None) != (up is None) or (("alpha" in change or "up_bias" in change) and down is None):
-        raise CheckpointRefused(f"{path}: the change of `{name}` is incomplete; it has only {', '.join(sorted(change))}")
     if down is None or up is None:
         return change
     if "diff" in change:
