@@ -17,18 +17,79 @@ _SHORT = {"high": ("hi", "hn", "h"), "low": ("lo", "ln", "l")}
 """Abbreviations of the experts. Other than `HN` and `LN`, they often mean something else."""
 _OF_LARGE = re.compile(r"(?<!\d)22(?!\d)|14b|[it]2v", re.IGNORECASE)
 """What the names of LoRAs for models with two experts have at least."""
-_OTHERS = ("vram", "res", "resolution", "quality", "poly", "key", "rank", "fps")
+_NOUNS = frozenset(
+    (
+        "angle",
+        "angles",
+        "budget",
+        "contrast",
+        "def",
+        "detail",
+        "details",
+        "fps",
+        "freq",
+        "frequency",
+        "key",
+        "mem",
+        "memory",
+        "poly",
+        "quality",
+        "ram",
+        "rank",
+        "ratio",
+        "res",
+        "resolution",
+        "steps",
+        "vram",
+    )
+)
 """Words that a `high` or `low` before them belongs to, in capitals too."""
+_TAGS = frozenset(
+    (
+        "and",
+        "distill",
+        "distilled",
+        "ema",
+        "epoch",
+        "expert",
+        "final",
+        "fixed",
+        "gguf",
+        "high",
+        "kj",
+        "last",
+        "lightning",
+        "lora",
+        "loras",
+        "low",
+        "merged",
+        "model",
+        "only",
+        "pass",
+        "pruned",
+        "sampler",
+        "scaled",
+        "stage",
+        "step",
+        "transformer",
+        "weights",
+        "wan",
+    )
+)
+"""Words for the version or the form of a model, to which a `high` or `low` before them does not
+belong."""
+_COUNTED = frozenset(("rank", "step"))
+"""Words that say the form if a number follows, as in `low_rank64`."""
 _ENDINGS = (".safetensors", ".gguf")
 
 
 class _Certainty(IntEnum):
     """How sure it is that words mean an expert."""
 
-    SHORT = 0
-    """An abbreviation."""
+    WEAK = 0
+    """An abbreviation, and a `high` that may belong to the word after it, as in `high_fashion`."""
     PLAIN = 1
-    """`high`, as in `high_quality`."""
+    """`high` at the end, or before what says the version or form, as in `high_fp8`."""
     CAPITALS = 2
     """`HIGH` among words that are not in capitals."""
     NOISE = 3
@@ -83,7 +144,8 @@ def experts_named_surely(name: str) -> set[str]:
 def half_named(name: str) -> str | None:
     """Return the expert that a whole model or a LoRA is for, or None if its name names no one.
 
-    A plain `high` or `low` counts where the name also says that the model has two experts.
+    A plain `high` or `low` counts where the name also says that the model has two experts, and
+    where it cannot belong to the next word, as in `wan22_low_light`.
     """
     named = experts_named(name) if _OF_TWO.search(name) else experts_named_surely(name)
     return next(iter(named)) if len(named) == 1 else None
@@ -100,9 +162,10 @@ def splits(name: str) -> Iterator[Split]:
     """Yield ``name`` without the words that may mean an expert, in each way that these can be read.
 
     Only another name with the same words around the other expert's shows which one is right. Either
-    one mention of an expert is left out, or all of them.
+    one mention of an expert is left out, or all of them. Beside sure words, others do not count.
     """
     mentions = _mentions(name)
+    mentions = [mention for mention in mentions if mention.certainty >= _Certainty.CAPITALS] or mentions
     for mention in mentions:
         yield _split(name, [mention])
     for expert in EXPERTS:
@@ -140,19 +203,34 @@ def _mentions(name: str) -> list[_Mention]:
                 found.append(_Mention(expert, _Certainty.NOISE, begin=match.start(), end=following.end()))
             elif word in [f"{noisy}noise" for noisy in _NOISY[expert]] or (word == expert and len(words) == 1):
                 found.append(_Mention(expert, _Certainty.NOISE, *match.span()))
-            elif word == expert:
+            elif word == expert and not _belongs_to(stem, match, following):
                 found.append(_Mention(expert, _certainty(stem, match, following), *match.span()))
             elif word in _SHORT[expert] and (has_letters or word in ("hn", "ln")):
-                found.append(_Mention(expert, _Certainty.SHORT, *match.span()))
+                found.append(_Mention(expert, _Certainty.WEAK, *match.span()))
     return found
+
+
+def _belongs_to(stem: str, match: re.Match[str], following: re.Match[str] | None) -> bool:
+    """Return whether a `high` or `low` belongs to the word ``following``, as in `low_poly`."""
+    if following is None or following[0].lower() not in _NOUNS or _has_digit(stem[match.end() : following.start()]):
+        return False
+    return not (following[0].lower() in _COUNTED and _has_digit(stem[following.end() : following.end() + 1]))
 
 
 def _certainty(stem: str, match: re.Match[str], following: re.Match[str] | None) -> _Certainty:
     """Return how sure it is that a `high` or `low` means an expert."""
-    if not match[0].isupper() or (following is not None and following[0].lower() in _OTHERS):
-        return _Certainty.PLAIN
     # Where all is in capitals, they say nothing, but such a word at the end belongs to no other.
-    return _Certainty.PLAIN if stem.isupper() and following is not None else _Certainty.CAPITALS
+    if match[0].isupper() and (following is None or not stem.isupper()):
+        return _Certainty.CAPITALS
+    if following is None or following[0].lower() in _TAGS:
+        return _Certainty.PLAIN
+    # Numbers are those of versions, sizes and types: `high_v2`, `high 14b`, `high_fp8`.
+    is_tag = _has_digit(stem[match.end() : following.start()] + stem[following.end() : following.end() + 1])
+    return _Certainty.PLAIN if is_tag else _Certainty.WEAK
+
+
+def _has_digit(text: str) -> bool:
+    return any(character.isdigit() for character in text)
 
 
 def _is_noise(stem: str, match: re.Match[str], following: re.Match[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +54,7 @@ def _report(file: Path, trust_anchors: Path | None, watermark_keys: Sequence[Pat
 
     limits = VerifySettings()
     try:
-        media = Spool(file.open("rb", buffering=0))
+        media = Spool(os.open(file, os.O_RDONLY | os.O_CLOEXEC))
         verifier = Verifier(
             max_cpu_s=limits.max_cpu_s,
             max_memory_bytes=C2paSettings().max_memory_bytes,

@@ -155,4 +155,4 @@ async def _read_upload(file: UploadFile) -> Media:
     """Return a part's content; a large one is on disk already and outlives the form."""
     if (file.size or 0) <= IN_MEMORY_BYTES:
         return await file.read()
-    return Spool(os.fdopen(os.dup(file.file.fileno()), "rb"))
+    return Spool(os.dup(file.file.fileno()))

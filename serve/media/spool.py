@@ -25,21 +25,30 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 class Spool:
-    """An unnamed temporary file that is freed with its last reference, or when the process ends."""
+    """An unnamed temporary file that is freed with its last reference, or when the process ends.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    It owns its ``descriptor``. The file object does not: in a circle of references, Python may
+    collect that one first, and would warn of a file that nobody has closed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._file = cast(BinaryIO, open(descriptor, "r+b", buffering=0, closefd=False))  # noqa: SIM115
 
     def close(self) -> None:
         """Free the file at once, even if readers still refer to it."""
         self._file.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     __del__ = close
 
     @classmethod
     def empty(cls) -> "Spool":
         """Create an empty file in the system's temporary folder (``TMPDIR``)."""
-        return cls(cast(BinaryIO, tempfile.TemporaryFile(buffering=0)))
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return cls(os.dup(file.fileno()))
 
     @property
     def file(self) -> BinaryIO:

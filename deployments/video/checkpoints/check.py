@@ -48,6 +48,7 @@ from deployments.video.checkpoints.relatives import (
     relative_of_image_encoder,
     relative_of_text_encoder,
     relative_of_transformer,
+    relative_of_vae,
 )
 from deployments.video.checkpoints.shape import (
     empty_image_encoder_of,
@@ -281,7 +282,7 @@ def _check_file(path: Path) -> Finding | None:
         faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
         where = "the folder `image_encoder` of models.wan26.image"
         return Finding(path, "CLIP, image encoder of Wan 2.1", setting=where, faults=_short(path, faults))
-    if (relative := relative_of_image_encoder(names)) is not None:
+    if (relative := relative_of_image_encoder(names) or relative_of_vae(names)) is not None:
         return Finding(path, relative.model, setting="", faults=(relative.fault,))
     return None
 

@@ -70,10 +70,12 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
     """Raise ``CheckpointRefused`` if the name of ``path`` says that it is one of two experts.
 
     ``folder`` has one transformer, so that the expert would run for all steps. ``setting`` is the
-    one that names the file.
+    one that names the file. A folder that is called just `high` may be anything, so that folders
+    count only if they name the noise.
     """
     for name in _names_of(path):
-        if (expert := half_named(name)) is not None:
+        of_expert = name in _own_names(path) or "noise" in name.lower()
+        if of_expert and (expert := half_named(name)) is not None:
             raise CheckpointRefused(
                 f"{path}: configured as `{setting}`, but its name `{name}` says that it is the {expert}-noise one of two "
                 f"experts, and {folder} has one transformer; name a folder with two experts, such as Wan 2.2 A14B's, and set "
@@ -97,11 +99,15 @@ def _names_of(path: Path) -> tuple[str, ...]:
     Wan-AI's own shards are called alike for both experts, and so are lightx2v's, a folder deeper,
     so that the nearest of these folders that names an expert counts.
     """
-    names = (path.name, stored_name(path) if path.suffix == ".gguf" else "")
+    names = _own_names(path)
     if any(experts_named(name) for name in names):
         return names
     folders = [folder.name for folder in path.absolute().parents][:2]
     return (*names, *[name for name in folders if experts_named_surely(name)][:1])
+
+
+def _own_names(path: Path) -> tuple[str, ...]:
+    return (path.name, stored_name(path) if path.suffix == ".gguf" else "")
 
 
 def _are_swapped(high: Path, low: Path) -> bool:

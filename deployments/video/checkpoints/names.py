@@ -8,7 +8,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 
 Rename = Callable[[str], str]
 
-TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "model.")
+TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "pipe.dit.", "model.")
 TEXT_ENCODER_PREFIXES = (
     "text_encoders.umt5xxl.transformer.",
     "text_encoders.umt5xxl.",

@@ -33,6 +33,12 @@ _T5 = Relative(
     "T5 v1.1, text encoder of other models",
     "is not supported; Wan needs UMT5, such as `umt5_xxl_fp8_e4m3fn_scaled.safetensors`",
 )
+_PREVIEW = Relative(
+    "TAE, a small decoder for previews",
+    "is not supported; previews are made by the VAE itself",
+)
+_OF_BLOCK = re.compile(r"blocks\.\d+\.(attn2\.to_q\.weight|ffn\.net\.0\.proj\.weight|scale_shift_table)")
+"""Tensors of a block. HunyuanDiT has the first of them as well."""
 _BIAS = re.compile(r"encoder\.block\.(\d+)\.layer\.0\.SelfAttention\.relative_attention_bias\.weight")
 
 
@@ -40,7 +46,8 @@ def relative_of_transformer(names: Collection[str]) -> Relative | None:
     """Return what a file is that is no whole transformer; ``names`` are diffusers'."""
     if "vace_patch_embedding.weight" in names:
         return _MODULE
-    has_block = any(re.fullmatch(r"blocks\.\d+\.attn2\.to_q\.weight", name) for name in names)
+    of_block = {match[1] for name in names if (match := _OF_BLOCK.fullmatch(name))}
+    has_block = "attn2.to_q.weight" in of_block and len(of_block) > 1
     return PART if has_block or {"patch_embedding.weight", "condition_embedder.time_proj.weight"} <= {*names} else None
 
 
@@ -61,3 +68,9 @@ def relative_of_image_encoder(names: Collection[str]) -> Relative | None:
         if all(any(f".{name}".endswith(f".{end}") for name in names) for end in ends):
             return _OPEN_CLIP
     return None
+
+
+def relative_of_vae(names: Collection[str]) -> Relative | None:
+    """Return the small decoder that ComfyUI shows previews with, by its own names."""
+    ends = ("encoder.0.weight", "encoder.2.conv.weight", "decoder.1.weight", "decoder.3.conv.0.weight")
+    return _PREVIEW if all(any(f".{name}".endswith(f".{end}") for name in names) for end in ends) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.experts import require_pair, require_whole
 from deployments.video.checkpoints.folder import CONFIG, INDEX, read_index
+from deployments.video.checkpoints.tensor_files import PICKLED
 
 HIGH, LOW = "transformer", "transformer_2"
 """The names of two experts in a pipeline; a checkpoint with one transformer has the first."""
@@ -102,6 +103,11 @@ def _place_of(path: Path) -> Path | None:
     return place if place.name in _EXPERTS and beside else None
 
 
+def _holds_model(place: Path) -> bool:
+    """Return whether a folder has a file of a model, beside such as a file manager leaves."""
+    return place.is_dir() and any(path.suffix in (".json", ".safetensors", ".gguf", *PICKLED) for path in place.iterdir())
+
+
 def _has_two_experts(folder: Path) -> bool:
     """Return whether the folder's index, or without one its contents, name a second transformer.
 
@@ -115,7 +121,7 @@ def _has_two_experts(folder: Path) -> bool:
     entry = index.get(LOW)
     if entry is not None and any(part is not None for part in entry):
         return True
-    contrary = f"{folder / LOW} holds one" if (folder / LOW).is_dir() and any((folder / LOW).iterdir()) else None
+    contrary = f"{folder / LOW} holds one" if _holds_model(folder / LOW) else None
     boundary = index.get("boundary_ratio")
     if boundary not in (None, 0):  # at 0, the first transformer runs for all steps
         contrary = f"its `boundary_ratio` is {boundary}, at which one expert follows the other"

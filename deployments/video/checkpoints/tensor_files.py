@@ -180,8 +180,14 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _names(index: Path, file: str) -> bool:
-    """Return whether ``index``, which may be broken, has the name of ``file``."""
-    return index.is_file() and json.dumps(file).encode() in index.read_bytes()
+    """Return whether ``index``, which may be broken, has the name of ``file``.
+
+    Programs write what is not ASCII as it is or escaped.
+    """
+    if not index.is_file():
+        return False
+    text = index.read_bytes()
+    return any(json.dumps(file, ensure_ascii=escaped).encode(errors="surrogateescape") in text for escaped in (True, False))
 
 
 def _indexed(index: Path) -> list[Path]:

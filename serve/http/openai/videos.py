@@ -93,7 +93,8 @@ class OpenAIVideos:
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
         async with counted(self._quotas, caller) as headers:
             async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
-                order = self._models.order(await read_body(request, form=True), strict=preferences.strict)
+                fields = await read_body(request, form=True)
+                order = await asyncio.to_thread(self._models.order, fields, strict=preferences.strict)
             report.endpoint = order.endpoint
             submission = Submission(
                 endpoint=order.endpoint,

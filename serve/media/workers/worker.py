@@ -169,7 +169,7 @@ def _serve(connection: socket.socket, session: Session) -> None:
     while True:
         request, fds = receive_message(connection)
         started = time.process_time()
-        files = [Spool(os.fdopen(fd, "r+b" if _writable(fd) else "rb", buffering=0)) for fd in fds]
+        files = [Spool(fd) for fd in fds]
         answer, array = _answer(session, request, files, ask=ask, idle_bytes=idle_bytes)
         files.clear()
         answer["cpu_s"] = time.process_time() - started
@@ -194,11 +194,6 @@ def _answer(session: Session, request: Message, files: Sequence[Spool], *, ask: 
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
         return {"error": "Exception", "detail": trace[-2000:]}, None
-
-
-def _writable(descriptor: int) -> bool:
-    """Return whether a descriptor can be written to."""
-    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 
 def _address_space() -> int:

@@ -41,6 +41,15 @@ WHOLE = {
     "high_noise_model": "high",
     "wan2.1_t2v_14B_low_vram": None,
     "low_poly": None,
+    "wan2.2_ti2v_5B_low_steps": None,
+    "wan2.2_t2v_high_quality": None,
+    "wan2.2_t2v_high_fashion": None,
+    "wan2.2_t2v_high_4steps": "high",
+    "wan2.2_t2v_low_step1000": "low",
+    "wan22_high_fp8": "high",
+    "wan22_low_scaled": "low",
+    "wan22_t2v_low_rank": None,
+    "wan22_t2v_low_rank64": "low",
     "wan2.2_t2v_A14b_lora_4step": None,
 }
 

@@ -86,6 +86,10 @@ LONE = (
     "ink-H",
     "LN 4",
     "hi there",
+    "wan22_low_angle",
+    "Wan2.2_high_fashion",
+    "WAN22_LOW_INK",
+    "HIGH_RES_ink",
 )
 HALVES = {
     "ink_high_noise": ("ink", "high"),
@@ -101,7 +105,11 @@ HALVES = {
     "Low": ("Low", "low"),
     "Low_Poly_LOW": ("Low_Poly", "low"),
     "INK_HIGH": ("INK", "high"),
-    "WAN22_LOW_INK": ("WAN22_INK", "low"),
+    "WAN22_INK_LOW": ("WAN22_INK", "low"),
+    "wan22_ink_low_rank64": ("wan22_ink_rank64", "low"),
+    "wan22-ink-high-v2": ("wan22-ink-v2", "high"),
+    "wan22_high_lora_ink": ("wan22_lora_ink", "high"),
+    "wan22_low_000012": ("wan22_000012", "low"),
 }
 
 
@@ -119,7 +127,7 @@ PAIRS = {
     "in capitals and not": ("ink-HIGH", "ink-low", "ink"),
     "with noise and without": ("ink_high_noise", "ink-low-noise", "ink"),
     "beside another low": ("low_poly_high_noise", "low_poly_low_noise", "low_poly"),
-    "of another word": ("high_poly", "low_poly", "poly"),
+    "of another word": ("wan22_high_orbit", "wan22_low_orbit", "wan22_orbit"),
     "abbreviated noise": ("ink_hinoise", "ink_lownoise", "ink"),
     "abbreviated noises": ("ink-hi-noise", "ink-lo-noise", "ink"),
     "a letter": ("NSFW-22-H-e8", "NSFW-22-L-e8", "NSFW-22-e8"),
@@ -145,6 +153,21 @@ def test_two_files_that_differ_in_the_expert_are_a_pair(tmp_path: Path, form: st
         "high": f"{high}.safetensors",
         "low": f"{low}.safetensors",
     }
+
+
+OTHER_PAIRS = {
+    "adjectives": ("low_angle", "high_angle"),
+    "in capitals": ("LOW_KEY_portrait", "HIGH_KEY_portrait"),
+    "of one expert": ("low_poly_HIGH", "high_poly_HIGH"),
+    "of one expert, of another word": ("low_orbit_HIGH", "high_orbit_HIGH"),
+    "of ranks": ("ink_low_rank", "ink_high_rank"),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_PAIRS)
+def test_two_files_that_differ_in_another_high_and_low_are_no_pair(tmp_path: Path, form: str) -> None:
+    write(*(tmp_path / f"{name}.safetensors" for name in OTHER_PAIRS[form]))
+    assert all(len(entry.files) == 1 for entry in LoraFolder(str(tmp_path)).entries().values())
 
 
 def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(tmp_path: Path) -> None:

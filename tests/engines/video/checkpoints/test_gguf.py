@@ -186,6 +186,7 @@ def rewritten(source: Path, path: Path, *, arch: str | None = "wan", prefix: str
 CONVERTERS: dict[str, dict[str, Any]] = {
     "diffusion_model.": {"prefix": "diffusion_model."},
     "model.diffusion_model.": {"prefix": "model.diffusion_model."},
+    "pipe.dit.": {"prefix": "pipe.dit."},
     "another architecture": {"arch": "pig"},
     "no architecture": {"arch": None},
     "a flat convolution": {"flat": True},

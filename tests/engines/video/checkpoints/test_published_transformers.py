@@ -82,6 +82,7 @@ FORMS: dict[str, Callable[[Path, Any, State], Path]] = {
     "ComfyUI's prefix": lambda folder, model, dead: write(
         folder / "m.safetensors", published(model) | dead, "model.diffusion_model."
     ),
+    "DiffSynth's prefix": lambda folder, model, dead: write(folder / "m.safetensors", published(model) | dead, "pipe.dit."),
     "GGUF": lambda folder, model, dead: write_gguf(folder / "m.gguf", published(model) | dead),
     "GGUF with a prefix": lambda folder, model, dead: write_gguf(
         folder / "m.gguf", {f"model.diffusion_model.{name}": tensor for name, tensor in (published(model) | dead).items()}

@@ -74,6 +74,39 @@ def test_a_block_that_is_missing_is_named_once(tmp_path: Path) -> None:
     assert "is missing" in fault
 
 
+@pytest.mark.parametrize("is_escaped", [False, True])
+def test_an_index_may_have_names_that_are_not_ascii(is_escaped: bool, tmp_path: Path) -> None:
+    make("text", tmp_path / "config" / "transformer")
+    folder = write_blocks(tmp_path / "blocks", published(make("text", tmp_path / "config" / "transformer")))
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    files = json.loads(index.read_text().replace("block_1.", "blöck_1."))
+    index.write_text(json.dumps(files, ensure_ascii=is_escaped))
+    named = (folder / "block_1.safetensors").rename(folder / "blöck_1.safetensors")
+    load_expert(named, folder=tmp_path / "config", part="transformer", dtype=torch.float32, device=CPU)
+    (finding,) = check_video_models(tmp_path)
+    assert finding.faults == ()
+
+
+def test_blocks_of_another_model_are_passed_over(tmp_path: Path) -> None:
+    """HunyuanDiT's blocks have Wan's name for a layer of their attention."""
+    names = ("blocks.0.attn2.to_q.weight", "blocks.0.ff.net.0.proj.weight", "blocks.0.norm2.weight", "pos_embed.proj.weight")
+    save_file({name: torch.zeros(4) for name in names}, tmp_path / "hunyuan.safetensors")
+    assert findings(tmp_path) == {}
+
+
+def test_the_decoder_of_previews_is_named(tmp_path: Path) -> None:
+    state = {
+        "encoder.0.weight": torch.zeros(64, 3, 3, 3),
+        "encoder.2.conv.weight": torch.zeros(64, 128, 1, 1),
+        "decoder.1.weight": torch.zeros(256, 16, 3, 3),
+        "decoder.3.conv.0.weight": torch.zeros(256, 512, 3, 3),
+    }
+    write(tmp_path / "taew2_1.safetensors", state)
+    (finding,) = check_video_models(tmp_path)
+    assert (finding.model, finding.setting) == ("TAE, a small decoder for previews", "")
+    assert "is not supported" in finding.faults[0]
+
+
 def test_blocks_without_an_index_are_refused(tmp_path: Path) -> None:
     folder = write_blocks(tmp_path / "blocks", published(make("text", tmp_path / "config" / "transformer")))
     (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()

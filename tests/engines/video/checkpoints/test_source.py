@@ -159,6 +159,8 @@ def test_an_index_of_one_transformer_is_that(random_models: RandomCheckpoints, t
     folder = copy_of(random_models.text, tmp_path)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | entries))
+    (folder / "transformer_2").mkdir()
+    (folder / "transformer_2" / ".DS_Store").write_bytes(b"Bud1")
     assert [*text_mode_of(build(text=str(folder))).transformers] == ["transformer"]
 
 
@@ -202,6 +204,16 @@ def test_one_expert_does_not_run_alone(random_models: RandomCheckpoints, tmp_pat
     if name == HALVES[0]:
         unnamed = write(tmp_path / "low_step.safetensors", load_file(path))
         assert build(**files | {setting: unnamed}) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["wan2.2_t2v_high_quality", "wan2.2_t2v_low_steps", "high/fast", "low/best/model", "LOW/model"]
+)
+def test_a_whole_model_may_be_low_and_high_in_another_way(random_models: RandomCheckpoints, tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, published(WanTransformer3DModel(**TRANSFORMER)))
+    assert build(text=str(random_models.text), text_weights=path) is not None
 
 
 @pytest.mark.parametrize("setting", ["text_weights", "text_distilled"])

@@ -1,5 +1,8 @@
+import gc
 import io
+import os
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,18 @@ def test_bytes_and_spools_are_read_alike() -> None:
             assert file.seek(1, io.SEEK_CUR) == 4
             assert file.read() == b"ent"
             assert file.tell() == 7
+
+
+def test_a_file_in_a_circle_of_references_is_freed_without_a_warning() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(20):
+            spool = Spool.empty()
+            descriptor = spool.file.fileno()
+            circle: list[object] = [spool.file, spool]
+            circle.append(circle)
+            del spool, circle
+            gc.collect()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+    assert caught == []
