@@ -21,8 +21,6 @@ from deployments.video.mode import Mode
 from deployments.wire import Image, VideoRequest
 from tests.engines.video.recorder import Recorder, image_mode_of, text_mode_of
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
 
 def inputs_of(mode: Mode) -> dict[str, Any]:
     """Return seeded random inputs of the mode's transformer."""
@@ -54,11 +52,9 @@ def test_every_linear_layer_of_the_blocks_is_converted_and_no_other(wan26: WanEn
     # All tests share the engine, so this is another transformer of the same form.
     original = mode.transformers["transformer"]
     torch.manual_seed(0)
-    transformer = type(original).from_config(original.config).to(DEVICE, torch.bfloat16)
+    transformer = type(original).from_config(original.config).to(torch.bfloat16)
     inputs = {
-        name: value.to(DEVICE, torch.float32 if name == "timestep" else torch.bfloat16)
-        if isinstance(value, torch.Tensor)
-        else value
+        name: value.to(torch.float32 if name == "timestep" else torch.bfloat16) if isinstance(value, torch.Tensor) else value
         for name, value in inputs_of(mode).items()
     }
     view = Fp8(reference).view(transformer, 0)
@@ -75,10 +71,10 @@ def test_every_linear_layer_of_the_blocks_is_converted_and_no_other(wan26: WanEn
 
 
 def test_a_layer_with_its_activation_is_converted_too() -> None:
-    published = GELU(64, 128, approximate="tanh").to(DEVICE, torch.bfloat16)
+    published = GELU(64, 128, approximate="tanh").to(torch.bfloat16)
     block = torch.nn.Module()
     block.blocks = torch.nn.ModuleList([torch.nn.Sequential(LinearGelu(published))])
-    x = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(0)).to(DEVICE, torch.bfloat16)
+    x = torch.randn(1, 40, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     with torch.no_grad():
         result, exact = Fp8(reference).view(block, 0).blocks[0](x).float(), published(x).float()
     assert 1e-4 < float((result - exact).norm() / exact.norm()) < 0.06

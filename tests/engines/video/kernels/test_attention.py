@@ -22,6 +22,12 @@ from deployments.video.kernels.attention import (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide FlashAttention-3 where it is installed."""
+    monkeypatch.setitem(sys.modules, attention.FLASH_PACKAGE, None)
+
+
 @pytest.fixture
 def flash(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
     """Install a package that computes what FlashAttention-3 does, and return the shapes it gets."""
@@ -98,6 +104,7 @@ def test_a_package_that_cannot_be_imported_is_logged_and_not_used(
 ) -> None:
     (tmp_path / f"{attention.FLASH_PACKAGE}.py").write_text("raise OSError('libcudart.so.99: cannot open')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, attention.FLASH_PACKAGE)
     assert pick_attention(VideoSettings(), (9, 0), torch.bfloat16) is cudnn_attention
     assert "libcudart.so.99" in caplog.text
 
