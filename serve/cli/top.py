@@ -100,12 +100,10 @@ def look(client: Client, dashboard: RayDashboard | None) -> Snapshot:
 
 
 def top(
-    once: Annotated[
-        bool, typer.Option("--once", help="Print what runs now as lines, with tabs between their values, and end.")
-    ] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="Print what runs now once, as tab-separated lines, and exit.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
     dashboard: Annotated[
-        str, typer.Option(envvar="RYLA_DASHBOARD", help="URL of Ray's dashboard, or nothing to do without it.")
+        str, typer.Option(envvar="RYLA_DASHBOARD", help="URL of Ray's dashboard. If it is empty, GPUs are not shown.")
     ] = DASHBOARD,
     url: Url = URL,
     key: Key = None,
