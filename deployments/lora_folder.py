@@ -71,7 +71,7 @@ class LoraFolderUnavailable(Exception):
 
 
 class LoraFileBroken(Exception):
-    """A file cannot be read, or is no whole safetensors file; the message says why."""
+    """A file cannot be read, or is not a whole safetensors file; the message says why."""
 
 
 class LoraFolder:

@@ -29,7 +29,7 @@ class Header:
 def read_header(stream: BinaryIO) -> Header:
     """Return the header of the file that ``stream`` is at the beginning of.
 
-    Raises ``ValueError`` with a reason if it is no safetensors file.
+    Raises ``ValueError`` with a reason if it is not a safetensors file.
     """
     start = stream.read(8)
     if len(start) < 8:

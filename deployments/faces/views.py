@@ -1,6 +1,6 @@
 """What a detector says of one face that was cut out at several turns.
 
-Detectors are trained on upright faces. Of a face that leans they say only a share of the angle,
+Detectors are trained on upright faces. For a face that leans, they give only a share of the angle,
 YuNet a quarter to a half. But what they say falls in a line with the turns of the cuts, which is
 zero where the face is upright.
 """

@@ -103,7 +103,11 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print what runs now once, as tab-separated lines, and exit.")] = False,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
     dashboard: Annotated[
-        str, typer.Option(envvar="RYLA_DASHBOARD", help="URL of Ray's dashboard. If it is empty, GPUs are not shown.")
+        str,
+        typer.Option(
+            envvar="RYLA_DASHBOARD",
+            help="URL of Ray's dashboard. If it is empty, what only Ray knows is not shown, such as GPUs.",
+        ),
     ] = DASHBOARD,
     url: Url = URL,
     key: Key = None,

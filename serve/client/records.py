@@ -61,7 +61,7 @@ class JobRecord:
         """Return the record in a service's answer.
 
         What a later version of the service adds stays in ``raw``. Raises KeyError, TypeError or
-        ValueError for what is no record.
+        ValueError for what is not a record.
         """
         if not isinstance(raw, Mapping):
             raise TypeError("a record is an object")

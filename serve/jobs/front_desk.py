@@ -287,7 +287,7 @@ class FrontDesk:
 
 
 def _outcome_without_runner(job: Job, current: Job | None) -> Outcome:
-    """Return the end of a job of which no Runner has told this desk, from its record ``current``.
+    """Return the end of a job that no Runner has reported here, from its record ``current``.
 
     Raises a problem if the caller of a job that is not durable cannot get its result any more.
     """

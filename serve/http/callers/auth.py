@@ -74,7 +74,8 @@ class ApiKeys:
     def _take(self, names: dict[str, str]) -> None:
         """Let the keys of ``names``, which has each key's name by its hash, be in force."""
         self._names = names
-        # Of several keys of one name the last one in the file signs: the newest, as keys are added.
+        # If several keys have one name, the last one in the file signs: the newest, as keys are
+        # added.
         self._digests = {name: digest for digest, name in names.items()}
         self._link_keys = {signed_links.key_id(digest): digest for digest in names}
 

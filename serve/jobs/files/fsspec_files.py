@@ -119,7 +119,7 @@ class FsspecFiles:
     async def list(self, folder: str) -> list[tuple[str, float]]:
         """Return the keys in a folder and when each file was written.
 
-        A file whose name is no key was put there by somebody else, and is left out.
+        A file whose name is not a key was put there by somebody else, and is left out.
         """
         path = self._path(folder)
         if self._local is not None:

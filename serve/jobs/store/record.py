@@ -84,7 +84,8 @@ class Job:
     """Whether its request and result are stored. If not, it ends with the caller that waits."""
     idempotency_key: str | None = None
     fingerprint: str = ""
-    """SHA-256 of the request, by which another body under the same idempotency key is told."""
+    """SHA-256 of the request, by which another body under the same idempotency key is
+    recognised."""
     trace: str = ""
     """The `traceparent` of the request that the job was made of, if traces are recorded."""
     request_bytes: int = 0
