@@ -16,7 +16,7 @@ MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of its content."""
+    """What a safetensors file says about its content."""
 
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]

@@ -60,7 +60,7 @@ def _excuse(record: logging.LogRecord) -> bool:
 
 
 def _complete(record: logging.LogRecord) -> bool:
-    """Let every handler name the origin, whatever its own filters say of the request.
+    """Let every handler name the origin, whatever its own filters say about the request.
 
     The handlers are looked at for each record, because Serve replaces them when their settings
     change.

@@ -69,7 +69,11 @@ class Snapshot:
             busy = "" if gpu.used_percent is None else f"{gpu.used_percent} %"
             memory = f"{gpu.memory_used} of {gpu.memory_total}"
             gpus.add_row(*map(Text, (gpu.node, f"{gpu.index} {gpu.name}", busy, memory)))
-        parts = [deployments, jobs if self.jobs else Text("None of your jobs waits or runs."), *([gpus] if self.gpus else [])]
+        parts = [
+            deployments,
+            jobs if self.jobs else Text("You have no waiting or running jobs."),
+            *([gpus] if self.gpus else []),
+        ]
         spaced = [part for each in parts for part in (each, Text())]
         return Group(*spaced, *(Text(note, style="yellow") for note in self.notes))
 

@@ -79,7 +79,7 @@ def _next_page(response: httpx.Response) -> httpx.QueryParams | None:
         # Only the query of the link is used, so that a key never goes to another host.
         return httpx.URL(link).params if link else None
     except httpx.InvalidURL as e:
-        raise CallFailed(f"jobs: the link to the next page is no URL ({e})") from e
+        raise CallFailed(f"jobs: the link to the next page is not a URL ({e})") from e
 
 
 def outcome(record: JobRecord) -> CallFailed | None:

@@ -32,7 +32,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What is known of a job. ``error`` is the problem (RFC 9457) of a job that has failed.
+    """What is known about a job. ``error`` is the problem (RFC 9457) of a job that has failed.
 
     ``raw`` is the whole record as the service sent it.
     """

@@ -47,8 +47,8 @@ Raises a problem that has the endpoint's names for the fields, and what ``JobSto
 class OpenAIVideos:
     """The handlers, one method for each route.
 
-    Only jobs that came through this interface are its videos: the others lack what it says of one.
-    Each has ``timeout_s``, or as long as its caller allows if that is less.
+    Only jobs that came through this interface are its videos: the others lack the details that it
+    shows. Each has ``timeout_s``, or as long as its caller allows if that is less.
     """
 
     def __init__(

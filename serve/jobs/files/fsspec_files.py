@@ -167,7 +167,7 @@ class FsspecFiles:
         except FileNotFoundError:
             return
         except Exception as error:  # nobody waits for this call, so only the log can say it
-            logger.warning("%s was written in vain and could not be deleted: %r", path, error)
+            logger.warning("%s was written, is not needed, and could not be deleted: %r", path, error)
 
     def _upload(self, path: str, data: BinaryIO) -> None:
         # A bucket would keep what an open file had got if reading failed half-way.

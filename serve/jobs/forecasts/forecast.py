@@ -82,7 +82,7 @@ def left_s(job: Job, pace_s: float, now: float) -> float:
 
 
 def _pace_s(running: Sequence[Job], measured_s: float | None, now: float) -> float:
-    """Return the time of a job: as measured, else by what the running ones say of themselves."""
+    """Return the time of a job: as measured, else by what the running ones say about themselves."""
     if measured_s is not None:
         return measured_s
     said = [_age_s(job, now) + job.progress.eta_s for job in running if job.progress.eta_s is not None]
