@@ -168,7 +168,7 @@ class Execution:
         return Finished(stored, data, result.frames)
 
     async def check(self, job: Job, sent: bytes | None) -> None:
-        """Raise what is wrong with a request's files, as far as their headers show it.
+        """Raise an error for what is wrong with a request's files, as far as their headers show it.
 
         The request is read for that, and not kept.
         """

@@ -175,7 +175,7 @@ class FrontDesk:
 
     @asynccontextmanager
     async def _refusals(self, caller: str) -> AsyncIterator[None]:
-        """Let a refusal for a full queue say when there may be room again."""
+        """Add to a refusal for a full queue when there may be room again."""
         try:
             yield
         except QueueFull as full:

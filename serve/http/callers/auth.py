@@ -49,7 +49,7 @@ class ApiKeys:
     def sign_link(self, name: str, path: str) -> str:
         """Return the query with which a link admits to ``path`` as the caller of that name.
 
-        It is empty if no key of that name is valid any more.
+        It is empty if no key of that name is valid now.
         """
         self._refresh()
         digest = self._digests.get(name)
@@ -101,7 +101,7 @@ class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
     The table of routes says which need no key. GET and HEAD of anything below the prefixes in
-    ``open_prefixes`` need none either. Of a job, they are admitted by the signature of a link
+    ``open_prefixes`` need none either. For a job, they are admitted by the signature of a link
     instead of a key. A body is not read without a key, except by a POST that needs none, such as
     one to verify a file if ``open_verify`` (`provenance.verify.open`) is on: its caller may send a
     key, and is then known by its name.

@@ -54,7 +54,7 @@ class UnreadAnswers:
             self._check()
 
     def discard(self, answer: UnreadAnswer) -> None:
-        """Count an answer no more: its caller keeps up, or its connection has ended."""
+        """Stop counting an answer: its caller keeps up, or its connection has ended."""
         self._since.pop(answer, None)
 
     def _check(self) -> None:

@@ -22,7 +22,7 @@ logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 THREADS = 8
-"""The calls that are made at a time; further ones wait."""
+"""How many calls are made at the same time; further ones wait."""
 PIECE_BYTES = 1 << 20
 REMOTE_PIECE_BYTES = 4 << 20
 """How much of a file is read at a time, from a folder and from a bucket."""
@@ -50,7 +50,7 @@ class FsspecFiles:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs-files")
 
     def close(self) -> None:
-        """End the threads, after what they do already."""
+        """End the threads, once their current calls are done."""
         self._threads.shutdown()
 
     async def put(self, key: str, data: bytes | BinaryIO) -> None:
@@ -161,7 +161,7 @@ class FsspecFiles:
             self._upload(path, data)
 
     def _discard(self, path: str) -> None:
-        """Delete a file that nobody wants any more, if it is there."""
+        """Delete a file that is no longer needed, if it is there."""
         try:
             self._delete(path)
         except FileNotFoundError:
