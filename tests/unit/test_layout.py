@@ -64,7 +64,7 @@ def test_every_module_with_code_has_a_file_of_tests() -> None:
         ("serve/jobs/store/record.py", True),
         ("serve/http/pages/__init__.py", True),
         ("deployments/engine.py", False),
-        ("deployments/collector.py", True),
+        ("deployments/replica/collector.py", True),
     ],
 )
 def test_a_protocol_and_a_record_without_methods_are_no_code(module: str, code: bool) -> None:

@@ -22,7 +22,7 @@ from serve.http.jobs.submission import Submission
 from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai.fields import VideoModels, video_of
 from serve.http.protocol.connection import run_while_connected
-from serve.http.request_report import RequestReport, reported
+from serve.http.reports.request_report import RequestReport, reported
 from serve.jobs.desk import Desk
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.store.job_store import JobStore
