@@ -28,7 +28,7 @@ IMPORT_OF_A_TEST = re.compile(r"^from tests[\w.]*(\.test_\w+ import| import .*\b
 def modules() -> list[Path]:
     """Return the modules of ``serve``, and those of ``deployments`` that are no engine's."""
     parts = [*(ROOT / "serve").rglob("*.py"), *(ROOT / "deployments").glob("*.py")]
-    parts += (ROOT / "deployments" / "telemetry").glob("*.py")
+    parts += (path for room in ("replica", "telemetry") for path in (ROOT / "deployments" / room).glob("*.py"))
     return sorted(path.relative_to(ROOT) for path in parts)
 
 
