@@ -17,7 +17,7 @@ import torch
 from benchmarks.wan_checkpoints import Checkpoints, write_lora
 from benchmarks.wan_measurement import IMAGE, STEPS, Row, full_request, run_request
 from benchmarks.wan_sinks import Timer
-from deployments.collector import spare_loaded
+from deployments.replica.collector import spare_loaded
 from deployments.settings import Size, Wan22Settings, Wan26Settings
 from deployments.video.build import build_wan22, build_wan26
 from deployments.video.engine import WanEngine

@@ -14,8 +14,8 @@ from ray import serve
 from deployments import hardware
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import CheckpointRefused
+from deployments.replica.start import starting
 from deployments.settings import AlignmentFaceModels, FaceModels, FaceSettings
-from deployments.start import starting
 from deployments.telemetry import metrics, tracing
 from deployments.telemetry.origin import NOWHERE, Origin, working_for
 from deployments.wire import Analysis, Face, FrameChunk, Frames, Image, Reference, References, SwapOptions, SwappedChunk

@@ -71,7 +71,7 @@ class LoraFolderUnavailable(Exception):
 
 
 class LoraFileBroken(Exception):
-    """A file cannot be read, or is no whole safetensors file; the message says why."""
+    """A file cannot be read, or is not a whole safetensors file; the message says why."""
 
 
 class LoraFolder:
@@ -158,7 +158,7 @@ class LoraFolder:
             with self._open().open(f"{self._root}/{file.name}", "rb") as stream:
                 header = read_header(stream)
             if header.nbytes != file.nbytes:
-                raise ValueError(f"it has {file.nbytes} bytes, and its header speaks of {header.nbytes}")
+                raise ValueError(f"it has {file.nbytes} bytes, but its header describes {header.nbytes}")
             check_names(header.shapes)
         except (ConnectionError, TimeoutError) as error:
             raise LoraFolderUnavailable(f"{self.url}: {file.name} cannot be read: {error}") from error

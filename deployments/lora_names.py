@@ -45,7 +45,7 @@ def changed_part(key: str) -> tuple[str, str]:
 
 
 def check_names(keys: Iterable[str]) -> None:
-    """Raise ``ValueError`` with a reason if the tensors of these names are no whole LoRA."""
+    """Raise ``ValueError`` with a reason if the tensors of these names are not a whole LoRA."""
     parts: dict[str, set[str]] = {}
     for key in keys:
         name, part = changed_part(key)

@@ -16,7 +16,7 @@ MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of its content."""
+    """What a safetensors file says about its content."""
 
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
@@ -29,7 +29,7 @@ class Header:
 def read_header(stream: BinaryIO) -> Header:
     """Return the header of the file that ``stream`` is at the beginning of.
 
-    Raises ``ValueError`` with a reason if it is no safetensors file.
+    Raises ``ValueError`` with a reason if it is not a safetensors file.
     """
     start = stream.read(8)
     if len(start) < 8:

@@ -9,11 +9,11 @@ from typing import Any
 
 from deployments import hardware
 from deployments.engine import VideoEngine
-from deployments.engine_report import EngineReport, VideoReport
 from deployments.engine_threads import CancelFlag, EngineThreads
 from deployments.errors import Cancelled
 from deployments.flow_control import Credits, ProducerEnd
-from deployments.profiling import trace_video
+from deployments.replica.engine_report import EngineReport, VideoReport
+from deployments.replica.profiling import trace_video
 from deployments.settings import VideoSettings
 from deployments.telemetry import logs, tracing
 from deployments.telemetry.origin import NOWHERE, Origin, work_for

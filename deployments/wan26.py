@@ -2,9 +2,9 @@
 
 from ray import serve
 
-from deployments.collector import spare_loaded
+from deployments.replica.collector import spare_loaded
+from deployments.replica.start import starting
 from deployments.settings import Wan26Models, Wan26Settings
-from deployments.start import starting
 from deployments.video_deployment import OPTIONS, VideoDeployment
 
 NAME = "wan26"

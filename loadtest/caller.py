@@ -209,7 +209,7 @@ class Caller(HttpUser):
         return answer
 
     def _refuse(self, endpoint: str, response: Any) -> None:
-        """Raise Refused for an answer that says when to come back; it is no failure of Locust's."""
+        """Raise Refused for an answer that says when to come back; Locust counts no failure."""
         if response.status_code not in REFUSALS:
             return
         retry_after = response.headers.get("Retry-After", "")

@@ -15,7 +15,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     """Return the median slope of all pairs of points (the Theil-Sen estimate); 0 for one point.
 
     Less than 29 % of the points can be anywhere without a great effect, and a single jump counts as
-    far as it bends the line: memory that a process takes once is no leak.
+    far as it bends the line: memory that a process takes once is not a leak.
     """
     every = max(1, -(-len(points) // MOST_POINTS))
     thinned = points[::every]

@@ -15,7 +15,7 @@ SECONDS = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """The time of a call and what of it the models did not take, both medians in seconds."""
+    """The time of a call, and the part of it that the models did not take: medians in seconds."""
 
     endpoint: str
     call_s: float

@@ -114,7 +114,7 @@ def recovery_s(outcomes: Sequence[Outcome], *, ended: float, usual_s: float) -> 
     """Return how long after ``ended`` the first request began that was as quick as usual.
 
     Requests were sent one after the other. None if there was none, and all later ones count: one
-    quick answer between slow ones is no recovery.
+    quick answer between slow ones is not a recovery.
     """
     slow = [o for o in outcomes if not o.accepted or o.seconds > usual_s]
     after = max((o.ended for o in slow), default=ended)

@@ -1,4 +1,4 @@
-"""`make soak`: thousands of short requests of all kinds, and what of them is left.
+"""`make soak`: thousands of short requests of all kinds, and what they leave behind.
 
 A fresh demo is warmed up, and what its processes use is noted. Then come 5,000 requests: pictures,
 films, videos, jobs, cancelled jobs, and callers who hang up. It prints the slope of the memory of

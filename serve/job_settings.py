@@ -225,7 +225,7 @@ class JobSettings(Settings):
     @model_validator(mode="after")
     def _one_store(self) -> "JobSettings":
         if self.embedded and self.store_password_file is not None:
-            raise ValueError("store_password_file is of no use to an embedded store: set store to the URL of Redis")
+            raise ValueError("store_password_file has no effect on an embedded store: set store to the URL of Redis")
         if not self.embedded and self.files is None:
             raise ValueError("a store that all replicas share needs files that they share: set files to a URL")
         return self

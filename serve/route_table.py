@@ -4,7 +4,7 @@ The router, the OpenAPI document, the check of keys, logs and metrics read it. S
 proxy, which has no router.
 """
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Literal
 
 Method = Literal["GET", "POST", "DELETE"]
@@ -14,15 +14,23 @@ Key = Literal["key", "no key", "verify.open"]
 One with `verify.open` needs a key unless the setting `provenance.verify.open` is on.
 """
 
-ENDPOINTS = {
-    "wan2.6": ("/wan2.6",),
-    "wan2.6-i2v": ("/wan2.6-i2v",),
-    "wan2.6-i2v-faceswap": ("/wan2.6-i2v-faceswap",),
-    "wan22-i2v": ("/wan22-i2v",),
-    "wan22-i2v-faceswap": ("/wan22-i2v-faceswap",),
-    "image-faceswap": ("/image-faceswap",),
-    "batch-video-faceswap": ("/batch-video-faceswap", "/video-faceswap"),
-}
+
+class EndpointName(StrEnum):
+    """The name of each endpoint that makes something."""
+
+    WAN26 = "wan2.6"
+    WAN26_I2V = "wan2.6-i2v"
+    WAN26_I2V_FACESWAP = "wan2.6-i2v-faceswap"
+    WAN22_I2V = "wan22-i2v"
+    WAN22_I2V_FACESWAP = "wan22-i2v-faceswap"
+    IMAGE_FACESWAP = "image-faceswap"
+    BATCH_VIDEO_FACESWAP = "batch-video-faceswap"
+
+
+ALIASES = {EndpointName.BATCH_VIDEO_FACESWAP: ("/video-faceswap",)}
+"""The further paths of endpoints that have any."""
+
+ENDPOINTS = {name.value: (f"/{name}", *ALIASES.get(name, ())) for name in EndpointName}
 """The endpoints that make something, with their paths. Requests are POSTed there, with a key."""
 
 DOCS_ASSETS = "/docs/assets"

@@ -41,7 +41,7 @@ _OWN = 0.9
 
 
 _SKIN, _PERHAPS_SKIN = 2.8, 5.0
-"""Distances from skin: blond hair above the brows is no skin, but stubble and a shadow are."""
+"""Distances from skin: blond hair above the brows is not skin, but stubble and a shadow are."""
 
 
 @dataclass(frozen=True, slots=True)

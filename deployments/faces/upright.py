@@ -1,6 +1,6 @@
 """Finds faces at any angle: heads that lean, lie on their side or are upside down.
 
-Detectors are trained on upright faces. Of a face that leans, they put the landmarks nearer to where
+Detectors are trained on upright faces. On a face that leans, they put the landmarks nearer to where
 those of an upright face would be: YuNet says a quarter to a half of the angle, and nothing of it
 from about 45 degrees on. So a face that may lean is cut out at several turns and mirrored, all cuts
 are laid side by side in one picture, and the detector looks at that picture once. What it says of

@@ -1,6 +1,6 @@
-"""What a detector says of one face that was cut out at several turns.
+"""What a detector says about one face that was cut out at several turns.
 
-Detectors are trained on upright faces. Of a face that leans they say only a share of the angle,
+Detectors are trained on upright faces. For a face that leans, they give only a share of the angle,
 YuNet a quarter to a half. But what they say falls in a line with the turns of the cuts, which is
 zero where the face is upright.
 """
@@ -19,14 +19,14 @@ from deployments.wire import Image
 _NEAR = 16.0
 """The landmarks are averaged over cuts that lean by no more degrees."""
 _SLOPES = (0.2, 1.0)
-"""The least and the greatest share of its angle that a detector says of a face that leans."""
+"""The least and the greatest share of a face's lean that a detector reports."""
 MIRRORED = [1, 0, 2, 4, 3]
 """The order of the landmarks of a mirrored face."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the detector says of a face that was cut out at a ``turn``."""
+    """What the detector says about a face that was cut out at a ``turn``."""
 
     turn: float
     lean: float
@@ -37,7 +37,7 @@ class View:
 
 
 def fitted_turn(views: Sequence[View]) -> float:
-    """Return the turn at which a face does not lean, from what is said of it at several turns."""
+    """Return the turn at which a face does not lean, from its views at several turns."""
     middle = views[0].turn
     offsets = np.array([view.turn - middle for view in views])
     leans = np.array([view.lean for view in views])

@@ -47,7 +47,7 @@ class _ToServe(logging.Handler):
 def _excuse(record: logging.LogRecord) -> bool:
     """Make Serve's traceback of a refused request one line at INFO.
 
-    A refusal is no fault of the service, and its text may quote what was sent.
+    A refusal is not a fault of the service, and its text may quote what was sent.
     """
     error = record.exc_info[1] if record.exc_info and record.msg == FAILED else None
     error = getattr(error, "cause", error)  # Ray wraps what comes from another replica
@@ -60,7 +60,7 @@ def _excuse(record: logging.LogRecord) -> bool:
 
 
 def _complete(record: logging.LogRecord) -> bool:
-    """Let every handler name the origin, whatever its own filters say of the request.
+    """Let every handler name the origin, whatever its own filters say about the request.
 
     The handlers are looked at for each record, because Serve replaces them when their settings
     change.

@@ -109,8 +109,8 @@ class LoadTest(Values):
     seconds: int = Field(default=300, ge=10)
     """Seconds that the load lasts."""
     shape: Literal["ramp", "spike", "soak"] = "ramp"
-    """How the number of users changes: `ramp` grows to all of them, `spike` has a tenth of them
-    apart from the middle third, `soak` has all of them all the time."""
+    """How the number of users changes: `ramp` grows to the peak, `spike` has a tenth of the peak
+    before and after the middle third, and `soak` has the peak all the time."""
     size: Literal["short", "full"] = "full"
     """Size of the requests: `short` ones, which a CPU makes in seconds, or those with the service's
     defaults."""
@@ -167,11 +167,11 @@ class ChartValues(Values):
     """User and group id of all pods. `null` leaves the choice to the cluster, as OpenShift
     requires."""
     log_format: Literal["json", "text"] = "json"
-    """Form of the log lines of Serve's controller, proxies and replicas, in the files below
-    `/tmp/ray/session_latest/logs/serve`. `json` has one object a line, with the ids of the request
-    and of its job."""
+    """Format of the log lines of Serve's controller, proxies and replicas, in the files below
+    `/tmp/ray/session_latest/logs/serve`. `json` writes one object per line, with the ids of the
+    request and of its job."""
     log_rotation: LogRotation = LogRotation()
-    """Rotation of Ray's log files, which lie on the `/tmp` volume of each pod."""
+    """Rotation of Ray's log files, which are on the `/tmp` volume of each pod."""
     service_account_name: Name = ""
     """Name of an existing service account for the workers (or the single pod) and the preflight
     job, for example one that may read a bucket."""

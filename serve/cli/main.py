@@ -212,8 +212,8 @@ def check_models(
 ) -> None:
     """Say what each model file is for, and what is wrong with it.
 
-    Without video models, the face models that FaceSwapper needs must be there. With checksums, also
-    check that those are unchanged.
+    A folder without video models must have the face models that FaceSwapper needs. With checksums,
+    also check that the files match them.
     """
     from deployments.faces.models.files import check_files, read_checksums
 

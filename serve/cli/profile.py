@@ -22,24 +22,23 @@ from serve.cli.console import print_line
 from serve.cli.jobs import URL, Key, Url
 from serve.cli.output import fail
 from serve.client import CallFailed, Client
-from serve.models import INGRESS, RUNNER, Model, find_model
+from serve.models import INGRESS, RUNNER, WAN22_GGUF, WAN26, Model, find_model
+from serve.route_table import EndpointName
 
 APPLICATION = "ryla"
 LOOPBACK = "127.0.0.1"
 TRACE_TIMEOUT_S = 3600.0
 """Seconds within which a traced video must be made, a start of its model included."""
-BUSY_WITH = "image-faceswap"
+BUSY_WITH = EndpointName.IMAGE_FACESWAP.value
 """The endpoint that is called while py-spy looks at a process."""
-ENDPOINTS = {"wan26": "wan2.6", "wan22-gguf": "wan22-i2v"}
-"""The endpoint of each model whose defaults a traced video has."""
 
 
 class VideoModel(StrEnum):
     """The models whose trace can be taken. FaceSwapper's run in onnxruntime, which torch does not
     see."""
 
-    wan26 = "wan26"
-    wan22_gguf = "wan22-gguf"
+    wan26 = WAN26.name
+    wan22_gguf = WAN22_GGUF.name
 
 
 class Watched(StrEnum):
@@ -67,7 +66,9 @@ def profile(
     model: Annotated[VideoModel, typer.Option(help="The model whose trace is taken.")] = VideoModel.wan26,
     size: Annotated[
         str,
-        typer.Option(help="Width, height, frames and steps of the traced video, 832x480x33x30; default: the service's own."),
+        typer.Option(
+            help="Width, height, frames and steps of the traced video, such as 832x480x33x30; default: the service's own."
+        ),
     ] = "",
     process: Annotated[Watched, typer.Option(help="The process whose flame graph is drawn.")] = Watched.ingress,
     seconds: Annotated[int, typer.Option(min=1, max=600, help="How long py-spy looks at it.")] = 10,
@@ -202,6 +203,7 @@ def _shape(client: Client, model: Model, size: str) -> dict[str, int]:
         if len(numbers) != len(names) or not all(number.isdecimal() for number in numbers):
             raise ProfileFailed(f"--size {size}: write width, height, frames and steps, such as 832x480x33x30")
         return dict(zip(names, map(int, numbers), strict=True))
-    defaults = client.limits()["endpoints"][f"/{ENDPOINTS[model.name]}"]["defaults"]
+    endpoints = client.limits()["endpoints"].values()
+    defaults = next(endpoint["defaults"] for endpoint in endpoints if endpoint["models"] == [model.name])
     # The frames of a video made from a prompt alone have another name.
     return {name: int(defaults["length" if name == "num_frames" and name not in defaults else name]) for name in names}

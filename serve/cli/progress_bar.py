@@ -43,7 +43,7 @@ class JobProgress:
 
 
 def describe(record: JobRecord) -> str:
-    """Return the stage of a job in words, with what is known of its steps and its end."""
+    """Return the stage of a job in words, with what is known about its steps and its end."""
     progress = record.progress
     parts = [_stage(record)]
     if record.state == "queued" and progress.queue_position is not None:

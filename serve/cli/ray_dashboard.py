@@ -1,4 +1,4 @@
-"""What Ray's dashboard knows of a cluster: its nodes, their GPUs, and the actors that live."""
+"""What Ray's dashboard knows about a cluster: its nodes, their GPUs, and the actors that live."""
 
 import os
 from collections import Counter

@@ -98,7 +98,7 @@ def warnings(events: Json, service: Json, pods: list[Json]) -> tuple[list[str], 
     """Return what the warnings about a RayService, its clusters and pods say.
 
     Those of the first list are of a kind that time alone does not resolve: an object that does not
-    exist, or a spec that the operator refuses. Of each kind of object and reason only the newest
+    exist, or a spec that the operator refuses. For each kind of object and reason only the newest
     event counts. Events of pods that run are past, and so are those that the operator wrote about
     an earlier spec: Kubernetes keeps them for an hour.
     """

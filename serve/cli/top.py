@@ -69,7 +69,11 @@ class Snapshot:
             busy = "" if gpu.used_percent is None else f"{gpu.used_percent} %"
             memory = f"{gpu.memory_used} of {gpu.memory_total}"
             gpus.add_row(*map(Text, (gpu.node, f"{gpu.index} {gpu.name}", busy, memory)))
-        parts = [deployments, jobs if self.jobs else Text("None of your jobs waits or runs."), *([gpus] if self.gpus else [])]
+        parts = [
+            deployments,
+            jobs if self.jobs else Text("You have no waiting or running jobs."),
+            *([gpus] if self.gpus else []),
+        ]
         spaced = [part for each in parts for part in (each, Text())]
         return Group(*spaced, *(Text(note, style="yellow") for note in self.notes))
 
@@ -100,12 +104,14 @@ def look(client: Client, dashboard: RayDashboard | None) -> Snapshot:
 
 
 def top(
-    once: Annotated[
-        bool, typer.Option("--once", help="Print what runs now as lines, with tabs between their values, and end.")
-    ] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2,
+    once: Annotated[bool, typer.Option("--once", help="Print what runs now once, as tab-separated lines, and exit.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2,
     dashboard: Annotated[
-        str, typer.Option(envvar="RYLA_DASHBOARD", help="URL of Ray's dashboard, or nothing to do without it.")
+        str,
+        typer.Option(
+            envvar="RYLA_DASHBOARD",
+            help="URL of Ray's dashboard. If it is empty, what only Ray knows is not shown, such as GPUs.",
+        ),
     ] = DASHBOARD,
     url: Url = URL,
     key: Key = None,

@@ -75,7 +75,7 @@ def _report(file: Path, trust_anchors: Path | None, watermark_keys: Sequence[Pat
 
 
 def _table(report: dict[str, Any]) -> Table:
-    """Return the report as a table. Its texts come from the file, so they are no markup."""
+    """Return the report as a table. Its texts come from the file and are not markup."""
     table = Table("mark", "what it says")
     for name in ("metadata", "aigc", "c2pa", "watermark"):
         values = report[name]

@@ -171,7 +171,7 @@ class AsyncClient:
 
 
 class AsyncJobHandle:
-    """A job of a client. ``record`` is what was known of it when the handle was made."""
+    """A job of a client. ``record`` is what was known about it when the handle was made."""
 
     def __init__(self, client: AsyncClient, record: JobRecord) -> None:
         self._client = client

@@ -235,7 +235,7 @@ class Client:
         return self._described("limits")
 
     def _described(self, name: str) -> dict[str, Any]:
-        """Return what the service says of itself at a path."""
+        """Return what the service says about itself at a path."""
         try:
             response = self._http.get(f"/{name}", timeout=10)
         except httpx.RequestError as e:
@@ -263,7 +263,7 @@ class Client:
 
 
 class JobHandle:
-    """A job of a client. ``record`` is what was known of it when the handle was made."""
+    """A job of a client. ``record`` is what was known about it when the handle was made."""
 
     def __init__(self, client: Client, record: JobRecord) -> None:
         self._client = client

@@ -15,7 +15,7 @@ def connection_options(url: str, *, timeout_s: float, key: str | None) -> dict[s
     """Return the options of httpx's clients; raise CallFailed for what no request can have."""
     full_url = (url if "://" in url else f"http://{url}").rstrip("/")
     if key and not (key.isascii() and key.isprintable()):
-        raise CallFailed("the key has characters that no key has: only printable ASCII can be sent")
+        raise CallFailed("the key has characters that cannot be sent: use printable ASCII only")
     try:
         host = httpx.URL(full_url).raw_host
         host.decode("ascii").encode("idna")  # as a connection does later

@@ -61,7 +61,7 @@ def download(service: Service, job_id: str) -> Flow[httpx.Response]:
             data.clear()
         elif total is None or (data and response.headers.get("etag") != etag):  # it is not the rest of this file
             etag = ""
-            yield outage.pause(CallFailed(f"{name}: the service sent another part of the result than the rest"))
+            yield outage.pause(CallFailed(f"{name}: the service sent a part of the result that was not asked for"))
             continue
         # A weak ETag does not promise the same bytes.
         etag = response.headers.get("etag", "")

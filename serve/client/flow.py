@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Send:
     """Send a request; its result is an ``httpx.Response``.
 
-    The body has been read, unless ``stream`` is set and the status is no error. ``options`` are
+    The body has been read, unless ``stream`` is set and the status is not an error. ``options`` are
     those of ``httpx.Client.build_request``.
     """
 

@@ -76,10 +76,10 @@ def _next_page(response: httpx.Response) -> httpx.QueryParams | None:
     """Return the query of the next page, or None if this is the last one."""
     link = response.links.get("next", {}).get("url")
     try:
-        # Of the link only the query is used, so that a key never goes to another host.
+        # Only the query of the link is used, so that a key never goes to another host.
         return httpx.URL(link).params if link else None
     except httpx.InvalidURL as e:
-        raise CallFailed(f"jobs: the link to the next page is no URL ({e})") from e
+        raise CallFailed(f"jobs: the link to the next page is not a URL ({e})") from e
 
 
 def outcome(record: JobRecord) -> CallFailed | None:

@@ -32,7 +32,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """What is known of a job. ``error`` is the problem (RFC 9457) of a job that has failed.
+    """What is known about a job. ``error`` is the problem (RFC 9457) of a job that has failed.
 
     ``raw`` is the whole record as the service sent it.
     """
@@ -61,7 +61,7 @@ class JobRecord:
         """Return the record in a service's answer.
 
         What a later version of the service adds stays in ``raw``. Raises KeyError, TypeError or
-        ValueError for what is no record.
+        ValueError for what is not a record.
         """
         if not isinstance(raw, Mapping):
             raise TypeError("a record is an object")

@@ -21,7 +21,7 @@ NO_APPLICATION = "no application runs at this path"
 class Retries:
     """How long a client waits for a service that does not answer or asks to be called later.
 
-    ``patience_s`` bounds the time from the first failure; it begins anew with every answer that
+    ``patience_s`` bounds the time from the first failure; it begins again with every answer that
     brings a call forward. Pauses begin with ``first_s`` and double up to ``longest_s``, and are
     shortened at random by up to half, so that many clients do not come back at the same moment. A
     `Retry-After` of the service is honoured instead.

@@ -19,7 +19,7 @@ from serve.http.jobs.store_problems import counted
 from serve.http.jobs.submission import Submission, Submissions
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
 from serve.http.protocol.connection import TIMED_OUT, run_while_connected
-from serve.http.request_report import reported
+from serve.http.reports.request_report import reported
 from serve.http.responses import result_response
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.record import Job

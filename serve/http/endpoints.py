@@ -7,7 +7,7 @@ from functools import cache, partial
 from serve.config import AppConfig
 from serve.http.schemas import Schema, image_swap_schema, video_schema, video_swap_schema
 from serve.models import FACE_SWAPPER, WAN22_GGUF, WAN26, Model
-from serve.route_table import ENDPOINTS
+from serve.route_table import ENDPOINTS, EndpointName
 
 ANIMATION_RESULTS = ("image/webp", "video/mp4", "image/gif")
 VIDEO_RESULTS = ("video/mp4", "image/webp", "image/gif")
@@ -43,9 +43,9 @@ class Endpoint:
 def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
     """Return all endpoints, with the defaults and limits of ``config``."""
 
-    def video(model: Model, name: str, summary: str, **images: tuple[str, ...]) -> Endpoint:
+    def video(model: Model, name: EndpointName, summary: str, **images: tuple[str, ...]) -> Endpoint:
         schema = video_schema(
-            name,
+            name.value,
             defaults=config.defaults_of(model),
             limits=config.limits,
             max_loras=config.max_loras_of(model),
@@ -53,35 +53,35 @@ def make_endpoints(config: AppConfig) -> tuple[Endpoint, ...]:
             frames=("length", "num_frames") if model.requires_prompt else ("num_frames", "length"),
             **images,
         )
-        return _video_endpoint(name, summary, schema=schema, model=model)
+        return _video_endpoint(name.value, summary, schema=schema, model=model)
 
     wan26, wan22 = partial(video, WAN26), partial(video, WAN22_GGUF)
     reference, source = ("reference_image",), ("source_image", "reference_image")
     return (
-        wan26("wan2.6", "Generate a video from a prompt, or from another video", source=("source_video",)),
-        wan26("wan2.6-i2v", "Generate a video from a prompt and its first frame", image=reference),
+        wan26(EndpointName.WAN26, "Generate a video from a prompt, or from another video", source=("source_video",)),
+        wan26(EndpointName.WAN26_I2V, "Generate a video from a prompt and its first frame", image=reference),
         wan26(
-            "wan2.6-i2v-faceswap",
+            EndpointName.WAN26_I2V_FACESWAP,
             "Generate a video from a prompt and its first frame, and swap a face into every frame",
             image=reference,
             face=("face_image", "reference_face"),
         ),
-        wan22("wan22-i2v", "Generate a video from its first frame with the 14B model", image=source),
+        wan22(EndpointName.WAN22_I2V, "Generate a video from its first frame with the 14B model", image=source),
         wan22(
-            "wan22-i2v-faceswap",
+            EndpointName.WAN22_I2V_FACESWAP,
             "Generate a video from its first frame with the 14B model, and swap a face into every frame",
             image=source,
             face=("face_image",),
         ),
         Endpoint(
-            name="image-faceswap",
+            name=EndpointName.IMAGE_FACESWAP.value,
             summary="Replace the face in an image",
             schema=image_swap_schema(config.limits),
             media_types=IMAGE_RESULTS,
             models=(FACE_SWAPPER,),
         ),
         Endpoint(
-            name="batch-video-faceswap",
+            name=EndpointName.BATCH_VIDEO_FACESWAP.value,
             summary="Replace the face in every frame of a video and keep its sound",
             schema=video_swap_schema(config.limits),
             media_types=VIDEO_RESULTS,

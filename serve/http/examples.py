@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from serve.media.samples import OFFICER, PORTRAIT, clip, data_uri, jpeg, stranger
+from serve.route_table import EndpointName
 
 
 @cache
@@ -23,13 +24,13 @@ def example(name: str) -> dict[str, Any]:
     zoom = {"prompt": "a portrait of an officer, the camera zooms in", "seed": 7}
     pan = {"prompt": "a smiling astronaut, the camera pans left", "seed": 7}
     bodies: dict[str, dict[str, Any]] = {
-        "wan2.6": circle,
-        "wan2.6-i2v": {**pan, "reference_image": face},
-        "wan2.6-i2v-faceswap": {**zoom, "reference_image": officer, "face_image": face},
-        "wan22-i2v": {**zoom, "source_image": officer},
-        "wan22-i2v-faceswap": {**pan, "source_image": face, "face_image": officer},
-        "image-faceswap": {"source_image": other, "reference_image": face},
-        "batch-video-faceswap": {"source_video": other, "reference_image": face},
+        EndpointName.WAN26: circle,
+        EndpointName.WAN26_I2V: {**pan, "reference_image": face},
+        EndpointName.WAN26_I2V_FACESWAP: {**zoom, "reference_image": officer, "face_image": face},
+        EndpointName.WAN22_I2V: {**zoom, "source_image": officer},
+        EndpointName.WAN22_I2V_FACESWAP: {**pan, "source_image": face, "face_image": officer},
+        EndpointName.IMAGE_FACESWAP: {"source_image": other, "reference_image": face},
+        EndpointName.BATCH_VIDEO_FACESWAP: {"source_video": other, "reference_image": face},
     }
     return bodies[name]
 

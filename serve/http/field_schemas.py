@@ -1,4 +1,4 @@
-"""Puts the JSON Schema that pydantic writes of a field into the words of OpenAPI 3.0."""
+"""Translates the JSON Schema that pydantic makes for a field into OpenAPI 3.0."""
 
 from collections.abc import Mapping
 from typing import Any

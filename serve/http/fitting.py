@@ -21,7 +21,7 @@ Size = tuple[int, int]
 def fit(sizes: Mapping[str, object], limits: Limits) -> dict[str, int]:
     """Return the new values of those of the fields ``FITTED`` in ``sizes`` that are too large.
 
-    Width and height keep their proportion, as ``nearest_size`` says. A value that is no whole
+    Width and height keep their proportion, as ``nearest_size`` says. A value that is not a whole
     number over 0 is left to be refused.
     """
     numbers = {name: number for name, value in sizes.items() if (number := _whole(value)) is not None}
@@ -38,9 +38,9 @@ def fit(sizes: Mapping[str, object], limits: Limits) -> dict[str, int]:
 def nearest_size(asked: Size, limits: Limits) -> Size:
     """Return the size within the limits, in multiples of 16, that stands for the ``asked`` one.
 
-    No side grows. Of the sizes whose proportion differs by at most 3 %, those count that have at
+    No side grows. Among the sizes whose proportion differs by at most 3 %, those count that have at
     least 90 % of the pixels of the largest of them, and the one of the nearest proportion is used.
-    Where no size is that near, the one of the nearest proportion of all is. Of two that are equally
+    Where no size is that near, the one of the nearest proportion of all is. If two are equally
     near, it is the larger one.
     """
     sizes = {size: _difference(size, asked) for size in _candidates(asked, limits)}

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp
 from deployments.flow_control import ConsumerEnd
 from deployments.telemetry import logs
 from serve.config import AppConfig
-from serve.http.access_log import leave_out_probes
 from serve.http.application import make_app
+from serve.http.reports.access_log import leave_out_probes
 from serve.http.routes import make_listeners
 from serve.http.scaling import LISTENERS
 from serve.jobs.front_desk import make_jobs

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.telemetry.origin import Origin, working_for
 from serve.http.head_limits import check_head
-from serve.http.http_span import http_span, with_status
-from serve.http.problem_log import call_of, client_left, log_problem
+from serve.http.reports.http_span import http_span, with_status
+from serve.http.reports.problem_log import call_of, client_left, log_problem
 from serve.http.request_id import choose_request_id, send_with_request_id
 from serve.jobs.results.headers import EXPOSED_HEADERS
 from serve.problems import Problem, problem_of

@@ -22,18 +22,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.telemetry.metric import OTHER
 from serve.config import Limits, ProxySettings
-from serve.http.access_log import leave_out_probes
 from serve.http.callers.auth import OPEN_PREFIXES, ApiKeys, RequireKey
 from serve.http.head_limits import check_head
 from serve.http.middleware import Cors
 from serve.http.openai.errors import OpenAIErrors
-from serve.http.problem_log import log_problem
 from serve.http.protocol.body_limit import BodyLimit
 from serve.http.protocol.bounded_protocol import EXTENSION, install
 from serve.http.protocol.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.protocol.whole_body import WholeBody
+from serve.http.reports.access_log import leave_out_probes
+from serve.http.reports.problem_log import log_problem
+from serve.http.reports.route_templates import template_of
 from serve.http.request_id import choose_request_id, send_with_request_id
-from serve.http.route_templates import template_of
 from serve.problems import Problem
 from serve.route_table import ENDPOINTS, Row
 from serve.telemetry.metrics import REQUESTS, outcome_of_status

@@ -13,7 +13,7 @@ from serve.media.spool import Media
 
 @dataclass(frozen=True)
 class News:
-    """What a listener of a job is told. ``position`` is the number of jobs before a queued one.
+    """What a listener of a job learns. ``position`` is the number of jobs before a queued one.
 
     ``id`` is that of the event in the store, or None if only the position has changed.
     """

@@ -1,4 +1,4 @@
-"""What is told of a job when it has ended: its metrics, and one line in the log."""
+"""The report on a job that has ended: its metrics, and one line in the log."""
 
 import logging
 from collections.abc import Mapping

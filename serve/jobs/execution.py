@@ -84,7 +84,7 @@ class Execution:
         self._max_attempts = max(ATTEMPTS, config.jobs.max_attempts)
 
     async def read_head(self, job: Job, sent: bytes | None) -> RequestHead:
-        """Return what is known of the request of ``job`` without its files."""
+        """Return what is known about the request of ``job`` without its files."""
         if sent is not None:
             return read_head(sent)
         key = request_key(job.id)
@@ -168,7 +168,7 @@ class Execution:
         return Finished(stored, data, result.frames)
 
     async def check(self, job: Job, sent: bytes | None) -> None:
-        """Raise what is wrong with a request's files, as far as their headers show it.
+        """Raise an error for what is wrong with a request's files, as far as their headers show it.
 
         The request is read for that, and not kept.
         """

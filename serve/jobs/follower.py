@@ -13,7 +13,7 @@ from serve.jobs.store.record import Job
 POLL_S = 0.1
 """Seconds between two reads of a job's events."""
 AWAY_S = 1.0
-"""Seconds after which a store that is away is asked again."""
+"""Seconds after which a store that is unavailable is asked again."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _Feed:
 async def known_event(store: JobStore, job_id: str, event_id: int) -> int:
     """Return ``event_id`` if the job has had an event of this id or a later one, else 0.
 
-    A listener that sends the id of another job's event is thus told everything, as a new one is.
+    A listener that sends the id of another job's event thus gets every event, as a new one does.
     Raises StoreUnavailable.
     """
     return event_id if event_id > 0 and await store.events(job_id, event_id - 1) else 0

@@ -175,7 +175,7 @@ class FrontDesk:
 
     @asynccontextmanager
     async def _refusals(self, caller: str) -> AsyncIterator[None]:
-        """Let a refusal for a full queue say when there may be room again."""
+        """Add to a refusal for a full queue when there may be room again."""
         try:
             yield
         except QueueFull as full:
@@ -287,7 +287,7 @@ class FrontDesk:
 
 
 def _outcome_without_runner(job: Job, current: Job | None) -> Outcome:
-    """Return the end of a job of which no Runner has told this desk, from its record ``current``.
+    """Return the end of a job that no Runner has reported here, from its record ``current``.
 
     Raises a problem if the caller of a job that is not durable cannot get its result any more.
     """

@@ -185,7 +185,7 @@ class JobRunner:
         return await self._finish(held, "succeeded", finished=finished)
 
     async def _fail(self, held: HeldJob, error: Exception, sent_as: Mapping[str, str]) -> Outcome | None:
-        """Record the problem that ``error`` is to the caller, whose names for the fields it has."""
+        """Record ``error`` as a problem, with the names that the caller used for the fields."""
         job = held.job
         if isinstance(error, StoreUnavailable):
             logger.warning("job %s failed without its files: %s", job.id, error)
@@ -201,7 +201,7 @@ class JobRunner:
         return await self._finish(held, "failed", problem=problem.with_field_names(sent_as))
 
     async def _wait_for_turn(self, held: HeldJob, sent: bytes | None) -> None:
-        """Wait until the job may start. One that must wait has its files looked at meanwhile."""
+        """Wait until the job may start. Meanwhile, check the files of one that must wait."""
         with tracing.span("queue", {"ryla.slot": held.job.slot}):
             turn = asyncio.ensure_future(held.turn.wait())
             looking = asyncio.ensure_future(self._look(held.job, sent))
@@ -216,10 +216,10 @@ class JobRunner:
                 await asyncio.gather(turn, looking, return_exceptions=True)
 
     async def _look(self, job: Job, sent: bytes | None) -> None:
-        """Look at the files of a job that waits; raise what is wrong with them.
+        """Check the files of a job that waits; raise an error for what is wrong with them.
 
-        Each job reads its files again at its turn. So as few are in memory or on this disk as run,
-        and those of the one that is looked at, however many wait.
+        Each job reads its files again at its turn. So only the files of running jobs, and of the
+        one that is being checked, are in memory or on this disk, however many wait.
         """
         await asyncio.sleep(TURN_POLL_S)
         async with self._looks:
@@ -263,7 +263,8 @@ class JobRunner:
         """Report the end of a job that its caller cancelled while it waited; None for any other.
 
         The store ends such a job at once, so that its attempt no longer has a lease, and its caller
-        may have deleted the record already. That of a job that waits cannot go in another way.
+        may have deleted the record already. The record of a waiting job cannot disappear in any
+        other way.
         """
         ended = await patiently(lambda: self._recorded(held.job, "cancelled", None), held.job.id)
         if ended is None:
@@ -276,7 +277,7 @@ class JobRunner:
         return Outcome(ended)
 
     async def _recorded(self, job: Job, state: State, result: StoredResult | None) -> Job | None:
-        """Return the job if it has ended like this: by a call whose answer was lost."""
+        """Return the job if it has ended like this already, by a call whose answer was lost."""
         current = await self._store.get(job.id)
         if current is None or (current.attempt, current.state, current.result) != (job.attempt, state, result):
             return None
@@ -291,7 +292,7 @@ class JobRunner:
         return current is None or current.ended
 
     async def _clean(self, job: Job) -> None:
-        """Delete the files that an ended job needs no more, those of earlier attempts among them.
+        """Delete the files that an ended job no longer needs, those of earlier attempts included.
 
         What cannot be deleted now is deleted with the job.
         """

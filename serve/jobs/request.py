@@ -82,7 +82,7 @@ class JobRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestHead:
-    """What a job that waits for its turn needs of its request: all but the files.
+    """What is needed of a request while its job waits for its turn: all but the files.
 
     ``kind`` is the class of the request, and ``has_face`` says whether it brings a new face.
     """
@@ -108,7 +108,7 @@ def head_bytes(start: bytes, size: int) -> int:
 
 
 def read_head(start: bytes) -> RequestHead:
-    """Return the head of a stored request, of which ``start`` has at least that.
+    """Return the head of a stored request, which ``start`` holds at least.
 
     Raises RequestUnreadable if it cannot be one.
     """
@@ -144,7 +144,7 @@ def read_request(stored: Media) -> JobRequest:
 
 
 def _chosen(request: PipelineRequest, stored: type[PipelineRequest]) -> Iterator[tuple[str, object]]:
-    """Yield the fields that have no default in ``stored``, or another value.
+    """Yield the fields of ``stored`` that have no default, or another value than it.
 
     The request's own class is that of its endpoint, which has more defaults.
     """

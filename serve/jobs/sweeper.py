@@ -53,7 +53,7 @@ class Sweeper:
 
     A job is lost if its beat has not changed for ``lease_s`` by this sweeper's clock, during which
     the store has answered: clocks of nodes are never compared, and after a time in which the store
-    was away every owner has as long again to show that it is alive.
+    was unavailable, every owner has as long again to show that it is alive.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Sweeper:
         try:
             active = await self._store.active()
         except StoreUnavailable as error:
-            logger.warning("the store of jobs is away: %s", error)
+            logger.warning("the store of jobs is unavailable: %s", error)
             metrics.STORE_REACHABLE.set(0)
             self._seen.clear()
             return
@@ -109,7 +109,7 @@ class Sweeper:
                 try:
                     await delete(time.time())
                 except StoreUnavailable as error:
-                    logger.warning("the store of jobs is away: %s", error)
+                    logger.warning("the store of jobs is unavailable: %s", error)
                 except Exception:
                     # Serve replaces a Runner one of whose loops has ended.
                     logger.exception("what is to be deleted could not all be deleted; it is tried again")

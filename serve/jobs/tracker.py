@@ -60,7 +60,7 @@ class Tracker:
             self._set(replace(self.progress, detail=detail))
 
     def preview_ready(self, marks: str) -> None:
-        """Say that a preview can be fetched, and what `X-Provenance` says of it."""
+        """Say that a preview can be fetched, and what `X-Provenance` says about it."""
         if not self.progress.preview or marks != self.progress.preview_marks:
             self._set(replace(self.progress, preview=True, preview_marks=marks))
 

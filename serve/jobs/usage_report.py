@@ -20,7 +20,7 @@ class UsageReport:
         self._outages = Outages()
 
     async def run(self) -> None:
-        """Report until cancelled, also after times in which the store was away."""
+        """Report until cancelled, also after times in which the store was unavailable."""
         while True:
             with self._outages.survived():
                 await self.report()

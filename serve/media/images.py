@@ -9,11 +9,11 @@ from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
 from serve.media.boundary import reading
-from serve.media.colour_key import alpha_of_grey_key, alpha_of_key
+from serve.media.colour.key import alpha_of_grey_key, alpha_of_key
+from serve.media.colour.matrix_profile import profile_by_numbers
+from serve.media.colour.profiles import to_srgb
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.heif import clean_aperture, colour_numbers, is_heif
-from serve.media.matrix_profile import profile_by_numbers
-from serve.media.profiles import to_srgb
 from serve.media.strip.image import strip
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.

@@ -93,7 +93,7 @@ def _parse(text: str) -> object:
 
 def _read_object(value: Mapping[Any, Any]) -> Choice:
     if unknown := [str(key)[:50] for key in value if key not in KEYS]:
-        raise ValueError(f"has no `{unknown[0]}`; send {_KEYS_TEXT}")
+        raise ValueError(f"has an unknown key, `{unknown[0]}`; send {_KEYS_TEXT}")
     choice = Choice(
         method=_read_method(value.get("method", "none")),
         every=_read_every(value["every"]) if "every" in value else 0,

@@ -18,7 +18,7 @@ _EXAMPLE = 'an array of objects such as {"name": "...", "scale": 0.8}'
 def read_loras(value: object, *, most: int) -> Choices:
     """Return the LoRAs that a caller asks for, of a model that accepts so many at ``most``.
 
-    Raises ``ValueError`` with a sentence for the caller if ``value`` is no list of them.
+    Raises ``ValueError`` with a sentence for the caller if ``value`` is not a list of them.
     """
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):  # JSON in a form
         value = _parse(value)

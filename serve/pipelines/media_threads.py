@@ -20,7 +20,7 @@ class MediaThreads:
     def start(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Call ``function`` in a thread; return the future of its result.
 
-        It is no task: when a loop ends, it cancels its tasks, but what a thread uses must not be
+        It is not a task: when a loop ends, it cancels its tasks, but what a thread uses must not be
         freed before the thread has ended.
         """
         return asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))

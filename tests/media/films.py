@@ -15,7 +15,7 @@ from av.codec.context import Flags
 from av.video.frame import VideoFrame
 
 from deployments.wire import Frames, Image
-from serve.media.colour_space import ColourSpace, to_bt709
+from serve.media.colour.space import ColourSpace, to_bt709
 from tests.unit.serve.media.make_film import with_edit, with_matrix
 
 WIDTH, HEIGHT, COUNT, PITCH = 96, 64, 12, 440

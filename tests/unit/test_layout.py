@@ -28,7 +28,7 @@ IMPORT_OF_A_TEST = re.compile(r"^from tests[\w.]*(\.test_\w+ import| import .*\b
 def modules() -> list[Path]:
     """Return the modules of ``serve``, and those of ``deployments`` that are no engine's."""
     parts = [*(ROOT / "serve").rglob("*.py"), *(ROOT / "deployments").glob("*.py")]
-    parts += (ROOT / "deployments" / "telemetry").glob("*.py")
+    parts += (path for room in ("replica", "telemetry") for path in (ROOT / "deployments" / room).glob("*.py"))
     return sorted(path.relative_to(ROOT) for path in parts)
 
 
@@ -64,7 +64,7 @@ def test_every_module_with_code_has_a_file_of_tests() -> None:
         ("serve/jobs/store/record.py", True),
         ("serve/http/pages/__init__.py", True),
         ("deployments/engine.py", False),
-        ("deployments/collector.py", True),
+        ("deployments/replica/collector.py", True),
     ],
 )
 def test_a_protocol_and_a_record_without_methods_are_no_code(module: str, code: bool) -> None:

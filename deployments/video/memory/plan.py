@@ -34,8 +34,8 @@ class WeightSizes:
 class Plan:
     """How the weights are kept.
 
-    Offloaded weights stay in host memory until they are used; of several offloaded transformers,
-    one at a time is on the GPU.
+    Offloaded weights stay in host memory until they are used; if several transformers are
+    offloaded, one at a time is on the GPU.
     """
 
     transformers: TransformerPlacement

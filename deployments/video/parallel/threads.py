@@ -31,7 +31,8 @@ class DeviceThreads:
     def run(self, calls: Mapping[int, Callable[[], torch.Tensor]]) -> dict[int, torch.Tensor]:
         """Return the result of each call, by the number of its device, once all have ended.
 
-        Raises the error of a call that failed; of several, not one that only followed from another.
+        Raises the error of a call that failed; if several did, not one that only followed from
+        another.
         """
         futures = {number: self._thread(number).submit(_without_gradients, call) for number, call in calls.items()}
         wait(futures.values())

@@ -10,7 +10,7 @@ from serve.problems import unavailable
 UNKNOWN_S = 10.0
 """The estimate of when there is room again, until a request has been measured, in seconds."""
 _WEIGHT = 0.2
-"""The share of the latest request in the mean time that a request takes."""
+"""The weight of the latest request in the mean time that a request takes."""
 
 
 class Admission:

@@ -49,7 +49,7 @@ class ApiKeys:
     def sign_link(self, name: str, path: str) -> str:
         """Return the query with which a link admits to ``path`` as the caller of that name.
 
-        It is empty if no key of that name is valid any more.
+        It is empty if no key of that name is valid now.
         """
         self._refresh()
         digest = self._digests.get(name)
@@ -74,7 +74,8 @@ class ApiKeys:
     def _take(self, names: dict[str, str]) -> None:
         """Let the keys of ``names``, which has each key's name by its hash, be in force."""
         self._names = names
-        # Of several keys of one name the last one in the file signs: the newest, as keys are added.
+        # If several keys have one name, the last one in the file signs: the newest, as keys are
+        # added.
         self._digests = {name: digest for digest, name in names.items()}
         self._link_keys = {signed_links.key_id(digest): digest for digest in names}
 
@@ -100,7 +101,7 @@ class RequireKey:
     """Middleware that refuses requests without a valid key with a 401 problem.
 
     The table of routes says which need no key. GET and HEAD of anything below the prefixes in
-    ``open_prefixes`` need none either. Of a job, they are admitted by the signature of a link
+    ``open_prefixes`` need none either. For a job, they are admitted by the signature of a link
     instead of a key. A body is not read without a key, except by a POST that needs none, such as
     one to verify a file if ``open_verify`` (`provenance.verify.open`) is on: its caller may send a
     key, and is then known by its name.

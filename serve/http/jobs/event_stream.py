@@ -19,7 +19,7 @@ MEDIA_TYPE = "text/event-stream"
 HEARTBEAT_S = 15.0
 """Seconds of silence after which a comment is sent, so that no proxy closes the connection."""
 MAX_BUFFERED = 256
-"""Number of events that wait for one reader. Of a slow one's, the oldest are then left out."""
+"""Number of events that wait for one reader. A slow reader then misses the oldest of its own."""
 RECONNECT_MS = 2000
 """Milliseconds after which a browser connects again when the connection is lost."""
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept"}

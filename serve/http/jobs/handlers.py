@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.http.callers.caller import caller_of
-from serve.http.http_span import link_to_job
 from serve.http.jobs.event_stream import HEADERS, MEDIA_TYPE, EventStream
 from serve.http.jobs.listeners import Listeners
 from serve.http.jobs.record import Links, SignLink, no_signature, record_of, retry_after_s
@@ -18,6 +17,7 @@ from serve.http.jobs.result_download import download
 from serve.http.jobs.store_problems import store_problems
 from serve.http.negotiation import best_media_type
 from serve.http.protocol.connection import run_while_connected
+from serve.http.reports.http_span import link_to_job
 from serve.jobs.desk import Desk, News
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.follower import known_event

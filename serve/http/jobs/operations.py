@@ -5,14 +5,14 @@ from typing import Any, get_args
 from serve.http.jobs.event_stream import MEDIA_TYPE
 from serve.jobs.results.headers import IGNORED_FIELDS
 from serve.jobs.store.record import Stage, State
-from serve.route_table import Row
+from serve.route_table import EndpointName, Row
 
 JOBS = "Jobs"
 Operation = dict[str, Any]
 
 EXAMPLE: dict[str, Any] = {
     "id": "5f0c3a9d2e8b4c71a6d0f3b2c9e87d14",
-    "model": "wan2.6",
+    "model": EndpointName.WAN26.value,
     "state": "running",
     "stage": "denoising",
     "detail": None,

@@ -17,7 +17,7 @@ async def download(request: Request, files: FileStore, result: StoredResult) -> 
     """
     size = None if result.key is None else await files.size(result.key)
     if result.key is None or size is None:
-        raise Problem(410, "gone", "the result is not kept any more, or was sent to the caller that waited for it only")
+        raise Problem(410, "gone", "the result is no longer kept, or was sent only to the caller that waited for it")
     etag = _quoted(result.etag)
     validators = {"ETag": etag, "Cache-Control": "private, no-cache"}
     wanted, known = request.headers.get("if-match"), request.headers.get("if-none-match")

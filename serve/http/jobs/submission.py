@@ -123,7 +123,7 @@ def _seed(parsed: Parsed) -> int | None:
 
 
 def _fingerprint(stored: Media, media_type: str) -> str:
-    """Return the SHA-256 of a request, by which another one under the same key is told."""
+    """Return the SHA-256 of a request, by which another one under the same key is recognised."""
     digest = hashlib.sha256(media_type.encode())
     for piece in media_pieces(stored):
         digest.update(piece)

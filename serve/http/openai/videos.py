@@ -22,7 +22,7 @@ from serve.http.jobs.submission import Submission
 from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai.fields import VideoModels, video_of
 from serve.http.protocol.connection import run_while_connected
-from serve.http.request_report import RequestReport, reported
+from serve.http.reports.request_report import RequestReport, reported
 from serve.jobs.desk import Desk
 from serve.jobs.files.file_store import FileStore
 from serve.jobs.store.job_store import JobStore
@@ -47,8 +47,8 @@ Raises a problem that has the endpoint's names for the fields, and what ``JobSto
 class OpenAIVideos:
     """The handlers, one method for each route.
 
-    Only jobs that came through this interface are its videos: the others lack what it says of one.
-    Each has ``timeout_s``, or as long as its caller allows if that is less.
+    Only jobs that came through this interface are its videos: the others lack the details that it
+    shows. Each has ``timeout_s``, or as long as its caller allows if that is less.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serve.config import ProxySettings
 from serve.http.callers.caller import network_of
-from serve.http.problem_log import log_problem
 from serve.http.protocol.gentle_transport import GentleTransport
 from serve.http.protocol.unread_answers import UnreadAnswers, limit_unsent
+from serve.http.reports.problem_log import log_problem
 from serve.http.request_id import choose_request_id
 from serve.problems import Problem, unavailable
 

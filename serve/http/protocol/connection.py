@@ -41,7 +41,7 @@ async def run_while_connected(request: Request, work: Coroutine[Any, Any, T], ti
 
 
 def _log_failure(cancelled: "asyncio.Future[Any]") -> None:
-    """Log that work failed instead of ending when it was cancelled: nobody else learns of it.
+    """Log that work failed instead of ending when it was cancelled: nobody else learns about it.
 
     Of a problem only the type is logged, since its text may quote what was sent.
     """

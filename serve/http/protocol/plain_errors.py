@@ -62,7 +62,7 @@ class PlainErrors:
             raise _lost()
 
     async def _runs_anything(self, scope: Scope) -> bool:
-        """Return whether the proxy knows of an application, by its own list of them."""
+        """Return whether the proxy knows about an application, by its own list of them."""
         body = b""
 
         async def receive() -> Message:

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import Protocol
 
-from serve.http.problem_log import logger
+from serve.http.reports.problem_log import logger
 
 BUSY_STALL_S = 1.0
 """Seconds without progress after which an answer may be cut off if all of them are too large."""
@@ -54,7 +54,7 @@ class UnreadAnswers:
             self._check()
 
     def discard(self, answer: UnreadAnswer) -> None:
-        """Count an answer no more: its caller keeps up, or its connection has ended."""
+        """Stop counting an answer: its caller keeps up, or its connection has ended."""
         self._since.pop(answer, None)
 
     def _check(self) -> None:

@@ -9,8 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.config import ProxySettings
 from serve.http.callers.caller import caller_of_scope, key_name_of
-from serve.http.problem_log import client_left, log_problem
 from serve.http.protocol.body_room import BodyRoom, Claim, Upload, no_room
+from serve.http.reports.problem_log import client_left, log_problem
 from serve.http.request_id import choose_request_id
 from serve.problems import Problem
 

@@ -22,7 +22,7 @@ logger = logging.getLogger("ray.serve")
 T = TypeVar("T")
 
 THREADS = 8
-"""The calls that are made at a time; further ones wait."""
+"""How many calls are made at the same time; further ones wait."""
 PIECE_BYTES = 1 << 20
 REMOTE_PIECE_BYTES = 4 << 20
 """How much of a file is read at a time, from a folder and from a bucket."""
@@ -50,7 +50,7 @@ class FsspecFiles:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobs-files")
 
     def close(self) -> None:
-        """End the threads, after what they do already."""
+        """End the threads, once their current calls are done."""
         self._threads.shutdown()
 
     async def put(self, key: str, data: bytes | BinaryIO) -> None:
@@ -119,7 +119,7 @@ class FsspecFiles:
     async def list(self, folder: str) -> list[tuple[str, float]]:
         """Return the keys in a folder and when each file was written.
 
-        A file whose name is no key was put there by somebody else, and is left out.
+        A file whose name is not a key was put there by somebody else, and is left out.
         """
         path = self._path(folder)
         if self._local is not None:
@@ -161,13 +161,13 @@ class FsspecFiles:
             self._upload(path, data)
 
     def _discard(self, path: str) -> None:
-        """Delete a file that nobody wants any more, if it is there."""
+        """Delete a file that is no longer needed, if it is there."""
         try:
             self._delete(path)
         except FileNotFoundError:
             return
         except Exception as error:  # nobody waits for this call, so only the log can say it
-            logger.warning("%s was written in vain and could not be deleted: %r", path, error)
+            logger.warning("%s was written, is not needed, and could not be deleted: %r", path, error)
 
     def _upload(self, path: str, data: BinaryIO) -> None:
         # A bucket would keep what an open file had got if reading failed half-way.

@@ -13,7 +13,7 @@ async def remove_files(files: FileStore, job_id: str) -> None:
 
 
 async def remove_leftovers(files: FileStore, job: Job) -> None:
-    """Delete what an ended job needs no more: all of its files but its result."""
+    """Delete what an ended job no longer needs: all of its files but its result."""
     keys = [request_key(job.id)]
     if job.progress.preview:
         keys.append(preview_key(job.id, job.attempt))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from serve.jobs.forecasts.pace import GUESSES, Work
 
 OWN_INTERVALS = 2
-"""The intervals between steps of a stage from which on they say more than earlier jobs do."""
+"""The intervals between steps of a stage after which they predict more than earlier jobs."""
 UNLIKE = 3.0
 """How many times longer than others a first step takes that waits for something: jobs that come
 later will not wait for it again."""

@@ -16,7 +16,7 @@ UNKNOWN_S = 10.0
 class Forecast:
     """Estimates of waiting times, in seconds. ``slots`` says how many jobs of each run at a time.
 
-    None of them raises an error: where the store is away, the estimate is ``UNKNOWN_S``.
+    None of them raises an error: where the store is unavailable, the estimate is ``UNKNOWN_S``.
     """
 
     def __init__(self, store: JobStore, slots: Mapping[str, int]) -> None:
@@ -65,7 +65,7 @@ def start_in_s(ahead: int, *, places: int, left: Sequence[float], pace_s: float)
     ``left`` are the times that the running jobs still take, and ``pace_s`` that of each further
     one.
     """
-    # Of more jobs than there are places, the first ones to end make no room.
+    # If there are more jobs than places, the first ones to end make no room.
     ends = sorted(left)[max(0, len(left) - places) :]
     ends += [0.0] * (places - len(ends))
     heapq.heapify(ends)
@@ -82,7 +82,7 @@ def left_s(job: Job, pace_s: float, now: float) -> float:
 
 
 def _pace_s(running: Sequence[Job], measured_s: float | None, now: float) -> float:
-    """Return the time of a job: as measured, else by what the running ones say of themselves."""
+    """Return the time of a job: as measured, else by what the running ones say about themselves."""
     if measured_s is not None:
         return measured_s
     said = [_age_s(job, now) + job.progress.eta_s for job in running if job.progress.eta_s is not None]

@@ -1,4 +1,4 @@
-"""Waits for stores that are away, so that no work is lost with them."""
+"""Waits for stores that are unavailable, so that no work is lost meanwhile."""
 
 import asyncio
 import logging
@@ -13,17 +13,17 @@ T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 
 RETRY_S = 1.0
-"""Seconds between two tries while a store is away."""
+"""Seconds between two tries while a store is unavailable."""
 PATIENCE_S = 120.0
-"""Seconds for which a job waits for a store that is away. Whoever finds the job later runs it
-again."""
+"""Seconds for which a job waits for a store that is unavailable. Whoever finds the job later runs
+it again."""
 WARN_EVERY_S = 10.0
 """Seconds between two lines in the log about one outage: the disk of the log may be what is full.
 """
 
 
 async def patiently(call: Callable[[], Awaitable[T]], job_id: str) -> T:
-    """Return the result of ``call``, which is made again while its store is away.
+    """Return the result of ``call``, which is made again while its store is unavailable.
 
     A call that is repeated may have been done before: its answer can be lost, too. Raises
     StoreUnavailable after ``PATIENCE_S``.
@@ -40,17 +40,17 @@ async def patiently(call: Callable[[], Awaitable[T]], job_id: str) -> T:
 
 
 class Outages:
-    """Lets loops go on while the store is away, and says so in the log, but not each time."""
+    """Lets loops go on while the store is unavailable, and logs that now and then."""
 
     def __init__(self) -> None:
         self._warned_at = float("-inf")
 
     @contextmanager
     def survived(self) -> Iterator[None]:
-        """End the block, and go on after it, if the store is away."""
+        """End the block, and go on after it, if the store is unavailable."""
         try:
             yield
         except StoreUnavailable as error:
             if time.monotonic() - self._warned_at > WARN_EVERY_S:
                 self._warned_at = time.monotonic()
-                logger.warning("the store of jobs is away: %s", error)
+                logger.warning("the store of jobs is unavailable: %s", error)

@@ -1,4 +1,4 @@
-"""Marks the results of jobs: what is said of each, and of which files it was made."""
+"""Marks the results of jobs: what is said about each, and of which files it was made."""
 
 from collections.abc import Sequence
 from dataclasses import replace

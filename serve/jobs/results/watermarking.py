@@ -66,11 +66,11 @@ class JobWatermark:
 
     @property
     def said(self) -> str:
-        """What `X-Provenance` says of the latest file."""
+        """What `X-Provenance` says about the latest file."""
         return "watermark" if self.held else "watermark=failed"
 
     def claim(self, request_id: str) -> str:
-        """Return what `X-Provenance` says of the latest file; count one that holds no watermark."""
+        """Return what `X-Provenance` says about the latest file; count one without a watermark."""
         if not self.held:
             logger.warning("request %s: no frame is large and varied enough to hold the watermark", request_id)
             record_provenance_failure("watermark")

@@ -35,7 +35,7 @@ def decode(record: str | bytes, *, beat: int | None = None) -> Job:
 
 
 def encode_event(job: Job) -> str:
-    """Return, as JSON, what of a job its events can differ in."""
+    """Return, as JSON, the parts of a job in which its events can differ."""
     return json.dumps({name: value for name, value in _fields(job).items() if name in _CHANGING}, separators=(",", ":"))
 
 

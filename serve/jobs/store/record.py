@@ -1,4 +1,4 @@
-"""The record of a job: what is known of it, from its acceptance until it expires."""
+"""The record of a job: what is known about it, from its acceptance until it expires."""
 
 import secrets
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class Progress:
     preview: bool = False
     """Whether the latest decoded frame can be fetched."""
     preview_marks: str = ""
-    """What `X-Provenance` says of that frame; empty if the Runner is of a release that did not."""
+    """What `X-Provenance` says about that frame; empty if the Runner is of an older release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,8 @@ class Job:
     """Whether its request and result are stored. If not, it ends with the caller that waits."""
     idempotency_key: str | None = None
     fingerprint: str = ""
-    """SHA-256 of the request, by which another body under the same idempotency key is told."""
+    """SHA-256 of the request, by which another body under the same idempotency key is
+    recognised."""
     trace: str = ""
     """The `traceparent` of the request that the job was made of, if traces are recorded."""
     request_bytes: int = 0

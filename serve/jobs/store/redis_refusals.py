@@ -1,4 +1,4 @@
-"""What an error of Redis says of a command: whether it was refused, and whether that passes.
+"""What an error of Redis says about a command: whether it was refused, and whether that passes.
 
 A refused command has changed nothing: Redis refuses before it writes, a script before its first
 write, and a transaction as a whole. Everything else, such as a lost connection, says nothing of

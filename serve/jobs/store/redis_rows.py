@@ -32,7 +32,7 @@ class Entry:
     kept: int
 
     def turn(self) -> str:
-        """Return what of the job is kept with the turns of its slot."""
+        """Return the part of the job that is kept with the turns of its slot."""
         return json.dumps([self.number, self.job.caller, self.job.state != "queued", self.job.owner])
 
 

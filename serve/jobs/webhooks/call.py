@@ -105,7 +105,7 @@ def _judge(response: httpx.Response) -> Answer:
     if response.is_success:
         return Answer()
     if status == httpx.codes.GONE:
-        return Answer("the receiver answered 410: it wants no more of it", final=True)
+        return Answer("the receiver answered 410: it does not want this webhook", final=True)
     if response.is_redirect:
         return Answer(f"the receiver answered {status}, and redirects are not followed", final=True)
     text = response.headers.get("retry-after", "")

@@ -1,1 +1,1 @@
-"""Decoding of videos and animations into frames, and what is known of a file before that."""
+"""Decoding of videos and animations into frames, and what is known about a file before that."""

@@ -10,9 +10,9 @@ import PIL.Image
 from deployments.wire import Image
 from serve.media.boundary import reading
 from serve.media.decode.claims import open_within
+from serve.media.decode.gif_blocks import has_end
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.gif_blocks import has_end
 from serve.media.images import DAMAGED, check_size, to_pixels
 
 _DEFAULT_DURATION = Fraction(100, 1000)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import PIL.Image
 
 from deployments.wire import Image
+from serve.media.decode.jpeg import count_scans
 from serve.media.errors import MediaTooLarge
 from serve.media.images import open_image, reduce_while_decoding, to_pixels
-from serve.media.jpeg import count_scans
 
 _BYTES_PER_PIXEL = {"JPEG": 20, "WEBP": 32}
 _BYTES_PER_PIXEL_OF_OTHERS = 23

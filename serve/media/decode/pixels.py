@@ -7,7 +7,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from deployments.wire import Image
-from serve.media.colour_space import ColourSpace
+from serve.media.colour.space import ColourSpace
 from serve.media.decode.geometry import Placement, placement_of, square_size
 from serve.media.decode.wide_colour import WideColour, wide_colour_of
 

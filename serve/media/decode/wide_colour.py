@@ -11,7 +11,7 @@ from av.filter import Graph
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from serve.media.colour_space import HLG, PQ, PRIMARIES, SRGB, ColourSpace, to_bt709
+from serve.media.colour.space import HLG, PQ, PRIMARIES, SRGB, ColourSpace, to_bt709
 
 _BT2020 = 9
 _BT2020_MATRICES = (9, 10)

@@ -2,7 +2,7 @@
 
 import struct
 
-from serve.media.exif import read_orientation, write_orientation
+from serve.media.strip.exif import read_orientation, write_orientation
 
 _SOI, _EOI, _SOS, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF

@@ -5,8 +5,8 @@ import zlib
 
 from PIL import PngImagePlugin
 
-from serve.media.exif import read_orientation, write_orientation
-from serve.media.matrix_profile import profile_by_chromaticities, profile_by_numbers
+from serve.media.colour.matrix_profile import profile_by_chromaticities, profile_by_numbers
+from serve.media.strip.exif import read_orientation, write_orientation
 
 _SIGNATURE_BYTES = 8
 _ANIMATION = {b"acTL", b"fcTL", b"fdAT"}

@@ -2,7 +2,7 @@
 
 import struct
 
-from serve.media.exif import read_orientation, write_orientation
+from serve.media.strip.exif import read_orientation, write_orientation
 
 _HEADER_BYTES = 12
 _HAS_EXIF, _HAS_XMP, _HAS_PROFILE = 0x08, 0x04, 0x20

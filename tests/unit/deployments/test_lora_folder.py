@@ -14,20 +14,19 @@ from deployments.lora_folder import LoraFolder
 from tests.unit.deployments.safetensors_files import safetensors
 
 
-def write(*paths: Path) -> None:
-    for path in paths:
+def write(folder: Path, *names: str) -> None:
+    """Write a LoRA under each of these names, which have no extension and may be in subfolders."""
+    for name in names:
+        path = folder / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(safetensors())
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> LoraFolder:
-    for name in ("palette", "ink_high_noise", "ink_low_noise", "Wan22-HIGH-film", "old style v1.2"):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, "palette", "ink_high_noise", "ink_low_noise", "Wan22-HIGH-film", "old style v1.2")
+    write(tmp_path, ".hidden", "below/deep", "below/deeper")
     (tmp_path / "notes.txt").write_text("no LoRA")
-    (tmp_path / ".hidden.safetensors").write_bytes(safetensors())
-    for name in ("deep", "deeper"):
-        write(tmp_path / "below" / f"{name}.safetensors")
     return LoraFolder(str(tmp_path))
 
 
@@ -50,8 +49,7 @@ def test_nothing_else_has_a_name(folder: LoraFolder, name: str) -> None:
 
 
 def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
-    for name in ("ink", "ink_high", "ink_low", "high"):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, "ink", "ink_high", "ink_low", "high")
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: list(entry.files) for name, entry in entries.items()} == {
         "high": ["high"],
@@ -63,13 +61,13 @@ def test_a_pair_does_not_take_the_name_of_a_file(tmp_path: Path) -> None:
 
 def test_letters_for_sizes_are_no_experts(tmp_path: Path) -> None:
     names = ["style-S", "style-M", "style-L", "style-H", "HoloHi", "HoloLo"]
-    write(*(tmp_path / f"{name}.safetensors" for name in names))
+    write(tmp_path, *names)
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: list(entry.files) for name, entry in entries.items()} == {name: ["all"] for name in names}
 
 
 def test_of_several_ways_to_pair_names_the_last_words_decide(tmp_path: Path) -> None:
-    write(*(tmp_path / f"{first}_poly_{last}.safetensors" for first in ("high", "low") for last in ("high", "low")))
+    write(tmp_path, *(f"{first}_poly_{last}" for first in ("high", "low") for last in ("high", "low")))
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: {expert: file.name for expert, file in entry.files.items()} for name, entry in entries.items()} == {
         f"{first}_poly": {last: f"{first}_poly_{last}.safetensors" for last in ("high", "low")} for first in ("high", "low")
@@ -115,7 +113,7 @@ HALVES = {
 
 @pytest.mark.parametrize("name", [*LONE, *HALVES])
 def test_a_lone_file_is_half_a_pair_only_if_its_name_leaves_no_doubt(tmp_path: Path, name: str) -> None:
-    (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, name)
     shared, expert = HALVES.get(name, (name, "all"))
     (entry,) = LoraFolder(str(tmp_path)).entries().values()
     assert (entry.name, list(entry.files)) == (shared, [expert])
@@ -145,8 +143,7 @@ PAIRS = {
 @pytest.mark.parametrize("form", PAIRS)
 def test_two_files_that_differ_in_the_expert_are_a_pair(tmp_path: Path, form: str) -> None:
     high, low, shared = PAIRS[form]
-    for name in (high, low, "low_key", "high_sea"):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, high, low, "low_key", "high_sea")
     entries = LoraFolder(str(tmp_path)).entries()
     assert sorted(entries) == sorted([shared, "low_key", "high_sea"])
     assert {expert: file.name for expert, file in entries[shared].files.items()} == {
@@ -171,8 +168,7 @@ def test_two_files_that_differ_in_another_high_and_low_are_no_pair(tmp_path: Pat
 
 
 def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(tmp_path: Path) -> None:
-    for name in ("ink", "ink_high_noise", "ink_low_noise"):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, "ink", "ink_high_noise", "ink_low_noise")
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: list(entry.files) for name, entry in entries.items()} == {
         "ink": ["all"],
@@ -182,37 +178,35 @@ def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(t
 
 
 def test_files_of_two_trainings_for_a_model_with_two_experts_change_one_expert_each(tmp_path: Path) -> None:
-    for name in ("wan22-ink-high-e20", "wan22-ink-low-e40"):
-        (tmp_path / f"{name}.safetensors").write_bytes(safetensors())
+    write(tmp_path, "wan22-ink-high-e20", "wan22-ink-low-e40")
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: list(entry.files) for name, entry in entries.items()} == {"wan22-ink-e20": ["high"], "wan22-ink-e40": ["low"]}
 
 
 SUBFOLDERS = {
-    "PEFT": (["adapter_model.safetensors", "adapter_config.json"], {"all": "adapter_model.safetensors"}),
-    "diffusers": (["pytorch_lora_weights.safetensors"], {"all": "pytorch_lora_weights.safetensors"}),
-    "two experts": (
-        ["high_noise_model.safetensors", "low_noise_model.safetensors"],
-        {"high": "high_noise_model.safetensors", "low": "low_noise_model.safetensors"},
-    ),
-    "two words": (["high.safetensors", "low.safetensors"], {"high": "high.safetensors", "low": "low.safetensors"}),
-    "one expert": (["ink-HIGH.safetensors", "README.md"], {"high": "ink-HIGH.safetensors"}),
+    "PEFT": (["adapter_model"], ["adapter_config.json"], {"all": "adapter_model"}),
+    "diffusers": (["pytorch_lora_weights"], [], {"all": "pytorch_lora_weights"}),
+    "two experts": (["high_noise_model", "low_noise_model"], [], {"high": "high_noise_model", "low": "low_noise_model"}),
+    "two words": (["high", "low"], [], {"high": "high", "low": "low"}),
+    "one expert": (["ink-HIGH"], ["README.md"], {"high": "ink-HIGH"}),
 }
 
 
 @pytest.mark.parametrize("form", SUBFOLDERS)
 def test_a_subfolder_with_one_lora_is_known_by_its_name(tmp_path: Path, form: str) -> None:
-    files, expected = SUBFOLDERS[form]
-    write(*(tmp_path / "my style" / file for file in files), tmp_path / "ink.safetensors")
+    names, others, expected = SUBFOLDERS[form]
+    write(tmp_path, "ink", *(f"my style/{name}" for name in names))
+    for other in others:
+        (tmp_path / "my style" / other).write_text("{}")
     entries = LoraFolder(str(tmp_path)).entries()
     assert sorted(entries) == ["ink", "my style"]
     assert {expert: file.name for expert, file in entries["my style"].files.items()} == {
-        expert: f"my style/{file}" for expert, file in expected.items()
+        expert: f"my style/{name}.safetensors" for expert, name in expected.items()
     }
 
 
 def test_two_subfolders_are_a_pair_like_two_files(tmp_path: Path) -> None:
-    write(*(tmp_path / name / "adapter_model.safetensors" for name in ("ink_high", "ink_low")))
+    write(tmp_path, "ink_high/adapter_model", "ink_low/adapter_model")
     (entry,) = LoraFolder(str(tmp_path)).entries().values()
     assert (entry.name, {expert: file.name for expert, file in entry.files.items()}) == (
         "ink",
@@ -223,7 +217,7 @@ def test_two_subfolders_are_a_pair_like_two_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inside", [["a", "b"], [], ["high_noise", "low_noise"]], ids=["several", "none", "a pair"])
 def test_a_file_goes_before_a_subfolder_and_several_loras_have_no_name(tmp_path: Path, inside: list[str]) -> None:
     (tmp_path / "ink").mkdir()
-    write(*(tmp_path / "ink" / f"{name}.safetensors" for name in inside), tmp_path / "ink.safetensors")
+    write(tmp_path, "ink", *(f"ink/{name}" for name in inside))
     entries = LoraFolder(str(tmp_path)).entries()
     assert {name: entry.files["all"].name for name, entry in entries.items()} == {"ink": "ink.safetensors"}
 
@@ -231,7 +225,7 @@ def test_a_file_goes_before_a_subfolder_and_several_loras_have_no_name(tmp_path:
 def test_a_subfolder_that_cannot_be_read_does_not_hide_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "ink.safetensors", tmp_path / "lost+found" / "x.safetensors")
+    write(tmp_path, "ink", "lost+found/x")
     listed = LocalFileSystem.ls
 
     def refuse(self: LocalFileSystem, path: str, detail: bool = False, **options: Any) -> Any:
@@ -284,8 +278,7 @@ def test_copies_of_a_bucket_are_dropped_when_they_take_too_much(bucket: Any) -> 
 
 
 def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:
-    for name in (b"ink", b"\xff\xfe", "Tusche 墨".encode()):
-        (tmp_path / os.fsdecode(name + b".safetensors")).write_bytes(safetensors())
+    write(tmp_path, "ink", os.fsdecode(b"\xff\xfe"), "Tusche 墨")
     assert sorted(LoraFolder(str(tmp_path)).entries()) == ["Tusche 墨", "ink"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from loadtest.attacks import KEY, Tally, authorization, large_webp, long_gif, post, progressive_jpeg, read_status, readable
 from loadtest.body_attacks import BOUNDARY, comma_json, form, many_form_fields, many_json_fields, nested_json
 from loadtest.connection_attacks import MOST_CONNECTIONS, SPARE_FILES, Held, connection_count
-from serve.media.jpeg import count_scans
+from serve.media.decode.jpeg import count_scans
 
 
 @pytest.mark.parametrize(

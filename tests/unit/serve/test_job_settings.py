@@ -38,7 +38,7 @@ def test_settings_of_jobs_that_work_together_are_accepted(jobs: dict[str, Any]) 
         ({"store": "redis://", **SHARED}, "must be `embedded` or a URL such as"),
         ({"store": "redis://redis/jobs", **SHARED}, "`jobs` is not the number of a database"),
         ({"store": "redis://redis:6379/1"}, "set files to a URL"),
-        ({"store_password_file": "/keys"}, "store_password_file is of no use to an embedded store"),
+        ({"store_password_file": "/keys"}, "store_password_file has no effect on an embedded store"),
         ({"files": "/shared"}, "must be a URL such as"),
         ({"webhooks": {"hosts": ["a.example"]}}, "set secret_file"),
         ({"webhooks": {"private_hosts": ["a.example"]}}, "set secret_file"),

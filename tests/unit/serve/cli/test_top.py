@@ -96,7 +96,7 @@ def test_the_table_shows_what_a_service_sent_as_it_is() -> None:
     deployment = Deployment(name="Wan26", state="failed", replicas="0", hardware="[red]no[/red] GPU")
     lines = drawn(Snapshot(deployments=[deployment], notes=["[b]unknown"]))
     assert "Wan26 failed 0 [red]no[/red] GPU" in lines
-    assert "None of your jobs waits or runs." in lines
+    assert "You have no waiting or running jobs." in lines
     assert "[b]unknown" in lines
 
 

@@ -143,7 +143,7 @@ def test_a_link_to_the_next_page_that_is_no_url_is_an_error(kind: Kind) -> None:
     with (
         scripted_server(answer) as server,
         connected(kind, server.url) as client,
-        pytest.raises(CallFailed, match=r"^jobs: the link to the next page is no URL"),
+        pytest.raises(CallFailed, match=r"^jobs: the link to the next page is not a URL"),
     ):
         client.jobs(limit=3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ray.serve._private.thirdparty.get_asgi_route_name import extract_route_patterns
 
-from serve.http.access_log import PROBES
+from serve.http.reports.access_log import PROBES
 from tests.unit.serve.fake_graph import FakeGraph
 from tests.unit.serve.http.service import make_client, make_service
 

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.http import ingress
-from serve.http.access_log import is_worth_a_line
+from serve.http.reports.access_log import is_worth_a_line
 from serve.jobs.open_store import open_stores
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.job_store import JobStore

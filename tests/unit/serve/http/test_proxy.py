@@ -8,12 +8,12 @@ from ray.serve._private import constants
 from starlette.types import Scope
 
 from serve.config import Limits, ProxySettings
-from serve.http.access_log import is_worth_a_line
 from serve.http.protocol.body_limit import body_too_large
 from serve.http.protocol.body_room import no_room
 from serve.http.protocol.bounded_protocol import EXTENSION, BoundedProtocol
 from serve.http.protocol.plain_errors import SERVE_PREFIX
 from serve.http.proxy import CONTROL_HEADERS, CONTROL_PREFIX, ProxyBoundary, RequireBoundedConnection, middlewares
+from serve.http.reports.access_log import is_worth_a_line
 from serve.problems import Problem
 from serve.route_table import Row
 from serve.telemetry import metrics

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from serve.http.callers.admission import Admission
 from serve.http.examples import payload
-from serve.http.route_templates import TEMPLATES
+from serve.http.reports.route_templates import TEMPLATES
 from serve.http.routes import Route, make_router
 from serve.problems import unavailable
 from serve.route_table import DOCS_ASSETS, ENDPOINTS, Row

@@ -178,4 +178,4 @@ async def test_an_error_in_what_is_deleted_is_logged_and_the_rest_goes_on(
         await asyncio.wait({loop})
     assert loop.cancelled()
     assert "a strange record" in caplog.text
-    assert "the store of jobs is away" in caplog.text
+    assert "the store of jobs is unavailable" in caplog.text

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 
-from serve.media.jpeg import count_scans
+from serve.media.decode.jpeg import count_scans
 from serve.media.samples import stranger
 
 

@@ -28,7 +28,7 @@ def test_an_object_may_end_guidance_early() -> None:
         (["cache"], "'cache'"),
         ({"method": ["cache"]}, "'cache'"),
         ({"method": None}, "'cache'"),
-        ({"guidance": 0.5}, "has no `guidance`"),
+        ({"guidance": 0.5}, "has an unknown key, `guidance`"),
         ("quick", "'balanced', 'fast', 'fastest'"),
         ({"method": "balanced"}, "'cache'"),
         ({"every": 3}, "`every` needs `method` to be `cache`"),

@@ -24,7 +24,7 @@ LOST = {"type": "urn:ryla:problem:replica-lost", "detail": "the replica died"}
         ({"state": "failed", "problem": LOST}, openai.ConflictError, "has failed, so it has no file: the replica died"),
         ({"state": "cancelled"}, openai.ConflictError, "has no file: the job was cancelled"),
         (None, openai.APIStatusError, "was deleted, or has expired"),
-        ({"state": "succeeded", "result": stored(b"", "gone")}, openai.APIStatusError, "is not kept any more"),
+        ({"state": "succeeded", "result": stored(b"", "gone")}, openai.APIStatusError, "is no longer kept"),
     ],
 )
 def test_a_file_that_is_not_there_is_one_prompt_error(

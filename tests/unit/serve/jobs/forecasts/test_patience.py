@@ -55,7 +55,7 @@ def test_an_outage_is_survived_and_logged_once(caplog: pytest.LogCaptureFixture)
         for _ in range(5):
             with outages.survived():
                 raise StoreUnavailable("the disk is full")
-    assert [record.getMessage() for record in caplog.records] == ["the store of jobs is away: the disk is full"]
+    assert [record.getMessage() for record in caplog.records] == ["the store of jobs is unavailable: the disk is full"]
 
 
 def test_no_other_error_is_survived() -> None:

@@ -153,7 +153,7 @@ async def test_proxies_of_the_environment_are_not_used(tmp_path: Path, monkeypat
         (429, ["Retry-After: -5"], Answer("the receiver answered 429")),
         (429, ["Retry-After: 1e5"], Answer("the receiver answered 429")),
         (429, ["Retry-After: Wed, 21 Oct 2026 07:28:00 GMT"], Answer("the receiver answered 429")),
-        (410, ["Retry-After: 5"], Answer("the receiver answered 410: it wants no more of it", final=True)),
+        (410, ["Retry-After: 5"], Answer("the receiver answered 410: it does not want this webhook", final=True)),
         (307, ["Location: /"], Answer("the receiver answered 307, and redirects are not followed", final=True)),
     ],
 )

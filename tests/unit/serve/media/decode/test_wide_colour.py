@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from serve.media.colour_space import ColourSpace, to_bt709
+from serve.media.colour.space import ColourSpace, to_bt709
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import SourceLimits
 from serve.media.decode.wide_colour import WideColour, wide_colour_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serve.media.decode.opening import open_source
-from serve.media.exif import write_orientation
+from serve.media.strip.exif import write_orientation
 from serve.media.strip.image import strip
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_exif import FAULTS, exif_of

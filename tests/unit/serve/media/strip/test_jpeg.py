@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serve.media.exif import read_orientation, write_orientation
+from serve.media.strip.exif import read_orientation, write_orientation
 from serve.media.strip.jpeg import strip_jpeg
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_exif import ORIENTATION, exif_of

@@ -9,7 +9,7 @@ import pytest
 from PIL import PngImagePlugin
 
 from serve.media.errors import MediaError
-from serve.media.exif import write_orientation
+from serve.media.strip.exif import write_orientation
 from serve.media.strip.png import MAX_PROFILE_BYTES, strip_png
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_png import chunk

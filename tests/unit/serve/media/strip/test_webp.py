@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from serve.media.exif import read_orientation, write_orientation
+from serve.media.strip.exif import read_orientation, write_orientation
 from serve.media.strip.webp import strip_webp
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_exif import ORIENTATION, exif_of

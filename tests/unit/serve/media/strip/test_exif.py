@@ -5,7 +5,7 @@ import struct
 import PIL.Image
 import pytest
 
-from serve.media.exif import read_orientation, write_orientation
+from serve.media.strip.exif import read_orientation, write_orientation
 from tests.unit.serve.media.make_exif import exif_of
 
 

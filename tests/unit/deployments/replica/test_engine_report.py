@@ -1,7 +1,7 @@
 """What is told of an engine's work."""
 
 from deployments.engine import Usage
-from deployments.engine_report import EngineReport, VideoReport
+from deployments.replica.engine_report import EngineReport, VideoReport
 from deployments.telemetry import metrics
 from deployments.wire import Progress
 from tests.unit.recorded_metrics import recorded_metrics

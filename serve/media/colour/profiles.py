@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 from PIL import ImageCms
 
-from serve.media.colour_space import ColourSpace, to_srgb_values
-from serve.media.matrix_profile import hdr_space
+from serve.media.colour.matrix_profile import hdr_space
+from serve.media.colour.space import ColourSpace, to_srgb_values
 
 logger = logging.getLogger("ray.serve")
 

@@ -11,7 +11,7 @@ from deployments import hardware
 from deployments.engine import EventSink, Usage
 from deployments.engine_threads import CancelFlag
 from deployments.errors import Cancelled, PromptTooLong
-from deployments.profiling import Unconsumed, trace
+from deployments.replica.profiling import Unconsumed, trace
 from deployments.settings import VideoSettings
 from deployments.video_deployment import VideoDeployment
 from deployments.wire import Finished, FrameChunk, Progress, VideoRequest

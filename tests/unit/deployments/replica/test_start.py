@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deployments.errors import CheckpointRefused
+from deployments.replica.start import starting
 from deployments.settings import AlignmentFaceModels, Wan26Models
-from deployments.start import starting
 
 
 def test_a_start_says_what_it_loads_and_how_long_it_took(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve.http.route_templates import TEMPLATES, UNKNOWN, job_id_of, template_of
+from serve.http.reports.route_templates import TEMPLATES, UNKNOWN, job_id_of, template_of
 from tests.unit.serve.http.asgi import http_scope
 
 JOB = "0123456789abcdef" * 2

@@ -9,8 +9,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from deployments.errors import PromptTooLong
-from serve.http import request_report
-from serve.http.request_report import reported
+from serve.http.reports import request_report
+from serve.http.reports.request_report import reported
 from serve.problems import Problem, unavailable
 from serve.telemetry import metrics
 from tests.unit.recorded_metrics import RecordedMetrics, recorded_metrics

@@ -7,7 +7,7 @@ import pytest
 from ray.serve._private import logging_utils
 from ray.serve._private.constants import SERVE_LOGGER_NAME
 
-from serve.http.access_log import PROBES, is_worth_a_line, leave_out_probes
+from serve.http.reports.access_log import PROBES, is_worth_a_line, leave_out_probes
 from serve.route_table import Row
 
 

@@ -8,7 +8,7 @@ from starlette.types import Message, Scope, Send
 from deployments.telemetry import tracing
 from deployments.telemetry.origin import current_origin
 from deployments.telemetry.tracing import NO_SPAN, Span
-from serve.http.route_templates import UNKNOWN, job_id_of, template_of
+from serve.http.reports.route_templates import UNKNOWN, job_id_of, template_of
 from serve.route_table import Row
 
 _UNTRACED_ROWS = (Row.HOME, Row.DOCS, Row.HEALTH, Row.HEALTHZ, Row.METRICS, Row.OPENAPI, Row.READYZ)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serve.media.colour_space import D65, HLG, PQ, PRIMARIES, Floats, Point, to_xyz
+from serve.media.colour.space import D65, HLG, PQ, PRIMARIES, Floats, Point, to_xyz
 
 _SRGB_GAMMA = 0.45455
 _NEAR = 0.005

@@ -5,12 +5,12 @@ import subprocess
 import sys
 import weakref
 
-from deployments.collector import spare_loaded
+from deployments.replica.collector import spare_loaded
 
 PROGRAM = """
 import gc
 import weakref
-from deployments.collector import spare_loaded
+from deployments.replica.collector import spare_loaded
 
 class Weight:
     pass

@@ -1,4 +1,4 @@
-"""What is told of a request to an endpoint: its outcome and its time, as metrics."""
+"""The report on a request to an endpoint: its outcome and its time, as metrics."""
 
 import asyncio
 import time

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serve.media.colour_space import D65, HLG, PQ, PRIMARIES, SRGB, ColourSpace, to_bt709, to_srgb_values, to_xyz
+from serve.media.colour.space import D65, HLG, PQ, PRIMARIES, SRGB, ColourSpace, to_bt709, to_srgb_values, to_xyz
 from tests.unit.serve.media.published_colours import BT2020, FROM_XYZ, P3, TO_XYZ, pq
 
 PATCHES = np.array([(180, 60, 40), (40, 140, 60), (60, 80, 190), (128, 128, 128), (230, 230, 225), (20, 22, 25)]) / 255

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from serve.http.problem_log import call_of, client_left, log_problem, one_line
+from serve.http.reports.problem_log import call_of, client_left, log_problem, one_line
 from serve.problems import FieldError, Problem, invalid_fields, invalid_header
 from tests.unit.serve.http.asgi import http_scope
 

@@ -4,7 +4,7 @@ import logging
 
 from starlette.types import Scope
 
-from serve.http.route_templates import job_id_of, template_of
+from serve.http.reports.route_templates import job_id_of, template_of
 from serve.problems import Problem
 
 logger = logging.getLogger("ray.serve")

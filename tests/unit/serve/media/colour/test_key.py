@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from serve.media.exif import write_orientation
+from serve.media.strip.exif import write_orientation
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_png import chunk
 

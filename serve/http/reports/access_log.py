@@ -13,7 +13,7 @@ _PROBE_THAT_SUCCEEDED = re.compile(rf"(\S+ )?(GET|HEAD) \S*({'|'.join(PROBES)}) 
 
 
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Return whether a record is to be logged: whether it is no probe that succeeded."""
+    """Return whether a record is to be logged: not if it is of a probe that succeeded."""
     is_access = getattr(record, "serve_access_log", False)
     return not (is_access and _PROBE_THAT_SUCCEEDED.fullmatch(record.getMessage()))
 

@@ -8,8 +8,8 @@ from starlette.types import Message
 from deployments.telemetry import tracing
 from deployments.telemetry.origin import Origin, current_origin, working_for
 from deployments.telemetry.tracing import NO_SPAN, Span
-from serve.http.http_span import METHODS, UNTRACED, http_span, link_to_job, with_status
-from serve.http.route_templates import TEMPLATES
+from serve.http.reports.http_span import METHODS, UNTRACED, http_span, link_to_job, with_status
+from serve.http.reports.route_templates import TEMPLATES
 from tests.unit.serve.http.asgi import http_scope
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

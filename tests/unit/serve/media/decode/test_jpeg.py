@@ -5,7 +5,7 @@ import io
 import PIL.Image
 import pytest
 
-from serve.media.jpeg import count_scans
+from serve.media.decode.jpeg import count_scans
 from tests.unit.serve.media.make_picture import jpeg, with_scans
 
 

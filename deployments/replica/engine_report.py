@@ -1,4 +1,4 @@
-"""What a video deployment tells of its engine's work: metrics, and a span for each stage."""
+"""What a video deployment reports on its engine's work: metrics, and a span for each stage."""
 
 import time
 from collections.abc import Callable

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
+from serve.media.decode.gif_blocks import has_end
 from serve.media.decode.opening import open_source
-from serve.media.gif_blocks import has_end
 from serve.media.samples import pan, stranger
 from tests.unit.serve.media.make_media import LIMITS, animation, decode_all
 

@@ -1,0 +1,1 @@
+"""What logs, traces and metrics say about requests."""

@@ -1,0 +1,1 @@
+"""The colours of pictures and videos: spaces, profiles, and one colour that is transparent."""
