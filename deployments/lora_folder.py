@@ -90,6 +90,7 @@ class LoraFolder:
         self._listed: dict[str, LoraEntry] = {}
         self._listed_at = float("-inf")
         self._words: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._passed_over: set[str] = set()
         self._copies: Path | None = None
 
     def entries(self) -> Mapping[str, LoraEntry]:
@@ -193,6 +194,13 @@ class LoraFolder:
             log.warning("%s: the subfolder %s is left out: %s", self.url, folder, error)
             return None
         loras = list(_entries({_stem(file): file for file in files}, nameless=folder))
+        if len(loras) > 1 and folder not in self._passed_over:
+            self._passed_over.add(folder)  # a listing is made again every few seconds
+            log.warning(
+                "%s: the subfolder %s is passed over, because it has %d LoRAs; a subfolder is one LoRA, so move these up, or "
+                "name the subfolder itself in the setting",
+                *(self.url, folder, len(loras)),
+            )
         return LoraEntry(folder, loras[0].files) if len(loras) == 1 else None
 
     def _list(self, folder: str) -> tuple[list[StoredFile], list[str]]:

@@ -13,6 +13,8 @@ _MATRIX = re.compile(
 """The end of a matrix's name; PEFT puts the name of the adapter before the last part."""
 _OTHERS = {".alpha": "alpha", ".diff": "diff", ".diff_b": "diff_b", ".diff_m": "diff"}
 _ENDS = "`lora_down.weight` and `lora_up.weight`, `lora_A.weight` and `lora_B.weight`, `alpha`, `diff`, `diff_b` or `diff_m`"
+_OF_BLOCK = re.compile(r"(?:^|\.|lora_(?:unet|transformer|dit)_+|lycoris_+)(?:vace_)?blocks[._]\d+[._]")
+"""A block of Wan. Those of most other models are called otherwise, such as `transformer_blocks`."""
 _OTHER_KINDS = (".lokr_", ".hada_", ".oft_", ".boft_", ".dora_scale", ".lora_magnitude_vector", ".ia3_", ".glora_")
 
 
@@ -45,7 +47,7 @@ def changed_part(key: str) -> tuple[str, str]:
 
 
 def check_names(keys: Iterable[str]) -> None:
-    """Raise ``ValueError`` with a reason if the tensors of these names are not a whole LoRA."""
+    """Raise ``ValueError`` with a reason if tensors of these names are not a whole LoRA for Wan."""
     parts: dict[str, set[str]] = {}
     for key in keys:
         name, part = changed_part(key)
@@ -54,6 +56,8 @@ def check_names(keys: Iterable[str]) -> None:
         raise ValueError("it has no tensors")
     for name, found in parts.items():
         check_parts(name, found)
+    if not any(_OF_BLOCK.search(f"{name}.") for name in parts):
+        raise ValueError(f"it is of another model than Wan: it changes `{min(parts)}`, and no block of Wan")
 
 
 def check_parts(name: str, found: Collection[str]) -> None:

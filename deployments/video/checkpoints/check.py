@@ -55,6 +55,7 @@ from deployments.video.checkpoints.shape import (
     empty_text_encoder_of,
     empty_transformer_of,
     empty_vae_of,
+    foreign_layers,
     res_blocks_of,
 )
 from deployments.video.checkpoints.source import HIGH, LOW, open_source
@@ -327,11 +328,17 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
     return Finding(path, f"{what}, {form}", setting=setting, faults=_short(path, _faults(lambda: match(model))))
 
 
-def _check_lora(path: Path) -> Finding:
+def _check_lora(path: Path) -> Finding | None:
+    """Return what a LoRA is for; None if it changes no layer that Wan has."""
     try:
         changes = read_lora(path).changes
     except (CheckpointRefused, *UNBUILT) as e:
         return Finding(path, "LoRA", setting="", faults=(_reason(path, e),))
+    foreign = foreign_layers(changes)
+    if len(foreign) == len(changes):
+        return None
+    if foreign:
+        return Finding(path, "LoRA", setting="", faults=(f"changes `{foreign[0]}`, which none of the supported models has",))
     ranks = {len(change["down"]) for change in changes.values() if "down" in change}
     width = _width_of(changes)
     if width == _OF_5B:

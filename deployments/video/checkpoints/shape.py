@@ -4,12 +4,14 @@ Files of the original layout come without a configuration, but their shapes tell
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+
+from deployments.video.checkpoints.weights import skipped_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEAD = 128
@@ -48,6 +50,22 @@ def empty_transformer_of(shapes: Shapes) -> Any:
             vace_layers=list(range(0, layers, steps))[:controls],
             vace_in_channels=shapes["vace_patch_embedding.weight"][1],
         )
+
+
+def foreign_layers(names: Iterable[str]) -> list[str]:
+    """Return those of ``names`` that are of no layer of any Wan transformer, by diffusers' names.
+
+    The numbers of blocks are passed over, since models differ in how many they have.
+    """
+    with init_empty_weights():
+        # This one has all that the others have.
+        model = WanVACETransformer3DModel(
+            num_layers=1, vace_layers=[0], image_dim=HEAD, added_kv_proj_dim=HEAD, pos_embed_seq_len=1
+        )
+    own = {name.removesuffix(".weight").removesuffix(".bias") for name in model.state_dict()}
+    in_first = {name: re.sub(r"^((?:vace_)?blocks)\.\d+\.", r"\1.0.", name) for name in names}
+    unused = skipped_names(model, in_first)
+    return [name for name, first in in_first.items() if first not in own and name not in unused]
 
 
 def empty_text_encoder_of(shapes: Shapes) -> Any:

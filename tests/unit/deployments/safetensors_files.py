@@ -4,7 +4,7 @@ import json
 import struct
 from collections.abc import Sequence
 
-LORA = ("a.lora_A.weight", "a.lora_B.weight")
+LORA = ("blocks.0.a.lora_A.weight", "blocks.0.a.lora_B.weight")
 
 
 def safetensors(metadata: dict[str, str] | None = None, names: Sequence[str] = LORA) -> bytes:

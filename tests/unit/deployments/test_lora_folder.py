@@ -222,6 +222,21 @@ def test_a_file_goes_before_a_subfolder_and_several_loras_have_no_name(tmp_path:
     assert {name: entry.files["all"].name for name, entry in entries.items()} == {"ink": "ink.safetensors"}
 
 
+def test_a_subfolder_with_several_loras_is_named_in_the_log_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder of ComfyUI, which people sort by models."""
+    write(*(tmp_path / "wan22" / f"{name}.safetensors" for name in ("ink_high", "ink_low", "palette")))
+    write(tmp_path / "sepia" / "adapter_model.safetensors", tmp_path / "film.safetensors")
+    monkeypatch.setattr("deployments.lora_folder.LISTED_S", -1.0)  # each call lists again
+    folder = LoraFolder(str(tmp_path))
+    for _ in range(2):
+        assert sorted(folder.entries()) == ["film", "sepia"]
+    (said,) = caplog.messages
+    assert "the subfolder wan22 is passed over, because it has 2 LoRAs" in said
+    assert sorted(LoraFolder(str(tmp_path / "wan22")).entries()) == ["ink", "palette"]
+
+
 def test_a_subfolder_that_cannot_be_read_does_not_hide_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

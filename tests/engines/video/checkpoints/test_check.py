@@ -197,6 +197,44 @@ def test_a_lora_with_odd_tensors_and_a_text_encoder_as_gguf_get_a_sentence(tmp_p
             load_text_encoder(tmp_path, torch.float32, CPU, tmp_path / name)
 
 
+OTHERS: dict[str, tuple[str, int, tuple[str, str]]] = {
+    "sdxl": ("lora_unet_down_blocks_1_attentions_0_proj_in", 640, ("lora_down", "lora_up")),
+    "flux": ("transformer.single_transformer_blocks.0.attn.to_q", 3072, ("lora_A", "lora_B")),
+    "flux-kohya": ("lora_unet_double_blocks_0_img_attn_proj", 3072, ("lora_down", "lora_up")),
+    "qwen-image": ("diffusion_model.transformer_blocks.0.attn.to_q", 3072, ("lora_A", "lora_B")),
+    "hunyuan-video": ("transformer.double_blocks.0.img_attn_qkv", 3072, ("lora_A", "lora_B")),
+    "ltx-video": ("diffusion_model.transformer_blocks.0.attn1.to_q", 2048, ("lora_A", "lora_B")),
+    "z-image": ("diffusion_model.layers.0.attention.to_q", 3840, ("lora_A", "lora_B")),
+}
+"""A layer of LoRAs of other models, which lie in the same folder of ComfyUI, with its width."""
+
+
+def test_loras_of_other_models_are_passed_over(tmp_path: Path) -> None:
+    def pair(layer: str, width: int, ends: tuple[str, str]) -> dict[str, torch.Tensor]:
+        return {f"{layer}.{ends[0]}.weight": torch.ones(4, width), f"{layer}.{ends[1]}.weight": torch.ones(width, 4)}
+
+    for name, other in OTHERS.items():
+        write(tmp_path / f"{name}.safetensors", pair(*other))
+    wan = pair("diffusion_model.blocks.39.self_attn.q", 5120, ("lora_down", "lora_up"))
+    write(tmp_path / "ink.safetensors", wan)
+    of_animate = wan | pair("diffusion_model.face_adapter.fuser_blocks.0.linear1_q", 5120, ("lora_down", "lora_up"))
+    write(tmp_path / "animate.safetensors", of_animate)
+    of_image_model = {"diffusion_model.blocks.0.cross_attn.norm_k_img.diff": torch.ones(5120)}
+    of_image_model |= {
+        "diffusion_model.blocks.1.diff_m": torch.ones(1, 6, 5120),
+        "diffusion_model.head.diff_m": torch.ones(1, 2, 5120),
+    }
+    of_image_model |= {"diffusion_model.vace_blocks.3.after_proj.diff_b": torch.ones(5120)}
+    write(tmp_path / "parts.safetensors", wan | of_image_model)
+    found = findings(tmp_path)
+    assert {name: finding.faults for name, finding in found.items()} == {
+        "animate.safetensors": ("changes `face_adapter.fuser_blocks.0.linear1_q`, which none of the supported models has",),
+        "ink.safetensors": (),
+        "parts.safetensors": (),
+    }
+    assert all("for Wan 14B" in found[name].model for name in ("ink.safetensors", "parts.safetensors"))
+
+
 BOTH = ", or both models.wan22_gguf.high_noise_distilled and low_noise_distilled"
 LORAS = {
     "Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank32": (5120, "models.wan26.text_distilled"),
