@@ -226,8 +226,7 @@ def test_a_subfolder_with_several_loras_is_named_in_the_log_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a folder of ComfyUI, which people sort by models."""
-    write(*(tmp_path / "wan22" / f"{name}.safetensors" for name in ("ink_high", "ink_low", "palette")))
-    write(tmp_path / "sepia" / "adapter_model.safetensors", tmp_path / "film.safetensors")
+    write(tmp_path, "wan22/ink_high", "wan22/ink_low", "wan22/palette", "sepia/adapter_model", "film")
     monkeypatch.setattr("deployments.lora_folder.LISTED_S", -1.0)  # each call lists again
     folder = LoraFolder(str(tmp_path))
     for _ in range(2):
