@@ -163,8 +163,9 @@ OTHER_PAIRS = {
 
 @pytest.mark.parametrize("form", OTHER_PAIRS)
 def test_two_files_that_differ_in_another_high_and_low_are_no_pair(tmp_path: Path, form: str) -> None:
-    write(*(tmp_path / f"{name}.safetensors" for name in OTHER_PAIRS[form]))
-    assert all(len(entry.files) == 1 for entry in LoraFolder(str(tmp_path)).entries().values())
+    write(tmp_path, *OTHER_PAIRS[form])
+    entries = LoraFolder(str(tmp_path)).entries()
+    assert [len(entry.files) for entry in entries.values()] == [1, 1]
 
 
 def test_the_halves_of_a_pair_beside_a_file_of_its_name_change_one_expert_each(tmp_path: Path) -> None:
