@@ -54,6 +54,7 @@ class Service:
     config: dict[str, Any]
     config_path: Path
     journal: Journal
+    temporary: Path
 
     @property
     def fake(self) -> str:
@@ -63,6 +64,10 @@ class Service:
         """Deploy ``config`` as `serve deploy` does."""
         self.config_path.write_text(yaml.safe_dump(config))
         subprocess.run(["serve", "deploy", str(self.config_path)], check=True, env=_environment(), capture_output=True)
+
+    def temporary_files(self) -> set[Path]:
+        """Return what the service has in its folder of temporary files."""
+        return set(self.temporary.iterdir())
 
     def replicas(self, app: str, deployment: str) -> dict[str, int]:
         """Return the process id of each living replica, by its actor id."""
@@ -124,13 +129,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     journal = Journal(folder / "journal.jsonl")
     os.environ["RYLA_TEST_JOURNAL"] = str(journal.path)
     os.environ["PYTHONPATH"] = str(ROOT)
+    # The service has a folder of temporary files of its own, where the tests find what it leaves.
+    # Ray keeps its sockets elsewhere, since their paths must be short.
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    os.environ["TMPDIR"] = str(temporary)
     # The tests connect to Ray from this process, which Ray expects at the address of the machine.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     with running(path, folder / "serve.log") as client:
         url = client.url
         wait_until(lambda: is_healthy(f"{url}/fake"), 120)
         ray.init(address="auto", namespace="serve", log_to_driver=False)
-        yield Service(url=url, config=config, config_path=path, journal=journal)
+        yield Service(url=url, config=config, config_path=path, journal=journal, temporary=temporary)
         ray.shutdown()
 
 
