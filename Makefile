@@ -22,7 +22,9 @@ CONTAINERS ?= podman
 # What `make test` runs at once. The tests on Ray wait often; the others compute, with what is left.
 COMPUTING := tests/unit tests/chart tests/engines
 ON_RAY := tests/graph
-# The lowest priority for what only computes: `make test` sets it, and Ray's limits of time keep.
+# What gives a command the CPU time that the tests on Ray leave; `make test` sets LOW to it. The
+# replicas of the video models have a low priority themselves, so that of `nice` is a last resort.
+LOWEST = $(shell chrt --idle 0 true 2>/dev/null && echo chrt --idle 0 || echo nice -n 19)
 LOW :=
 # Each part's output whole, where make can keep it together (version 4).
 WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -83,7 +85,7 @@ unit: setup  ## Run the fast tests, which need no Ray and no model, and print th
 	$(BIN)/python -m pytest tests/unit -p tests.unit.ring -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
 test: setup tools  ## Run all checks and all tests that need no Kubernetes cluster, in three parts at once
-	+$(MAKE) --no-print-directory --jobs=3 $(WHOLE) LOW='nice -n 19' test-on-ray test-computing lint
+	+$(MAKE) --no-print-directory --jobs=3 $(WHOLE) LOW='$(LOWEST)' test-on-ray test-computing lint
 
 # Without a shell between, which make would stop instead of the tests.
 test-on-ray test-computing: export PATH := $(CURDIR)/$(BIN):$(TOOLS):$(PATH)

@@ -87,10 +87,18 @@ UNSIGNED = {"c2pa": {"enabled": False}, "watermark": {"enabled": False}}
 differs each time, and a watermark from request to request."""
 
 
+SHORT = {"width": 128, "height": 128, "num_frames": 5, "steps": 6, "cfg": 3}
+"""Defaults of videos with which the demo's models do what is asked here, in half of the steps.
+
+Five frames are two chunks. `ryla demo` and `ryla smoke` make videos of the demo's own defaults.
+"""
+
+
 def demo_config(port: int) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((PRESETS / "demo.yaml").read_text())
     config["http_options"]["port"] = port
-    config["applications"][0]["args"]["provenance"] = UNSIGNED
+    args = config["applications"][0]["args"]
+    args.update(provenance=UNSIGNED, wan26_defaults=SHORT, wan22_defaults=SHORT)
     return config
 
 
