@@ -94,11 +94,18 @@ Five frames are two chunks. `ryla demo` and `ryla smoke` make videos of the demo
 """
 
 
+ONE_THREAD = {"threads": 1}
+"""Settings of an engine: the threads of an engine wait for each other in busy loops, and the cores
+are shared with the other parts of `make test`."""
+
+
 def demo_config(port: int) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((PRESETS / "demo.yaml").read_text())
     config["http_options"]["port"] = port
     args = config["applications"][0]["args"]
     args.update(provenance=UNSIGNED, wan26_defaults=SHORT, wan22_defaults=SHORT)
+    for model in MODELS:
+        args[model.setting]["engine"] = ONE_THREAD
     return config
 
 
@@ -111,7 +118,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
     demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo")}
     fake_args = {
-        **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
+        **{model.setting: {"hardware": {"num_cpus": 0.05}, "engine": ONE_THREAD} for model in MODELS},
         "ingress": {"num_cpus": 0.05},
         "runner": {"num_cpus": 0.05, "window": 3},
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
