@@ -153,12 +153,14 @@ def main() -> None:
     groups, config = json.loads(sys.argv[1]), AppConfig.model_validate_json(sys.argv[2])
     with fake_cluster(groups) as address:
         ray.init(address=address, log_to_driver=False)
-        serve.start(proxy_location="Disabled")
-        options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
-        options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
-        print("PLACED", json.dumps(_place(options)))
-        serve.shutdown()
-        ray.shutdown()
+        try:
+            serve.start(proxy_location="Disabled")
+            options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
+            options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
+            print("PLACED", json.dumps(_place(options)))
+            serve.shutdown()
+        finally:
+            ray.shutdown()  # without its cluster, this process would be ended before it says why
 
 
 if __name__ == "__main__":
