@@ -19,6 +19,15 @@ TARGET ?= cpu
 BUILD_OPTIONS ?=
 E2E ?= tests/e2e
 CONTAINERS ?= podman
+# What `make test` runs at once. The tests on Ray wait often; the others compute, with what is left.
+COMPUTING := tests/unit tests/chart tests/engines
+ON_RAY := tests/graph
+# What gives a command the CPU time that the tests on Ray leave; `make test` sets LOW to it. The
+# replicas of the video models have a low priority themselves, so that of `nice` is a last resort.
+LOWEST = $(shell chrt --idle 0 true 2>/dev/null && echo chrt --idle 0 || echo nice -n 19)
+LOW :=
+# Each part's output whole, where make can keep it together (version 4).
+WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # The tests that share one service. Each other file starts its own: two at once find each other.
 CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_disk)
 
@@ -27,7 +36,7 @@ CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_d
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
+.PHONY: help setup hashes tools serve demo unit test test-on-ray test-computing lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,15 +84,22 @@ demo: setup  ## Start the demo, call all seven endpoints and save the results in
 unit: setup  ## Run the fast tests, which need no Ray and no model, and print their coverage
 	$(BIN)/python -m pytest tests/unit -p tests.unit.ring -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
-test: lint tools  ## Run all checks and all tests that need no Kubernetes cluster
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/unit tests/chart tests/engines -n 2 --dist worksteal
-	PATH="$(CURDIR)/$(BIN):$(TOOLS):$$PATH" $(BIN)/python -m pytest tests/graph
+test: setup tools  ## Run all checks and all tests that need no Kubernetes cluster, in three parts at once
+	+$(MAKE) --no-print-directory --jobs=3 $(WHOLE) LOW='$(LOWEST)' test-on-ray test-computing lint
+
+# Without a shell between, which make would stop instead of the tests.
+test-on-ray test-computing: export PATH := $(CURDIR)/$(BIN):$(TOOLS):$(PATH)
+test-on-ray:
+	$(BIN)/python -m pytest $(ON_RAY)
+
+test-computing:
+	$(LOW) $(BIN)/python -m pytest $(COMPUTING) -n 2 --dist worksteal
 
 lint: setup  ## Check style, types and the import rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(LOW) $(BIN)/ruff check .
+	$(LOW) $(BIN)/ruff format --check .
+	$(LOW) $(BIN)/mypy
+	$(LOW) $(BIN)/lint-imports
 
 fix: setup  ## Format the code and fix what can be fixed automatically
 	$(BIN)/ruff check --fix .

@@ -158,11 +158,11 @@ def joined_cluster() -> Iterator[None]:
 
 
 def runs_on_loopback() -> bool:
-    """Return whether the Ray of this machine has its ports on the loopback interface only."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "raylet":
-            return any(f"--node_ip_address={LOOPBACK}" in word for word in process.info["cmdline"] or ())
-    return False
+    """Return whether a Ray of this machine has its ports on the loopback interface only."""
+    return any(
+        process.info["name"] == "raylet" and f"--node_ip_address={LOOPBACK}" in " ".join(process.info["cmdline"] or ())
+        for process in psutil.process_iter(["name", "cmdline"])
+    )
 
 
 def find_process(kind: Watched) -> int:

@@ -54,6 +54,7 @@ class Service:
     config: dict[str, Any]
     config_path: Path
     journal: Journal
+    temporary: Path
 
     @property
     def fake(self) -> str:
@@ -63,6 +64,10 @@ class Service:
         """Deploy ``config`` as `serve deploy` does."""
         self.config_path.write_text(yaml.safe_dump(config))
         subprocess.run(["serve", "deploy", str(self.config_path)], check=True, env=_environment(), capture_output=True)
+
+    def temporary_files(self) -> set[Path]:
+        """Return what the service has in its folder of temporary files."""
+        return set(self.temporary.iterdir())
 
     def replicas(self, app: str, deployment: str) -> dict[str, int]:
         """Return the process id of each living replica, by its actor id."""
@@ -82,10 +87,25 @@ UNSIGNED = {"c2pa": {"enabled": False}, "watermark": {"enabled": False}}
 differs each time, and a watermark from request to request."""
 
 
+SHORT = {"width": 128, "height": 128, "num_frames": 5, "steps": 6, "cfg": 3}
+"""Defaults of videos with which the demo's models do what is asked here, in half of the steps.
+
+Five frames are two chunks. `ryla demo` and `ryla smoke` make videos of the demo's own defaults.
+"""
+
+
+ONE_THREAD = {"threads": 1}
+"""Settings of an engine: the threads of an engine wait for each other in busy loops, and the cores
+are shared with the other parts of `make test`."""
+
+
 def demo_config(port: int) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((PRESETS / "demo.yaml").read_text())
     config["http_options"]["port"] = port
-    config["applications"][0]["args"]["provenance"] = UNSIGNED
+    args = config["applications"][0]["args"]
+    args.update(provenance=UNSIGNED, wan26_defaults=SHORT, wan22_defaults=SHORT)
+    for model in MODELS:
+        args[model.setting]["engine"] = ONE_THREAD
     return config
 
 
@@ -98,7 +118,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     demo["args"]["ingress"]["cors_origins"] = ["https://example.org"]
     demo["args"]["jobs"] = {"folder": str(folder / "jobs-demo")}
     fake_args = {
-        **{model.setting: {"hardware": {"num_cpus": 0.05}} for model in MODELS},
+        **{model.setting: {"hardware": {"num_cpus": 0.05}, "engine": ONE_THREAD} for model in MODELS},
         "ingress": {"num_cpus": 0.05},
         "runner": {"num_cpus": 0.05, "window": 3},
         "wan26_defaults": {"width": 192, "height": 224, "num_frames": 17, "steps": 4},
@@ -124,13 +144,19 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     journal = Journal(folder / "journal.jsonl")
     os.environ["RYLA_TEST_JOURNAL"] = str(journal.path)
     os.environ["PYTHONPATH"] = str(ROOT)
+    # The service has a folder of temporary files of its own, where the tests find what it leaves.
+    # Ray keeps its sockets elsewhere, since their paths must be short.
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    os.environ["TMPDIR"] = str(temporary)
     # The tests connect to Ray from this process, which Ray expects at the address of the machine.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     with running(path, folder / "serve.log") as client:
         url = client.url
         wait_until(lambda: is_healthy(f"{url}/fake"), 120)
         ray.init(address="auto", namespace="serve", log_to_driver=False)
-        yield Service(url=url, config=config, config_path=path, journal=journal)
+        yield Service(url=url, config=config, config_path=path, journal=journal, temporary=temporary)
         ray.shutdown()
 
 

@@ -52,7 +52,6 @@ def swapped(service: Service, http: httpx.Client, **fields: Any) -> httpx.Respon
     ("fields", "expected"),
     [
         ({"faces": "all"}, [0, 1, 2, 3, 4, 5]),
-        ({"faces": "left"}, [0]),
         ({"faces": "right"}, [5]),
         ({"faces": "index", "face_index": 2}, [2]),
     ],
@@ -73,13 +72,15 @@ def test_the_faces_that_were_asked_for_are_swapped_and_no_others(
 def test_the_person_in_target_face_is_swapped_and_somebody_absent_is_a_problem(
     service: Service, http: httpx.Client, people: list[Face]
 ) -> None:
-    """Each of the six is found by a flipped, smaller image of theirs, a JPEG of quality 40."""
-    for number in range(6):
-        left, top, right, bottom = people[number].box.astype(int)
-        cut = group()[max(0, top - 30) : bottom + 30, max(0, left - 30) : right + 30][:, ::-1]
-        poor = cv2.resize(cut, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
-        response = swapped(service, http, target_face=data_uri(jpeg(poor, 40), "image/jpeg"))
-        assert changed(people, decode_image(response.content, 10**7)) == [number]
+    """They are found by a flipped, smaller image of theirs, a JPEG of quality 40.
+
+    tests/engines/faces/test_tracking.py looks for each of the six.
+    """
+    left, top, right, bottom = people[2].box.astype(int)
+    cut = group()[max(0, top - 30) : bottom + 30, max(0, left - 30) : right + 30][:, ::-1]
+    poor = cv2.resize(cut, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+    response = swapped(service, http, target_face=data_uri(jpeg(poor, 40), "image/jpeg"))
+    assert changed(people, decode_image(response.content, 10**7)) == [2]
     absent = swapped(service, http, target_face=data_uri(jpeg(portrait()), "image/jpeg"))
     assert absent.status_code == 422
     (error,) = absent.json()["errors"]

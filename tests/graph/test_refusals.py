@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -132,11 +131,6 @@ def test_200_megabytes_are_refused_unread(service: Service, http: httpx.Client) 
     assert peak.grown < 100 * 2**20
 
 
-def _files() -> set[Path]:
-    """Return the files in the temporary folder that are neither Ray's nor pytest's."""
-    return {path for path in Path("/tmp").iterdir() if not path.name.startswith(("ray", "pytest"))}
-
-
 def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Service, http: httpx.Client) -> None:
     pids = [
         pid
@@ -145,14 +139,14 @@ def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Se
     ]
     good = {"prompt": "x", "steps": 1, "length": 1, "seed": 1}
     first = http.post(f"{service.url}/wan2.6", json=good)
-    files = _files()
+    files = service.temporary_files()
     threads = [psutil.Process(pid).num_threads() for pid in pids]
     for path, body, _, _ in FIELDS:
         http.post(f"{service.url}/{path}", json=body)
     again = http.post(f"{service.url}/wan2.6", json=good)
     assert again.content == first.content
     wait_until(lambda: all(psutil.Process(pid).num_threads() <= n + 8 for pid, n in zip(pids, threads, strict=True)), 20)
-    assert _files() <= files
+    assert service.temporary_files() <= files
 
 
 LONG, SHORT = {**payload("wan2.6-i2v-faceswap"), "steps": 4, "length": 33}, {"prompt": "x", "steps": 1, "length": 1}

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -288,11 +287,11 @@ def test_a_cancelled_swap_leaves_no_thread_and_no_request(service: Service, http
 
     assert _idle(service)
     leave(3)
-    files, before = set(Path("/tmp").glob("[!rp]*")), threads()
+    files, before = service.temporary_files(), threads()
     leave(5)
     # Thread pools may grow by 11 threads in all; five abandoned encoders would be 30 threads.
     wait_until(lambda: all(count <= before.get(pid, 0) + 12 for pid, count in threads().items()), 20)
-    assert set(Path("/tmp").glob("[!rp]*")) <= files
+    assert service.temporary_files() <= files
     assert _idle(service)
 
 

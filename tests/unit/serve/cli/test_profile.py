@@ -4,6 +4,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,24 @@ def test_a_process_that_does_not_run_here_is_said_to_run_elsewhere(kind: Watched
     monkeypatch.setitem(profiles.TITLES, kind, "the title of no process")
     with pytest.raises(ProfileFailed, match=f"no {kind.value} runs on this machine"):
         find_process(kind)
+
+
+@pytest.mark.parametrize(
+    ("commands", "expected"),
+    [
+        ([["raylet", "--node_ip_address=127.0.0.1"]], True),
+        ([["raylet", "--node_ip_address=10.0.0.2"], ["raylet", "--node_ip_address=127.0.0.1"]], True),
+        ([None, ["raylet", "--node_ip_address=10.0.0.2"]], False),
+        ([], False),
+    ],
+)
+def test_a_ray_on_the_loopback_interface_is_found_beside_others(
+    monkeypatch: pytest.MonkeyPatch, commands: list[list[str] | None], expected: bool
+) -> None:
+    processes = [SimpleNamespace(info={"name": "raylet", "cmdline": command}) for command in commands]
+    other = SimpleNamespace(info={"name": "grep", "cmdline": ["grep", "--node_ip_address=127.0.0.1"]})
+    monkeypatch.setattr("psutil.process_iter", lambda attributes: [other, *processes])
+    assert profiles.runs_on_loopback() is expected
 
 
 def test_the_flame_graph_is_drawn_while_requests_are_answered(
