@@ -1,16 +1,20 @@
 """Finds the XMP packet of a file of any format.
 
-XMP is made to be found like this: a packet is plain text, unless a PNG compresses it.
+XMP is made to be found like this: a packet is plain text, unless a PNG compresses it. A packet in a
+part of the file that a C2PA signature leaves out does not count: it could be put there without the
+manifest becoming invalid, and no other program would see it.
 """
 
 import mmap
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import BinaryIO
 
 from serve.media.spool import Media, media_size, open_media
 from serve.provenance.png_texts import png_texts
+from serve.provenance.unsigned_parts import unsigned_parts
 from serve.provenance.xmp import MAX_PACKET_BYTES, Properties, read_packet
 
 MAX_PACKETS = 20
@@ -43,17 +47,20 @@ def find_properties(media: Media) -> Properties | None:
 
 
 def _search(content: "bytes | mmap.mmap") -> Properties | None:
-    at = 0
-    for _ in range(MAX_PACKETS):
-        start = _OPEN.search(content, at)
-        if start is None:
-            return None
+    for start in islice(_starts(content), MAX_PACKETS):
         close = _CLOSES[start[0]]
         end = content.find(close, start.start(), start.start() + MAX_PACKET_BYTES)
         if end >= 0 and (found := _read(content[start.start() : end + len(close)])) is not None:
             return found
-        at = start.end()
     return None
+
+
+def _starts(content: "bytes | mmap.mmap") -> Iterator[re.Match[bytes]]:
+    """Yield where packets may begin, without those in parts that a signature leaves out."""
+    at = 0
+    for begin, end in [*unsigned_parts(content), (len(content), len(content))]:
+        yield from _OPEN.finditer(content, at, begin)
+        at = end
 
 
 def _search_texts(file: BinaryIO) -> Properties | None:

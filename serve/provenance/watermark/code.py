@@ -30,20 +30,15 @@ def _outputs() -> npt.NDArray[np.float32]:
 
 
 _OUTPUTS = _outputs()
-_REGISTERS = np.arange(2 * _STATES)
-_FROM_LOW, _FROM_HIGH = _REGISTERS[:_STATES] >> 1, _REGISTERS[_STATES:] >> 1
+_HALF = _STATES // 2
+"""A state is the last 8 bits. The states numbered k and k + _HALF are followed by 2k and 2k + 1."""
 
 
-def encode(message: Bits) -> Symbols:
-    """Return the symbols of a message of ``MESSAGE_BITS`` bits."""
-    register = 0
-    for bit in message[-_MEMORY:]:
-        register = register << 1 | int(bit)
-    symbols = []
-    for bit in message:
-        register = (register << 1 | int(bit)) & 2 * _STATES - 1
-        symbols.append(_OUTPUTS[register])
-    return np.concatenate(symbols)
+def encode(messages: Bits) -> Symbols:
+    """Return the symbols ``[..., CODE_BITS]`` of messages ``[..., MESSAGE_BITS]``."""
+    ages = [np.roll(messages, age, axis=-1).astype(np.intp) << age for age in range(_MEMORY + 1)]
+    symbols: Symbols = _OUTPUTS[np.sum(ages, axis=0)].reshape(*messages.shape[:-1], CODE_BITS)
+    return symbols
 
 
 def decode(measured: Symbols) -> Bits:
@@ -51,8 +46,8 @@ def decode(measured: Symbols) -> Bits:
 
     In the worst noise, it may return another message than the most likely one.
     """
-    steps = _steps(measured)
-    bits = _best_paths(np.zeros((len(steps), _STATES), np.float32), [steps[:, at] for at in range(MESSAGE_BITS)] * _LAPS)
+    steps = list(_steps(measured))
+    bits = _best_paths(np.zeros((_STATES, len(measured)), np.float32), steps * _LAPS)
     return bits[:, MESSAGE_BITS:-MESSAGE_BITS]
 
 
@@ -62,30 +57,37 @@ def decode_closely(measured: Symbols) -> Bits:
     There is the most likely one of those that begin and end in each state, and so the most likely
     one of all. It takes as long as ``decode`` for a hundred times as many symbols.
     """
-    steps, states = _steps(measured[None]), np.arange(_STATES)
+    states = np.arange(_STATES)
     begin = np.full((_STATES, _STATES), -np.inf, np.float32)
     begin[states, states] = 0
-    return _best_paths(begin, [steps[:, at] for at in range(MESSAGE_BITS)], states)
+    return _best_paths(begin, list(_steps(measured[None])), states)
 
 
 def _steps(measured: Symbols) -> npt.NDArray[np.float32]:
-    """Return the merit ``[n, MESSAGE_BITS, 2 * states]`` of each content of the shift register."""
-    return measured.reshape(len(measured), MESSAGE_BITS, RATE) @ _OUTPUTS.T
+    """Return the merit ``[MESSAGE_BITS, _HALF, 2, n]`` of each state after a step from a low one.
+
+    From the high one, it is the opposite: all generators have the oldest bit.
+    """
+    symbols = measured.reshape(len(measured), MESSAGE_BITS, RATE).transpose(1, 2, 0)
+    return (_OUTPUTS[:_STATES] @ symbols).reshape(MESSAGE_BITS, _HALF, 2, len(measured))
 
 
 def _best_paths(
     metric: npt.NDArray[np.float32], steps: Sequence[npt.NDArray[np.float32]], end: npt.NDArray[np.intp] | None = None
 ) -> Bits:
-    """Return the bits of the best paths from states of merit ``metric`` to ``end``, or to any."""
+    """Return the bits of the best paths from states of merit ``metric`` to ``end``, or to any.
+
+    ``metric`` is ``[states, n]``: paths lie side by side in memory, which is quicker.
+    """
     choices = []
     for step in steps:
-        low = metric[:, _FROM_LOW] + step[:, :_STATES]
-        high = metric[:, _FROM_HIGH] + step[:, _STATES:]
-        choices.append(high > low)
-        metric = np.maximum(low, high)
-    state, rows = metric.argmax(axis=1) if end is None else end, np.arange(len(metric))
-    bits = np.empty((len(metric), len(choices)), np.uint8)
+        low = metric[:_HALF, None] + step
+        high = metric[_HALF:, None] - step
+        choices.append((high > low).reshape(metric.shape))
+        metric = np.maximum(low, high, out=low).reshape(metric.shape)
+    state, paths = metric.argmax(axis=0) if end is None else end, np.arange(metric.shape[1])
+    bits = np.empty((len(paths), len(choices)), np.uint8)
     for at in reversed(range(len(choices))):
         bits[:, at] = state & 1
-        state = (state + _STATES * choices[at][rows, state]) >> 1
+        state = (state + _STATES * choices[at][state, paths]) >> 1
     return bits

@@ -12,7 +12,7 @@ from serve.provenance.watermark.residual import Plane, correlate, fold, resample
 
 Bytes = npt.NDArray[np.uint8]
 
-_STRENGTHS = {2: 0.14, 4: 0.125, 8: 0.125}
+_STRENGTHS = {2: 0.147, 4: 0.125, 8: 0.125}
 """The pattern's amplitude by the size of its cells, as a part of the local deviation as SSIM's
 structure term takes it. Where cells are large, samples are further apart than the pixels of SSIM's
 window, and so differ more."""

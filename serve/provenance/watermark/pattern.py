@@ -53,8 +53,9 @@ class Pattern:
         return tile.reshape(TILE, TILE)
 
     def measure(self, cells: Tile) -> Symbols:
-        """Return the symbols that a tile of measured cells shows."""
-        symbols: Symbols = (cells.ravel() * self.signs)[self.data].sum(axis=1)
+        """Return the symbols ``[..., CODE_BITS]`` that cells ``[..., TILE, TILE]`` show."""
+        flat = cells.reshape(*cells.shape[:-2], CELLS) * self.signs
+        symbols: Symbols = flat[..., self.data].sum(axis=-1)
         return symbols
 
 

@@ -41,27 +41,32 @@ class Payload:
     @property
     def message(self) -> Bits:
         """The payload's bits and their checksum."""
-        value = self.key_id << REQUEST_BITS | self.request
-        return _bits(value << CHECK_BITS | _check(value), MESSAGE_BITS)
+        bits = _bits(self.key_id << REQUEST_BITS | self.request, PAYLOAD_BITS)
+        return np.concatenate([bits, _check(bits)])
 
     @classmethod
     def read(cls, message: Bits) -> "Payload | None":
         """Return what a message says, or None if its checksum is wrong."""
-        value = int("".join(map(str, message)), 2)
-        payload, check = value >> CHECK_BITS, value & (1 << CHECK_BITS) - 1
-        if check != _check(payload):
+        if not is_valid(message):
             return None
-        return cls(payload >> REQUEST_BITS, payload & (1 << REQUEST_BITS) - 1)
+        value = int("".join(map(str, message[:PAYLOAD_BITS])), 2)
+        return cls(value >> REQUEST_BITS, value & (1 << REQUEST_BITS) - 1)
+
+
+def is_valid(messages: Bits) -> npt.NDArray[np.bool_]:
+    """Return of messages ``[..., MESSAGE_BITS]`` whether the checksum of each is right."""
+    right: npt.NDArray[np.bool_] = (_check(messages[..., :PAYLOAD_BITS]) == messages[..., PAYLOAD_BITS:]).all(axis=-1)
+    return right
 
 
 def _bits(value: int, count: int) -> Bits:
     return np.array([value >> shift & 1 for shift in reversed(range(count))], np.uint8)
 
 
-def _check(value: int) -> int:
-    """Return the CRC-8 (polynomial 0x2F, that of AUTOSAR) of a payload's bits."""
-    register = _CHECK_OF_ZERO
-    for bit in _bits(value, PAYLOAD_BITS):
-        register ^= int(bit) << CHECK_BITS - 1
-        register = (register << 1 ^ (_POLYNOMIAL if register & 0x80 else 0)) & 0xFF
-    return register
+def _check(bits: Bits) -> Bits:
+    """Return the bits of the CRC-8 (polynomial 0x2F, that of AUTOSAR) of payloads' bits."""
+    register: Bits = np.full(bits.shape[:-1], _CHECK_OF_ZERO, np.uint8)
+    for at in range(PAYLOAD_BITS):
+        register = register ^ bits[..., at] << np.uint8(CHECK_BITS - 1)
+        register = register << np.uint8(1) ^ np.where(register & 0x80, np.uint8(_POLYNOMIAL), np.uint8(0))
+    return np.unpackbits(register[..., None], axis=-1)

@@ -16,6 +16,37 @@ def test_every_message_is_decoded_from_its_symbols() -> None:
         assert (decode(symbols[None])[0] == message).all()
 
 
+def viterbi(measured: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[int]:
+    """Return the middle of three laps through the trellis, state by state as textbooks have it."""
+    steps = [measured[at : at + 4] for at in range(0, CODE_BITS, 4)] * 3
+    merits, paths = [0.0] * 256, [list[int]() for _ in range(256)]
+    for step in steps:
+        arrived = []
+        for state in range(256):
+            ways = []
+            for before in (state >> 1, state >> 1 | 128):
+                register = before << 1 | state & 1
+                outputs = (1 - 2 * ((register & generator).bit_count() & 1) for generator in (0o765, 0o671, 0o513, 0o473))
+                merit = merits[before] + sum(float(value) * sign for value, sign in zip(step, outputs, strict=True))
+                ways.append((merit, [*paths[before], state & 1]))
+            arrived.append(max(ways))
+        merits, paths = [merit for merit, _ in arrived], [path for _, path in arrived]
+    return paths[max(range(256), key=merits.__getitem__)][MESSAGE_BITS:-MESSAGE_BITS]
+
+
+def test_many_messages_are_decoded_as_textbooks_decode_one() -> None:
+    sent = messages(3)
+    measured = encode(sent) + np.random.default_rng(9).normal(0, 2, (3, CODE_BITS)).astype(np.float32)
+    found = decode(measured)
+    assert found.tolist() == [viterbi(each) for each in measured]
+    assert (found != sent).any(), "so much noise makes other messages likelier, so that more than a decision is compared"
+
+
+def test_many_messages_are_encoded_as_one_is() -> None:
+    many = messages(6).reshape(2, 3, MESSAGE_BITS)
+    assert (encode(many) == [[encode(message) for message in row] for row in many]).all()
+
+
 def test_the_code_is_circular() -> None:
     message = messages(1)[0]
     turned = encode(np.roll(message, 7))

@@ -4,7 +4,7 @@ import pytest
 
 from serve.provenance.watermark import Detector, Payload, Watermark
 from serve.provenance.watermark.detector import MAX_RATE
-from serve.provenance.watermark.motion import SCALES, MovedTiles
+from serve.provenance.watermark.motion import SCALES, MovedTiles, peaks
 from serve.provenance.watermark.pattern import PUBLISHED_SECRET, pattern_of
 from serve.provenance.watermark.residual import Plane
 from tests.unit.serve.provenance.watermark.frames import portrait_film
@@ -58,6 +58,25 @@ def test_no_payload_is_sure_where_nothing_is(kind: str) -> None:
     }[kind]
     found = MovedTiles(frame, 2).read(pattern_of(PUBLISHED_SECRET), 3)
     assert found is None or found[1] > 1.0
+
+
+def test_peaks_are_the_highest_of_all_places_around_them() -> None:
+    """Rows and columns of a tile go round, and scales do not."""
+    random = np.random.default_rng(7)
+    matches = random.normal(size=(5, 64, 64)).astype(np.float32)
+    matches[0, 0, 63] = matches[4, 63, 0] = 9.0
+    matches[1, 2, 1] = 8.9
+    expected = []
+    for scale, row, column in np.ndindex(*matches.shape):
+        scales = range(max(0, scale - 2), min(5, scale + 3))
+        rows, columns = ([(at + step) % 64 for step in range(-2, 3)] for at in (row, column))
+        if matches[scale, row, column] == matches[np.ix_(scales, rows, columns)].max():
+            expected.append((scale, row, column))
+    expected.sort(key=lambda place: matches[place], reverse=True)
+    assert set(expected[:2]) == {(0, 0, 63), (4, 63, 0)}
+    assert (1, 2, 1) not in expected
+    assert set(peaks(matches, 2)) == set(expected[:2])
+    assert peaks(matches, len(expected) + 5)[2:] == expected[2:]
 
 
 def test_the_scales_have_the_size_of_the_mark_once() -> None:

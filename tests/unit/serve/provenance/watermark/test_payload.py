@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serve.provenance.watermark.payload import MESSAGE_BITS, Payload
+from serve.provenance.watermark.payload import MESSAGE_BITS, Payload, is_valid
 
 PAYLOADS = [Payload(0, 0), Payload(15, (1 << 28) - 1), Payload(5, 0x1234567), Payload(0, 1)]
 
@@ -19,6 +19,25 @@ def test_a_message_with_up_to_three_wrong_bits_in_a_row_is_no_payload(payload: P
             message = payload.message.copy()
             message[first : first + length] ^= 1
             assert Payload.read(message) is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    list(zip(PAYLOADS, ("00000000ff", "ffffffff81", "51234567c6", "00000001d0"), strict=True)),
+    ids=str,
+)
+def test_the_message_of_a_payload_never_changes(payload: Payload, message: str) -> None:
+    """Else what was marked in the past could not be read any more."""
+    assert np.packbits(payload.message).tobytes().hex() == message
+
+
+def test_many_messages_are_checked_as_one_is() -> None:
+    random = np.random.default_rng(8).integers(0, 2, (2000, MESSAGE_BITS), dtype=np.uint8)
+    messages = np.concatenate([random, [payload.message for payload in PAYLOADS]])
+    valid = [Payload.read(message) is not None for message in messages]
+    assert 0 < sum(valid[:-4]) < 40  # one in 256 is right by chance
+    assert all(valid[-4:])
+    assert is_valid(messages).tolist() == valid
 
 
 def test_a_message_of_equal_bits_is_no_payload() -> None:
