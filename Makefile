@@ -22,6 +22,8 @@ CONTAINERS ?= podman
 # What `make test` runs at once. The tests on Ray wait often; the others compute, with what is left.
 COMPUTING := tests/unit tests/chart tests/engines
 ON_RAY := tests/graph
+# It stops by their names all processes of Ray on the machine, those that other tests pretend, too.
+ALONE := tests/graph/test_autoscaling.py
 # What gives a command the CPU time that the tests on Ray leave; `make test` sets LOW to it. The
 # replicas of the video models have a low priority themselves, so that of `nice` is a last resort.
 LOWEST = $(shell chrt --idle 0 true 2>/dev/null && echo chrt --idle 0 || echo nice -n 19)
@@ -36,7 +38,7 @@ CHAOS := $(patsubst %,tests/chaos/test_%.py,job_losses redeploy listeners full_d
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup hashes tools serve demo unit test test-on-ray test-computing lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
+.PHONY: help setup hashes tools serve demo unit test test-alone test-on-ray test-computing lint fix load overload soak attack kills fuzz bench chart image image-test chaos e2e
 
 help:  ## Show this list
 	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,13 +86,19 @@ demo: setup  ## Start the demo, call all seven endpoints and save the results in
 unit: setup  ## Run the fast tests, which need no Ray and no model, and print their coverage
 	$(BIN)/python -m pytest tests/unit -p tests.unit.ring -m 'not slow' -n 2 --dist worksteal --cov=serve --cov-report=term:skip-covered --cov-fail-under=90
 
-test: setup tools  ## Run all checks and all tests that need no Kubernetes cluster, in three parts at once
-	+$(MAKE) --no-print-directory --jobs=3 $(WHOLE) LOW='$(LOWEST)' test-on-ray test-computing lint
+TOGETHER = $(MAKE) --no-print-directory --jobs=2 $(WHOLE) LOW='$(LOWEST)'
+
+test: setup tools  ## Run all checks and all tests that need no Kubernetes cluster, two parts at a time
+	+$(TOGETHER) test-alone lint
+	+$(TOGETHER) test-on-ray test-computing
 
 # Without a shell between, which make would stop instead of the tests.
-test-on-ray test-computing: export PATH := $(CURDIR)/$(BIN):$(TOOLS):$(PATH)
+test-alone test-on-ray test-computing: export PATH := $(CURDIR)/$(BIN):$(TOOLS):$(PATH)
+test-alone:
+	$(BIN)/python -m pytest $(ALONE)
+
 test-on-ray:
-	$(BIN)/python -m pytest $(ON_RAY)
+	$(BIN)/python -m pytest $(ON_RAY) --ignore=$(ALONE)
 
 test-computing:
 	$(LOW) $(BIN)/python -m pytest $(COMPUTING) -n 2 --dist worksteal

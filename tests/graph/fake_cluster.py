@@ -9,23 +9,16 @@ after.
 """
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.cluster_utils import AutoscalingCluster
 
 from serve.app import actor_options
-from serve.cli.processes import ProcessTree, adopt_orphans
 from serve.config import AppConfig
 from serve.models import MODELS
 
@@ -45,67 +38,29 @@ SCALE = {
 }
 
 
-def configuration(address: str, worker_groups: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Return the autoscaler's configuration: a head without CPUs, and groups that begin empty."""
-    empty: dict[str, Any] = {key: {} for key in ("auth", "docker", "file_mounts")}
-    steps = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
-    groups = {
-        name: {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": 2}
-        for name, resources in worker_groups.items()
-    }
-    head = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
-    return {
-        "cluster_name": "fake",
-        "max_workers": 8,
-        "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 0.05,
-        # The type `fake_multinode` would need another file that Ray's wheel lacks.
-        "provider": {
-            "type": "external",
-            "module": PROVIDER,
-            "launch_multiple": True,
-            "head_node_id": FAKE_HEAD_NODE_ID,
-            "gcs_address": address,
-        },
-        "available_node_types": {**groups, "ray.head.default": head},
-        "head_node_type": "ray.head.default",
-        **empty,
-        **{f"{step}_commands": [] for step in steps},
-        "cluster_synced_files": [],
-        "file_mounts_sync_continuously": False,
-        "rsync_exclude": [],
-        "rsync_filter": [],
-    }
+class FakeCluster(AutoscalingCluster):
+    """Ray's own fake cluster, with the base configuration that Ray's wheel lacks."""
 
-
-@contextmanager
-def fake_cluster(worker_groups: dict[str, dict[str, float]]) -> Iterator[str]:
-    """Run a cluster whose autoscaler starts a raylet for each node; give its address.
-
-    Ray's own class for this, `AutoscalingCluster`, stops by their names all processes of Ray that
-    it finds on the machine, before its start and at its end. This stops its own ones only.
-    """
-    variables = {
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "RAY_FAKE_CLUSTER": "1",
-        "RAY_enable_autoscaler_v2": "1",
-        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
-        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-    }
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"{ray.util.get_node_ip_address()}:{port}"
-    adopt_orphans()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "autoscaler.json")
-        file.write_text(json.dumps(configuration(address, worker_groups)))
-        start = ["ray", "start", "--head", "--num-cpus=0", f"--port={port}", f"--autoscaling-config={file}"]
-        try:
-            subprocess.run(start, check=True, env={**os.environ, **variables}, stdout=sys.stderr)
-            yield address
-        finally:
-            left = ProcessTree().kill()
-            assert not left, f"processes of Ray that could not be killed: {left}"
+    def _generate_config(self, head_resources: Any, worker_node_types: Any, autoscaler_v2: bool = False, **options: Any) -> Any:
+        head = {"resources": head_resources, "node_config": {}, "max_workers": 0}
+        empty: dict[str, Any] = {key: {} for key in ("auth", "docker", "file_mounts")}
+        steps = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+        return {
+            "cluster_name": "fake",
+            "max_workers": 8,
+            "upscaling_speed": 1.0,
+            # The type `fake_multinode` would need another file that Ray's wheel lacks.
+            "provider": {"type": "external", "module": PROVIDER, "launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID},
+            "available_node_types": {**worker_node_types, "ray.head.default": head},
+            "head_node_type": "ray.head.default",
+            **empty,
+            **{f"{step}_commands": [] for step in steps},
+            "cluster_synced_files": [],
+            "file_mounts_sync_continuously": False,
+            "rsync_exclude": [],
+            "rsync_filter": [],
+            **options,
+        }
 
 
 def _deployment(name: str) -> Any:
@@ -151,16 +106,19 @@ def _describe(resources: dict[str, float]) -> dict[str, Any]:
 def main() -> None:
     """Run the script."""
     groups, config = json.loads(sys.argv[1]), AppConfig.model_validate_json(sys.argv[2])
-    with fake_cluster(groups) as address:
-        ray.init(address=address, log_to_driver=False)
-        try:
-            serve.start(proxy_location="Disabled")
-            options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
-            options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
-            print("PLACED", json.dumps(_place(options)))
-            serve.shutdown()
-        finally:
-            ray.shutdown()  # without its cluster, this process would be ended before it says why
+    types = {name: {"resources": r, "node_config": {}, "min_workers": 0, "max_workers": 2} for name, r in groups.items()}
+    cluster = FakeCluster({"CPU": 0}, types, autoscaler_v2=True, idle_timeout_minutes=0.05)
+    cluster.start()
+    try:
+        ray.init(address="auto", log_to_driver=False)
+        serve.start(proxy_location="Disabled")
+        options = {model.deployment: actor_options(getattr(config, model.setting).hardware) for model in MODELS}
+        options["Ingress"] = {"num_cpus": config.ingress.num_cpus, "resources": config.ingress.resources}
+        print("PLACED", json.dumps(_place(options)))
+        serve.shutdown()
+        ray.shutdown()
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
