@@ -120,7 +120,8 @@ class Split:
     @property
     def name(self) -> str:
         """What two names that differ in these words share."""
-        return re.sub(r"([-_ .])[-_ .]+", r"\1", "".join(self.around)).strip("-_ .")
+        shared = re.sub(r"\(\s*\)|\[\s*\]", "", "".join(self.around))
+        return re.sub(r"([-_ .])[-_ .]+", r"\1", shared).strip("-_ .")
 
 
 def experts_named(name: str) -> set[str]:

@@ -134,6 +134,8 @@ PAIRS = {
     "with low in both": ("low_poly_high", "low_poly_low", "low_poly"),
     "with low in both, in capitals": ("Low_Poly_HIGH", "Low_Poly_LOW", "Low_Poly"),
     "with low in the middle of both": ("HIGH-low-angle-v2", "LOW-low-angle-v2", "low-angle-v2"),
+    "in brackets": ("ink (high)", "ink (low)", "ink"),
+    "noise in brackets": ("Ink [High Noise] v2", "Ink [Low Noise] v2", "Ink v2"),
     "twice": ("ink-HIGH-high_noise", "ink-LOW-low_noise", "ink"),
     "all in capitals": ("INK_HIGH_V2", "INK_LOW_V2", "INK_V2"),
     "capitals in one": ("WAN2.2-HighNoise_ink", "Wan2.2-LowNoise_Ink", "WAN2.2-ink"),
