@@ -31,8 +31,6 @@ _ABSENT = {
 }
 """Parts that not every Wan transformer has, by what they are for. Changes of them mean nothing to a
 model without them."""
-_INPUT = "patch_embedding"
-"""The first layer. A text model's has 16 input channels and an image model's 36."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,7 @@ def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch
     """Return the changes in ``file`` for ``transformer``, on ``device`` or where each layer is.
 
     Quantised layers compute in ``dtype``. Changes of parts that only other Wan models have are left
-    out, and so is one of the first layer of a model with other inputs; the log says so. Raises
-    ``CheckpointRefused`` for changes that do not fit.
+    out, and the log says so. Raises ``CheckpointRefused`` for changes that do not fit.
     """
     layers = _layers_of(transformer)
     dead = skipped_names(transformer, file.changes)
@@ -75,8 +72,6 @@ def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch
             continue
         if (absent := _absent_part(name, layers)) is not None:
             skipped[absent] = skipped.get(absent, 0) + 1
-        elif name == _INPUT and _has_other_channels(change, layer=_base(layers[name])):
-            log.info("%s: the change of the first layer is left out, because this model has other input channels", file.path)
         elif last == MODULATION and isinstance(getattr(layers.get(owner), MODULATION, None), torch.Tensor):
             fitted[name] = _fitted_modulation(file.path, name, change, table=getattr(layers[owner], MODULATION), device=device)
         elif isinstance(getattr(_base(layers.get(name)), "weight", None), torch.Tensor):
@@ -152,19 +147,6 @@ def _absent_part(name: str, layers: Iterable[str]) -> str | None:
         if any(word in name.split(".") for word in words):
             return None if any(word in layer.split(".") for layer in layers for word in words) else part
     return None
-
-
-def _has_other_channels(change: Change, layer: Any) -> bool:
-    """Return whether a change is of a convolution that differs from ``layer`` in its inputs alone.
-
-    LoRAs of text models are used for image models too, whose other layers are the same.
-    """
-    added = change.get("down", change.get("diff"))
-    if added is None or added.ndim != layer.weight.ndim:
-        return False
-    (_, channels, *kernel), (_, own_channels, *own_kernel) = added.shape, layer.weight.shape
-    outputs = len(change.get("up", added))
-    return (outputs, kernel) == (len(layer.weight), own_kernel) and channels != own_channels
 
 
 def _fitted_modulation(path: Path, name: str, change: Change, *, table: torch.Tensor, device: torch.device | None) -> Change:

@@ -282,33 +282,6 @@ def test_changes_of_the_attention_to_an_image_are_left_out_of_a_model_without_it
         with_lora(model, only, torch.float32)
 
 
-def changes_of_the_input(channels: int, width: int) -> dict[str, State]:
-    """Return changes of the first layer of a model with so many input channels, in both forms."""
-    down, up = torch.randn(RANK, channels, 1, 2, 2), torch.randn(width, RANK, 1, 1, 1)
-    return {
-        "product": {"patch_embedding.lora_down.weight": down, "patch_embedding.lora_up.weight": up},
-        "whole": {"patch_embedding.diff": torch.randn(width, channels, 1, 2, 2), "patch_embedding.diff_b": torch.randn(width)},
-    }
-
-
-@pytest.mark.parametrize("form", ["product", "whole"])
-@pytest.mark.parametrize(("kind", "channels"), [("36 channels", 16), ("36 channels and CLIP", 16), ("text", 36), ("VACE", 36)])
-def test_a_change_of_the_input_is_left_out_of_a_model_with_another_input(
-    kind: str, channels: int, form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """LoRAs of text models are used for image models too."""
-    model = make(kind, tmp_path)
-    lora = make_lora(model, RANK)
-    path = write(tmp_path / "lora.safetensors", original(lora) | changes_of_the_input(channels, 256)[form])
-    with caplog.at_level(logging.INFO):
-        view = with_lora(model, path, torch.float32)
-    torch.testing.assert_close(forward(view), forward(merged(model, products(lora), kind)), rtol=1e-4, atol=1e-4)
-    assert "the change of the first layer is left out, because this model has other input channels" in caplog.text
-    other_width = write(tmp_path / "wide.safetensors", original(lora) | changes_of_the_input(channels, 512)[form])
-    with pytest.raises(CheckpointRefused, match=r"changes `patch_embedding` by \[512, "):
-        with_lora(model, other_width, torch.float32)
-
-
 def test_a_low_rank_change_of_a_convolution_is_a_whole_one(tmp_path: Path) -> None:
     model = make("text", tmp_path)
     down, up = torch.randn(RANK, 16, 1, 2, 2) * 0.1, torch.randn(256, RANK, 1, 1, 1) * 0.1
