@@ -35,28 +35,39 @@ class Service:
     """The application as a whole, with the routes of its router.
 
     From ``routes`` Serve learns the path to name in its access logs and metrics. Without it, every
-    request is one to `/`.
+    request is one to `/`. ``listeners`` counts the requests that only wait for news of jobs.
     """
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute], listeners: Listeners) -> None:
         self._app = app
         self.routes = routes
+        self._listeners = listeners
+        self._requests = 0
+
+    @property
+    def at_work(self) -> int:
+        """How many requests there are now that do not only wait for news of jobs."""
+        return self._requests - self._listeners.count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._requests += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests -= 1
 
 
-def make_app(
-    config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness, *, listeners: Listeners | None = None
-) -> Service:
+def make_app(config: AppConfig, jobs: Jobs, handles: Handles, readiness: Readiness) -> Service:
     """Return the ASGI application. The layer added last is the outermost.
 
     ``jobs`` run the requests; ``handles`` and ``readiness`` wake models and say how they are.
-    ``listeners`` counts who waits for news of jobs.
     """
     keys = None if config.ingress.api_keys is None else ApiKeys(config.ingress.api_keys)
     sign = no_signature if keys is None else keys.sign_link
-    listeners = make_listeners(config.jobs) if listeners is None else listeners
+    listeners = make_listeners(config.jobs)
     routes = make_routes(config, jobs, handles=handles, readiness=readiness, sign=sign, listeners=listeners)
     router = make_router(routes, lambda _: _open(jobs.desk))
     app: ASGIApp = BodyLimit(router, config.limits.max_body_bytes)
@@ -68,4 +79,4 @@ def make_app(
     if config.ingress.cors_origins:
         # This is the outermost layer, so that pages can read problems too.
         app = Cors(app, config.ingress.cors_origins)
-    return Service(app, router.routes)
+    return Service(app, router.routes, listeners)

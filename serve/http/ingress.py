@@ -10,10 +10,9 @@ from starlette.types import ASGIApp
 from deployments.flow_control import ConsumerEnd
 from deployments.telemetry import logs
 from serve.config import AppConfig
-from serve.http.application import make_app
+from serve.http.application import Service, make_app
 from serve.http.reports.access_log import leave_out_probes
-from serve.http.routes import make_listeners
-from serve.http.scaling import LISTENERS
+from serve.http.scaling import AT_WORK
 from serve.jobs.front_desk import make_jobs
 from serve.jobs.runner_handle import RunnerHandle
 from serve.models import INGRESS
@@ -39,11 +38,11 @@ class Ingress:
         self._config = config
         self._runner = runner
         self._models = models
-        self._listeners = make_listeners(config.jobs)
+        self._service: Service | None = None
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what ``serve.http.scaling`` needs to know of this replica; Serve calls this."""
-        return {LISTENERS: self._listeners.count}
+        return {AT_WORK: 0 if self._service is None else self._service.at_work}
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return the ASGI application of this replica; Serve calls this when the replica starts."""
@@ -55,4 +54,5 @@ class Ingress:
         readiness = Readiness(application)
         handles = make_handles(self._models, readiness, consumer, window=self._config.runner.window)
         jobs = make_jobs(self._config.jobs, application, runs=RunnerHandle(self._runner), consumer=consumer)
-        return make_app(self._config, jobs, handles=handles, readiness=readiness, listeners=self._listeners)
+        self._service = make_app(self._config, jobs, handles=handles, readiness=readiness)
+        return self._service

@@ -84,6 +84,8 @@ class JobRunner:
             ended = await self._store.get(job_id)
             return Outcome(ended) if ended is not None and ended.ended else None
         held = HeldJob(job)
+        if (earlier := self._held.get(job.id)) is not None:
+            earlier.stop("lost")  # this Runner has taken up its own job, after the store was away
         self._held[job.id] = held
         attributes: dict[str, str | int] = {"ryla.job.id": job.id, "ryla.endpoint": job.endpoint, "ryla.attempt": job.attempt}
         try:
@@ -107,7 +109,8 @@ class JobRunner:
                         span.fail(fault)
                 return outcome
         finally:
-            del self._held[job.id]
+            if self._held.get(job.id) is held:
+                del self._held[job.id]
             self._wake.set()
 
     async def _until_stopped(self, held: HeldJob, work: "asyncio.Future[Outcome | None]") -> Outcome | None:
@@ -142,14 +145,8 @@ class JobRunner:
         if cancelled:
             return None if held.job.durable else await self._finish(held, "cancelled")
         if held.stopped.done():
-            if held.stopped.result() == "lost":
-                if (reported := await self._report_cancelled(held)) is not None:
-                    return reported
-                logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
-                with self._outages.survived():
-                    await self._files.delete(preview_key(held.job.id, held.job.attempt))
-                return None
-            return await self._finish(held, "cancelled")
+            lost = held.stopped.result() == "lost"
+            return await (self._give_up(held) if lost else self._finish(held, "cancelled"))
         limit = f"{round(held.job.deadline_at - held.job.created_at, 1):g}"
         problem = Problem(504, "timeout", f"the request reached its limit of {limit} s; {held.advice()}")
         return await self._finish(held, "failed", problem=problem)
@@ -254,10 +251,18 @@ class JobRunner:
         if ended is None:
             if finished is not None and finished.result.key is not None:
                 await self._files.delete(finished.result.key)
-            return await self._report_cancelled(held)
+            return await self._give_up(held)
         report_end(held.meter, ended, frames=0 if finished is None else finished.frames)
         await self._clean(ended)
         return Outcome(ended, None if finished is None else finished.data)
+
+    async def _give_up(self, held: HeldJob) -> Outcome | None:
+        """Leave a job to the attempt that has it now; report its end if its caller cancelled it."""
+        if (reported := await self._report_cancelled(held)) is None:
+            logger.warning("job %s: attempt %d lost its lease and was stopped", held.job.id, held.job.attempt)
+            with self._outages.survived():  # the other attempt may have ended, and deletes nothing more
+                await self._files.delete(preview_key(held.job.id, held.job.attempt))
+        return reported
 
     async def _report_cancelled(self, held: HeldJob) -> Outcome | None:
         """Report the end of a job that its caller cancelled while it waited; None for any other.
@@ -339,14 +344,12 @@ class JobRunner:
 
     async def _take_turns(self) -> None:
         """Start the jobs whose turn it is."""
-        sizes = self._settings.slots.by_name()
+        sizes, most = self._settings.slots.by_name(), self._settings.max_running_per_caller
         while True:
             waiting = [held for held in self._held.values() if not held.turn.is_set()]
             if waiting:
                 with self._outages.survived():
-                    started = await self._store.start(
-                        self.owner, slots=sizes, max_running=self._settings.max_running_per_caller
-                    )
+                    started = await self._store.start(self.owner, slots=sizes, max_running=most)
                     for job in started:
                         if (held := self._held.get(job.id)) is not None and held.job.attempt == job.attempt:
                             held.job = job

@@ -1,12 +1,17 @@
+import asyncio
 import hashlib
 import logging
 from pathlib import Path
 
 import pytest
 from ray.serve._private.thirdparty.get_asgi_route_name import extract_route_patterns
+from starlette.types import Receive, Scope, Send
 
+from serve.http.application import Service
+from serve.http.jobs.listeners import Listeners
 from serve.http.reports.access_log import PROBES
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.asgi import Exchange, http_scope, until
 from tests.unit.serve.http.service import make_client, make_service
 
 ORIGIN = "https://example.org"
@@ -66,3 +71,31 @@ def test_serve_finds_the_path_of_each_route_for_its_logs_and_metrics(graph: Fake
     patterns = {pattern.path for pattern in extract_route_patterns(make_service(graph))}
     documented = set(make_client(graph).get("/openapi.json").json()["paths"])
     assert documented | set(PROBES) | {"/docs", "/openapi.json"} <= patterns
+
+
+async def test_requests_that_listen_are_not_at_work_at_any_moment() -> None:
+    listeners, go_on = Listeners(limit=10, limit_of_one=10), asyncio.Event()
+    seen: list[int] = []
+
+    async def answer(scope: Scope, _: Receive, __: Send) -> None:
+        listens = scope["path"] == "/events"
+        release = listeners.admit("anna") if listens else None
+        seen.append(service.at_work)
+        await go_on.wait()
+        if release is None:
+            raise OSError("the store is away")
+        release()
+
+    service = Service(answer, [], listeners)
+
+    def begin(path: str) -> "asyncio.Task[None]":
+        exchange = Exchange()
+        return asyncio.ensure_future(service(http_scope(path), exchange.receive, exchange.send))
+
+    begun = [begin("/events") for _ in range(3)] + [begin("/wan2.6")] + [begin("/events") for _ in range(3)]
+    await until(lambda: len(seen) == len(begun))
+    assert (seen, listeners.count) == ([0, 0, 0, 1, 1, 1, 1], 6)
+    go_on.set()
+    ends = await asyncio.gather(*begun, return_exceptions=True)
+    assert [type(end) for end in ends if end is not None] == [OSError]
+    assert (service.at_work, listeners.count) == (0, 0)

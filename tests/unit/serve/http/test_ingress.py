@@ -39,9 +39,11 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     config = make_config(jobs={"folder": tmp_path / "jobs"})
     store, files = open_stores(config.jobs, "films")
     runner, waiters = LocalRunner(config, graph, cast(JobStore, OpenedOnUse(store)), files), []
+    at_work: list[dict[str, int]] = []
 
     async def run(job_id: str, request: bytes | None, *, waiter: object, known_beat: int | None) -> Outcome | None:
         waiters.append(waiter)
+        at_work.append(replica.record_autoscaling_stats())
         return await runner(job_id, request, waiter=Line(), known_beat=known_beat)
 
     models = {"wan26": graph.wan26, "wan22-gguf": graph.wan22, "face-swapper": graph.swapper}
@@ -51,12 +53,14 @@ async def test_a_replica_builds_the_application_over_its_handles(monkeypatch: py
     replica = plain(config, FakeHandle(SimpleNamespace(run=run)), handles)
     with TestClient(await replica.__serve_build_asgi_app__()) as client:
         response = client.post("/wan2.6", json={"prompt": "x", "seed": 3})
+        at_work.append(replica.record_autoscaling_stats())
     runner.close()
     assert response.headers["x-seed"] == "3"
     assert is_worth_a_line in logging.getLogger("ray.serve").filters
     assert names == ["films"]
     assert hosts == ["10.0.0.7"]
     assert waiters == ["stream-1"], "the Runner learns by it that the ingress is gone"
+    assert at_work == [{"at_work": 1}, {"at_work": 0}], "Serve scales by it"
     assert (consumer.opened, consumer.closed) == ([1], 1)
 
 

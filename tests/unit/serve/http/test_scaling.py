@@ -10,34 +10,27 @@ from serve.cli.presets import PRESETS
 from serve.http import scaling
 
 
-def context(*, replicas: int, requests: float, listeners: dict[str, float]) -> Any:
-    """Return what Serve tells a policy."""
+def context(at_work: dict[str, float]) -> Any:
+    """Return what Serve tells a policy while 500 requests are there, most of which listen."""
     return SimpleNamespace(
-        current_num_replicas=replicas,
-        target_num_replicas=replicas or 1,
-        total_num_requests=requests,
-        aggregated_metrics={"listeners": listeners} if listeners else {},
+        target_num_replicas=3,
+        total_num_requests=500.0,
+        aggregated_metrics={scaling.AT_WORK: at_work} if at_work else {},
         config=SimpleNamespace(get_target_ongoing_requests=lambda: 16),
     )
 
 
 @pytest.mark.parametrize(
-    ("requests", "listeners", "wanted"),
-    [
-        (32, {}, 2),
-        (500, {"a": 250, "b": 250}, 0),
-        (532, {"a": 300, "b": 200}, 2),
-        (490, {"a": 250, "b": 250}, 0),
-    ],
-    ids=["work only", "listeners only", "both", "counts of different moments"],
+    ("at_work", "wanted"),
+    [({"a": 20, "b": 12}, 2), ({"a": 0, "b": 0}, 0), ({"a": 4}, 0.25)],
+    ids=["work", "listeners only", "a little"],
 )
-def test_listeners_are_no_work(requests: float, listeners: dict[str, float], wanted: float) -> None:
-    replicas, state = scaling.by_requests_at_work(context(replicas=2, requests=requests, listeners=listeners))
-    assert (replicas, state) == (wanted, {})
+def test_only_requests_at_work_need_replicas(at_work: dict[str, float], wanted: float) -> None:
+    assert scaling.by_requests_at_work(context(at_work)) == (wanted, {})
 
 
-def test_a_service_without_replicas_keeps_its_target() -> None:
-    assert scaling.by_requests_at_work(context(replicas=0, requests=0, listeners={}))[0] == 1
+def test_the_target_stays_until_a_replica_has_reported() -> None:
+    assert scaling.by_requests_at_work(context({})) == (3, {})
 
 
 def test_production_scales_its_ingress_by_this_policy() -> None:

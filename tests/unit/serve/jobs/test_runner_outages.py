@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import FOLDERS, preview_key, result_key
 from serve.jobs.store.record import Job
 from serve.media.spool import read_media
-from tests.unit.serve.jobs.bench import Bench, within
+from tests.unit.serve.http.service import HeldVideoModel
+from tests.unit.serve.jobs.bench import Bench, begun, within
 from tests.unit.serve.jobs.job_builders import make_job, video
 from tests.unit.serve.local_jobs import Line
 
@@ -139,3 +141,52 @@ async def test_a_job_has_ended_even_if_its_files_cannot_be_deleted(bench: Bench,
     outcome = await within(bench.one.run(job.id))
     assert outcome is not None
     assert outcome.job.state == "succeeded"
+
+
+async def taken_again(bench: Bench, job: Job) -> "asyncio.Future[Outcome | None]":
+    """Let the first Runner take a job that it has, as if it were lost, and return its call."""
+    while True:
+        call = asyncio.ensure_future(bench.one.run(job.id, known_beat=(await bench.record(job)).beat))
+        while not call.done():
+            if (await bench.record(job)).attempt == 2:
+                return call
+        assert await call is None  # a beat has come in between
+
+
+async def test_a_runner_that_takes_up_its_own_job_stops_what_it_did_before(bench: Bench) -> None:
+    """It finds a job of its own lost after a time in which the store has taken no beats."""
+    model = bench.graph.wan26
+    assert isinstance(model, HeldVideoModel)
+    job = await bench.add(video())
+    first = await begun(bench, job)
+    second = await taken_again(bench, job)
+    assert await within(first) is None
+    assert model.stopped, "the model works for the first attempt still"
+    beat = (await bench.record(job)).beat
+    async with asyncio.timeout(60):
+        while (await bench.record(job)).beat == beat:  # noqa: ASYNC110 -- the store tells nobody
+            await asyncio.sleep(0.01)
+    model.let_go()
+    outcome = await within(second)
+    assert outcome is not None
+    assert (outcome.job.state, outcome.job.attempt) == ("succeeded", 2)
+    left = [key for folder in FOLDERS for key, _ in await bench.files.list(folder)]
+    assert left == [result_key(job.id, 2)]
+
+
+async def test_an_attempt_that_ends_after_another_has_taken_its_place_leaves_no_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, finish = await bench.add(video()), bench.store.finish
+
+    async def too_late(job_id: str, attempt: int, **fields: Any) -> Job | None:
+        await bench.files.put(preview_key(job_id, attempt), b"the last frame")
+        while await bench.store.take("another", job_id, known_beat=(await bench.record(job)).beat) is None:
+            pass  # a beat has come in between
+        assert await finish(job_id, attempt + 1, **fields)
+        return await finish(job_id, attempt, **fields)
+
+    monkeypatch.setattr(bench.store, "finish", too_late)
+    assert await within(bench.one.run(job.id)) is None
+    for folder in ("previews", "results"):
+        assert await bench.files.list(folder) == []
