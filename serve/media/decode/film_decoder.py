@@ -55,6 +55,8 @@ class FilmDecoder:
                 if not packet.size and frame.pts is not None and frame.pts == self._empty_end:
                     continue
                 stamp, missed = self._stamps.claim(frame)
+                if stamp is None:
+                    continue
                 lost = early + missed
                 if frame.is_corrupt:
                     lost.append(stamp)

@@ -41,6 +41,8 @@ class Stamps:
         """The time stamps of the packets whose frames have not come, and whether they must come."""
         self._refused: set[int] = set()
         """Those of packets that the decoder refused; kept only where ``in_order``."""
+        self._missed: set[int] = set()
+        """Those at which another frame is shown, because later ones came first."""
         self._last = 0
 
     def add(self, packet: "Packet[Any]", *, needed: bool) -> None:
@@ -55,23 +57,31 @@ class Stamps:
         if self._in_order and stamp is not None:
             self._refused.add(stamp)
 
-    def claim(self, frame: VideoFrame) -> tuple[int, list[int]]:
-        """Return the time stamp of ``frame``, and those of the missing frames before it."""
+    def claim(self, frame: VideoFrame) -> tuple[int | None, list[int]]:
+        """Return the time stamp of ``frame``, and those of the missing frames before it.
+
+        The first is None if the frame comes too late: where a packet is lost, some decoders keep a
+        frame back until the next one of its kind, and its stamp was missing before.
+        """
         return self._next() if self._in_order else self._own(frame)
 
     def missing(self) -> list[int]:
         """Return the time stamps of the frames that have not come."""
         return sorted(stamp for stamp, needed in self._waiting if needed)
 
-    def _own(self, frame: VideoFrame) -> tuple[int, list[int]]:
+    def _own(self, frame: VideoFrame) -> tuple[int | None, list[int]]:
         stamp = stamp_of(frame)
         if stamp is None or frame.time_base is None:
             raise MediaError("the video's frames have no timestamps; re-encode the video")
+        if stamp in self._missed:
+            self._missed.remove(stamp)
+            return None, []
         lost = []
         while self._waiting and self._waiting[0][0] < stamp:
             missed, needed = heapq.heappop(self._waiting)
             if needed:
                 lost.append(missed)
+        self._missed.update(lost)
         if self._waiting and self._waiting[0][0] == stamp:
             heapq.heappop(self._waiting)
         return stamp, lost
