@@ -6,6 +6,7 @@ There the frames are shown at these times in the order in which they leave the d
 """
 
 import heapq
+from collections.abc import Sequence
 from typing import Any
 
 from av.packet import Packet
@@ -32,14 +33,15 @@ def stamp_of(timed: "Packet[Any] | VideoFrame") -> int | None:
 class Stamps:
     """Gives each frame of a track its time stamp, and finds the packets without a frame.
 
-    ``in_order`` says that the stamps belong to the frames in the order in which they are shown.
+    ``in_order`` says that the stamps belong to the frames in the order in which they are shown, and
+    ``lost`` are those of frames whose packets are not in the file any more.
     """
 
-    def __init__(self, *, in_order: bool) -> None:
+    def __init__(self, *, in_order: bool, lost: Sequence[int] = ()) -> None:
         self._in_order = in_order
-        self._waiting: list[tuple[int, bool]] = []
+        self._waiting: list[tuple[int, bool]] = [(stamp, True) for stamp in sorted(lost)]
         """The time stamps of the packets whose frames have not come, and whether they must come."""
-        self._refused: set[int] = set()
+        self._refused: set[int] = set(lost)
         """Those of packets that the decoder refused; kept only where ``in_order``."""
         self._missed: set[int] = set()
         """Those at which another frame is shown, because later ones came first."""

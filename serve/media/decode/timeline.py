@@ -1,6 +1,6 @@
 """When the frames of a video are shown, as its packets say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from av.audio.stream import AudioStream
@@ -9,6 +9,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from serve.media.decode.holes import Place
 from serve.media.decode.packet_roles import PacketRoles, Role
 from serve.media.decode.source import SourceLimits
 from serve.media.decode.stamps import stamp_of
@@ -38,6 +39,8 @@ class Timeline:
     audio_start: Fraction | None = None
     file_end: Fraction = Fraction(0)
     """When the last packet of any stream ends, audio included."""
+    places: list[Place] = field(default_factory=list)
+    """The packets of the frames that are shown."""
     steps_back: bool = False
     """Whether a frame is shown before one that comes earlier in the file."""
 
@@ -79,6 +82,7 @@ def read_timeline(container: InputContainer, video: VideoStream, audio: AudioStr
         if _is_of(packet, video):
             line = shown if role is Role.SHOWN else undecodable
             line.count += 1
+            line.places.append((stamp, packet.pos or 0))
             line.steps_back = line.steps_back or start < line.last_start
             line.first_start = min(line.first_start, start)
             line.last_start = max(line.last_start, start)

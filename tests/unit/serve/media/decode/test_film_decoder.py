@@ -13,6 +13,7 @@ import pytest
 
 from serve.media.decode.film_decoder import MOST_DAMAGED, FilmDecoder
 from serve.media.decode.opening import open_source
+from serve.media.decode.stamps import Stamps
 from serve.media.decode.video import open_video
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError
@@ -122,7 +123,7 @@ def shown(script: Scripted, count: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     """Return which frame is shown at which time stamp, and how many are damaged."""
     monkeypatch.setattr("serve.media.decode.film_decoder._open_decoder", lambda *_: script)
     stream = SimpleNamespace(codec_context=SimpleNamespace(name="h264", extradata=b""))
-    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100, in_order=False)
+    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100, stamps=Stamps(in_order=False))
     return [(cast(Any, one).number, cast(int, one.pts)) for one in decoder.frames()], decoder.damaged
 
 

@@ -148,7 +148,8 @@ class Sent:
 
 def sent(pts: int | None, *, key: bool = False, track: int = 0, **said: Any) -> Any:
     """Return a packet of 1/10 s, in which a unit of time is 1/10 s."""
-    plain = {"dts": None, "duration": 1, "time_base": Fraction(1, 10), "is_discard": False, "is_corrupt": False, "size": 1}
+    plain = {"dts": None, "duration": 1, "time_base": Fraction(1, 10), "is_discard": False, "is_corrupt": False}
+    plain |= {"size": 1, "pos": None if pts is None else 100 + pts}
     return SimpleNamespace(pts=pts, is_keyframe=key, stream_index=track, **{**plain, **said})
 
 
@@ -160,6 +161,7 @@ def read(*packets: Any, frames: int = 100) -> Timeline:
 
 def test_what_is_shown_is_counted_and_timed() -> None:
     line = read(sent(3, key=True), sent(5), sent(4), sent(6, is_discard=True), sent(9, track=1, duration=4))
+    assert line.places == [(3, 103), (5, 105), (4, 104)]
     assert (line.count, line.first_start, line.last_start, line.last_end) == (
         3,
         Fraction(3, 10),
