@@ -100,6 +100,7 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         check_damaged(len(lost), count)
         duration = timeline.duration(frame_seconds)
         if lost:
+            assert stream.time_base is not None
             duration = max(duration, lost[-1] * stream.time_base + frame_seconds - timeline.first_start)
         limits.check_seconds(float(timeline.first_start - timeline.clock_start + duration))
         cropping = cropping_of(data, container, stream)

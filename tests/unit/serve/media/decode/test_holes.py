@@ -11,7 +11,7 @@ from serve.media.decode.opening import open_source
 from serve.media.errors import MediaError
 from serve.media.samples import pan, stranger
 from tests.unit.serve.media.make_elements import CLUSTER, HEADER, SEGMENT, element
-from tests.unit.serve.media.make_film import encoded, remuxed
+from tests.unit.serve.media.make_film import AnyPacket, encoded, remuxed
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 
 COUNT = 60
@@ -48,7 +48,7 @@ def test_a_film_of_which_too_much_is_lost_is_refused_before_it_is_decoded(number
 
 
 def test_a_film_that_rests_is_not_damaged() -> None:
-    def paused(number: int, packet: av.Packet) -> av.Packet:
+    def paused(number: int, packet: AnyPacket) -> AnyPacket:
         assert packet.pts is not None
         packet.pts = packet.dts = packet.pts + (0 if number < 30 else 700)
         return packet
