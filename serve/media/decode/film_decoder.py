@@ -51,6 +51,8 @@ class FilmDecoder:
         early: list[int] = []
         """The time stamps of damaged frames before the first good one."""
         for packet in self._container.demux(self._stream):
+            if not packet.size and packet.pts is not None:
+                continue  # to the decoder, a packet of no bytes would be the end
             for frame in self._decode(packet):
                 if not packet.size and frame.pts is not None and frame.pts == self._empty_end:
                     continue
