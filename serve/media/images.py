@@ -75,6 +75,14 @@ def check_size(image: PIL.Image.Image, max_pixels: int) -> None:
         raise MediaTooLarge(f"the image has {width} x {height} pixels; at most {max_pixels} pixels are accepted: scale it down")
 
 
+def first_shown(image: PIL.Image.Image) -> int:
+    """Return the number of the first image in a file that viewers show."""
+    if image.format == "HEIF":  # it begins at the primary one of its still images
+        return image.tell()
+    # An animated PNG may begin with a picture for programs that do not know the format.
+    return int(bool(getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1))
+
+
 def to_pixels(image: PIL.Image.Image) -> Image:
     """Return the current frame as uint8 RGB ``[height, width, 3]``.
 
@@ -104,6 +112,8 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
 
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.tell() == 0 and first_shown(image) > 0:
+        image.seek(first_shown(image))
     alpha = alpha_of_key(image)
     _load(image)
     profile = image.info.get("icc_profile")

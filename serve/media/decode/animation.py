@@ -13,7 +13,7 @@ from serve.media.decode.claims import open_within
 from serve.media.decode.gif_blocks import has_end
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import DAMAGED, check_size, to_pixels
+from serve.media.images import DAMAGED, check_size, first_shown, to_pixels
 
 _DEFAULT_DURATION = Fraction(100, 1000)
 _SHORTEST = Fraction(10, 1000)
@@ -56,20 +56,12 @@ def open_animation(data: bytes, limits: SourceLimits) -> Source:
     if image.format == "GIF" and not has_end(data):
         raise MediaError("the GIF is truncated: its end is missing; send the complete file")
     with reading(*DAMAGED):
-        first = _first_of(image)
+        first = first_shown(image)
         durations = _read_durations(image, limits, first)
     source = _Animation(image, durations, first)
     if source.count > 1:
         limits.check_seconds(float(source.duration))
     return source
-
-
-def _first_of(image: PIL.Image.Image) -> int:
-    """Return the number of the first image that viewers show."""
-    if image.format == "HEIF":  # it begins at the primary one of its still images
-        return image.tell()
-    # An animated PNG may begin with a picture for programs that do not know the format.
-    return int(bool(getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 1))
 
 
 def _read_durations(image: PIL.Image.Image, limits: SourceLimits, first: int) -> list[Fraction]:

@@ -23,19 +23,19 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 class FilmDecoder:
     """Decodes ``stream`` of ``container``; ``count`` is the number of frames that are expected.
 
-    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing.
-    Where a packet yields no frame, or a corrupt one, the last good frame is shown instead, as
-    players do, and ``damaged`` counts it. At the beginning it is the first good frame.
+    ``stamps`` gives the frames their time stamps, and has seen none of them yet. Where a packet
+    yields no frame, or a corrupt one, the last good frame is shown instead, as players do, and
+    ``damaged`` counts it. At the beginning it is the first good frame.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, *, count: int, max_pixels: int, in_order: bool) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, count: int, max_pixels: int, stamps: Stamps) -> None:
         self.damaged = 0
         self._container = container
         self._stream = stream
         self._count = count
         self._context = _open_decoder(stream, max_pixels)
         self._roles = PacketRoles(stream)
-        self._stamps = Stamps(in_order=in_order)
+        self._stamps = stamps
         self._empty_end: int | None = None
         """The time stamp of the last packet if it makes no frame.
 
@@ -51,10 +51,14 @@ class FilmDecoder:
         early: list[int] = []
         """The time stamps of damaged frames before the first good one."""
         for packet in self._container.demux(self._stream):
+            if not packet.size and packet.pts is not None:
+                continue  # to the decoder, a packet of no bytes would be the end
             for frame in self._decode(packet):
                 if not packet.size and frame.pts is not None and frame.pts == self._empty_end:
                     continue
                 stamp, missed = self._stamps.claim(frame)
+                if stamp is None:
+                    continue
                 lost = early + missed
                 if frame.is_corrupt:
                     lost.append(stamp)
@@ -90,15 +94,20 @@ class FilmDecoder:
         """Yield ``frame`` once for each of ``stamps``, where other frames are damaged."""
         for stamp in stamps:
             self.damaged += 1
-            if self.damaged > MOST_DAMAGED * self._count:
-                raise MediaError(
-                    f"the video is damaged: more than {MOST_DAMAGED:.0%} of its {self._count} frames cannot be decoded; "
-                    "send the complete file or re-encode it"
-                )
+            check_damaged(self.damaged, self._count)
             before = frame.pts
             frame.pts = stamp
             yield frame
             frame.pts = before
+
+
+def check_damaged(damaged: int, count: int) -> None:
+    """Raise ``MediaError`` if more than ``MOST_DAMAGED`` of ``count`` frames are damaged."""
+    if damaged > MOST_DAMAGED * count:
+        raise MediaError(
+            f"the video is damaged: more than {MOST_DAMAGED:.0%} of its {count} frames cannot be decoded; "
+            "send the complete file or re-encode it"
+        )
 
 
 def _open_decoder(stream: VideoStream, max_pixels: int) -> VideoCodecContext:

@@ -16,11 +16,12 @@ from serve.media.container import is_matroska, open_container
 from serve.media.decode.completeness import check_duration, check_index, is_surely_whole
 from serve.media.decode.cropping import Cropper, Cropping, cropping_of
 from serve.media.decode.deinterlace import Deinterlacer
-from serve.media.decode.film_decoder import FilmDecoder
+from serve.media.decode.film_decoder import FilmDecoder, check_damaged
 from serve.media.decode.geometry import square_size
+from serve.media.decode.holes import lost_stamps
 from serve.media.decode.pixels import ShownPixels
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
-from serve.media.decode.stamps import has_codec_tag_of_avi
+from serve.media.decode.stamps import Stamps, has_codec_tag_of_avi
 from serve.media.decode.timeline import Timeline, check_time, read_timeline
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.sound import Sound
@@ -32,7 +33,8 @@ from serve.media.tracks import heard_audio, shown_video
 class _Film:
     """What was learned of a file when it was opened; ``max_pixels`` is the limit for each frame.
 
-    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing.
+    ``in_order`` says that the packets' time stamps belong to the frames in the order of showing,
+    and ``lost`` are the time stamps of frames that are no longer in the file.
     """
 
     data: Media
@@ -41,6 +43,7 @@ class _Film:
     start: Fraction
     max_pixels: int
     in_order: bool
+    lost: tuple[int, ...]
 
 
 class _Video(Source):
@@ -55,7 +58,8 @@ class _Video(Source):
         self.damaged = 0
         with reading("the video is damaged", "send the complete file or re-encode it"), open_container(film.data) as container:
             stream = _video_of(container)
-            decoder = FilmDecoder(container, stream, count=self.count, max_pixels=film.max_pixels, in_order=film.in_order)
+            stamps = Stamps(in_order=film.in_order, lost=film.lost)
+            decoder = FilmDecoder(container, stream, count=self.count, max_pixels=film.max_pixels, stamps=stamps)
             pixels = ShownPixels(film.aspect, film.max_pixels)
             cropper = None if film.cropping is None else Cropper(film.cropping)
             for whole in _deinterlaced(decoder):
@@ -90,7 +94,14 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
             check_index(data, stream, audio)
         elif not is_surely_whole(data):
             _check_duration(container, timeline, frame_seconds)
+        lost = _lost_stamps(data, container, stream=stream, timeline=timeline) if is_matroska(data) else []
+        count = timeline.count + len(lost)
+        limits.check_frames(count)
+        check_damaged(len(lost), count)
         duration = timeline.duration(frame_seconds)
+        if lost:
+            assert stream.time_base is not None
+            duration = max(duration, lost[-1] * stream.time_base + frame_seconds - timeline.first_start)
         limits.check_seconds(float(timeline.first_start - timeline.clock_start + duration))
         cropping = cropping_of(data, container, stream)
         shown = (coded.width, coded.height) if cropping is None else cropping.size(coded.width, coded.height)
@@ -99,8 +110,22 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         sound = None if audio is None else find_sound(data, timeline.clock_start)
         # Where frames are reordered, but not by their times, these are the times of decoding.
         in_order = has_codec_tag_of_avi(stream) or (bool(coded.has_b_frames) and not timeline.steps_back)
-        film = _Film(data, cropping, aspect=aspect, start=timeline.clock_start, max_pixels=limits.pixels, in_order=in_order)
-        return _Video(film, timeline.count, duration, sound=sound, pixels=pixels)
+        film = _Film(
+            data,
+            cropping,
+            aspect=aspect,
+            start=timeline.clock_start,
+            max_pixels=limits.pixels,
+            in_order=in_order,
+            lost=tuple(lost),
+        )
+        return _Video(film, count, duration, sound=sound, pixels=pixels)
+
+
+def _lost_stamps(data: Media, container: InputContainer, stream: VideoStream, timeline: Timeline) -> list[int]:
+    assert stream.time_base is not None
+    end = round(Fraction(container.duration or 0, av.time_base) / stream.time_base)
+    return lost_stamps(data, timeline.places, end)
 
 
 def _video_of(container: InputContainer) -> VideoStream:

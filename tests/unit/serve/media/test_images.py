@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from serve.media.decode.claims import decode_reduced
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import cover, encode_image, open_image
 from serve.media.samples import jpeg, stranger
@@ -32,6 +33,18 @@ def test_the_exif_orientation_is_applied() -> None:
 def test_transparency_becomes_white() -> None:
     image = np.dstack([stranger(), np.zeros(stranger().shape[:2], np.uint8)])
     assert (decode_image(png(PIL.Image.fromarray(image, "RGBA")), 10**6) == 255).all()
+
+
+@pytest.mark.parametrize("max_side", [None, 16])
+def test_an_animated_png_is_the_first_frame_that_viewers_show(max_side: int | None) -> None:
+    colours = [(200, 0, 0), (0, 180, 0), (0, 0, 160)]
+    still, *frames = (PIL.Image.new("RGB", (32, 24), colour) for colour in colours)
+    for has_still, shown in ((True, colours[1]), (False, colours[0])):
+        buffer = io.BytesIO()
+        still.save(buffer, "PNG", save_all=True, append_images=frames, default_image=has_still, duration=50)
+        pixels = decode_reduced(open_image(buffer.getvalue(), 10**6), max_side)
+        assert pixels.shape == ((24, 32, 3) if max_side is None else (12, 16, 3))
+        assert (pixels == shown).all()
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from serve.media.decode.film_decoder import MOST_DAMAGED, FilmDecoder
 from serve.media.decode.opening import open_source
+from serve.media.decode.stamps import Stamps
 from serve.media.decode.video import open_video
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError
@@ -67,6 +68,19 @@ def test_a_damaged_frame_is_refused_when_it_is_decoded() -> None:
         decode_all(source)
 
 
+def test_a_frame_that_its_decoder_kept_back_for_too_long_is_not_shown() -> None:
+    """FFmpeg's decoder of MPEG-2 shows a frame once the next one that is no B-frame has come."""
+    whole = encoded("mpeg2video", "mp4", pan(stranger(), 48, 96, 64), options={"bf": "2", "g": "24"})
+    spoilt = without(whole, 7)
+    with av.open(io.BytesIO(spoilt), mode="r") as container:
+        decoded = [frame.pts for frame in container.decode(video=0)]
+    assert decoded != sorted(decoded, key=lambda stamp: stamp or 0)
+    source = open_source(spoilt, LIMITS)
+    _, times = decode_all(source)
+    assert times == decode_all(open_source(whole, LIMITS))[1]
+    assert source.damaged == 2
+
+
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_a_first_frame_of_which_only_a_part_is_damaged_is_replaced_by_the_next(codec: str) -> None:
     """Decoders fill what they cannot read with something, and mark the frame as corrupt."""
@@ -109,7 +123,7 @@ def shown(script: Scripted, count: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     """Return which frame is shown at which time stamp, and how many are damaged."""
     monkeypatch.setattr("serve.media.decode.film_decoder._open_decoder", lambda *_: script)
     stream = SimpleNamespace(codec_context=SimpleNamespace(name="h264", extradata=b""))
-    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100, in_order=False)
+    decoder = FilmDecoder(cast(Any, script), cast(Any, stream), count=count, max_pixels=100, stamps=Stamps(in_order=False))
     return [(cast(Any, one).number, cast(int, one.pts)) for one in decoder.frames()], decoder.damaged
 
 
@@ -123,8 +137,9 @@ def shown(script: Scripted, count: int, monkeypatch: pytest.MonkeyPatch) -> tupl
         ([[frame(0)], [], [frame(1), frame(2)]], [(0, 0), (1, 1), (2, 2)], 0),
         ([[frame(0)], None, [frame(2)], None], [(0, 0), (0, 1), (2, 2), (2, 3)], 2),
         ([[frame(0)], [frame(None, dts=1)]], [(0, 0), (None, 1)], 0),
+        ([[frame(0)], None, [frame(2)], [frame(1)], [frame(4)]], [(0, 0), (0, 1), (2, 2), (2, 3), (4, 4)], 2),
     ],
-    ids=["all good", "two refused", "a corrupt one", "damaged beginning", "a late frame", "damaged end", "no pts"],
+    ids=["all good", "two refused", "a corrupt one", "damaged beginning", "a late frame", "damaged end", "no pts", "too late"],
 )
 def test_every_time_stamp_shows_a_good_frame(
     packets: list[list[Any] | None], expected: list[tuple[int, int]], damaged: int, monkeypatch: pytest.MonkeyPatch

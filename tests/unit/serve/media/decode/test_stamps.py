@@ -105,6 +105,12 @@ def test_a_frame_has_its_own_stamp_and_what_is_needed_before_it_is_missing() -> 
         waiting.claim(frame(None))
 
 
+def test_a_frame_that_comes_after_it_was_missed_has_no_stamp() -> None:
+    waiting = stamps((0, True), (2, True), (1, True), (3, True), in_order=False)
+    assert [waiting.claim(frame(own)) for own in (0, 2, 1, 3)] == [(0, []), (2, [1]), (None, []), (3, [])]
+    assert waiting.missing() == []
+
+
 def test_stamps_in_order_do_not_depend_on_the_frame() -> None:
     waiting = stamps((0, True), (1, True), (2, True), (3, True), in_order=True)
     assert [waiting.claim(frame(own)) for own in (0, 2, 1)] == [(0, []), (1, []), (2, [])]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from types import SimpleNamespace
@@ -106,6 +107,28 @@ def test_a_gap_before_the_picture_counts_for_the_limit() -> None:
         open_source(buffer.getvalue(), LIMITS)
 
 
+@pytest.mark.parametrize("stated_ms", [1, 20, 40, 80, 400])
+def test_the_duration_that_a_webm_states_for_all_frames_may_be_wrong(stated_ms: int) -> None:
+    data = encoded("libvpx", "webm", numbered(24))
+    at = data.index(b"\x23\xe3\x83") + 3
+    length = data[at] & 0x7F
+    source = open_source(data[: at + 1] + (10**6 * stated_ms).to_bytes(length, "big") + data[at + 1 + length :], LIMITS)
+    assert source.duration == Fraction(24, 25)
+    assert source.fps == 25
+
+
+def test_a_sample_of_no_bytes_shows_the_frame_before_for_longer() -> None:
+    data = bytearray(encoded("mjpeg", "mov", numbered(24), pix_fmt="yuvj420p"))
+    at = data.index(b"stsz") + 16 + 4 * 10
+    before, size = struct.unpack_from(">II", data, at)
+    struct.pack_into(">II", data, at, before + size, 0)
+    source = open_source(bytes(data), LIMITS)
+    frames, times = decode_all(source)
+    assert (source.count, len(frames), source.damaged) == (23, 23, 0)
+    assert times == [Fraction(i, 25) for i in range(24) if i != 11]
+    assert source.duration == Fraction(24, 25)
+
+
 def test_a_webm_whose_packets_state_no_duration_lasts_as_long_as_its_frames() -> None:
     """Browsers record such files; the last frame is assumed to last as long as the others."""
     data = webm(pan(stranger(), 12, 64, 64))
@@ -148,7 +171,8 @@ class Sent:
 
 def sent(pts: int | None, *, key: bool = False, track: int = 0, **said: Any) -> Any:
     """Return a packet of 1/10 s, in which a unit of time is 1/10 s."""
-    plain = {"dts": None, "duration": 1, "time_base": Fraction(1, 10), "is_discard": False, "is_corrupt": False, "size": 1}
+    plain = {"dts": None, "duration": 1, "time_base": Fraction(1, 10), "is_discard": False, "is_corrupt": False}
+    plain |= {"size": 1, "pos": None if pts is None else 100 + pts}
     return SimpleNamespace(pts=pts, is_keyframe=key, stream_index=track, **{**plain, **said})
 
 
@@ -160,6 +184,7 @@ def read(*packets: Any, frames: int = 100) -> Timeline:
 
 def test_what_is_shown_is_counted_and_timed() -> None:
     line = read(sent(3, key=True), sent(5), sent(4), sent(6, is_discard=True), sent(9, track=1, duration=4))
+    assert line.places == [(3, 103), (5, 105), (4, 104)]
     assert (line.count, line.first_start, line.last_start, line.last_end) == (
         3,
         Fraction(3, 10),
