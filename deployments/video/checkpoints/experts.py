@@ -73,9 +73,10 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
     one that names the file. A folder that is called just `high` may be anything, so that folders
     count only if they name the noise.
     """
+    own = _own_names(path)
     for name in _names_of(path):
-        of_expert = name in _own_names(path) or "noise" in name.lower()
-        if of_expert and (expert := half_named(name)) is not None:
+        counts = name in own or "noise" in name.lower()
+        if counts and (expert := half_named(name)) is not None:
             raise CheckpointRefused(
                 f"{path}: configured as `{setting}`, but its name `{name}` says that it is the {expert}-noise one of two "
                 f"experts, and {folder} has one transformer; name a folder with two experts, such as Wan 2.2 A14B's, and set "
