@@ -127,7 +127,7 @@ def test_losing_the_head_loses_no_request(cluster: Cluster) -> None:
 def test_removing_a_gpu_pod_loses_no_video(cluster: Cluster, way: str) -> None:
     """It finishes within drainSeconds, or another pod generates it again with the same seed."""
     name = f"video-{way}"
-    _video(cluster, name, width=192, height=192, num_frames=33, steps=20)
+    _video(cluster, name, width=256, height=256, num_frames=17, steps=20)
     workers = wait_until(lambda: _wan26_pods(cluster), 240, "the video to start")
     pod = workers[0]["metadata"]["name"]
     assert pod not in _endpoint_pods(cluster)
@@ -148,7 +148,7 @@ def test_removing_a_gpu_pod_loses_no_video(cluster: Cluster, way: str) -> None:
 
 def test_deleted_cpu_pods_finish_their_requests(cluster: Cluster) -> None:
     """Every request passes through an ingress replica, so CPU pods must drain, too."""
-    _video(cluster, "video-cpu", width=192, height=192, num_frames=33, steps=20)
+    _video(cluster, "video-cpu", width=256, height=256, num_frames=17, steps=20)
     wait_until(lambda: _wan26_pods(cluster), 240, "the video to start")
     pods = {pod["metadata"]["name"] for pod in cluster.pods(WORKER + "cpu")}
     begin = time.monotonic()
@@ -205,7 +205,7 @@ def test_a_new_image_loses_nothing(cluster: Cluster) -> None:
     repository, _, tag = cluster.image.rpartition(":")
     _call(cluster, "wan2.6", 300)
     begin = time.monotonic()
-    _video(cluster, "video-image", width=256, height=256, num_frames=33, steps=30)
+    _video(cluster, "video-image", width=256, height=256, num_frames=17, steps=30)
     with _under_load(cluster, "load-image", 240) as outcome:
         _upgrade(cluster, {"image": {"repository": repository, "tag": f"{tag}-next"}, "rollout": {"smoke": False}})
         figure("helm upgrade, a new image: the new cluster serves after", f"{time.monotonic() - begin:.0f} s")

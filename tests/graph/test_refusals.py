@@ -149,7 +149,7 @@ def test_nothing_is_left_after_refusals_and_the_next_good_call_works(service: Se
     assert service.temporary_files() <= files
 
 
-LONG, SHORT = {**payload("wan2.6-i2v-faceswap"), "steps": 4, "length": 33}, {"prompt": "x", "steps": 1, "length": 1}
+LONG, SHORT = {**payload("wan2.6-i2v-faceswap"), "steps": 12, "length": 17}, {"prompt": "x", "steps": 1, "length": 1}
 """A request that a client leaves, and the one that comes after it."""
 
 

@@ -10,7 +10,7 @@ from serve.config import Limits
 from serve.http import fitting
 from serve.http.fitting import fit, nearest_size
 
-DEMO = Limits(max_width=256, max_height=256, max_pixels=65536, max_frames=33, max_steps=30)
+DEMO = Limits(max_width=256, max_height=256, max_pixels=65536, max_frames=17, max_steps=30)
 
 
 def fitted(**sizes: Any) -> dict[str, int]:
@@ -33,9 +33,9 @@ def fitted(**sizes: Any) -> dict[str, int]:
         ({"width": 256, "height": 256}, {}),
         ({"width": 10_000, "height": 16}, {"width": 256}),
         ({"width": 1000, "height": 1000}, {"width": 256, "height": 256}),
-        ({"num_frames": 81}, {"num_frames": 33}),
+        ({"num_frames": 81}, {"num_frames": 17}),
         ({"steps": 50}, {"steps": 30}),
-        ({"num_frames": 33.0, "steps": 30}, {}),
+        ({"num_frames": 17.0, "steps": 30}, {}),
     ],
 )
 def test_what_is_too_large_is_lowered(sizes: dict[str, Any], expected: dict[str, int]) -> None:
