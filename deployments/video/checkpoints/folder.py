@@ -8,6 +8,7 @@ libraries would only warn, or fail later with an unrelated error.
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from deployments.video.checkpoints.names import (
     TRANSFORMER_PREFIXES,
     VAE_PREFIXES,
     image_encoder_name,
+    select_part,
     text_encoder_name,
     transformer_name,
     vae_renamer,
 )
+from deployments.video.checkpoints.shape import vae_widths
 from deployments.video.checkpoints.tensor_files import find_files, found_instead, read_shapes
 from deployments.video.checkpoints.tokenizer import read_tokenizer
 from deployments.video.checkpoints.weights import Layout, load_weights
@@ -195,14 +198,22 @@ def load_text_encoder(folder: Path, dtype: torch.dtype, device: torch.device, we
     return model
 
 
-def empty_vae(folder: Path) -> Any:
+def empty_vae(folder: Path, weights: Path | None = None) -> Any:
     """Return the VAE that ``folder/config.json`` describes, on the meta device.
 
-    Raises ``CheckpointRefused`` for a VAE that cannot be decoded as a stream.
+    It is as wide as that in ``weights``, if these are not in ``folder``: lightx2v's VAEs for Wan
+    are narrower than Wan's own. Raises ``CheckpointRefused`` for a VAE that cannot be decoded as a
+    stream.
     """
     config = read_config(folder)
     if config.get("patch_size") is not None:
         raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
+    if weights is not None:
+        layout = vae_layout(config.get("num_res_blocks", 2))
+        names = read_shapes(find_files(weights))
+        shapes = {layout.rename(name): names[in_file] for name, in_file in select_part(names, layout.prefixes).items()}
+        with suppress(KeyError):  # no VAE: the loader says which tensor is missing
+            config |= vae_widths(shapes)
     return _build_empty(folder, config, AutoencoderKLWan, keep_buffers=False)
 
 
@@ -213,7 +224,7 @@ def load_vae(folder: Path, dtype: torch.dtype, device: torch.device, weights: Pa
     diffusers' or those of the original release. Raises ``CheckpointRefused`` for a VAE that cannot
     be decoded as a stream.
     """
-    model = empty_vae(folder)
+    model = empty_vae(folder, weights)
     return load_weights(model, weights or folder, vae_layout(model.config.num_res_blocks), dtype=dtype, device=device)
 
 

@@ -104,16 +104,17 @@ def empty_vae_of(shapes: Shapes, res_blocks: int) -> Any:
 
     Raises ``KeyError`` if there is none.
     """
-    config = {
-        "base_dim": shapes["encoder.conv_in.weight"][0],
-        "z_dim": shapes["post_quant_conv.weight"][0],
-        "num_res_blocks": res_blocks,
-    }
-    narrow = shapes["decoder.conv_out.weight"][1]
-    if narrow != config["base_dim"]:
-        config["decoder_base_dim"] = narrow
+    config = {"z_dim": shapes["post_quant_conv.weight"][0], "num_res_blocks": res_blocks}
     with init_empty_weights():
-        return AutoencoderKLWan(**config)
+        return AutoencoderKLWan(**config, **vae_widths(shapes))
+
+
+def vae_widths(shapes: Shapes) -> dict[str, int]:
+    """Return the widths in the configuration of a VAE with tensors of ``shapes``.
+
+    The names are diffusers'. Raises ``KeyError`` if this is no VAE.
+    """
+    return {"base_dim": shapes["encoder.conv_in.weight"][0], "decoder_base_dim": shapes["decoder.conv_out.weight"][1]}
 
 
 def empty_image_encoder_of(shapes: Shapes) -> Any:

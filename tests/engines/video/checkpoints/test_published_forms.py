@@ -128,6 +128,22 @@ def test_the_vae_is_read_in_every_published_layout(form: str, blocks: int, tmp_p
         assert torch.equal(loaded[ours], state[theirs]), ours
 
 
+def test_a_vae_may_be_narrower_than_that_of_its_folder(tmp_path: Path) -> None:
+    """lightx2v's have the names, latents and stages of Wan's own VAE, and fewer channels."""
+    config = {"_class_name": "AutoencoderKLWan", "num_res_blocks": 2}
+    path = tmp_path / "lightvaew2_1.safetensors"
+    save_file(vae_state(2), path)
+    for folder, width in (("own", 96), ("narrow", 8)):
+        (tmp_path / folder).mkdir()
+        write_json(tmp_path / folder / "config.json", {**config, "base_dim": width})
+    in_place, expected = (load_vae(tmp_path / folder, F32, CPU, path) for folder in ("own", "narrow"))
+    assert in_place.config.base_dim == in_place.config.decoder_base_dim == 8
+    latents = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    frames = in_place.decode(latents).sample
+    assert frames.shape == (1, 3, 5, 32, 32)
+    assert torch.equal(frames, expected.decode(latents).sample)
+
+
 def test_the_settings_replace_the_weights_of_text_encoder_and_vae(
     random_models: RandomCheckpoints, wan26: WanEngine, small: VideoRequest, tmp_path: Path
 ) -> None:
