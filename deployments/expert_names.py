@@ -14,7 +14,9 @@ _OF_TWO = re.compile(r"a14b|wan[-_. ]?2[-_. ]?2", re.IGNORECASE)
 _NOISY = {"high": ("high", "hi"), "low": ("low", "lo")}
 """The words that, before `noise`, mean an expert."""
 _SHORT = {"high": ("hi", "hn", "h"), "low": ("lo", "ln", "l")}
-"""Abbreviations of the experts. Other than `HN` and `LN`, they often mean something else."""
+"""Abbreviations of the experts, which often mean something else."""
+_INITIALS = ("hn", "ln")
+"""The abbreviations that seldom mean something else."""
 _OF_LARGE = re.compile(r"(?<!\d)22(?!\d)|14b|[it]2v", re.IGNORECASE)
 """What the names of LoRAs for models with two experts have at least."""
 _NOUNS = frozenset(
@@ -87,12 +89,14 @@ class _Certainty(IntEnum):
     """How sure it is that words mean an expert."""
 
     WEAK = 0
-    """An abbreviation, and a `high` that may belong to the word after it, as in `high_fashion`."""
-    PLAIN = 1
-    """`high` at the end, or before what says the version or form, as in `high_fp8`."""
-    CAPITALS = 2
+    """Words before others that they may belong to, as in `high_fashion` and `l_shaped`."""
+    LETTER = 1
+    """An abbreviation at the end, or before what says the version or form, as in `T2V_L_fp8`."""
+    PLAIN = 2
+    """`high` in such a place, as in `high_fp8`, and `HN` where a model has two experts."""
+    CAPITALS = 3
     """`HIGH` among words that are not in capitals."""
-    NOISE = 3
+    NOISE = 4
     """`high_noise` and the like, and a name without any other word."""
 
 
@@ -142,13 +146,15 @@ def experts_named_surely(name: str) -> set[str]:
     return _experts_from(name, _Certainty.CAPITALS)
 
 
-def half_named(name: str) -> str | None:
+def half_named(name: str, *, letters: bool = False) -> str | None:
     """Return the expert that a whole model or a LoRA is for, or None if its name names no one.
 
     A plain `high` or `low` counts where the name also says that the model has two experts, and
-    where it cannot belong to the next word, as in `wan22_low_light`.
+    where it cannot belong to the next word, as in `wan22_low_light`. With ``letters``, so does an
+    abbreviation, as in `T2V-A14B_L`: of a LoRA, it would often be a size.
     """
-    named = experts_named(name) if _OF_TWO.search(name) else experts_named_surely(name)
+    least = _Certainty.LETTER if letters else _Certainty.PLAIN
+    named = _experts_from(name, least if _OF_TWO.search(name) else _Certainty.CAPITALS)
     return next(iter(named)) if len(named) == 1 else None
 
 
@@ -194,7 +200,8 @@ def _mentions(name: str) -> list[_Mention]:
     """Return all words of a name that may mean an expert, in their order."""
     stem = name.removesuffix(next((ending for ending in _ENDINGS if name.endswith(ending)), ""))
     words = [*_WORDS.finditer(stem)]
-    has_letters = _OF_TWO.search(stem) is not None or _OF_LARGE.search(stem) is not None
+    of_two = _OF_TWO.search(stem) is not None
+    has_letters = of_two or _OF_LARGE.search(stem) is not None
     found = []
     for match, following in pairwise([*words, None]):
         assert match is not None
@@ -206,8 +213,10 @@ def _mentions(name: str) -> list[_Mention]:
                 found.append(_Mention(expert, _Certainty.NOISE, *match.span()))
             elif word == expert and not _belongs_to(stem, match, following):
                 found.append(_Mention(expert, _certainty(stem, match, following), *match.span()))
-            elif word in _SHORT[expert] and (has_letters or word in ("hn", "ln")):
-                found.append(_Mention(expert, _Certainty.WEAK, *match.span()))
+            elif word in _SHORT[expert] and (has_letters or word in _INITIALS):
+                is_last = _certainty(stem, match, following) >= _Certainty.PLAIN
+                certainty = _Certainty.LETTER if is_last else _Certainty.WEAK
+                found.append(_Mention(expert, _Certainty.PLAIN if of_two and word in _INITIALS else certainty, *match.span()))
     return found
 
 

@@ -21,7 +21,7 @@ def settings_named(models: Wan26Models | Wan22Models) -> Iterator[None]:
     except CheckpointRefused as error:
         message = str(error)
         setting = _setting_of(message, models)
-        if setting is None or f"{setting}`" in message:
+        if setting is None or f"{setting}`" in message or "configured as `" in message:
             raise
         folder = _folder_of(setting, models)
         of_which = "" if folder is None or message.count(folder) else f", for the model in {folder}"

@@ -29,7 +29,7 @@ from deployments.video.checkpoints.folder import (
     vae_layout,
 )
 from deployments.video.checkpoints.folder_tree import read_tree
-from deployments.video.checkpoints.gguf import match_gguf, open_gguf
+from deployments.video.checkpoints.gguf import OtherModel, match_gguf, open_gguf
 from deployments.video.checkpoints.gguf import stored_shapes as gguf_shapes
 from deployments.video.checkpoints.joins import Parts, joins
 from deployments.video.checkpoints.lora import is_lora, read_lora
@@ -73,6 +73,12 @@ _FEW_STEPS = re.compile(
 )
 """What the names of models and LoRAs have that need few steps. Trainers, too, write steps into the
 names of their LoRAs, but hundreds of them."""
+_OF_DISTILLED = re.compile(
+    r"(?<![a-z0-9])[1-8][-_ ]?steps?(?![a-z])|lightx2v|cfg[-_ ]?step[-_ ]?distill|causvid|self[-_ ]?forcing|fastwan|accvid"
+    r"|fusioni?x|(?<![a-z])(dmd|rcm|lcm)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Those of them that no LoRA of a style has."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
 """Parts of names by which pickled files are known, since they are not opened."""
 
@@ -234,9 +240,12 @@ def _kind_of(transformer: Any, has_two: bool) -> tuple[str, str]:
     return f"Wan {size}{experts}, text to video", "models.wan26.text"
 
 
-def _check_gguf(path: Path) -> Finding:
+def _check_gguf(path: Path) -> Finding | None:
+    """Return what a GGUF file is for; None if it is of another model."""
     try:
         shapes = gguf_shapes(open_gguf(path))
+    except OtherModel:
+        return None
     except (CheckpointRefused, OSError) as e:
         return Finding(path, "a GGUF file", setting="", faults=(_reason(path, e),))
     return _transformer_finding(path, shapes, match=lambda model: match_gguf(model, path, shapes), form="GGUF")
@@ -269,6 +278,8 @@ def _check_file(path: Path) -> Finding | None:
     blocks = res_blocks_of(dict(_renamed(names, VAE_PREFIXES, str)))
     vae = _renamed(names, VAE_PREFIXES, vae_layout(blocks).rename)
     if "encoder.conv_in.weight" in vae and len(vae["encoder.conv_in.weight"]) == 5:
+        if "qwen" in path.name.lower():
+            return Finding(path, "VAE of Qwen-Image", setting="", faults=("is not supported; use the VAE of Wan 2.1",))
         if vae["encoder.conv_in.weight"][1] != 3:
             return Finding(path, "VAE of Wan 2.2 5B", setting="", faults=("is not supported; use the VAE of Wan 2.1",))
         faults = _faults(lambda: match_weights(empty_vae_of(vae, blocks), path, vae_layout(blocks)))
@@ -308,7 +319,7 @@ def _transformer_finding(path: Path, shapes: Shapes, match: Callable[[Any], obje
             path, f"{what}, {form}", setting="", faults=_short(path, _faults(lambda: _refuse_channels(path, channels)))
         )
     is_half = channels == 36 and model.config.image_dim is None and not hasattr(model, "vace_blocks")
-    expert = expert_of(path, is_half=is_half)
+    expert = expert_of(path, is_half=is_half, is_model=True)
     is_distilled = _FEW_STEPS.search(_said_of(path)) is not None
     if is_half:
         high, low = (f"{name}_noise{'_distilled' if is_distilled else ''}" for name in EXPERTS)
@@ -346,10 +357,14 @@ def _check_lora(path: Path) -> Finding | None:
     is_wide = width is not None and width >= WIDE
     size = "" if width is None else " for Wan 14B" if is_wide else " for Wan 1.3B"
     rank = f" of rank {max(ranks)}" if ranks else ""
-    if _FEW_STEPS.search(_said_of(path)):
-        return Finding(path, f"LoRA{rank}{size}, few steps", _distilled_setting(path, is_wide=is_wide))
     folders = "models.wan22_gguf.loras, or of models.wan26.loras if that is 14B" if is_wide else "models.wan26.loras"
-    return Finding(path, f"LoRA{rank}{size}", f"the folder of {folders}")
+    folder = f"the folder of {folders}"
+    if not _FEW_STEPS.search(_said_of(path)):
+        return Finding(path, f"LoRA{rank}{size}", folder)
+    setting = _distilled_setting(path, is_wide=is_wide)
+    if _OF_DISTILLED.search(_said_of(path)):
+        return Finding(path, f"LoRA{rank}{size}, few steps", setting)
+    return Finding(path, f"LoRA{rank}{size}", f"{folder}; or, if it is for few steps, {setting}")
 
 
 def _width_of(changes: Mapping[str, Change]) -> int | None:

@@ -76,7 +76,7 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
     own = _own_names(path)
     for name in _names_of(path):
         counts = name in own or "noise" in name.lower()
-        if counts and (expert := half_named(name)) is not None:
+        if counts and (expert := half_named(name, letters=True)) is not None:
             raise CheckpointRefused(
                 f"{path}: configured as `{setting}`, but its name `{name}` says that it is the {expert}-noise one of two "
                 f"experts, and {folder} has one transformer; name a folder with two experts, such as Wan 2.2 A14B's, and set "
@@ -84,13 +84,15 @@ def require_whole(path: Path, setting: str, folder: Path) -> None:
             )
 
 
-def expert_of(path: Path, *, is_half: bool = False) -> str | None:
+def expert_of(path: Path, *, is_half: bool = False, is_model: bool = False) -> str | None:
     """Return the expert that the names of a file say it is, `high` or `low`, or None.
 
-    If ``is_half``, it is known to be one of two experts, so that a plain `high` or `low` counts.
+    If ``is_half``, it is known to be one of two experts, so that a plain `high` or `low` counts. If
+    ``is_model``, it is a whole model and no LoRA, so that abbreviations count.
     """
     names = _names_of(path)
-    named = set().union(*map(experts_named, names)) if is_half else {*map(half_named, names)} - {None}
+    halves = {half_named(name, letters=is_model) for name in names} - {None}
+    named = (set().union(*map(experts_named, names)) if is_half else set()) or halves
     return next(iter(named)) if len(named) == 1 else None
 
 

@@ -37,11 +37,15 @@ _CONVOLUTIONS = {f"{name}.weight": f"{name}.bias" for name in ("patch_embedding"
 """The weights with five dimensions, each with the bias that tells how many outputs it has."""
 
 
+class OtherModel(CheckpointRefused):
+    """A GGUF file is that of a model other than Wan."""
+
+
 def open_gguf(path: Path) -> GGUFReader:
     """Open a Wan GGUF file, mapped into memory.
 
-    Raises ``CheckpointRefused`` for a file that is absent, truncated, of another architecture or
-    that has tensors of an unsupported type.
+    Raises ``CheckpointRefused`` for a file that is absent, truncated or that has tensors of an
+    unsupported type, and ``OtherModel`` for one of another architecture.
     """
     if not path.is_file():
         raise CheckpointRefused(f"{path}: no such file")
@@ -59,7 +63,7 @@ def open_gguf(path: Path) -> GGUFReader:
     if said.startswith("t5") or any(str(tensor.name).startswith("enc.blk.") for tensor in reader.tensors):
         raise CheckpointRefused(f"{path}: {GGUF_ENCODER}")
     if said != "wan" and not any(name.startswith("blocks.0.self_attn.") for name in _named(reader)):
-        raise CheckpointRefused(f"{path}: has no tensors of a Wan transformer; its architecture is `{said}`, expected `wan`")
+        raise OtherModel(f"{path}: has no tensors of a Wan transformer; its architecture is `{said}`, expected `wan`")
     size = path.stat().st_size
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:

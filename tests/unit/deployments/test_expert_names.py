@@ -54,6 +54,24 @@ WHOLE = {
 }
 
 
+ABBREVIATED = {
+    "Wan2_2-T2V-A14B_LN": ("low", "low"),
+    "wan22_t2v_hn_fp8": ("high", "high"),
+    "T2V_A14B_L": (None, "low"),
+    "DaSiWa-WAN22-T2V-H-v2": (None, "high"),
+    "wan22-i2v-Hi": (None, "high"),
+    "T2V_14B_L": (None, None),
+    "wan22_l_shaped_room": (None, None),
+    "ink_HN": (None, None),
+}
+"""The experts in the names of a LoRA and of a whole model."""
+
+
+@pytest.mark.parametrize("name", ABBREVIATED)
+def test_a_letter_counts_for_a_whole_model_with_two_experts(name: str) -> None:
+    assert (half_named(name), half_named(name, letters=True)) == ABBREVIATED[name]
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_plain_word_counts_where_the_model_has_two_experts(name: str) -> None:
     assert half_named(name) == WHOLE[name]

@@ -53,6 +53,8 @@ def files(root: Path) -> dict[str, tuple[dict[str, torch.Tensor], str, str]]:
     return {
         "wan2.1_t2v_1.3B_fp16": (published(text), "text to video", "models.wan26.text_weights"),
         "wan2.2_t2v_low_noise_14B": (published(text), "low-noise expert", "models.wan26.text_weights_low_noise"),
+        "Wan2_2-T2V-A14B_LN": (published(text), "low-noise expert", "models.wan26.text_weights_low_noise"),
+        "wan22-i2v-H": (published(image), "high-noise expert", "models.wan22_gguf.high_noise"),
         "Wan2.1-T2V-1.3B-low-vram": (published(text), "text to video", "models.wan26.text_weights"),
         "wan2.1_vace": (published(vace), "VACE", "models.wan26.image_weights"),
         "Wan2_2-I2V-A14B-HIGH_bf16": (published(image), "high-noise expert", "models.wan22_gguf.high_noise"),
@@ -82,6 +84,12 @@ def test_single_files_are_known_by_their_shapes(tmp_path: Path) -> None:
         (tmp_path / f"{name}.safetensors").parent.mkdir(exist_ok=True)
         write(tmp_path / f"{name}.safetensors", state)
     save_file({"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
+    writer = gguf.GGUFWriter(tmp_path / "flux1-dev-Q8_0.gguf", arch="flux")
+    writer.add_tensor("double_blocks.0.img_attn.qkv.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     (tmp_path / "notes.bin").write_bytes(b"x")
     found = findings(tmp_path)
     assert set(found) == {f"{name}.safetensors" for name in expected}
@@ -90,6 +98,14 @@ def test_single_files_are_known_by_their_shapes(tmp_path: Path) -> None:
         assert model in finding.model, finding
         assert re.match(re.escape(setting) + r"(?!\w)", finding.setting), finding
         assert finding.faults == (), finding
+
+
+def test_the_vae_of_qwen_image_is_not_taken_for_wan_s(tmp_path: Path) -> None:
+    """It has the same tensors, with other values."""
+    write(tmp_path / "qwen_image_vae.safetensors", vae_state(2))
+    (finding,) = findings(tmp_path).values()
+    assert (finding.model, finding.setting) == ("VAE of Qwen-Image", "")
+    assert finding.faults == ("is not supported; use the VAE of Wan 2.1",)
 
 
 def without(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
@@ -236,6 +252,7 @@ def test_loras_of_other_models_are_passed_over(tmp_path: Path) -> None:
 
 
 BOTH = ", or both models.wan22_gguf.high_noise_distilled and low_noise_distilled"
+EITHER = "the folder of models.wan26.loras; or, if it is for few steps, models.wan26.text_distilled or image_distilled"
 LORAS = {
     "Wan21_T2V_14B_lightx2v_cfg_step_distill_lora_rank32": (5120, "models.wan26.text_distilled"),
     "lightx2v_I2V_14B_480p_cfg_step_distill_rank64_bf16": (5120, f"models.wan26.image_distilled{BOTH}"),
@@ -251,6 +268,10 @@ LORAS = {
     "ink-1500-steps": (1536, "the folder of models.wan26.loras"),
     "ink-step00000020": (1536, "the folder of models.wan26.loras"),
     "turbocharged_cars": (1536, "the folder of models.wan26.loras"),
+    "lightning_storm_style": (1536, EITHER),
+    "rapid_zoom": (1536, EITHER),
+    "distilled_water_look": (1536, EITHER),
+    "my_style_10steps": (1536, EITHER),
 }
 LAYERS = {
     "self_attn.q": ("lora_down", 1),
