@@ -73,11 +73,15 @@ def serve_environment(config: Path) -> dict[str, str]:
     # uvicorn would let any program of this machine name itself by X-Forwarded-For. It trusts nobody
     # if this is empty.
     peers = {"FORWARDED_ALLOW_IPS": ""}
+    # Threads of PyTorch that spin for long while they wait for others of theirs keep a core from
+    # these: on two cores, two videos at a time took ten times as long (docs/performance.md).
+    waiting = {"GOMP_SPINCOUNT": "1000"}
     return {
         **loopback,
         **patience,
         **checks,
         **peers,
+        **waiting,
         **os.environ,
         "PATH": os.pathsep.join([programs, os.environ.get("PATH", "")]),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": PROXY,

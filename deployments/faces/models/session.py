@@ -41,9 +41,14 @@ def providers(settings: FaceSettings, use_cuda: bool, *, graphs: bool = False) -
 
 
 def session_options(settings: EngineSettings) -> onnxruntime.SessionOptions:
-    """Return options with the configured number of threads; 0 means one per core."""
+    """Return options with the configured number of threads; 0 means one per core.
+
+    A thread without work sleeps.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
+    # Threads that spin while they wait for others of theirs keep a core from these.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

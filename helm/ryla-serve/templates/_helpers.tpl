@@ -276,6 +276,8 @@ limits:
 - {name: FORWARDED_ALLOW_IPS, value: "*"}
 {{- end }}
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .drain | quote }}}
+# Threads of PyTorch that spin for long while they wait for others of theirs keep a core from these.
+- {name: GOMP_SPINCOUNT, value: "1000"}
 # Ray's default buckets end at 10 minutes for a request and 4 minutes for a start.
 - {name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS, value: "50,100,250,500,1000,2500,5000,10000,20000,40000,60000,120000,300000,600000,1200000,2400000"}
 - {name: RAY_SERVE_REPLICA_STARTUP_SHUTDOWN_LATENCY_BUCKETS_MS, value: "1000,5000,10000,20000,40000,60000,120000,240000,480000,960000,1920000"}

@@ -272,6 +272,14 @@ def test_ray_listens_on_the_loopback_interface_unless_it_runs_already_or_is_told
     assert serve_environment(PRESETS / "demo.yaml")[variable] == "1"
 
 
+def test_threads_of_models_do_not_spin_for_long_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two engines on two cores take ten times as long as with sleeping threads."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert serve_environment(PRESETS / "demo.yaml")["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    assert serve_environment(PRESETS / "demo.yaml")["GOMP_SPINCOUNT"] == "5"
+
+
 def test_ray_knows_the_variable_for_the_loopback_interface() -> None:
     """It is no documented setting, so that another version of Ray may drop it."""
     source = "import ray._private.services as s; print(s.get_node_ip_address())"

@@ -44,7 +44,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_file_is_opened_on_the_cpu_with_the_threads_of_the_settings(model: Path) -> None:
     session = open_session(model, SETTINGS, use_cuda=False)
     np.testing.assert_array_equal(session.run(None, {"given": np.array([[1, -2]], np.float32)})[0], [[-1, 2]])
-    assert session_options(SETTINGS).intra_op_num_threads == 1
+    options = session_options(SETTINGS)
+    assert options.intra_op_num_threads == 1
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert providers(SETTINGS, use_cuda=False) == ["CPUExecutionProvider"]
 
 
