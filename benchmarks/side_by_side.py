@@ -11,11 +11,10 @@ import sys
 import time
 from statistics import mean
 
-from benchmarks.questions import Collected
+from benchmarks.questions import make
 from demo.checkpoints import wan26_models
 from deployments.settings import Wan26Settings
 from deployments.video.build import build_wan26
-from deployments.wire import VideoRequest
 
 VIDEOS = 3
 """Videos of each process that count. The one before them warms up."""
@@ -50,17 +49,7 @@ def _make_videos() -> list[float]:
     seconds = []
     for _ in range(VIDEOS + 1):
         begun = time.monotonic()
-        request = VideoRequest(
-            prompt="a red circle moves right",
-            negative_prompt="",
-            width=128,
-            height=128,
-            num_frames=17,
-            steps=12,
-            cfg=3.0,
-            seed=3,
-        )
-        engine.generate(request, Collected())
+        make(engine, "a red circle moves right", seed=3)
         seconds.append(time.monotonic() - begun)
     return seconds[1:]
 

@@ -40,7 +40,7 @@ from deployments.video.checkpoints.names import (
     TRANSFORMER_PREFIXES,
     VAE_PREFIXES,
     image_encoder_name,
-    select_part,
+    renamed_shapes,
     text_encoder_name,
 )
 from deployments.video.checkpoints.relatives import (
@@ -66,19 +66,17 @@ WIDE = 5120
 """The width of Wan 14B; that of 1.3B is 1536."""
 _OF_5B = 3072
 """The width of Wan 2.2 5B."""
-_FEW_STEPS = re.compile(
-    r"(?<![a-z0-9])[1-9]\d?[-_ ]?steps?(?![a-z])|lightning|lightx2v|distill|causvid|self[-_ ]?forcing|fastwan|accvid|fusioni?x"
-    r"|(?<![a-z])(turbo|rapid|dmd|rcm|lcm)(?![a-z])",
-    re.IGNORECASE,
-)
-"""What the names of models and LoRAs have that need few steps. Trainers, too, write steps into the
-names of their LoRAs, but hundreds of them."""
-_OF_DISTILLED = re.compile(
+_OF_DISTILLED = (
     r"(?<![a-z0-9])[1-8][-_ ]?steps?(?![a-z])|lightx2v|cfg[-_ ]?step[-_ ]?distill|causvid|self[-_ ]?forcing|fastwan|accvid"
-    r"|fusioni?x|(?<![a-z])(dmd|rcm|lcm)(?![a-z])",
+    r"|fusioni?x|(?<![a-z])(dmd|rcm|lcm)(?![a-z])"
+)
+_DISTILLED = re.compile(_OF_DISTILLED, re.IGNORECASE)
+"""What the names of models and LoRAs have that need few steps, and those of no style."""
+_FEW_STEPS = re.compile(
+    rf"{_OF_DISTILLED}|(?<![a-z0-9])[1-9]\d?[-_ ]?steps?(?![a-z])|lightning|distill|(?<![a-z])(turbo|rapid)(?![a-z])",
     re.IGNORECASE,
 )
-"""Those of them that no LoRA of a style has."""
+"""What they may have. Trainers, too, write steps into the names of their LoRAs, but hundreds."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
 """Parts of names by which pickled files are known, since they are not opened."""
 
@@ -257,14 +255,14 @@ def _check_file(path: Path) -> Finding | None:
         return _check_lora(path)
     names = read_shapes(find_files(path))
     layout = transformer_layout(names)
-    transformer = _renamed(names, TRANSFORMER_PREFIXES, layout.rename)
+    transformer = renamed_shapes(names, TRANSFORMER_PREFIXES, layout.rename)
     if "patch_embedding.weight" in transformer and any(name.startswith("blocks.0.attn1.") for name in transformer):
         return _transformer_finding(
             path, transformer, match=lambda model: match_weights(model, path, layout), form="safetensors"
         )
     if (relative := relative_of_transformer(transformer)) is not None:
         return Finding(path, relative.model, setting="", faults=(relative.fault,))
-    encoder = _renamed(names, TEXT_ENCODER_PREFIXES, text_encoder_name)
+    encoder = renamed_shapes(names, TEXT_ENCODER_PREFIXES, text_encoder_name)
     if (relative := relative_of_text_encoder(encoder)) is not None:
         return Finding(path, relative.model, setting="", faults=(relative.fault,))
     if any(name.startswith("encoder.block.0.layer.0.SelfAttention.") for name in encoder):
@@ -275,8 +273,8 @@ def _check_file(path: Path) -> Finding | None:
             setting="models.wan26.text_encoder_weights or models.wan22_gguf.text_encoder_weights",
             faults=_short(path, faults),
         )
-    blocks = res_blocks_of(dict(_renamed(names, VAE_PREFIXES, str)))
-    vae = _renamed(names, VAE_PREFIXES, vae_layout(blocks).rename)
+    blocks = res_blocks_of(renamed_shapes(names, VAE_PREFIXES, str))
+    vae = renamed_shapes(names, VAE_PREFIXES, vae_layout(blocks).rename)
     if "encoder.conv_in.weight" in vae and len(vae["encoder.conv_in.weight"]) == 5:
         if "qwen" in path.name.lower():
             return Finding(path, "VAE of Qwen-Image", setting="", faults=("is not supported; use the VAE of Wan 2.1",))
@@ -289,7 +287,7 @@ def _check_file(path: Path) -> Finding | None:
             setting="models.wan26.vae_weights or models.wan22_gguf.vae_weights",
             faults=_short(path, faults),
         )
-    clip = _renamed(names, IMAGE_ENCODER_PREFIXES, image_encoder_name)
+    clip = renamed_shapes(names, IMAGE_ENCODER_PREFIXES, image_encoder_name)
     if "embeddings.class_embedding" in clip:
         faults = _faults(lambda: match_weights(empty_image_encoder_of(clip), path, IMAGE_ENCODER))
         where = "the folder `image_encoder` of models.wan26.image"
@@ -297,10 +295,6 @@ def _check_file(path: Path) -> Finding | None:
     if (relative := relative_of_image_encoder(names) or relative_of_vae(names)) is not None:
         return Finding(path, relative.model, setting="", faults=(relative.fault,))
     return None
-
-
-def _renamed(names: Shapes, prefixes: tuple[str, ...], rename: Callable[[str], str]) -> dict[str, tuple[int, ...]]:
-    return {rename(name): names[in_file] for name, in_file in select_part(names, prefixes).items()}
 
 
 def _short(path: Path, faults: Iterable[str]) -> tuple[str, ...]:
@@ -362,7 +356,7 @@ def _check_lora(path: Path) -> Finding | None:
     if not _FEW_STEPS.search(_said_of(path)):
         return Finding(path, f"LoRA{rank}{size}", folder)
     setting = _distilled_setting(path, is_wide=is_wide)
-    if _OF_DISTILLED.search(_said_of(path)):
+    if _DISTILLED.search(_said_of(path)):
         return Finding(path, f"LoRA{rank}{size}, few steps", setting)
     return Finding(path, f"LoRA{rank}{size}", f"{folder}; or, if it is for few steps, {setting}")
 

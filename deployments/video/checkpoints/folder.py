@@ -26,7 +26,7 @@ from deployments.video.checkpoints.names import (
     TRANSFORMER_PREFIXES,
     VAE_PREFIXES,
     image_encoder_name,
-    select_part,
+    renamed_shapes,
     text_encoder_name,
     transformer_name,
     vae_renamer,
@@ -210,8 +210,7 @@ def empty_vae(folder: Path, weights: Path | None = None) -> Any:
         raise CheckpointRefused(f"{folder}: a VAE with `patch_size` (Wan 2.2 5B) is not supported; use the Wan 2.1 VAE")
     if weights is not None:
         layout = vae_layout(config.get("num_res_blocks", 2))
-        names = read_shapes(find_files(weights))
-        shapes = {layout.rename(name): names[in_file] for name, in_file in select_part(names, layout.prefixes).items()}
+        shapes = renamed_shapes(read_shapes(find_files(weights)), layout.prefixes, layout.rename)
         with suppress(KeyError):  # no VAE: the loader says which tensor is missing
             config |= vae_widths(shapes)
     return _build_empty(folder, config, AutoencoderKLWan, keep_buffers=False)

@@ -7,6 +7,7 @@ from typing import Any
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
 Rename = Callable[[str], str]
+Shapes = Mapping[str, tuple[int, ...]]
 
 TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "pipe.dit.", "model.")
 TEXT_ENCODER_PREFIXES = (
@@ -31,6 +32,11 @@ _PARTS = (
     "model_ema.",
 )
 """The prefixes of models that share a file."""
+
+
+def renamed_shapes(shapes: Shapes, prefixes: tuple[str, ...], rename: Rename) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of one model in a file, by their new names."""
+    return {rename(name): shapes[in_file] for name, in_file in select_part(shapes, prefixes).items()}
 
 
 def select_part(tensors: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, str]:

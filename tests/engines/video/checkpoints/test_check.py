@@ -19,6 +19,7 @@ from deployments.video.checkpoints.check import Finding, check_video_models
 from deployments.video.checkpoints.folder import load_text_encoder
 from tests.engines.random_models import RandomCheckpoints, make_lora
 from tests.engines.video.checkpoints.folders import change_weights, copy_of, image_folder
+from tests.engines.video.checkpoints.gguf_files import finish
 from tests.engines.video.checkpoints.published import CPU, make, published, write
 from tests.engines.video.checkpoints.published_weights import UMT5_FILES, clip_state, of_wan, scaled, umt5_state, vae_state
 
@@ -86,10 +87,7 @@ def test_single_files_are_known_by_their_shapes(tmp_path: Path) -> None:
     save_file({"double_blocks.0.img_attn.qkv.weight": torch.ones(2, 2)}, tmp_path / "flux.safetensors")
     writer = gguf.GGUFWriter(tmp_path / "flux1-dev-Q8_0.gguf", arch="flux")
     writer.add_tensor("double_blocks.0.img_attn.qkv.weight", np.zeros((4, 4), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     (tmp_path / "notes.bin").write_bytes(b"x")
     found = findings(tmp_path)
     assert set(found) == {f"{name}.safetensors" for name in expected}
@@ -199,10 +197,7 @@ def test_a_lora_with_odd_tensors_and_a_text_encoder_as_gguf_get_a_sentence(tmp_p
     for name, architecture in (("umt5-xxl-encoder-Q8_0", "t5encoder"), ("umt5", "unknown")):
         writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", arch=architecture)
         writer.add_tensor("enc.blk.0.attn_q.weight", np.zeros((4, 4), np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        finish(writer)
     found = {name: "; ".join(finding.faults) for name, finding in findings(tmp_path).items()}
     assert "float32 [2]; an alpha must be one number" in found["alpha.safetensors"]
     assert "has the shape []; a matrix" in found["down.safetensors"]
