@@ -22,6 +22,7 @@ import PIL.Image
 import psutil
 
 from loadtest.processes import PROCESSES, running_processes
+from serve.cli.console import print_error
 from serve.cli.service import COMMAND, START_TIMEOUT_S
 from serve.client import CallFailed, Client
 from serve.http.examples import payload
@@ -164,6 +165,9 @@ def main() -> int:
         for kind, outcome in kill_all(service, options.rounds, options.kinds):
             print(f"{kind}: {outcome}", flush=True)
             bad += outcome.hung + outcome.wrong
+    except CallFailed as e:
+        print_error(str(e))
+        return 1
     finally:
         service.stop()
     return 1 if bad else 0

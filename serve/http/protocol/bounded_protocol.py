@@ -7,7 +7,6 @@ at a time. ``install`` makes uvicorn, and so Serve, use it.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serve.config import ProxySettings
 from serve.http.callers.caller import network_of
 from serve.http.protocol.gentle_transport import GentleTransport
+from serve.http.protocol.open_connections import OpenConnections, State
 from serve.http.protocol.unread_answers import UnreadAnswers, limit_unsent
 from serve.http.reports.problem_log import log_problem
 from serve.http.request_id import choose_request_id
@@ -38,13 +38,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     settings: ClassVar[ProxySettings] = ProxySettings()
     unread: ClassVar[UnreadAnswers] = UnreadAnswers(settings.max_unread_bytes)
+    opened: ClassVar[OpenConnections["BoundedProtocol"]] = OpenConnections()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.waiting_since: float | None = self.loop.time()
         self._pending = b""  # bytes that are not parsed yet, after the present request
         # If set, whatever arrives is dropped, and the connection closes after the answer.
         self._deaf = False
+        self._lost = False
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._begin_request()
@@ -57,7 +58,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._framing_bytes = 0
         self._message_complete = False
-        self._body_since = self.loop.time()
 
     # Callbacks of the transport.
 
@@ -67,13 +67,16 @@ class BoundedProtocol(HttpToolsProtocol):
         room = not full or self._close_another()
         super().connection_made(transport)
         limit_unsent(transport)
+        self._note("waiting")
         if room:
             self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         else:
             self._refuse(unavailable("too many connections are open", retry_after_s=5))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers of a connection that has ended."""
+        """Forget a connection that has ended, and its timers."""
+        self._lost = True
+        self.opened.remove(self)
         self._stop_timer()
         self._unset_keepalive_if_required()
         self._stop_watching_reading()
@@ -152,10 +155,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _parse_head(self) -> int:
         """Parse up to the end of the head, or up to the limit of its size."""
-        if self._head_bytes == 0:
-            self.waiting_since = self.waiting_since or self.loop.time()
-            if self._timer is None:
-                self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
+        if self._head_bytes == 0 and self._timer is None:
+            self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         data, tail = self._pending, self._head_tail
         # Empty lines before a request are skipped.
         blank = 0 if tail else len(data) - len(data.lstrip(b"\r\n"))
@@ -213,8 +214,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_too_large(f"the request has more than {MAX_FIELDS} headers"))
             return
         self._head_complete = True
-        self.waiting_since = None
-        self._body_since = self.loop.time()
+        self._note("receiving")
         self._stop_timer()
         headers = dict(self.headers)
         self._body_left = None if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
@@ -234,6 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that the request is there as a whole."""
         if not self._deaf:
             self._message_complete = True
+            self._note("working")
             super().on_message_complete()
 
     def _should_upgrade(self) -> bool:
@@ -253,14 +254,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._end_request_if_answered()
             self._parse_pending()
         else:
-            self.waiting_since = self.loop.time()
+            self._note("waiting")
             self._start_timer(LINGER_S, self._close)
 
     def _end_request_if_answered(self) -> None:
         if self._message_complete and self.cycle.response_complete and not self._deaf:
             self._stop_timer()
             self._begin_request()
-            self.waiting_since = self.loop.time()
+            self._note("waiting")
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
@@ -311,7 +312,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._deaf = True
         self._pending = b""
-        self.waiting_since = self.loop.time()
+        self._note("waiting")
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -359,25 +360,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _close_another(self) -> bool:
-        """Close a connection that waits for a request or receives one; say whether there is one.
+    def _note(self, state: State) -> None:
+        """Note the state by which this connection makes room for others, until it has ended."""
+        if not self._lost:
+            self.opened.put(self, state)
 
-        It is one of the caller that has the most connections, so that nobody loses theirs because
-        of another caller: the one that has waited longest for a request, or if none waits, the one
-        whose request has been arriving for the longest time.
-        """
-        ours = [c for c in self.connections if isinstance(c, BoundedProtocol)]
-        counts = Counter(c.caller() for c in ours)
-        order = {
-            c: (-counts[c.caller()], c.waiting_since is None, c._body_since if c.waiting_since is None else c.waiting_since)
-            for c in ours
-            if c.waiting_since is not None or not c._message_complete
-        }
-        if not order:
+    def _close_another(self) -> bool:
+        """Close a connection that waits for a request or receives one; say whether there is one."""
+        chosen = self.opened.choose()
+        if chosen is None:
             return False
-        victim = min(order, key=order.__getitem__)
-        victim.transport.abort()
-        self.connections.discard(victim)
+        chosen.transport.abort()
+        self.opened.remove(chosen)
+        self.connections.discard(chosen)
         return True
 
 
@@ -389,4 +384,5 @@ def install(settings: ProxySettings) -> None:
     """Make every server of uvicorn that this process starts from now on use ``BoundedProtocol``."""
     BoundedProtocol.settings = settings
     BoundedProtocol.unread = UnreadAnswers(settings.max_unread_bytes)
+    BoundedProtocol.opened = OpenConnections()
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{BoundedProtocol.__module__}:{BoundedProtocol.__qualname__}"

@@ -81,8 +81,10 @@ class Front:
         return caller
 
     def connections(self) -> int:
-        """Return how many connections the server has."""
-        return len(self.server.server_state.connections)
+        """Return how many connections the server has; those that make room are the same."""
+        number = len(self.server.server_state.connections)
+        assert number == len(BoundedProtocol.opened)
+        return number
 
 
 @contextlib.asynccontextmanager
