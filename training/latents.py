@@ -56,7 +56,12 @@ PHOTOGRAPHS = Bucket(
 
 Bent ones show people that resemble each other, from which a small model learns a blurred face.
 """
-ENCODED = (*BUCKETS, PHOTOGRAPHS)
+LARGE = (
+    replace(PHOTOGRAPHS, width=256, height=144, count=6_000),
+    replace(PHOTOGRAPHS, width=144, height=256, count=3_000),
+)
+"""The same photographs, wide and tall, in the largest sizes that the demo's limits lower a video to."""
+ENCODED = (*BUCKETS, PHOTOGRAPHS, *LARGE)
 """All buckets, in the order by which the files of their latents are numbered."""
 
 

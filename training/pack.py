@@ -50,12 +50,12 @@ def pack(states: Path, target: Path) -> None:
     }
 
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
-    text = _load(states / "people.pt", vace)
+    text = _load(states / "large.pt", vace)
     WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(target_files.vace)
 
     high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))
-    text = _load(states / "low.pt", low)
-    _load(states / "high.pt", high)
+    text = _load(states / "large-low.pt", low)
+    _load(states / "large-high.pt", high)
     pipeline = WanImageToVideoPipeline(
         transformer=high,
         transformer_2=low,
@@ -72,7 +72,8 @@ def pack(states: Path, target: Path) -> None:
     for part, expert, path in (("transformer", high, target_files.high_noise), ("transformer_2", low, target_files.low_noise)):
         for weights in (target_files.a14b / part).glob("*.safetensors*"):
             weights.unlink()  # only the GGUF files hold the experts' weights
-        write_wan_gguf(path, expert.state_dict(), quantization="Q8_0", name=path.stem)
+        # Rounded to what the file then holds as float16: biases, norms and the patch embedding.
+        write_wan_gguf(path, expert.half().float().state_dict(), quantization="Q8_0", name=path.stem)
 
 
 def _load(path: Path, transformer: nn.Module) -> Any:

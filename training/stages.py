@@ -22,13 +22,32 @@ STEPS = {
     "trunk": 10_000,
     "low": 12_000,
     "high": 6_000,
+    "large": 6_000,
+    "large-low": 6_000,
+    "large-high": 3_000,
     "distil26": 3_000,
     "distil22": 3_000,
 }
 """The number of training steps of each stage that has any."""
 SHARE_OF_PHOTOGRAPHS = 0.4
 """The share of the captions in the stage `people` whose clips are ``PHOTOGRAPHS``."""
-STAGES = ("vae", "latents", "wan26", "people", "trunk", "low", "high", "pack", "distil26", "distil22")
+STAGES = (
+    "vae",
+    "latents",
+    "wan26",
+    "people",
+    "large",
+    "trunk",
+    "low",
+    "high",
+    "large-low",
+    "large-high",
+    "pack",
+    "distil26",
+    "distil22",
+)
+RANGES = {"trunk": (0.0, 1.0), "low": (0.0, BOUNDARY), "high": (BOUNDARY, 1.0)}
+"""The times on which each image-to-video model is trained."""
 
 
 def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: float, target: Path) -> bool:
@@ -53,15 +72,15 @@ def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: f
         return distil(state, DemoCheckpoints(target), device=ranks.device, total=steps, deadline=deadline)
     data = _data(folder / "latents", ranks.device)
     write_statistics(folder, mean=data.mean, std=data.std, tokenizer=data.tokenizer)
-    if stage == "wan26":
-        return train_vace(state, data, total=steps, deadline=deadline)
-    if stage == "people":
-        return train_vace(
-            state, data, total=steps, deadline=deadline, start=folder / "wan26.pt", photographs=SHARE_OF_PHOTOGRAPHS
-        )
-    start = None if stage == "trunk" else folder / "trunk.pt"
-    low, high = {"trunk": (0.0, 1.0), "low": (0.0, BOUNDARY), "high": (BOUNDARY, 1.0)}[stage]
-    return train_image_model(state, data, total=steps, deadline=deadline, start=start, low=low, high=high)
+    large = stage.startswith("large")
+    if stage in ("wan26", "people", "large"):
+        before = {"wan26": None, "people": folder / "wan26.pt", "large": folder / "people.pt"}[stage]
+        photographs = SHARE_OF_PHOTOGRAPHS if before else 0.0
+        return train_vace(state, data, total=steps, deadline=deadline, start=before, photographs=photographs, large=large)
+    part = stage.removeprefix("large-")
+    start = None if part == "trunk" else folder / (f"{part}.pt" if large else "trunk.pt")
+    low, high = RANGES[part]
+    return train_image_model(state, data, total=steps, deadline=deadline, start=start, low=low, high=high, large=large)
 
 
 @cache

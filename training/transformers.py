@@ -15,7 +15,7 @@ from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
 from torch import Tensor, nn
 
 from deployments.video.checkpoints.vace import text_model
-from training.latents import BUCKETS, ENCODED, PHOTOGRAPHS, SHARES, Latents, load, statistics
+from training.latents import BUCKETS, ENCODED, LARGE, PHOTOGRAPHS, SHARES, Latents, load, statistics
 from training.replay import Replay
 from training.run import Run, load_average
 from training.scenes import draw_scenes
@@ -66,15 +66,18 @@ class Data:
         """Normalise each channel to zero mean and unit deviation; float32."""
         return (latents.float() - self._mean) / self._std
 
-    def draw(self, step: int, photographs: float = 0.0) -> Batch:
+    def draw(self, step: int, photographs: float = 0.0, *, large: bool = False) -> Batch:
         """Return the batch of one step.
 
         It mostly has the usual size, in every tenth step another one, and sometimes fewer frames.
-        Of the usual size, this share of the clips is from ``PHOTOGRAPHS``.
+        Of the usual size, this share of the clips is from ``PHOTOGRAPHS``. With ``large``, every
+        second step has clips from ``LARGE`` alone.
         """
         number = 0 if step % 10 else 1 + (step // 10) % (len(BUCKETS) - 1)
+        if large and step % 2:
+            number = ENCODED.index(LARGE[step // 2 % 3 == 2])
         usual = BUCKETS[0]
-        spec = BUCKETS[number]
+        spec = ENCODED[number]
         count = BATCH * usual.frames * usual.height * usual.width // (spec.frames * spec.height * spec.width)
         further = 0 if number else round(count * photographs)
         drawn = [self._choose(number, count - further)]
@@ -181,12 +184,19 @@ def begin(transformer: nn.Module, encoder: nn.Module, start: Path | None) -> dic
 
 
 def train_vace(
-    path: Path, data: Data, *, total: int, deadline: float, start: Path | None = None, photographs: float = 0.0
+    path: Path,
+    data: Data,
+    *,
+    total: int,
+    deadline: float,
+    start: Path | None = None,
+    photographs: float = 0.0,
+    large: bool = False,
 ) -> bool:
     """Train text- and image-to-video in one VACE model; return True when finished.
 
     Two steps of three are text-to-video, in which ``photographs`` is the share of ``PHOTOGRAPHS``.
-    With ``start``, the state of another stage, training continues from there.
+    ``large`` is explained at ``Data.draw``. With ``start``, the state of another stage, training continues from there.
     """
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
@@ -207,15 +217,26 @@ def train_vace(
 
     training = Training(path, modules, total=total, deadline=deadline)
     prepare(vace, data.device)
-    return training.run(lambda step: data.draw(step, photographs if kind_of(step) == "text" else 0.0), loss_of, kind_of)
+    return training.run(
+        lambda step: data.draw(step, photographs if kind_of(step) == "text" else 0.0, large=large), loss_of, kind_of
+    )
 
 
 def train_image_model(
-    path: Path, data: Data, *, total: int, deadline: float, start: Path | None, low: float, high: float
+    path: Path,
+    data: Data,
+    *,
+    total: int,
+    deadline: float,
+    start: Path | None,
+    low: float,
+    high: float,
+    large: bool = False,
 ) -> bool:
     """Train a 36-channel model for times in ``[low, high]``; return True when finished.
 
     With ``start``, the state of another model, it continues from there and keeps its text encoder.
+    ``large`` is explained at ``Data.draw``.
     """
     torch.manual_seed(22)
     model = WanTransformer3DModel(**CONFIG, in_channels=36).to(data.device)
@@ -230,7 +251,7 @@ def train_image_model(
 
     training = Training(path, modules, total=total, deadline=deadline)
     prepare(model, data.device)
-    return training.run(data.draw, loss_of, lambda step: "image")
+    return training.run(lambda step: data.draw(step, large=large), loss_of, lambda step: "image")
 
 
 class Training:

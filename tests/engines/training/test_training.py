@@ -103,9 +103,11 @@ def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatc
     for module in (training.latents, training.transformers, training.distil):
         monkeypatch.setattr(module, "BUCKETS", buckets)
     photographs = Bucket(frames=9, height=32, width=32, count=4, shares={"cat": 1.0}, warp=0.0)
+    large = (replace(photographs, width=48), replace(photographs, height=48))
     monkeypatch.setattr(training.transformers, "PHOTOGRAPHS", photographs)
+    monkeypatch.setattr(training.transformers, "LARGE", large)
     for module in (training.transformers, training.stages):
-        monkeypatch.setattr(module, "ENCODED", (*buckets, photographs))
+        monkeypatch.setattr(module, "ENCODED", (*buckets, photographs, *large))
     for module in (training.transformers, training.distil):
         monkeypatch.setattr(module, "BATCH", 2)
     monkeypatch.setattr(training.distil, "SHARE", 1)
