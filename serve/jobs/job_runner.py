@@ -334,12 +334,12 @@ class JobRunner:
             with self._outages.survived():
                 kept = await self._store.beat(self.owner, {job_id: item.job.attempt for job_id, item in held.items()})
                 for job_id, item in held.items():
-                    job = kept.get(job_id)
-                    if job is None:
+                    lease = kept.get(job_id)
+                    if lease is None:
                         item.stop("lost")
-                    elif job.cancel_requested:
+                    elif lease.cancel_requested:
                         item.stop("cancelled")
-                    elif job.state != "queued":
+                    elif lease.state != "queued":
                         item.turn.set()  # it was started by a call whose answer was lost
 
     async def _take_turns(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from serve.jobs.store.record import Job
+from serve.jobs.store.record import Job, Lease
 
 _JOB = TypeAdapter(Job)
 _CHANGING = frozenset(
@@ -32,6 +32,16 @@ def decode(record: str | bytes, *, beat: int | None = None) -> Job:
     if beat is not None:
         fields["beat"] = beat
     return _JOB.validate_python(fields)
+
+
+def decode_lease(record: str | bytes) -> Lease:
+    """Return what the owner of a record's job must know.
+
+    It does not validate the rest, since this is done for all jobs of a Runner several times a
+    second.
+    """
+    fields = json.loads(record)
+    return Lease(state=fields.get("state", "queued"), cancel_requested=fields.get("cancel_requested", False))
 
 
 def encode_event(job: Job) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve.jobs.store.limits import NO_LIMITS, Limits
-from serve.jobs.store.record import Job, Progress, State, StoredResult
+from serve.jobs.store.record import Job, Lease, Progress, State, StoredResult
 from serve.jobs.store.turns import Waiting
 
 PACE_JOBS = 10
@@ -139,10 +139,10 @@ class JobStore(Protocol):
         caller. The order is that of ``serve.jobs.store.turns``.
         """
 
-    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Job]:
+    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Lease]:
         """Show a sign of life for jobs, by id with their attempts.
 
-        Return those of them that ``owner`` still holds; one that is missing must be stopped.
+        Return the leases that ``owner`` still holds; a job that is missing must be stopped.
         """
 
     async def progress(self, job_id: str, attempt: int, steps: Sequence[Progress]) -> bool:

@@ -61,6 +61,14 @@ class Delivery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lease:
+    """What the owner of a job learns when it shows a sign of life."""
+
+    state: State
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A job. Times are in seconds since the epoch.
 

@@ -90,7 +90,7 @@ redis.call('INCRBY', KEYS[2], ARGV[2])
 
 BEAT = """
 -- ARGV: owner, prefix of jobs, then ids and attempts
--- Returns id, record and beat of each job that the owner holds.
+-- Returns id and record of each job that the owner holds.
 local held = {}
 for n = 3, #ARGV, 2 do
   local key = ARGV[2] .. ARGV[n]
@@ -98,7 +98,7 @@ for n = 3, #ARGV, 2 do
   if job[1] == ARGV[1] and job[2] == ARGV[n + 1] then -- nobody owns an ended job
     table.insert(held, ARGV[n])
     table.insert(held, job[3])
-    table.insert(held, redis.call('HINCRBY', key, 'beat', 1))
+    redis.call('HINCRBY', key, 'beat', 1)
   end
 end
 return held

@@ -15,10 +15,10 @@ from statistics import fmean
 from typing import Any
 
 from serve.jobs.store import transitions, turns
-from serve.jobs.store.encoding import decode, decode_events
+from serve.jobs.store.encoding import decode, decode_events, decode_lease
 from serve.jobs.store.job_store import Event, Kept, Page, Queue, Spent, StoreUnavailable
 from serve.jobs.store.limits import NO_LIMITS, Limits
-from serve.jobs.store.record import Job, Progress, State, StoredResult
+from serve.jobs.store.record import Job, Lease, Progress, State, StoredResult
 from serve.jobs.store.redis_connection import PATIENCE_S, RedisConnection
 from serve.jobs.store.redis_creation import Creation
 from serve.jobs.store.redis_rows import Entry, RedisRows, remembered_as, waiting_jobs
@@ -196,15 +196,14 @@ class RedisStore:
 
         return await self._connection.run(work)
 
-    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Job]:
-        """Show a sign of life for jobs, and return those that ``owner`` still holds."""
-        held: dict[str, Job] = {}
+    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Lease]:
+        """Show a sign of life for jobs, and return the leases that ``owner`` still holds."""
+        held: dict[str, Lease] = {}
         pairs = list(attempts.items())
         for first in range(0, len(pairs), BEATS):
             part = [str(value) for pair in pairs[first : first + BEATS] for value in pair]
             answer = await self._run_beat(owner, part)
-            for job_id, record, beat in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
-                held[job_id] = decode(record, beat=int(beat))
+            held |= {job_id: decode_lease(record) for job_id, record in zip(answer[::2], answer[1::2], strict=True)}
         return held
 
     async def progress(self, job_id: str, attempt: int, steps: Sequence[Progress]) -> bool:

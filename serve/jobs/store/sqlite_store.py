@@ -1,5 +1,6 @@
 """The store of jobs in a SQLite file, for a service on one machine."""
 
+import json
 import re
 import time
 from collections.abc import Collection, Sequence
@@ -7,10 +8,10 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from serve.jobs.store import transitions, turns
-from serve.jobs.store.encoding import decode, decode_events, encode, encode_event
+from serve.jobs.store.encoding import decode, decode_events, decode_lease, encode, encode_event
 from serve.jobs.store.job_store import Event, Kept, KeyReused, Page, Queue, Spent
 from serve.jobs.store.limits import NO_LIMITS, Limits
-from serve.jobs.store.record import Job, Progress, State, StoredResult
+from serve.jobs.store.record import Job, Lease, Progress, State, StoredResult
 from serve.jobs.store.sqlite_database import BUSY_S, SqliteDatabase
 from serve.jobs.store.sqlite_rows import (
     MIGRATIONS,
@@ -173,20 +174,16 @@ class SqliteStore:
 
         return await self._database.write(work)
 
-    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Job]:
-        """Show a sign of life for jobs, and return those that ``owner`` still holds."""
+    async def beat(self, owner: str, attempts: dict[str, int]) -> dict[str, Lease]:
+        """Show a sign of life for jobs, and return the leases that ``owner`` still holds."""
 
-        def work(connection: Connection) -> dict[str, Job]:
-            held: dict[str, Job] = {}
-            for job_id, attempt in attempts.items():
-                row = connection.execute(
-                    "UPDATE jobs SET beat = beat + 1 WHERE id = ? AND owner = ? AND attempt = ? AND ended = 0"
-                    " RETURNING record, beat",
-                    (job_id, owner, attempt),
-                ).fetchone()
-                if row:
-                    held[job_id] = decode(row[0], beat=row[1])
-            return held
+        def work(connection: Connection) -> dict[str, Lease]:
+            rows = connection.execute(
+                "UPDATE jobs SET beat = beat + 1 FROM json_each(?) AS held"
+                " WHERE jobs.id = held.key AND owner = ? AND attempt = held.value AND ended = 0 RETURNING jobs.id, record",
+                (json.dumps(attempts), owner),
+            ).fetchall()
+            return {job_id: decode_lease(record) for job_id, record in rows}
 
         return await self._database.write(work) if attempts else {}
 

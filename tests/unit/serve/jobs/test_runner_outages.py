@@ -8,7 +8,7 @@ import pytest
 from serve.jobs.results.outcome import Outcome
 from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import FOLDERS, preview_key, result_key
-from serve.jobs.store.record import Job
+from serve.jobs.store.record import Job, Lease
 from serve.media.spool import read_media
 from tests.unit.serve.http.service import HeldVideoModel
 from tests.unit.serve.jobs.bench import Bench, begun, within
@@ -108,7 +108,7 @@ async def test_a_job_that_is_ending_is_not_taken_for_lost(bench: Bench, monkeypa
         await beaten.wait()
         await delete(key)
 
-    async def watched(owner: str, attempts: dict[str, int]) -> dict[str, Job]:
+    async def watched(owner: str, attempts: dict[str, int]) -> dict[str, Lease]:
         after = finished.is_set()
         held = await beat(owner, attempts)
         if after and owner == "one":

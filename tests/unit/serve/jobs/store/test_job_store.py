@@ -8,7 +8,7 @@ import pytest
 
 from serve.jobs.store.job_store import JobStore
 from serve.jobs.store.limits import QueueFull
-from serve.jobs.store.record import Delivery, Job, Progress, State
+from serve.jobs.store.record import Delivery, Job, Lease, Progress, State
 from tests.unit.serve.jobs.samples import NOW, RESULT, create, end, new_job, run
 
 OpenStore = Callable[[], Awaitable[JobStore]]
@@ -80,8 +80,15 @@ async def test_a_lease_is_given_away_only_if_its_owner_is_silent(store: JobStore
     await store.start("runner-1", slots=SLOTS, max_running=1)
     await store.progress(job.id, 1, [Progress(stage="denoising", step=3, percent=30.0)])
     assert await store.take("runner-2", job.id) is None
-    held = await store.beat("runner-1", {job.id: 1})
-    assert held[job.id].beat == first.beat + 1
+    other = await create(store)
+    assert await store.take("runner-1", other.id) is not None
+    assert await store.beat("runner-1", {job.id: 1, other.id: 1, "gone": 1}) == {
+        job.id: Lease(state="running", cancel_requested=False),
+        other.id: Lease(state="queued", cancel_requested=False),
+    }
+    now = await store.get(job.id)
+    assert now is not None
+    assert now.beat == first.beat + 1
     assert await store.take("runner-2", job.id, known_beat=first.beat) is None
     taken = await store.take("runner-2", job.id, known_beat=first.beat + 1)
     assert taken is not None
@@ -236,7 +243,7 @@ async def test_the_owner_of_a_running_job_is_asked_to_cancel_it(store: JobStore)
     job = await run(store, await create(store))
     asked = await store.request_cancel(job.id, at=NOW, expires_at=NOW)
     assert asked == replace(job, cancel_requested=True)
-    assert (await store.beat("runner", {job.id: 1}))[job.id].cancel_requested
+    assert await store.beat("runner", {job.id: 1}) == {job.id: Lease(state="starting", cancel_requested=True)}
     ended = await end(store, job, "cancelled")
     assert await store.request_cancel(job.id, at=NOW, expires_at=NOW) == ended
 
