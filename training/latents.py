@@ -60,7 +60,7 @@ LARGE = (
     replace(PHOTOGRAPHS, width=256, height=144, count=6_000),
     replace(PHOTOGRAPHS, width=144, height=256, count=3_000),
 )
-"""The same photographs, wide and tall, in the largest sizes that the demo's limits lower a video to."""
+"""The same photographs, wide and tall: to the first size the demo lowers a video of 832x480."""
 ENCODED = (*BUCKETS, PHOTOGRAPHS, *LARGE)
 """All buckets, in the order by which the files of their latents are numbered."""
 

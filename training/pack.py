@@ -11,7 +11,7 @@ from diffusers import (
     WanVACEPipeline,
     WanVACETransformer3DModel,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from demo.checkpoints import DemoCheckpoints
 from training.gguf_file import write_wan_gguf
@@ -72,8 +72,13 @@ def pack(states: Path, target: Path) -> None:
     for part, expert, path in (("transformer", high, target_files.high_noise), ("transformer_2", low, target_files.low_noise)):
         for weights in (target_files.a14b / part).glob("*.safetensors*"):
             weights.unlink()  # only the GGUF files hold the experts' weights
-        # Rounded to what the file then holds as float16: biases, norms and the patch embedding.
-        write_wan_gguf(path, expert.half().float().state_dict(), quantization="Q8_0", name=path.stem)
+        write_wan_gguf(path, _rounded(expert.state_dict()), quantization="Q8_0", name=path.stem)
+
+
+def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Round what is not quantised to float16, as which the file then holds it without an error."""
+    kept = {name for name, weight in state.items() if weight.ndim == 2 or "scale_shift_table" in name}
+    return {name: weight if name in kept else weight.half().float() for name, weight in state.items()}
 
 
 def _load(path: Path, transformer: nn.Module) -> Any:

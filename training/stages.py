@@ -30,7 +30,8 @@ STEPS = {
 }
 """The number of training steps of each stage that has any."""
 SHARE_OF_PHOTOGRAPHS = 0.4
-"""The share of the captions in the stage `people` whose clips are ``PHOTOGRAPHS``."""
+"""The share of the captions in the stages `people` and `large` whose clips of the usual size are
+``PHOTOGRAPHS``."""
 STAGES = (
     "vae",
     "latents",

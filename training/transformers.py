@@ -69,13 +69,10 @@ class Data:
     def draw(self, step: int, photographs: float = 0.0, *, large: bool = False) -> Batch:
         """Return the batch of one step.
 
-        It mostly has the usual size, in every tenth step another one, and sometimes fewer frames.
-        Of the usual size, this share of the clips is from ``PHOTOGRAPHS``. With ``large``, every
-        second step has clips from ``LARGE`` alone.
+        Of the usual size, the share ``photographs`` of the clips is from ``PHOTOGRAPHS``. In every
+        fiftieth step the clips have fewer frames. See ``bucket_of`` for their sizes.
         """
-        number = 0 if step % 10 else 1 + (step // 10) % (len(BUCKETS) - 1)
-        if large and step % 2:
-            number = ENCODED.index(LARGE[step // 2 % 3 == 2])
+        number = bucket_of(step, large=large)
         usual = BUCKETS[0]
         spec = ENCODED[number]
         count = BATCH * usual.frames * usual.height * usual.width // (spec.frames * spec.height * spec.width)
@@ -97,6 +94,18 @@ class Data:
         chosen = torch.randint(len(bucket.clips), (count,), device=self.device)
         wording = torch.randint(tokens.shape[1], (count,), device=self.device)
         return bucket.clips[chosen], bucket.pictures[chosen], tokens[chosen, wording]
+
+
+def bucket_of(step: int, *, large: bool) -> int:
+    """Return the number of the bucket in ``ENCODED`` from which a step has its clips.
+
+    It is mostly that of the usual size, in every tenth step another one of ``BUCKETS``, and with
+    ``large`` in every second step one of ``LARGE``. Each of them stays for six steps, so that text
+    and images, which alternate, both have it.
+    """
+    if large and step % 2:
+        return ENCODED.index(LARGE[step // 6 % 3 == 2])
+    return 0 if step % 10 else 1 + (step // 10) % (len(BUCKETS) - 1)
 
 
 class Times:
@@ -196,7 +205,8 @@ def train_vace(
     """Train text- and image-to-video in one VACE model; return True when finished.
 
     Two steps of three are text-to-video, in which ``photographs`` is the share of ``PHOTOGRAPHS``.
-    ``large`` is explained at ``Data.draw``. With ``start``, the state of another stage, training continues from there.
+    ``large`` is explained at ``bucket_of``. With ``start``, the state of another stage, training
+    continues from there.
     """
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
@@ -236,7 +246,7 @@ def train_image_model(
     """Train a 36-channel model for times in ``[low, high]``; return True when finished.
 
     With ``start``, the state of another model, it continues from there and keeps its text encoder.
-    ``large`` is explained at ``Data.draw``.
+    ``large`` is explained at ``bucket_of``.
     """
     torch.manual_seed(22)
     model = WanTransformer3DModel(**CONFIG, in_channels=36).to(data.device)

@@ -27,7 +27,7 @@ from serve.http.head_limits import check_head
 from serve.http.middleware import Cors
 from serve.http.openai.errors import OpenAIErrors
 from serve.http.protocol.body_limit import BodyLimit
-from serve.http.protocol.bounded_protocol import EXTENSION, install
+from serve.http.protocol.bounded_protocol import CALLER_KNOWN, EXTENSION, install
 from serve.http.protocol.plain_errors import SERVE_PREFIX, PlainErrors
 from serve.http.protocol.whole_body import WholeBody
 from serve.http.reports.access_log import leave_out_probes
@@ -95,16 +95,24 @@ class RequireBoundedConnection:
     """Refuses every request that did not come through ``BoundedProtocol``.
 
     Otherwise a new version of Ray or uvicorn that starts its server in another way would run
-    without limits, and nobody would notice.
+    without limits, and nobody would notice. It also tells the connection that its caller is known:
+    uvicorn has put the one whom a trusted proxy names into the scope by now.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and EXTENSION not in scope.get("extensions", {}):
-            logger.error("Serve's proxy does not use serve.http.protocol.bounded_protocol, so its connections have no limits")
-            raise Problem(500, "internal", "the service runs without limits for connections, so it answers no request")
+        if scope["type"] == "http":
+            bounded = scope.get("extensions", {}).get(EXTENSION)
+            if bounded is None:
+                logger.error(
+                    "Serve's proxy does not use serve.http.protocol.bounded_protocol, so its connections have no limits"
+                )
+                raise Problem(500, "internal", "the service runs without limits for connections, so it answers no request")
+            # Taken out, since the scope is sent to another process.
+            if (caller_known := bounded.pop(CALLER_KNOWN, None)) is not None:
+                caller_known()
         await self._app(scope, receive, send)
 
 

@@ -8,6 +8,7 @@ at a time. ``install`` makes uvicorn, and so Serve, use it.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import httptools
@@ -25,7 +26,11 @@ from serve.http.request_id import choose_request_id
 from serve.problems import Problem, unavailable
 
 EXTENSION = "ryla.bounded"
-"""The ASGI extension in the scope of requests that came through ``BoundedProtocol``."""
+"""The ASGI extension in the scope of requests that came through ``BoundedProtocol``.
+
+It holds ``CALLER_KNOWN``, which whoever knows the caller takes out and calls.
+"""
+CALLER_KNOWN = "caller_known"
 MAX_FIELDS = 256
 """Number of header fields in a request."""
 LINGER_S = 5.0
@@ -34,7 +39,10 @@ _HEAD_END = b"\r\n\r\n"
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection. ``settings`` holds the limits of all of them."""
+    """One connection. ``settings`` holds the limits of all of them.
+
+    A process has one server: ``unread`` and ``opened`` hold connections of all of its servers.
+    """
 
     settings: ClassVar[ProxySettings] = ProxySettings()
     unread: ClassVar[UnreadAnswers] = UnreadAnswers(settings.max_unread_bytes)
@@ -66,8 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
         full = len(self.connections) >= self.settings.max_connections
         room = not full or self._close_another()
         super().connection_made(transport)
-        limit_unsent(transport)
         self._note("waiting")
+        limit_unsent(transport)
         if room:
             self._start_timer(self.settings.head_timeout_s, self._head_timed_out)
         else:
@@ -194,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_listening()
         if not self._deaf:
             super().on_message_begin()
-            self.scope["extensions"] = {EXTENSION: {}}
+            self.scope["extensions"] = {EXTENSION: {CALLER_KNOWN: partial(self.opened.rename, self)}}
 
     def on_url(self, url: bytes) -> None:
         """Take a part of the request's target."""
@@ -371,6 +379,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if chosen is None:
             return False
         chosen.transport.abort()
+        chosen._lost = True  # it only hears of that later
         self.opened.remove(chosen)
         self.connections.discard(chosen)
         return True

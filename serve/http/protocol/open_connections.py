@@ -4,10 +4,15 @@ A flood opens connections as fast as it can, and each may have to close another 
 is kept up to date as connections come, change and go, and no decision looks at all of them.
 """
 
+import heapq
+import itertools
+from collections import OrderedDict
 from typing import Generic, Literal, Protocol, TypeVar
 
 State = Literal["waiting", "receiving", "working"]
 """Whether a connection waits for a request, receives its body, or has the whole of it."""
+_SPARE_RANKS = 64
+"""How many ranks that no longer hold are kept besides as many as there are callers."""
 
 
 class Called(Protocol):
@@ -18,14 +23,19 @@ class Called(Protocol):
 
 
 C = TypeVar("C", bound=Called)
+Rank = tuple[int, bool, int]
+"""What decides between callers, the smallest first: the number of connections, negative; whether
+none of them waits; and when the one that makes room got its state."""
 
 
 class OpenConnections(Generic[C]):
-    """Connections by caller and state. Those of one caller and state are ordered by age."""
+    """Connections by caller and state. Those of one caller and state are in the order of age."""
 
     def __init__(self) -> None:
-        self._callers: dict[str, dict[State, dict[C, None]]] = {}
+        self._callers: dict[str, dict[State, OrderedDict[C, int]]] = {}
         self._places: dict[C, tuple[str, State]] = {}
+        self._ages = itertools.count()
+        self._ranks: list[tuple[Rank, str]] = []  # a heap; those that are not of now are passed over
 
     def __len__(self) -> int:
         return len(self._places)
@@ -33,10 +43,15 @@ class OpenConnections(Generic[C]):
     def put(self, connection: C, state: State) -> None:
         """Note the state that a connection has from now on."""
         self.remove(connection)
-        caller = connection.caller()
-        states = self._callers.setdefault(caller, {"waiting": {}, "receiving": {}, "working": {}})
-        states[state][connection] = None
-        self._places[connection] = caller, state
+        self._place(connection, state, next(self._ages))
+
+    def rename(self, connection: C) -> None:
+        """Count a connection for the caller whom its request has named."""
+        if connection in self._places:
+            caller, state = self._places[connection]
+            age = self._callers[caller][state][connection]
+            self.remove(connection)
+            self._place(connection, state, age)
 
     def remove(self, connection: C) -> None:
         """Forget a connection, if it is known."""
@@ -45,7 +60,9 @@ class OpenConnections(Generic[C]):
         caller, state = self._places.pop(connection)
         states = self._callers[caller]
         del states[state][connection]
-        if not _count(states):
+        if any(states.values()):
+            self._keep_rank(caller)
+        else:
             del self._callers[caller]
 
     def choose(self) -> C | None:
@@ -55,17 +72,34 @@ class OpenConnections(Generic[C]):
         of another caller: the one that has waited longest for a request, or if none waits, the one
         whose request has been arriving for the longest time.
         """
-        while True:
-            closable = (states for states in self._callers.values() if states["waiting"] or states["receiving"])
-            most = max(closable, key=_count, default=None)
-            if most is None:
-                return None
-            oldest = next(iter(most["waiting"] or most["receiving"]))
-            caller, state = self._places[oldest]
-            if oldest.caller() == caller:
-                return oldest
-            self.put(oldest, state)  # it counts for its caller from now on, whom it has named since
+        while self._ranks:
+            rank, caller = self._ranks[0]
+            if rank == self._rank(caller):
+                states = self._callers[caller]
+                return next(iter(states["waiting"] or states["receiving"]))
+            heapq.heappop(self._ranks)
+        return None
 
+    def _place(self, connection: C, state: State, age: int) -> None:
+        caller = connection.caller()
+        if caller not in self._callers:
+            self._callers[caller] = {"waiting": OrderedDict(), "receiving": OrderedDict(), "working": OrderedDict()}
+        self._callers[caller][state][connection] = age
+        self._places[connection] = caller, state
+        self._keep_rank(caller)
 
-def _count(states: dict[State, dict[C, None]]) -> int:
-    return sum(map(len, states.values()))
+    def _rank(self, caller: str) -> Rank | None:
+        """Return the rank of a caller; None if all of their connections are in use."""
+        states = self._callers.get(caller)
+        if states is None or not (states["waiting"] or states["receiving"]):
+            return None
+        oldest = next(iter((states["waiting"] or states["receiving"]).values()))
+        return -sum(map(len, states.values())), not states["waiting"], oldest
+
+    def _keep_rank(self, caller: str) -> None:
+        if (rank := self._rank(caller)) is not None:
+            heapq.heappush(self._ranks, (rank, caller))
+        if len(self._ranks) > 2 * len(self._callers) + _SPARE_RANKS:
+            ranks = ((self._rank(caller), caller) for caller in self._callers)
+            self._ranks = [(rank, caller) for rank, caller in ranks if rank is not None]
+            heapq.heapify(self._ranks)

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from benchmarks.questions import Collected, load
 from demo.checkpoints import DemoCheckpoints
 from deployments.wire import VideoRequest
 from training.causal import decode_clip, encode_clip, unroll
-from training.latents import Bucket
+from training.latents import BUCKETS, ENCODED, LARGE, Bucket
 from training.run import Run, load_average
 from training.text import LENGTH, PADDED_LENGTH, PaddedText
-from training.transformers import Times
+from training.transformers import Times, bucket_of
 
 
 def test_a_whole_clip_at_once_gives_what_diffusers_computes_in_chunks() -> None:
@@ -92,6 +93,16 @@ def test_each_expert_draws_times_on_its_own_side() -> None:
     # Both sides together have the whole distribution: below the boundary the medians agree.
     below = everywhere[everywhere < 0.9]
     assert abs(below.median() - low.median()) < 0.02
+
+
+def test_text_and_images_both_have_clips_of_every_size() -> None:
+    for large in (False, True):
+        sizes = LARGE if large else ()
+        seen = {(bucket_of(step, large=large), step % 3 == 2) for step in range(360)}
+        expected = [*range(len(BUCKETS)), *(ENCODED.index(bucket) for bucket in sizes)]
+        assert seen == {(number, is_image) for number in expected for is_image in (False, True)}
+        counts = Counter(bucket_of(step, large=large) for step in range(360))
+        assert sum(counts[ENCODED.index(bucket)] for bucket in sizes) == (180 if large else 0)
 
 
 def test_the_stages_make_models_that_the_engines_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ import logging
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from serve.http.protocol.bounded_protocol import BoundedProtocol
 from tests.unit.serve.http.asgi import EchoApp, until
 from tests.unit.serve.http.front import Caller, front
 
@@ -293,6 +294,27 @@ async def test_the_caller_with_the_most_connections_makes_room(begun: bytes) -> 
             gone = greedy.pop(0)
             assert await gone.closed()
         assert not any(caller.reader.at_eof() for caller in modest)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all addresses of 127.0.0.0/8")
+async def test_connections_count_for_the_callers_whom_a_trusted_proxy_names() -> None:
+    app = HeldApp()
+    app.gate.set()
+    async with front(app, max_connections=7) as service:
+        behind_proxy = []
+        for number in range(4):
+            named = post(b"x", length=1000).replace(b"\r\n", b"\r\nX-Forwarded-For: 192.0.2.%d\r\n" % (number % 2), 1)
+            behind_proxy.append(await service.call(named))
+            await until(partial(_has_more_than, service, number))
+        connections = cast("set[BoundedProtocol]", service.server.server_state.connections)
+        await until(lambda: {connection.caller() for connection in connections} == {"192.0.2.0", "192.0.2.1"})
+        direct = []
+        for number in range(4, 7):
+            direct.append(await service.call(address="127.0.0.2"))
+            await until(partial(_has_more_than, service, number))
+        await service.call(address="127.0.0.3")
+        assert await direct[0].closed()
+        assert not any(caller.reader.at_eof() for caller in behind_proxy)
 
 
 async def test_a_connection_that_was_refused_before_its_body_makes_room(

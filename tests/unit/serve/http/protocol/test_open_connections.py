@@ -11,14 +11,12 @@ from serve.http.protocol.open_connections import OpenConnections, State
 
 @dataclass(eq=False)
 class Connection:
-    """A connection of a caller, which counts how often it is asked for its caller."""
+    """A connection of a caller."""
 
     name: str
-    asked: int = 0
 
     def caller(self) -> str:
         """See ``Called``."""
-        self.asked += 1
         return self.name
 
 
@@ -54,12 +52,18 @@ def test_connections_in_use_count_for_their_caller_and_are_kept() -> None:
     assert known.choose() is None
 
 
+def test_of_callers_with_as_many_connections_the_one_that_waits_longest_makes_room() -> None:
+    known, (_, idle, _) = opened(("a", "receiving"), ("b", "waiting"), ("c", "waiting"))
+    assert known.choose() is idle
+
+
 def test_a_caller_who_is_named_later_is_the_one_that_counts() -> None:
-    received: list[tuple[str, State]] = [(name, "receiving") for name in ("proxy", "proxy", "proxy", "b", "b")]
-    known, (*behind_proxy, other, _) = opened(*received)
-    for number, connection in enumerate(behind_proxy):
-        connection.name = f"client {number}"
-    assert known.choose() is other
+    known, (*busy, idle, other) = opened(("proxy", "working"), ("proxy", "working"), ("proxy", "waiting"), ("b", "waiting"))
+    for connection in (*busy, idle, other):
+        connection.name = "client" if connection is not other else "b"
+        known.rename(connection)
+    known.put(Connection("b"), "waiting")
+    assert known.choose() is idle
     assert len(known) == 5
 
 
@@ -86,27 +90,34 @@ def test_the_choice_is_that_of_the_rule_whatever_happens() -> None:
             states[connection] = state = lot.choice(kinds)
             known.put(connection, state)
         counts = Counter(connection.name for connection in states)
-        closable = [connection for connection, state in states.items() if state != "working"]
-        most = max((counts[connection.name] for connection in closable), default=0)
-        chosen = known.choose()
-        if chosen is None:
-            assert not closable
-            continue
-        assert counts[chosen.name] == most
-        same = [connection for connection in closable if connection.name == chosen.name]
-        waiting = [connection for connection in same if states[connection] == "waiting"]
-        assert chosen is (waiting or same)[0]
+        ages = {connection: age for age, connection in enumerate(states)}
+        order = {
+            connection: (-counts[connection.name], state == "receiving", ages[connection])
+            for connection, state in states.items()
+            if state != "working"
+        }
+        assert known.choose() is min(order, key=order.__getitem__, default=None)
+
+
+class Name(str):
+    """A name that counts how often anything is looked up by it."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        Name.asked += 1
+        return super().__hash__()
 
 
 @pytest.mark.parametrize("callers", [1, 1000])
-def test_a_flood_does_not_ask_every_connection(callers: int) -> None:
-    known, connections = opened(*[(f"caller {number % callers}", "waiting") for number in range(1000)])
-    for connection in connections:
-        connection.asked = 0
-    for number in range(100):
+def test_a_flood_looks_at_a_few_connections_only(callers: int) -> None:
+    known: OpenConnections[Connection] = OpenConnections()
+    for number in range(1000):
+        known.put(Connection(Name(number % callers)), "waiting")
+    Name.asked = 0
+    for number in range(1000):
         chosen = known.choose()
         assert chosen is not None
         known.remove(chosen)
-        known.put(new := Connection(f"caller {number % callers}"), "waiting")
-        connections.append(new)
-    assert sum(connection.asked for connection in connections) <= 200
+        known.put(Connection(Name(number % callers)), "waiting")
+    assert Name.asked <= 20 * 1000
