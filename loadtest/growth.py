@@ -7,6 +7,9 @@ from statistics import median
 MIB = 1 << 20
 PER = 1_000
 """The requests by which a slope is stated."""
+LEAST_SHARE = 0.2
+"""The share of the samples in which a process must be seen: one that has just started grows because
+it starts, and those that are replaced often have no time to leak."""
 MOST_POINTS = 400
 """The most points that a slope is taken of: the work grows with their square."""
 
@@ -48,12 +51,17 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Trend:
-    """How the memory of one process changed, in MiB a thousand requests, and how much it has."""
+    """How the memory of one process changed, in MiB a thousand requests, and how much it has.
+
+    ``later_slope`` is that of the private memory in the later half of the samples: it tells whether
+    a process still grows, or has what it needs.
+    """
 
     name: str
     pid: int
     rss_slope: float
     private_slope: float
+    later_slope: float
     rss_mib: float
     private_mib: float
     points: int
@@ -61,25 +69,30 @@ class Trend:
     def __str__(self) -> str:
         return (
             f"{self.name} ({self.pid}): {self.rss_slope:+.2f} MiB of RSS a thousand requests, {self.private_slope:+.2f} of it "
-            f"private; {self.rss_mib:.0f} MiB ({self.private_mib:.0f} private) at the end, {self.points} samples"
+            f"private ({self.later_slope:+.2f} in the later half); {self.rss_mib:.0f} MiB ({self.private_mib:.0f} private) at "
+            f"the end, {self.points} samples"
         )
 
 
 def trends(samples: Sequence[Sample], *, least_points: int = 5) -> list[Trend]:
-    """Return the trend of each process that lives at the end and was seen often enough."""
+    """Return the trend of each process that lives at the end and was seen often enough.
+
+    That is in ``least_points`` samples, and in ``LEAST_SHARE`` of all of them.
+    """
     found = []
     for pid, last in (samples[-1].processes if samples else {}).items():
         seen = [(sample.requests, sample.processes[pid]) for sample in samples if pid in sample.processes]
-        if len(seen) < least_points:
+        if len(seen) < max(least_points, LEAST_SHARE * len(samples)):
             continue
         rss = slope([(requests / PER, usage.rss / MIB) for requests, usage in seen])
-        private = slope([(requests / PER, usage.private / MIB) for requests, usage in seen])
+        private = [(requests / PER, usage.private / MIB) for requests, usage in seen]
         found.append(
             Trend(
                 name=last.name,
                 pid=pid,
                 rss_slope=rss,
-                private_slope=private,
+                private_slope=slope(private),
+                later_slope=slope(private[len(private) // 2 :]),
                 rss_mib=last.rss / MIB,
                 private_mib=last.private / MIB,
                 points=len(seen),

@@ -65,6 +65,21 @@ def test_a_process_that_was_hardly_seen_has_no_trend() -> None:
     assert [trend.pid for trend in trends(samples)] == [1]
 
 
+def test_a_process_that_has_just_started_has_no_trend() -> None:
+    samples = [Sample(n, {1: usage()} | ({2: usage("new", mib=n)} if n >= 90 else {})) for n in range(100)]
+    assert [trend.pid for trend in trends(samples)] == [1]
+
+
+def test_the_later_half_tells_whether_a_process_still_grows() -> None:
+    samples = [Sample(1000 * n, {1: usage(mib=100 + min(n, 40)), 2: usage(mib=100 + n)}) for n in range(100)]
+    grows, filled = trends(samples)
+    assert grows.pid == 2
+    assert grows.later_slope == pytest.approx(1)
+    assert filled.private_slope > 0.1
+    assert filled.later_slope == 0
+    assert "(+0.00 in the later half)" in str(filled)
+
+
 def test_totals_add_up_the_processes_of_a_kind() -> None:
     sample = Sample(0, {1: usage("worker", files=3, threads=1), 2: usage("worker", files=4, threads=2), 3: usage()})
     found = totals(sample, {"Ingress": 1}, 7)
