@@ -47,8 +47,10 @@ class OpenConnections(Generic[C]):
 
     def rename(self, connection: C) -> None:
         """Count a connection for the caller whom its request has named."""
-        if connection in self._places:
-            caller, state = self._places[connection]
+        if connection not in self._places:
+            return
+        caller, state = self._places[connection]
+        if connection.caller() != caller:
             age = self._callers[caller][state][connection]
             self.remove(connection)
             self._place(connection, state, age)
@@ -75,8 +77,7 @@ class OpenConnections(Generic[C]):
         while self._ranks:
             rank, caller = self._ranks[0]
             if rank == self._rank(caller):
-                states = self._callers[caller]
-                return next(iter(states["waiting"] or states["receiving"]))
+                return next(iter(_closable(self._callers[caller])))
             heapq.heappop(self._ranks)
         return None
 
@@ -91,10 +92,9 @@ class OpenConnections(Generic[C]):
     def _rank(self, caller: str) -> Rank | None:
         """Return the rank of a caller; None if all of their connections are in use."""
         states = self._callers.get(caller)
-        if states is None or not (states["waiting"] or states["receiving"]):
+        if states is None or not (closable := _closable(states)):
             return None
-        oldest = next(iter((states["waiting"] or states["receiving"]).values()))
-        return -sum(map(len, states.values())), not states["waiting"], oldest
+        return -sum(map(len, states.values())), not states["waiting"], next(iter(closable.values()))
 
     def _keep_rank(self, caller: str) -> None:
         if (rank := self._rank(caller)) is not None:
@@ -103,3 +103,8 @@ class OpenConnections(Generic[C]):
             ranks = ((self._rank(caller), caller) for caller in self._callers)
             self._ranks = [(rank, caller) for rank, caller in ranks if rank is not None]
             heapq.heapify(self._ranks)
+
+
+def _closable(states: dict[State, OrderedDict[C, int]]) -> OrderedDict[C, int]:
+    """Return the connections of a caller of which the oldest makes room, with their ages."""
+    return states["waiting"] or states["receiving"]

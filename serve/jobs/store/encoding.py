@@ -41,7 +41,7 @@ def decode_lease(record: str | bytes) -> Lease:
     second.
     """
     fields = json.loads(record)
-    return Lease(state=fields.get("state", "queued"), cancel_requested=fields.get("cancel_requested", False))
+    return Lease(state=fields.get("state", Job.state), cancel_requested=fields.get("cancel_requested", Job.cancel_requested))
 
 
 def encode_event(job: Job) -> str:
