@@ -39,6 +39,7 @@ from deployments.video.checkpoints.names import (
     TEXT_ENCODER_PREFIXES,
     TRANSFORMER_PREFIXES,
     VAE_PREFIXES,
+    Shapes,
     image_encoder_name,
     renamed_shapes,
     text_encoder_name,
@@ -79,8 +80,6 @@ _FEW_STEPS = re.compile(
 """What they may have. Trainers, too, write steps into the names of their LoRAs, but hundreds."""
 _PICKLED_NAMES = ("wan", "umt5", "t5", "vae", "clip", "lora")
 """Parts of names by which pickled files are known, since they are not opened."""
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ that they write and in the prefix of the names, so a file is known by its tensor
 
 import re
 import struct
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from gguf.quants import dequantize
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.finite import require_finite
 from deployments.video.checkpoints.folder import GGUF_ENCODER, empty_transformer
-from deployments.video.checkpoints.names import TRANSFORMER_PREFIXES, select_part, transformer_name
+from deployments.video.checkpoints.names import TRANSFORMER_PREFIXES, Shapes, select_part, transformer_name
 from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.checkpoints.tensor_files import unreadable
-from deployments.video.checkpoints.weights import Shapes, compare_shapes, expected_shapes, skipped_names
+from deployments.video.checkpoints.weights import compare_shapes, expected_shapes, skipped_names
 
 _SPLIT = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.gguf$")
 _PLAIN = {
@@ -109,7 +108,7 @@ def stored_tensors(reader: GGUFReader) -> dict[str, torch.Tensor]:
     return {name: _read(tensor, shapes[name]) for name, tensor in tensors.items()}
 
 
-def match_gguf(model: Any, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
+def match_gguf(model: Any, path: Path, shapes: Shapes) -> set[str]:
     """Return the names of the tensors in a file of ``shapes`` that ``model`` has.
 
     Raises ``CheckpointRefused`` for a file that does not fit.

@@ -4,16 +4,16 @@ Files of the original layout come without a configuration, but their shapes tell
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
+from deployments.video.checkpoints.names import Shapes
 from deployments.video.checkpoints.weights import skipped_names
 
-Shapes = Mapping[str, tuple[int, ...]]
 HEAD = 128
 """The width of a head of attention in every Wan transformer."""
 

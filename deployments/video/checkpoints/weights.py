@@ -10,12 +10,10 @@ import torch
 
 from deployments.errors import CheckpointRefused
 from deployments.video.checkpoints.finite import require_finite
-from deployments.video.checkpoints.names import Rename, select_part
+from deployments.video.checkpoints.names import Rename, Shapes, select_part
 from deployments.video.checkpoints.quantisation import Quantisation, take_quantisation
 from deployments.video.checkpoints.read_ahead import read_ahead
 from deployments.video.checkpoints.tensor_files import StoredTensors, find_files, read_tensors
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
