@@ -1,5 +1,6 @@
 """Faces as a detector finds them, before they are identified."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from deployments.faces.compositing.alignment import ARCFACE, align
 
 Points = npt.NDArray[np.float32]
+
+_UPRIGHT = ARCFACE - ARCFACE.mean(axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,14 @@ def apart(one: float, other: float) -> float:
 
 
 def turn_of(landmarks: Points) -> float:
-    """Return the degrees, clockwise, by which a face must be turned to be upright."""
-    matrix = align(landmarks, ARCFACE)
-    return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    """Return the degrees, clockwise, by which a face must be turned to be upright.
+
+    That is the rotation of ``align`` (Umeyama's least squares, which in two dimensions is the
+    argument of a sum). It is asked of every cut of a face, and this takes a tenth of the time.
+    """
+    off = landmarks - landmarks.mean(axis=0)
+    cross = off[:, 0] @ _UPRIGHT[:, 1] - off[:, 1] @ _UPRIGHT[:, 0]
+    return math.degrees(math.atan2(cross, (off * _UPRIGHT).sum()))
 
 
 def turned_by(landmarks: Points, degrees: float) -> Points:

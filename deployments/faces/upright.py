@@ -11,13 +11,13 @@ even the rough turn is in doubt, the scores tell it: they are highest for uprigh
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from deployments.faces.detection import Detection, apart, may_be_same, misfit, overlap, turn_of, turned_back, turned_by
-from deployments.faces.views import MIRRORED, View, cut_out, fitted_turn, in_middle, landmarks_at, placed
+from deployments.faces.views import MIRRORED, View, cut_out, fitted_turn, in_middles, landmarks_at, placed
 from deployments.wire import Face, Frames, Image
 
 Check = Callable[[], None]
@@ -58,24 +58,41 @@ _SMALL = 96
 """The side of the cuts that are compared."""
 
 
+class _Cut(NamedTuple):
+    """How a face is cut out: it fills that share of a square of ``side`` pixels."""
+
+    turn: float
+    side: int
+    fill: float
+    mirrored: bool
+
+
 @dataclass(frozen=True)
 class _Look:
-    """Cuts in which landmarks are found: for each of ``leans`` one of each of ``fills``.
+    """Cuts in which landmarks are found: for each of ``leans`` one of each of ``sizes``.
 
-    The face fills that share of a cut. The detector errs in each of its scales in another way.
+    The sizes are those of the face, in pixels: the detector errs in each of its scales in another
+    way. A face fills ``_ROOM`` of its cut, or more where the cut would be larger than ``side``.
     """
 
     side: int
-    cuts: tuple[tuple[float, float], ...]
+    leans: tuple[float, ...]
+    sizes: tuple[int, ...]
 
-    @property
-    def views(self) -> list[tuple[float, float, bool]]:
-        """The lean and the fill of each cut, plain and mirrored."""
-        return [(lean, fill, mirrored) for lean, fill in self.cuts for mirrored in (False, True)]
+    def around(self, turn: float) -> list[_Cut]:
+        """Return the cuts of a face around its ``turn``, plain and mirrored."""
+        sides = [(size, min(self.side, round(size / _ROOM))) for size in self.sizes]
+        return [
+            _Cut(turn + lean, side, size / side, mirrored)
+            for lean in self.leans
+            for size, side in sides
+            for mirrored in (False, True)
+        ]
 
 
-_ROUGH = _Look(128, tuple((lean, 0.5) for lean in (-27.0, -9.0, 9.0, 27.0)))
-_FINE = _Look(160, tuple((lean, fill) for lean in (-18.0, -6.0, 6.0, 18.0) for fill in (0.3, 0.38, 0.46, 0.54, 0.62, 0.7)))
+_ROOM = 0.65
+_ROUGH = _Look(128, leans=(-27.0, -9.0, 9.0, 27.0), sizes=(64,))
+_FINE = _Look(144, leans=(-18.0, -6.0, 6.0, 18.0), sizes=(48, 64, 80, 96))
 """The cuts for faces of pictures, which no other frame corrects."""
 _FEWEST_VIEWS, _FEWEST_TURNS = 5, 3
 """In how many of these cuts the face must be found, and at how many turns."""
@@ -191,9 +208,8 @@ class UprightAnalyser:
         """
         leaders = _leaders(found, places)
         first = [place for place in places if leaders[place] == place]
-        views = [(turn, 0.5, mirrored) for turn in _CHECK_TURNS for mirrored in (False, True)]
-        wanted = [(place, *view) for place in first for view in views]
-        seen = self._views(images, found, wanted, side=_SMALL, check=check)
+        views = [_Cut(turn, _SMALL, 0.5, mirrored) for turn in _CHECK_TURNS for mirrored in (False, True)]
+        seen = self._views(images, found, [(place, view) for place in first for view in views], check=check)
         wrong = {}
         for k, (i, j) in enumerate(first):
             there = [view for view in seen[k * len(views) : (k + 1) * len(views)] if view is not None]
@@ -223,7 +239,7 @@ class UprightAnalyser:
         """Set the turn of each place to the best one; return the places for which none is."""
         wanted = [(place, float(turn)) for place in places for turn in _TURNS]
         cuts = [cut_out(images[i], found[i][j], turn, side=_SMALL) for (i, j), turn in wanted]
-        seen = self._in_cuts([pixels for pixels, _ in cuts], _SMALL, check)
+        seen = self._in_cuts([pixels for pixels, _ in cuts], check)
         lost = set()
         pairs = zip(wanted, seen, strict=True)
         for place, group in groupby(pairs, key=lambda pair: pair[0][0]):
@@ -246,12 +262,11 @@ class UprightAnalyser:
     ) -> None:
         """Find the landmarks of the faces at the places of ``turns`` again, around their turns."""
         for time in range(_LOOKS):
-            views = look.views
-            wanted = [(place, turn + lean, fill, mirrored) for place, turn in turns.items() for lean, fill, mirrored in views]
-            seen = self._views(images, found, wanted, side=look.side, check=check)
-            again = {}
+            wanted = [(place, cut) for place, turn in turns.items() for cut in look.around(turn)]
+            seen = self._views(images, found, wanted, check=check)
+            count, again = len(wanted) // max(len(turns), 1), {}
             for k, ((i, j), turn) in enumerate(turns.items()):
-                there = [view for view in seen[k * len(views) : (k + 1) * len(views)] if view is not None]
+                there = [view for view in seen[k * count : (k + 1) * count] if view is not None]
                 if len(there) < _FEWEST_VIEWS or len({view.turn for view in there}) < _FEWEST_TURNS:
                     found[i][j] = replace(found[i][j], certain=False)
                     continue
@@ -269,42 +284,45 @@ class UprightAnalyser:
         self,
         images: Frames | Sequence[Image],
         found: list[list[Detection]],
-        wanted: Sequence[tuple[tuple[int, int], float, float, bool]],
+        wanted: Sequence[tuple[tuple[int, int], _Cut]],
         *,
-        side: int,
         check: Check,
     ) -> list[View | None]:
-        """Return what the detector sees of each face, at a turn and a fill, plain or mirrored."""
-        cuts = [cut_out(images[i], found[i][j], turn, side=side, fill=fill) for (i, j), turn, fill, _ in wanted]
-        pixels = [cut[:, ::-1] if mirrored else cut for (cut, _), (*_, mirrored) in zip(cuts, wanted, strict=True)]
+        """Return what the detector sees of each face in a cut."""
+        cuts = [cut_out(images[i], found[i][j], cut.turn, side=cut.side, fill=cut.fill) for (i, j), cut in wanted]
+        pixels = [made[:, ::-1] if cut.mirrored else made for (made, _), (_, cut) in zip(cuts, wanted, strict=True)]
         views: list[View | None] = []
-        for one, (_, matrix), (_, turn, _, mirrored) in zip(self._in_cuts(pixels, side, check), cuts, wanted, strict=True):
+        for one, (_, matrix), (_, cut) in zip(self._in_cuts(pixels, check), cuts, wanted, strict=True):
             if one is None:
                 views.append(None)
                 continue
             points = one.landmarks
-            if mirrored:
-                points = np.stack([side - 1 - points[:, 0], points[:, 1]], axis=1)[MIRRORED]
-            views.append(View(turn, lean=turn_of(points), landmarks=placed(points, matrix), score=one.score))
+            if cut.mirrored:
+                points = np.stack([cut.side - 1 - points[:, 0], points[:, 1]], axis=1)[MIRRORED]
+            views.append(View(cut.turn, lean=turn_of(points), landmarks=placed(points, matrix), score=one.score))
         return views
 
-    def _in_cuts(self, cuts: Sequence[Image], side: int, check: Check) -> list[Detection | None]:
-        """Return the face in the middle of each cut of ``side`` pixels, or None."""
-        results: list[Detection | None] = []
-        row = max(1, self._analyser.detection_size // side)
-        for start in range(0, len(cuts), row * row):
-            check()
-            part = cuts[start : start + row * row]
-            columns = min(row, len(part))
-            sheet = np.zeros((-(-len(part) // columns) * side, columns * side, 3), np.uint8)
-            for k, pixels in enumerate(part):
-                top, left = k // columns * side, k % columns * side
-                sheet[top : top + side, left : left + side] = pixels
-            everything = self._analyser.detect(sheet)
-            for k in range(len(part)):
-                offset = np.array([k % columns * side, k // columns * side], np.float32)
-                results.append(in_middle(everything, offset, side))
-        return results
+    def _in_cuts(self, cuts: Sequence[Image], check: Check) -> list[Detection | None]:
+        """Return the face in the middle of each square cut, or None.
+
+        Cuts of one size are laid side by side, at most as many as fill the detector's own size.
+        """
+        results: dict[int, Detection | None] = {}
+        for side in sorted({len(pixels) for pixels in cuts}):
+            places = [k for k, pixels in enumerate(cuts) if len(pixels) == side]
+            most = max(1, self._analyser.detection_size // side)
+            for start in range(0, len(places), most * most):
+                check()
+                part = places[start : start + most * most]
+                rows = -(-len(part) // most)
+                columns = -(-len(part) // rows)
+                sheet = np.zeros((rows * side, columns * side, 3), np.uint8)
+                for k, place in enumerate(part):
+                    top, left = k // columns * side, k % columns * side
+                    sheet[top : top + side, left : left + side] = cuts[place]
+                found = in_middles(self._analyser.detect(sheet), side, columns, len(part))
+                results.update(zip(part, found, strict=True))
+        return [results[k] for k in range(len(cuts))]
 
 
 def _seems_upright(face: Detection) -> bool:

@@ -93,11 +93,20 @@ def placed(landmarks: Points, matrix: Matrix) -> npt.NDArray[np.float64]:
     return np.asarray(landmarks @ back[:, :2].T + back[:, 2])
 
 
-def in_middle(found: Sequence[Detection], offset: npt.NDArray[np.float32], side: int) -> Detection | None:
-    """Return the best face near the middle of the cut at ``offset``, in pixels of the cut."""
-    best: Detection | None = None
+def in_middles(found: Sequence[Detection], side: int, columns: int, count: int) -> list[Detection | None]:
+    """Return the best face near the middle of each of ``count`` cuts, in pixels of the cut.
+
+    The cuts, ``side`` pixels wide and high, lie in rows of ``columns``.
+    """
+    best: list[Detection | None] = [None] * count
     for one in found:
+        column, row = (int(v // side) for v in one.centre)
+        cut = row * columns + column
+        offset = np.array([column * side, row * side], np.float32)
         away = np.abs(one.centre - offset - side / 2).max()
-        if away <= 0.3 * side and 0.25 * side <= one.size <= 0.9 * side and (best is None or one.score > best.score):
-            best = one
-    return None if best is None else replace(best, box=best.box - np.tile(offset, 2), landmarks=best.landmarks - offset)
+        if not (0 <= column < columns and 0 <= cut < count and away <= 0.3 * side and 0.25 * side <= one.size <= 0.9 * side):
+            continue
+        rival = best[cut]
+        if rival is None or one.score > rival.score:
+            best[cut] = replace(one, box=one.box - np.tile(offset, 2), landmarks=one.landmarks - offset)
+    return best
