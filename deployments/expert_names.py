@@ -7,8 +7,6 @@ from enum import IntEnum
 from itertools import pairwise
 
 EXPERTS = ("high", "low")
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-"""The words of a name: a capital begins one, and a run of capitals is one."""
 _OF_TWO = re.compile(r"a14b|wan[-_. ]?2[-_. ]?2", re.IGNORECASE)
 """What the names of models with two experts have."""
 _NOISY = {"high": ("high", "hi"), "low": ("low", "lo")}
@@ -80,6 +78,11 @@ _TAGS = frozenset(
 )
 """Words for the version or the form of a model, to which a `high` or `low` before them does not
 belong."""
+_WORDS = re.compile(
+    rf"(?:HIGH|LOW)(?=(?:e|fp|q|v)\d|noise|{'|'.join(sorted(_TAGS))})|[A-Z]?[a-z]+|[A-Z]+(?![a-z])",
+)
+"""The words of a name: a capital begins one, and a run of capitals is one. In `HIGHv2` and
+`LOWnoise`, a word in small letters follows at once."""
 _COUNTED = frozenset(("rank", "step"))
 """Words that say the form if a number follows, as in `low_rank64`."""
 _ENDINGS = (".safetensors", ".gguf")
@@ -245,4 +248,4 @@ def _has_digit(text: str) -> bool:
 
 def _is_noise(stem: str, match: re.Match[str], following: re.Match[str]) -> bool:
     """Return whether the word ``following`` is `noise`, with at most a separator between."""
-    return following[0].lower() == "noise" and stem[match.end() : following.start()] in ("", "-", "_", " ")
+    return following[0].lower() == "noise" and stem[match.end() : following.start()] in ("", "-", "_", " ", ".")

@@ -167,14 +167,30 @@ def undisturbed(service: Service) -> tuple[float, float]:
     return timed("wan2.6-i2v-faceswap", LONG), timed("wan2.6", SHORT)
 
 
+def left_at(service: Service, share: float, whole: float) -> float:
+    """Leave a call after this ``share`` of its time, and return how long the whole would take.
+
+    ``whole`` is how long it took once. On a machine that is less busy now, a call can end before
+    the client leaves; its time is then taken instead.
+    """
+    for _ in range(5):
+        begun = time.monotonic()
+        with httpx.Client(timeout=httpx.Timeout(5, read=share * whole)) as client:
+            try:
+                client.post(f"{service.url}/wan2.6-i2v-faceswap", json=LONG)
+            except httpx.ReadTimeout:
+                return whole
+        whole = time.monotonic() - begun
+    raise AssertionError("the call always ended before the client left")
+
+
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8])
 def test_a_cancelled_call_gives_the_model_back_at_once(
     service: Service, http: httpx.Client, undisturbed: tuple[float, float], share: float
 ) -> None:
     """A client leaves during encoding, denoising, decoding or swapping; the next is not delayed."""
     whole, alone = undisturbed
-    with httpx.Client(timeout=httpx.Timeout(5, read=share * whole)) as client, pytest.raises(httpx.ReadTimeout):
-        client.post(f"{service.url}/wan2.6-i2v-faceswap", json=LONG)
+    whole = left_at(service, share, whole)
     begun = time.monotonic()
     assert http.post(f"{service.url}/wan2.6", json=SHORT).status_code == 200
     waited = time.monotonic() - begun - alone

@@ -33,6 +33,8 @@ weight, `diff_b` of the bias. Those of a convolution have its kernel behind. All
 """
 
 _SCALED = ("up", "up_bias")
+_MODELS = ("transformer", "transformer_2")
+"""What diffusers calls the model, or the experts, in the settings of an adapter."""
 _PREFIXES = (
     "base_model.model.",
     "model.diffusion_model.",
@@ -265,7 +267,9 @@ def _adapter_settings(path: Path) -> dict[str, Any]:
 
 
 def _without_model(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix("transformer."): value for key, value in settings.items()}
+    """Return the settings without the name of the model, which is before each or around all."""
+    inner = next((settings[model] for model in _MODELS if isinstance(settings.get(model), dict)), None)
+    return {re.sub(rf"^(?:{'|'.join(_MODELS)})\.", "", key): value for key, value in (inner or settings).items()}
 
 
 def _parsed(text: str) -> Any:

@@ -9,25 +9,32 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 Rename = Callable[[str], str]
 Shapes = Mapping[str, tuple[int, ...]]
 
-TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "pipe.dit.", "model.")
+_WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
+"""What compiling, training on several GPUs, and trainers put before the names of a model."""
+TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "pipe.dit.", "dit.", "transformer.", *_WRAPPERS)
 TEXT_ENCODER_PREFIXES = (
     "text_encoders.umt5xxl.transformer.",
     "text_encoders.umt5xxl.",
     "cond_stage_model.umt5xxl.transformer.",
     "cond_stage_model.",
     "text_encoder.",
-    "_orig_mod.",
+    "umt5xxl.transformer.",
+    "umt5xxl.",
+    "transformer.",
+    *_WRAPPERS,
 )
-VAE_PREFIXES = ("vae.", "first_stage_model.", "_orig_mod.", "model.")
-IMAGE_ENCODER_PREFIXES = ("image_encoder.", "clip_vision.")
+VAE_PREFIXES = ("vae.", "first_stage_model.", *_WRAPPERS)
+IMAGE_ENCODER_PREFIXES = ("image_encoder.", "clip_vision.", *_WRAPPERS)
 _PARTS = (
     "model.diffusion_model.",
     "diffusion_model.",
     "vae.",
     "first_stage_model.",
+    "text_encoder.",
     "text_encoders.",
     "cond_stage_model.",
     "conditioner.",
+    "image_encoder.",
     "clip_vision.",
     "model_ema.",
 )
@@ -42,7 +49,8 @@ def renamed_shapes(shapes: Shapes, prefixes: tuple[str, ...], rename: Rename) ->
 def select_part(tensors: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, str]:
     """Return the tensors of one model in a file, by their names without the first matching prefix.
 
-    The values are the names in the file. Tensors of other models in the file are left out.
+    Wrappers such as `module.` go, too. The values are the names in the file. Tensors of other
+    models in the file are left out.
     """
     prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in tensors)), "")
     if not prefix:
@@ -51,8 +59,14 @@ def select_part(tensors: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[s
     # this model.
     first_word = f"{prefix.partition('.')[0]}."
     others = (first_word, *(part for part in _PARTS if not prefix.startswith(part) and not part.startswith(prefix)))
-    selected = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
+    selected = {_unwrapped(name.removeprefix(prefix), prefixes): name for name in tensors if name.startswith(prefix)}
     return selected | {name: name for name in tensors if not name.startswith(others)}
+
+
+def _unwrapped(name: str, prefixes: tuple[str, ...]) -> str:
+    while (prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), None)) is not None:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def transformer_name(name: str) -> str:

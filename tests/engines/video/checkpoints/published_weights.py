@@ -124,6 +124,7 @@ UMT5_FILES: dict[str, Callable[[State], State]] = {
         | {"text_encoders.clip_l.transformer.text_model.final_layer_norm.weight": torch.ones(4)}
         | {"model.diffusion_model.blocks.0.weight": torch.zeros(1)}
     ),
+    "as a trainer saves it": lambda state: {f"module.model.transformer.{name}": t for name, t in state.items()},
     "with ComfyUI's scale": lambda state: state | {"logit_scale": torch.ones(())},
     "the whole UMT5": lambda state: (
         state | {"decoder.final_layer_norm.weight": torch.ones(32), "lm_head.weight": torch.ones(64, 32)}

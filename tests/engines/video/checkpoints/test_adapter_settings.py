@@ -36,6 +36,10 @@ HEADERS: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
     "diffusers' header": lambda settings: {
         "lora_adapter_metadata": json.dumps({f"transformer.{name}": value for name, value in settings.items()})
     },
+    "diffusers' header of a low-noise expert": lambda settings: {
+        "lora_adapter_metadata": json.dumps({f"transformer_2.{name}": value for name, value in settings.items()})
+    },
+    "a header with an object for the model": lambda settings: {"lora_adapter_metadata": json.dumps({"transformer": settings})},
     "finetrainers' header": lambda settings: {
         "lora_config": json.dumps({**settings, "init_lora_weights": True, "target_modules": ["to_q"]}, indent=4)
     },

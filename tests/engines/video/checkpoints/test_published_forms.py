@@ -97,6 +97,7 @@ VAE_FILES = {
     "Wan2_1_VAE_bf16": ("model.", torch.bfloat16),
     "wan_2.1_vae, in a file with other models": ("vae.", torch.float16),
     "in a file with the older prefixes": ("first_stage_model.", torch.float16),
+    "as a trainer saves it": ("module.vae.model.", F32),
 }
 
 

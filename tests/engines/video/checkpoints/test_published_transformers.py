@@ -83,6 +83,9 @@ FORMS: dict[str, Callable[[Path, Any, State], Path]] = {
         folder / "m.safetensors", published(model) | dead, "model.diffusion_model."
     ),
     "DiffSynth's prefix": lambda folder, model, dead: write(folder / "m.safetensors", published(model) | dead, "pipe.dit."),
+    "as training on several GPUs saves it, compiled": lambda folder, model, dead: write(
+        folder / "m.safetensors", published(model) | dead, "module._orig_mod.transformer."
+    ),
     "GGUF": lambda folder, model, dead: write_gguf(folder / "m.gguf", published(model) | dead),
     "GGUF with a prefix": lambda folder, model, dead: write_gguf(
         folder / "m.gguf", {f"model.diffusion_model.{name}": tensor for name, tensor in (published(model) | dead).items()}
