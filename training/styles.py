@@ -59,8 +59,7 @@ def sepia(clips: Tensor) -> Tensor:
 def ink(clips: Tensor) -> Tensor:
     """Return ``clips`` as drawings: dark lines where brightness or colour changes, on a wash.
 
-    The wash is the darker, the darker the clip is, but its lighter half stays near the paper.
-    Lines alone hardly show a face.
+    The darker the clip, the darker the wash. Lines alone hardly show a face.
     """
     smooth = clips
     for _ in range(2):  # lines of several pixels are kept by the VAE, fine ones are not

@@ -2,10 +2,10 @@
 
 Detectors are trained on upright faces. On a face that leans, they put the landmarks nearer to where
 those of an upright face would be: YuNet says a quarter to a half of the angle, and nothing of it
-from about 45 degrees on. So a face that may lean is cut out at several turns and mirrored, all cuts
-are laid side by side in one picture, and the detector looks at that picture once. What it says of
-the cuts falls in a line with their turns, which is zero at the turn that makes the face upright. If
-even the rough turn is in doubt, the scores tell it: they are highest for upright faces.
+from about 45 degrees on. So a face that may lean is cut out at several turns and mirrored, cuts of
+one size are laid side by side in one picture, and the detector looks at that picture once. What it
+says of the cuts falls in a line with their turns, which is zero at the turn that makes the face
+upright. If even the rough turn is in doubt, the scores tell it: they are highest for upright faces.
 """
 
 from collections.abc import Callable, Sequence

@@ -100,6 +100,8 @@ def in_middles(found: Sequence[Detection], side: int, columns: int, count: int) 
     """
     best: list[Detection | None] = [None] * count
     for one in found:
+        if not np.isfinite(one.centre).all():  # a detector in half precision may overflow
+            continue
         column, row = (int(v // side) for v in one.centre)
         cut = row * columns + column
         offset = np.array([column * side, row * side], np.float32)

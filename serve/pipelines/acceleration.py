@@ -43,7 +43,7 @@ class Profile:
         return {**asdict(self.choice), "what": self.what, "faster": self.faster, "near": self.near}
 
 
-_JUDGED = "to the exact videos of the demo's Wan26, 24 prompts with 20 seeds each, 12 steps"
+_JUDGED = "to the exact videos of the demo's Wan26, before its last training; 24 prompts with 20 seeds each, 12 steps"
 PROFILES: Mapping[str, Profile] = {
     "exact": Profile(choice=Choice(), what="Every step is computed.", faster="1", near="The same pixels for the same seed."),
     "balanced": Profile(

@@ -7,8 +7,9 @@ import pytest
 
 from deployments.faces.compositing.alignment import ARCFACE, align
 from deployments.faces.detection import Detection, turn_of
-from deployments.faces.upright import _FINE, _ROUGH, _Look
+from deployments.faces.upright import _FINE, _ROUGH, UprightAnalyser, _Look
 from deployments.faces.views import in_middles
+from deployments.wire import Face, Image
 
 
 def test_the_turn_of_a_face_is_that_of_the_transform_that_aligns_it() -> None:
@@ -47,11 +48,48 @@ def test_each_cut_has_the_best_face_of_its_middle_in_its_own_pixels() -> None:
         a_face(250, 150, 50),
         a_face(-20, 50, 50),
         a_face(50, 350, 50),
+        a_face(math.nan, 50, 50),
     ],
-    ids=["beside the middle", "too large", "too small", "in an empty place", "left of the cuts", "below the cuts"],
+    ids=["beside the middle", "too large", "too small", "in an empty place", "left of the cuts", "below the cuts", "nowhere"],
 )
 def test_other_faces_are_those_of_no_cut(face: Detection) -> None:
     assert in_middles([face], 100, 3, 5) == [None] * 5
+
+
+class Marks:
+    """An analyser that takes each square of one brightness for a face with that score."""
+
+    name, detection_size, larger = "marks", 300, 1.0
+
+    def __init__(self) -> None:
+        self.sheets: list[tuple[int, ...]] = []
+
+    def detect(self, image: Image) -> list[Detection]:
+        self.sheets.append(image.shape[:2])
+        found = []
+        for level in np.unique(image[image > 0]):
+            rows, columns = np.nonzero(image[:, :, 0] == level)
+            found.append(a_face(columns.mean() + 0.5, rows.mean() + 0.5, float(np.ptp(rows)) + 1, score=level / 255))
+        return found
+
+    def describe(self, images: object, found: object, check: object) -> list[list[Face]]:
+        raise NotImplementedError
+
+
+def test_the_cuts_of_each_size_are_looked_at_together_and_told_apart() -> None:
+    """Three rows of 96 pixels fit into 300 pixels, and two of 144; one cut has no face."""
+    analyser, cuts, levels = Marks(), [], [*range(20, 220, 10)]
+    for k, level in enumerate(levels):
+        side = 96 if k % 3 else 144
+        cut = np.zeros((side, side, 3), np.uint8)
+        if k != 7:
+            cut[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = level
+        cuts.append(cut)
+    found = UprightAnalyser(analyser)._in_cuts(cuts, lambda: None)
+    scores = [None if one is None else round(255 * one.score) for one in found]
+    assert scores == [level if k != 7 else None for k, level in enumerate(levels)]
+    assert all(one is None or one.centre.tolist() == [len(cut) / 2] * 2 for one, cut in zip(found, cuts, strict=True))
+    assert analyser.sheets == [(288, 288), (192, 192), (288, 288), (288, 288)]  # 13 cuts of 96 pixels, and 7 of 144
 
 
 @pytest.mark.parametrize("look", [_ROUGH, _FINE], ids=["rough", "fine"])
