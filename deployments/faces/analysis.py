@@ -41,6 +41,7 @@ class InsightFaceAnalyser:
     """
 
     name = "insightface"
+    enlarges = True
     larger = 1.0
 
     def __init__(self, folder: Path, settings: FaceSettings, use_cuda: bool) -> None:
@@ -115,6 +116,7 @@ class OpenCVAnalyser:
     """OpenCV's YuNet detector and SFace recogniser, which are small enough for a CPU."""
 
     name = "opencv"
+    enlarges = False
     larger = 1.07
     """See ``Analyser``. For six people it was 0.99 to 1.09; of 1.00, 1.03 and 1.07 this one gave
     the swaps that were most like the reference."""

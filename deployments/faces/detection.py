@@ -12,6 +12,8 @@ from deployments.faces.compositing.alignment import ARCFACE, align
 
 Points = npt.NDArray[np.float32]
 
+_SAME_POINTS = 0.5
+"""The mean distance of the landmarks of two detections of one face, in distances of its eyes."""
 _UPRIGHT = ARCFACE - ARCFACE.mean(axis=0)
 
 
@@ -90,6 +92,32 @@ def may_be_same(lying: Detection, upright: Detection) -> bool:
     """Return whether two detections, one of them in the turned image, may be of one face."""
     pairs = (upright.box, lying.centre), (lying.box, upright.centre)
     return any(bool(np.all((box[:2] < point) & (point < box[2:]))) for box, point in pairs)
+
+
+def without_doubles(faces: list[Detection]) -> list[Detection]:
+    """Return ``faces`` without those that are another one once more, in their order.
+
+    A detector can put a second box beside a face that leans. Once its landmarks are corrected, they
+    lie on the face, or they cannot be trusted.
+    """
+    kept: list[Detection] = []
+    for face in sorted(faces, key=lambda face: (not face.certain, _away_from_box(face))):
+        if not any(_are_same(one, face) for one in kept):
+            kept.append(face)
+    return [face for face in faces if any(face is one for one in kept)]
+
+
+def _away_from_box(face: Detection) -> float:
+    """Return how far the landmarks are from the middle of the box, in its sizes."""
+    return float(np.linalg.norm(face.landmarks.mean(axis=0) - face.centre)) / face.size
+
+
+def _are_same(certain: Detection, other: Detection) -> bool:
+    """Return whether ``other``, which is less certain, shows the same face."""
+    if not other.certain:
+        return may_be_same(certain, other)
+    size = float(np.linalg.norm(certain.landmarks[1] - certain.landmarks[0]))
+    return float(np.linalg.norm(certain.landmarks - other.landmarks, axis=1).mean()) < _SAME_POINTS * size
 
 
 def overlap(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

@@ -16,7 +16,17 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from deployments.faces.detection import Detection, apart, may_be_same, misfit, overlap, turn_of, turned_back, turned_by
+from deployments.faces.detection import (
+    Detection,
+    apart,
+    may_be_same,
+    misfit,
+    overlap,
+    turn_of,
+    turned_back,
+    turned_by,
+    without_doubles,
+)
 from deployments.faces.views import MIRRORED, View, cut_out, fitted_turn, in_middles, landmarks_at, placed
 from deployments.wire import Face, Frames, Image
 
@@ -28,6 +38,8 @@ class Analyser(Protocol):
 
     name: str
     detection_size: int
+    enlarges: bool
+    """Whether it enlarges pictures that are smaller than ``detection_size``."""
     larger: float
     """How much larger the landmarks of a face are in whole pictures than in cuts that it fills."""
 
@@ -58,6 +70,10 @@ _SMALL = 96
 """The side of the cuts that are compared."""
 
 
+_ROOM = 0.65
+"""The share of its cut that a face fills in a look, if the cut need not be smaller."""
+
+
 class _Cut(NamedTuple):
     """How a face is cut out: it fills that share of a square of ``side`` pixels."""
 
@@ -83,14 +99,13 @@ class _Look:
         """Return the cuts of a face around its ``turn``, plain and mirrored."""
         sides = [(size, min(self.side, round(size / _ROOM))) for size in self.sizes]
         return [
-            _Cut(turn + lean, side, size / side, mirrored)
+            _Cut(turn + lean, side, fill=size / side, mirrored=mirrored)
             for lean in self.leans
             for size, side in sides
             for mirrored in (False, True)
         ]
 
 
-_ROOM = 0.65
 _ROUGH = _Look(128, leans=(-27.0, -9.0, 9.0, 27.0), sizes=(64,))
 _FINE = _Look(144, leans=(-18.0, -6.0, 6.0, 18.0), sizes=(48, 64, 80, 96))
 """The cuts for faces of pictures, which no other frame corrects."""
@@ -140,7 +155,7 @@ class UprightAnalyser:
         self._add_lying(images, found, check)
         found = [sorted(faces, key=lambda face: -face.area)[: self._max_faces] for faces in found]
         self._correct(images, found, careful=_CAREFUL if len(images) == 1 else 0, check=check)
-        return found
+        return [without_doubles(faces) for faces in found]
 
     def _add_lying(self, images: Frames | Sequence[Image], found: list[list[Detection]], check: Check) -> None:
         """Add the faces in each image that the detector sees only in the turned image.
@@ -154,9 +169,9 @@ class UprightAnalyser:
             upright = len(found[i])
             if beside or not upright or upright != before:
                 check()
-                lying = [face for face in self._lying(image) if not any(may_be_same(face, other) for other in found[i])]
+                lying = [face for face in self._lying(image) if not any(_is_rather(other, face) for other in found[i])]
                 beside = bool(lying)
-                found[i] = [*found[i], *lying]
+                found[i] = [*(face for face in found[i] if not any(may_be_same(one, face) for one in lying)), *lying]
             before = upright
 
     def _lying(self, image: Image) -> list[Detection]:
@@ -208,7 +223,7 @@ class UprightAnalyser:
         """
         leaders = _leaders(found, places)
         first = [place for place in places if leaders[place] == place]
-        views = [_Cut(turn, _SMALL, 0.5, mirrored) for turn in _CHECK_TURNS for mirrored in (False, True)]
+        views = [_Cut(turn, _SMALL, fill=0.5, mirrored=mirrored) for turn in _CHECK_TURNS for mirrored in (False, True)]
         seen = self._views(images, found, [(place, view) for place in first for view in views], check=check)
         wrong = {}
         for k, (i, j) in enumerate(first):
@@ -316,17 +331,24 @@ class UprightAnalyser:
                 part = places[start : start + most * most]
                 rows = -(-len(part) // most)
                 columns = -(-len(part) // rows)
-                sheet = np.zeros((rows * side, columns * side, 3), np.uint8)
+                # Where the detector enlarges, a sheet that is not full would have larger faces.
+                least = self._analyser.detection_size if self._analyser.enlarges else 0
+                sheet = np.zeros((max(least, rows * side), max(least, columns * side), 3), np.uint8)
                 for k, place in enumerate(part):
                     top, left = k // columns * side, k % columns * side
                     sheet[top : top + side, left : left + side] = cuts[place]
-                found = in_middles(self._analyser.detect(sheet), side, columns, len(part))
+                found = in_middles(self._analyser.detect(sheet), side, columns=columns, count=len(part))
                 results.update(zip(part, found, strict=True))
         return [results[k] for k in range(len(cuts))]
 
 
 def _seems_upright(face: Detection) -> bool:
     return face.score >= _SURE and abs(turn_of(face.landmarks)) <= _SLIGHT and misfit(face.landmarks) <= _MISFIT
+
+
+def _is_rather(upright: Detection, lying: Detection) -> bool:
+    """Return whether the detection ``lying``, in a turned image, is rather ``upright``."""
+    return may_be_same(lying, upright) and upright.score > lying.score - _CLEARLY_BETTER
 
 
 def _leaders(found: list[list[Detection]], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:

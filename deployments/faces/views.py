@@ -93,7 +93,7 @@ def placed(landmarks: Points, matrix: Matrix) -> npt.NDArray[np.float64]:
     return np.asarray(landmarks @ back[:, :2].T + back[:, 2])
 
 
-def in_middles(found: Sequence[Detection], side: int, columns: int, count: int) -> list[Detection | None]:
+def in_middles(found: Sequence[Detection], side: int, *, columns: int, count: int) -> list[Detection | None]:
     """Return the best face near the middle of each of ``count`` cuts, in pixels of the cut.
 
     The cuts, ``side`` pixels wide and high, lie in rows of ``columns``.

@@ -41,6 +41,21 @@ def test_a_turned_head_is_swapped_as_well_as_an_upright_one(engine: FaceEngine, 
     assert min(swapped_ones) >= 0.8, found
 
 
+def test_a_turned_head_is_one_face_between_the_steps_of_the_benchmark(engine: FaceEngine) -> None:
+    """A second box beside the face was swapped, too."""
+    photograph = np.asarray(PIL.Image.open(PHOTOGRAPHS / "astronaut.jpg").convert("RGB"))
+    for image, angles in ((photograph, (126, 127, 128)), (portrait(), (20, 21, 22, 22.5, 26, 113, 203, 293))):
+        for degrees in angles:
+            picture, matrix = turned(image, degrees)
+            (faces,) = engine.analyse([picture], never_cancelled)
+            (upright,) = engine.analyse([image], never_cancelled)
+            expected = upright[0].landmarks.mean(axis=0) @ matrix[:, :2].T + matrix[:, 2]
+            certain = [face.landmarks for face in faces if face.certain]
+            assert len(certain) == 1, degrees
+            eyes = np.linalg.norm(certain[0][1] - certain[0][0])
+            assert np.linalg.norm(certain[0].mean(axis=0) - expected) < 0.3 * eyes
+
+
 @pytest.mark.parametrize("degrees", [45, 90, 180, 270])
 def test_a_turned_reference_is_the_same_person(engine: FaceEngine, degrees: int) -> None:
     upright = engine.identify([stranger()], "face", never_cancelled)
@@ -68,6 +83,7 @@ class Scripted:
 
     name = "scripted"
     detection_size = 640
+    enlarges = False
     larger = 1.0
 
     def __init__(self, rule: Callable[[Image], list[Detection]]) -> None:
@@ -102,6 +118,7 @@ class Dotted:
 
     name = "dotted"
     detection_size = 640
+    enlarges = False
     larger = 1.0
 
     def __init__(self, says: float) -> None:

@@ -1,12 +1,13 @@
 """Cuts of faces, and what a detector says about them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from deployments.faces.compositing.alignment import ARCFACE, align
-from deployments.faces.detection import Detection, turn_of
+from deployments.faces.detection import Detection, turn_of, without_doubles
 from deployments.faces.upright import _FINE, _ROUGH, UprightAnalyser, _Look
 from deployments.faces.views import in_middles
 from deployments.wire import Face, Image
@@ -29,7 +30,7 @@ def a_face(x: float, y: float, size: float, score: float = 0.9) -> Detection:
 def test_each_cut_has_the_best_face_of_its_middle_in_its_own_pixels() -> None:
     """Five cuts of 100 pixels lie in rows of three."""
     found = [a_face(50, 52, 60), a_face(55, 50, 40, score=0.7), a_face(250, 50, 50), a_face(150, 160, 50)]
-    seen = in_middles(found, 100, 3, 5)
+    seen = in_middles(found, 100, columns=3, count=5)
     assert [one and (*one.landmarks[0].tolist(), *one.centre.tolist(), one.score) for one in seen] == [
         (50, 52, 50, 52, 0.9),
         None,
@@ -53,7 +54,7 @@ def test_each_cut_has_the_best_face_of_its_middle_in_its_own_pixels() -> None:
     ids=["beside the middle", "too large", "too small", "in an empty place", "left of the cuts", "below the cuts", "nowhere"],
 )
 def test_other_faces_are_those_of_no_cut(face: Detection) -> None:
-    assert in_middles([face], 100, 3, 5) == [None] * 5
+    assert in_middles([face], 100, columns=3, count=5) == [None] * 5
 
 
 class Marks:
@@ -61,7 +62,8 @@ class Marks:
 
     name, detection_size, larger = "marks", 300, 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, enlarges: bool) -> None:
+        self.enlarges = enlarges
         self.sheets: list[tuple[int, ...]] = []
 
     def detect(self, image: Image) -> list[Detection]:
@@ -76,9 +78,16 @@ class Marks:
         raise NotImplementedError
 
 
-def test_the_cuts_of_each_size_are_looked_at_together_and_told_apart() -> None:
+@pytest.mark.parametrize(
+    ("enlarges", "sheets"),
+    [
+        (False, [(288, 288), (192, 192), (288, 288), (288, 288)]),  # 13 cuts of 96 pixels, and 7 of 144
+        (True, [(300, 300)] * 4),
+    ],
+)
+def test_the_cuts_of_each_size_are_looked_at_together_and_told_apart(enlarges: bool, sheets: list[tuple[int, int]]) -> None:
     """Three rows of 96 pixels fit into 300 pixels, and two of 144; one cut has no face."""
-    analyser, cuts, levels = Marks(), [], [*range(20, 220, 10)]
+    analyser, cuts, levels = Marks(enlarges=enlarges), [], [*range(20, 220, 10)]
     for k, level in enumerate(levels):
         side = 96 if k % 3 else 144
         cut = np.zeros((side, side, 3), np.uint8)
@@ -89,7 +98,7 @@ def test_the_cuts_of_each_size_are_looked_at_together_and_told_apart() -> None:
     scores = [None if one is None else round(255 * one.score) for one in found]
     assert scores == [level if k != 7 else None for k, level in enumerate(levels)]
     assert all(one is None or one.centre.tolist() == [len(cut) / 2] * 2 for one, cut in zip(found, cuts, strict=True))
-    assert analyser.sheets == [(288, 288), (192, 192), (288, 288), (288, 288)]  # 13 cuts of 96 pixels, and 7 of 144
+    assert analyser.sheets == sheets
 
 
 @pytest.mark.parametrize("look", [_ROUGH, _FINE], ids=["rough", "fine"])
@@ -100,3 +109,18 @@ def test_a_look_has_each_lean_and_each_size_plain_and_mirrored_once(look: _Look)
     }
     assert len(cuts) == 2 * len(look.leans) * len(look.sizes)
     assert all(0.25 < cut.fill < 0.9 for cut in cuts), "or the detector's face is not taken for that of the cut"
+
+
+def a_whole_face(x: float, y: float, *, certain: bool = True) -> Detection:
+    landmarks = np.asarray(ARCFACE - ARCFACE.mean(axis=0) + (x, y), np.float32)
+    return replace(a_face(x, y, 90), landmarks=landmarks, certain=certain)
+
+
+def test_a_face_that_was_found_twice_is_there_once() -> None:
+    """The second box is larger and lies beside the face, on which its landmarks are."""
+    face, neighbour = a_whole_face(100, 100), a_whole_face(190, 100)
+    beside = replace(a_face(50, 120, 110, score=0.99), landmarks=face.landmarks + np.float32(3))
+    unsure = a_whole_face(110, 130, certain=False)
+    apart = a_whole_face(400, 100, certain=False)
+    kept = without_doubles([beside, face, neighbour, unsure, apart])
+    assert [one.centre.tolist() for one in kept] == [[100, 100], [190, 100], [400, 100]]
