@@ -1,5 +1,6 @@
 """Writes the trained models in published formats: diffusers folders, and experts as GGUF files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def pack(states: Path, target: Path) -> None:
     }
 
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
-    text = _load(states / "large.pt", vace)
+    text = _load_mean((states / "people.pt", states / "large.pt"), vace)
     WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(target_files.vace)
 
     high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))
@@ -79,6 +80,27 @@ def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Round what is not quantised to float16, as which the file then holds it without an error."""
     kept = {name for name, weight in state.items() if weight.ndim == 2 or "scale_shift_table" in name}
     return {name: weight if name in kept else weight.half().float() for name, weight in state.items()}
+
+
+def _load_mean(paths: Sequence[Path], transformer: nn.Module) -> Any:
+    """Load the mean of several stages, of which each goes on from the one before.
+
+    It has the large portraits of `large`, and shapes as good as those of `people` (model soups,
+    Wortsman et al. 2022).
+    """
+    encoder = make_text_encoder()
+    modules = {"transformer": transformer, "text_encoder": encoder}
+    sums: dict[str, Tensor] = {}
+    for path in paths:
+        load_average(path, modules)
+        for name, module in modules.items():
+            for part, weight in module.named_parameters():
+                key = f"{name}.{part}"
+                sums[key] = sums.get(key, 0) + weight.detach() / len(paths)
+    for name, module in modules.items():
+        for part, weight in module.named_parameters():
+            weight.data.copy_(sums[f"{name}.{part}"])
+    return encoder.to(torch.bfloat16).eval()
 
 
 def _load(path: Path, transformer: nn.Module) -> Any:

@@ -116,6 +116,8 @@ def _open_decoder(stream: VideoStream, max_pixels: int) -> VideoCodecContext:
         decoder = CodecContext.create(_ALPHA_DECODERS[context.name], "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.extradata = context.extradata
+        for name in ("color_primaries", "color_trc", "colorspace", "color_range"):  # which only the container may state
+            setattr(decoder, name, getattr(context, name))
         context = decoder
     # One thread: FFmpeg would start one for each core of the machine, each with frames of its own,
     # and this process works for one request of many.

@@ -10,8 +10,21 @@ from deployments.wire import Image
 from serve.media.colour.space import ColourSpace
 from serve.media.decode.geometry import Placement, placement_of, square_size
 from serve.media.decode.wide_colour import WideColour, wide_colour_of
+from serve.media.errors import MediaError
 
-_UNSPECIFIED = 2  # FFmpeg's AVCOL_SPC_UNSPECIFIED
+# Numbers of H.273, which are FFmpeg's AVCOL_SPC_...
+_KNOWN_MATRICES = frozenset((0, 1, 4, 5, 6, 7, 9))
+_UNSPECIFIED = 2
+_OF_PRIMARIES = 12
+"""The matrix that the primaries tell, without constant luminance."""
+_MATRICES_OF_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
+_OTHER_COLOURS = {
+    8: "YCgCo",
+    10: "BT.2020 with constant luminance",
+    11: "YDzDx",
+    13: "YUV with constant luminance",
+    14: "ICtCp",
+}
 
 
 class ShownPixels:
@@ -38,7 +51,7 @@ class ShownPixels:
             self._size = (height, width) if placement.lies else (width, height)
         width, height = self._size[::-1] if placement.lies else self._size
         space = wide_colour_of(frame)
-        if any(component.is_alpha for component in frame.format.components):
+        if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
             rgba = np.asarray(self._reformat(frame, width=width, height=height, format_="rgba").to_ndarray(), np.uint8)
             colours = rgba[..., :3] if space is None else self._narrow(frame, space, width=width, height=height)
             pixels = _on_white(colours, rgba[..., 3:])
@@ -55,13 +68,30 @@ class ShownPixels:
         return np.asarray(converted.reformat(format="rgb24").to_ndarray(), np.uint8)
 
     def _reformat(self, frame: VideoFrame, width: int, height: int, format_: str) -> VideoFrame:
-        colorspace: int = frame.colorspace
-        if colorspace == _UNSPECIFIED:  # players assume BT.709 from 720 lines on, and BT.601 below
-            colorspace = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
+        colorspace = matrix_of(frame.colorspace, frame.color_primaries, frame.height)
+        if frame.colorspace not in _KNOWN_MATRICES and frame.colorspace != _UNSPECIFIED:
+            frame.colorspace = colorspace  # FFmpeg refuses a frame with another number
         is_scaled = (frame.width, frame.height) != (width, height)
         # Where nothing is scaled, bicubic would only make the conversion of colours slower.
         interpolation = Interpolation.BICUBIC if is_scaled else Interpolation.BILINEAR
         return self._reformatter.reformat(frame, width, height, format_, src_colorspace=colorspace, interpolation=interpolation)
+
+
+def matrix_of(stated: int, primaries: int, height: int) -> int:
+    """Return the matrix by which YUV becomes RGB, as H.273 counts.
+
+    Where none is stated, or a number that means nothing, players assume BT.709 from 720 lines on,
+    and BT.601 below. Raises MediaError for colours that are stored in another way.
+    """
+    if stated in _OTHER_COLOURS:
+        raise MediaError(
+            f"the video stores its colours as {_OTHER_COLOURS[stated]}, which is not supported; re-encode it as BT.709"
+        )
+    if stated == _OF_PRIMARIES:
+        stated = _MATRICES_OF_PRIMARIES.get(primaries, stated)
+    if stated in _KNOWN_MATRICES:
+        return stated
+    return int(Colorspace.ITU709 if height >= 720 else Colorspace.ITU601)
 
 
 def _on_white(colours: Image, alpha: Image) -> Image:

@@ -19,7 +19,7 @@ from serve.media.decode.deinterlace import Deinterlacer
 from serve.media.decode.film_decoder import FilmDecoder, check_damaged
 from serve.media.decode.geometry import square_size
 from serve.media.decode.holes import lost_stamps
-from serve.media.decode.pixels import ShownPixels
+from serve.media.decode.pixels import ShownPixels, matrix_of
 from serve.media.decode.source import STILL_FPS, Source, SourceLimits
 from serve.media.decode.stamps import Stamps, has_codec_tag_of_avi
 from serve.media.decode.timeline import Timeline, check_time, read_timeline
@@ -87,6 +87,7 @@ def open_video(data: Media, limits: SourceLimits) -> Source:
         audio = heard_audio(container)
         coded = stream.codec_context
         limits.check_pixels(coded.width, coded.height)
+        matrix_of(coded.colorspace, coded.color_primaries, coded.height)
         aspect = stream.sample_aspect_ratio
         timeline = read_timeline(container, stream, audio=audio, limits=limits)
         frame_seconds = 1 / Fraction(stream.average_rate or STILL_FPS)

@@ -26,9 +26,11 @@ def strip_png(data: bytes) -> bytes:
     """Return the PNG file ``data`` with the chunks that decide how it looks, and without others.
 
     As in libpng, a checksum counts for the chunks that hold the picture; any other chunk whose
-    checksum or length is wrong is left out. What follows the end is left out as well.
+    checksum or length is wrong is left out. What follows the end is left out as well. If one chunk
+    of an animation is wrong, all of them are left out, as browsers do; then it is a still picture.
     """
     kept = [data[:_SIGNATURE_BYTES]]
+    animation = _Animation()
     orientation, colour_type = 1, -1
     colour: dict[bytes, bytes] = {}
     at = _SIGNATURE_BYTES
@@ -41,9 +43,15 @@ def strip_png(data: bytes) -> bytes:
         content = data[at + 8 : end - 4]
         if kind == b"IEND":
             rest = _chunk(b"IEND", b"")
+            if not animation.is_whole():
+                kept = [piece for piece in kept if piece[4:8] not in _ANIMATION]
             break
         if kind == b"IHDR" and length == 13:
             colour_type = content[9]
+            animation.size = struct.unpack_from(">II", content)
+        if kind in _ANIMATION:
+            is_right = zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
+            animation.add(kind, content if is_right else b"")
         if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
             kept.append(data[at:end])
         elif zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]:
@@ -60,6 +68,42 @@ def strip_png(data: bytes) -> bytes:
     first = [_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1))] if profile else []
     # The orientation goes behind the header, since it may have stood behind the pixels.
     return b"".join([*kept[:2], *first, *_orientation_chunk(orientation), *kept[2:], rest])
+
+
+class _Animation:
+    """Checks the chunks of an animation (APNG), which the third edition of the standard has."""
+
+    def __init__(self) -> None:
+        self.size = (0, 0)
+        """The width and the height of the picture."""
+        self._frames: int | None = None
+        self._controls = 0
+        self._next = 0
+        self._is_right = True
+
+    def add(self, kind: bytes, content: bytes) -> None:
+        """Check the next chunk of the animation; ``content`` is empty if its checksum is wrong."""
+        if kind == b"acTL":
+            self._is_right &= len(content) == 8 and self._frames is None and self._next == 0
+            self._frames = int.from_bytes(content[:4], "big")
+            return
+        number, self._next = int.from_bytes(content[:4], "big"), self._next + 1
+        self._is_right &= self._frames is not None and number == self._next - 1
+        if kind == b"fdAT":
+            self._is_right &= len(content) > 4
+            return
+        self._controls += 1
+        if len(content) != 26:
+            self._is_right = False
+            return
+        width, height, left, top = struct.unpack_from(">4I", content, 4)
+        whole_width, whole_height = self.size
+        self._is_right &= 0 < width <= whole_width - left and 0 < height <= whole_height - top
+        self._is_right &= content[24] <= 2 and content[25] <= 1  # how a frame is disposed of, and blended
+
+    def is_whole(self) -> bool:
+        """Return whether there is none, or all chunks of one are there."""
+        return self._is_right and self._controls == (self._frames or 0)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

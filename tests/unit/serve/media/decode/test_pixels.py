@@ -8,13 +8,15 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace
 
 from serve.media.decode.opening import open_source
-from serve.media.decode.pixels import ShownPixels
+from serve.media.decode.pixels import ShownPixels, matrix_of
 from serve.media.decode.video import open_video
 from serve.media.encode.mp4 import Mp4Encoder
+from serve.media.errors import MediaError
 from serve.media.samples import pan, stranger
 from tests.unit.serve.media.make_film import (
     encoded,
@@ -38,6 +40,70 @@ def test_a_transparent_film_lies_on_white(codec: str, container_format: str, pix
     for frame in frames:
         assert frame[:12, :12].min() > 250
         assert np.abs(frame[26:38, 26:38].astype(int) - (40, 120, 60)).mean() < 12
+
+
+def test_hidden_colours_of_a_palette_are_white() -> None:
+    picture = PIL.Image.new("P", (64, 48), 0)
+    picture.putpalette([0, 0, 200, 0, 255, 0])
+    picture.paste(1, (32, 0, 64, 48))
+    png = io.BytesIO()
+    picture.save(png, "PNG", transparency=0)
+    film = io.BytesIO()
+    with av.open(film, "w", format="mov") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+        for i in range(3):
+            packet = Packet(png.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 10)
+            container.mux(packet)
+    frames, _ = decode_all(open_video(film.getvalue(), LIMITS))
+    assert len(frames) == 3
+    for frame in frames:
+        assert frame[:, :30].min() == 255
+        assert frame[24, 50].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("stated", "primaries", "height", "expected"),
+    [
+        (1, 1, 480, 1),
+        (12, 9, 480, 9),
+        (12, 1, 480, 1),
+        (12, 2, 480, 5),
+        (2, 2, 720, 1),
+        (2, 2, 576, 5),
+        (17, 1, 1080, 1),
+        (3, 1, 48, 5),
+    ],
+)
+def test_a_matrix_that_means_nothing_is_guessed_as_players_do(stated: int, primaries: int, height: int, expected: int) -> None:
+    assert matrix_of(stated, primaries, height) == expected
+
+
+def tagged(matrix: int) -> bytes:
+    """Return a film of one colour, which states this matrix."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10, options={"qp": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        frame = VideoFrame.from_ndarray(np.full((48, 64, 3), (180, 60, 40), np.uint8), format="rgb24")
+        converted = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601)
+        converted.pts, converted.time_base = 0, Fraction(1, 10)
+        container.mux(stream.encode(converted))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def test_a_matrix_that_only_the_primaries_tell_does_not_refuse_a_film() -> None:
+    (decoded,), _ = decode_all(open_video(tagged(12), LIMITS))
+    assert np.abs(decoded.astype(int) - (180, 60, 40)).mean() < 3
+
+
+@pytest.mark.parametrize(("matrix", "name"), [(8, "YCgCo"), (10, "BT.2020 with constant luminance"), (14, "ICtCp")])
+def test_colours_that_are_stored_in_another_way_are_refused_by_name_before_decoding(matrix: int, name: str) -> None:
+    with pytest.raises(MediaError, match=f"{name}, which is not supported; re-encode it as BT.709"):
+        open_video(tagged(matrix), LIMITS)
 
 
 def test_untagged_video_of_720_lines_is_bt709() -> None:

@@ -1,10 +1,12 @@
 """Of a PNG, what decides how it looks is left, and nothing else."""
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
 import pytest
 from PIL import PngImagePlugin
 
@@ -14,6 +16,11 @@ from serve.media.strip.png import MAX_PROFILE_BYTES, strip_png
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_png import chunk
 from tests.unit.serve.media.strip.saved_photo import saved
+
+
+def control(number: int, width: int = 8, height: int = 8, left: int = 0) -> tuple[bytes, bytes]:
+    """Return the chunk of a frame."""
+    return b"fcTL", struct.pack(">5I2H2B", number, width, height, left, 0, 1, 10, 0, 0)
 
 
 def test_text_of_any_length_beside_a_png_does_not_matter() -> None:
@@ -90,7 +97,7 @@ GAMMA = struct.pack(">I", 100_000)
     ("chunks", "left"),
     [
         ([chunk(b"tEXt", b"a\0b"), chunk(b"tIME", bytes(7)), chunk(b"pHYs", bytes(9))], BARE),
-        ([chunk(b"acTL", bytes(8)), chunk(b"fcTL", bytes(26))], [b"IHDR", b"acTL", b"fcTL", b"IDAT", b"IEND"]),
+        ([chunk(b"acTL", struct.pack(">2I", 1, 0)), chunk(*control(0, 1, 1))], [b"IHDR", b"acTL", b"fcTL", b"IDAT", b"IEND"]),
         ([chunk(b"PLTE", bytes(3))], [b"IHDR", b"PLTE", b"IDAT", b"IEND"]),
         ([chunk(b"gAMA", GAMMA)], PROFILE),
         ([chunk(b"gAMA", GAMMA), chunk(b"sRGB", b"\0")], BARE),
@@ -139,3 +146,51 @@ def test_a_chunk_that_is_cut_is_left_to_the_decoder(cut: int) -> None:
 def test_what_follows_the_end_is_left_out() -> None:
     data = SIGNATURE + header() + PIXELS + END
     assert strip_png(data + b"more") == strip_png(data) == data
+
+
+def animated() -> bytes:
+    """Return an APNG of three frames."""
+    buffer = io.BytesIO()
+    frames = [PIL.Image.new("RGB", (32, 24), (60 * i, 200 - 60 * i, 90)) for i in range(3)]
+    frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:], duration=100)
+    return buffer.getvalue()
+
+
+def with_animation(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a still picture with these chunks before its pixels."""
+    data = saved("PNG")
+    at = data.index(b"IDAT") - 4
+    return data[:at] + b"".join(chunk(kind, content) for kind, content in chunks) + data[at:]
+
+
+ANIMATIONS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
+    "a count that is too short": ((b"acTL", b"\0\0\0\1"),),
+    "more frames than there are": ((b"acTL", struct.pack(">2I", 5, 0)),),
+    "two counts": ((b"acTL", struct.pack(">2I", 1, 0)), (b"acTL", struct.pack(">2I", 1, 0)), control(0)),
+    "pixels without a count": ((b"fdAT", bytes(9)),),
+    "a wrong number": ((b"acTL", struct.pack(">2I", 1, 0)), control(3)),
+    "a frame that is too short": ((b"acTL", struct.pack(">2I", 1, 0)), (b"fcTL", bytes(20))),
+    "a frame beside the picture": ((b"acTL", struct.pack(">2I", 1, 0)), control(0, left=10_000)),
+    "a frame of no pixels": ((b"acTL", struct.pack(">2I", 1, 0)), control(0, width=0)),
+    "an unknown way to blend": ((b"acTL", struct.pack(">2I", 1, 0)), (b"fcTL", control(0)[1][:25] + b"\7")),
+}
+
+
+@pytest.mark.parametrize("name", ANIMATIONS)
+def test_a_png_with_a_spoilt_animation_is_a_still_picture(name: str) -> None:
+    spoilt = with_animation(*ANIMATIONS[name])
+    assert strip_png(spoilt) == strip_png(saved("PNG"))
+    np.testing.assert_array_equal(decode_image(spoilt, 10**6), decode_image(saved("PNG"), 10**6))
+
+
+def test_an_animation_with_a_wrong_checksum_is_a_still_picture() -> None:
+    data = bytearray(animated())
+    data[data.index(b"fcTL") + 4 + 26] ^= 1
+    assert not any(kind in strip_png(bytes(data)) for kind in (b"acTL", b"fcTL", b"fdAT"))
+
+
+def test_a_right_animation_is_kept_and_a_truncated_one_is_no_still_picture() -> None:
+    data = animated()
+    assert strip_png(data).count(b"fcTL") == 3
+    cut = strip_png(data[: data.rindex(b"fdAT") + 12])
+    assert cut.count(b"fcTL") == 3
