@@ -1,6 +1,7 @@
 """Follows the events of jobs for any number of listeners, with one reader per job."""
 
 import asyncio
+import logging
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from serve.jobs.desk import News
 from serve.jobs.places import Places
 from serve.jobs.store.job_store import Event, JobStore, StoreUnavailable
 from serve.jobs.store.record import Job
+
+logger = logging.getLogger("ray.serve")
 
 POLL_S = 0.1
 """Seconds between two reads of a job's events."""
@@ -103,6 +106,17 @@ class Follower:
         return News(event.job, event.id, await self._places.of(event.job))
 
     async def _read(self, job_id: str, feed: _Feed) -> None:
+        """Read the events of a job until it ends. Whatever stops this ends the feed, too."""
+        try:
+            await self._read_on(job_id, feed)
+        except Exception:
+            logger.exception("job %s: its events cannot be read; its listeners are sent away", job_id)
+            if self._feeds.get(job_id) is feed:
+                del self._feeds[job_id]
+            feed.ended = True
+            feed.changed.set()
+
+    async def _read_on(self, job_id: str, feed: _Feed) -> None:
         latest = feed.first
         while not feed.ended:
             try:

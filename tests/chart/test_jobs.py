@@ -83,6 +83,10 @@ def test_a_store_that_pods_would_not_share_is_refused(values: Json, message: str
         {"workerGroups": {"cpu": {"maxReplicas": 2}}},
         {"workerGroups": {"l40s": {"enabled": True}}},
         {"extraWorkerGroups": [{"name": "more"}]},
+        {
+            "workerGroups": {"cpu": {"enabled": False}},
+            "extraWorkerGroups": [{"name": "other", "minReplicas": 1, "maxReplicas": 2}],
+        },
     ],
 )
 def test_an_embedded_store_is_for_one_pod_with_one_replica_of_each(change: dict[str, Any]) -> None:

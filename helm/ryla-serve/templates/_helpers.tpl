@@ -191,7 +191,12 @@ never be scheduled.
 {{- $pods = add $pods (ternary (int .maxReplicas) 0 .enabled) -}}
 {{- end -}}
 {{- end -}}
-{{- $most := max 1 $pods (len .Values.extraWorkerGroups | add $pods) -}}
+{{- range .Values.extraWorkerGroups -}}
+{{- $group := $.Files.Get "files/worker-group.yaml" | fromYaml -}}
+{{- include "ryla-serve.overlay" (dict "into" $group "from" .) -}}
+{{- $pods = add $pods (ternary (int $group.maxReplicas) 0 $group.enabled) -}}
+{{- end -}}
+{{- $most := max 1 $pods -}}
 {{- range $application.deployments -}}
 {{- if has .name (list "Ingress" "Runner") -}}
 {{- $count := get . "num_replicas" | default 1 -}}

@@ -1,6 +1,7 @@
 """Handles the routes of jobs: their records, events, results and previews, and their end."""
 
 import re
+import time
 from dataclasses import replace
 from typing import Any, NoReturn, get_args
 from urllib.parse import urlencode
@@ -196,6 +197,8 @@ class JobHandlers:
     async def find(self, request: Request) -> Job:
         """Return the job in the path of a request; raise a 404 or 410 problem if there is none."""
         job = await self._find_or_none(request)
+        if job is not None and job.ended and job.expires_at <= time.time():
+            raise _gone()  # a sweeper deletes it soon
         return job or await self._missing(request.path_params["id"], caller_of(request))
 
     async def _find_or_none(self, request: Request) -> Job | None:
@@ -208,7 +211,7 @@ class JobHandlers:
     async def _missing(self, job_id: str, caller: str) -> NoReturn:
         """Raise the problem of a job that is not there."""
         if _ID.fullmatch(job_id) and await self._store.was_deleted(job_id, caller):
-            raise Problem(410, "gone", "this job was deleted, or has expired, with its result")
+            raise _gone()
         raise unknown_job()
 
     async def position(self, job: Job) -> int | None:
@@ -222,6 +225,10 @@ class JobHandlers:
         if not (text.isascii() and text.isdecimal() and len(text) <= 9):
             raise invalid_parameter("wait", "must be a whole number of seconds, such as 30")
         return min(float(text), self._max_wait_s)
+
+
+def _gone() -> Problem:
+    return Problem(410, "gone", "this job was deleted, or has expired, with its result")
 
 
 def unknown_job() -> Problem:

@@ -137,16 +137,17 @@ class OpenAIVideos:
         """Delete a video; one that is being made is cancelled first."""
         caller = caller_of(request)
         with store_problems():
-            job = await self._find(request)
-            if not job.ended:
-                job = await self._desk.cancel(job.id, caller) or job
-            if not job.ended:
-                job = await self._jobs.wait(request, job, CANCEL_S) or job
-            if not job.ended:
+            found = await self._find(request)
+            job: Job | None = found  # None once somebody else has deleted it
+            if job is not None and not job.ended:
+                job = await self._desk.cancel(job.id, caller)
+            if job is not None and not job.ended:
+                job = await self._jobs.wait(request, job, CANCEL_S)
+            if job is not None and not job.ended:
                 detail = "the video is being cancelled, which takes longer than usual: delete it again"
                 raise Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})
-            await self._desk.delete(job.id, caller)
-        return JSONResponse({"id": job.id, "object": "video.deleted", "deleted": True})
+            await self._desk.delete(found.id, caller)
+        return JSONResponse({"id": found.id, "object": "video.deleted", "deleted": True})
 
     async def list(self, request: Request) -> Response:
         """Return the caller's videos, newest first or, with `order=asc`, oldest first."""

@@ -13,6 +13,8 @@ from serve.jobs.store.record import Job, Progress, State, StoredResult, new_job_
 
 NOW = 1_790_000_000.0
 """When the jobs of tests are created: 2026-09-21T14:13:20Z."""
+NEVER = 4_102_444_800.0
+"""When the jobs of tests expire: in the year 2100."""
 
 
 def make_job(**fields: Any) -> Job:
@@ -26,7 +28,7 @@ def make_job(**fields: Any) -> Job:
         "media_type": "video/mp4",
         "created_at": NOW,
         "deadline_at": NOW + 1800,
-        "expires_at": NOW + 86400,
+        "expires_at": NEVER,
         "seed": 7,
     }
     return Job(**{**defaults, **fields})

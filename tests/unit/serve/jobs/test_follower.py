@@ -27,6 +27,7 @@ class CountingStore:
         self.reading = 0
         self.most_reading = 0
         self.away = 0
+        self.broken = False
         self.deleted = False
         self.ahead = 0
 
@@ -45,6 +46,8 @@ class CountingStore:
         self.most_reading = max(self.most_reading, self.reading)
         await asyncio.sleep(0)
         self.reading -= 1
+        if self.broken:
+            raise ValueError("an event of another release")
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
@@ -174,6 +177,22 @@ async def test_a_job_that_is_deleted_ends_its_events() -> None:
     store.deleted = True
     async with asyncio.timeout(LIMIT_S):
         assert [event.id async for event in events] == []
+
+
+async def test_an_event_that_cannot_be_read_sends_listeners_away_and_not_later_ones(caplog: pytest.LogCaptureFixture) -> None:
+    store = CountingStore()
+    store.add(1)
+    one = over(store)
+    events = one.follow(store.job.id, 0)
+    assert (await anext(events)).id == 1
+    store.broken = True
+    async with asyncio.timeout(LIMIT_S):
+        assert [event.id async for event in events] == []
+    assert "its events cannot be read" in caplog.text
+    store.broken = False
+    store.add(100, ended=True)
+    async with asyncio.timeout(LIMIT_S):
+        assert [event.id async for event in one.follow(store.job.id, 1)] == [2]
 
 
 async def test_a_place_that_changes_is_told_to_all_without_an_id() -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import re
+import time
 from typing import Any
 
 import pytest
@@ -75,6 +76,16 @@ async def test_a_result_that_is_not_there_says_why(jobs: FakeJobs, client: TestC
     for job in (gone, private):
         response = client.get(f"/jobs/{job.id}/result")
         assert (response.status_code, slug(response)) == (410, "gone")
+
+
+async def test_a_job_that_has_expired_is_gone_before_it_is_swept(jobs: FakeJobs, client: TestClient) -> None:
+    expired = jobs.add(make_job(expires_at=time.time() - 5))
+    assert client.get(f"/jobs/{expired.id}").status_code == 200, "it has not ended"
+    await jobs.succeed(expired.id, RESULT)
+    await jobs.change(expired.id, expires_at=time.time() - 5)
+    for path in ("", "/result", "/events"):
+        response = client.get(f"/jobs/{expired.id}{path}")
+        assert (response.status_code, slug(response)) == (410, "gone"), path
 
 
 async def call(jobs: FakeJobs, path: str, headers: dict[str, str] | None = None, **settings: Any) -> Exchange:

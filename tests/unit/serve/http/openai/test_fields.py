@@ -11,7 +11,7 @@ from serve.jobs.store.record import Job, Progress
 from serve.pipelines.requests import GenerateVideo
 from serve.problems import Problem
 from tests.unit.serve.http.service import make_config
-from tests.unit.serve.jobs.fake_jobs import NOW, make_job
+from tests.unit.serve.jobs.fake_jobs import NEVER, NOW, make_job
 
 CONFIG = make_config()
 ENDPOINTS = make_endpoints(CONFIG)
@@ -183,7 +183,7 @@ def test_a_job_is_a_video_in_the_states_of_the_api(fields: dict[str, Any], statu
     video = video_of(job)
     assert (video["id"], video["object"], video["status"], video["progress"]) == (job.id, "video", status, progress)
     assert video["completed_at"] == (int(NOW) + 9 if status == "completed" else None)
-    assert (video["created_at"], video["expires_at"], video["seed"]) == (int(NOW), int(NOW) + 86400, 7)
+    assert (video["created_at"], video["expires_at"], video["seed"]) == (int(NOW), int(NEVER), 7)
     assert (video["model"], video["prompt"], video["size"], video["seconds"]) == ("wan2.6", "a cat", "64x48", "0.5")
 
 

@@ -214,6 +214,22 @@ def test_a_video_that_is_being_made_is_cancelled_and_deleted(client: openai.Open
     assert jobs.jobs == {}
 
 
+def test_a_video_that_somebody_else_deletes_meanwhile_is_deleted(
+    client: openai.OpenAI, http: TestClient, jobs: FakeJobs
+) -> None:
+    video = client.videos.create(prompt="a cat")
+    run(http, jobs.step, video.id, stage="denoising")
+    assert http.portal is not None
+
+    async def delete_it() -> None:
+        await until(lambda: jobs.jobs[video.id].cancel_requested)
+        del jobs.jobs[video.id]
+
+    deleting = http.portal.start_task_soon(delete_it)
+    assert client.videos.delete(video.id).deleted is True
+    deleting.result()
+
+
 def test_a_failed_video_says_why(client: openai.OpenAI, http: TestClient, jobs: FakeJobs) -> None:
     one, other = (client.videos.create(prompt="a cat") for _ in range(2))
     run(http, jobs.change, one.id, state="failed", problem={"type": "urn:ryla:problem:replica-lost", "detail": "it died"})
