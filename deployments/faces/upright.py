@@ -72,6 +72,8 @@ _SMALL = 96
 
 _ROOM = 0.65
 """The share of its cut that a face fills in a look, if the cut need not be smaller."""
+_LARGEST = 144
+"""The side of the largest cuts of a look."""
 
 
 class _Cut(NamedTuple):
@@ -88,16 +90,15 @@ class _Look:
     """Cuts in which landmarks are found: for each of ``leans`` one of each of ``sizes``.
 
     The sizes are those of the face, in pixels: the detector errs in each of its scales in another
-    way. A face fills ``_ROOM`` of its cut, or more where the cut would be larger than ``side``.
+    way. A face fills ``_ROOM`` of its cut, or more where the cut would be larger than ``_LARGEST``.
     """
 
-    side: int
     leans: tuple[float, ...]
     sizes: tuple[int, ...]
 
     def around(self, turn: float) -> list[_Cut]:
         """Return the cuts of a face around its ``turn``, plain and mirrored."""
-        sides = [(size, min(self.side, round(size / _ROOM))) for size in self.sizes]
+        sides = [(size, min(_LARGEST, round(size / _ROOM))) for size in self.sizes]
         return [
             _Cut(turn + lean, side, fill=size / side, mirrored=mirrored)
             for lean in self.leans
@@ -106,8 +107,8 @@ class _Look:
         ]
 
 
-_ROUGH = _Look(128, leans=(-27.0, -9.0, 9.0, 27.0), sizes=(64,))
-_FINE = _Look(144, leans=(-18.0, -6.0, 6.0, 18.0), sizes=(48, 64, 80, 96))
+_ROUGH = _Look(leans=(-27.0, -9.0, 9.0, 27.0), sizes=(64,))
+_FINE = _Look(leans=(-18.0, -6.0, 6.0, 18.0), sizes=(48, 64, 80, 96))
 """The cuts for faces of pictures, which no other frame corrects."""
 _FEWEST_VIEWS, _FEWEST_TURNS = 5, 3
 """In how many of these cuts the face must be found, and at how many turns."""

@@ -23,7 +23,7 @@ from deployments.lora_folder import PEFT_SETTINGS, PEFT_WEIGHTS
 from deployments.lora_names import changed_part, check_parts, is_change
 from deployments.video.checkpoints.config_values import check_values
 from deployments.video.checkpoints.finite import require_finite
-from deployments.video.checkpoints.names import transformer_name
+from deployments.video.checkpoints.names import transformer_name, unwrapped
 from deployments.video.checkpoints.tensor_files import parse_object, read_files, read_metadata, read_shapes
 
 MODULATION = "scale_shift_table"
@@ -137,8 +137,7 @@ def _split(path: Path, key: str) -> tuple[str, str]:
 
 
 def _without_prefixes(name: str) -> str:
-    while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
-        name = name.removeprefix(prefix)
+    name = unwrapped(name, _PREFIXES)
     if (flat := _FLAT_PREFIX.match(name)) is not None:
         name = name.removeprefix(flat[0])
         for pattern, replacement in _DOTTED:

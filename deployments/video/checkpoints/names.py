@@ -59,11 +59,12 @@ def select_part(tensors: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[s
     # this model.
     first_word = f"{prefix.partition('.')[0]}."
     others = (first_word, *(part for part in _PARTS if not prefix.startswith(part) and not part.startswith(prefix)))
-    selected = {_unwrapped(name.removeprefix(prefix), prefixes): name for name in tensors if name.startswith(prefix)}
+    selected = {unwrapped(name, prefixes): name for name in tensors if name.startswith(prefix)}
     return selected | {name: name for name in tensors if not name.startswith(others)}
 
 
-def _unwrapped(name: str, prefixes: tuple[str, ...]) -> str:
+def unwrapped(name: str, prefixes: tuple[str, ...]) -> str:
+    """Return ``name`` without the prefixes before it, however many there are."""
     while (prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), None)) is not None:
         name = name.removeprefix(prefix)
     return name

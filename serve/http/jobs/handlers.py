@@ -197,7 +197,7 @@ class JobHandlers:
     async def find(self, request: Request) -> Job:
         """Return the job in the path of a request; raise a 404 or 410 problem if there is none."""
         job = await self._find_or_none(request)
-        if job is not None and job.ended and job.expires_at <= time.time():
+        if job is not None and job.has_expired(time.time()):
             raise _gone()  # a sweeper deletes it soon
         return job or await self._missing(request.path_params["id"], caller_of(request))
 

@@ -130,6 +130,10 @@ class Job:
         """Whether the job has reached a state that it never leaves."""
         return self.state in ENDED
 
+    def has_expired(self, now: float) -> bool:
+        """Return whether the job is over and no longer kept, though a sweeper may not have come."""
+        return self.ended and self.expires_at <= now
+
     @property
     def kept_bytes(self) -> int:
         """The size of the files that are kept for it: its request, and after its end its result.

@@ -101,4 +101,4 @@ def _webhook_url(job: Job) -> str | None:
 
 def replays(earlier: Job, now: float) -> bool:
     """Return whether a request with the idempotency key of ``earlier`` stands for that job."""
-    return earlier.state != "failed" and not (earlier.ended and earlier.expires_at <= now)
+    return earlier.state != "failed" and not earlier.has_expired(now)

@@ -16,8 +16,7 @@ from serve.media.errors import MediaError
 _KNOWN_MATRICES = frozenset((0, 1, 4, 5, 6, 7, 9))
 _UNSPECIFIED = 2
 _OF_PRIMARIES = 12
-"""The matrix that the primaries tell, without constant luminance."""
-_MATRICES_OF_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
+"""The matrix that the primaries tell, which have the numbers of their matrices."""
 _OTHER_COLOURS = {
     8: "YCgCo",
     10: "BT.2020 with constant luminance",
@@ -69,7 +68,7 @@ class ShownPixels:
 
     def _reformat(self, frame: VideoFrame, width: int, height: int, format_: str) -> VideoFrame:
         colorspace = matrix_of(frame.colorspace, frame.color_primaries, frame.height)
-        if frame.colorspace not in _KNOWN_MATRICES and frame.colorspace != _UNSPECIFIED:
+        if frame.colorspace not in (colorspace, _UNSPECIFIED):
             frame.colorspace = colorspace  # FFmpeg refuses a frame with another number
         is_scaled = (frame.width, frame.height) != (width, height)
         # Where nothing is scaled, bicubic would only make the conversion of colours slower.
@@ -87,8 +86,8 @@ def matrix_of(stated: int, primaries: int, height: int) -> int:
         raise MediaError(
             f"the video stores its colours as {_OTHER_COLOURS[stated]}, which is not supported; re-encode it as BT.709"
         )
-    if stated == _OF_PRIMARIES:
-        stated = _MATRICES_OF_PRIMARIES.get(primaries, stated)
+    if stated == _OF_PRIMARIES and primaries:  # no primaries have the number of RGB
+        stated = primaries
     if stated in _KNOWN_MATRICES:
         return stated
     return int(Colorspace.ITU709 if height >= 720 else Colorspace.ITU601)

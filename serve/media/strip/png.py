@@ -50,11 +50,10 @@ def strip_png(data: bytes) -> bytes:
             colour_type = content[9]
             animation.size = struct.unpack_from(">II", content)
         if kind in _ANIMATION:
-            is_right = zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
-            animation.add(kind, content if is_right else b"")
+            animation.add(kind, content if _has_right_sum(data[at:end]) else b"")
         if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
             kept.append(data[at:end])
-        elif zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]:
+        elif _has_right_sum(data[at:end]):
             if kind == b"tRNS" and _is_transparency(content, colour_type):
                 kept.append(data[at:end])
             elif kind == b"eXIf":
@@ -104,6 +103,10 @@ class _Animation:
     def is_whole(self) -> bool:
         """Return whether there is none, or all chunks of one are there."""
         return self._is_right and self._controls == (self._frames or 0)
+
+
+def _has_right_sum(chunk: bytes) -> bool:
+    return zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
