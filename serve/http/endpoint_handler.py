@@ -15,7 +15,7 @@ from serve.http.callers.quotas import Quotas
 from serve.http.endpoints import Endpoint
 from serve.http.jobs.handlers import JobHandlers, raise_problem
 from serve.http.jobs.responses import accepted, see_result
-from serve.http.jobs.store_problems import counted
+from serve.http.jobs.store_problems import store_problems
 from serve.http.jobs.submission import Submission, Submissions
 from serve.http.negotiation import choose_media_type, parse_request_timeout, read_preferences
 from serve.http.protocol.connection import TIMED_OUT, run_while_connected
@@ -62,7 +62,8 @@ class EndpointHandler:
             timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
             preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
             media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
-            async with counted(self._quotas, caller) as headers:
+            with store_problems():
+                await self._quotas.count(caller, request)
                 async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
                     fields = await read_body(request, form=True)
                 submission = Submission(
@@ -85,7 +86,6 @@ class EndpointHandler:
                     else:
                         outcome = await run_while_connected(request, self._desk.run(job, stored), left_s)
                         response = await self._result(outcome, {})
-            response.headers.update(headers)
             return report.answered(response)
 
     async def _answer_durable(

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.telemetry.origin import Origin, working_for
+from serve.http.answer_headers import send_with_headers
 from serve.http.head_limits import check_head
 from serve.http.reports.http_span import http_span, with_status
 from serve.http.reports.problem_log import call_of, client_left, log_problem
@@ -35,7 +36,7 @@ class RequestBoundary:
         request_id = choose_request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         with working_for(Origin(request_id)), http_span(scope, headers.get("traceparent", "")) as span:
-            await self._answer(scope, receive, send=with_status(send, span), request_id=request_id)
+            await self._answer(scope, receive, send=send_with_headers(with_status(send, span), scope), request_id=request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """Pass the request on, and answer with a problem if it fails."""

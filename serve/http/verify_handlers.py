@@ -9,7 +9,7 @@ from serve.http.bodies import read_body
 from serve.http.callers.admission import Admission
 from serve.http.callers.caller import caller_of
 from serve.http.callers.quotas import Quotas
-from serve.http.jobs.store_problems import counted
+from serve.http.jobs.store_problems import store_problems
 from serve.http.pages import verify_page
 from serve.http.protocol.connection import run_while_connected
 from serve.media.spool import Media
@@ -50,7 +50,8 @@ class VerifyHandlers:
         """Return the report on a file."""
         caller = caller_of(request)
         self._admission.check(caller)
-        async with counted(self._quotas, QUOTA + caller) as headers:
+        with store_problems():
+            await self._quotas.count(QUOTA + caller, request)
             fields = await read_body(request, form=True)
             if fields.get(FIELD) is None:
                 raise invalid(FIELD, REQUIRED)
@@ -61,7 +62,7 @@ class VerifyHandlers:
             fields.clear()
             with self._admission.admit(caller):
                 report = await run_while_connected(request, self._report(media, caller), MAX_SECONDS)
-        return JSONResponse(report, headers={**headers, "Cache-Control": "no-store"})
+        return JSONResponse(report, headers={"Cache-Control": "no-store"})
 
     async def _report(self, media: Media, caller: str) -> dict[str, Any]:
         """Return the report on a file once it is its caller's turn."""

@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 
+from starlette.requests import Request
+
+from serve.http.answer_headers import add_to_answer
 from serve.jobs.store.job_store import JobStore, Spent
 from serve.jobs.store.limits import KeptFull
 from serve.problems import Problem
@@ -26,31 +28,20 @@ class Quotas:
         self._per_minute = per_minute
         self._now = now
 
-    @asynccontextmanager
-    async def counted(self, caller: str) -> AsyncIterator[dict[str, str]]:
-        """Count a request while the block answers it; yield headers to add to its response.
+    async def count(self, caller: str, request: Request) -> None:
+        """Count a request; its answer, whatever that is, gets headers that say what is left.
 
-        A problem that the block raises gets them too. Raises a 429 problem if the caller has used
-        up its quota, and StoreUnavailable.
+        Raises a 429 problem if the caller has used up its quota, and StoreUnavailable.
         """
-        headers = await self._spend(caller)
-        try:
-            yield headers
-        except Problem as problem:
-            problem.headers |= headers
-            raise
-
-    async def _spend(self, caller: str) -> dict[str, str]:
         if self._per_minute is None:
-            return {}
+            return
         spent = await self._store.spend(caller, per_minute=self._per_minute, now=self._now())
-        headers = _rate_limit(spent, self._per_minute)
+        add_to_answer(request, _rate_limit(spent, self._per_minute))
         if not spent.allowed:
             detail = (
                 f"you may send {self._per_minute} requests a minute, and have sent them: try again in {_whole(spent.reset_s)} s"
             )
-            raise Problem(429, "quota", detail, headers={**headers, "Retry-After": str(_whole(spent.reset_s))})
-        return headers
+            raise Problem(429, "quota", detail, headers={"Retry-After": str(_whole(spent.reset_s))})
 
 
 def queue_full(queued: int, retry_after_s: float) -> Problem:

@@ -1,9 +1,9 @@
 """What the errors of the store of jobs mean to a caller."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from serve.http.callers.quotas import Quotas, kept_full, queue_full
+from serve.http.callers.quotas import kept_full, queue_full
 from serve.jobs.store.job_store import KeyReused, StoreUnavailable
 from serve.jobs.store.limits import KeptFull, QueueFull, ServiceFull, StorageFull
 from serve.problems import invalid_header, unavailable
@@ -28,15 +28,3 @@ def store_problems() -> Iterator[None]:
         raise unavailable(f"the queue is full: {full.queued} jobs are waiting; try again later", full.retry_after_s) from None
     except StorageFull as full:
         raise unavailable(f"{full}; try again later, or send a plain POST of up to 1 MiB", full.retry_after_s) from None
-
-
-@asynccontextmanager
-async def counted(quotas: Quotas, caller: str) -> AsyncIterator[dict[str, str]]:
-    """Count a request while the block answers it; see ``Quotas.counted``.
-
-    Errors of the store become problems inside of it, so that these have its headers, too.
-    """
-    with store_problems():
-        async with quotas.counted(caller) as headers:
-            with store_problems():
-                yield headers

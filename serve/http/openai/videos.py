@@ -17,7 +17,7 @@ from serve.http.endpoints import Endpoint
 from serve.http.jobs.handlers import MAX_PAGE, JobHandlers, page_size, unknown_job
 from serve.http.jobs.record import field_headers, retry_after_s
 from serve.http.jobs.result_download import download
-from serve.http.jobs.store_problems import counted, store_problems
+from serve.http.jobs.store_problems import store_problems
 from serve.http.jobs.submission import Submission
 from serve.http.negotiation import parse_request_timeout, read_preferences
 from serve.http.openai.fields import VideoModels, video_of
@@ -91,7 +91,8 @@ class OpenAIVideos:
         self._admission.check(caller)
         timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
         preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
-        async with counted(self._quotas, caller) as headers:
+        with store_problems():
+            await self._quotas.count(caller, request)
             async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
                 fields = await read_body(request, form=True)
                 order = await asyncio.to_thread(self._models.order, fields, strict=preferences.strict)
@@ -113,7 +114,7 @@ class OpenAIVideos:
                     job = await run_while_connected(request, self._submit(submission), SUBMIT_S)
             except Problem as problem:
                 raise problem.with_field_names(order.sent_as) from problem
-        return _video_response(job, {**headers, **field_headers(job)})
+        return _video_response(job, field_headers(job))
 
     async def retrieve(self, request: Request) -> Response:
         """Return a video, with how far it is."""

@@ -1,10 +1,15 @@
 import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from serve.http.callers.quotas import Quotas, queue_full
-from serve.http.jobs.store_problems import counted, store_problems
+from serve.http.jobs.store_problems import store_problems
+from serve.http.middleware import RequestBoundary
 from serve.jobs.store.job_store import KeyReused, StoreUnavailable
 from serve.jobs.store.limits import QueueFull
 from serve.problems import Problem
+from tests.unit.serve.http.asgi import Exchange, http_scope
 from tests.unit.serve.jobs.fake_jobs import FakeJobs
 
 
@@ -12,32 +17,52 @@ def quotas(per_minute: int | None) -> Quotas:
     return Quotas(FakeJobs(), per_minute=per_minute, now=lambda: 1_800_000_017.5)  # type: ignore[arg-type]
 
 
-async def test_every_request_of_a_caller_counts_and_the_headers_say_so() -> None:
-    counted = quotas(2)
-    async with counted.counted("anna") as headers:
-        assert headers == {"RateLimit-Policy": '"requests";q=2;w=60', "RateLimit": '"requests";r=1;t=43'}
-    async with counted.counted("anna") as headers:
-        assert headers["RateLimit"] == '"requests";r=0;t=43'
-    with pytest.raises(Problem) as refused:
-        async with counted.counted("anna"):
-            pytest.fail("a refused request must not be answered")
-    assert (refused.value.status, refused.value.headers["Retry-After"]) == (429, "43")
-    assert refused.value.headers["RateLimit"] == '"requests";r=0;t=43'
-    async with counted.counted("ben") as headers:
-        assert headers["RateLimit"] == '"requests";r=1;t=43'
+async def answer_of(quotas: Quotas, *callers: str, error: Exception | None = None) -> Exchange:
+    """Return the answer to the request that the last of ``callers`` sends."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with store_problems():
+            await quotas.count(scope["path"], Request(scope))
+            if error is not None:
+                raise error
+        await Response("done")(scope, receive, send)
+
+    for caller in callers:
+        exchange = Exchange()
+        await RequestBoundary(app)(http_scope(caller), exchange.receive, exchange.send)
+    return exchange
 
 
-async def test_a_problem_has_the_headers_too() -> None:
-    with pytest.raises(Problem) as raised:
-        async with quotas(5).counted("anna"):
-            raise Problem(422, "invalid-field", "wrong", headers={"X-Own": "1"})
-    assert raised.value.headers["X-Own"] == "1"
-    assert raised.value.headers["RateLimit"] == '"requests";r=4;t=43'
+async def test_every_request_of_a_caller_counts_and_the_answers_say_so() -> None:
+    two = quotas(2)
+    first = await answer_of(two, "anna")
+    assert (first.headers["ratelimit-policy"], first.headers["ratelimit"]) == ('"requests";q=2;w=60', '"requests";r=1;t=43')
+    assert (await answer_of(two, "anna")).headers["ratelimit"] == '"requests";r=0;t=43'
+    refused = await answer_of(two, "anna")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "43")
+    assert refused.headers["ratelimit"] == '"requests";r=0;t=43'
+    assert (await answer_of(two, "ben")).headers["ratelimit"] == '"requests";r=1;t=43'
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Problem(422, "invalid-field", "wrong"), 422),
+        (QueueFull(3, 9.0), 429),
+        (ClientDisconnect(), 499),
+        (RuntimeError(), 500),
+        (StoreUnavailable(), 503),
+        (TimeoutError(), 504),  # while a body is read
+    ],
+    ids=str,
+)
+async def test_whatever_a_request_ends_with_the_answer_says_what_is_left(error: Exception, status: int) -> None:
+    answer = await answer_of(quotas(5), "anna", error=error)
+    assert (answer.status, answer.headers["ratelimit"]) == (status, '"requests";r=4;t=43')
 
 
 async def test_without_a_quota_nothing_is_counted() -> None:
-    async with quotas(None).counted("anna") as headers:
-        assert headers == {}
+    assert "ratelimit" not in (await answer_of(quotas(None), "anna")).headers
 
 
 @pytest.mark.parametrize(
@@ -54,14 +79,3 @@ def test_a_full_queue_says_how_many_wait() -> None:
     problem = queue_full(256, 0.2)
     assert (problem.status, problem.slug, problem.headers) == (429, "quota", {"Retry-After": "1"})
     assert "256 jobs of yours" in problem.detail
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(QueueFull(3, 9.0), 429), (KeyReused(), 422), (StoreUnavailable(), 503)], ids=lambda value: str(value)
-)
-async def test_what_the_store_refuses_has_the_headers_too(error: Exception, status: int) -> None:
-    with pytest.raises(Problem) as raised:
-        async with counted(quotas(5), "anna"):
-            raise error
-    assert raised.value.status == status
-    assert raised.value.headers["RateLimit"] == '"requests";r=4;t=43'
