@@ -52,6 +52,8 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     body: Json | None = None
+    form: bool = False
+    """Whether the body is sent as a form."""
     valid: bool = True
     """Whether the document allows the body."""
     job: int = 0
@@ -163,4 +165,5 @@ def calls(draw: st.DrawFn, document: Json) -> Call:
             st.sampled_from(["*/*", "video/mp4", "image/webp", "image/gif", "application/json", "text/html"])
         )
     body, valid = draw(bodies(operation)) if "requestBody" in operation else (None, True)
-    return Call(method, path, operation, url, headers, params, body, valid=valid, job=draw(st.integers(0, 19)))
+    form = "multipart/form-data" in operation.get("requestBody", {}).get("content", {}) and draw(st.booleans())
+    return Call(method, path, operation, url, headers, params, body, form=form, valid=valid, job=draw(st.integers(0, 19)))

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from serve.http.openai.errors import OpenAIErrors
 from tests.unit.serve.fake_graph import FakeGraph
+from tests.unit.serve.http.form_parts import parts_of
 from tests.unit.serve.http.generated_requests import JOB, Call, calls, makes
 from tests.unit.serve.http.openapi_schema import without_nullable
 from tests.unit.serve.http.service import make_service
@@ -40,6 +41,8 @@ class Contract:
     statuses: Counter[int] = field(default_factory=Counter)
     made: Counter[bool] = field(default_factory=Counter)
     """How many requests that make something were accepted and refused."""
+    forms: Counter[bool] = field(default_factory=Counter)
+    """How many of them were forms."""
     rss: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -48,10 +51,13 @@ class Contract:
 
     def send(self, call: Call) -> httpx2.Response:
         """Send a call and check its answer."""
-        if call.body is not None:
+        extra: dict[str, Any]
+        if call.form and call.body:
+            extra = {"files": parts_of(call.body), "headers": call.headers}
+        elif call.body is not None:
             # Not the client's own JSON: a caller may send what is none, such as NaN.
             content = json.dumps(call.body).encode()
-            extra: dict[str, Any] = {"content": content, "headers": {**call.headers, "Content-Type": "application/json"}}
+            extra = {"content": content, "headers": {**call.headers, "Content-Type": "application/json"}}
         else:
             extra = {"headers": call.headers}
         ids = self.ids[-20:] or ["0" * 32]
@@ -59,6 +65,8 @@ class Contract:
         response = self.client.request(call.method, url, params=call.params, **extra)
         if makes(call.method, call.path):
             self.made[response.status_code < 300] += 1
+            if call.form:
+                self.forms[response.status_code < 300] += 1
         self.check(response, call.operation, call)
         return response
 
@@ -160,11 +168,14 @@ def run(contract: Contract, requests: int) -> None:
             suppress_health_check=list(HealthCheck),
         )
         seed(batch)(options(given(drawn)(one)))()
-    print(f"{contract.requests} requests: {dict(sorted(contract.statuses.items()))}, made {dict(contract.made)}")
+    print(
+        f"{contract.requests} requests: {dict(sorted(contract.statuses.items()))}, made {dict(contract.made)}, forms {dict(contract.forms)}"
+    )
     accepted = sum(count for status, count in contract.statuses.items() if status < 400)
     assert not any(status >= 500 for status in contract.statuses)
     assert accepted >= 0.3 * contract.requests
-    assert contract.made[True] >= 0.3 * contract.made.total()
+    for made in (contract.made, contract.forms):
+        assert made[True] >= 0.3 * made.total() > 0
 
 
 @pytest.mark.slow
