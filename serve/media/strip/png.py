@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL import PngImagePlugin
 
@@ -33,40 +34,56 @@ def strip_png(data: bytes) -> bytes:
     animation = _Animation()
     orientation, colour_type = 1, -1
     colour: dict[bytes, bytes] = {}
-    at = _SIGNATURE_BYTES
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        kind, end = data[at + 4 : at + 8], at + 12 + length
-        if end > len(data):
-            rest = data[at:]
-            break
-        content = data[at + 8 : end - 4]
+    behind = _SIGNATURE_BYTES
+    for kind, start, end in chunks(data):
+        content = data[start + 8 : end - 4]
         if kind == b"IEND":
-            rest = _chunk(b"IEND", b"")
+            rest = write_chunk(b"IEND", b"")
             if not animation.is_whole():
                 kept = [piece for piece in kept if piece[4:8] not in _ANIMATION]
             break
-        if kind == b"IHDR" and length == 13:
+        if kind == b"IHDR" and len(content) == 13:
             colour_type = content[9]
             animation.size = struct.unpack_from(">II", content)
         if kind in _ANIMATION:
-            animation.add(kind, content if _has_right_sum(data[at:end]) else b"")
+            animation.add(kind, content if _has_right_sum(data[start:end]) else b"")
         if kind in _ANIMATION or not kind[0] & 0x20:  # a small first letter marks a chunk to ignore
-            kept.append(data[at:end])
-        elif _has_right_sum(data[at:end]):
+            kept.append(data[start:end])
+        elif _has_right_sum(data[start:end]):
             if kind == b"tRNS" and _is_transparency(content, colour_type):
-                kept.append(data[at:end])
+                kept.append(data[start:end])
             elif kind == b"eXIf":
                 orientation = read_orientation(content)
             elif kind in _COLOUR:
                 colour.setdefault(kind, content)
-        at = end
+        behind = end
     else:
-        rest = data[at:]
+        rest = data[behind:]
     profile = _profile_of(colour, grey=colour_type in _GREY)
-    first = [_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1))] if profile else []
+    first = [write_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile, 1))] if profile else []
     # The orientation goes behind the header, since it may have stood behind the pixels.
     return b"".join([*kept[:2], *first, *_orientation_chunk(orientation), *kept[2:], rest])
+
+
+def chunks(data: bytes, at: int = _SIGNATURE_BYTES, stop: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk of a PNG file, and where the chunk begins and ends.
+
+    They are those between ``at`` and ``stop``, by default all. A chunk that is cut off is left out.
+    """
+    stop = len(data) if stop is None else stop
+    while at + 12 <= stop:
+        (length,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + length
+        if end > stop:
+            return
+        yield data[at + 4 : at + 8], at, end
+        at = end
+
+
+def write_chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a chunk with its length and its checksum."""
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 class _Animation:
@@ -109,13 +126,8 @@ def _has_right_sum(chunk: bytes) -> bool:
     return zlib.crc32(chunk[4:-4]).to_bytes(4, "big") == chunk[-4:]
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-
 def _orientation_chunk(orientation: int) -> list[bytes]:
-    return [] if orientation == 1 else [_chunk(b"eXIf", write_orientation(orientation))]
+    return [] if orientation == 1 else [write_chunk(b"eXIf", write_orientation(orientation))]
 
 
 def _profile_of(colour: dict[bytes, bytes], *, grey: bool) -> bytes:

@@ -12,7 +12,7 @@ from PIL import PngImagePlugin
 
 from serve.media.errors import MediaError
 from serve.media.strip.exif import write_orientation
-from serve.media.strip.png import MAX_PROFILE_BYTES, strip_png
+from serve.media.strip.png import MAX_PROFILE_BYTES, chunks, strip_png, write_chunk
 from tests.pictures import decode_image
 from tests.unit.serve.media.make_png import chunk
 from tests.unit.serve.media.strip.saved_photo import saved
@@ -194,3 +194,17 @@ def test_a_right_animation_is_kept_and_a_truncated_one_is_no_still_picture() -> 
     assert strip_png(data).count(b"fcTL") == 3
     cut = strip_png(data[: data.rindex(b"fdAT") + 12])
     assert cut.count(b"fcTL") == 3
+
+
+def test_the_chunks_of_a_png_are_found_up_to_one_that_is_cut_off() -> None:
+    data = SIGNATURE + header() + PIXELS + END
+    assert [kind for kind, _, _ in chunks(data)] == kinds_of(data) == BARE
+    assert b"".join(data[start:end] for _, start, end in chunks(data)) == data[len(SIGNATURE) :]
+    assert [kind for kind, _, _ in chunks(data[:-1])] == BARE[:-1]
+    places = [(start, end) for _, start, end in chunks(data)]
+    assert [kind for kind, _, _ in chunks(data, *places[1])] == [b"IDAT"]
+
+
+def test_a_chunk_is_written_with_its_length_and_its_checksum() -> None:
+    assert write_chunk(b"IEND", b"") == b"\0\0\0\0IEND\xaeB`\x82"
+    assert write_chunk(b"IDAT", b"pixels") == chunk(b"IDAT", b"pixels")
