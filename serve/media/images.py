@@ -111,17 +111,43 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
         return np.asarray(image)
 
 
+def to_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return the current frame as RGBA, upright and in sRGB, with its transparency kept."""
+    if image.format == "GIF":  # which has neither a profile nor an orientation
+        return image.convert("RGBA")
+    colours, alpha = _split(image)
+    colours.putalpha(255 if alpha is None else alpha)
+    return colours
+
+
+def turn_of(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
+    """Return what turns ``image`` upright, or None if it is."""
+    return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+
+
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    colours, alpha = _split(image)
+    if alpha is None:
+        return colours
+    white = PIL.Image.new("RGB", colours.size, "white")
+    white.paste(colours, mask=alpha)
+    return white
+
+
+def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | None]:
+    """Return the colours of the current frame as RGB, and its alpha channel, or None if opaque."""
     if image.tell() == 0 and first_shown(image) > 0:
         image.seek(first_shown(image))
     alpha = alpha_of_key(image)
     _load(image)
     profile = image.info.get("icc_profile")
-    turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    turn = turn_of(image)
     if image.mode.startswith("I"):  # Pillow would clip 16-bit values instead of scaling them
         alpha = alpha_of_grey_key(image)
         image = PIL.Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
     elif alpha is None and image.has_transparency_data:
+        if image.mode == "P":  # Pillow warns where its colours are converted without their alpha
+            image = image.convert("RGBA")
         alpha = _alpha_of(image)
     if shown := image.info.get(_SHOWN_SIZE):
         image, alpha = image.crop((0, 0, *shown)), None if alpha is None else alpha.crop((0, 0, *shown))
@@ -131,12 +157,7 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile:
         image = to_srgb(image, profile)
-    image = image.convert("RGB")
-    if alpha is None:
-        return image
-    white = PIL.Image.new("RGB", image.size, "white")
-    white.paste(image, mask=alpha)
-    return white
+    return image.convert("RGB"), alpha
 
 
 def _load(image: PIL.Image.Image) -> None:

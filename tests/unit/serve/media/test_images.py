@@ -6,7 +6,7 @@ import pytest
 
 from serve.media.decode.claims import decode_reduced
 from serve.media.errors import MediaError, MediaTooLarge
-from serve.media.images import cover, encode_image, open_image
+from serve.media.images import cover, encode_image, open_image, to_rgba, turn_of
 from serve.media.samples import jpeg, stranger
 from tests.pictures import decode_image
 
@@ -91,3 +91,24 @@ def test_the_pixel_limit_is_inclusive() -> None:
 def test_a_size_that_the_format_does_not_support_is_refused(media_type: str, side: int) -> None:
     with pytest.raises(MediaTooLarge, match=f"{side} x 4 pixels.*Accept header"):
         encode_image(np.zeros((4, side, 3), np.uint8), media_type)
+
+
+def test_transparency_is_kept_where_frames_are_drawn_over_each_other() -> None:
+    half = PIL.Image.new("RGBA", (2, 1), (200, 100, 50, 128))
+    assert to_rgba(open_image(png(half), 10)).getpixel((0, 0)) == (200, 100, 50, 128)
+    assert to_rgba(open_image(png(half.convert("RGB")), 10)).getpixel((0, 0)) == (200, 100, 50, 255)
+    palette = PIL.Image.new("P", (2, 1), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    for kind in ("PNG", "GIF"):
+        buffer = io.BytesIO()
+        palette.save(buffer, kind, transparency=1)
+        rgba = to_rgba(open_image(buffer.getvalue(), 10)).getpixel((0, 0))
+        assert isinstance(rgba, tuple)
+        assert rgba[3] == 0
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, None), (3, PIL.Image.Transpose.ROTATE_180)])
+def test_what_turns_a_picture_upright_is_told(orientation: int, turn: PIL.Image.Transpose | None) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    assert turn_of(open_image(png(PIL.Image.new("RGB", (2, 1)), exif), 10)) == turn
