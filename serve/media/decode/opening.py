@@ -11,7 +11,7 @@ def open_source(data: Media, limits: SourceLimits) -> Source:
     """Open an MP4, QuickTime, WebM, Matroska, GIF or WebP file, or a still image, as a video.
 
     The bytes decide the format; a declared media type has no effect. No frame is decoded, except
-    those of an animated WebP. Raises ``MediaError`` for an unsupported, damaged or truncated file
+    those of an animated image. Raises ``MediaError`` for an unsupported, damaged or truncated file
     and ``MediaTooLarge`` for one that exceeds ``limits``.
     """
     if is_image(data):

@@ -1,18 +1,22 @@
 import io
 import zlib
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
-import PIL.GifImagePlugin
 import PIL.Image
 import psutil
 import pytest
 
 from serve.media.decode.animation import open_animation
+from serve.media.decode.canvas import Piece
+from serve.media.decode.gif_frames import gif_frames
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.images import encode_image
 from serve.media.samples import pan, stranger
+from tests.unit.serve.media.make_gif import GifFrame, gif
 from tests.unit.serve.media.make_media import LIMITS, animation, decode_all
+from tests.unit.serve.media.make_png import PngFrame, animated_png
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
@@ -104,17 +108,48 @@ def test_a_frame_that_exceeds_its_gif_makes_all_frames_larger() -> None:
 
 def test_the_frames_of_a_gif_are_counted_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     data = animation("GIF", np.stack([np.full((8, 8, 3), i % 250, np.uint8) for i in range(300)]), 20)
-    seeks: list[int] = []
-    seek = PIL.GifImagePlugin.GifImageFile.seek
+    found: list[Piece] = []
 
-    def spy(image: PIL.GifImagePlugin.GifImageFile, frame: int) -> None:
-        seeks.append(frame)
-        seek(image, frame)
+    def spy(data: bytes) -> Iterator[Piece]:
+        for piece in gif_frames(data):
+            found.append(piece)
+            yield piece
 
-    monkeypatch.setattr(PIL.GifImagePlugin.GifImageFile, "seek", spy)
+    monkeypatch.setattr("serve.media.decode.animation.gif_frames", spy)
     with pytest.raises(MediaTooLarge, match="at least 101 frames"):
         open_animation(data, LIMITS)
-    assert max(seeks) == 100
+    assert len(found) == 101
+
+
+def test_an_animated_png_of_too_many_frames_is_refused() -> None:
+    frames = [PngFrame(np.full((2, 3, 1), i, np.uint8)) for i in range(101)]
+    assert open_animation(animated_png(frames[1:], 0), LIMITS).count == 100
+    with pytest.raises(MediaTooLarge, match="at least 101 frames"):
+        open_animation(animated_png(frames, 0), LIMITS)
+
+
+@pytest.mark.parametrize("cut", [13, 40, 100, 160])
+def test_a_truncated_animated_png_is_refused_where_pixels_are_missing(cut: int) -> None:
+    random = np.random.default_rng(0)
+    data = animated_png([PngFrame(random.integers(0, 256, (6, 8, 3), np.uint8)) for _ in range(3)], 2)
+    assert len(decode_all(open_animation(data[:-12], LIMITS))[0]) == 3  # only its end is missing
+    with pytest.raises(MediaError, match="damaged or truncated"):
+        open_animation(data[: -12 - cut], LIMITS)
+
+
+def test_an_animated_png_with_spoilt_frames_is_a_still() -> None:
+    data = bytearray(animated_png([PngFrame(np.full((2, 3, 1), 100 + i, np.uint8)) for i in range(3)], 0))
+    data[data.rindex(b"fdAT") + 8] ^= 1
+    source = open_animation(bytes(data), LIMITS)
+    assert [frame.max() for frame in decode_all(source)[0]] == [100]
+
+
+def test_a_gif_of_one_frame_is_white_around_it() -> None:
+    source = open_animation(gif([GifFrame(np.ones((2, 2), np.uint8), left=1, top=1)], 4, 4), LIMITS)
+    ((frame,), _) = decode_all(source)
+    assert source.fps == 16
+    assert frame[1:3, 1:3].tolist() == [[[0, 255, 0]] * 2] * 2
+    assert frame[0].min() == frame[:, 3].min() == 255
 
 
 def test_a_frame_that_makes_its_gif_too_large_is_refused_before_it_is_allocated() -> None:
