@@ -16,6 +16,7 @@ that holds it in 95 of 100 runs. No results are marked: marks have costs of thei
 import argparse
 import asyncio
 import math
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -32,7 +33,6 @@ from ray import serve as ray_serve
 from deployments.flow_control import ConsumerEnd
 from serve.cli.presets import PRESETS
 from serve.cli.service import running
-from serve.client import Client
 from serve.config import AppConfig
 from serve.http.endpoints import Endpoint, make_endpoints
 from serve.http.examples import payload
@@ -79,12 +79,18 @@ def main() -> None:
             path = Path(folder, f"{name}.yaml")
             path.write_text(yaml.safe_dump(config))
             with running(path) as client:
-                measure(name, client, AppConfig.model_validate(application["args"]), rounds=options.rounds)
+                # Serve's handles belong to one cluster for as long as their process lives.
+                work = (name, client.url, AppConfig.model_validate(application["args"]), options.rounds)
+                process = multiprocessing.get_context("spawn").Process(target=measure, args=work)
+                process.start()
+                process.join()
+                if process.exitcode:
+                    raise SystemExit(process.exitcode)
 
 
-def measure(store: str, client: Client, config: AppConfig, *, rounds: int) -> None:
+def measure(store: str, url: str, config: AppConfig, /, rounds: int) -> None:
     """Print the figures of one running service."""
-    times = [submit(client.url) for _ in range(rounds + 3)][3:]
+    times = [submit(url) for _ in range(rounds + 3)][3:]
     print(f"{store}, submit to 202: {percentiles(times)}", flush=True)
     ray.init(address="auto", namespace="serve", log_to_driver=False)
     try:

@@ -160,6 +160,11 @@ def unavailable(detail: str, retry_after_s: float) -> Problem:
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
 
 
+def over_quota(detail: str, retry_after_s: float) -> Problem:
+    """Return a 429 for a caller that has as much as it may, with when to try again."""
+    return Problem(429, "quota", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
 def replica_lost(detail: str, retry_after_s: float) -> Problem:
     """Return a 502 that says when to try again."""
     return Problem(502, "replica-lost", detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})

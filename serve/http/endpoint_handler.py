@@ -59,11 +59,11 @@ class EndpointHandler:
         with reported(self._endpoint.name) as report:
             caller, start = caller_of(request), time.time()
             self._admission.check(caller)
-            timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
-            preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
-            media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
             with store_problems():
                 await self._quotas.count(caller, request)
+                timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+                preferences = read_preferences(request.headers, max_wait_s=min(timeout_s, self._max_wait_s))
+                media_type = choose_media_type(request.headers.get("accept"), self._endpoint.media_types)
                 async with asyncio.timeout(timeout_s):  # a slow upload counts towards the request's time
                     fields = await read_body(request, form=True)
                 submission = Submission(
@@ -96,9 +96,12 @@ class EndpointHandler:
         ``left_s`` are the seconds until the job ends in any case.
         """
         preferences = submission.preferences
-        job = await self._desk.accept(job, stored)
+        accepted_job = await self._desk.accept(job, stored)
+        # The job of an earlier request has a time limit of its own.
+        grace_s = GRACE_S if accepted_job.id == job.id else 0.0
+        job = accepted_job
         if preferences.patience_s is None:
-            return await self._wait(request, job, submission)
+            return await self._wait(request, job, submission, grace_s=grace_s)
         if preferences.patience_s > 0:
             # The job goes on if the caller leaves: it has been accepted.
             waited = await run_while_connected(request, self._desk.wait(job.id, preferences.patience_s), left_s)
@@ -107,10 +110,13 @@ class EndpointHandler:
                 return await self._result(Outcome(job), {"Preference-Applied": preferences.applied})
         return accepted(job, position=await self._jobs.position(job), links=self._jobs.links(request), preferences=preferences)
 
-    async def _wait(self, request: Request, job: Job, submission: Submission) -> Response:
-        """Answer with the result of a durable job, or lead to it where that takes too long here."""
+    async def _wait(self, request: Request, job: Job, submission: Submission, *, grace_s: float) -> Response:
+        """Answer with the result of a durable job, or lead to it where that takes too long here.
+
+        The wait ends ``grace_s`` after the time limit of the request.
+        """
         after_s, spent_s = self._redirect_after_s, time.time() - submission.began_at
-        wait_s = submission.timeout_s - spent_s + GRACE_S
+        wait_s = max(0.0, submission.timeout_s - spent_s) + grace_s
         if after_s is not None:
             wait_s = min(wait_s, max(0.0, after_s - spent_s))
         try:

@@ -22,7 +22,7 @@ from serve.jobs.results.outcome import Outcome
 from serve.jobs.runner_handle import RunnerLost, Runs, detached
 from serve.jobs.store.job_store import JobStore, OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import request_key
-from serve.jobs.store.limits import Limits, QueueFull, ServiceFull, StorageFull
+from serve.jobs.store.limits import KeptFull, Limits, QueueFull, RequestTooLarge, ServiceFull, StorageFull
 from serve.jobs.store.record import Job, StoredResult
 from serve.media.spool import Media, Spool, media_size, open_media, read_media
 from serve.pipelines.meter import Meter
@@ -59,7 +59,7 @@ class FrontDesk:
             max_kept_of_caller=settings.max_kept_bytes_per_caller,
             max_kept=settings.max_kept_bytes,
         )
-        self._forecast = Forecast(store, settings.slots.by_name())
+        self._forecast = Forecast(store, settings.slots.by_name(), max_running=settings.max_running_per_caller)
         self._places = Places(store)
         self._follower = Follower(store, self._places)
         self._dispatched: dict[str, asyncio.Task[None]] = {}
@@ -159,12 +159,12 @@ class FrontDesk:
         return accepted
 
     async def _create(self, job: Job) -> Job:
-        async with self._refusals(job.caller):
+        async with self._refusals(job):
             return await self._store.create(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
 
     async def _look_up(self, job: Job) -> Job | None:
         """Return the earlier job that stands for ``job``; raise NoRoom if there is none."""
-        async with self._refusals(job.caller):
+        async with self._refusals(job):
             earlier = await self._store.look_up(job, max_queued=self._settings.max_queued_per_caller, limits=self._limits)
         if earlier is None and self._settings.min_free_bytes:
             free = await self._files.free_bytes()
@@ -174,12 +174,16 @@ class FrontDesk:
         return earlier
 
     @asynccontextmanager
-    async def _refusals(self, caller: str) -> AsyncIterator[None]:
-        """Add to a refusal for a full queue when there may be room again."""
+    async def _refusals(self, job: Job) -> AsyncIterator[None]:
+        """Add to a refusal for a full queue when there may be room again, unless there never is."""
         try:
             yield
+        except KeptFull as full:
+            if job.request_bytes > full.limit:
+                raise RequestTooLarge(job.request_bytes, full.limit) from None
+            raise
         except QueueFull as full:
-            full.retry_after_s = await self._forecast.until_start_s(caller)
+            full.retry_after_s = await self._forecast.until_start_s(job.caller)
             raise
         except ServiceFull as full:
             full.retry_after_s = await self._forecast.until_start_s(None)
@@ -265,12 +269,11 @@ class FrontDesk:
 
     async def delete(self, job_id: str, caller: str) -> Job | None:
         """Delete an ended job of ``caller`` with its files."""
-        if await self.get(job_id, caller) is None:
+        job = await self.get(job_id, caller)
+        if job is None or not job.ended:
             return None
-        job = await self._store.delete(job_id)
-        if job is not None:
-            await remove_files(self._files, job_id)
-        return job
+        await remove_files(self._files, job_id)  # first, so that a call that fails can be repeated
+        return await self._store.delete(job_id)
 
     async def _put(self, job: Job, request: Media) -> None:
         """Store a request, and free the space that it took here."""

@@ -64,7 +64,7 @@ class JobRunner:
         self._wake = asyncio.Event()
         self._looks = asyncio.Semaphore(LOOKS)
         self._outages = Outages()
-        self._forecast = Forecast(store, settings.slots.by_name())
+        self._forecast = Forecast(store, settings.slots.by_name(), max_running=settings.max_running_per_caller)
 
     def loops(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
         """Return the loops that must run while there are jobs; each runs until it is cancelled."""

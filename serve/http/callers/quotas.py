@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from serve.http.answer_headers import add_to_answer
 from serve.jobs.store.job_store import JobStore, Spent
-from serve.jobs.store.limits import KeptFull
-from serve.problems import Problem
+from serve.jobs.store.limits import KeptFull, RequestTooLarge
+from serve.problems import Problem, over_quota
 
 POLICY = "requests"
 """The name of the quota in the RateLimit headers."""
@@ -41,26 +41,35 @@ class Quotas:
             detail = (
                 f"you may send {self._per_minute} requests a minute, and have sent them: try again in {_whole(spent.reset_s)} s"
             )
-            raise Problem(429, "quota", detail, headers={"Retry-After": str(_whole(spent.reset_s))})
+            raise over_quota(detail, spent.reset_s)
 
 
 def queue_full(queued: int, retry_after_s: float) -> Problem:
     """Return a 429 for a caller that has ``queued`` jobs waiting, which is as many as it may."""
     detail = f"{queued} jobs of yours are waiting, which is as many as one caller may have: wait until one has started"
-    return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(retry_after_s))})
+    return over_quota(detail, retry_after_s)
 
 
 def kept_full(full: KeptFull) -> Problem:
     """Return a 429 for a caller whose jobs keep as many bytes as they may."""
-    name, unit = next((name, unit) for name, unit in _UNITS if full.limit >= unit)
-    size = f"{full.kept / unit:.1f}" if unit > 1 else f"{full.kept}"
-    kept = f"your jobs keep {size} of {full.limit / unit:.4g} {name}"
+    kept = f"your jobs keep {_share(full.kept, full.limit)}"
     if full.until is None:
         detail = f"{kept} and none of them has ended: wait for them, or cancel some (DELETE /jobs/{{id}})"
-        return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(full.retry_after_s))})
+        return over_quota(detail, full.retry_after_s)
     expiry = datetime.fromtimestamp(math.ceil(full.until), UTC).isoformat().replace("+00:00", "Z")
     detail = f"{kept}: delete some (DELETE /jobs/{{id}}); the oldest expires at {expiry}"
-    return Problem(429, "quota", detail, headers={"Retry-After": str(_whole(full.until - time.time()))})
+    return over_quota(detail, full.until - time.time())
+
+
+def too_large(request: RequestTooLarge) -> Problem:
+    """Return a 413 for a request for which a caller has no room, even without any other job."""
+    detail = f"the request takes {_share(request.size, request.limit)} that the files of your jobs may have: send smaller files"
+    return Problem(413, "body-too-large", detail)
+
+
+def _share(size: int, limit: int) -> str:
+    name, unit = next((name, unit) for name, unit in _UNITS if limit >= unit)
+    return f"{size / unit:.1f} of {limit / unit:.4g} {name}" if unit > 1 else f"{size} of {limit} {name}"
 
 
 def _rate_limit(spent: Spent, per_minute: int) -> dict[str, str]:

@@ -174,7 +174,9 @@ class JobHandlers:
             except ValueError:
                 raise invalid_parameter("cursor", "is none that this service has given out; leave it out") from None
         links = self.links(request)
-        body: dict[str, Any] = {"jobs": [record_of(job, position=None, links=links) for job in page.jobs], "next": None}
+        now = time.time()
+        kept = [job for job in page.jobs if not job.has_expired(now)]
+        body: dict[str, Any] = {"jobs": [record_of(job, position=None, links=links) for job in kept], "next": None}
         response_headers = {"Cache-Control": "no-store"}
         if page.cursor is not None:
             parameters = {"limit": str(limit), "cursor": page.cursor} | ({} if state is None else {"state": state})

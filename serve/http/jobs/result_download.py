@@ -1,5 +1,8 @@
 """Sends a stored result: the whole file or a part, or nothing if the caller has it already."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -38,8 +41,22 @@ async def download(request: Request, files: FileStore, result: StoredResult) -> 
     status = 200 if part is None else 206
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=result.media_type)
-    pieces = files.read(result.key, start, end)
+    pieces = _until_deleted(files.read(result.key, start, end))
     return StreamingResponse(pieces, status_code=status, headers=headers, media_type=result.media_type)
+
+
+async def _until_deleted(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield the pieces of a file; raise a 410 problem if it is deleted meanwhile.
+
+    A bucket has no open files that could be read to their end. The answer breaks off then, and the
+    log tells this from a client that leaves, for which Starlette would take an OSError.
+    """
+    async with aclosing(pieces):
+        try:
+            async for piece in pieces:
+                yield piece
+        except FileNotFoundError:
+            raise Problem(410, "gone", "the result was deleted while it was sent") from None
 
 
 def _quoted(etag: str) -> str:

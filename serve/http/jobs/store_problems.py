@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serve.http.callers.quotas import kept_full, queue_full
+from serve.http.callers.quotas import kept_full, queue_full, too_large
 from serve.jobs.store.job_store import KeyReused, StoreUnavailable
-from serve.jobs.store.limits import KeptFull, QueueFull, ServiceFull, StorageFull
+from serve.jobs.store.limits import KeptFull, QueueFull, RequestTooLarge, ServiceFull, StorageFull
 from serve.problems import invalid_header, unavailable
 
 
@@ -22,6 +22,8 @@ def store_problems() -> Iterator[None]:
         raise invalid_header("Idempotency-Key", detail) from None
     except QueueFull as full:
         raise queue_full(full.queued, full.retry_after_s) from None
+    except RequestTooLarge as large:
+        raise too_large(large) from None
     except KeptFull as full:
         raise kept_full(full) from None
     except ServiceFull as full:

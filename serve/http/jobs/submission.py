@@ -18,7 +18,7 @@ from serve.jobs.results.headers import printable_names
 from serve.jobs.slots import slot_of
 from serve.jobs.store.record import Delivery, Job, new_job_id
 from serve.jobs.webhooks.deliveries import check_url
-from serve.media.spool import Media, media_pieces
+from serve.media.spool import Media, Spool, media_pieces, media_size
 from serve.pipelines.requests import GenerateVideo
 from serve.problems import invalid_header
 
@@ -27,7 +27,8 @@ from serve.problems import invalid_header
 class Submission:
     """What a caller has sent to the endpoint of this name.
 
-    ``fields`` are those of the body, by their public names. ``began_at`` is in seconds since the
+    ``fields`` are those of the body, by their public names, and ``sent`` are those of which another
+    interface has made them. ``began_at`` is in seconds since the
     epoch, and the job has ``timeout_s`` from then on. It is ``durable`` if the preferences say so,
     or if this does. ``details`` are kept with it for another interface, whose names for the fields
     ``sent_as`` has, by their public names.
@@ -44,6 +45,7 @@ class Submission:
     durable: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     sent_as: Mapping[str, str] = field(default_factory=dict)
+    sent: dict[str, Any] | None = None
 
 
 class Submissions:
@@ -70,7 +72,12 @@ class Submissions:
         endpoint, preferences = self._endpoints[submission.endpoint], submission.preferences
         webhook = self._webhook(preferences.webhook_url)  # first, since writing a large request costs more
         parsed = await asyncio.to_thread(endpoint.schema.parse, submission.fields, strict=preferences.strict)
-        submission.fields.clear()  # the base64 need not be held beside the bytes
+        fingerprint = ""
+        if preferences.idempotency_key is not None:
+            sent = submission.fields if submission.sent is None else submission.sent
+            fingerprint = await asyncio.to_thread(fingerprint_of, sent)
+        for fields in (submission.fields, submission.sent or {}):
+            fields.clear()  # the base64 need not be held beside the bytes
         model = endpoint.models[0].name
         request = JobRequest(
             endpoint=endpoint.name,
@@ -98,7 +105,7 @@ class Submissions:
             durable=durable,
             trace=current_origin().trace,
             idempotency_key=preferences.idempotency_key,
-            fingerprint=await asyncio.to_thread(_fingerprint, stored, submission.media_type) if durable else "",
+            fingerprint=fingerprint,
             details=dict(submission.details) or None,
             webhook=webhook,
         )
@@ -122,9 +129,35 @@ def _seed(parsed: Parsed) -> int | None:
     return secrets.randbelow(2**32) if request.seed is None else request.seed
 
 
-def _fingerprint(stored: Media, media_type: str) -> str:
-    """Return the SHA-256 of a request, by which another one under the same key is recognised."""
-    digest = hashlib.sha256(media_type.encode())
-    for piece in media_pieces(stored):
-        digest.update(piece)
+def fingerprint_of(sent: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a body's fields, by which it is recognised under the same key.
+
+    It is of what was sent, and not of what became of it: settings such as the defaults may change
+    between two attempts.
+    """
+    digest = hashlib.sha256()
+    _add(digest, sent)
     return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", value: Any) -> None:
+    """Add a value of JSON, or a file, such that no two different values add the same."""
+    if isinstance(value, Mapping):
+        digest.update(b"{%d" % len(value))
+        for name in sorted(value):
+            _add(digest, name)
+            _add(digest, value[name])
+    elif isinstance(value, list):
+        digest.update(b"[%d" % len(value))
+        for item in value:
+            _add(digest, item)
+    elif isinstance(value, bytes | Spool):
+        digest.update(b"b%d:" % media_size(value))
+        for piece in media_pieces(value):
+            digest.update(piece)
+    elif isinstance(value, str):
+        content = value.encode(errors="surrogatepass")
+        digest.update(b"s%d:" % len(content))
+        digest.update(content)
+    else:
+        digest.update(f"{type(value).__name__}{value!r};".encode())

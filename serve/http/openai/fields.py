@@ -89,7 +89,7 @@ class VideoModels:
         details = {
             "model": model,
             "prompt": prompt if isinstance(prompt, str) and len(prompt) <= MAX_PROMPT_CHARS else None,
-            "size": f"{made['width']}x{made['height']}",
+            "size": f"{_whole(made['width'])}x{_whole(made['height'])}",
             "seconds": _seconds(_number(made["num_frames"]), rate),
         }
         return Order(endpoint=endpoint.name, fields=fields, details=details, sent_as=sent_as)
@@ -207,6 +207,12 @@ def _seconds(frames: float | None, rate: float | None) -> str:
     if not frames or not rate:
         return ""
     return f"{round((made_frames(math.floor(frames)) - 1) / rate, 2):g}"
+
+
+def _whole(value: object) -> object:
+    """Return a whole number as the API writes it; the endpoint says what is wrong with others."""
+    number = _number(value)
+    return value if number is None or not number.is_integer() else int(number)
 
 
 def _number(value: object) -> float | None:

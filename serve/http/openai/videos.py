@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,10 +89,10 @@ class OpenAIVideos:
     async def _create(self, request: Request, report: RequestReport) -> Response:
         caller, start = caller_of(request), time.time()
         self._admission.check(caller)
-        timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
-        preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
         with store_problems():
             await self._quotas.count(caller, request)
+            timeout_s = parse_request_timeout(request.headers.get("request-timeout"), self._timeout_s)
+            preferences = replace(read_preferences(request.headers, max_wait_s=0), respond_async=True)
             async with asyncio.timeout(min(SUBMIT_S, timeout_s)):
                 fields = await read_body(request, form=True)
                 order = await asyncio.to_thread(self._models.order, fields, strict=preferences.strict)
@@ -108,6 +108,7 @@ class OpenAIVideos:
                 preferences=preferences,
                 details=order.details,
                 sent_as=order.sent_as,
+                sent=fields,
             )
             try:
                 with self._admission.admit(caller):
@@ -136,9 +137,14 @@ class OpenAIVideos:
 
     async def delete(self, request: Request) -> Response:
         """Delete a video; one that is being made is cancelled first."""
-        caller = caller_of(request)
+        caller, video_id = caller_of(request), request.path_params["id"]
         with store_problems():
-            found = await self._find(request)
+            try:
+                found = await self._find(request)
+            except Problem as problem:
+                if problem.status == 410:  # OpenAI's packages repeat a request whose answer was lost
+                    return _deleted(video_id)
+                raise
             job: Job | None = found  # None once somebody else has deleted it
             if job is not None and not job.ended:
                 job = await self._desk.cancel(job.id, caller)
@@ -148,7 +154,7 @@ class OpenAIVideos:
                 detail = "the video is being cancelled, which takes longer than usual: delete it again"
                 raise Problem(409, "conflict", detail, headers={"Retry-After": str(retry_after_s(job))})
             await self._desk.delete(found.id, caller)
-        return JSONResponse({"id": found.id, "object": "video.deleted", "deleted": True})
+        return _deleted(found.id)
 
     async def list(self, request: Request) -> Response:
         """Return the caller's videos, newest first or, with `order=asc`, oldest first."""
@@ -209,7 +215,7 @@ class OpenAIVideos:
         videos: list[Job] = []
         for _ in range(MAX_LISTED // MAX_PAGE):
             page = await self._store.list(caller, state=None, limit=MAX_PAGE, cursor=cursor)
-            videos += [job for job in page.jobs if job.details is not None]
+            videos += _videos(page.jobs)
             cursor = page.cursor
             if cursor is None or len(videos) > limit:
                 return videos[:limit], len(videos) > limit
@@ -236,8 +242,18 @@ class OpenAIVideos:
         raise invalid_parameter("order", f"`asc` would pass over more than {MAX_LISTED} jobs of yours: list the newest first")
 
 
+def _deleted(video_id: str) -> Response:
+    return JSONResponse({"id": video_id, "object": "video.deleted", "deleted": True})
+
+
 def _oldest_videos(newest_first: Sequence[Job], limit: int) -> Sequence[Job]:
-    return [job for job in reversed(newest_first) if job.details is not None][: limit + 1]
+    return _videos(reversed(newest_first))[: limit + 1]
+
+
+def _videos(jobs: Iterable[Job]) -> Sequence[Job]:
+    """Return those of the jobs that are videos, and can be retrieved."""
+    now = time.time()
+    return [job for job in jobs if job.details is not None and not job.has_expired(now)]
 
 
 def _no_file(job: Job) -> Problem:

@@ -14,14 +14,16 @@ UNKNOWN_S = 10.0
 
 
 class Forecast:
-    """Estimates of waiting times, in seconds. ``slots`` says how many jobs of each run at a time.
+    """Estimates of waiting times, in seconds.
 
+    ``slots`` says how many jobs of each run at a time, and ``max_running`` how many of one caller.
     None of them raises an error: where the store is unavailable, the estimate is ``UNKNOWN_S``.
     """
 
-    def __init__(self, store: JobStore, slots: Mapping[str, int]) -> None:
+    def __init__(self, store: JobStore, slots: Mapping[str, int], *, max_running: int) -> None:
         self._store = store
         self._slots = slots
+        self._max_running = max_running
 
     async def until_start_s(self, caller: str | None) -> float:
         """Return the time until one of the queued jobs of ``caller``, or of anybody, starts."""
@@ -51,8 +53,12 @@ class Forecast:
         running = await self._jobs(queue.running)
         now = time.time()
         pace_s = _pace_s(running, queue.pace_s, now)
-        left = [left_s(job, pace_s, now) for job in running]
-        return start_in_s(ahead, places=self._slots[slot], left=left, pace_s=pace_s)
+        left = {job: left_s(job, pace_s, now) for job in running}
+        start_s = start_in_s(ahead, places=self._slots[slot], left=[*left.values()], pace_s=pace_s)
+        own = sorted(left_s for job, left_s in left.items() if job.caller == caller)
+        if len(own) < self._max_running:
+            return start_s
+        return max(start_s, own[len(own) - self._max_running])  # one of these must end first
 
     async def _jobs(self, job_ids: Collection[str]) -> list[Job]:
         jobs = await asyncio.gather(*(self._store.get(job_id) for job_id in job_ids))

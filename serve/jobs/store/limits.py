@@ -59,6 +59,15 @@ class KeptFull(NoRoom):
         self.until = until
 
 
+class RequestTooLarge(Exception):
+    """A request of ``size`` bytes can never be kept: a caller's jobs may have ``limit`` in all."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+
 class StorageFull(NoRoom):
     """The files of all jobs take as much space as they may, or the disk has too little left."""
 

@@ -90,7 +90,7 @@ def differences(earlier: Job, job: Job) -> list[str]:
         "`Webhook-Url`": (_webhook_url(earlier), _webhook_url(job)),
     }
     differs = [name for name, (before, now) in pairs.items() if before != now]
-    if not differs and (earlier.fingerprint, earlier.details) != (job.fingerprint, job.details):
+    if not differs and earlier.fingerprint != job.fingerprint:
         return ["body"]
     return differs
 

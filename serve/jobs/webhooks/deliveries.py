@@ -81,18 +81,20 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Send what is due, until cancelled."""
-        unavailable = False
+        failing = False
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
                     for job in await self._chosen():
                         self._sending[job.id] = job
                         tasks.create_task(self._send_safely(job))
-                    unavailable = False
-                except StoreUnavailable:
-                    if not unavailable:
+                    failing = False
+                except Exception as error:  # another Runner would fail at the same record
+                    if not failing and isinstance(error, StoreUnavailable):
                         logger.warning("no webhooks are sent while the job store is unavailable")
-                    unavailable = True
+                    elif not failing:
+                        logger.exception("no webhooks are sent, since the jobs that are due cannot be looked through")
+                    failing = True
                 await asyncio.sleep(POLL_S)
 
     async def send(self, job: Job) -> bool:
@@ -200,8 +202,8 @@ class WebhookSender:
 
 
 def _host(job: Job) -> str:
-    """Return the host to which the webhook of a job goes."""
+    """Return the host to which the webhook of a job goes, as it is resolved."""
     try:
-        return "" if job.webhook is None else httpx.URL(job.webhook.url).host
+        return "" if job.webhook is None else httpx.URL(job.webhook.url).raw_host.decode("ascii")
     except httpx.InvalidURL:
         return ""

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx
 
@@ -16,6 +16,10 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host, given a port too. Raises OSError."""
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC = (IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
+"""Networks of IANA's registries of special addresses that `ipaddress` takes for public."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""The middle of an IPv6 address that carries an IPv4 address (RFC 5214)."""
 
 
 class Refused(ValueError):
@@ -36,7 +40,7 @@ def allowed_url(text: str, settings: WebhookSettings) -> httpx.URL:
     host = url.raw_host.decode("ascii")
     if len(text) > MAX_CHARS:
         raise Refused(f"has {len(text)} characters: send at most {MAX_CHARS}")
-    if url.scheme not in ("http", "https") or not host or not _is_name(host):
+    if url.scheme not in ("http", "https") or not host or not _is_name(url):
         raise Refused("must be a URL such as `https://hooks.example.org/path`")
     if url.userinfo:
         raise Refused("must not contain a user or a password: webhooks are signed, and the receiver can verify them")
@@ -99,11 +103,12 @@ def is_public(text: str) -> bool:
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     special = address.is_multicast or address.is_reserved or address.is_unspecified
     local = isinstance(address, IPv6Address) and address.is_site_local
-    return address.is_global and not special and not local
+    unknown = any(address.version == network.version and address in network for network in _NOT_PUBLIC)
+    return address.is_global and not special and not local and not unknown
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
-    if address in _NAT64:
+    if address in _NAT64 or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     if address.teredo is not None:
         return address.teredo[1]
@@ -118,13 +123,16 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_name(host: str) -> bool:
-    """Return whether a resolver takes a host's name, whose parts have 1 to 63 characters."""
+def _is_name(url: httpx.URL) -> bool:
+    """Return whether the host's name can be resolved and shown.
+
+    Its parts have 1 to 63 characters, and those that begin with `xn--` can be decoded.
+    """
     try:
-        host.encode("idna")
-    except UnicodeError:
+        url.raw_host.decode("ascii").encode("idna")
+        return bool(url.host)
+    except UnicodeError:  # of Python's codec and of the package idna
         return False
-    return True
 
 
 def _matches(host: str, pattern: str) -> bool:

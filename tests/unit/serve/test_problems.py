@@ -184,5 +184,5 @@ def test_whoever_is_told_to_come_back_is_told_when() -> None:
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(("Problem", "Response"))
     ]
     refusals = [(name, text) for name, text in calls if re.search(r"\b(?:429|503)\b", text)]
-    assert {name for name, _ in refusals} == {"problems.py", "quotas.py"}
+    assert {name for name, _ in refusals} == {"problems.py"}
     assert [(name, text) for name, text in refusals if "Retry-After" not in text] == []

@@ -144,6 +144,40 @@ async def test_the_same_key_is_the_same_job_however_often_it_is_sent(service: Se
         assert other.json()["errors"][0]["header"] == "Idempotency-Key"
 
 
+@pytest.mark.slow
+async def test_a_request_that_finds_its_job_ends_at_its_own_time_limit(service: Service) -> None:
+    key = {"Idempotency-Key": "k-1", **MP4}
+    first = asyncio.ensure_future(service.one.post("/wan2.6", json=BODY, headers=key))
+    await service.model.begun.wait()
+    async with asyncio.timeout(15):  # much less than what the service adds for a job of its own
+        second = await service.two.post("/wan2.6", json=BODY, headers={**key, "Request-Timeout": "1"})
+    assert (second.status_code, second.json()["type"]) == (504, "urn:ryla:problem:timeout")
+    service.model.let_go()
+    assert (await first).status_code == 200
+
+
+@pytest.mark.slow
+async def test_a_request_is_the_same_one_after_a_change_of_the_defaults() -> None:
+    """Clients send requests again while a new configuration is rolled out."""
+    model = HeldVideoModel()
+    model.let_go()
+    graph = FakeGraph(wan26=model)
+    before, after = (make_config(wan26_defaults={"steps": steps, "num_frames": 4 * steps + 1}) for steps in (2, 3))
+    desk = LocalDesk(before, graph)
+    await desk.open()
+    try:
+        answers = []
+        for config in (before, after):
+            app = make_service_over(config, Jobs(desk, desk.store, desk.files), graph)
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+                for path in ("/wan2.6", "/v1/videos"):
+                    headers = {**ASYNC, "Idempotency-Key": path}
+                    answers.append((await client.post(path, json=BODY, headers=headers)).json()["id"])
+        assert answers[:2] == answers[2:]
+    finally:
+        await desk.close()
+
+
 OTHER = "https://hooks.example.org/other"
 HOOKED = {"hosts": ["hooks.example.org"], "secret_file": "/keys"}
 
@@ -285,6 +319,14 @@ async def test_no_more_requests_a_minute_than_the_quota_are_admitted() -> None:
         assert answers[0].headers["ratelimit-policy"] == '"requests";q=2;w=60'
         assert answers[0].headers["ratelimit"].startswith('"requests";r=1;t=')
         assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+    async with serving(jobs={"requests_per_minute": 60}) as service:
+        wrong = ({"Prefer": "wait=x"}, {"Accept": "text/plain"}, {"Request-Timeout": "x"}, {"Idempotency-Key": ""})
+        for number, headers in enumerate(wrong, 1):
+            for path in ("/wan2.6", "/v1/videos"):
+                answer = await service.one.post(path, json={}, headers=headers)
+                assert answer.status_code in (406, 422), (path, headers)
+                left = 60 - 2 * number + (path == "/wan2.6")
+                assert answer.headers["ratelimit"].startswith(f'"requests";r={left};t='), (path, headers)
 
 
 @pytest.mark.slow
@@ -309,6 +351,9 @@ async def test_a_caller_who_keeps_too_much_makes_room_by_deleting_and_loses_noth
         done = await service.one.post("/wan2.6", json=BODY, headers={"Prefer": "wait=60"})
         assert len(done.content) > 700
         [job] = (await service.one.get("/jobs")).json()["jobs"]
+        large = await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 4900}, headers=ASYNC)
+        assert (large.status_code, large.json()["type"]) == (413, "urn:ryla:problem:body-too-large")
+        assert "retry-after" not in large.headers
         full = await service.two.post("/wan2.6", json={**BODY, "prompt": "x" * 3300}, headers=ASYNC)
         assert (full.status_code, full.json()["type"]) == (429, "urn:ryla:problem:quota")
         assert f"the oldest expires at {job['expires_at'][:17]}" in full.json()["detail"]

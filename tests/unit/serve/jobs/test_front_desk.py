@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ from serve.jobs.request import IN_MEMORY_BYTES
 from serve.jobs.runner_handle import RunnerLost
 from serve.jobs.store.job_store import OutcomeUnknown, StoreUnavailable
 from serve.jobs.store.keys import request_key
-from serve.jobs.store.limits import KeptFull, NoRoom, QueueFull, ServiceFull, StorageFull
+from serve.jobs.store.limits import KeptFull, QueueFull, RequestTooLarge, ServiceFull, StorageFull
 from serve.jobs.store.record import Job
 from serve.media.samples import clip, stranger
 from serve.media.spool import Spool
@@ -98,16 +99,17 @@ def with_settings(desk: LocalDesk, **settings: Any) -> FrontDesk:
     [
         ({"max_queued_per_caller": 1}, QueueFull),
         ({"max_queued": 1}, ServiceFull),
-        ({"max_kept_bytes_per_caller": 2**20}, KeptFull),
+        ({"max_kept_bytes_per_caller": 2**20}, RequestTooLarge),
+        ({"max_kept_bytes_per_caller": 2**20 + 2**19}, KeptFull),
         ({"max_kept_bytes": 2**20}, StorageFull),
         ({"min_free_bytes": 2**60}, StorageFull),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 async def test_a_job_without_room_is_refused_before_its_file_is_written(
-    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int], error: type[NoRoom], durable: bool
+    desk: LocalDesk, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int], error: type[Exception], durable: bool
 ) -> None:
-    await desk.store.create(make_job(video())[0], max_queued=9)
+    await desk.store.create(replace(make_job(video())[0], request_bytes=2**19), max_queued=9)
     put: list[str] = []
 
     async def record(key: str, _: object) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import math
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def test_requests_are_admitted_up_to_the_limit() -> None:
         with pytest.raises(Problem) as refused, admission.admit("carl"):
             pass
         assert (refused.value.status, refused.value.slug) == (503, "unavailable")
-        assert refused.value.headers == {"Retry-After": "10"}
+        assert refused.value.headers == {"Retry-After": "5"}
         assert "too many requests" in refused.value.detail
     with admission.admit("anna"), admission.admit("ben"):
         pass  # both places are free again
@@ -43,6 +44,37 @@ def test_a_refusal_says_when_a_place_is_likely_to_be_free() -> None:
         with pytest.raises(Problem) as her_own:
             admission.check("anna")
         assert her_own.value.headers == {"Retry-After": "30"}
+
+
+def test_requests_that_take_long_make_a_refusal_wait_longer_whatever_the_mean_is() -> None:
+    """Accepting a job takes milliseconds, and making its video minutes."""
+    now = 0.0
+    admission = Admission(8, clock=lambda: now)
+    for _ in range(20):
+        with admission.admit("anna"):
+            now += 0.01
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(admission.admit("anna"))
+        waits = []
+        for age_s in (0, 60, 600):
+            now += age_s
+            with pytest.raises(Problem) as refused:
+                admission.check("anna")
+            waits.append(refused.value.headers["Retry-After"])
+    assert waits == ["1", "15", "165"]
+
+
+def test_a_request_that_fails_tells_nothing_about_the_others() -> None:
+    now = 0.0
+    admission = Admission(1, clock=lambda: now)
+    with admission.admit("anna"):
+        now += 40
+    with pytest.raises(ValueError, match="wrong"), admission.admit("anna"):
+        raise ValueError("wrong")
+    with admission.admit("anna"), pytest.raises(Problem) as full:
+        admission.check("ben")
+    assert full.value.headers == {"Retry-After": "40"}
 
 
 def test_a_request_that_fails_gives_its_place_back() -> None:
@@ -69,8 +101,10 @@ def test_one_caller_has_at_most_half_of_the_places(limit: int, share: int) -> No
             held.enter_context(admission.admit("anna"))
         with pytest.raises(Problem) as refused:
             admission.check("anna")
-        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "10"})
-        if limit > 1:
+        own = limit > 1
+        assert (refused.value.status, refused.value.slug) == ((429, "quota") if own else (503, "unavailable"))
+        assert refused.value.headers == {"Retry-After": str(math.ceil(10 / share))}
+        if own:
             assert "of yours" in refused.value.detail
             held.enter_context(admission.admit("ben"))
     with admission.admit("anna"):
@@ -86,7 +120,7 @@ async def test_a_caller_who_takes_all_places_leaves_room_for_others(tmp_path: Pa
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
         first = asyncio.ensure_future(client.post("/wan2.6", json={"prompt": "x"}, headers=anna))
         await model.begun.wait()
-        assert (await client.post("/wan2.6", json={"prompt": "x"}, headers=anna)).status_code == 503
+        assert (await client.post("/wan2.6", json={"prompt": "x"}, headers=anna)).status_code == 429
         assert (await client.post("/image-faceswap", json=payload("image-faceswap"), headers=ben)).status_code == 200
         model.let_go()
         assert (await first).status_code == 200

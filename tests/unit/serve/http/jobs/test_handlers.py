@@ -86,6 +86,8 @@ async def test_a_job_that_has_expired_is_gone_before_it_is_swept(jobs: FakeJobs,
     for path in ("", "/result", "/events"):
         response = client.get(f"/jobs/{expired.id}{path}")
         assert (response.status_code, slug(response)) == (410, "gone"), path
+    assert client.get("/jobs").json()["jobs"] == []
+    assert client.delete(f"/jobs/{expired.id}").status_code == 204
 
 
 async def call(jobs: FakeJobs, path: str, headers: dict[str, str] | None = None, **settings: Any) -> Exchange:

@@ -1,5 +1,7 @@
 """Stored results: the whole file, a part of it, or nothing where the caller has it."""
 
+import logging
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from starlette.testclient import TestClient
 from serve.http.jobs.result_download import download
 from serve.problems import Problem
 from tests.unit.serve.http.asgi import Exchange, http_scope
-from tests.unit.serve.http.job_service import RESULT, slug
+from tests.unit.serve.http.job_service import RESULT, make_job_service, slug
 from tests.unit.serve.jobs.fake_jobs import FakeFiles, FakeJobs, make_job, stored
 
 
@@ -112,6 +114,27 @@ async def test_the_size_is_that_of_the_file_and_head_asks_for_the_whole(files: F
     assert (response.status_code, response.headers["content-length"], response.body) == (200, str(len(RESULT)), b"")
     assert "content-range" not in response.headers
     assert files.reads == []
+
+
+async def test_a_result_that_is_deleted_while_it_is_sent_breaks_off_and_the_log_says_so(
+    jobs: FakeJobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As files of a bucket do. The status is that of the answer that has begun."""
+    job = jobs.add(make_job())
+    await jobs.succeed(job.id, RESULT)
+
+    async def read(key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        yield RESULT[:1000]
+        raise FileNotFoundError(key)
+
+    jobs.files.read = read  # type: ignore[method-assign]
+    exchange = Exchange()
+    for version in ("2.3", "2.4"):
+        scope = {**http_scope(f"/jobs/{job.id}/result", "GET"), "client": ("testclient", 1), "asgi": {"spec_version": version}}
+        with caplog.at_level(logging.INFO, "ray.serve"), pytest.raises(Problem, match="deleted while it was sent"):
+            await make_job_service(jobs)(scope, exchange.receive, exchange.send)
+        assert (exchange.status, exchange.body[-1000:]) == (200, RESULT[:1000])
+    assert [(record.levelno, record.getMessage()[:8]) for record in caplog.records] == [(logging.INFO, "410 GET ")] * 2
 
 
 @pytest.mark.parametrize("etag", ["0123abcd", '"0123abcd"'])

@@ -1,18 +1,20 @@
 """Jobs that are made of requests: what they hold, and what is refused before there is one."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from deployments.telemetry.origin import Origin, working_for
-from serve.http.jobs.submission import Submission, Submissions
+from serve.http.jobs.submission import Submission, Submissions, fingerprint_of
 from serve.http.negotiation import Preferences
 from serve.job_settings import JobSettings, WebhookSettings
 from serve.jobs.request import read_request
 from serve.jobs.store.record import Job
-from serve.media.spool import Media, read_media
+from serve.media.spool import Media, Spool, read_media
 from serve.pipelines.requests import GenerateVideo, SwapImage
 from serve.problems import Problem
 from tests.unit.serve.http.service import FACE, kept_endpoints, make_config
@@ -26,6 +28,7 @@ SETTINGS = JobSettings(
     webhooks=WebhookSettings(hosts=("hooks.example.org",), secret_file=Path("/keys")),
 )
 ASYNC = Preferences(respond_async=True)
+KEYED = replace(ASYNC, idempotency_key="k")
 
 
 def submission(preferences: Preferences = ASYNC, endpoint: str = "wan2.6", **fields: Any) -> Submission:
@@ -46,8 +49,9 @@ def make(jobs: FakeJobs | None = None) -> Submissions:
     return Submissions(jobs or FakeJobs(), SETTINGS, ENDPOINTS)  # type: ignore[arg-type]
 
 
-async def prepared(submitted: Submission) -> tuple[Job, Media]:
-    return await make().prepare(submitted)
+async def prepared(submitted: Submission, **settings: Any) -> tuple[Job, Media]:
+    endpoints = kept_endpoints(make_config(**settings)) if settings else ENDPOINTS
+    return await Submissions(FakeJobs(), SETTINGS, endpoints).prepare(submitted)  # type: ignore[arg-type]
 
 
 async def test_a_job_has_what_is_known_of_its_request() -> None:
@@ -74,16 +78,16 @@ async def test_a_job_has_what_is_known_of_its_request() -> None:
     ("preferences", "durable_by_interface", "durable"),
     [(Preferences(), False, False), (Preferences(), True, True), (ASYNC, False, True), (Preferences(wait_s=5), False, True)],
 )
-async def test_a_request_that_ends_with_its_caller_is_kept_for_less_and_has_no_fingerprint(
+async def test_a_request_that_ends_with_its_caller_is_kept_for_less(
     preferences: Preferences, durable_by_interface: bool, durable: bool
 ) -> None:
     job, _ = await prepared(replace(submission(preferences), durable=durable_by_interface))
     assert (job.durable, job.expires_at - job.deadline_at) == (durable, 86400 if durable else 600)
-    assert (job.fingerprint != "", job.idempotency_key, job.webhook, job.details) == (durable, None, None, None)
+    assert (job.fingerprint, job.idempotency_key, job.webhook, job.details) == ("", None, None, None)
 
 
 async def test_the_same_request_has_the_same_fingerprint_and_a_seed_and_an_id_of_its_own() -> None:
-    first, second = [(await prepared(submission()))[0] for _ in range(2)]
+    first, second = [(await prepared(submission(KEYED)))[0] for _ in range(2)]
     assert (len(first.fingerprint), first.fingerprint) == (64, second.fingerprint)
     assert first.id != second.id
     seeds = {(await prepared(submission()))[0].seed for _ in range(8)}
@@ -93,11 +97,54 @@ async def test_the_same_request_has_the_same_fingerprint_and_a_seed_and_an_id_of
 
 @pytest.mark.parametrize("other", [{"prompt": "a dog"}, {"seed": 0}, {"sampler": "euler"}, {"length": 1}])
 async def test_another_request_has_another_fingerprint(other: dict[str, Any]) -> None:
-    plain, _ = await prepared(submission())
-    job, _ = await prepared(submission(**other))
+    plain, _ = await prepared(submission(KEYED))
+    job, _ = await prepared(submission(KEYED, **other))
     assert job.fingerprint != plain.fingerprint
-    gif, _ = await prepared(replace(submission(), media_type="image/gif"))
-    assert gif.fingerprint != plain.fingerprint
+
+
+async def test_a_fingerprint_is_of_what_was_sent_whatever_the_settings_make_of_it() -> None:
+    """A client may send a request again while a new configuration is rolled out."""
+    bodies = [{"prompt": "a cat"}, {"prompt": "a cat", "steps": 3}]
+    before, after = [
+        [(await prepared(submission(KEYED, **body), wan26_defaults={"steps": steps}))[0] for body in bodies] for steps in (2, 3)
+    ]
+    assert [job.fingerprint for job in before] == [job.fingerprint for job in after]
+    assert before[0].fingerprint != before[1].fingerprint
+
+
+async def test_the_fingerprint_of_another_interface_is_of_what_was_sent_to_it() -> None:
+    jobs = [
+        (await prepared(replace(submission(KEYED, length=length), sent={"seconds": seconds})))[0]
+        for length, seconds in ((9, "1"), (5, "1"), (9, "2"))
+    ]
+    assert jobs[0].fingerprint == jobs[1].fingerprint != jobs[2].fingerprint
+
+
+def test_no_two_bodies_have_one_fingerprint() -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "file")
+        file.write_bytes(b"a")
+        spool = Spool(os.open(file, os.O_RDWR))
+        bodies: list[dict[str, Any]] = [
+            {},
+            {"a": None},
+            {"a": ""},
+            {"a": "a"},
+            {"a": b"a"},
+            {"a": ["a"]},
+            {"a": ["a", ""]},
+            {"a": {"a": ""}},
+            {"a": "", "b": ""},
+            {"ab": ""},
+            {"a": 1},
+            {"a": True},
+            {"a": 1.5},
+            {"a": "\ud83d"},
+        ]
+        prints = [fingerprint_of(body) for body in bodies]
+        assert len(set(prints)) == len(bodies)
+        assert fingerprint_of({"a": spool}) == fingerprint_of({"a": b"a"})
+        assert fingerprint_of({"b": 1, "a": 2}) == fingerprint_of({"a": 2, "b": 1})
 
 
 async def test_a_seed_of_0_is_a_seed_and_a_swap_has_none() -> None:

@@ -1,5 +1,6 @@
 """/v1/videos as the real `openai` package uses it, over jobs in memory."""
 
+import functools
 import json
 from typing import Any
 
@@ -199,6 +200,24 @@ def test_everything_that_is_listed_can_be_deleted_meanwhile(client: openai.OpenA
     assert jobs.jobs == {}
 
 
+def test_a_deletion_may_be_repeated(client: openai.OpenAI, http: TestClient, jobs: FakeJobs) -> None:
+    """OpenAI's packages repeat it by themselves where they got no answer."""
+    video = client.videos.create(prompt="a cat")
+    run(http, jobs.succeed, video.id, b"a video")
+    for _ in range(2):
+        assert client.videos.delete(video.id).deleted is True
+    with pytest.raises(openai.NotFoundError):
+        client.videos.delete("0" * 32)
+
+
+def test_an_expired_video_is_not_listed(client: openai.OpenAI, http: TestClient, jobs: FakeJobs) -> None:
+    kept, expired = [client.videos.create(prompt="a cat").id for _ in range(2)]
+    run(http, jobs.succeed, expired, b"a video")
+    run(http, functools.partial(jobs.change, expires_at=1.0), expired)
+    for order in ("asc", "desc"):
+        assert [video.id for video in client.videos.list(order=order)] == [kept]
+
+
 def test_a_video_that_is_being_made_is_cancelled_and_deleted(client: openai.OpenAI, http: TestClient, jobs: FakeJobs) -> None:
     video = client.videos.create(prompt="a cat")
     run(http, jobs.step, video.id, stage="denoising")
@@ -289,6 +308,20 @@ def test_a_face_by_any_of_its_names_is_swapped(http: TestClient, accepted: Accep
                 assert sent.status_code == 200, sent.text
                 endpoint, parsed = accepted.parsed[-1]
                 assert (endpoint.name, parsed.ignored) == (name, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"width": "0064.0", "height": " 48"}, "64x48"),
+        ({"width": 64.0, "height": 48}, "64x48"),
+        ({"size": "064 x 048"}, "64x48"),
+        ({}, "64x48"),
+    ],
+)
+def test_the_size_in_the_answer_is_in_whole_pixels(http: TestClient, fields: dict[str, Any], size: str) -> None:
+    video = http.post("/v1/videos", json={"prompt": "x", **fields}).json()
+    assert video["size"] == size
 
 
 @pytest.mark.parametrize(

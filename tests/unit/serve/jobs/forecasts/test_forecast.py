@@ -40,9 +40,9 @@ class Queues:
         self.waiting: dict[str, str] = {}
         self.away = False
 
-    def run(self, *, slot: str = "wan26", age_s: float, **progress: Any) -> Job:
+    def run(self, *, slot: str = "wan26", caller: str = "b", age_s: float = 0, **progress: Any) -> Job:
         """Add a job that has been running for a time."""
-        job = new_job(slot=slot, state="running", started_at=time.time() - age_s, progress=Progress(**progress))
+        job = new_job(slot=slot, caller=caller, state="running", started_at=time.time() - age_s, progress=Progress(**progress))
         self.running.setdefault(slot, []).append(job)
         return job
 
@@ -61,10 +61,10 @@ class Queues:
         return next((job for jobs in self.running.values() for job in jobs if job.id == job_id), None)
 
 
-def over(queues: Queues) -> Forecast:
+def over(queues: Queues, *, max_running: int = 2) -> Forecast:
     """Return the forecasts of a service with a place for a video and two for images."""
     store: JobStore = queues  # type: ignore[assignment]
-    return Forecast(store, {"wan26": 1, "image-swap": 2})
+    return Forecast(store, {"wan26": 1, "image-swap": 2, "films": 4}, max_running=max_running)
 
 
 async def test_a_caller_has_room_when_the_first_of_its_jobs_starts() -> None:
@@ -73,6 +73,17 @@ async def test_a_caller_has_room_when_the_first_of_its_jobs_starts() -> None:
     queues.waiting["wan26"] = "abba"
     assert await over(queues).until_start_s("a") == pytest.approx(70, abs=2)
     assert await over(queues).until_start_s("b") == pytest.approx(170, abs=2)
+
+
+async def test_a_caller_who_has_as_many_jobs_running_as_it_may_waits_for_one_of_its_own() -> None:
+    queues = Queues()
+    for caller, eta_s in (("a", 600), ("a", 300), ("b", 5)):
+        queues.run(slot="films", caller=caller, stage="swapping", eta_s=eta_s)
+    queues.waiting["films"] = "ba"
+    assert await over(queues).until_start_s("b") == 0
+    assert await over(queues).until_start_s("a") == 300
+    assert await over(queues, max_running=1).until_start_s("a") == 600
+    assert await over(queues, max_running=3).until_start_s("a") == 5
 
 
 async def test_the_soonest_of_all_queues_counts() -> None:

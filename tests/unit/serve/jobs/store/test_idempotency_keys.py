@@ -29,7 +29,7 @@ async def test_of_many_requests_with_one_key_one_makes_a_job(open_store: OpenSto
         ({"fingerprint": "another", "media_type": "image/webp"}, ("`Accept`",)),
         ({"fingerprint": "another", "endpoint": "/wan26/i2v"}, ("path",)),
         ({"details": None}, ("path",)),
-        ({"details": {"prompt": "b"}}, ("body",)),
+        ({"details": {"prompt": "b"}}, None),
         ({"webhook": None}, ("`Webhook-Url`",)),
         ({"webhook": replace(HOOK, url="https://example.org/2"), "media_type": "a/b"}, ("`Accept`", "`Webhook-Url`")),
         ({"webhook": replace(HOOK, id="another")}, None),

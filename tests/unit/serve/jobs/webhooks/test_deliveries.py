@@ -178,6 +178,45 @@ async def test_the_loop_sends_what_comes_and_survives_a_store_that_is_away(
     assert (store.webhook.state, len(receiver.calls)) == ("delivered", 1)
 
 
+@pytest.mark.parametrize("url", ["https://xn--0.example.org/", "http://[", "no url"])
+async def test_a_record_that_cannot_be_read_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    """Releases before this one have taken some of these URLs."""
+    monkeypatch.setattr(webhooks, "POLL_S", 0.01)
+    async with receiving(status(200)) as receiver:
+        store = DueJobs(ended_job(url, id="bad"), ended_job(url_of(receiver), id="good"))
+        loop = asyncio.create_task(sender(store, settings(tmp_path)).run())
+        await receiver.called(1)
+        assert not loop.done()
+        loop.cancel()
+        await asyncio.wait([loop])
+    assert loop.cancelled()
+
+
+async def test_the_loop_survives_a_fault_and_tells_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhooks, "POLL_S", 0.01)
+
+    class Faulty(DueJobs):
+        polls = 0
+
+        async def due_webhooks(self, now: float, limit: int, **after: Any) -> Sequence[Any]:
+            self.polls += 1
+            if self.polls < 5:
+                raise KeyError("stage")
+            return await super().due_webhooks(now, limit, **after)
+
+    async with receiving(status(200)) as receiver:
+        store = Faulty(ended_job(url_of(receiver)))
+        loop = asyncio.create_task(sender(store, settings(tmp_path)).run())
+        await receiver.called(1)
+        loop.cancel()
+        await asyncio.wait([loop])
+    assert [record.getMessage()[:24] for record in caplog.records] == ["no webhooks are sent, si"]
+
+
 @pytest.mark.parametrize("count", [99, 300, 1300])
 async def test_a_slow_host_does_not_delay_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """However many of its webhooks are due before that of the other one."""

@@ -26,6 +26,8 @@ SETTINGS = WebhookSettings.model_validate(
         "HTTPS://HOOKS.example.org/",
         "https://a.b.example.com/x",
         f"https://{'a' * 63}.example.com/",
+        "https://bücher.example.com/",
+        "https://xn--bcher-kva.example.com/",
         "https://8.8.8.8/x",
         "http://inside:9000/x",
         "https://inside/x",
@@ -58,6 +60,9 @@ def test_hosts_that_the_settings_name_are_allowed(url: str) -> None:
         ("hooks.example.org/x", "must be a URL"),
         ("https://a..example.com/", "must be a URL"),
         (f"https://{'a' * 64}.example.com/", "must be a URL"),
+        ("https://xn--0.example.com/", "must be a URL"),
+        ("https://xn--.example.com/", "must be a URL"),
+        ("https://xn--a.xn--zz.example.com/", "must be a URL"),
         ("https://", "must be a URL"),
         ("", "must be a URL"),
         ("https://hooks.example.org/\n", "must be a URL"),
@@ -81,13 +86,16 @@ def test_by_default_there_are_no_webhooks() -> None:
         "255.255.255.255", "192.0.2.1", "198.18.0.1", "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%1", "fd00::1", "fc00::1",
         "ff02::1", "fec0::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:4136:e378:8000:63bf:80ff:fffe",
+        "192.88.99.1", "3fff::1", "2606:4700::5efe:7f00:1", "2606:4700::200:5efe:a00:1",
     ],
 )  # fmt: skip
 def test_private_and_special_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2606:4700::200:5efe:808:808"]
+)
 def test_addresses_of_the_internet_are_public(address: str) -> None:
     assert is_public(address)
 
