@@ -104,7 +104,7 @@ async def test_another_request_has_another_fingerprint(other: dict[str, Any]) ->
 
 async def test_a_fingerprint_is_of_what_was_sent_whatever_the_settings_make_of_it() -> None:
     """A client may send a request again while a new configuration is rolled out."""
-    bodies = [{"prompt": "a cat"}, {"prompt": "a cat", "steps": 3}]
+    bodies: list[dict[str, Any]] = [{"prompt": "a cat"}, {"prompt": "a cat", "steps": 3}]
     before, after = [
         [(await prepared(submission(KEYED, **body), wan26_defaults={"steps": steps}))[0] for body in bodies] for steps in (2, 3)
     ]
