@@ -241,9 +241,13 @@ def _describe(error: Any) -> str:
     return str(error["msg"][0].lower() + error["msg"][1:])
 
 
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are blank: fillers of Hangul, and the pattern of Braille without dots."""
+
+
 def _check_words(prompt: str) -> str:
     """Refuse a prompt of spaces and other characters that do not show."""
-    if not any(c.isprintable() and not c.isspace() for c in prompt):
+    if not any(c.isprintable() and not c.isspace() and c not in _BLANK for c in prompt):
         raise ValueError(REQUIRED)
     return prompt
 

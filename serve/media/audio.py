@@ -255,10 +255,14 @@ def _transcode(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPa
     encoder = aac_encoder(stream)
     resampler = AacResampler(encoder)
     heard = damaged = False
+    end: int | None = None
     for packet in source.demux(stream):
         damaged = damaged or packet.size > 0
         for frame in _decode(stream, packet):
             heard = True
+            if frame.pts is None:  # what a decoder has kept back comes without a time
+                frame.pts = end
+            end = _end_of(frame)
             for resampled in resampler.resample(frame):
                 yield from encoder.encode(resampled)
     if heard:
@@ -267,6 +271,13 @@ def _transcode(source: InputContainer, stream: AudioStream) -> Iterator[_AudioPa
         yield from encoder.encode(None)
     elif damaged:
         raise MediaError("the audio cannot be decoded; send the video without audio, or with AAC")
+
+
+def _end_of(frame: AudioFrame) -> int | None:
+    """Return the time at which ``frame`` ends, in its own unit, or None if it has no time."""
+    if frame.pts is None or not frame.time_base or not frame.sample_rate:
+        return None
+    return frame.pts + round(Fraction(frame.samples, frame.sample_rate) / frame.time_base)
 
 
 def _decode(stream: AudioStream, packet: _AudioPacket) -> list[AudioFrame]:

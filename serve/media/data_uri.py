@@ -3,13 +3,15 @@
 import base64
 import binascii
 import re
+import string
 from urllib.parse import unquote
 
 from serve.media.errors import MediaError
 
-_PREFIX_CHARS = 220
+_PREFIX_CHARS = 4096
 """How much of the text is searched for a URL scheme or the header of a data URI."""
-_DATA_URI = re.compile(r"data:[^,]{0,200}?,", re.IGNORECASE | re.DOTALL)
+_DATA_URI = re.compile(r"data(?::|%3a).*?(?:,|%2c)", re.IGNORECASE | re.DOTALL)
+_BASE64 = re.compile(r"; *base64 *,$", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -20,11 +22,12 @@ def decode_base64(text: str) -> bytes:
     Raises ``MediaError`` for a URL, for a data URI without ``;base64``, for text that is not
     base64, and for an empty file.
     """
-    prefix = text[:_PREFIX_CHARS].lstrip()
+    prefix = text[:_PREFIX_CHARS].lstrip("\ufeff" + string.whitespace)
     if _URL.match(prefix):
         raise MediaError("must be the file itself, not a URL: URLs are not fetched; send a data URI or base64")
     if match := _DATA_URI.match(prefix):
-        if ";base64" not in match.group().lower():
+        head = match.group()
+        if not _BASE64.search(head if head.endswith(",") else unquote(head)):
             raise MediaError("must be encoded as base64, but the data URI has no `;base64`; encode the file as base64")
         text = text[len(text[:_PREFIX_CHARS]) - len(prefix) + match.end() :]
     try:

@@ -25,20 +25,11 @@ def is_heif(head: bytes) -> bool:
 def colour_numbers(data: bytes) -> tuple[int, int] | None:
     """Return the primaries and the transfer characteristic, as H.273 numbers them, or None.
 
-    They stand in the first box of the properties that states a colour space by numbers.
+    They stand in the first property of the primary picture that states a colour space by numbers.
     """
-    at = data.find(b"ipco")
-    if at < 4:
-        return None
-    end = min(at - 4 + int.from_bytes(data[at - 4 : at], "big"), len(data))
-    at += 4
-    while at + 8 <= end:
-        length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 12] == b"colrnclx" and length >= 18:
-            return int.from_bytes(data[at + 12 : at + 14], "big"), int.from_bytes(data[at + 14 : at + 16], "big")
-        if length < 8:
-            return None
-        at += length
+    for colour in _item_properties(data, b"colr"):
+        if colour[:4] == b"nclx" and len(colour) >= 10:
+            return _number(colour, 4, 2), _number(colour, 6, 2)
     return None
 
 
@@ -48,7 +39,7 @@ def clean_aperture(data: bytes, width: int, height: int, *, is_animated: bool) -
     It is None if they show all of it. Chrome, too, ignores an aperture that is invalid, or that
     begins elsewhere, since pictures cropped in that way hide what their owner cut off.
     """
-    clap = _track_property(data, b"clap") if is_animated else _item_property(data, b"clap")
+    clap = _track_property(data, b"clap") if is_animated else next(_item_properties(data, b"clap"), None)
     if clap is None or len(clap) < _CLAP.size:
         return None
     numbers = _CLAP.unpack_from(clap)
@@ -60,14 +51,14 @@ def clean_aperture(data: bytes, width: int, height: int, *, is_animated: bool) -
     return (int(wide), int(high)) if is_anchored and is_possible else None
 
 
-def _item_property(data: bytes, kind: bytes) -> bytes | None:
-    """Return the content of the property of this ``kind`` that the primary picture has."""
+def _item_properties(data: bytes, kind: bytes) -> Iterator[bytes]:
+    """Yield the contents of the properties of this ``kind`` that the primary picture has."""
     meta = next((span for name, *span in _boxes(data, 0, len(data)) if name == b"meta"), None)
     if meta is None:
-        return None
+        return
     parts = {name: (start, end) for name, start, end in _boxes(data, meta[0] + 4, meta[1])}
     if b"pitm" not in parts or b"iprp" not in parts:
-        return None
+        return
     wide_id = data[parts[b"pitm"][0]] > 0
     primary = _number(data, parts[b"pitm"][0] + 4, 4 if wide_id else 2)
     properties: list[tuple[bytes, int, int]] = []
@@ -80,8 +71,7 @@ def _item_property(data: bytes, kind: bytes) -> bytes | None:
     for number in numbers:
         if 0 < number <= len(properties) and properties[number - 1][0] == kind:
             _, start, end = properties[number - 1]
-            return data[start:end]
-    return None
+            yield data[start:end]
 
 
 def _numbers_of(data: bytes, start: int, end: int, item: int) -> list[int]:

@@ -122,6 +122,7 @@ def to_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def turn_of(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
     """Return what turns ``image`` upright, or None if it is."""
+    image.info.pop("xmp", None)  # Pillow would take an orientation from it, which viewers do not
     return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
 
 
@@ -138,7 +139,7 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
     """Return the colours of the current frame as RGB, and its alpha channel, or None if opaque."""
     if image.tell() == 0 and first_shown(image) > 0:
         image.seek(first_shown(image))
-    alpha = alpha_of_key(image)
+    is_jpeg, alpha = image.format == "JPEG", alpha_of_key(image)
     _load(image)
     profile = image.info.get("icc_profile")
     turn = turn_of(image)
@@ -156,6 +157,8 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile:
+        if is_jpeg and image.mode == "L" and profile[16:20] == b"RGB ":  # which browsers use, too
+            image = image.convert("RGB")
         image = to_srgb(image, profile)
     return image.convert("RGB"), alpha
 

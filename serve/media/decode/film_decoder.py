@@ -72,23 +72,44 @@ class FilmDecoder:
                     frame.pts = stamp
                     last = frame
                     yield frame
+        if last is None and self._stamps.untimed:
+            raise MediaError("the video's frames have no timestamps; re-encode the video")
         if last is None:
             raise MediaError("the video is damaged: none of its frames can be decoded; send the complete file or re-encode it")
         yield from self._repeat(last, self._stamps.missing())
 
     def _decode(self, packet: "Packet[VideoStream]") -> list[VideoFrame]:
+        kept_back: list[VideoFrame] = []
         if packet.size:
             role = self._roles.of(packet)
             self._empty_end = packet.pts if role is Role.HIDDEN else None
+            if self._stamps.begins_part(packet):
+                kept_back = self._kept_back()
             if role is not Role.HIDDEN:
                 self._stamps.add(packet, needed=role is Role.SHOWN)
         try:
-            return self._context.decode(packet)
+            return kept_back + self._context.decode(packet)
         except MemoryError:
             raise
         except FFmpegError:  # the packet is damaged, so its frame will be missed
             self._stamps.refuse(packet)
-            return []
+            return kept_back
+
+    def _kept_back(self) -> list[VideoFrame]:
+        """Return the last frames of a part, and prepare the decoder for the next one.
+
+        It would sort the frames of both into one order.
+        """
+        try:
+            frames = self._context.decode(None)
+        except MemoryError:
+            raise
+        except FFmpegError:
+            frames = []
+        for frame in frames:  # which have it from their packets otherwise
+            frame.time_base = self._stream.time_base
+        self._context.flush_buffers()
+        return frames
 
     def _repeat(self, frame: VideoFrame, stamps: list[int]) -> Iterator[VideoFrame]:
         """Yield ``frame`` once for each of ``stamps``, where other frames are damaged."""
@@ -112,7 +133,8 @@ def check_damaged(damaged: int, count: int) -> None:
 
 def _open_decoder(stream: VideoStream, max_pixels: int) -> VideoCodecContext:
     context = stream.codec_context
-    if stream.metadata.get("alpha_mode") == "1" and context.name in _ALPHA_DECODERS:
+    marks = {name.lower(): value for name, value in stream.metadata.items()}  # a tag may be written in capitals
+    if marks.get("alpha_mode") == "1" and context.name in _ALPHA_DECODERS:
         decoder = CodecContext.create(_ALPHA_DECODERS[context.name], "r")
         assert isinstance(decoder, VideoCodecContext)
         decoder.extradata = context.extradata

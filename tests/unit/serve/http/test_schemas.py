@@ -39,7 +39,7 @@ def test_all_wrong_fields_are_named_at_once() -> None:
     assert errors["cfg"] == "input should be greater than or equal to 1"
 
 
-@pytest.mark.parametrize("prompt", ["", "   ", "\n\t ", "\u3000\u00a0", "\u200b\ufeff"])
+@pytest.mark.parametrize("prompt", ["", "   ", "\n\t ", "\u3000\u00a0", "\u200b\ufeff", "\u2800\u3164", "\u115f\u1160\uffa0"])
 def test_a_prompt_that_shows_nothing_is_missing(prompt: str) -> None:
     assert wrong_fields(prompt=prompt) == {"prompt": "is required"}
 

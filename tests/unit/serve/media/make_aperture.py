@@ -1,4 +1,4 @@
-"""AVIF pictures with a clean aperture."""
+"""AVIF pictures with a clean aperture, or with a further property."""
 
 import struct
 
@@ -29,6 +29,31 @@ def with_aperture(data: bytes, *numbers: int) -> bytes:
     _grow(file, file.index(b"iprp") - 4, by=41)
     _grow(file, file.index(b"meta") - 4, by=41)
     _shift(file, by=41)
+    return bytes(file)
+
+
+def with_first_property(data: bytes, kind: bytes, content: bytes, *, of_primary: bool) -> bytes:
+    """Return an AVIF picture as Pillow writes it with a property before all others.
+
+    The primary item, which must be the only one, has it in place of its colours if ``of_primary``;
+    else no item has it.
+    """
+    box = struct.pack(">I4s", 8 + len(content), kind) + content
+    file = bytearray(data)
+    properties, ipma = file.index(b"ipco") - 4, file.index(b"ipma") - 4
+    assert _length(file, ipma + 12) == 1
+    kinds, at = [], properties + 8
+    while at < properties + _length(file, properties):
+        kinds.append(bytes(file[at + 4 : at + 8]))
+        at += _length(file, at)
+    for i in range(ipma + 19, ipma + 19 + file[ipma + 18]):
+        number = file[i] & 0x7F
+        is_replaced = of_primary and kinds[number - 1] == kind
+        file[i] = (file[i] & 0x80) | (1 if is_replaced else number + 1)
+    file[properties + 8 : properties + 8] = box
+    for parent in (b"ipco", b"iprp", b"meta"):
+        _grow(file, file.index(parent) - 4, by=len(box))
+    _shift(file, by=len(box))
     return bytes(file)
 
 

@@ -1,11 +1,14 @@
 import io
+import itertools
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from serve.media import audio
 from serve.media.decode.opening import open_source
 from serve.media.encode.mp4 import Mp4Encoder
 from serve.media.errors import MediaError, MediaTooLarge
@@ -22,11 +25,11 @@ def decode_audio(data: bytes) -> tuple[str, npt.NDArray[np.float32]]:
         return codec, np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
 
 
-def encode_with_audio(audio: Media) -> bytes:
+def encode_with_audio(sound: Media) -> bytes:
     encoder = Mp4Encoder(Fraction(16), preset="veryfast", crf=18, draft=True)
     try:
         encoder.add(pan(stranger(), 8, 64, 64), tuple(Fraction(i, 16) for i in range(8)))
-        return with_sound(encoder, Sound(audio)).read()
+        return with_sound(encoder, Sound(sound)).read()
     finally:
         encoder.discard()
 
@@ -60,6 +63,25 @@ def test_audio_that_mp4_cannot_hold_is_transcoded_with_its_channels(codec: str, 
     assert samples.shape[0] == channels
     assert samples.shape[1] / 48_000 == pytest.approx(0.5, abs=0.1)
     assert samples[0, 8000:16_000].std() * 2**0.5 == pytest.approx(0.25, rel=0.05)
+
+
+def test_samples_that_a_decoder_has_kept_back_follow_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come without a time, as with Windows Media Audio."""
+    wave = (np.sin(np.arange(24_000) / 20) * 0.25).astype(np.float32)
+    data = film("matroska", "flac", wave[None], "mono")
+    whole = decode_audio(reencode(open_source(data, LIMITS)).read())[1]
+    decode, number = audio._decode, itertools.count()
+
+    def without_times(stream: av.AudioStream, packet: Any) -> list[av.AudioFrame]:
+        frames = decode(stream, packet)
+        for frame in frames:
+            if next(number) % 3:
+                frame.pts = None
+        return frames
+
+    monkeypatch.setattr(audio, "_decode", without_times)
+    np.testing.assert_array_equal(decode_audio(reencode(open_source(data, LIMITS)).read())[1], whole)
+    assert next(number) > 5
 
 
 def test_audio_of_an_unknown_codec_is_refused() -> None:

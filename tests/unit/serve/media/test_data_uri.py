@@ -1,3 +1,5 @@
+from urllib.parse import quote
+
 import pytest
 
 from serve.media.data_uri import decode_base64
@@ -21,6 +23,11 @@ PLAIN = URI.split(",")[1]
         PLAIN.replace("+", "-").replace("/", "_"),
         PLAIN.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
         URI.replace("+", "%2B").replace("\n", "%0A"),
+        quote(URI, safe=""),
+        quote(f" {URI}", safe=" "),
+        URI.replace(";base64", "; base64 "),
+        URI.replace(";base64", ";name=" + "%E7%8C%AB" * 100 + ";base64"),
+        "\ufeff" + URI,
     ],
     ids=[
         "data URI",
@@ -32,6 +39,11 @@ PLAIN = URI.split(",")[1]
         "URL-safe",
         "percent",
         "percent in URI",
+        "percent in all of it",
+        "percent after whitespace",
+        "spaces before the word",
+        "a long name",
+        "a byte order mark",
     ],
 )
 def test_base64_is_decoded_in_every_form(text: str) -> None:
@@ -44,6 +56,8 @@ def test_base64_is_decoded_in_every_form(text: str) -> None:
         ("http://x/a.png", "URLs are not fetched"),
         ("file:///etc/passwd", "URLs are not fetched"),
         ("data:image/png,abc", "no `;base64`"),
+        ("data%3Aimage%2Fpng%2Cabc", "no `;base64`"),
+        ("data:image/png;name=;base64;x,abc", "no `;base64`"),
         ("***", "must be a data URI or base64"),
         ("caf\u00e9", "must be a data URI or base64"),
         ("", "must not be empty"),

@@ -1,6 +1,7 @@
 """AVIF and HEIC pictures are read as JPEG is, and nothing in their metadata stops them."""
 
 import io
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -16,7 +17,7 @@ from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.heif import clean_aperture, is_heif
 from serve.media.samples import clip, stranger
 from tests.pictures import decode_image
-from tests.unit.serve.media.make_aperture import with_aperture
+from tests.unit.serve.media.make_aperture import with_aperture, with_first_property
 from tests.unit.serve.media.make_exif import FAULTS, ORIENTATION, exif_of
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 from tests.unit.serve.media.make_profile import profile_of, same_look
@@ -52,6 +53,22 @@ def test_spoilt_exif_does_not_matter_and_the_boxes_decide_how_it_is_turned(kind:
     entries = exif_of(FAULTS[fault])[6:]
     data[at : at + min(len(entries), 38)] = entries[:38]
     np.testing.assert_array_equal(decode_image(bytes(data), 10**6), expected)
+
+
+def test_an_orientation_in_xmp_does_not_matter() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
+    np.testing.assert_array_equal(decode_image(saved("AVIF", xmp=xmp), 10**6), decode_image(saved("AVIF"), 10**6))
+
+
+def test_the_colours_of_another_item_do_not_matter() -> None:
+    """Such as those of a gain map, whose box may come first."""
+    plain = saved("AVIF")
+    numbers = struct.pack(">HHHB", 9, 16, 9, 0x80)
+    file = with_first_property(plain, b"colr", b"nclx" + numbers, of_primary=False)
+    assert b"nclx" + numbers in file
+    np.testing.assert_array_equal(decode_image(file, 10**6), decode_image(plain, 10**6))
+    own = with_first_property(plain, b"colr", b"nclx" + numbers, of_primary=True)
+    assert np.abs(decode_image(own, 10**6).astype(int) - decode_image(plain, 10**6)).mean() > 10
 
 
 @pytest.mark.slow

@@ -49,6 +49,16 @@ def test_a_grey_profile_is_applied() -> None:
     assert (decoded[..., 0] == decoded[..., 2]).all()
 
 
+def test_a_grey_jpeg_may_have_the_profile_of_colours() -> None:
+    """As browsers decode it: to three equal channels, which the profile converts."""
+    ramp = PIL.Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8)[None].repeat(8, 0))
+    profile = profile_of("Adobe RGB")
+    grey, coloured = (decode_image(saved(image, "JPEG", profile), 10**6) for image in (ramp, ramp.convert("RGB")))
+    assert np.abs(grey.astype(int) - coloured).max() <= 2
+    plain = decode_image(saved(ramp, "PNG", profile), 10**6)
+    np.testing.assert_array_equal(plain[..., 0], np.asarray(ramp))
+
+
 def test_the_profile_of_srgb_changes_nothing() -> None:
     photo = PIL.Image.fromarray(stranger())
     decoded = decode_image(saved(photo, "PNG", ImageCms.ImageCmsProfile(SRGB).tobytes()), 10**6)

@@ -12,7 +12,6 @@ import pytest
 from serve.media.decode.opening import open_source
 from serve.media.decode.source import Source
 from serve.media.decode.stamps import Stamps, has_codec_tag_of_avi, stamp_of
-from serve.media.errors import MediaError
 from tests.unit.serve.media.make_film import AnyPacket, encoded, numbered, remuxed
 from tests.unit.serve.media.make_media import LIMITS, decode_all
 from tests.unit.serve.media.make_vfw import REORDERED, in_vfw_mode
@@ -72,8 +71,8 @@ def _has_tag(film: bytes) -> bool:
         return has_codec_tag_of_avi(container.streams.video[0])
 
 
-def packet(pts: int | None, dts: int | None = None) -> Any:
-    return SimpleNamespace(pts=pts, dts=dts)
+def packet(pts: int | None, dts: int | None = None, *, is_keyframe: bool = False) -> Any:
+    return SimpleNamespace(pts=pts, dts=dts, is_keyframe=is_keyframe)
 
 
 def frame(pts: int | None, dts: int | None = None) -> Any:
@@ -101,8 +100,36 @@ def test_a_frame_has_its_own_stamp_and_what_is_needed_before_it_is_missing() -> 
     assert waiting.claim(frame(0)) == (0, [])
     assert waiting.claim(frame(None, 3)) == (3, [2])
     assert waiting.missing() == [4]
-    with pytest.raises(MediaError, match="have no timestamps; re-encode"):
-        waiting.claim(frame(None))
+    assert waiting.claim(frame(None)) == (None, [])
+    assert waiting.untimed
+    assert waiting.claim(frame(3)) == (None, []), "it has come before"
+    assert waiting.claim(frame(4)) == (4, [])
+
+
+def test_a_further_part_begins_with_a_key_frame_that_steps_back() -> None:
+    """Entries of an edit list repeat packets, and may begin with hidden ones."""
+    waiting = Stamps(in_order=False)
+    shown = [(0, True), (2, False), (1, False), (3, False)], [(2, True), (3, False), (5, False), (4, False)]
+    begins = []
+    for part in shown:
+        for stamp, is_keyframe in part:
+            begins.append(waiting.begins_part(packet(stamp, is_keyframe=is_keyframe)))
+            if (stamp, is_keyframe) != (2, True):  # that one is hidden
+                waiting.add(packet(stamp), needed=True)
+    assert begins == [False] * 4 + [True] + [False] * 3
+    claimed = [waiting.claim(frame(own)) for own in (0, 1, 3, 3, 4, 5)]
+    assert claimed == [(0, []), (1, []), (3, [2]), (3, []), (4, []), (5, [])]
+    assert waiting.missing() == []
+    in_order = Stamps(in_order=True)
+    assert not any(in_order.begins_part(packet(0, is_keyframe=True)) for _ in range(3))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_films_that_were_joined_are_shown_one_after_the_other(codec: str) -> None:
+    """Both count their time from its beginning."""
+    film = encoded(codec, "matroska", numbered(COUNT), options=REORDERED[codec])
+    frames, _ = decode_all(open_source(film + film, LIMITS))
+    assert [round(float(np.mean(frame)) / 10) for frame in frames] == 2 * list(range(COUNT))
 
 
 def test_a_frame_that_comes_after_it_was_missed_has_no_stamp() -> None:
