@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
+import unicodedata
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -252,8 +253,13 @@ def _is_usable(name: str) -> bool:
     return is_text and name != "" and not name.startswith(".") and len(name) <= MAX_NAME_CHARS + len(ENDING)
 
 
+def same_spelling(name: str) -> str:
+    """Return a name with its accents as callers send them, since a Mac stores them apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _stem(file: StoredFile) -> str:
-    return file.name.rpartition("/")[2].removesuffix(ENDING)
+    return same_spelling(file.name.rpartition("/")[2].removesuffix(ENDING))
 
 
 def _version(entry: Mapping[str, Any]) -> str:

@@ -8,14 +8,26 @@ from collections.abc import Collection, Iterable
 
 _MATRIX = re.compile(
     r"\.(?:(?P<down>lora_down|lora_A|lora\.down|lora_linear_layer\.down)|(?P<up>lora_up|lora_B|lora\.up|lora_linear_layer\.up))"
-    r"(?:\.(?!weight$|bias$)[^.]+)?\.(?P<kind>weight|bias)$"
+    r"(?:(?:\.(?!weight$|bias$)[^.]+)?\.(?P<kind>weight|bias))?$"
 )
 """The end of a matrix's name; PEFT puts the name of the adapter before the last part."""
 _OTHERS = {".alpha": "alpha", ".diff": "diff", ".diff_b": "diff_b", ".diff_m": "diff"}
 _ENDS = "`lora_down.weight` and `lora_up.weight`, `lora_A.weight` and `lora_B.weight`, `alpha`, `diff`, `diff_b` or `diff_m`"
 _OF_BLOCK = re.compile(r"(?:^|\.|lora_(?:unet|transformer|dit)_+|lycoris_+)(?:vace_)?blocks[._]\d+[._]")
 """A block of Wan. Those of most other models are called otherwise, such as `transformer_blocks`."""
-_OTHER_KINDS = (".lokr_", ".hada_", ".oft_", ".boft_", ".dora_scale", ".lora_magnitude_vector", ".ia3_", ".glora_")
+_OTHER_KINDS = (
+    ".lokr_",
+    ".hada_",
+    ".oft_",
+    ".boft_",
+    ".dora_scale",
+    ".lora_magnitude_vector",
+    ".ia3_",
+    ".glora_",
+    ".vera_",
+    ".set_weight",
+    ".w_norm",
+)
 
 
 def is_change(key: str) -> bool:
@@ -46,6 +58,11 @@ def changed_part(key: str) -> tuple[str, str]:
     return key.removesuffix(end) + (".modulation" if end == ".diff_m" else ""), _OTHERS[end]
 
 
+def is_of_block(layer: str) -> bool:
+    """Return whether a layer is one of a block of Wan, whatever stands before its name."""
+    return _OF_BLOCK.search(f"{layer}.") is not None
+
+
 def check_names(keys: Iterable[str]) -> None:
     """Raise ``ValueError`` with a reason if tensors of these names are not a whole LoRA for Wan."""
     parts: dict[str, set[str]] = {}
@@ -56,7 +73,7 @@ def check_names(keys: Iterable[str]) -> None:
         raise ValueError("it has no tensors")
     for name, found in parts.items():
         check_parts(name, found)
-    if not any(_OF_BLOCK.search(f"{name}.") for name in parts):
+    if not any(is_of_block(name) for name in parts):
         raise ValueError(f"it is of another model than Wan: it changes `{min(parts)}`, and no block of Wan")
 
 

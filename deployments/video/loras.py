@@ -13,7 +13,7 @@ from urllib.parse import quote
 import torch
 
 from deployments.errors import CheckpointRefused, LoraNotUsable
-from deployments.lora_folder import LoraEntry, LoraFolder, LoraFolderUnavailable, StoredFile
+from deployments.lora_folder import LoraEntry, LoraFolder, LoraFolderUnavailable, StoredFile, same_spelling
 from deployments.video.checkpoints.lora import Lora, fit_lora, signature, with_loras
 from deployments.video.checkpoints.lora_file import read_lora
 from deployments.wire import LoraChoice
@@ -96,6 +96,7 @@ class LoraShelf:
             raise LoraNotUsable(
                 FIELD, "the folder of LoRAs cannot be read now; leave the field out, or try again later"
             ) from None
+        name = same_spelling(name)
         if name not in entries:
             nearest = difflib.get_close_matches(name[:100].lower(), [known.lower() for known in entries], n=1)
             meant = next((f" (did you mean `{known}`?)" for known in entries if known.lower() in nearest), "")

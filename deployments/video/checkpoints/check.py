@@ -12,6 +12,7 @@ from typing import Any
 
 from deployments.errors import CheckpointRefused
 from deployments.expert_names import EXPERTS
+from deployments.lora_names import is_of_block
 from deployments.video.checkpoints.config_values import UNBUILT
 from deployments.video.checkpoints.experts import expert_of
 from deployments.video.checkpoints.folder import (
@@ -129,6 +130,11 @@ def _is_of_all(finding: Finding) -> bool:
 def _check_one(path: Path, seen: set[Path]) -> Finding | None:
     """Return what a file is for, or None; add the files of its model to ``seen``."""
     known = any(part in path.name.lower() for part in _PICKLED_NAMES)
+    if path.name.startswith("._"):
+        return None  # a Mac leaves these beside files that it copies to a foreign disk
+    if path.suffix != path.suffix.lower() in (".gguf", ".safetensors"):
+        fault = f"its name must end in {path.suffix.lower()}, in small letters: rename it"
+        return Finding(path, "a file of weights", setting="", faults=(fault,))
     if path.suffix in (".gguf", ".safetensors") and not path.exists():
         return Finding(path, "a link", setting="", faults=(f"leads to {path.readlink()}, which does not exist",))
     if path.suffix in PICKLED and known:
@@ -172,7 +178,7 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
     """Yield what a folder in diffusers' layout is for."""
     try:
         index = read_index(folder)
-        if not index.get("_class_name", "").startswith("Wan"):
+        if not index.get("_class_name", "Wan").startswith("Wan"):
             return
         source = open_source(folder, high=None, low=None, setting="")
         transformers: dict[str, Any] = {part: empty_transformer(folder / part) for part in source.weights}
@@ -339,7 +345,7 @@ def _check_lora(path: Path) -> Finding | None:
     except (CheckpointRefused, *UNBUILT) as e:
         return Finding(path, "LoRA", setting="", faults=(_reason(path, e),))
     foreign = foreign_layers(changes)
-    if len(foreign) == len(changes):
+    if len(foreign) == len(changes) and not any(is_of_block(name) for name in foreign):
         return None
     if foreign:
         return Finding(path, "LoRA", setting="", faults=(f"changes `{foreign[0]}`, which none of the supported models has",))

@@ -12,7 +12,7 @@ from deployments.settings import Wan22Models
 from deployments.video.checkpoints.gguf import load_gguf, stored_name
 from deployments.video.checkpoints.lora import is_lora
 from deployments.video.checkpoints.single_file import load_single_file
-from deployments.video.checkpoints.tensor_files import PICKLED, found_instead
+from deployments.video.checkpoints.tensor_files import PICKLED, find_files, found_instead
 
 
 def load_expert(path: Path, *, folder: Path, part: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -60,10 +60,31 @@ def require_pair(high: Path, low: Path, names: tuple[str, str] = ("high_noise", 
         raise CheckpointRefused(
             f"{high}: configured as `{names[0]}`, but its name beside that of {low} says that it is the other expert"
         )
-    if not is_shared and high.is_file() and low.is_file() and filecmp.cmp(high, low, shallow=False):
+    if not is_shared and _are_equal(high, low):
         raise CheckpointRefused(
             f"{high} and {low} have the same content; {both} must name two different experts, or the same LoRA"
         )
+
+
+def require_two(folder: Path, parts: tuple[str, str]) -> None:
+    """Raise ``CheckpointRefused`` if two experts in one folder have the same weights."""
+    high, low = (folder / part for part in parts)
+    if _are_equal(high, low):
+        raise CheckpointRefused(f"{high} and {low} have the same content; a checkpoint with two experts has two different ones")
+
+
+def _are_equal(one: Path, other: Path) -> bool:
+    """Return whether two files, or the models in two folders, have the same content."""
+    if one.is_dir() != other.is_dir():
+        return False
+    files = ([one], [other])
+    if one.is_dir():
+        if not all(any(folder.glob("*.safetensors")) for folder in (one, other)):
+            return False  # what is missing is said where it is read
+        files = (find_files(one), find_files(other))
+    pairs = zip(*files, strict=True) if len(files[0]) == len(files[1]) else ()
+    compared = [filecmp.cmp(first, second, shallow=False) for first, second in pairs]
+    return bool(compared) and all(compared)
 
 
 def require_whole(path: Path, setting: str, folder: Path) -> None:

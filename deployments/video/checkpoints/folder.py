@@ -100,6 +100,8 @@ def read_config(folder: Path, file: str = CONFIG) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise CheckpointRefused(f"{path}: no such file; expected a folder in diffusers' layout") from None
+    except OSError as e:
+        raise CheckpointRefused(f"{path}: cannot be read: {e.strerror}") from None
     except (ValueError, RecursionError) as e:
         raise CheckpointRefused(f"{path}: {found_instead(path, may_be_text=True) or f'not valid JSON ({e})'}") from None
     if not isinstance(config, dict):

@@ -33,6 +33,11 @@ _ABSENT = {
 model without them."""
 
 
+_FIRST = "patch_embedding"
+_CHANNELS = {16, 36}
+"""The input channels of the first layer of models for text, and for an image."""
+
+
 @dataclass(frozen=True)
 class Lora:
     """The changes of a LoRA that fit one transformer, in its dtypes and on its devices."""
@@ -70,7 +75,8 @@ def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch
         owner, _, last = name.rpartition(".")
         if name in dead:
             continue
-        if (absent := _absent_part(name, layers)) is not None:
+        absent = _absent_part(name, layers) or _other_input(name, change, layers)
+        if absent is not None:
             skipped[absent] = skipped.get(absent, 0) + 1
         elif last == MODULATION and isinstance(getattr(layers.get(owner), MODULATION, None), torch.Tensor):
             fitted[name] = _fitted_modulation(file.path, name, change, table=getattr(layers[owner], MODULATION), device=device)
@@ -79,7 +85,7 @@ def fit_lora(file: LoraFile, transformer: Any, dtype: torch.dtype, device: torch
         else:
             raise CheckpointRefused(f"{file.path}: changes `{name}`, which this model does not have")
     for part, count in skipped.items():
-        log.info("%s: %d changes of the %s are left out, because the model has none", file.path, count, part)
+        log.info("%s: %d changes of the %s are left out, because the model has none or another", file.path, count, part)
     if dead:
         log.info("%s: %d changes are left out, of layers that no model uses, such as `%s`", file.path, len(dead), min(dead))
     if not fitted:
@@ -147,6 +153,20 @@ def _absent_part(name: str, layers: Iterable[str]) -> str | None:
         if any(word in name.split(".") for word in words):
             return None if any(word in layer.split(".") for layer in layers for word in words) else part
     return None
+
+
+def _other_input(name: str, change: Change, layers: Mapping[str, Any]) -> str | None:
+    """Return what the first layer is for, if ``change`` is for one with other inputs.
+
+    LoRAs that distil text- or image-to-video have a difference of it, and are used for the other
+    kind, too, whose first layer has other input channels.
+    """
+    weight = getattr(_base(layers.get(name)), "weight", None)
+    matrix = change.get("diff", change.get("down"))
+    if name != _FIRST or matrix is None or not isinstance(weight, torch.Tensor) or matrix.ndim != weight.ndim:
+        return None
+    channels = {matrix.shape[1], weight.shape[1]}
+    return "input of an image" if channels == _CHANNELS and matrix.shape[2:] == weight.shape[2:] else None
 
 
 def _fitted_modulation(path: Path, name: str, change: Change, *, table: torch.Tensor, device: torch.device | None) -> Change:

@@ -67,8 +67,10 @@ _DOTTED = (
 """Where the dots of a layer's name were, in the names of both layouts."""
 _IN_HEADER = ("lora_adapter_metadata", "lora_config")
 """Where a header has all settings of an adapter as one JSON object: diffusers', finetrainers'."""
-_FLAT_SETTINGS = ("lora_alpha", "alpha_pattern", "use_dora", "use_rslora")
+_FLAT_SETTINGS = ("lora_alpha", "alpha_pattern", "use_dora", "use_rslora", "init_lora_weights")
 """The settings that are read where a header has a text for each."""
+_CHANGE_BASE = ("pissa", "olora", "corda", "loftq")
+"""Ways to begin a training in which the adapter takes a part out of the model's own weights."""
 _NONE = ("", "None")
 _ORIGINAL = re.compile(
     r"(^|\.)(self_attn|cross_attn|ffn\.[02]|time_embedding|text_embedding|time_projection|head|img_emb|modulation"
@@ -204,6 +206,12 @@ class _Scales:
         check_values(path, settings, dict.fromkeys(("use_dora", "use_rslora"), bool | None))
         if settings.get("use_dora"):
             raise CheckpointRefused(f"{path}: a DoRA, which is not supported; only LoRAs are")
+        start = str(settings.get("init_lora_weights") or "").lower()
+        if start.startswith(_CHANGE_BASE):
+            raise CheckpointRefused(
+                f"{path}: its training began by changing the model itself (`{start}`), which is not supported; convert it to a "
+                "LoRA of the unchanged model"
+            )
         patterns = settings.get("alpha_pattern") or {}
         try:
             numbers_of = {str(name): _number(value) for name, value in patterns.items()}

@@ -21,6 +21,8 @@ MARKER = "scaled_fp8"
 _SCALES = (".scale_weight", ".weight_scale")
 _ACTIVATION_SCALES = (".scale_input", ".input_scale")
 """Scales for products in 8 bits. They are ignored, since weights are scaled back when loaded."""
+_BYTES = (torch.uint8, torch.int8)
+"""The dtypes in which programs without float8 store its bytes."""
 _FORMATS = {
     "float8_e4m3fn": torch.float8_e4m3fn,
     "float8_e5m2": torch.float8_e5m2,
@@ -78,7 +80,7 @@ def take_quantisation(stored: StoredTensors, others: Iterable[str] = ()) -> Quan
         elif name.endswith(_ACTIVATION_SCALES):
             del tensors[name]
     _require_readable(where, tensors, dtypes=dtypes, scales=scales, is_scaled=is_scaled)
-    bytes_only = {name: dtype for name, dtype in dtypes.items() if name in tensors and tensors[name].dtype == torch.uint8}
+    bytes_only = {name: dtype for name, dtype in dtypes.items() if name in tensors and tensors[name].dtype in _BYTES}
     return Quantisation(where, scales, bytes_only)
 
 
@@ -153,15 +155,14 @@ def _require_readable(
 ) -> None:
     """Raise ``CheckpointRefused`` for a tensor whose numbers nothing in the file explains."""
     for name, tensor in tensors.items():
-        dtype = dtypes.get(name, tensor.dtype) if tensor.dtype == torch.uint8 else tensor.dtype
+        dtype = dtypes.get(name, tensor.dtype) if tensor.dtype in _BYTES else tensor.dtype
         if name in dtypes and tensor.element_size() != 1 and name in scales:
             raise CheckpointRefused(f"{where}: `{name}` is {_kind(tensor)}, but marked as quantised to 8 bits")
         if dtype == torch.uint8:
-            if name in scales:
-                raise CheckpointRefused(f"{where}: `{name}` is stored as bytes, and nothing says what they are")
-        elif not dtype.is_floating_point and name not in scales:
+            raise CheckpointRefused(f"{where}: `{name}` is stored as bytes, and nothing says what they are")
+        if not dtype.is_floating_point and name not in scales:
             raise CheckpointRefused(f"{where}: `{name}` is {_kind(tensor)} and has no scale; weights must be floating point")
-        elif is_scaled and dtype in FLOAT8 and name not in scales:
+        if is_scaled and dtype in FLOAT8 and name not in scales:
             raise CheckpointRefused(f"{where}: float8 weights are marked as scaled, but `{name}` has no scale")
 
 

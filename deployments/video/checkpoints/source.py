@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.errors import CheckpointRefused
-from deployments.video.checkpoints.experts import require_pair, require_whole
+from deployments.video.checkpoints.experts import require_pair, require_two, require_whole
 from deployments.video.checkpoints.folder import CONFIG, INDEX, read_index
 from deployments.video.checkpoints.tensor_files import PICKLED
 
@@ -47,6 +47,8 @@ class Source:
             )
         if high is not None and low is not None:
             require_pair(high, low, (setting, f"{setting}_low_noise"))
+        else:
+            require_two(self.folder, (HIGH, LOW))
         return {HIGH: high, LOW: low}
 
 

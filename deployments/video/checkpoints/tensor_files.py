@@ -125,8 +125,11 @@ def found_instead(file: Path, *, may_be_text: bool = False) -> str | None:
     """
     start = b""
     if file.is_file():
-        with file.open("rb") as opened:
-            start = opened.read(64)
+        try:
+            with file.open("rb") as opened:
+                start = opened.read(64)
+        except OSError as e:
+            return f"cannot be read: {e.strerror}"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS instead of the file; fetch the file with `git lfs pull`"
     if start.lstrip()[:1] == b"<":
@@ -159,7 +162,8 @@ def _text(start: bytes) -> str:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
+    # A Mac leaves `._NAME` beside each file that it copies to a foreign disk.
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("._"))
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if len(indexes) > 1:  # such as `model.fp16.safetensors.index.json` beside that of the whole model
         indexes = [index for index in indexes if index.name.removesuffix(".index.json") in _WHOLE] or indexes[:1]

@@ -52,6 +52,8 @@ def _read_roles(path: Path) -> dict[str, str]:
     """Return the special tokens that the configuration names, or those of UMT5."""
     try:
         config = json.loads(path.read_text()) if path.is_file() else {}
+    except OSError as e:
+        raise CheckpointRefused(f"{path}: cannot be read: {e.strerror}") from None
     except (ValueError, RecursionError) as e:
         raise CheckpointRefused(f"{path}: not valid JSON ({e})") from None
     if not isinstance(config, dict):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from deployments.lora_folder import LoraFolder
+from deployments.lora_folder import LoraFolder, same_spelling
 from tests.unit.deployments.safetensors_files import safetensors
 
 
@@ -292,6 +293,15 @@ def test_copies_of_a_bucket_are_dropped_when_they_take_too_much(bucket: Any) -> 
     assert [copy.exists() for copy in copies] == [False, True, True]
     assert folder.path_of(files[0]).exists()
     assert [copy.exists() for copy in copies] == [True, False, True]
+
+
+def test_a_name_has_its_accents_as_callers_write_them(tmp_path: Path) -> None:
+    """A Mac stores a letter and its accent apart."""
+    stored = unicodedata.normalize("NFD", "encre légère")
+    (tmp_path / f"{stored}.safetensors").write_bytes(b"")
+    (name,) = LoraFolder(str(tmp_path)).entries()
+    assert name == "encre légère" == same_spelling(stored) != stored
+    assert LoraFolder(str(tmp_path)).path_of(LoraFolder(str(tmp_path)).entries()[name].files["all"]).is_file()
 
 
 def test_a_name_that_is_not_text_is_passed_over(tmp_path: Path) -> None:

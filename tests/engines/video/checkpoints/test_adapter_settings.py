@@ -48,6 +48,19 @@ HEADERS: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
 }
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "loftq", "corda"])
+@pytest.mark.parametrize("where", ["diffusers' header", "a flat header", "beside"])
+def test_an_adapter_that_has_changed_its_model_is_refused(where: str, start: str, tmp_path: Path) -> None:
+    settings = {"r": RANK, "lora_alpha": RANK, "init_lora_weights": start}
+    lora = {f"transformer.{name}": t for name, t in make_lora(make("text", tmp_path), RANK).items()}
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(lora, path, None if where == "beside" else HEADERS[where](settings))
+    if where == "beside":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointRefused, match=f"changing the model itself .`{start}`"):
+        read_lora(path)
+
+
 @pytest.mark.parametrize("form", ADAPTERS)
 @pytest.mark.parametrize("where", [*HEADERS, "beside", "beside, in a bucket"])
 def test_alpha_is_found_in_the_header_and_beside_the_file(where: str, form: str, tmp_path: Path) -> None:

@@ -208,6 +208,42 @@ def test_a_lora_with_odd_tensors_and_a_text_encoder_as_gguf_get_a_sentence(tmp_p
             load_text_encoder(tmp_path, torch.float32, CPU, tmp_path / name)
 
 
+def test_loras_with_names_that_are_not_known_get_a_sentence(tmp_path: Path) -> None:
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    matrices = (torch.ones(2, 256), torch.ones(256, 2))
+    write(tmp_path / "bare.safetensors", dict(zip((f"{layer}.lora_A", f"{layer}.lora_B"), matrices, strict=True)))
+    write(tmp_path / "vera.safetensors", {f"{layer}.vera_lambda_b": torch.ones(4), f"{layer}.vera_lambda_d": torch.ones(4)})
+    write(tmp_path / "set.safetensors", {f"{layer}.set_weight": torch.ones(4, 4)})
+    wrapped = "module._unknown_wrapper.blocks.0.self_attn.q"
+    ends = ("lora_A.weight", "lora_B.weight")
+    write(tmp_path / "wrapped.safetensors", {f"{wrapped}.{end}": m for end, m in zip(ends, matrices, strict=True)})
+    found = {name: (finding.model, "; ".join(finding.faults)) for name, finding in findings(tmp_path).items()}
+    assert found["bare.safetensors"] == ("LoRA of rank 2 for Wan 1.3B", "")
+    for name in ("vera.safetensors", "set.safetensors"):
+        assert "relative of LoRA, which are not supported" in found[name][1]
+    assert "which none of the supported models has" in found["wrapped.safetensors"][1]
+
+
+def test_names_that_nothing_finds_are_told_and_what_a_mac_leaves_is_passed_over(tmp_path: Path) -> None:
+    for name in ("Wan.SAFETENSORS", "wan.GGUF", "._wan.safetensors", "._wan.gguf"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7" * 20)
+    found = {name: finding.faults for name, finding in findings(tmp_path).items()}
+    assert found == {
+        "Wan.SAFETENSORS": ("its name must end in .safetensors, in small letters: rename it",),
+        "wan.GGUF": ("its name must end in .gguf, in small letters: rename it",),
+    }
+
+
+def test_a_folder_whose_index_names_no_pipeline_is_looked_at(random_models: RandomCheckpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    shutil.copytree(random_models.text, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["_class_name"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (finding,) = check_video_models(tmp_path)
+    assert (finding.faults, finding.setting) == ((), "models.wan26.text")
+
+
 OTHERS: dict[str, tuple[str, int, tuple[str, str]]] = {
     "sdxl": ("lora_unet_down_blocks_1_attentions_0_proj_in", 640, ("lora_down", "lora_up")),
     "flux": ("transformer.single_transformer_blocks.0.attn.to_q", 3072, ("lora_A", "lora_B")),

@@ -82,6 +82,14 @@ def test_experts_may_be_safetensors_and_must_be_two_different_files(
     same.write_bytes(high.read_bytes())
     with pytest.raises(CheckpointRefused, match="have the same content"):
         build(high, same)
+    folders = [tmp_path / name for name in ("high_noise_model", "low_noise_model")]
+    for folder, file in zip(folders, (high, low), strict=True):
+        folder.mkdir()
+        (folder / "diffusion_pytorch_model.safetensors").write_bytes(file.read_bytes())
+    assert latents_of(build(*folders), replace(small, image=image)).isfinite().all()
+    (folders[1] / "diffusion_pytorch_model.safetensors").write_bytes(high.read_bytes())
+    with pytest.raises(CheckpointRefused, match="have the same content"):
+        build(*folders)
     renamed = tmp_path / "expert.gguf"  # its metadata still has its name
     renamed.write_bytes(random_models.low_noise.read_bytes())
     with pytest.raises(

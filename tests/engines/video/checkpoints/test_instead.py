@@ -3,8 +3,11 @@
 Each is refused by the loader and by `ryla models check`, with what it is and what to do.
 """
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -91,6 +94,33 @@ def test_another_file_under_the_name_of_a_configuration_is_told(content: str, tm
     (tmp_path / "config.json").write_text('{"in_channels": 16,}')
     with pytest.raises(CheckpointRefused, match=r"not valid JSON .*line 1"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_may_not_be_read_is_told(reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, read = READERS[reader]
+    (tmp_path / name).write_bytes(b"x" * 100)
+    opened = Path.open
+
+    def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+        return refuse() if mode == "rb" else opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", open_)  # a test may run as root, who may read everything
+    with pytest.raises(CheckpointRefused, match="cannot be read: Permission denied"):
+        read(tmp_path / name)
+
+
+def test_a_configuration_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CheckpointRefused, match="folder: cannot be read: Is a directory"):
+        read_config(tmp_path, "folder")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(CheckpointRefused, match=r"config\.json: cannot be read: Permission denied"):
+        read_config(tmp_path)
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def test_files_by_another_ending_are_to_be_renamed(random_models: RandomCheckpoints, tmp_path: Path) -> None:

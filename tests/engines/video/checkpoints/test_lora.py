@@ -282,6 +282,34 @@ def test_changes_of_the_attention_to_an_image_are_left_out_of_a_model_without_it
         with_lora(model, only, torch.float32)
 
 
+@pytest.mark.parametrize("form", ["a difference", "low rank"])
+@pytest.mark.parametrize(("kind", "channels"), [("text", 36), ("VACE", 36), ("36 channels", 16)])
+def test_a_change_of_the_first_layer_for_other_inputs_is_left_out(
+    kind: str, channels: int, form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LoRAs that distil have one, and are used for text and for images."""
+    model = make(kind, tmp_path)
+    lora = make_lora(model, RANK)
+    first: State = {"patch_embedding.diff_b": torch.ones(256)}
+    if form == "low rank":
+        first["patch_embedding.lora_down.weight"] = torch.ones(RANK, channels, 1, 2, 2)
+        first["patch_embedding.lora_up.weight"] = torch.ones(256, RANK, 1, 1, 1)
+    else:
+        first["patch_embedding.diff"] = torch.ones(256, channels, 1, 2, 2)
+    state = original(lora) | {f"diffusion_model.{name}": tensor for name, tensor in first.items()}
+    with caplog.at_level(logging.INFO):
+        view = with_lora(model, write(tmp_path / "lora.safetensors", state), torch.float32)
+    alone = with_lora(model, write(tmp_path / "alone.safetensors", original(lora)), torch.float32)
+    assert torch.equal(view.patch_embedding.weight, model.patch_embedding.weight)
+    assert torch.equal(view.patch_embedding.bias, model.patch_embedding.bias)
+    changed, expected = (model.blocks[0].attn1.to_q(torch.ones(1, 256)) for model in (view, alone))
+    torch.testing.assert_close(changed, expected)
+    assert "1 changes of the input of an image are left out" in caplog.text
+    odd = original(lora) | {"diffusion_model.patch_embedding.diff": torch.ones(256, 20, 1, 2, 2)}
+    with pytest.raises(CheckpointRefused, match="changes `patch_embedding` by"):
+        with_lora(model, write(tmp_path / "odd.safetensors", odd), torch.float32)
+
+
 def test_a_low_rank_change_of_a_convolution_is_a_whole_one(tmp_path: Path) -> None:
     model = make("text", tmp_path)
     down, up = torch.randn(RANK, 16, 1, 2, 2) * 0.1, torch.randn(256, RANK, 1, 1, 1) * 0.1

@@ -67,6 +67,10 @@ RIGHT: dict[str, Callable[[], tuple[State, dict[str, str] | None]]] = {
         {WEIGHT: stored(E5M2, ROWS).view(torch.uint8), f"{LAYER}.weight_scale": ROWS},
         header({"format": "float8_e5m2_rowwise"}),
     ),
+    "float8 as integers, by the header": lambda: (
+        {WEIGHT: stored(E4M3, ROWS).view(torch.int8), f"{LAYER}.weight_scale": ROWS},
+        header({"format": "float8_e4m3fn"}),
+    ),
     "a prefix that the header leaves out": lambda: (
         {
             f"model.diffusion_model.{WEIGHT}": stored(E4M3, ONE).view(torch.uint8),
@@ -118,6 +122,13 @@ REFUSED: dict[str, tuple[State, dict[str, str] | None, str]] = {
         None,
         "is stored as bytes, and nothing says what they are",
     ),
+    "bytes without a scale": ({WEIGHT: F[WEIGHT].view(torch.uint8)}, None, "is stored as bytes, and nothing says what"),
+    "bytes that are marked as scaled": (
+        {WEIGHT: F[WEIGHT].view(torch.uint8), "scaled_fp8": torch.zeros(0, dtype=E4M3)},
+        None,
+        "is stored as bytes, and nothing says what they are",
+    ),
+    "a bias of bytes": ({f"{LAYER}.bias": torch.zeros(4, dtype=torch.uint8)}, None, "is stored as bytes, and nothing says"),
     "no JSON": (F | comfy(b"not json"), None, "must be a JSON object that names a quantisation"),
     "no object": (F | comfy(["float8_e4m3fn"]), None, "must be a JSON object that names a quantisation"),
     "no JSON in the header": (F, {"_quantization_metadata": "{"}, "must be a JSON object that names a quantisation"),

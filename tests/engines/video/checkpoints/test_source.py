@@ -219,6 +219,16 @@ def test_a_whole_model_may_be_low_and_high_in_another_way(random_models: RandomC
     assert build(text=str(random_models.text), text_weights=path) is not None
 
 
+def test_one_expert_under_both_names_is_refused(a14b_text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(a14b_text, folder)
+    assert build(text=str(folder)) is not None
+    shutil.rmtree(folder / "transformer_2")
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    with pytest.raises(CheckpointRefused, match=r"transformer and .*transformer_2 have the same content"):
+        build(text=str(folder))
+
+
 @pytest.mark.parametrize("setting", ["text_weights", "text_distilled"])
 def test_swapped_experts_and_one_file_for_both_are_refused(a14b_text: Path, tmp_path: Path, setting: str) -> None:
     model = WanTransformer3DModel(**TRANSFORMER)
