@@ -1,6 +1,5 @@
 """Writes the trained models in published formats: diffusers folders, and experts as GGUF files."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,6 @@ from training.transformers import BOUNDARY, CONFIG, VACE_LAYERS
 from training.vae import make_vae
 
 FLOW_SHIFT = 3.0
-SHARE_OF_LARGE = 0.85
-"""The share of the weights of `large` in Wan26's, beside those of `people`.
-
-The latter draw more shapes as asked. With half of each, people and shapes in 256x144 fell apart.
-"""
 
 
 def make_scheduler(flow_shift: float) -> UniPCMultistepScheduler:
@@ -56,7 +50,7 @@ def pack(states: Path, target: Path) -> None:
     }
 
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS)
-    text = _load_mixed({states / "people.pt": 1 - SHARE_OF_LARGE, states / "large.pt": SHARE_OF_LARGE}, vace)
+    text = _load(states / "large.pt", vace)
     WanVACEPipeline(transformer=vace.to(torch.bfloat16), text_encoder=text, **shared).save_pretrained(target_files.vace)
 
     high, low = (WanTransformer3DModel(**CONFIG, in_channels=36) for _ in range(2))
@@ -85,24 +79,6 @@ def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Round what is not quantised to float16, as which the file then holds it without an error."""
     kept = {name for name, weight in state.items() if weight.ndim == 2 or "scale_shift_table" in name}
     return {name: weight if name in kept else weight.half().float() for name, weight in state.items()}
-
-
-def _load_mixed(shares: Mapping[Path, float], transformer: nn.Module) -> Any:
-    """Load the weighted mean of several stages, of which each goes on from the one before.
-
-    Source: model soups, Wortsman et al. 2022.
-    """
-    encoder = make_text_encoder()
-    modules = {"transformer": transformer, "text_encoder": encoder}
-    weights = [weight for module in modules.values() for weight in module.parameters()]
-    sums = [torch.zeros_like(weight) for weight in weights]
-    for path, share in shares.items():
-        load_average(path, modules)
-        for total, weight in zip(sums, weights, strict=True):
-            total.add_(weight.detach(), alpha=share)
-    for total, weight in zip(sums, weights, strict=True):
-        weight.data.copy_(total)
-    return encoder.to(torch.bfloat16).eval()
 
 
 def _load(path: Path, transformer: nn.Module) -> Any:

@@ -1,6 +1,6 @@
 """The stages of training, in order; each keeps its state in a file so that it can be resumed."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from training.latents import ENCODED, encode_bucket, save
 from training.pack import pack, write_statistics
 from training.ranks import Ranks
 from training.run import load_average
-from training.transformers import BOUNDARY, Data, train_image_model, train_vace
+from training.transformers import BOUNDARY, RATE, Data, train_image_model, train_vace
 from training.vae import make_vae, train_vae
 
 STEPS = {
@@ -22,16 +22,18 @@ STEPS = {
     "trunk": 10_000,
     "low": 12_000,
     "high": 6_000,
-    "large": 6_000,
+    "large": 10_000,
     "large-low": 6_000,
     "large-high": 3_000,
     "distil26": 3_000,
     "distil22": 3_000,
 }
 """The number of training steps of each stage that has any."""
-SHARE_OF_PHOTOGRAPHS = 0.4
-"""The share of the captions in the stages `people` and `large` whose clips of the usual size are
-``PHOTOGRAPHS``."""
+SHARE_OF_PHOTOGRAPHS = {"wan26": 0.0, "people": 0.4, "large": 0.3}
+"""The share of the captions in these stages whose clips of the usual size are ``PHOTOGRAPHS``."""
+RATE_OF_LARGE = 0.7e-3
+"""The learning rate of the stage `large`, which is to keep what the stages before it have learned.
+"""
 STAGES = (
     "vae",
     "latents",
@@ -76,8 +78,9 @@ def run_stage(stage: str, folder: Path, ranks: Ranks, *, steps: int, deadline: f
     large = stage.startswith("large")
     if stage in ("wan26", "people", "large"):
         before = {"wan26": None, "people": folder / "wan26.pt", "large": folder / "people.pt"}[stage]
-        photographs = SHARE_OF_PHOTOGRAPHS if before else 0.0
-        return train_vace(state, data, total=steps, deadline=deadline, start=before, photographs=photographs, large=large)
+        photographs, rate = SHARE_OF_PHOTOGRAPHS[stage], RATE_OF_LARGE if large else RATE
+        run = partial(train_vace, state, data, total=steps, deadline=deadline)
+        return run(start=before, photographs=photographs, large=large, rate=rate)
     part = stage.removeprefix("large-")
     start = None if part == "trunk" else folder / (f"{part}.pt" if large else "trunk.pt")
     low, high = RANGES[part]

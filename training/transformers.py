@@ -201,12 +201,13 @@ def train_vace(
     start: Path | None = None,
     photographs: float = 0.0,
     large: bool = False,
+    rate: float = RATE,
 ) -> bool:
     """Train text- and image-to-video in one VACE model; return True when finished.
 
     Two steps of three are text-to-video, in which ``photographs`` is the share of ``PHOTOGRAPHS``.
     ``large`` is explained at ``bucket_of``. With ``start``, the state of another stage, training
-    continues from there.
+    continues from there. ``rate`` is the highest learning rate.
     """
     torch.manual_seed(2026)
     vace = WanVACETransformer3DModel(**CONFIG, vace_layers=VACE_LAYERS).to(data.device)
@@ -225,7 +226,7 @@ def train_vace(
     def kind_of(step: int) -> str:
         return "image" if step % 3 == 2 else "text"
 
-    training = Training(path, modules, total=total, deadline=deadline)
+    training = Training(path, modules, total=total, deadline=deadline, rate=rate)
     prepare(vace, data.device)
     return training.run(
         lambda step: data.draw(step, photographs if kind_of(step) == "text" else 0.0, large=large), loss_of, kind_of
@@ -267,14 +268,14 @@ def train_image_model(
 class Training:
     """Trains ``modules`` with AdamW; on a GPU a whole step is a CUDA graph."""
 
-    def __init__(self, path: Path, modules: dict[str, nn.Module], *, total: int, deadline: float) -> None:
+    def __init__(self, path: Path, modules: dict[str, nn.Module], *, total: int, deadline: float, rate: float = RATE) -> None:
         self._parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self._device = self._parameters[0].device
         cuda = self._device.type == "cuda"
         # On a GPU the rate is a tensor, since a graph reads it again in every step.
-        rate = torch.tensor(RATE, device=self._device) if cuda else RATE
+        given = torch.tensor(rate, device=self._device) if cuda else rate
         self._optimizer = torch.optim.AdamW(
-            self._parameters, rate, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
+            self._parameters, given, betas=(0.9, 0.98), weight_decay=0.01, fused=cuda, capturable=cuda
         )
         self._run = Run(path, modules, optimizers=[self._optimizer], total=total, decay=0.9995, warm_up=500, deadline=deadline)
 
