@@ -139,7 +139,7 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
     """Return the colours of the current frame as RGB, and its alpha channel, or None if opaque."""
     if image.tell() == 0 and first_shown(image) > 0:
         image.seek(first_shown(image))
-    is_jpeg, alpha = image.format == "JPEG", alpha_of_key(image)
+    is_jpeg, alpha, drawn = image.format == "JPEG", alpha_of_key(image), _drawn_part(image)
     _load(image)
     profile = image.info.get("icc_profile")
     turn = turn_of(image)
@@ -150,6 +150,9 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
         if image.mode == "P":  # Pillow warns where its colours are converted without their alpha
             image = image.convert("RGBA")
         alpha = _alpha_of(image)
+    if drawn is not None:  # around it, Pillow puts a colour in place of nothing
+        part, alpha = alpha, PIL.Image.new("L", image.size, 0)
+        alpha.paste(255 if part is None else part.crop(drawn), drawn)
     if shown := image.info.get(_SHOWN_SIZE):
         image, alpha = image.crop((0, 0, *shown)), None if alpha is None else alpha.crop((0, 0, *shown))
     if turn is not None:
@@ -161,6 +164,14 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
             image = image.convert("RGB")
         image = to_srgb(image, profile)
     return image.convert("RGB"), alpha
+
+
+def _drawn_part(image: PIL.Image.Image) -> tuple[int, int, int, int] | None:
+    """Return the box that the first frame of a GIF draws, or None if that is all of the picture."""
+    if not isinstance(image, GifImageFile) or not image.tile:
+        return None
+    box = image.tile[0].extents
+    return None if box is None or box == (0, 0, *image.size) else box
 
 
 def _load(image: PIL.Image.Image) -> None:

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import PIL.Image
@@ -45,6 +46,26 @@ def test_an_animated_png_is_the_first_frame_that_viewers_show(max_side: int | No
         pixels = decode_reduced(open_image(buffer.getvalue(), 10**6), max_side)
         assert pixels.shape == ((24, 32, 3) if max_side is None else (12, 16, 3))
         assert (pixels == shown).all()
+
+
+@pytest.mark.parametrize("transparency", [None, 2])
+def test_what_the_first_frame_of_a_gif_does_not_draw_is_white(transparency: int | None) -> None:
+    """Pillow shows its colour number 0 there."""
+    frame = PIL.Image.new("P", (8, 4), 1)
+    frame.putpalette([0, 0, 255, 255, 0, 0, 0, 255, 0])
+    frame.paste(2, (0, 0, 2, 4))
+    buffer = io.BytesIO()
+    options = {} if transparency is None else {"transparency": transparency}
+    frame.save(buffer, "GIF", optimize=False, **options)
+    data = bytearray(buffer.getvalue())
+    struct.pack_into("<HH", data, 6, 20, 10)  # a larger screen
+    at = data.index(b",\0\0\0\0\x08\0\x04\0")
+    struct.pack_into("<HH", data, at + 1, 5, 3)
+    pixels = decode_image(bytes(data), 10**6)
+    expected = np.full((10, 20, 3), 255, np.uint8)
+    expected[3:7, 5:13] = (255, 0, 0)
+    expected[3:7, 5:7] = (0, 255, 0) if transparency is None else 255
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
