@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 import pillow_heif
-from PIL import AvifImagePlugin, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, GifImagePlugin, ImageOps, UnidentifiedImageError
 
 from deployments.wire import Image
 from serve.media.boundary import reading
@@ -168,7 +168,7 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
 
 def _drawn_part(image: PIL.Image.Image) -> tuple[int, int, int, int] | None:
     """Return the box that the first frame of a GIF draws, or None if that is all of the picture."""
-    if not isinstance(image, GifImageFile) or not image.tile:
+    if not isinstance(image, GifImagePlugin.GifImageFile) or not image.tile:
         return None
     box = image.tile[0].extents
     return None if box is None or box == (0, 0, *image.size) else box
