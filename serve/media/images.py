@@ -14,6 +14,7 @@ from serve.media.colour.matrix_profile import profile_by_numbers
 from serve.media.colour.profiles import to_srgb
 from serve.media.errors import MediaError, MediaTooLarge
 from serve.media.heif import clean_aperture, colour_numbers, is_heif
+from serve.media.jpeg_end import END, is_whole, lacks_end
 from serve.media.strip.image import strip
 
 # Pillow would only warn. `check_size` refuses large images first, with a message for the caller.
@@ -40,6 +41,8 @@ _TURNS = {
 """What turns a picture upright, by its orientation in EXIF."""
 _SHOWN_SIZE = "shown_size"
 """The key in Pillow's ``info`` of the size to which a picture is cropped."""
+_UNENDED = "unended"
+"""The key in Pillow's ``info`` of the file's bytes, if the marker of its end was added to them."""
 _READABLE = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 _SAVE_OPTIONS = {
     "image/jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -56,10 +59,14 @@ def open_image(data: bytes, max_pixels: int) -> PIL.Image.Image:
     """
     with reading("the image is damaged", "send JPEG, PNG, WebP, AVIF or HEIC"):
         try:
-            image = PIL.Image.open(io.BytesIO(strip(data)), formats=_READABLE)
+            stripped = strip(data)
+            unended = lacks_end(stripped)
+            image = PIL.Image.open(io.BytesIO(stripped + END if unended else stripped), formats=_READABLE)
         except UnidentifiedImageError:
             raise MediaError("the file is not an image in a supported format; send JPEG, PNG, WebP, AVIF or HEIC") from None
     check_size(image, max_pixels)
+    if unended:
+        image.info[_UNENDED] = stripped
     if is_heif(data[:64]) and not image.info.get("icc_profile") and (numbers := colour_numbers(data)) is not None:
         image.info["icc_profile"] = profile_by_numbers(*numbers)
     if image.format == "AVIF":  # Pillow leaves it to its callers; libheif crops by itself
@@ -104,6 +111,7 @@ def reduce_while_decoding(image: PIL.Image.Image, max_side: int) -> Image:
         if longest > max_side and image.format == "JPEG":
             width, height = (max(1, round(side * max_side / longest)) for side in image.size)
             if drafted := image.draft(None, (width, height)):
+                _load(image)
                 # The JPEG's pixels end within the last row and column: the box says where.
                 image = image.resize((width, height), PIL.Image.Resampling.LANCZOS, box=drafted[1], reducing_gap=2.0)
         image = _to_rgb(image)
@@ -179,6 +187,9 @@ def _load(image: PIL.Image.Image) -> None:
         image.load()
     except RuntimeError as error:  # so the decoders of AVIF and HEIC call damage
         raise MediaError(f"{DAMAGED[0]} ({error}); {DAMAGED[1]}") from None
+    unended = image.info.pop(_UNENDED, None)
+    if unended is not None and not is_whole(image, unended):
+        raise MediaError(f"{DAMAGED[0]}; {DAMAGED[1]}")
 
 
 def _alpha_of(image: PIL.Image.Image) -> PIL.Image.Image:
