@@ -9,7 +9,7 @@ from PIL import AvifImagePlugin, GifImagePlugin, ImageOps, UnidentifiedImageErro
 
 from deployments.wire import Image
 from serve.media.boundary import reading
-from serve.media.colour.key import alpha_of_grey_key, alpha_of_key
+from serve.media.colour.key import alpha_of_grey_key, alpha_of_key, scale_grey_key
 from serve.media.colour.matrix_profile import profile_by_numbers
 from serve.media.colour.profiles import to_srgb
 from serve.media.errors import MediaError, MediaTooLarge
@@ -147,6 +147,7 @@ def _split(image: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image | N
     """Return the colours of the current frame as RGB, and its alpha channel, or None if opaque."""
     if image.tell() == 0 and first_shown(image) > 0:
         image.seek(first_shown(image))
+    scale_grey_key(image)
     is_jpeg, alpha, drawn = image.format == "JPEG", alpha_of_key(image), _drawn_part(image)
     _load(image)
     profile = image.info.get("icc_profile")

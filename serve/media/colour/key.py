@@ -1,4 +1,4 @@
-"""The transparency of PNG pictures of 16 bits a channel in which one colour is transparent."""
+"""The transparency of PNG pictures in which one colour is transparent, where Pillow errs."""
 
 import struct
 
@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 _HEADER = struct.Struct(">8xI4sIIBB")
 """The signature, and the header's length, type, width, height, depth and kind of colours."""
-_RGB = 2
+_GREY, _RGB = 0, 2
 
 
 def alpha_of_key(image: PIL.Image.Image) -> PIL.Image.Image | None:
@@ -23,13 +23,7 @@ def alpha_of_key(image: PIL.Image.Image) -> PIL.Image.Image | None:
     """
     if not isinstance(image, PngImageFile) or not isinstance(image.info.get("transparency"), tuple):
         return None
-    file = image.fp
-    if file is None:
-        return None
-    position = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(position)
+    data = _file_of(image)
     if len(data) < _HEADER.size or _HEADER.unpack_from(data)[4:] != (16, _RGB):
         return None
     decoder = CodecContext.create("png", "r")
@@ -38,6 +32,34 @@ def alpha_of_key(image: PIL.Image.Image) -> PIL.Image.Image | None:
     (frame,) = decoder.decode(Packet(data))
     rgba: npt.NDArray[np.uint16] = np.asarray(frame.to_ndarray(format="rgba64le"), np.uint16)
     return PIL.Image.fromarray((rgba[..., 3] >> 8).astype(np.uint8))
+
+
+def scale_grey_key(image: PIL.Image.Image) -> None:
+    """Scale the transparent level of a grey picture of less than 8 bits as Pillow does all others.
+
+    Pillow compares it with them as it is in the file. ``image`` must not be decoded yet.
+    """
+    level = image.info.get("transparency")
+    if not isinstance(image, PngImageFile) or not isinstance(level, int) or image.mode not in ("1", "L"):
+        return
+    data = _file_of(image)
+    if len(data) < _HEADER.size:
+        return
+    depth, kind = _HEADER.unpack_from(data)[4:]
+    if kind == _GREY and depth < 8 and level < 2**depth:  # unless it has been scaled
+        image.info["transparency"] = level * 255 // (2**depth - 1)
+
+
+def _file_of(image: PngImageFile) -> bytes:
+    """Return the file of a picture that is not decoded yet, or nothing once it is."""
+    file = image.fp
+    if file is None:
+        return b""
+    position = file.tell()
+    file.seek(0)
+    data: bytes = file.read()
+    file.seek(position)
+    return data
 
 
 def alpha_of_grey_key(image: PIL.Image.Image) -> PIL.Image.Image | None:

@@ -40,3 +40,24 @@ def test_a_transparent_colour_of_16_bits(kind: int, interlaced: bool, turned: bo
     expected = np.array([colours, colours], np.uint8)
     shown = decode_image(png(kind, interlaced=interlaced, turned=turned), 10**6)
     np.testing.assert_array_equal(shown, np.rot90(expected, -1) if turned else expected)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("hidden", ["lowest", "second", "highest"])
+def test_a_transparent_level_of_few_bits(depth: int, hidden: str) -> None:
+    top = 2**depth - 1
+    key = {"lowest": 0, "second": 1, "highest": top}[hidden]
+    levels = [0, 1, top, top - 1] if depth > 1 else [0, 1, 1, 0]
+    width = len(levels)
+    bits = "".join(f"{level:0{depth}b}" for level in levels)
+    bits += "0" * (-len(bits) % 8)
+    row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    parts = [
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, GREY, 0, 0, 0)),
+        chunk(b"tRNS", struct.pack(">H", key)),
+        chunk(b"IDAT", zlib.compress(row)),
+        chunk(b"IEND", b""),
+    ]
+    shown = decode_image(b"\x89PNG\r\n\x1a\n" + b"".join(parts), 10**6)
+    expected = [255 if level == key else level * 255 // top for level in levels]
+    assert shown[0].tolist() == [[level] * 3 for level in expected]
