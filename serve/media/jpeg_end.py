@@ -17,7 +17,7 @@ _FILLER = bytes(range(1, 251)) * 8
 
 def lacks_end(data: bytes) -> bool:
     """Return whether a file is a JPEG that ends within or right after its last scan."""
-    return data[:2] == b"\xff\xd8" and data.rfind(END) < data.rfind(START)
+    return data[:2] == b"\xff\xd8" and not data.endswith(END) and data.rfind(END) < data.rfind(START)
 
 
 def is_whole(image: PIL.Image.Image, data: bytes) -> bool:

@@ -82,9 +82,9 @@ def _are_equal(one: Path, other: Path) -> bool:
         if not all(any(folder.glob("*.safetensors")) for folder in (one, other)):
             return False  # what is missing is said where it is read
         files = (find_files(one), find_files(other))
-    pairs = zip(*files, strict=True) if len(files[0]) == len(files[1]) else ()
-    compared = [filecmp.cmp(first, second, shallow=False) for first, second in pairs]
-    return bool(compared) and all(compared)
+    if len(files[0]) != len(files[1]):
+        return False
+    return all(filecmp.cmp(first, second, shallow=False) for first, second in zip(*files, strict=True))
 
 
 def require_whole(path: Path, setting: str, folder: Path) -> None:

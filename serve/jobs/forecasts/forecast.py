@@ -53,9 +53,9 @@ class Forecast:
         running = await self._jobs(queue.running)
         now = time.time()
         pace_s = _pace_s(running, queue.pace_s, now)
-        left = {job: left_s(job, pace_s, now) for job in running}
-        start_s = start_in_s(ahead, places=self._slots[slot], left=[*left.values()], pace_s=pace_s)
-        own = sorted(left_s for job, left_s in left.items() if job.caller == caller)
+        left = [left_s(job, pace_s, now) for job in running]
+        start_s = start_in_s(ahead, places=self._slots[slot], left=left, pace_s=pace_s)
+        own = sorted(seconds for job, seconds in zip(running, left, strict=True) if job.caller == caller)
         if len(own) < self._max_running:
             return start_s
         return max(start_s, own[len(own) - self._max_running])  # one of these must end first

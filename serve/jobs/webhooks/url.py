@@ -103,7 +103,7 @@ def is_public(text: str) -> bool:
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
     special = address.is_multicast or address.is_reserved or address.is_unspecified
     local = isinstance(address, IPv6Address) and address.is_site_local
-    unknown = any(address.version == network.version and address in network for network in _NOT_PUBLIC)
+    unknown = any(address in network for network in _NOT_PUBLIC)
     return address.is_global and not special and not local and not unknown
 
 

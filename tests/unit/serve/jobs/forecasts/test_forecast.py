@@ -42,7 +42,15 @@ class Queues:
 
     def run(self, *, slot: str = "wan26", caller: str = "b", age_s: float = 0, **progress: Any) -> Job:
         """Add a job that has been running for a time."""
-        job = new_job(slot=slot, caller=caller, state="running", started_at=time.time() - age_s, progress=Progress(**progress))
+        # Jobs of /v1/videos have details, which are a dict.
+        job = new_job(
+            slot=slot,
+            caller=caller,
+            details={"model": "wan2.6"},
+            state="running",
+            started_at=time.time() - age_s,
+            progress=Progress(**progress),
+        )
         self.running.setdefault(slot, []).append(job)
         return job
 
